@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MPL-2.0
+//! GStreamer elements, pool and memory for hardware that wants frames at known
+//! physical addresses.
+//!
+//! The rooms, each with its own module documentation; dependencies point down:
+//! elements, then pool, then memory, then sys.
+#![warn(missing_docs)]
+
+pub mod memory;
+mod sys;
+
+#[allow(missing_docs)] // the entry points that the macro makes
+mod plugin {
+    fn plugin_init(_plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+        Ok(())
+    }
+
+    gst::plugin_define!(
+        physmem,
+        env!("CARGO_PKG_DESCRIPTION"),
+        plugin_init,
+        concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+        "MPL-2.0",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_REPOSITORY"),
+        env!("BUILD_REL_DATE")
+    );
+}
+pub use plugin::plugin_register_static;
