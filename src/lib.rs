@@ -6,6 +6,7 @@
 //! elements, then pool, then memory, then sys.
 #![warn(missing_docs)]
 
+pub mod handle;
 pub mod memory;
 mod sys;
 

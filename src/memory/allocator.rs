@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MPL-2.0
+//! GstAllocators over regions.
+//!
+//! GstFdMemory is opaque, so its allocators are subclassed: the memory is made by
+//! them and borrows the region's fd; the region hangs on the root memory as qdata;
+//! the map functions of the instance are replaced by ones that return the region's
+//! own mapping. Memory without an fd is a bare GstMemory. GstMemory::offset always
+//! counts from the first byte of the region, as it must where an fd goes with it.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Arc, LazyLock};
+
+use gst::glib;
+use gst::glib::ffi::gpointer;
+use gst::glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_full};
+use gst::prelude::*;
+use gst_allocators::ffi as alloc_ffi;
+
+use super::{MemoryKind, Region};
+
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "physmemallocator",
+        gst::DebugColorFlags::empty(),
+        Some("Memory at known physical addresses"),
+    )
+});
+
+mod imp;
+
+glib::wrapper! {
+    /// Memory with a dma-buf: kinds cma, system, udmabuf, and external memory that has one.
+    pub struct PhysDmaBufAllocator(ObjectSubclass<imp::PhysDmaBufAllocator>)
+        @extends gst_allocators::DmaBufAllocator, gst_allocators::FdAllocator, gst::Allocator, gst::Object,
+        @implements gst_allocators::PhysMemoryAllocator;
+}
+
+glib::wrapper! {
+    /// Memory with an fd that is not a dma-buf: kinds hugepage and normal.
+    pub struct PhysFdAllocator(ObjectSubclass<imp::PhysFdAllocator>)
+        @extends gst_allocators::FdAllocator, gst::Allocator, gst::Object,
+        @implements gst_allocators::PhysMemoryAllocator;
+}
+
+glib::wrapper! {
+    /// External memory without an fd; and kind auto, which gives memory of the others.
+    pub struct PhysMemAllocator(ObjectSubclass<imp::PhysMemAllocator>)
+        @extends gst::Allocator, gst::Object,
+        @implements gst_allocators::PhysMemoryAllocator;
+}
+
+/// The process's allocators, made when first asked for.
+struct Allocators {
+    auto: gst::Allocator,
+    cma: gst::Allocator,
+    system: gst::Allocator,
+    udmabuf: gst::Allocator,
+    hugepage: gst::Allocator,
+    normal: gst::Allocator,
+    external: gst::Allocator,
+    external_dma_buf: gst::Allocator,
+}
+
+static ALLOCATORS: LazyLock<Allocators> = LazyLock::new(|| Allocators {
+    auto: imp::plain(MemoryKind::Auto),
+    cma: imp::dma_buf(MemoryKind::Cma),
+    system: imp::dma_buf(MemoryKind::System),
+    udmabuf: imp::dma_buf(MemoryKind::Udmabuf),
+    hugepage: imp::fd(MemoryKind::Hugepage),
+    normal: imp::fd(MemoryKind::Normal),
+    external: imp::plain(MemoryKind::External),
+    external_dma_buf: imp::dma_buf(MemoryKind::External),
+});
+
+/// The allocator of a kind. Its `alloc` gives memory of that kind, each block a region
+/// of its own; that of kind external gives none.
+pub fn allocator(kind: MemoryKind) -> &'static gst::Allocator {
+    match kind {
+        MemoryKind::Auto => &ALLOCATORS.auto,
+        MemoryKind::Cma => &ALLOCATORS.cma,
+        MemoryKind::System => &ALLOCATORS.system,
+        MemoryKind::Udmabuf => &ALLOCATORS.udmabuf,
+        MemoryKind::Hugepage => &ALLOCATORS.hugepage,
+        MemoryKind::Normal => &ALLOCATORS.normal,
+        MemoryKind::External => &ALLOCATORS.external,
+    }
+}
+
+/// Makes `gst_allocator_find` find the allocators: PhysMemCma, PhysMemSystem,
+/// PhysMemUdmabuf, PhysMemHugepage, PhysMemNormal, PhysMemAuto.
+pub fn register() {
+    for (name, kind) in [
+        ("PhysMemCma", MemoryKind::Cma),
+        ("PhysMemSystem", MemoryKind::System),
+        ("PhysMemUdmabuf", MemoryKind::Udmabuf),
+        ("PhysMemHugepage", MemoryKind::Hugepage),
+        ("PhysMemNormal", MemoryKind::Normal),
+        ("PhysMemAuto", MemoryKind::Auto),
+    ] {
+        gst::Allocator::register(name, allocator(kind).clone());
+    }
+}
+
+type OnFree = Box<dyn FnOnce() + Send>;
+
+/// What hangs on a root memory.
+struct Attached {
+    region: Arc<Region>,
+    on_free: Option<OnFree>,
+}
+
+static QUARK: LazyLock<glib::Quark> = LazyLock::new(|| glib::Quark::from_str("GstPhysMemRegion"));
+
+/// GstMemory over the region's bytes `offset_bytes .. offset_bytes + size_bytes`, as
+/// mapped as the region is. Kinds with a dma-buf give GstDmaBufMemory.
+///
+/// `on_free` runs once, when the memory and all that share it are gone.
+///
+/// # Panics
+/// If the range is empty or runs past the end of the region.
+pub fn wrap(
+    region: &Arc<Region>,
+    offset_bytes: usize,
+    size_bytes: usize,
+    on_free: Option<OnFree>,
+) -> gst::Memory {
+    let end = offset_bytes
+        .checked_add(size_bytes)
+        .filter(|&end| size_bytes > 0 && end <= region.size_bytes())
+        .unwrap_or_else(|| {
+            panic!(
+                "{offset_bytes} + {size_bytes} bytes of a region of {}",
+                region.size_bytes()
+            )
+        });
+    let mem = match (region.dma_buf(), region.fd()) {
+        (Some(dma_buf), _) if region.is_external() => {
+            fd_memory(&ALLOCATORS.external_dma_buf, dma_buf, end)
+        }
+        (Some(dma_buf), _) => fd_memory(allocator(region.kind()), dma_buf, end),
+        (None, Some(fd)) => fd_memory(allocator(region.kind()), fd, end),
+        (None, None) => imp::bare_memory(&ALLOCATORS.external, end),
+    };
+    let attached = Box::new(Attached {
+        region: Arc::clone(region),
+        on_free,
+    });
+    // SAFETY: `mem` is a new memory that nobody else has seen, so its fields and
+    // flags may be set; offset + size is its maxsize. The qdata is a Box<Attached>,
+    // which `detach` takes back, once, when the memory is freed.
+    unsafe {
+        (*mem).offset = offset_bytes;
+        (*mem).size = size_bytes;
+        if is_contiguous(region, offset_bytes, size_bytes) {
+            (*mem).mini_object.flags |= gst::ffi::GST_MEMORY_FLAG_PHYSICALLY_CONTIGUOUS;
+        }
+        gst::ffi::gst_mini_object_set_qdata(
+            mem.cast(),
+            (*QUARK).into_glib(),
+            Box::into_raw(attached).cast(),
+            Some(detach),
+        );
+        from_glib_full(mem)
+    }
+}
+
+/// The memory is, and stays, one physical extent.
+fn is_contiguous(region: &Region, offset_bytes: usize, size_bytes: usize) -> bool {
+    region.kind() == MemoryKind::Cma
+        || region.is_pinned()
+            && region.address().is_ok_and(|address| {
+                address
+                    .contiguous_at(offset_bytes as u64, size_bytes as u64)
+                    .is_some()
+            })
+}
+
+/// GstFdMemory that borrows the fd; the attached region keeps it open.
+fn fd_memory(
+    allocator: &gst::Allocator,
+    fd: BorrowedFd<'_>,
+    maxsize: usize,
+) -> *mut gst::ffi::GstMemory {
+    // SAFETY: the allocator is a GstFdAllocator (all callers pass one of the fd or
+    // dma-buf allocators); DONT_CLOSE leaves the fd to the region.
+    unsafe {
+        alloc_ffi::gst_fd_allocator_alloc(
+            allocator.to_glib_none().0,
+            fd.as_raw_fd(),
+            maxsize,
+            alloc_ffi::GST_FD_MEMORY_FLAG_DONT_CLOSE | alloc_ffi::GST_FD_MEMORY_FLAG_KEEP_MAPPED,
+        )
+    }
+}
+
+/// The memory is being freed; nobody can map it any more.
+unsafe extern "C" fn detach(data: gpointer) {
+    // SAFETY: `data` is the Box that `wrap` attached; GStreamer calls this once.
+    let attached = unsafe { Box::from_raw(data.cast::<Attached>()) };
+    if let Some(on_free) = attached.on_free {
+        on_free();
+    }
+}
+
+/// The region that a memory shares, and the offset of the memory's first byte in it;
+/// `None` for memory that is not ours.
+pub fn region_of(mem: &gst::MemoryRef) -> Option<(&Arc<Region>, usize)> {
+    // SAFETY: `mem` is alive as long as the result is borrowed from it, and keeps
+    // its parent alive.
+    unsafe { attached(mem.as_mut_ptr()) }.map(|attached| (&attached.region, mem.offset()))
+}
+
+/// # Safety
+/// `mem` is a GstMemory that outlives the result.
+unsafe fn attached<'a>(mem: *mut gst::ffi::GstMemory) -> Option<&'a Attached> {
+    // SAFETY: a memory holds a reference on its parent, and parents have none
+    // (gst_fd_mem_share and ours link to the root). The qdata under our quark is an
+    // Attached, set before the memory was handed out and freed only with it.
+    unsafe {
+        let root = if (*mem).parent.is_null() {
+            mem
+        } else {
+            (*mem).parent
+        };
+        gst::ffi::gst_mini_object_get_qdata(root.cast(), (*QUARK).into_glib())
+            .cast::<Attached>()
+            .as_ref()
+    }
+}

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The three allocator classes, and the functions that they put in place.
+
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::OnceLock;
+
+use gst::subclass::prelude::*;
+use gst_allocators::subclass::prelude::*;
+
+use super::*;
+use crate::memory::Request;
+use crate::memory::region::Access;
+use crate::sys::dma_buf::Direction;
+use crate::sys::mmap::page_size_bytes;
+
+/// mem_type of external memory without an fd.
+const MEM_TYPE: &CStr = c"PhysMemExternal";
+
+#[derive(Default)]
+pub struct PhysDmaBufAllocator {
+    kind: OnceLock<MemoryKind>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for PhysDmaBufAllocator {
+    const NAME: &'static str = "GstPhysDmaBufAllocator";
+    type Type = super::PhysDmaBufAllocator;
+    type ParentType = gst_allocators::DmaBufAllocator;
+    type Interfaces = (gst_allocators::PhysMemoryAllocator,);
+
+    fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
+        // SAFETY: the object is a GstAllocator in the course of its construction.
+        unsafe { put_functions(obj.as_ptr().cast()) };
+    }
+}
+
+impl ObjectImpl for PhysDmaBufAllocator {}
+impl GstObjectImpl for PhysDmaBufAllocator {}
+impl FdAllocatorImpl for PhysDmaBufAllocator {}
+impl DmaBufAllocatorImpl for PhysDmaBufAllocator {}
+
+// SAFETY: `alloc` gives a whole memory or null; `free` is the parent's.
+unsafe impl AllocatorImpl for PhysDmaBufAllocator {
+    unsafe fn alloc(
+        &self,
+        size: usize,
+        params: &gst::AllocationParams,
+    ) -> *mut gst::ffi::GstMemory {
+        alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
+    }
+}
+
+// SAFETY: the interface's one function is filled in.
+unsafe impl IsImplementable<PhysDmaBufAllocator> for gst_allocators::PhysMemoryAllocator {
+    fn interface_init(iface: &mut glib::Interface<Self>) {
+        iface.as_mut().get_phys_addr = Some(get_phys_addr);
+    }
+}
+
+#[derive(Default)]
+pub struct PhysFdAllocator {
+    kind: OnceLock<MemoryKind>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for PhysFdAllocator {
+    const NAME: &'static str = "GstPhysFdAllocator";
+    type Type = super::PhysFdAllocator;
+    type ParentType = gst_allocators::FdAllocator;
+    type Interfaces = (gst_allocators::PhysMemoryAllocator,);
+
+    fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
+        // SAFETY: the object is a GstAllocator in the course of its construction.
+        unsafe { put_functions(obj.as_ptr().cast()) };
+    }
+}
+
+impl ObjectImpl for PhysFdAllocator {}
+impl GstObjectImpl for PhysFdAllocator {}
+impl FdAllocatorImpl for PhysFdAllocator {}
+
+// SAFETY: `alloc` gives a whole memory or null; `free` is the parent's.
+unsafe impl AllocatorImpl for PhysFdAllocator {
+    unsafe fn alloc(
+        &self,
+        size: usize,
+        params: &gst::AllocationParams,
+    ) -> *mut gst::ffi::GstMemory {
+        alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
+    }
+}
+
+// SAFETY: the interface's one function is filled in.
+unsafe impl IsImplementable<PhysFdAllocator> for gst_allocators::PhysMemoryAllocator {
+    fn interface_init(iface: &mut glib::Interface<Self>) {
+        iface.as_mut().get_phys_addr = Some(get_phys_addr);
+    }
+}
+
+#[derive(Default)]
+pub struct PhysMemAllocator {
+    kind: OnceLock<MemoryKind>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for PhysMemAllocator {
+    const NAME: &'static str = "GstPhysMemAllocator";
+    type Type = super::PhysMemAllocator;
+    type ParentType = gst::Allocator;
+    type Interfaces = (gst_allocators::PhysMemoryAllocator,);
+
+    fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
+        let allocator = obj.as_ptr().cast::<gst::ffi::GstAllocator>();
+        // SAFETY: the object is a GstAllocator in the course of its construction,
+        // which nobody else has yet; the type string is static.
+        unsafe {
+            put_functions(allocator);
+            (*allocator).mem_type = MEM_TYPE.as_ptr();
+            (*allocator).mem_share = Some(mem_share);
+            (*allocator).mem_is_span = Some(mem_is_span);
+        }
+    }
+}
+
+impl ObjectImpl for PhysMemAllocator {}
+impl GstObjectImpl for PhysMemAllocator {}
+
+// SAFETY: `alloc` gives a whole memory or null; `free` frees what `bare_memory` and
+// `mem_share` made, the only ones to make memory of this class.
+unsafe impl AllocatorImpl for PhysMemAllocator {
+    unsafe fn alloc(
+        &self,
+        size: usize,
+        params: &gst::AllocationParams,
+    ) -> *mut gst::ffi::GstMemory {
+        alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
+    }
+
+    unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
+        // SAFETY: the memory is a Box of ours, and this is its one release.
+        drop(unsafe { Box::from_raw(memory) });
+    }
+}
+
+// SAFETY: the interface's one function is filled in.
+unsafe impl IsImplementable<PhysMemAllocator> for gst_allocators::PhysMemoryAllocator {
+    fn interface_init(iface: &mut glib::Interface<Self>) {
+        iface.as_mut().get_phys_addr = Some(get_phys_addr);
+    }
+}
+
+pub(super) fn dma_buf(kind: MemoryKind) -> gst::Allocator {
+    let allocator: super::PhysDmaBufAllocator = glib::Object::new();
+    let _ = allocator.imp().kind.set(kind);
+    kept_for_ever(allocator.upcast())
+}
+
+pub(super) fn fd(kind: MemoryKind) -> gst::Allocator {
+    let allocator: super::PhysFdAllocator = glib::Object::new();
+    let _ = allocator.imp().kind.set(kind);
+    kept_for_ever(allocator.upcast())
+}
+
+pub(super) fn plain(kind: MemoryKind) -> gst::Allocator {
+    let allocator: super::PhysMemAllocator = glib::Object::new();
+    let _ = allocator.imp().kind.set(kind);
+    kept_for_ever(allocator.upcast())
+}
+
+/// The statics' own references are no leaks.
+fn kept_for_ever(allocator: gst::Allocator) -> gst::Allocator {
+    allocator.set_object_flags(gst::ObjectFlags::MAY_BE_LEAKED);
+    allocator
+}
+
+/// # Safety
+/// `allocator` is being constructed; its parent's init has run.
+unsafe fn put_functions(allocator: *mut gst::ffi::GstAllocator) {
+    // SAFETY: nobody else has the object yet, and these fields are a subclass's to set.
+    unsafe {
+        (*allocator).mem_map_full = Some(mem_map_full);
+        (*allocator).mem_unmap_full = Some(mem_unmap_full);
+        // Without it, the deep copies that others make would be allocated here.
+        (*allocator).object.flags |= gst::ffi::GST_ALLOCATOR_FLAG_CUSTOM_ALLOC;
+    }
+}
+
+/// gst_allocator_alloc: a region for every memory.
+fn alloc(
+    allocator: &gst::Allocator,
+    kind: Option<&MemoryKind>,
+    size: usize,
+    params: &gst::AllocationParams,
+) -> *mut gst::ffi::GstMemory {
+    let kind = kind.copied().unwrap_or(MemoryKind::External);
+    match try_alloc(kind, size, params) {
+        Ok(mem) => mem.into_glib_ptr(),
+        Err(error) => {
+            gst::error!(CAT, obj = allocator, "{error}");
+            ptr::null_mut()
+        }
+    }
+}
+
+fn try_alloc(
+    kind: MemoryKind,
+    size: usize,
+    params: &gst::AllocationParams,
+) -> Result<gst::Memory, crate::memory::MemoryError> {
+    // A mapping starts at a page; only larger alignments need room to move up.
+    let align = params.align().max(gst::Memory::default_alignment());
+    let slack = if align < page_size_bytes() { 0 } else { align };
+    let sum = |parts: &[usize]| parts.iter().copied().fold(0, usize::saturating_add);
+    let whole = sum(&[params.prefix(), size, params.padding()]);
+    // Nothing asked for is an error, whatever the alignment.
+    let size_bytes = if whole == 0 { 0 } else { sum(&[whole, slack]) };
+    let region = Region::allocate(&Request {
+        kind,
+        size_bytes,
+        ..Default::default()
+    })?;
+    let start = (region.ptr() as usize).wrapping_neg() & align;
+    let mem = wrap(&region, start, whole, None);
+    let mem = mem.into_glib_ptr();
+    // SAFETY: the memory is new and nobody else has it. Prefix and padding lie in
+    // the wrapped range, and all of it is zero, as fresh pages are.
+    unsafe {
+        (*mem).align = align;
+        (*mem).offset += params.prefix();
+        (*mem).size = size;
+        (*mem).mini_object.flags |= params.flags().into_glib()
+            & (gst::ffi::GST_MEMORY_FLAG_ZERO_PREFIXED | gst::ffi::GST_MEMORY_FLAG_ZERO_PADDED);
+        Ok(from_glib_full(mem))
+    }
+}
+
+/// A GstMemory without fd, freed by [`PhysMemAllocator`].
+pub(super) fn bare_memory(allocator: &gst::Allocator, maxsize: usize) -> *mut gst::ffi::GstMemory {
+    // SAFETY: an all-zero GstMemory is valid input to gst_memory_init, which sets
+    // every field; offset 0 and size = maxsize agree.
+    unsafe {
+        let mem = Box::into_raw(Box::new(std::mem::zeroed::<gst::ffi::GstMemory>()));
+        gst::ffi::gst_memory_init(
+            mem,
+            0,
+            allocator.to_glib_none().0,
+            ptr::null_mut(),
+            maxsize,
+            0,
+            0,
+            maxsize,
+        );
+        mem
+    }
+}
+
+unsafe extern "C" fn mem_share(
+    mem: *mut gst::ffi::GstMemory,
+    offset: isize,
+    size: isize,
+) -> *mut gst::ffi::GstMemory {
+    // SAFETY: gst_memory_share passes a memory of this allocator. As in GStreamer's
+    // own allocators the new memory is read-only and hangs on the root.
+    unsafe {
+        let root = if (*mem).parent.is_null() {
+            mem
+        } else {
+            (*mem).parent
+        };
+        // The API's offsets are signed and may point before the memory's start.
+        let start = (*mem).offset.wrapping_add_signed(offset);
+        let size = match size {
+            -1 => (*mem).size.wrapping_sub(offset as usize),
+            size => size as usize,
+        };
+        let sub = Box::into_raw(Box::new(std::mem::zeroed::<gst::ffi::GstMemory>()));
+        gst::ffi::gst_memory_init(
+            sub,
+            (*root).mini_object.flags | gst::ffi::GST_MINI_OBJECT_FLAG_LOCK_READONLY,
+            (*mem).allocator,
+            root,
+            (*mem).maxsize,
+            (*mem).align,
+            start,
+            size,
+        );
+        sub
+    }
+}
+
+unsafe extern "C" fn mem_is_span(
+    mem1: *mut gst::ffi::GstMemory,
+    mem2: *mut gst::ffi::GstMemory,
+    offset: *mut usize,
+) -> glib::ffi::gboolean {
+    // SAFETY: gst_memory_is_span passes two memories of this allocator with one
+    // parent, which is not null, and a valid pointer or null.
+    unsafe {
+        if !offset.is_null() {
+            *offset = (*mem1).offset.wrapping_sub((*(*mem1).parent).offset);
+        }
+        glib::ffi::gboolean::from((*mem1).offset + (*mem1).size == (*mem2).offset)
+    }
+}
+
+fn direction(flags: gst::ffi::GstMapFlags) -> Direction {
+    Direction {
+        read: flags & gst::ffi::GST_MAP_READ != 0,
+        write: flags & gst::ffi::GST_MAP_WRITE != 0,
+    }
+}
+
+/// The region's own mapping; GStreamer adds the memory's offset. Null, with the reason
+/// logged, if the region's owner has freed it.
+unsafe extern "C" fn mem_map_full(
+    mem: *mut gst::ffi::GstMemory,
+    info: *mut gst::ffi::GstMapInfo,
+    _maxsize: usize,
+) -> gpointer {
+    // SAFETY: gst_memory_map passes a live memory of this allocator and an info that
+    // stays valid until unmap; flags are set.
+    unsafe {
+        let Some(attached) = attached(mem) else {
+            gst::error!(CAT, "memory {mem:p} was not made by wrap()");
+            return ptr::null_mut();
+        };
+        match attached.region.begin_access_for(direction((*info).flags)) {
+            Ok(access) => {
+                (*info).user_data[0] = access.into_raw().cast_mut().cast();
+                attached.region.ptr().cast()
+            }
+            Err(error) => {
+                gst::warning!(CAT, "map of {:?}: {error}", attached.region);
+                ptr::null_mut()
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn mem_unmap_full(
+    mem: *mut gst::ffi::GstMemory,
+    info: *mut gst::ffi::GstMapInfo,
+) {
+    // SAFETY: gst_memory_unmap passes the memory and the info of one earlier map, so
+    // user_data[0] is what into_raw gave there, for these flags, taken back once.
+    unsafe {
+        if let Some(attached) = attached(mem) {
+            drop(Access::from_raw(
+                &attached.region,
+                (*info).user_data[0].cast_const().cast(),
+                direction((*info).flags),
+            ));
+        }
+    }
+}
+
+/// Address of the memory's first byte if all of the memory follows it in one extent,
+/// else 0: the caller of this interface takes it for the address of the whole.
+unsafe extern "C" fn get_phys_addr(
+    _allocator: *mut alloc_ffi::GstPhysMemoryAllocator,
+    mem: *mut gst::ffi::GstMemory,
+) -> libc::uintptr_t {
+    // SAFETY: gst_phys_memory_get_phys_addr passes a live memory of this allocator.
+    unsafe {
+        attached(mem)
+            .and_then(|attached| attached.region.address().ok())
+            .and_then(|address| address.contiguous_at((*mem).offset as u64, (*mem).size as u64))
+            .and_then(|phys| libc::uintptr_t::try_from(phys.0).ok())
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One block of memory: its mapping, its address, its owner.
+
+use std::any::Any;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::{AccessError, Address, AddressUnknown, MemoryError, MemoryKind, Request};
+use super::{allocate, resolve};
+use crate::handle::{BufferHandle, HandleAccess, WeakBufferHandle};
+use crate::sys::dma_buf::{self, Direction};
+use crate::sys::mmap::{self, Mapping};
+use crate::sys::pin::Pin;
+
+/// A block of memory, mapped read-write once at its birth and unmapped when the last
+/// reference goes. Its bytes are shared with devices: there are no slices over it
+/// here, only [`Region::ptr`] and [`Region::begin_access`].
+pub struct Region {
+    pub(super) ptr: NonNull<u8>,
+    pub(super) size_bytes: usize,
+    pub(super) kind: MemoryKind,
+    pub(super) heap: Option<String>,
+    pub(super) address: Result<Address, AddressUnknown>,
+    pub(super) is_pinned: bool,
+    pub(super) pin_note: String,
+    pub(super) choice: Option<String>,
+    pub(super) backing: Backing,
+}
+
+/// What the memory hangs on. Fields drop in this order: unpin, unmap, close.
+pub(super) enum Backing {
+    DmaBuf {
+        _mapping: Mapping,
+        dma_buf: OwnedFd,
+    },
+    Memfd {
+        _pin: Option<Pin>,
+        _mapping: Mapping,
+        memfd: OwnedFd,
+    },
+    Udmabuf {
+        _mapping: Mapping,
+        memfd: OwnedFd,
+        dma_buf: OwnedFd,
+    },
+    External {
+        owner: Owner,
+        dma_buf: Option<OwnedFd>,
+    },
+}
+
+/// What is known of the address of external memory.
+#[derive(Clone, Debug)]
+pub enum ExternalAddress {
+    /// The owner knows it, and answers for it staying true.
+    Given(Address),
+    /// To be looked up in pagemap.
+    LookUp,
+    /// It is not known, for this reason.
+    Unknown(AddressUnknown),
+}
+
+/// Who keeps external memory mapped.
+pub enum Owner {
+    /// It is never unmapped.
+    Forever,
+    /// It is unmapped when this is dropped, or later.
+    Shared(Arc<dyn Any + Send + Sync>),
+    /// The region owns it now; the handle's deleter runs when the region goes.
+    Held(BufferHandle),
+    /// Somebody else owns it and may free it any time; no access then begins.
+    Borrowed(WeakBufferHandle),
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forever => "Forever",
+            Self::Shared(_) => "Shared",
+            Self::Held(_) => "Held",
+            Self::Borrowed(_) => "Borrowed",
+        })
+    }
+}
+
+// SAFETY: the pointer is only handed out; what is done with it is its users' to
+// answer for, and the constructors demand memory that any thread may use. All other
+// fields are Send by themselves (Owner's, through its bounds).
+unsafe impl Send for Region {}
+// SAFETY: as above; nothing changes behind a shared reference.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Allocates a block as asked. Kind auto walks the kinds from best to last; any
+    /// other kind is this kind or an error.
+    ///
+    /// # Errors
+    /// [`MemoryError`] names the object that refused, the errno and a remedy.
+    pub fn allocate(request: &Request<'_>) -> Result<Arc<Self>, MemoryError> {
+        allocate::allocate(request).map(Arc::new)
+    }
+
+    /// A region over memory that exists. It is neither allocated nor freed here,
+    /// save through [`Owner::Held`].
+    ///
+    /// `dma_buf`, if given, is the same memory, beginning at `ptr`.
+    ///
+    /// # Safety
+    /// `ptr .. ptr + size_bytes` is mapped read-write, for any thread, as long as
+    /// `owner` says. `size_bytes` is not 0.
+    pub unsafe fn external(
+        ptr: NonNull<u8>,
+        size_bytes: usize,
+        address: ExternalAddress,
+        owner: Owner,
+        dma_buf: Option<OwnedFd>,
+    ) -> Arc<Self> {
+        let is_pinned = matches!(address, ExternalAddress::Given(_));
+        let address = match address {
+            ExternalAddress::Given(address) => Ok(address),
+            ExternalAddress::Unknown(reason) => Err(reason),
+            ExternalAddress::LookUp => {
+                let access = match &owner {
+                    Owner::Borrowed(handle) => handle.begin_access().map(Some),
+                    _ => Some(None),
+                };
+                match access {
+                    None => Err(AddressUnknown::Gone),
+                    // SAFETY: the caller vouches for the range, and a borrowed
+                    // handle cannot go while `_access` lives.
+                    Some(_access) => match unsafe { mmap::populate(ptr, size_bytes) } {
+                        Ok(()) => resolve::look_up(ptr, size_bytes),
+                        Err(_) => Err(AddressUnknown::NotPresent),
+                    },
+                }
+            }
+        };
+        Arc::new(Self {
+            ptr,
+            size_bytes,
+            kind: MemoryKind::External,
+            heap: None,
+            address,
+            is_pinned,
+            pin_note: if is_pinned {
+                "the owner gave the address and answers for it"
+            } else {
+                "external memory is not pinned here; its owner may have pinned it"
+            }
+            .to_owned(),
+            choice: None,
+            backing: Backing::External { owner, dma_buf },
+        })
+    }
+
+    /// First byte. Dereferenced only during an [`Access`].
+    pub fn ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// Usable length: what was asked for, rounded up to the kind's page size;
+    /// external memory is not rounded.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// The kind; never auto.
+    pub fn kind(&self) -> MemoryKind {
+        self.kind
+    }
+
+    /// Name of the dma-buf heap, or the pages of a udmabuf ("hugetlb", "shmem").
+    pub fn heap(&self) -> Option<&str> {
+        self.heap.as_deref()
+    }
+
+    /// Where it is, or why that is not known.
+    pub fn address(&self) -> Result<&Address, &AddressUnknown> {
+        self.address.as_ref()
+    }
+
+    /// The address cannot go stale while the region lives.
+    pub fn is_pinned(&self) -> bool {
+        self.is_pinned
+    }
+
+    /// What pins it, or why it is not pinned.
+    pub fn pin_note(&self) -> &str {
+        &self.pin_note
+    }
+
+    /// The dma-buf over exactly this memory.
+    pub fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::DmaBuf { dma_buf, .. } | Backing::Udmabuf { dma_buf, .. } => {
+                Some(dma_buf.as_fd())
+            }
+            Backing::External { dma_buf, .. } => dma_buf.as_ref().map(AsFd::as_fd),
+            Backing::Memfd { .. } => None,
+        }
+    }
+
+    /// An fd whose MAP_SHARED mapping, here or in another process, is this memory.
+    /// For a udmabuf it is the memfd: mapping a udmabuf itself is broken on 6.1.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::Memfd { memfd, .. } | Backing::Udmabuf { memfd, .. } => Some(memfd.as_fd()),
+            Backing::DmaBuf { .. } | Backing::External { .. } => self.dma_buf(),
+        }
+    }
+
+    /// The memory came from outside.
+    pub fn is_external(&self) -> bool {
+        matches!(self.backing, Backing::External { .. })
+    }
+
+    /// The memory is there. Only memory borrowed from a handle can go early.
+    pub fn is_alive(&self) -> bool {
+        match &self.backing {
+            Backing::External {
+                owner: Owner::Borrowed(handle),
+                ..
+            } => handle.is_alive(),
+            _ => true,
+        }
+    }
+
+    /// For a region of kind auto: which kinds were passed over, and why. One line.
+    pub fn choice(&self) -> Option<&str> {
+        self.choice.as_deref()
+    }
+
+    /// Begins the CPU's access: the memory stays there, and a dma-buf's caches are
+    /// made coherent, until the access is dropped.
+    ///
+    /// # Errors
+    /// The owner has freed the memory, or the dma-buf's driver refuses.
+    pub fn begin_access(&self, write: bool) -> Result<Access<'_>, AccessError> {
+        self.begin_access_for(Direction { read: true, write })
+    }
+
+    pub(super) fn begin_access_for(&self, direction: Direction) -> Result<Access<'_>, AccessError> {
+        let handle = match &self.backing {
+            Backing::External {
+                owner: Owner::Borrowed(handle),
+                ..
+            } => Some(handle.begin_access().ok_or(AccessError::Gone)?),
+            _ => None,
+        };
+        if let Some(dma_buf) = self.dma_buf() {
+            dma_buf::begin_cpu_access(dma_buf, direction).map_err(AccessError::Sync)?;
+        }
+        Ok(Access {
+            region: self,
+            handle,
+            direction,
+        })
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("kind", &self.kind)
+            .field("heap", &self.heap)
+            .field("ptr", &self.ptr)
+            .field("size_bytes", &self.size_bytes)
+            .field("address", &self.address)
+            .field("is_pinned", &self.is_pinned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The CPU is at work on a region.
+#[derive(Debug)]
+#[must_use = "the access ends when this is dropped"]
+pub struct Access<'a> {
+    region: &'a Region,
+    handle: Option<HandleAccess>,
+    direction: Direction,
+}
+
+impl Access<'_> {
+    /// First byte of the region.
+    pub fn ptr(&self) -> *mut u8 {
+        self.region.ptr()
+    }
+
+    /// For GstMapInfo, which has room for a pointer and keeps the direction itself.
+    /// Null for an access that holds no handle.
+    pub(super) fn into_raw(self) -> *const () {
+        let mut access = std::mem::ManuallyDrop::new(self);
+        access
+            .handle
+            .take()
+            .map_or(std::ptr::null(), HandleAccess::into_raw)
+    }
+
+    /// # Safety
+    /// `raw` comes from `into_raw` of an access to this region in this direction,
+    /// and is used once.
+    pub(super) unsafe fn from_raw<'a>(
+        region: &'a Region,
+        raw: *const (),
+        direction: Direction,
+    ) -> Access<'a> {
+        Access {
+            region,
+            // SAFETY: into_raw gave a handle's pointer or null; used once, as the
+            // caller vouches.
+            handle: (!raw.is_null()).then(|| unsafe { HandleAccess::from_raw(raw) }),
+            direction,
+        }
+    }
+}
+
+impl Drop for Access<'_> {
+    fn drop(&mut self) {
+        if let Some(dma_buf) = self.region.dma_buf()
+            && let Err(error) = dma_buf::end_cpu_access(dma_buf, self.direction)
+        {
+            gst::warning!(
+                super::allocator::CAT,
+                "end of CPU access to {:?}: {}",
+                self.region,
+                crate::sys::describe(&error)
+            );
+        }
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+//! CPU access to a dma-buf, bracketed as `linux/dma-buf.h` asks for.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// struct dma_buf_sync
+#[repr(C)]
+struct DmaBufSync {
+    flags: u64,
+}
+const _: () = assert!(size_of::<DmaBufSync>() == 8);
+
+const DMA_BUF_SYNC_READ: u64 = 1 << 0;
+const DMA_BUF_SYNC_WRITE: u64 = 1 << 1;
+const DMA_BUF_SYNC_START: u64 = 0 << 2;
+const DMA_BUF_SYNC_END: u64 = 1 << 2;
+
+mod raw {
+    nix::ioctl_write_ptr!(dma_buf_ioctl_sync, b'b', 0, super::DmaBufSync);
+}
+
+/// What the CPU is about to do with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direction {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Direction {
+    fn flags(self) -> u64 {
+        // A map for nothing still is an access; the kernel refuses no direction.
+        match (self.read, self.write) {
+            (_, false) => DMA_BUF_SYNC_READ,
+            (false, true) => DMA_BUF_SYNC_WRITE,
+            (true, true) => DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE,
+        }
+    }
+}
+
+/// Before the CPU's first access: caches are made to agree with the device's
+/// writes, and the device's pending fences are waited for.
+pub fn begin_cpu_access(dma_buf: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
+    sync(dma_buf, DMA_BUF_SYNC_START | direction.flags())
+}
+
+/// After the CPU's last access, with the direction that began it.
+pub fn end_cpu_access(dma_buf: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
+    sync(dma_buf, DMA_BUF_SYNC_END | direction.flags())
+}
+
+fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
+    let request = DmaBufSync { flags };
+    loop {
+        // SAFETY: the fd is open for the call's time (borrowed) and `request` is a
+        // valid struct dma_buf_sync, which the kernel only reads.
+        match unsafe { raw::dma_buf_ioctl_sync(dma_buf.as_raw_fd(), &request) } {
+            Ok(_) => return Ok(()),
+            // The documentation of the ioctl asks callers to restart on both.
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Mappings that end when they are dropped, and the touching of their pages.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::mman;
+
+/// PAGE_SIZE of the running kernel.
+pub fn page_size_bytes() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+            .ok()
+            .flatten()
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(4096)
+    })
+}
+
+/// A shared read-write mapping of a whole file, unmapped on drop.
+#[derive(Debug)]
+pub struct Mapping {
+    ptr: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; the type hands out
+// only a raw pointer, whose users answer for what they do with it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method changes the mapping through a shared reference.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `len_bytes` of `file`, MAP_SHARED, and keeps the mapping out
+    /// of forked children (a child's write must not end up in a frame).
+    pub fn shared(file: impl AsFd, len_bytes: usize) -> io::Result<Self> {
+        let len =
+            NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: no address is asked for, so no existing mapping is replaced.
+        let ptr = unsafe {
+            mman::mmap(
+                None,
+                len,
+                mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE,
+                mman::MapFlags::MAP_SHARED,
+                file,
+                0,
+            )
+        }?;
+        let mapping = Self {
+            ptr: ptr.cast(),
+            len_bytes,
+        };
+        // SAFETY: the range is the mapping just made. The advice is refused for
+        // mappings that the kernel itself keeps out of children or copies by
+        // design; then it changes nothing that anyone relies on.
+        let _ = unsafe { mman::madvise(ptr, len_bytes, mman::MmapAdvise::MADV_DONTFORK) };
+        Ok(mapping)
+    }
+
+    /// First byte.
+    pub fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is exactly what mmap gave in `shared`, unmapped once.
+        // Unmapping a whole mapping splits none, the one thing that could fail.
+        let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
+    }
+}
+
+/// Makes every page of the range present and writable without changing a byte.
+///
+/// # Safety
+/// `ptr .. ptr + len_bytes` is mapped read-write for the call's time.
+pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
+    let page = page_size_bytes();
+    let start = ptr.as_ptr() as usize & !(page - 1);
+    let len = (ptr.as_ptr() as usize + len_bytes).next_multiple_of(page) - start;
+    loop {
+        // SAFETY: MADV_POPULATE_WRITE faults pages in and changes no byte; the
+        // pages are those of the range that the caller vouches for.
+        let rc = unsafe { libc::madvise(start as *mut _, len, libc::MADV_POPULATE_WRITE) };
+        if rc == 0 {
+            return Ok(());
+        }
+        match Errno::last() {
+            Errno::EINTR | Errno::EAGAIN => {}
+            // Before 5.14.
+            Errno::EINVAL => {
+                // SAFETY: as this function's.
+                unsafe { touch(ptr, len_bytes) };
+                return Ok(());
+            }
+            // VM_PFNMAP or VM_IO: the driver has set up its page table entries or
+            // does so on fault; either way there is no page to bring in.
+            Errno::EFAULT => return Ok(()),
+            errno => return Err(errno.into()),
+        }
+    }
+}
+
+/// Writes every page once, leaving its bytes as they are: an atomic OR with zero,
+/// so that a concurrent writer loses nothing.
+///
+/// # Safety
+/// `ptr .. ptr + len_bytes` is mapped read-write for the call's time and is
+/// ordinary memory (atomics on device memory may fault).
+pub unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
+    let page = page_size_bytes();
+    let base = ptr.as_ptr() as usize;
+    let mut offset = 0;
+    while offset < len_bytes {
+        // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range; an
+        // AtomicU8 has no alignment demand.
+        let byte = unsafe { AtomicU8::from_ptr(ptr.as_ptr().add(offset)) };
+        byte.fetch_or(0, Ordering::Relaxed);
+        offset += page - ((base + offset) & (page - 1));
+    }
+}

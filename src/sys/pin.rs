@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Pages that stay where they are: registered as fixed buffers of an io_uring.
+//!
+//! mlock keeps pages in memory, not in place; compaction moves them. A fixed
+//! buffer is a long-term pin (FOLL_LONGTERM), which nothing moves. Each pin has
+//! a ring of its own: it costs 30 us and 10 KB beside the megabytes it holds,
+//! and unregistering there gives the pages back before it returns, where an
+//! update of a shared table does so up to a second later (6.1).
+
+use std::io;
+use std::ptr::NonNull;
+
+use io_uring::IoUring;
+
+/// io_uring takes no fixed buffer larger than this (io_buffer_validate).
+const MAX_BUFFER_BYTES: usize = 1 << 30;
+
+/// Pinned pages; drop lets them move again.
+pub struct Pin {
+    ring: IoUring,
+    pid: u32,
+}
+
+impl std::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pin").field("pid", &self.pid).finish()
+    }
+}
+
+impl Pin {
+    /// Pins the pages of a mapping.
+    ///
+    /// Not for a mapping of a CMA dma-buf heap: kernels before 6.14 try for ever
+    /// to migrate the pages out of CMA first, and only SIGKILL ends the call.
+    ///
+    /// # Safety
+    /// `ptr .. ptr + len_bytes` is mapped read-write and stays so until drop.
+    pub unsafe fn new(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<Self> {
+        let ring = IoUring::builder().dontfork().build(1)?;
+        let buffers: Vec<_> = (0..len_bytes)
+            .step_by(MAX_BUFFER_BYTES)
+            .map(|offset| libc::iovec {
+                // Inside the range, since offset is below len_bytes.
+                iov_base: ptr.as_ptr().wrapping_add(offset).cast(),
+                iov_len: MAX_BUFFER_BYTES.min(len_bytes - offset),
+            })
+            .collect();
+        // SAFETY: the buffers lie in the caller's range, which stays mapped while
+        // they are registered; the ring never does input or output.
+        unsafe { ring.submitter().register_buffers(&buffers) }?;
+        Ok(Self {
+            ring,
+            pid: std::process::id(),
+        })
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // A forked child shares the ring; its drop must not unpin the parent's pages.
+        if self.pid == std::process::id() {
+            // Fails only where nothing is registered; closing the ring would do
+            // the same, later.
+            let _ = self.ring.submitter().unregister_buffers();
+        }
+    }
+}
