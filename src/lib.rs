@@ -5,14 +5,20 @@
 //! The rooms, each with its own module documentation; dependencies point down:
 //! elements, then pool, then memory, then sys.
 #![warn(missing_docs)]
+#![deny(clippy::unwrap_used)] // here and not in Cargo.toml: tests may
 
 pub mod handle;
 pub mod memory;
+pub mod meta;
+pub mod pool;
+pub mod structure_property;
 mod sys;
 
 #[allow(missing_docs)] // the entry points that the macro makes
 mod plugin {
     fn plugin_init(_plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+        crate::meta::register();
+        crate::pool::register();
         Ok(())
     }
 

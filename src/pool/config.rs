@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What a pool's configuration asks for, checked and completed.
+
+use gst_video::prelude::*;
+
+/// Strides and offsets that the hardware dictates.
+///
+/// A buffer is the first `size_bytes` of its region, and its GstVideoMeta says
+/// exactly this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedLayout {
+    /// Bytes from one row to the next, per plane; unused planes 0.
+    pub stride: [i32; gst_video::VIDEO_MAX_PLANES],
+    /// Bytes from the buffer's start to each plane; unused planes 0.
+    pub offset: [usize; gst_video::VIDEO_MAX_PLANES],
+    /// Bytes in a buffer.
+    pub size_bytes: usize,
+}
+
+/// A configuration that the pool can fulfil.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub size_bytes: usize,
+    pub prefix_bytes: usize,
+    pub padding_bytes: usize,
+    pub min: usize,
+    pub max: usize,
+    pub video: Option<VideoPlan>,
+}
+
+/// What goes into each buffer's GstVideoMeta.
+#[derive(Debug, Clone)]
+pub(super) struct VideoPlan {
+    pub info: gst_video::VideoInfo,
+    pub stride: [i32; gst_video::VIDEO_MAX_PLANES],
+    pub offset: [usize; gst_video::VIDEO_MAX_PLANES],
+    pub alignment: Option<gst_video::VideoAlignment>,
+}
+
+/// Why a configuration was not taken as it is.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ConfigError {
+    /// The config was corrected; the caller may read it back and set it again.
+    #[error("{0}")]
+    Corrected(String),
+    #[error("{0}")]
+    Impossible(String),
+}
+
+/// What the pool's memory allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub layout: Option<FixedLayout>,
+    /// Number and size of existing regions; none for a pool that allocates.
+    pub regions: Option<(usize, usize)>,
+}
+
+/// Checks `config` against `limits` and completes it in place.
+pub(super) fn plan(
+    config: &mut gst::BufferPoolConfigRef,
+    limits: &Limits,
+) -> Result<Plan, ConfigError> {
+    let (caps, size, min, max) = config
+        .params()
+        .ok_or_else(|| ConfigError::Impossible("the config has no parameters".into()))?;
+    let mut corrections = Vec::new();
+    let (prefix, padding) = config
+        .allocator()
+        .map_or((0, 0), |(_, p)| (p.prefix(), p.padding()));
+
+    let video = match caps.as_deref().map(video_info) {
+        Some(Some(info)) => Some(video_plan(config, info, limits, &mut corrections)?),
+        _ => None,
+    };
+    let mut wanted = size as usize;
+    if let Some(layout) = limits.layout {
+        wanted = layout.size_bytes;
+    } else if let Some(video) = &video {
+        wanted = wanted.max(video.info.size());
+    }
+    if wanted == 0 {
+        return Err(ConfigError::Impossible("the buffer size is 0".into()));
+    }
+    let Ok(new_size) = u32::try_from(wanted) else {
+        return Err(ConfigError::Impossible(format!(
+            "{wanted} bytes a buffer are more than a pool config can say"
+        )));
+    };
+
+    let (mut new_min, mut new_max) = (min, max);
+    if let Some((count, region_bytes)) = limits.regions {
+        if prefix + wanted + padding > region_bytes {
+            return Err(ConfigError::Impossible(format!(
+                "{wanted} bytes a buffer (prefix {prefix}, padding {padding}) do not fit into the \
+                 {region_bytes} bytes of each existing block"
+            )));
+        }
+        let count = count as u32;
+        new_min = min.min(count);
+        new_max = if max == 0 { count } else { max.min(count) };
+        if min > count {
+            corrections.push(format!("{min} buffers wanted, there are only {count}"));
+        } else if max != 0 && max < min {
+            return Err(ConfigError::Impossible(format!("max {max} < min {min}")));
+        }
+    } else if max != 0 && max < min {
+        return Err(ConfigError::Impossible(format!("max {max} < min {min}")));
+    }
+    config.set_params(caps.as_ref(), new_size, new_min, new_max);
+    if !corrections.is_empty() {
+        return Err(ConfigError::Corrected(corrections.join("; ")));
+    }
+    Ok(Plan {
+        size_bytes: wanted,
+        prefix_bytes: prefix,
+        padding_bytes: padding,
+        min: new_min as usize,
+        max: match new_max {
+            0 => usize::MAX,
+            n => n as usize,
+        },
+        video,
+    })
+}
+
+/// The layout of `video/x-raw` caps; none for everything else, which the pool
+/// carries as plain bytes.
+fn video_info(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
+    if !caps.is_fixed() || caps.structure(0)?.name() != "video/x-raw" {
+        return None;
+    }
+    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
+    (info.format() != gst_video::VideoFormat::Encoded).then_some(info)
+}
+
+fn video_plan(
+    config: &mut gst::BufferPoolConfigRef,
+    packed: gst_video::VideoInfo,
+    limits: &Limits,
+    corrections: &mut Vec<String>,
+) -> Result<VideoPlan, ConfigError> {
+    let has_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+    let mut info = packed.clone();
+    let mut stride = [0; gst_video::VIDEO_MAX_PLANES];
+    let mut offset = [0; gst_video::VIDEO_MAX_PLANES];
+    let mut alignment = None;
+
+    if let Some(layout) = limits.layout {
+        (stride, offset) = (layout.stride, layout.offset);
+        let wants_alignment = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
+        if wants_alignment && !fits_alignment(config, &layout) {
+            return Err(ConfigError::Impossible(
+                "the memory's layout is fixed and does not fit the alignment asked for".into(),
+            ));
+        }
+    } else {
+        if config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
+            && let Some(mut align) = config.video_alignment()
+        {
+            info.align(&mut align).map_err(|_| {
+                ConfigError::Impossible(format!("alignment {align:?} cannot be laid out"))
+            })?;
+            config.set_video_alignment(&align);
+            alignment = Some(align);
+        }
+        let n = info.n_planes() as usize;
+        stride[..n].copy_from_slice(&info.stride()[..n]);
+        offset[..n].copy_from_slice(&info.offset()[..n]);
+    }
+
+    let n = packed.n_planes() as usize;
+    let is_padded = stride[..n] != packed.stride()[..n] || offset[..n] != packed.offset()[..n];
+    if is_padded && !has_meta {
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+        corrections.push("rows are padded, which only GstVideoMeta can tell".into());
+    }
+    Ok(VideoPlan {
+        info,
+        stride,
+        offset,
+        alignment,
+    })
+}
+
+/// A fixed layout satisfies an alignment that wants no border and whose stride
+/// masks its strides happen to meet.
+fn fits_alignment(config: &gst::BufferPoolConfigRef, layout: &FixedLayout) -> bool {
+    let Some(align) = config.video_alignment() else {
+        return true;
+    };
+    let bare = align.padding_top() == 0
+        && align.padding_bottom() == 0
+        && align.padding_left() == 0
+        && align.padding_right() == 0;
+    bare && layout
+        .stride
+        .iter()
+        .zip(align.stride_align())
+        .all(|(&stride, &mask)| stride as u32 & mask == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNED: Limits = Limits {
+        layout: None,
+        regions: None,
+    };
+
+    fn config(caps: Option<&gst::Caps>, size: u32, min: u32, max: u32) -> gst::BufferPoolConfig {
+        gst::init().unwrap();
+        // A fresh config of the base class, whose own set_config is not used.
+        let mut config = gst::BufferPool::new().config();
+        config.set_params(caps, size, min, max);
+        config
+    }
+
+    fn bgrx(width: u32, height: u32) -> gst::Caps {
+        gst::init().unwrap();
+        gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, width, height)
+            .build()
+            .unwrap()
+            .to_caps()
+            .unwrap()
+    }
+
+    #[test]
+    fn bytes_of_any_caps_are_taken_as_they_are() {
+        let mut config = config(None, 1234, 2, 5);
+        let plan = plan(&mut config, &OWNED).unwrap();
+        assert_eq!((plan.size_bytes, plan.min, plan.max), (1234, 2, 5));
+        assert!(plan.video.is_none());
+    }
+
+    #[test]
+    fn a_size_of_nothing_is_refused() {
+        let mut config = config(None, 0, 0, 0);
+        assert!(matches!(
+            plan(&mut config, &OWNED),
+            Err(ConfigError::Impossible(_))
+        ));
+    }
+
+    #[test]
+    fn a_size_below_the_frame_is_raised() {
+        let mut config = config(Some(&bgrx(320, 240)), 1, 0, 0);
+        let plan = plan(&mut config, &OWNED).unwrap();
+        assert_eq!(plan.size_bytes, 320 * 240 * 4);
+        assert_eq!(config.params().unwrap().1, 320 * 240 * 4);
+    }
+
+    #[test]
+    fn a_padded_layout_without_video_meta_comes_back_corrected() {
+        let mut config = config(Some(&bgrx(100, 50)), 0, 0, 0);
+        let limits = Limits {
+            layout: Some(FixedLayout {
+                stride: [512, 0, 0, 0],
+                offset: [64, 0, 0, 0],
+                size_bytes: 512 * 50,
+            }),
+            regions: Some((3, 512 * 60)),
+        };
+        assert!(matches!(
+            plan(&mut config, &limits),
+            Err(ConfigError::Corrected(_))
+        ));
+        let plan = plan(&mut config, &limits).unwrap();
+        assert_eq!(plan.size_bytes, 512 * 50);
+        assert_eq!(plan.video.unwrap().offset[0], 64);
+        assert_eq!(config.params().unwrap().3, 3, "max is what exists");
+    }
+
+    #[test]
+    fn more_buffers_than_exist_come_back_corrected() {
+        let mut config = config(None, 64, 9, 0);
+        let limits = Limits {
+            layout: None,
+            regions: Some((3, 64)),
+        };
+        let refused = plan(&mut config, &limits).unwrap_err();
+        assert_eq!(
+            refused,
+            ConfigError::Corrected("9 buffers wanted, there are only 3".into())
+        );
+        assert_eq!(config.params().unwrap().2, 3);
+    }
+}

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The GObject side of the pool: properties, signals, virtual methods.
+#![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
+
+use std::sync::{
+    Arc, Mutex, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use std::time::Duration;
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+
+use super::{
+    CAT,
+    config::{self, ConfigError, FixedLayout, Limits, Plan},
+    slots::{Claim, Maker, Refusal, Reuse, Slots, Wait},
+};
+use crate::{
+    memory::{self, MemoryKind, PhysAddr, Region, Request},
+    meta::PhysMemMeta,
+    structure_property::StructureProperty,
+};
+
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    kind: MemoryKind,
+    heap: Option<String>,
+    require_dma_buf: bool,
+    require_contiguous: bool,
+    max_address: u64,
+}
+
+pub(super) type Validator = Box<dyn Fn(u32, &Arc<Region>) -> bool + Send + Sync>;
+
+#[derive(glib::Properties)]
+#[properties(wrapper_type = super::PhysBufferPool)]
+pub struct PhysBufferPool {
+    #[property(name = "kind", get, set, construct, type = MemoryKind, member = kind,
+        nick = "Memory kind", blurb = "What the buffers are made of; 'auto' takes the first kind that works", builder(MemoryKind::Auto))]
+    #[property(name = "heap", get, set, construct, type = Option<String>, member = heap,
+        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kind 'cma' (default: the system's CMA heap)")]
+    #[property(name = "require-dma-buf", get, set, construct, type = bool, member = require_dma_buf,
+        nick = "Require dma-buf", blurb = "With kind 'auto': pass over kinds that cannot be exported as dma-buf")]
+    #[property(name = "require-contiguous", get, set, construct, type = bool, member = require_contiguous,
+        nick = "Require contiguous", blurb = "Only memory that is one physically contiguous piece")]
+    #[property(name = "max-address", get, set, construct, type = u64, member = max_address,
+        nick = "Highest address", blurb = "Highest physical address that the hardware can reach, 0 for any: buffers beyond are refused")]
+    settings: Mutex<Settings>,
+
+    #[property(name = "free", get = Self::free, type = u32, nick = "Free buffers", blurb = "Buffers that can be acquired now")]
+    #[property(name = "filled", get = Self::filled, type = u32, nick = "Filled buffers", blurb = "Buffers in the filled queue")]
+    #[property(name = "total", get = Self::total, type = u32, nick = "All buffers", blurb = "Buffers that exist")]
+    #[property(name = "buffer-size", get = Self::buffer_size, type = u64, nick = "Buffer size", blurb = "Bytes in a buffer, 0 before the pool is configured")]
+    #[property(name = "stats", get = Self::stats, type = StructureProperty, nick = "Statistics", blurb = "Counters, memory chosen, state of each buffer")]
+    _computed: (),
+
+    slots: OnceLock<Slots>,
+    layout: OnceLock<FixedLayout>,
+    plan: parking_lot::Mutex<Option<Plan>>,
+    /// Of the current plan, read on every acquire and release.
+    epoch: AtomicU64,
+    flushing: AtomicBool,
+    allocator: parking_lot::Mutex<Option<gst::Allocator>>,
+    last_error: parking_lot::Mutex<Option<String>>,
+    validator: parking_lot::Mutex<Option<Arc<Validator>>>,
+}
+
+impl Default for PhysBufferPool {
+    fn default() -> Self {
+        Self {
+            settings: Mutex::default(),
+            _computed: (),
+            slots: OnceLock::new(),
+            layout: OnceLock::new(),
+            plan: parking_lot::Mutex::new(None),
+            epoch: AtomicU64::new(0),
+            flushing: AtomicBool::new(true),
+            allocator: parking_lot::Mutex::new(None),
+            last_error: parking_lot::Mutex::new(None),
+            validator: parking_lot::Mutex::new(None),
+        }
+    }
+}
+
+fn next_epoch() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A poisoned lock cannot be, as nothing panics while it is held.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl PhysBufferPool {
+    /// Makes the pool serve existing memory; to be called before it is used.
+    pub(super) fn set_slots(&self, slots: Slots, layout: Option<FixedLayout>) {
+        let _ = self.slots.set(slots);
+        if let Some(layout) = layout {
+            let _ = self.layout.set(layout);
+        }
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        self.slots
+            .get_or_init(|| Slots::new(Vec::new(), Reuse::MostRecent))
+    }
+
+    /// True if the pool allocates its memory itself.
+    pub(super) fn is_owner(&self) -> bool {
+        lock(&self.settings).kind != MemoryKind::External
+    }
+
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().clone()
+    }
+
+    pub(super) fn set_validator(&self, validator: Option<Validator>) {
+        *self.validator.lock() = validator.map(Arc::new);
+    }
+
+    pub(super) fn flushing(&self) -> bool {
+        self.flushing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    fn free(&self) -> u32 {
+        self.slots().free_count() as u32
+    }
+
+    fn filled(&self) -> u32 {
+        self.slots().filled_count() as u32
+    }
+
+    fn total(&self) -> u32 {
+        self.slots().total() as u32
+    }
+
+    fn buffer_size(&self) -> u64 {
+        self.plan.lock().as_ref().map_or(0, |p| p.size_bytes as u64)
+    }
+
+    fn stats(&self) -> StructureProperty {
+        super::stats::structure(self).into()
+    }
+
+    pub(super) fn kind(&self) -> MemoryKind {
+        lock(&self.settings).kind
+    }
+
+    fn limits(&self) -> Limits {
+        let regions = (!self.is_owner()).then(|| {
+            let (mut count, mut size) = (0, usize::MAX);
+            self.slots().for_each(|_, region, _, _| {
+                count += 1;
+                size = size.min(region.size_bytes());
+            });
+            (count, size)
+        });
+        Limits {
+            layout: self.layout.get().copied(),
+            regions,
+        }
+    }
+
+    fn allocate_region(&self, size_bytes: usize) -> Result<Arc<Region>, memory::MemoryError> {
+        let settings = lock(&self.settings).clone();
+        Region::allocate(&Request {
+            kind: settings.kind,
+            heap: settings.heap.as_deref(),
+            size_bytes,
+            needs_dma_buf: settings.require_dma_buf,
+            needs_contiguous: settings.require_contiguous,
+            max_address: (settings.max_address != 0).then_some(PhysAddr(settings.max_address)),
+        })
+    }
+
+    fn remember_error(&self, message: String) {
+        gst::error!(CAT, imp = self, "{message}");
+        *self.last_error.lock() = Some(message);
+    }
+
+    /// Asks the application's callback, then the `validating` signal.
+    pub(super) fn validate(&self, id: u32) -> bool {
+        let Some(region) = self.slots().region_by_id(id) else {
+            return false;
+        };
+        if !region.is_alive() {
+            return false;
+        }
+        let validator = self.validator.lock().clone();
+        validator.is_none_or(|valid| valid(id, &region))
+            && self.obj().emit_by_name::<bool>("validating", &[&id])
+    }
+
+    /// Timed acquire; `gst_buffer_pool_acquire_buffer` knows only yes and no.
+    pub(super) fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, gst::FlowError> {
+        let pool = self.obj();
+        let deadline = match wait {
+            Wait::Forever => return pool.acquire_buffer(None),
+            Wait::No => return pool.acquire_buffer(Some(&dont_wait())),
+            Wait::AtMost(time) => std::time::Instant::now() + time,
+        };
+        loop {
+            match pool.acquire_buffer(Some(&dont_wait())) {
+                Err(gst::FlowError::Eos) => {}
+                done => return done,
+            }
+            if !self.slots().wait_free(|| self.flushing(), deadline) {
+                return Err(gst::FlowError::Eos);
+            }
+        }
+    }
+}
+
+fn dont_wait() -> gst::BufferPoolAcquireParams {
+    gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT)
+}
+
+/// Nanoseconds as the signals take them: negative waits for ever.
+pub(super) fn wait_from_ns(ns: i64) -> Wait {
+    match u64::try_from(ns) {
+        Ok(0) => Wait::No,
+        Ok(ns) => Wait::AtMost(Duration::from_nanos(ns)),
+        Err(_) => Wait::Forever,
+    }
+}
+
+impl Maker for PhysBufferPool {
+    fn epoch(&self) -> u64 {
+        self.epoch()
+    }
+
+    fn is_flushing(&self) -> bool {
+        self.flushing()
+    }
+
+    fn may_grow_to(&self) -> usize {
+        match &*self.plan.lock() {
+            Some(plan) if self.is_owner() => plan.max,
+            _ => 0,
+        }
+    }
+
+    fn allocate(&self) -> Option<Arc<Region>> {
+        let size = {
+            let plan = self.plan.lock();
+            let plan = plan.as_ref()?;
+            plan.prefix_bytes + plan.size_bytes + plan.padding_bytes
+        };
+        match self.allocate_region(size) {
+            Ok(region) => Some(region),
+            Err(err) => {
+                self.remember_error(err.to_string());
+                None
+            }
+        }
+    }
+
+    fn wrap(&self, claim: &Claim) -> Option<gst::Buffer> {
+        let plan = self.plan.lock().clone()?;
+        let memory = memory::wrap(
+            &claim.region,
+            plan.prefix_bytes,
+            plan.size_bytes,
+            Some(claim.on_free()),
+        );
+        let mut buffer = gst::Buffer::new();
+        let buffer_ref = buffer.make_mut();
+        PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory);
+        buffer_ref.append_memory(memory);
+        if let Some(video) = &plan.video {
+            add_video_meta(buffer_ref, video);
+        }
+        Some(buffer)
+    }
+}
+
+fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoPlan) {
+    let n = video.info.n_planes() as usize;
+    let flags = match video.info.interlace_mode() {
+        gst_video::VideoInterlaceMode::Interleaved => gst_video::VideoFrameFlags::INTERLACED,
+        _ => gst_video::VideoFrameFlags::empty(),
+    };
+    let added = gst_video::VideoMeta::add_full(
+        buffer,
+        flags,
+        video.info.format(),
+        video.info.width(),
+        video.info.height(),
+        &video.offset[..n],
+        &video.stride[..n],
+    );
+    match added {
+        Ok(mut meta) => {
+            if let Some(alignment) = &video.alignment
+                && let Err(err) = meta.set_alignment(alignment)
+            {
+                gst::warning!(CAT, "the video meta does not take the alignment: {err}");
+            }
+            // SAFETY: the meta is ours and the buffer not yet shared.
+            unsafe {
+                let meta: *mut gst_video::ffi::GstVideoMeta = meta.as_mut_ptr();
+                (*meta).meta.flags |= gst::ffi::GST_META_FLAG_POOLED;
+            }
+        }
+        Err(err) => gst::error!(CAT, "no video meta: {err}"),
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for PhysBufferPool {
+    const NAME: &'static str = "GstPhysBufferPool";
+    type Type = super::PhysBufferPool;
+    type ParentType = gst::BufferPool;
+}
+
+#[glib::derived_properties]
+impl ObjectImpl for PhysBufferPool {
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: OnceLock<Vec<glib::subclass::Signal>> = OnceLock::new();
+        SIGNALS.get_or_init(super::signals::signals)
+    }
+}
+
+impl GstObjectImpl for PhysBufferPool {}
+
+impl BufferPoolImpl for PhysBufferPool {
+    fn options() -> &'static [&'static str] {
+        &[
+            "GstBufferPoolOptionVideoMeta",
+            "GstBufferPoolOptionVideoAlignment",
+        ]
+    }
+
+    fn set_config(&self, config: &mut gst::BufferPoolConfigRef) -> bool {
+        let plan = match config::plan(config, &self.limits()) {
+            Ok(plan) => plan,
+            Err(err @ ConfigError::Corrected(_)) => {
+                gst::debug!(CAT, imp = self, "config corrected: {err}");
+                return false;
+            }
+            Err(err @ ConfigError::Impossible(_)) => {
+                self.remember_error(format!("config refused: {err}"));
+                return false;
+            }
+        };
+        // Peers overwrite the allocator with the one they would use; what our
+        // buffers are made of is not theirs to choose.
+        let params = config
+            .allocator()
+            .map_or_else(Default::default, |(_, params)| params);
+        let allocator = self
+            .allocator
+            .lock()
+            .get_or_insert_with(|| memory::allocator(self.kind()).clone())
+            .clone();
+        config.set_allocator(Some(&allocator), Some(&params));
+        gst::debug!(CAT, imp = self, "config: {plan:?}");
+        *self.plan.lock() = Some(plan);
+        self.epoch.store(next_epoch(), Ordering::Relaxed);
+        self.parent_set_config(config)
+    }
+
+    fn start(&self) -> bool {
+        *self.last_error.lock() = None;
+        let Some(plan) = self.plan.lock().clone() else {
+            self.remember_error("the pool is not configured".into());
+            return false;
+        };
+        if self.is_owner() {
+            while self.slots().total() < plan.min {
+                match self.allocate() {
+                    Some(region) => self.slots().add(region),
+                    None => {
+                        self.slots().clear();
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn stop(&self) -> bool {
+        if self.is_owner() {
+            self.slots().clear();
+        }
+        true
+    }
+
+    fn acquire_buffer(
+        &self,
+        params: Option<&gst::BufferPoolAcquireParams>,
+    ) -> Result<gst::Buffer, gst::FlowError> {
+        let dont_wait =
+            params.is_some_and(|p| p.flags().contains(gst::BufferPoolAcquireFlags::DONTWAIT));
+        let wait = if dont_wait { Wait::No } else { Wait::Forever };
+        self.slots()
+            .acquire(self, wait)
+            .map_err(|refusal| match refusal {
+                Refusal::Empty | Refusal::TimedOut => gst::FlowError::Eos,
+                Refusal::Flushing => gst::FlowError::Flushing,
+                Refusal::NoMemory => gst::FlowError::Error,
+            })
+    }
+
+    fn reset_buffer(&self, buffer: &mut gst::BufferRef) {
+        super::reset(buffer);
+    }
+
+    fn release_buffer(&self, buffer: gst::Buffer) {
+        self.slots().release(self.epoch(), buffer);
+    }
+
+    fn flush_start(&self) {
+        self.flushing.store(true, Ordering::Release);
+        for buffer in self.slots().flush(self.epoch()) {
+            super::give_pool(&self.obj(), buffer);
+        }
+    }
+
+    fn flush_stop(&self) {
+        self.flushing.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `GstPhysBufferPool`: buffers at known physical addresses.
+//!
+//! A GstBufferPool to every element that never heard of it: configured,
+//! activated, acquired from and flushed through the plain API, with the options
+//! VIDEO_META and VIDEO_ALIGNMENT, for any caps. Applications without a pipeline
+//! use its four verbs: [`acquire_free`](PhysBufferPool::acquire_free),
+//! [`submit_filled`](PhysBufferPool::submit_filled),
+//! [`acquire_filled`](PhysBufferPool::acquire_filled),
+//! [`release_filled`](PhysBufferPool::release_filled).
+//!
+//! This room owns ids, states, queues and layouts. It owns no memory kinds
+//! (`memory`) and makes no system call but through them.
+//!
+//! ```
+//! use gst::prelude::*;
+//! use gstphysmem::{memory::MemoryKind, meta::PhysMemMeta, pool::PhysBufferPool};
+//!
+//! gst::init()?;
+//! let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+//! let mut config = pool.config();
+//! config.set_params(None, 1 << 20, 2, 4);
+//! pool.set_config(config)?;
+//! pool.set_active(true)?;
+//! let buffer = pool.acquire_buffer(None)?;
+//! let meta = buffer.meta::<PhysMemMeta>().ok_or("no meta")?;
+//! match meta.address() {
+//!     Ok(address) => println!("buffer {} is at {}", meta.id(), address.first()),
+//!     Err(reason) => println!("buffer {}: {reason}", meta.id()),
+//! }
+//! drop(buffer);
+//! pool.set_active(false)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod imp;
+mod signals;
+mod slots;
+mod state;
+mod stats;
+
+use std::{
+    ops::ControlFlow,
+    os::fd::OwnedFd,
+    sync::{Arc, LazyLock},
+};
+
+use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
+
+pub use config::FixedLayout;
+pub use slots::{Reuse, Slots, Wait};
+pub use state::{BufferState, IllegalStep, Step};
+
+use crate::{
+    memory::{MemoryKind, PhysAddr, Region},
+    meta::PhysMemMeta,
+};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "physmempool",
+        gst::DebugColorFlags::empty(),
+        Some("Pool of buffers at known physical addresses"),
+    )
+});
+
+glib::wrapper! {
+    /// A GstBufferPool whose buffers carry [`PhysMemMeta`].
+    pub struct PhysBufferPool(ObjectSubclass<imp::PhysBufferPool>)
+        @extends gst::BufferPool, gst::Object;
+}
+
+/// Why the pool did not do what an application asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// No buffer there, and the caller would not wait (longer).
+    #[error("no buffer within the time given")]
+    NoBuffer,
+    /// The pool is flushing or inactive.
+    #[error("the pool is flushing: activate it, or end the flush")]
+    Flushing,
+    /// The pool could not get more memory.
+    #[error("no memory: {0}")]
+    NoMemory(String),
+    /// The buffer is not in a state that allows this.
+    #[error(transparent)]
+    IllegalStep(#[from] IllegalStep),
+    /// No buffer of the pool has this id.
+    #[error("no buffer {0} in this pool")]
+    NoSuchId(u32),
+    /// The buffer's memory cannot be given to another process or device as a dma-buf.
+    #[error("buffer {id} is {kind} memory, which has no dma-buf: use kind cma, system or udmabuf")]
+    NoDmaBuf {
+        /// The buffer's id.
+        id: u32,
+        /// What it is made of.
+        kind: MemoryKind,
+    },
+    /// Duplicating a file descriptor failed.
+    #[error("buffer {id}: its dma-buf's file descriptor cannot be duplicated: {source}")]
+    Duplicate {
+        /// The buffer's id.
+        id: u32,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// Says what a new [`PhysBufferPool`] is made of.
+#[derive(Debug, Default, Clone)]
+#[must_use]
+pub struct Builder {
+    kind: MemoryKind,
+    heap: Option<String>,
+    require_dma_buf: bool,
+    require_contiguous: bool,
+    max_address: Option<PhysAddr>,
+}
+
+impl Builder {
+    /// The kind of memory; `Auto` unless said.
+    pub fn kind(mut self, kind: MemoryKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Name of a dma-heap below `/dev/dma_heap`, for kind `Cma`.
+    pub fn heap(mut self, heap: impl Into<String>) -> Self {
+        self.heap = Some(heap.into());
+        self
+    }
+
+    /// With `Auto`: pass over kinds that have no dma-buf.
+    pub fn require_dma_buf(mut self, require: bool) -> Self {
+        self.require_dma_buf = require;
+        self
+    }
+
+    /// Take only memory that is one physically contiguous piece.
+    pub fn require_contiguous(mut self, require: bool) -> Self {
+        self.require_contiguous = require;
+        self
+    }
+
+    /// Refuse memory beyond this physical address, inclusive.
+    pub fn max_address(mut self, address: PhysAddr) -> Self {
+        self.max_address = Some(address);
+        self
+    }
+
+    /// Makes the pool; memory is allocated when it is activated.
+    pub fn build(self) -> PhysBufferPool {
+        glib::Object::builder()
+            .property("kind", self.kind)
+            .property("heap", self.heap)
+            .property("require-dma-buf", self.require_dma_buf)
+            .property("require-contiguous", self.require_contiguous)
+            .property("max-address", self.max_address.map_or(0, |a| a.0))
+            .build()
+    }
+}
+
+impl PhysBufferPool {
+    /// A pool that allocates its own memory.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A pool over memory that exists: each buffer is the start of one region,
+    /// laid out as `layout` says or as the configured caps do.
+    pub fn over(slots: &Slots, layout: Option<FixedLayout>) -> Self {
+        let pool = Builder::default().kind(MemoryKind::External).build();
+        pool.imp().set_slots(slots.clone(), layout);
+        pool
+    }
+
+    /// Takes a free buffer to be filled.
+    pub fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
+        self.imp().acquire_free(wait).map_err(|err| match err {
+            gst::FlowError::Eos => PoolError::NoBuffer,
+            gst::FlowError::Flushing => PoolError::Flushing,
+            _ => PoolError::NoMemory(self.last_error().unwrap_or_default()),
+        })
+    }
+
+    /// Puts a filled buffer at the end of the filled queue. Fails, and drops the
+    /// reference given, unless the buffer was acquired from this pool and not
+    /// yet submitted.
+    pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
+        let imp = self.imp();
+        let mut detached = None;
+        let result = imp.slots().submit(imp, buffer, |buffer| {
+            // A queued buffer must not keep alive the pool that holds the queue.
+            detached = take_pool(buffer);
+        });
+        drop(detached);
+        result.map_err(|refusal| match refusal {
+            slots::SubmitRefusal::Flushing => PoolError::Flushing,
+            slots::SubmitRefusal::Illegal(step) => PoolError::IllegalStep(step),
+        })
+    }
+
+    /// Takes the oldest filled buffer.
+    pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
+        let imp = self.imp();
+        match imp.slots().acquire_filled(|| imp.flushing(), wait) {
+            Ok(buffer) => Ok(give_pool(self, buffer)),
+            Err(slots::Refusal::Flushing) => Err(PoolError::Flushing),
+            Err(_) => Err(PoolError::NoBuffer),
+        }
+    }
+
+    /// Ends the consumer's use of a buffer. It is free again when its last
+    /// reference is gone; usually that is the one given here.
+    pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
+        Ok(self.imp().slots().release_filled(&buffer)?)
+    }
+
+    /// The buffer with this id, while somebody holds it or it waits in the filled
+    /// queue: for a completion interrupt that knows only the id.
+    pub fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
+        self.imp().slots().buffer_by_id(id)
+    }
+
+    /// How many buffers could be acquired now without allocating.
+    pub fn free_count(&self) -> usize {
+        self.imp().slots().free_count()
+    }
+
+    /// How many wait in the filled queue.
+    pub fn filled_count(&self) -> usize {
+        self.imp().slots().filled_count()
+    }
+
+    /// How many exist.
+    pub fn total_count(&self) -> usize {
+        self.imp().slots().total()
+    }
+
+    /// The state of a buffer.
+    pub fn state(&self, id: u32) -> Option<BufferState> {
+        let mut found = None;
+        self.imp().slots().for_each(|slot, _, state, _| {
+            if slot == id {
+                found = Some(state);
+            }
+        });
+        found
+    }
+
+    /// The memory of a buffer.
+    pub fn region(&self, id: u32) -> Option<Arc<Region>> {
+        self.imp().slots().region_by_id(id)
+    }
+
+    /// A new file descriptor of the buffer's dma-buf: for other processes (over a
+    /// Unix socket) and other devices. The memory lives as long as any of them.
+    pub fn export_dmabuf(&self, id: u32) -> Result<OwnedFd, PoolError> {
+        let region = self.region(id).ok_or(PoolError::NoSuchId(id))?;
+        let fd = region.dma_buf().ok_or(PoolError::NoDmaBuf {
+            id,
+            kind: region.kind(),
+        })?;
+        fd.try_clone_to_owned()
+            .map_err(|source| PoolError::Duplicate { id, source })
+    }
+
+    /// True if the buffer exists, its memory is alive, and neither the callback
+    /// nor a handler of the signal `validating` objects.
+    pub fn validate(&self, id: u32) -> bool {
+        self.imp().validate(id)
+    }
+
+    /// [`validate`](Self::validate) for every buffer; true if all are valid.
+    pub fn validate_all(&self) -> bool {
+        let mut ids = Vec::new();
+        self.imp().slots().for_each(|id, _, _, _| ids.push(id));
+        ids.into_iter().all(|id| self.validate(id))
+    }
+
+    /// Sets what [`validate`](Self::validate) asks besides.
+    pub fn set_validator(
+        &self,
+        valid: Option<impl Fn(u32, &Arc<Region>) -> bool + Send + Sync + 'static>,
+    ) {
+        self.imp()
+            .set_validator(valid.map(|f| Box::new(f) as imp::Validator));
+    }
+
+    /// Everything the buffer's meta says, as a structure for languages without
+    /// the header: `id`, `size`, `kind`, `heap`, `ownership`, `pinned`,
+    /// `pin-note`, `dmabuf-fd`, and either `phys-addr`, `contiguous`,
+    /// `address-source`, `extents` or `address-unknown`.
+    pub fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
+        stats::describe(buffer)
+    }
+
+    /// One line for each buffer.
+    pub fn dump(&self) -> String {
+        stats::dump(self.imp())
+    }
+
+    /// Why the pool's last operation failed.
+    pub fn last_error(&self) -> Option<String> {
+        self.imp().last_error()
+    }
+}
+
+/// Makes a buffer just released ready for its next use: no timestamps, no flags,
+/// no metas but the pool's, its full size.
+fn reset(buffer: &mut gst::BufferRef) {
+    buffer.set_pts(None);
+    buffer.set_dts(None);
+    buffer.set_duration(None);
+    buffer.set_offset(u64::MAX);
+    buffer.set_offset_end(u64::MAX);
+    buffer.unset_flags(gst::BufferFlags::all());
+    buffer.foreach_meta_mut(|meta| {
+        ControlFlow::Continue(if meta.flags().contains(gst::MetaFlags::POOLED) {
+            gst::buffer::BufferMetaForeachAction::Keep
+        } else {
+            gst::buffer::BufferMetaForeachAction::Remove
+        })
+    });
+    if buffer.n_memory() != 1 {
+        return; // thrown away in a moment
+    }
+    let memory = buffer.peek_memory(0);
+    let (offset, size) = (memory.offset(), memory.size());
+    let whole = buffer
+        .meta::<PhysMemMeta>()
+        .map(|meta| (meta.displacement(offset), meta.size_bytes() as isize));
+    if let Some((displacement, whole_size)) = whole
+        && (displacement, whole_size) != (0, size as isize)
+    {
+        // SAFETY: a writable buffer; the range is the one it was made with.
+        unsafe { gst::ffi::gst_buffer_resize(buffer.as_mut_ptr(), displacement, whole_size) };
+    }
+}
+
+/// Takes a buffer's reference to its pool away: its end then frees it.
+fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
+    // SAFETY: the caller holds the buffer, so nobody is in its dispose, the only
+    // other place that touches `pool`; the reference moves into the result.
+    unsafe {
+        let buffer = buffer.as_ptr() as *mut gst::ffi::GstBuffer;
+        let pool = std::mem::replace(&mut (*buffer).pool, std::ptr::null_mut());
+        glib::translate::from_glib_full(pool)
+    }
+}
+
+/// Gives a buffer its pool back: its end then returns it there.
+fn give_pool(pool: &PhysBufferPool, buffer: gst::Buffer) -> gst::Buffer {
+    use glib::translate::IntoGlibPtr;
+    let pool: gst::BufferPool = pool.clone().upcast();
+    // SAFETY: as in `take_pool`; the buffer owns the reference it is given.
+    unsafe { (*buffer.as_mut_ptr()).pool = pool.into_glib_ptr() };
+    buffer
+}
+
+/// Registers the pool's type, so that `g_type_from_name` finds it.
+pub(crate) fn register() {
+    PhysBufferPool::static_type();
+}

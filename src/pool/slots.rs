@@ -1,0 +1,672 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The blocks of memory behind a pool: which are free, which are filled, who
+//! waits.
+//!
+//! A [`Slot`] is one [`Region`] with an id, a state and a place. Around it each
+//! pool makes a GstBuffer (wrapper) that carries that pool's layout; the wrapper
+//! is parked in the slot while nobody uses it. Several pools may share one
+//! [`Slots`]: a display offers a new pool for each caps, but a page that a
+//! buffer of the old pool still holds must not be handed out by the new one.
+//!
+//! A wrapper that comes back without its memory (somebody took it out, or still
+//! holds it) is thrown away. The slot is then *detached* and returns to the free
+//! list when that memory is finally freed, because the memory itself tells us.
+//!
+//! One lock guards everything. No memory is mapped, wrapped or freed under it,
+//! and with a free buffer at hand neither acquire nor release allocates or makes
+//! a system call.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::state::{BufferState, IllegalStep, StateCell, Step};
+use crate::{memory::Region, meta::PhysMemMeta};
+
+/// Which free buffer is handed out next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// The one released last: its bytes may still be in the CPU's cache.
+    MostRecent,
+    /// The one released first: pages of a display, each shown in turn.
+    LeastRecent,
+}
+
+/// The blocks of memory behind one pool, or behind successive pools.
+#[derive(Clone)]
+pub struct Slots(Arc<Shared>);
+
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    /// A buffer became free, or somebody flushes.
+    freed: Condvar,
+    /// A buffer was submitted, or somebody flushes.
+    submitted: Condvar,
+    reuse: Reuse,
+}
+
+#[derive(Default)]
+struct Inner {
+    slots: Vec<Slot>,
+    free: VecDeque<usize>,
+    filled: VecDeque<Filled>,
+    /// Slots being allocated outside the lock.
+    growing: usize,
+    counters: Counters,
+}
+
+struct Filled {
+    slot: usize,
+    epoch: u64,
+    buffer: gst::Buffer,
+}
+
+/// What happened so far; read through `stats`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counters {
+    pub acquired: u64,
+    pub released: u64,
+    pub waits: u64,
+    pub submitted: u64,
+    pub consumed: u64,
+    pub detached: u64,
+    pub refused: u64,
+}
+
+struct Slot {
+    id: u32,
+    region: Arc<Region>,
+    state: StateCell,
+    place: Place,
+    /// Names the wrapper's memory to its own free notification.
+    serial: u64,
+    /// The wrapper while it is out; compared and its reference count read,
+    /// under the lock and only while `place` says that it exists.
+    wrapper: *const gst::ffi::GstBuffer,
+    /// The wrapper's memory; compared only.
+    memory: usize,
+    parked: Option<Parked>,
+}
+
+// SAFETY: `wrapper` is only dereferenced under the lock of `Inner`, while the
+// slot's place guarantees that the buffer has not been released.
+unsafe impl Send for Slot {}
+
+struct Parked {
+    epoch: u64,
+    buffer: gst::Buffer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the free list.
+    Free,
+    /// Handed out.
+    Out,
+    /// Handed out, and the memory that went with it was freed meanwhile.
+    OutMemoryGone,
+    /// The wrapper came back, its memory did not yet.
+    Detached,
+    /// The external memory's owner took it away; never handed out again.
+    Dead,
+}
+
+/// What the pool that asks brings along.
+pub(super) trait Maker {
+    /// Names the layout; a parked wrapper of another epoch is not used.
+    fn epoch(&self) -> u64;
+    fn is_flushing(&self) -> bool;
+    /// At most so many slots; the pool allocates more on demand up to that.
+    fn may_grow_to(&self) -> usize;
+    /// Allocates memory for one more slot.
+    fn allocate(&self) -> Option<Arc<Region>>;
+    /// Makes the buffer around a slot's memory.
+    fn wrap(&self, claim: &Claim) -> Option<gst::Buffer>;
+}
+
+/// A slot taken out of the free list that has no wrapper yet.
+pub(super) struct Claim {
+    pub id: u32,
+    pub slot: usize,
+    pub region: Arc<Region>,
+    serial: u64,
+    slots: std::sync::Weak<Shared>,
+}
+
+impl Claim {
+    /// To be called when the wrapper's memory is freed for good.
+    pub fn on_free(&self) -> Box<dyn FnOnce() + Send> {
+        let (slots, slot, serial) = (self.slots.clone(), self.slot, self.serial);
+        Box::new(move || {
+            if let Some(shared) = slots.upgrade() {
+                shared.memory_freed(slot, serial);
+            }
+        })
+    }
+}
+
+/// How long to wait for a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// Until there is one or the pool flushes.
+    Forever,
+    /// At most so long.
+    AtMost(std::time::Duration),
+}
+
+impl Wait {
+    fn deadline(self) -> Deadline {
+        match self {
+            Self::No => Deadline::Now,
+            Self::Forever => Deadline::Never,
+            Self::AtMost(time) => match Instant::now().checked_add(time) {
+                Some(at) => Deadline::At(at),
+                None => Deadline::Never,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Deadline {
+    Now,
+    Never,
+    At(Instant),
+}
+
+/// Why no buffer was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// None there, and the caller would not wait.
+    Empty,
+    TimedOut,
+    Flushing,
+    /// More memory could not be had, and no buffer is out that could come back.
+    NoMemory,
+}
+
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    loop {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        if id != 0 {
+            return id;
+        }
+    }
+}
+
+fn next_serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Slots {
+    /// Slots over memory that exists; all are free.
+    pub fn new(regions: Vec<Arc<Region>>, reuse: Reuse) -> Self {
+        let slots = Self(Arc::new(Shared {
+            inner: Mutex::new(Inner::default()),
+            freed: Condvar::new(),
+            submitted: Condvar::new(),
+            reuse,
+        }));
+        let mut inner = slots.0.inner.lock();
+        for region in regions {
+            inner.push(region);
+        }
+        drop(inner);
+        slots
+    }
+
+    /// How many could be acquired right now.
+    pub fn free_count(&self) -> usize {
+        let inner = self.0.inner.lock();
+        let alive = |&&index: &&usize| inner.slots[index].region.is_alive();
+        inner.free.iter().filter(alive).count()
+    }
+
+    /// How many wait in the filled queue.
+    pub fn filled_count(&self) -> usize {
+        self.0.inner.lock().filled.len()
+    }
+
+    /// How many there are, dead ones not counted.
+    pub fn total(&self) -> usize {
+        let inner = self.0.inner.lock();
+        inner.slots.iter().filter(|s| s.is_live()).count()
+    }
+
+    /// Which of these slots' memory the buffer holds, whole and alone; judged by
+    /// memory, not by the buffer's pool pointer, which copies and converters lose.
+    pub fn index_of(&self, buffer: &gst::BufferRef) -> Option<usize> {
+        if buffer.n_memory() != 1 {
+            return None;
+        }
+        let (region, _) = crate::memory::region_of(buffer.peek_memory(0))?;
+        let inner = self.0.inner.lock();
+        inner
+            .slots
+            .iter()
+            .position(|s| Arc::ptr_eq(&s.region, region))
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        self.0.inner.lock().counters
+    }
+
+    /// Runs `f` over (id, region, state, reference count) of every live slot.
+    pub(super) fn for_each(&self, mut f: impl FnMut(u32, &Arc<Region>, BufferState, u32)) {
+        let inner = self.0.inner.lock();
+        for slot in inner.slots.iter().filter(|s| s.is_live()) {
+            f(slot.id, &slot.region, slot.state.load(), slot.ref_count());
+        }
+    }
+
+    pub(super) fn region_by_id(&self, id: u32) -> Option<Arc<Region>> {
+        let inner = self.0.inner.lock();
+        let slot = inner.slots.iter().find(|s| s.id == id)?;
+        Some(slot.region.clone())
+    }
+
+    /// A new reference to the buffer `id` while it is out or filled.
+    pub(super) fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
+        let inner = self.0.inner.lock();
+        if let Some(filled) = inner.filled.iter().find(|f| inner.slots[f.slot].id == id) {
+            return Some(filled.buffer.clone());
+        }
+        inner.slots.iter().find(|s| s.id == id)?.try_ref()
+    }
+
+    /// Adds owned memory as a free slot.
+    pub(super) fn add(&self, region: Arc<Region>) {
+        let mut inner = self.0.inner.lock();
+        inner.push(region);
+        drop(inner);
+        self.0.freed.notify_one();
+    }
+
+    /// Forgets every slot; the memory goes with the last buffer that holds it.
+    pub(super) fn clear(&self) {
+        let mut inner = self.0.inner.lock();
+        inner.free.clear();
+        let slots = std::mem::take(&mut inner.slots);
+        let filled = std::mem::take(&mut inner.filled);
+        drop(inner);
+        drop((slots, filled));
+    }
+
+    /// Wakes everybody who waits, so that they look at `is_flushing` again, and
+    /// gives back what `epoch` left in the filled queue.
+    pub(super) fn flush(&self, epoch: u64) -> Vec<gst::Buffer> {
+        let mut inner = self.0.inner.lock();
+        let (ours, others) = std::mem::take(&mut inner.filled)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|f| f.epoch == epoch);
+        inner.filled = others;
+        drop(inner);
+        self.0.freed.notify_all();
+        self.0.submitted.notify_all();
+        ours.into_iter().map(|f| f.buffer).collect()
+    }
+
+    /// Takes a free buffer, growing or waiting as allowed.
+    pub(super) fn acquire(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
+        let mut deadline = None;
+        let mut may_grow = true;
+        let mut inner = self.0.inner.lock();
+        loop {
+            if maker.is_flushing() {
+                return Err(Refusal::Flushing);
+            }
+            while let Some(index) = inner.pop_free(self.0.reuse) {
+                let slot = &mut inner.slots[index];
+                if !slot.region.is_alive() {
+                    slot.place = Place::Dead;
+                    continue;
+                }
+                if slot.state.take(slot.id, Step::AcquireFree).is_err() {
+                    continue; // not reached: a free slot is idle
+                }
+                slot.place = Place::Out;
+                match slot.parked.take() {
+                    Some(parked) if parked.epoch == maker.epoch() => {
+                        slot.wrapper = parked.buffer.as_ptr();
+                        inner.counters.acquired += 1;
+                        return Ok(parked.buffer);
+                    }
+                    stale => {
+                        slot.serial = next_serial();
+                        slot.wrapper = std::ptr::null();
+                        let claim = Claim {
+                            id: slot.id,
+                            slot: index,
+                            region: slot.region.clone(),
+                            serial: slot.serial,
+                            slots: Arc::downgrade(&self.0),
+                        };
+                        drop(inner);
+                        drop(stale);
+                        return self.finish_claim(maker, claim);
+                    }
+                }
+            }
+            if may_grow && inner.slots.len() + inner.growing < maker.may_grow_to() {
+                inner.growing += 1;
+                drop(inner);
+                let region = maker.allocate();
+                inner = self.0.inner.lock();
+                inner.growing -= 1;
+                match region {
+                    Some(region) => inner.push(region),
+                    None if inner.slots.is_empty() => return Err(Refusal::NoMemory),
+                    None => may_grow = false,
+                }
+                continue;
+            }
+            if !inner.slots.is_empty() && inner.slots.iter().all(|s| s.place == Place::Dead) {
+                return Err(Refusal::NoMemory);
+            }
+            inner.counters.waits += 1;
+            let timed_out = match *deadline.get_or_insert_with(|| wait.deadline()) {
+                Deadline::Now => return Err(Refusal::Empty),
+                Deadline::Never => {
+                    self.0.freed.wait(&mut inner);
+                    false
+                }
+                Deadline::At(at) => self.0.freed.wait_until(&mut inner, at).timed_out(),
+            };
+            if timed_out && inner.free.is_empty() {
+                return Err(if maker.is_flushing() {
+                    Refusal::Flushing
+                } else {
+                    Refusal::TimedOut
+                });
+            }
+        }
+    }
+
+    /// Waits until a buffer is free, `deadline` or a flush; false if there is none.
+    pub(super) fn wait_free(&self, is_flushing: impl Fn() -> bool, deadline: Instant) -> bool {
+        let mut inner = self.0.inner.lock();
+        while inner.free.is_empty() && !is_flushing() {
+            if self.0.freed.wait_until(&mut inner, deadline).timed_out() {
+                return !inner.free.is_empty();
+            }
+        }
+        true
+    }
+
+    /// Makes the wrapper of a claimed slot, outside the lock.
+    fn finish_claim(&self, maker: &impl Maker, claim: Claim) -> Result<gst::Buffer, Refusal> {
+        let buffer = maker.wrap(&claim);
+        let mut inner = self.0.inner.lock();
+        let ours = |s: &&mut Slot| s.id == claim.id && s.serial == claim.serial;
+        let Some(slot) = inner.slots.get_mut(claim.slot).filter(ours) else {
+            return Err(Refusal::Flushing); // cleared meanwhile
+        };
+        match buffer {
+            Some(buffer) => {
+                slot.wrapper = buffer.as_ptr();
+                slot.memory = buffer.peek_memory(0).as_ptr() as usize;
+                inner.counters.acquired += 1;
+                Ok(buffer)
+            }
+            None => {
+                inner.recycle(claim.slot);
+                drop(inner);
+                self.0.freed.notify_one();
+                Err(Refusal::NoMemory)
+            }
+        }
+    }
+
+    /// Takes back a buffer whose last reference went.
+    pub(super) fn release(&self, epoch: u64, buffer: gst::Buffer) {
+        let Some((id, index)) = buffer.meta::<PhysMemMeta>().map(|m| (m.id(), m.slot())) else {
+            return;
+        };
+        let mut inner = self.0.inner.lock();
+        let Some(slot) = inner.slots.get_mut(index).filter(|s| s.id == id) else {
+            drop(inner);
+            return; // the slots were cleared; the buffer was the memory's last holder
+        };
+        slot.wrapper = std::ptr::null();
+        let discarded = if is_intact(&buffer, slot.memory) && slot.place == Place::Out {
+            slot.parked = Some(Parked { epoch, buffer });
+            inner.recycle(index);
+            None
+        } else {
+            inner.counters.detached += 1;
+            let slot = &mut inner.slots[index];
+            if slot.place == Place::OutMemoryGone {
+                inner.recycle(index);
+            } else {
+                slot.place = Place::Detached;
+            }
+            Some(buffer)
+        };
+        inner.counters.released += 1;
+        drop(inner);
+        self.0.freed.notify_one();
+        drop(discarded);
+    }
+
+    /// Moves an acquired buffer into the filled queue; `detach` runs on it under
+    /// the lock, before anyone can take it out.
+    pub(super) fn submit(
+        &self,
+        maker: &impl Maker,
+        buffer: gst::Buffer,
+        detach: impl FnOnce(&gst::Buffer),
+    ) -> Result<(), SubmitRefusal> {
+        let mut inner = self.0.inner.lock();
+        if maker.is_flushing() {
+            return Err(SubmitRefusal::Flushing);
+        }
+        let slot = inner.step(&buffer, Step::SubmitFilled)?;
+        detach(&buffer);
+        inner.filled.push_back(Filled {
+            slot,
+            epoch: maker.epoch(),
+            buffer,
+        });
+        inner.counters.submitted += 1;
+        drop(inner);
+        self.0.submitted.notify_one();
+        Ok(())
+    }
+
+    /// Takes the oldest filled buffer.
+    pub(super) fn acquire_filled(
+        &self,
+        is_flushing: impl Fn() -> bool,
+        wait: Wait,
+    ) -> Result<gst::Buffer, Refusal> {
+        let deadline = wait.deadline();
+        let mut inner = self.0.inner.lock();
+        loop {
+            if is_flushing() {
+                return Err(Refusal::Flushing);
+            }
+            if let Some(filled) = inner.filled.pop_front() {
+                let slot = &inner.slots[filled.slot];
+                if slot.state.take(slot.id, Step::AcquireFilled).is_ok() {
+                    inner.counters.consumed += 1;
+                    return Ok(filled.buffer);
+                }
+                continue; // not reached: a queued slot is ready
+            }
+            let timed_out = match deadline {
+                Deadline::Now => return Err(Refusal::Empty),
+                Deadline::Never => {
+                    self.0.submitted.wait(&mut inner);
+                    false
+                }
+                Deadline::At(at) => self.0.submitted.wait_until(&mut inner, at).timed_out(),
+            };
+            if timed_out && inner.filled.is_empty() && !is_flushing() {
+                return Err(Refusal::TimedOut);
+            }
+        }
+    }
+
+    /// Marks a consumed buffer as released; the caller then drops it.
+    pub(super) fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), IllegalStep> {
+        let mut inner = self.0.inner.lock();
+        inner.step(buffer, Step::ReleaseFilled).map(|_| ())
+    }
+}
+
+/// Why a buffer was not taken into the filled queue.
+#[derive(Debug)]
+pub(super) enum SubmitRefusal {
+    Flushing,
+    Illegal(IllegalStep),
+}
+
+impl From<IllegalStep> for SubmitRefusal {
+    fn from(illegal: IllegalStep) -> Self {
+        Self::Illegal(illegal)
+    }
+}
+
+impl Shared {
+    /// The memory of a wrapper was freed: a detached slot is free again.
+    fn memory_freed(&self, index: usize, serial: u64) {
+        let mut inner = self.inner.lock();
+        let Some(slot) = inner.slots.get_mut(index).filter(|s| s.serial == serial) else {
+            return;
+        };
+        match slot.place {
+            Place::Out => slot.place = Place::OutMemoryGone,
+            Place::Detached => {
+                inner.recycle(index);
+                drop(inner);
+                self.freed.notify_one();
+            }
+            Place::Free | Place::OutMemoryGone | Place::Dead => {}
+        }
+    }
+}
+
+impl Inner {
+    fn push(&mut self, region: Arc<Region>) {
+        self.free.push_back(self.slots.len());
+        self.slots.push(Slot {
+            id: next_id(),
+            region,
+            state: StateCell::new(),
+            place: Place::Free,
+            serial: 0,
+            wrapper: std::ptr::null(),
+            memory: 0,
+            parked: None,
+        });
+    }
+
+    fn pop_free(&mut self, reuse: Reuse) -> Option<usize> {
+        match reuse {
+            Reuse::MostRecent => self.free.pop_back(),
+            Reuse::LeastRecent => self.free.pop_front(),
+        }
+    }
+
+    /// Takes `step` with the slot that the buffer belongs to, and says which.
+    fn step(&mut self, buffer: &gst::BufferRef, step: Step) -> Result<usize, IllegalStep> {
+        let (id, index) = buffer
+            .meta::<PhysMemMeta>()
+            .map_or((0, usize::MAX), |m| (m.id(), m.slot()));
+        let taken = match self.slots.get(index).filter(|s| s.id == id) {
+            Some(slot) => slot.state.take(id, step),
+            // A buffer of another pool, or of no pool, is nobody's here.
+            None => Err(IllegalStep {
+                id,
+                state: BufferState::Idle,
+                step,
+            }),
+        };
+        if taken.is_err() {
+            self.counters.refused += 1;
+        }
+        taken.map(|()| index)
+    }
+
+    fn recycle(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        // Never refused: every state may be recycled.
+        let _ = slot.state.take(slot.id, Step::Recycle);
+        slot.place = Place::Free;
+        self.free.push_back(index);
+    }
+}
+
+impl Slot {
+    fn is_live(&self) -> bool {
+        self.place != Place::Dead && self.region.is_alive()
+    }
+
+    fn ref_count(&self) -> u32 {
+        if self.wrapper.is_null() {
+            return 0;
+        }
+        // SAFETY: `wrapper` is non-null only while the buffer is out; it is set
+        // to null, under the lock that we hold, before the buffer can be freed.
+        let count = unsafe { &(*self.wrapper).mini_object.refcount };
+        // SAFETY: the field is a gint that GStreamer changes atomically.
+        unsafe { std::sync::atomic::AtomicI32::from_ptr(std::ptr::from_ref(count).cast_mut()) }
+            .load(Ordering::Relaxed)
+            .max(0) as u32
+    }
+
+    /// A new reference, unless the last one is just going.
+    fn try_ref(&self) -> Option<gst::Buffer> {
+        if self.wrapper.is_null() {
+            return None;
+        }
+        // SAFETY: as in `ref_count` the buffer exists while we hold the lock.
+        let count = unsafe {
+            std::sync::atomic::AtomicI32::from_ptr(
+                std::ptr::from_ref(&(*self.wrapper).mini_object.refcount).cast_mut(),
+            )
+        };
+        let mut now = count.load(Ordering::Relaxed);
+        while now > 0 {
+            match count.compare_exchange_weak(now, now + 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    // SAFETY: the reference just taken is the one that Buffer owns.
+                    let buffer =
+                        unsafe { gst::glib::translate::from_glib_full(self.wrapper.cast_mut()) };
+                    return Some(buffer);
+                }
+                Err(other) => now = other,
+            }
+        }
+        None
+    }
+}
+
+/// The buffer still has its own memory, and nobody else holds either of them.
+///
+/// The buffer itself may have found a new holder through `try_ref` between its
+/// last unref and the release; it then lives on outside the pool, and the slot
+/// waits for the memory as it does for any other borrower of it.
+fn is_intact(buffer: &gst::BufferRef, memory: usize) -> bool {
+    if buffer.n_memory() != 1 {
+        return false;
+    }
+    let own = buffer.peek_memory(0).as_ptr();
+    // SAFETY: a valid buffer and a valid memory of it.
+    let unshared = unsafe {
+        gst::ffi::gst_mini_object_is_writable(buffer.as_ptr() as *const _) != 0
+            && gst::ffi::gst_mini_object_is_writable(own as *const _) != 0
+    };
+    own as usize == memory && unshared
+}

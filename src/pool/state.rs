@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The life of one buffer as a state machine; pure.
+//!
+//! Every buffer of a pool is in exactly one [`BufferState`]. A [`Step`] names
+//! the states it may start from; any other start is refused with
+//! [`IllegalStep`], which changes nothing. The state is one atomic word, so of
+//! two threads that try the same step one wins and the other is told so.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use gst::glib;
+
+/// Who may touch a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstPhysBufferState")]
+pub enum BufferState {
+    /// In the free list, nobody's.
+    #[enum_value(name = "Free, in the pool", nick = "idle")]
+    Idle,
+    /// Acquired to be filled.
+    #[enum_value(name = "Being filled", nick = "locked-by-producer")]
+    LockedByProducer,
+    /// Submitted, waits in the filled queue.
+    #[enum_value(name = "Filled, in the queue", nick = "ready-for-consume")]
+    ReadyForConsume,
+    /// Taken out of the filled queue, being read.
+    #[enum_value(name = "Being read", nick = "locked-by-consumer")]
+    LockedByConsumer,
+}
+
+impl BufferState {
+    const ALL: [Self; 4] = [
+        Self::Idle,
+        Self::LockedByProducer,
+        Self::ReadyForConsume,
+        Self::LockedByConsumer,
+    ];
+
+    /// The name used in messages, statistics and structures.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::LockedByProducer => "locked-by-producer",
+            Self::ReadyForConsume => "ready-for-consume",
+            Self::LockedByConsumer => "locked-by-consumer",
+        }
+    }
+}
+
+impl std::fmt::Display for BufferState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A change of state that somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A producer takes the buffer out of the free list.
+    AcquireFree,
+    /// The producer hands it over.
+    SubmitFilled,
+    /// A consumer takes it out of the filled queue.
+    AcquireFilled,
+    /// The consumer is done with it.
+    ReleaseFilled,
+    /// The last reference went: back to the free list, whoever held it.
+    Recycle,
+}
+
+impl Step {
+    /// Every step.
+    pub const ALL: [Self; 5] = [
+        Self::AcquireFree,
+        Self::SubmitFilled,
+        Self::AcquireFilled,
+        Self::ReleaseFilled,
+        Self::Recycle,
+    ];
+
+    /// The state after this step from `from`; none where it is illegal.
+    ///
+    /// `ReleaseFilled` leads to `Idle` although references may remain: the
+    /// buffer is handed out again only when the last of them went (`Recycle`).
+    pub fn from(self, from: BufferState) -> Option<BufferState> {
+        use BufferState::*;
+        match (self, from) {
+            (Self::AcquireFree, Idle) => Some(LockedByProducer),
+            (Self::SubmitFilled, LockedByProducer) => Some(ReadyForConsume),
+            (Self::AcquireFilled, ReadyForConsume) => Some(LockedByConsumer),
+            (Self::ReleaseFilled, LockedByConsumer) => Some(Idle),
+            (Self::Recycle, LockedByProducer | LockedByConsumer | Idle | ReadyForConsume) => {
+                Some(Idle)
+            }
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AcquireFree => "acquire-free",
+            Self::SubmitFilled => "submit-filled",
+            Self::AcquireFilled => "acquire-filled",
+            Self::ReleaseFilled => "release-filled",
+            Self::Recycle => "recycle",
+        }
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A step that the state machine does not allow; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("buffer {id}: {step} is not allowed in state {state}")]
+pub struct IllegalStep {
+    /// The buffer's id.
+    pub id: u32,
+    /// The state it was, and still is, in.
+    pub state: BufferState,
+    /// The step that was refused.
+    pub step: Step,
+}
+
+/// The state word of one buffer.
+#[derive(Debug)]
+pub(super) struct StateCell(AtomicU8);
+
+impl StateCell {
+    pub(super) fn new() -> Self {
+        Self(AtomicU8::new(BufferState::Idle as u8))
+    }
+
+    pub(super) fn load(&self) -> BufferState {
+        BufferState::ALL[usize::from(self.0.load(Ordering::Acquire))]
+    }
+
+    /// Takes `step`, or refuses it and changes nothing.
+    pub(super) fn take(&self, id: u32, step: Step) -> Result<(), IllegalStep> {
+        let mut state = self.load();
+        loop {
+            let next = step.from(state).ok_or(IllegalStep { id, state, step })?;
+            match self.0.compare_exchange_weak(
+                state as u8,
+                next as u8,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(now) => state = BufferState::ALL[usize::from(now)],
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_verbs_go_round() {
+        let cell = StateCell::new();
+        for (step, state) in [
+            (Step::AcquireFree, BufferState::LockedByProducer),
+            (Step::SubmitFilled, BufferState::ReadyForConsume),
+            (Step::AcquireFilled, BufferState::LockedByConsumer),
+            (Step::ReleaseFilled, BufferState::Idle),
+        ] {
+            cell.take(7, step).unwrap();
+            assert_eq!(cell.load(), state);
+        }
+    }
+
+    #[test]
+    fn an_illegal_step_names_everything_and_changes_nothing() {
+        let cell = StateCell::new();
+        cell.take(7, Step::AcquireFree).unwrap();
+        let refused = cell.take(7, Step::ReleaseFilled).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "buffer 7: release-filled is not allowed in state locked-by-producer"
+        );
+        assert_eq!(cell.load(), BufferState::LockedByProducer);
+    }
+
+    #[test]
+    fn of_two_threads_that_take_one_step_one_wins() {
+        let cell = StateCell::new();
+        let winners: usize = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| cell.take(1, Step::AcquireFree).is_ok()))
+                .collect();
+            tries
+                .into_iter()
+                .map(|t| usize::from(t.join().unwrap()))
+                .sum()
+        });
+        assert_eq!(winners, 1);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_sequence_of_steps_leaves_the_table(steps in proptest::collection::vec(0..Step::ALL.len(), 0..200)) {
+            let cell = StateCell::new();
+            for step in steps {
+                let (step, before) = (Step::ALL[step], cell.load());
+                let result = cell.take(1, step);
+                proptest::prop_assert_eq!(result.is_ok(), step.from(before).is_some());
+                proptest::prop_assert_eq!(cell.load(), step.from(before).unwrap_or(before));
+            }
+        }
+    }
+}

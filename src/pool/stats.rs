@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the pool tells about itself: `stats` for programs, `dump` for people,
+//! `describe` for those who cannot read the meta.
+
+use std::{fmt::Write, sync::Arc};
+
+use gst::{glib, prelude::*};
+
+use super::imp::PhysBufferPool;
+use crate::{
+    memory::{Address, AddressUnknown, Extent, Region},
+    meta::PhysMemMeta,
+};
+
+/// The `stats` property.
+pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
+    let slots = pool.slots();
+    let counters = slots.counters();
+    let mut choice = None;
+    let mut pin_note = None;
+    let mut address_unknown = None;
+    let mut bytes = 0u64;
+    let mut buffers = Vec::new();
+    slots.for_each(|id, region, state, refs| {
+        bytes += region.size_bytes() as u64;
+        choice = choice.take().or_else(|| region.choice().map(str::to_owned));
+        pin_note.get_or_insert_with(|| region.pin_note().to_owned());
+        if let Err(reason) = region.address() {
+            address_unknown.get_or_insert_with(|| reason.to_string());
+        }
+        let buffer = gst::Structure::builder("buffer")
+            .field("id", id)
+            .field("state", state)
+            .field("refs", refs);
+        buffers.push(region_fields(buffer, region).build().to_send_value());
+    });
+    let mut stats = gst::Structure::builder("physmem-pool-stats")
+        .field("kind", pool.kind())
+        .field("total", slots.total() as u32)
+        .field("free", slots.free_count() as u32)
+        .field("filled", slots.filled_count() as u32)
+        .field("bytes", bytes)
+        .field("acquired", counters.acquired)
+        .field("released", counters.released)
+        .field("waits", counters.waits)
+        .field("submitted", counters.submitted)
+        .field("consumed", counters.consumed)
+        .field("detached", counters.detached)
+        .field("refused-steps", counters.refused)
+        .field("buffers", gst::Array::from_values(buffers));
+    for (name, text) in [
+        ("choice", choice),
+        ("pin-note", pin_note),
+        ("address-unknown", address_unknown),
+        ("last-error", pool.last_error()),
+    ] {
+        if let Some(text) = text {
+            stats = stats.field(name, text);
+        }
+    }
+    stats.build()
+}
+
+/// One line a buffer, for people.
+pub(super) fn dump(pool: &PhysBufferPool) -> String {
+    let mut text = String::new();
+    let slots = pool.slots();
+    let _ = writeln!(
+        text,
+        "pool of {}: {} buffers, {} free, {} filled",
+        pool.kind(),
+        slots.total(),
+        slots.free_count(),
+        slots.filled_count()
+    );
+    slots.for_each(|id, region, state, refs| {
+        let _ = writeln!(
+            text,
+            "  {id}: {state}, refs {refs}, {} bytes of {}{}, {}, {}",
+            region.size_bytes(),
+            region.kind(),
+            region.heap().map(|h| format!(" ({h})")).unwrap_or_default(),
+            address_in_words(region.address()),
+            region.pin_note(),
+        );
+    });
+    text
+}
+
+fn address_in_words(address: Result<&Address, &AddressUnknown>) -> String {
+    match address {
+        Ok(a) if a.is_contiguous() => format!("at {} ({})", a.first(), a.source()),
+        Ok(a) => format!(
+            "at {} in {} extents ({})",
+            a.first(),
+            a.extents().len(),
+            a.source()
+        ),
+        Err(reason) => format!("address unknown: {reason}"),
+    }
+}
+
+/// Everything that the buffer's meta says; none if it has none.
+pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
+    let meta = buffer.meta::<PhysMemMeta>()?;
+    let s = gst::Structure::builder("physmem-buffer")
+        .field("id", meta.id())
+        .field("size", meta.size_bytes() as u64);
+    let region = meta.region();
+    let s = origin_fields(s, region);
+    Some(address_fields(s, meta.address()).build())
+}
+
+fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::structure::Builder {
+    let s = origin_fields(s.field("size", region.size_bytes() as u64), region);
+    address_fields(s, region.address())
+}
+
+fn origin_fields(s: gst::structure::Builder, region: &Region) -> gst::structure::Builder {
+    let s = s
+        .field("kind", region.kind())
+        .field(
+            "ownership",
+            if region.is_external() {
+                "external"
+            } else {
+                "owned"
+            },
+        )
+        .field("alive", region.is_alive())
+        .field("pinned", region.is_pinned())
+        .field("pin-note", region.pin_note())
+        .field(
+            "dmabuf-fd",
+            region
+                .dma_buf()
+                .map_or(-1, |fd| std::os::fd::AsRawFd::as_raw_fd(&fd)),
+        );
+    match region.heap() {
+        Some(heap) => s.field("heap", heap),
+        None => s,
+    }
+}
+
+fn address_fields(
+    s: gst::structure::Builder,
+    address: Result<&Address, &AddressUnknown>,
+) -> gst::structure::Builder {
+    match address {
+        Ok(address) => s
+            .field("phys-addr", address.first().0)
+            .field("contiguous", address.is_contiguous())
+            .field("address-source", address.source().to_string())
+            .field(
+                "extents",
+                gst::Array::from_values(address.extents().iter().map(extent_value)),
+            ),
+        Err(reason) => s.field("address-unknown", reason.to_string()),
+    }
+}
+
+fn extent_value(extent: &Extent) -> glib::SendValue {
+    gst::Structure::builder("extent")
+        .field("phys-addr", extent.phys.0)
+        .field("size", extent.len_bytes)
+        .build()
+        .to_send_value()
+}

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The pool through its public API and through plain GstBufferPool, on memory
+//! that every machine has.
+
+use std::{
+    collections::HashSet,
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use gst::prelude::*;
+use gst_video::prelude::*;
+use gstphysmem::{
+    memory::{AddressUnknown, ExternalAddress, MemoryKind, Owner, Region},
+    meta::PhysMemMeta,
+    pool::{BufferState, FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait},
+};
+
+fn active_pool(size: u32, min: u32, max: u32) -> PhysBufferPool {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    configure(&pool, None, size, min, max);
+    pool.set_active(true).unwrap();
+    pool
+}
+
+fn configure(pool: &PhysBufferPool, caps: Option<&gst::Caps>, size: u32, min: u32, max: u32) {
+    let mut config = pool.config();
+    config.set_params(caps, size, min, max);
+    pool.set_config(config).unwrap();
+}
+
+fn id(buffer: &gst::BufferRef) -> u32 {
+    buffer.meta::<PhysMemMeta>().unwrap().id()
+}
+
+fn dont_wait() -> gst::BufferPoolAcquireParams {
+    gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT)
+}
+
+fn bgrx(width: u32, height: u32) -> gst::Caps {
+    gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, width, height)
+        .build()
+        .unwrap()
+        .to_caps()
+        .unwrap()
+}
+
+/// `count` pages of one leaked block, as a device's memory would be.
+fn pages(count: usize, size: usize) -> Vec<Arc<Region>> {
+    (0..count)
+        .map(|_| {
+            let block: &'static mut [u8] = Box::leak(vec![0; size].into_boxed_slice());
+            let ptr = NonNull::new(block.as_mut_ptr()).unwrap();
+            // SAFETY: leaked, so mapped for ever.
+            unsafe {
+                Region::external(
+                    ptr,
+                    size,
+                    ExternalAddress::Unknown(AddressUnknown::NotGiven),
+                    Owner::Forever,
+                    None,
+                )
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn every_buffer_says_where_it_is_or_why_not() {
+    let pool = active_pool(100_000, 3, 3);
+    let buffers: Vec<_> = (0..3).map(|_| pool.acquire_buffer(None).unwrap()).collect();
+    let mut ids = HashSet::new();
+    for buffer in &buffers {
+        let meta = buffer.meta::<PhysMemMeta>().unwrap();
+        assert!(meta.id() != 0 && ids.insert(meta.id()));
+        assert_eq!(meta.size_bytes(), 100_000);
+        assert_eq!(meta.kind(), MemoryKind::Normal);
+        match meta.address() {
+            Ok(address) => {
+                let bytes: u64 = meta.extents().iter().map(|e| e.len_bytes).sum();
+                assert_eq!(bytes, 100_000);
+                assert_eq!(meta.phys_addr(), Some(address.first()));
+            }
+            Err(reason) => assert_eq!(*reason, AddressUnknown::NoPermission),
+        }
+    }
+}
+
+#[test]
+fn copies_keep_the_meta_only_with_the_same_whole_memory() {
+    let pool = active_pool(8192, 1, 1);
+    let buffer = pool.acquire_buffer(None).unwrap();
+    assert_eq!(id(&buffer.copy()), id(&buffer), "a shallow copy shares");
+    let deep = buffer.copy_deep().unwrap();
+    assert!(
+        deep.meta::<PhysMemMeta>().is_none(),
+        "a deep copy is elsewhere"
+    );
+    let part = buffer
+        .copy_region(gst::BufferCopyFlags::all(), 4096..)
+        .unwrap();
+    assert!(
+        part.meta::<PhysMemMeta>().is_none(),
+        "a part is not the whole"
+    );
+}
+
+#[test]
+fn video_alignment_is_in_the_buffers_meta() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    let mut config = pool.config();
+    config.set_params(Some(&bgrx(100, 50)), 0, 1, 2);
+    config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+    config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
+    config.set_video_alignment(&gst_video::VideoAlignment::new(4, 2, 8, 8, &[63; 4]));
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    let buffer = pool.acquire_buffer(None).unwrap();
+    let meta = buffer.meta::<gst_video::VideoMeta>().unwrap();
+    assert_eq!(meta.stride()[0] % 64, 0);
+    assert!(meta.stride()[0] >= (100 + 16) * 4);
+    assert!(meta.offset()[0] >= 4 * meta.stride()[0] as usize);
+    assert!(buffer.size() >= 56 * meta.stride()[0] as usize);
+}
+
+#[test]
+fn padded_rows_without_video_meta_are_refused_and_the_config_says_what_is_missing() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    let mut config = pool.config();
+    config.set_params(Some(&bgrx(100, 50)), 0, 1, 2);
+    config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
+    config.set_video_alignment(&gst_video::VideoAlignment::new(0, 0, 0, 8, &[63; 4]));
+    assert!(pool.set_config(config).is_err());
+    let corrected = pool.config();
+    assert!(corrected.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META));
+    pool.set_config(corrected).unwrap();
+}
+
+#[test]
+fn at_the_maximum_dontwait_says_eos_and_a_release_helps() {
+    let pool = active_pool(4096, 0, 2);
+    let first = pool.acquire_buffer(None).unwrap();
+    let _second = pool.acquire_buffer(None).unwrap();
+    assert_eq!(
+        pool.acquire_buffer(Some(&dont_wait())).unwrap_err(),
+        gst::FlowError::Eos
+    );
+    let first_id = id(&first);
+    drop(first);
+    let again = pool.acquire_buffer(Some(&dont_wait())).unwrap();
+    assert_eq!(id(&again), first_id);
+}
+
+#[test]
+fn flushing_wakes_a_waiter_and_the_pool_works_afterwards() {
+    let pool = active_pool(4096, 1, 1);
+    let held = pool.acquire_buffer(None).unwrap();
+    let waiter = {
+        let pool = pool.clone();
+        std::thread::spawn(move || pool.acquire_buffer(None).map(|_| ()))
+    };
+    while pool
+        .property::<gst::Structure>("stats")
+        .get::<u64>("waits")
+        .unwrap()
+        == 0
+    {
+        std::thread::yield_now();
+    }
+    pool.set_flushing(true);
+    assert_eq!(waiter.join().unwrap(), Err(gst::FlowError::Flushing));
+    pool.set_flushing(false);
+    drop(held);
+    pool.acquire_buffer(None).unwrap();
+}
+
+#[test]
+fn several_activations_with_other_sizes() {
+    let pool = active_pool(4096, 1, 2);
+    let first = id(&pool.acquire_buffer(None).unwrap());
+    pool.set_active(false).unwrap();
+    assert_eq!(pool.total_count(), 0, "stopping frees owned memory");
+    configure(&pool, None, 123_456, 2, 2);
+    pool.set_active(true).unwrap();
+    let buffer = pool.acquire_buffer(None).unwrap();
+    assert_eq!(buffer.size(), 123_456);
+    assert_ne!(id(&buffer), first);
+}
+
+#[test]
+fn a_buffer_outlives_its_pool() {
+    let pool = active_pool(4096, 1, 1);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    pool.set_active(false).unwrap();
+    drop(pool);
+    buffer.make_mut().map_writable().unwrap().fill(7);
+    assert!(buffer.map_readable().unwrap().iter().all(|&b| b == 7));
+}
+
+#[test]
+fn memory_that_somebody_kept_is_not_handed_out_until_it_is_free() {
+    let pool = active_pool(4096, 1, 1);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    let address = buffer.map_readable().unwrap().as_ptr();
+    let memory = buffer.make_mut().memory(0).unwrap();
+    buffer.make_mut().remove_all_memory();
+    drop(buffer);
+    assert_eq!(
+        pool.acquire_buffer(Some(&dont_wait())).unwrap_err(),
+        gst::FlowError::Eos
+    );
+    drop(memory);
+    let again = pool.acquire_buffer(Some(&dont_wait())).unwrap();
+    assert_eq!(again.size(), 4096);
+    assert_eq!(again.map_readable().unwrap().as_ptr(), address);
+}
+
+#[test]
+fn memory_that_was_freed_before_the_buffer_comes_back_at_once() {
+    let pool = active_pool(4096, 1, 1);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    buffer.make_mut().remove_all_memory();
+    drop(buffer);
+    assert_eq!(
+        pool.acquire_buffer(Some(&dont_wait())).unwrap().size(),
+        4096
+    );
+}
+
+#[test]
+fn what_a_peer_did_to_a_buffer_is_gone_after_its_release() {
+    let pool = active_pool(4096, 1, 1);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    {
+        let buffer = buffer.make_mut();
+        buffer.set_pts(gst::ClockTime::SECOND);
+        buffer.set_flags(gst::BufferFlags::DISCONT);
+        buffer.resize(1000..2000).unwrap();
+        gst_video::VideoCropMeta::add(buffer, (0, 0, 1, 1));
+    }
+    drop(buffer);
+    let buffer = pool.acquire_buffer(None).unwrap();
+    assert_eq!(buffer.size(), 4096);
+    assert_eq!(buffer.pts(), None);
+    assert!(buffer.flags().is_empty());
+    assert!(buffer.meta::<gst_video::VideoCropMeta>().is_none());
+    assert_eq!(pool.total_count(), 1);
+}
+
+#[test]
+fn the_four_verbs_hand_buffers_over_in_order() {
+    let pool = active_pool(64, 3, 3);
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        let buffer = pool.acquire_free(Wait::No).unwrap();
+        sent.push(id(&buffer));
+        pool.submit_filled(buffer).unwrap();
+    }
+    assert_eq!((pool.free_count(), pool.filled_count()), (0, 3));
+    for &expected in &sent {
+        let buffer = pool.acquire_filled(Wait::No).unwrap();
+        assert_eq!(id(&buffer), expected);
+        assert_eq!(pool.state(expected), Some(BufferState::LockedByConsumer));
+        pool.release_filled(buffer).unwrap();
+        assert_eq!(pool.state(expected), Some(BufferState::Idle));
+    }
+    assert_eq!(pool.free_count(), 3);
+}
+
+#[test]
+fn misuse_is_refused_by_name_and_changes_nothing() {
+    let pool = active_pool(64, 1, 2);
+    let buffer = pool.acquire_free(Wait::No).unwrap();
+    let early = pool.release_filled(buffer.clone()).unwrap_err().to_string();
+    assert!(
+        early.contains("release-filled") && early.contains("locked-by-producer"),
+        "{early}"
+    );
+    assert!(early.contains(&id(&buffer).to_string()), "{early}");
+    pool.submit_filled(buffer.clone()).unwrap();
+    assert!(matches!(
+        pool.submit_filled(buffer.clone()),
+        Err(PoolError::IllegalStep(_))
+    ));
+    assert_eq!(pool.filled_count(), 1);
+    let taken = pool.acquire_filled(Wait::No).unwrap();
+    pool.release_filled(taken.clone()).unwrap();
+    assert!(matches!(
+        pool.release_filled(taken),
+        Err(PoolError::IllegalStep(_))
+    ));
+    drop(buffer);
+    assert_eq!(pool.free_count(), 1);
+
+    let other = active_pool(64, 1, 1);
+    let foreign = other.acquire_free(Wait::No).unwrap();
+    assert!(pool.submit_filled(foreign).is_err());
+}
+
+#[test]
+fn waiting_ends_after_the_time_given() {
+    let pool = active_pool(64, 1, 1);
+    let _held = pool.acquire_free(Wait::No).unwrap();
+    let wait = Wait::AtMost(Duration::from_millis(20));
+    assert!(matches!(pool.acquire_free(wait), Err(PoolError::NoBuffer)));
+    assert!(matches!(
+        pool.acquire_filled(wait),
+        Err(PoolError::NoBuffer)
+    ));
+}
+
+#[test]
+fn flushing_wakes_consumers_and_frees_what_was_filled() {
+    let pool = active_pool(64, 1, 1);
+    let consumer = {
+        let pool = pool.clone();
+        std::thread::spawn(move || pool.acquire_filled(Wait::Forever).map(|_| ()))
+    };
+    std::thread::sleep(Duration::from_millis(20));
+    pool.set_flushing(true);
+    assert!(matches!(consumer.join().unwrap(), Err(PoolError::Flushing)));
+    pool.set_flushing(false);
+    pool.submit_filled(pool.acquire_free(Wait::No).unwrap())
+        .unwrap();
+    pool.set_active(false).unwrap();
+    pool.set_active(true).unwrap();
+    assert_eq!((pool.filled_count(), pool.free_count()), (0, 1));
+}
+
+#[test]
+fn a_filled_queue_does_not_keep_its_pool_alive() {
+    let pool = active_pool(64, 1, 1);
+    pool.submit_filled(pool.acquire_free(Wait::No).unwrap())
+        .unwrap();
+    let weak = pool.downgrade();
+    drop(pool);
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn pools_that_share_pages_never_hand_out_one_twice() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(2, 4096), Reuse::LeastRecent);
+    let layout = |size_bytes| FixedLayout {
+        stride: [64, 0, 0, 0],
+        offset: [0; 4],
+        size_bytes,
+    };
+    let old = PhysBufferPool::over(&slots, Some(layout(4096)));
+    configure(&old, None, 4096, 0, 0);
+    old.set_active(true).unwrap();
+    let held = old.acquire_buffer(None).unwrap();
+
+    let new = PhysBufferPool::over(&slots, Some(layout(1024)));
+    configure(&new, None, 1024, 0, 0);
+    new.set_active(true).unwrap();
+    let other = new.acquire_buffer(Some(&dont_wait())).unwrap();
+    assert_eq!(other.size(), 1024);
+    assert_ne!(id(&other), id(&held));
+    assert_ne!(slots.index_of(&other), slots.index_of(&held));
+    assert_eq!(
+        new.acquire_buffer(Some(&dont_wait())).unwrap_err(),
+        gst::FlowError::Eos
+    );
+    let held_id = id(&held);
+    drop(held);
+    let page = new.acquire_buffer(Some(&dont_wait())).unwrap();
+    assert_eq!((id(&page), page.size()), (held_id, 1024));
+    old.set_active(false).unwrap();
+    assert_eq!(new.total_count(), 2);
+}
+
+#[test]
+fn existing_memory_serves_no_more_buffers_than_there_are() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(2, 4096), Reuse::MostRecent);
+    let pool = PhysBufferPool::over(&slots, None);
+    let mut config = pool.config();
+    config.set_params(None, 4096, 5, 0);
+    assert!(pool.set_config(config).is_err());
+    assert_eq!(pool.config().params().unwrap().2, 2);
+    let mut config = pool.config();
+    config.set_params(None, 5000, 0, 0);
+    assert!(pool.set_config(config).is_err(), "larger than a page");
+}
+
+#[test]
+fn a_padded_existing_layout_is_in_the_video_meta() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(2, 1 << 16), Reuse::MostRecent);
+    let layout = FixedLayout {
+        stride: [512, 0, 0, 0],
+        offset: [100, 0, 0, 0],
+        size_bytes: 512 * 50,
+    };
+    let pool = PhysBufferPool::over(&slots, Some(layout));
+    let mut config = pool.config();
+    config.set_params(Some(&bgrx(100, 50)), 0, 1, 0);
+    config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    let buffer = pool.acquire_buffer(None).unwrap();
+    let meta = buffer.meta::<gst_video::VideoMeta>().unwrap();
+    assert_eq!((meta.stride()[0], meta.offset()[0]), (512, 100));
+    assert_eq!(buffer.size(), 512 * 50);
+}
+
+#[test]
+fn everything_is_there_for_languages_without_a_header() {
+    let pool = active_pool(4096, 1, 1);
+    let buffer = pool
+        .emit_by_name::<Option<gst::Buffer>>("acquire-free", &[&0i64])
+        .unwrap();
+    let description = pool
+        .emit_by_name::<Option<gst::Structure>>("describe", &[&buffer])
+        .unwrap();
+    assert_eq!(description.get::<u32>("id").unwrap(), id(&buffer));
+    assert_eq!(description.get::<u64>("size").unwrap(), 4096);
+    assert!(description.has_field("phys-addr") != description.has_field("address-unknown"));
+    assert!(pool.emit_by_name::<bool>("submit-filled", &[&buffer]));
+    assert!(!pool.emit_by_name::<bool>("submit-filled", &[&buffer]));
+    let taken = pool
+        .emit_by_name::<Option<gst::Buffer>>("acquire-filled", &[&-1i64])
+        .unwrap();
+    assert!(pool.emit_by_name::<bool>("release-filled", &[&taken]));
+    assert!(pool.emit_by_name::<String>("dump", &[]).contains("refs"));
+    assert_eq!(
+        pool.emit_by_name::<i32>("export-dmabuf", &[&id(&taken)]),
+        -1
+    );
+    let plain = gst::Buffer::with_size(10).unwrap();
+    assert!(
+        pool.emit_by_name::<Option<gst::Structure>>("describe", &[&plain])
+            .is_none()
+    );
+}
+
+#[test]
+fn validation_asks_the_callback_and_the_signal() {
+    let pool = active_pool(64, 2, 2);
+    let (a, b) = (
+        pool.acquire_buffer(None).unwrap(),
+        pool.acquire_buffer(None).unwrap(),
+    );
+    assert!(pool.validate(id(&a)) && pool.validate_all());
+    assert!(!pool.validate(0), "no such buffer");
+    let bad = id(&a);
+    pool.set_validator(Some(move |id, _: &Arc<Region>| id != bad));
+    assert!(!pool.validate(id(&a)) && pool.validate(id(&b)) && !pool.validate_all());
+    pool.set_validator(None::<fn(u32, &Arc<Region>) -> bool>);
+    let bad = id(&b);
+    pool.connect("validating", false, move |args| {
+        Some((args[1].get::<u32>().unwrap() != bad).to_value())
+    });
+    assert!(pool.validate(id(&a)) && !pool.validate(id(&b)));
+}
+
+#[test]
+fn a_buffer_is_found_by_id_while_it_is_out() {
+    let pool = active_pool(64, 1, 1);
+    let buffer = pool.acquire_buffer(None).unwrap();
+    let found = pool.buffer_by_id(id(&buffer)).unwrap();
+    assert_eq!(found.as_ptr(), buffer.as_ptr());
+    let id = id(&buffer);
+    drop((buffer, found));
+    assert!(pool.buffer_by_id(id).is_none());
+    assert_eq!(pool.free_count(), 1);
+}
+
+#[test]
+fn no_buffer_is_ever_held_by_two_of_eight_threads() {
+    let pool = active_pool(64, 0, 5);
+    let held = Arc::new(Mutex::new(HashSet::new()));
+    let cycles = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    let buffer = pool.acquire_buffer(None).unwrap();
+                    assert!(held.lock().unwrap().insert(id(&buffer)));
+                    assert!(held.lock().unwrap().remove(&id(&buffer)));
+                    drop(buffer);
+                    cycles.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(cycles.into_inner(), 40_000);
+    assert_eq!(pool.free_count(), pool.total_count());
+    assert!(pool.total_count() <= 5);
+}
