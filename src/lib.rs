@@ -8,18 +8,20 @@
 #![deny(clippy::unwrap_used)] // here and not in Cargo.toml: tests may
 
 pub mod handle;
+pub mod layout;
 pub mod memory;
 pub mod meta;
 pub mod pool;
+pub mod rawvideosrc;
 pub mod structure_property;
 mod sys;
 
 #[allow(missing_docs)] // the entry points that the macro makes
 mod plugin {
-    fn plugin_init(_plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         crate::meta::register();
         crate::pool::register();
-        Ok(())
+        crate::rawvideosrc::register(plugin)
     }
 
     gst::plugin_define!(

@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Where the bytes of a video frame are: planes, strides, offsets, frame size.
+//!
+//! Pure arithmetic over [`gst_video::VideoInfo`] and [`gst_video::VideoMeta`];
+//! this room maps nothing, reads nothing and knows no element.
+
+/// The most planes that any format has.
+pub const MAX_PLANES: usize = 4;
+/// Colours in the palette plane of `RGB8P`, four bytes each.
+const PALETTE_COLOURS: usize = 256;
+
+/// One colour plane: `rows` rows of `row_bytes` picture bytes, each row
+/// `stride_bytes` after the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plane {
+    /// From the first byte of the frame to the first byte of the plane.
+    pub offset_bytes: usize,
+    /// From the first byte of a row to the first byte of the next.
+    pub stride_bytes: usize,
+    /// Bytes of picture in a row, without padding.
+    pub row_bytes: usize,
+    /// Number of rows.
+    pub rows: usize,
+}
+
+impl Plane {
+    /// One byte past the last picture byte, counted from the frame's start.
+    pub fn end_bytes(&self) -> Option<usize> {
+        if self.rows == 0 {
+            return Some(self.offset_bytes);
+        }
+        self.stride_bytes
+            .checked_mul(self.rows - 1)?
+            .checked_add(self.row_bytes)?
+            .checked_add(self.offset_bytes)
+    }
+}
+
+/// What keeps a layout from being used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// A stride shorter than the picture bytes of a row.
+    #[error(
+        "plane {plane} has a stride of {stride_bytes} bytes, but a row holds {row_bytes}: give at least {row_bytes}"
+    )]
+    StrideTooSmall {
+        /// Index of the plane.
+        plane: usize,
+        /// The stride in question.
+        stride_bytes: usize,
+        /// The least that a row needs.
+        row_bytes: usize,
+    },
+    /// The format keeps its tile counts in the stride, so it must be the stock one.
+    #[error("plane {plane} of a tiled format must keep its own layout: leave plane-strides out")]
+    Tiled {
+        /// Index of the plane.
+        plane: usize,
+    },
+    /// Fewer strides or offsets than planes.
+    #[error("{got} values for {planes} planes: give one for each plane")]
+    Count {
+        /// Number of values given.
+        got: usize,
+        /// Number of planes in the format.
+        planes: usize,
+    },
+    /// A plane ends past the frame.
+    #[error("plane {plane} ends at byte {end_bytes} of a frame of {size_bytes} bytes")]
+    PastEnd {
+        /// Index of the plane.
+        plane: usize,
+        /// One past the last byte of the plane.
+        end_bytes: usize,
+        /// Size of the frame.
+        size_bytes: usize,
+    },
+    /// Numbers beyond the address space.
+    #[error("the frame is larger than the address space")]
+    Overflow,
+}
+
+/// The layout of one frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameLayout {
+    /// The planes; those from `n_planes` on are empty.
+    pub planes: [Plane; MAX_PLANES],
+    /// Number of planes in use.
+    pub n_planes: usize,
+    /// From the first byte of a frame to the first byte of the next.
+    pub size_bytes: usize,
+}
+
+impl FrameLayout {
+    /// The layout without a single byte of padding, as most programs other
+    /// than GStreamer write raw frames.
+    pub fn packed(info: &gst_video::VideoInfo) -> Self {
+        let mut layout = Self::of_info(info);
+        let mut offset = 0;
+        for plane in &mut layout.planes[..layout.n_planes] {
+            plane.offset_bytes = offset;
+            plane.stride_bytes = plane.row_bytes;
+            offset += plane.row_bytes * plane.rows;
+        }
+        layout.size_bytes = offset;
+        layout
+    }
+
+    /// The layout that `info` itself has: GStreamer's default one (rows rounded
+    /// up to four bytes), unless the info was aligned.
+    pub fn of_info(info: &gst_video::VideoInfo) -> Self {
+        let mut layout = Self {
+            n_planes: info.n_planes() as usize,
+            size_bytes: info.size(),
+            ..Self::default()
+        };
+        for index in 0..layout.n_planes {
+            layout.planes[index] = Self::plane_of_info(info, index);
+        }
+        layout
+    }
+
+    /// The layout of a buffer of `info`'s format: from its meta, which tells
+    /// the strides that the pool chose, else the default one.
+    pub fn of_buffer(
+        info: &gst_video::VideoInfo,
+        buffer: &gst::BufferRef,
+    ) -> Result<Self, LayoutError> {
+        let mut layout = Self::of_info(info);
+        if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
+            for index in 0..layout.n_planes.min(meta.n_planes() as usize) {
+                layout.set_stride(info, index, meta.stride()[index])?;
+                layout.planes[index].offset_bytes = meta.offset()[index];
+            }
+        }
+        layout.size_bytes = buffer.size();
+        layout.check()?;
+        Ok(layout)
+    }
+
+    /// The layout of a file with the strides, offsets and frame size that its
+    /// reader was told; whatever is empty or 0 is derived from the rest.
+    pub fn custom(
+        info: &gst_video::VideoInfo,
+        strides: &[i32],
+        offsets: &[usize],
+        frame_size_bytes: usize,
+    ) -> Result<Self, LayoutError> {
+        let mut layout = Self::of_info(info);
+        let planes = layout.n_planes;
+        for got in [strides.len(), offsets.len()] {
+            if got != 0 && got != planes {
+                return Err(LayoutError::Count { got, planes });
+            }
+        }
+        for (index, stride) in strides.iter().enumerate() {
+            layout.set_stride(info, index, *stride)?;
+        }
+        if !offsets.is_empty() {
+            for (plane, offset) in layout.planes.iter_mut().zip(offsets) {
+                plane.offset_bytes = *offset;
+            }
+        } else if !strides.is_empty() {
+            let mut offset = 0usize;
+            for plane in &mut layout.planes[..planes] {
+                plane.offset_bytes = offset;
+                offset = plane
+                    .stride_bytes
+                    .checked_mul(plane.rows)
+                    .and_then(|bytes| bytes.checked_add(offset))
+                    .ok_or(LayoutError::Overflow)?;
+            }
+        }
+        if frame_size_bytes > 0 {
+            layout.size_bytes = frame_size_bytes;
+        } else if !strides.is_empty() || !offsets.is_empty() {
+            layout.size_bytes = 0;
+            for plane in &layout.planes[..planes] {
+                // Whole rows: the file has the padding of the last row too.
+                let end = plane
+                    .stride_bytes
+                    .checked_mul(plane.rows)
+                    .and_then(|bytes| bytes.checked_add(plane.offset_bytes))
+                    .ok_or(LayoutError::Overflow)?;
+                layout.size_bytes = layout.size_bytes.max(end);
+            }
+        }
+        layout.check()?;
+        Ok(layout)
+    }
+
+    /// The planes in use.
+    pub fn planes(&self) -> &[Plane] {
+        &self.planes[..self.n_planes]
+    }
+
+    /// Whether every plane lies inside the frame.
+    fn check(&self) -> Result<(), LayoutError> {
+        for (index, plane) in self.planes().iter().enumerate() {
+            let end_bytes = plane.end_bytes().ok_or(LayoutError::Overflow)?;
+            if end_bytes > self.size_bytes {
+                return Err(LayoutError::PastEnd {
+                    plane: index,
+                    end_bytes,
+                    size_bytes: self.size_bytes,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn set_stride(
+        &mut self,
+        info: &gst_video::VideoInfo,
+        index: usize,
+        stride: i32,
+    ) -> Result<(), LayoutError> {
+        if info.format_info().is_tiled() {
+            // The stride of a tiled plane is two tile counts, not bytes.
+            return if stride == info.stride()[index] {
+                Ok(())
+            } else {
+                Err(LayoutError::Tiled { plane: index })
+            };
+        }
+        let plane = &mut self.planes[index];
+        let stride_bytes = usize::try_from(stride).unwrap_or(0);
+        if stride_bytes < plane.row_bytes && plane.rows > 1 {
+            return Err(LayoutError::StrideTooSmall {
+                plane: index,
+                stride_bytes,
+                row_bytes: plane.row_bytes,
+            });
+        }
+        plane.stride_bytes = stride_bytes;
+        Ok(())
+    }
+
+    fn plane_of_info(info: &gst_video::VideoInfo, index: usize) -> Plane {
+        let format = info.format_info();
+        let offset_bytes = info.offset()[index];
+        let next = info.offset()[..info.n_planes() as usize]
+            .iter()
+            .copied()
+            .filter(|offset| *offset > offset_bytes)
+            .min()
+            .unwrap_or(info.size());
+        if format.is_tiled() {
+            // Tiles are no rows: the plane is one run of bytes.
+            let row_bytes = next - offset_bytes;
+            return Plane {
+                offset_bytes,
+                stride_bytes: row_bytes,
+                row_bytes,
+                rows: 1,
+            };
+        }
+        if format.has_palette() && index == 1 {
+            return Plane {
+                offset_bytes,
+                stride_bytes: 4,
+                row_bytes: 4,
+                rows: PALETTE_COLOURS,
+            };
+        }
+        let stride_bytes = usize::try_from(info.stride()[index]).unwrap_or(0);
+        let mut row_bytes = 0;
+        let mut rows = 0;
+        for component in 0..info.n_components() as usize {
+            if info.comp_plane(component as u8) as usize != index {
+                continue;
+            }
+            let pixel_stride = usize::try_from(info.comp_pstride(component as u8)).unwrap_or(0);
+            let width = info.comp_width(component as u8) as usize;
+            // Formats that spread a pixel over odd bits have no pixel stride;
+            // their rows are what GstVideoInfo says.
+            row_bytes = row_bytes.max(if pixel_stride == 0 {
+                stride_bytes
+            } else {
+                width * pixel_stride
+            });
+            rows = rows.max(info.comp_height(component as u8) as usize);
+        }
+        Plane {
+            offset_bytes,
+            stride_bytes,
+            row_bytes: row_bytes.min(stride_bytes),
+            rows,
+        }
+    }
+}
+
+/// One run of bytes that is contiguous in the file and in the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Which mapping of the buffer: always 0, unless its planes are mapped apart.
+    pub part: usize,
+    /// From the start of that mapping.
+    pub target_bytes: usize,
+    /// From the start of the frame in the file.
+    pub source_bytes: usize,
+    /// Length.
+    pub len_bytes: usize,
+}
+
+/// How the bytes of a frame travel from one layout to another: the fewest runs
+/// that touch nothing but picture bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transfer {
+    runs: Vec<Run>,
+}
+
+impl Transfer {
+    /// Plans the way from `source` to `target`, two layouts of the same format.
+    ///
+    /// `parts` tells that each plane of the target has its own mapping.
+    /// `padding_is_free` allows the target's padding to be overwritten where
+    /// that joins rows: true in memory, false where padding can be a visible
+    /// part of the screen.
+    pub fn new(
+        source: &FrameLayout,
+        target: &FrameLayout,
+        parts: bool,
+        padding_is_free: bool,
+    ) -> Self {
+        let mut transfer = Self { runs: Vec::new() };
+        for (index, (from, to)) in source.planes().iter().zip(target.planes()).enumerate() {
+            let part = if parts { index } else { 0 };
+            let row_bytes = from.row_bytes.min(to.row_bytes);
+            let rows = from.rows.min(to.rows);
+            let joined = from.stride_bytes == to.stride_bytes
+                && (padding_is_free || from.stride_bytes == row_bytes);
+            if joined && rows > 0 {
+                transfer.push(Run {
+                    part,
+                    target_bytes: to.offset_bytes,
+                    source_bytes: from.offset_bytes,
+                    len_bytes: from.stride_bytes * (rows - 1) + row_bytes,
+                });
+                continue;
+            }
+            for row in 0..rows {
+                transfer.push(Run {
+                    part,
+                    target_bytes: to.offset_bytes + row * to.stride_bytes,
+                    source_bytes: from.offset_bytes + row * from.stride_bytes,
+                    len_bytes: row_bytes,
+                });
+            }
+        }
+        if padding_is_free {
+            transfer.join_over_padding();
+        }
+        transfer
+    }
+
+    /// The runs, in the order of the planes.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Sum of the lengths.
+    pub fn len_bytes(&self) -> usize {
+        self.runs.iter().map(|run| run.len_bytes).sum()
+    }
+
+    fn push(&mut self, run: Run) {
+        if run.len_bytes == 0 {
+            return;
+        }
+        if let Some(last) = self.runs.last_mut()
+            && last.part == run.part
+            && last.target_bytes + last.len_bytes == run.target_bytes
+            && last.source_bytes + last.len_bytes == run.source_bytes
+        {
+            last.len_bytes += run.len_bytes;
+            return;
+        }
+        self.runs.push(run);
+    }
+
+    /// Joins planes whose gap is the same on both sides, so that a frame whose
+    /// layout is the buffer's own is one run.
+    fn join_over_padding(&mut self) {
+        let mut joined: Vec<Run> = Vec::with_capacity(self.runs.len());
+        for run in self.runs.drain(..) {
+            if let Some(last) = joined.last_mut() {
+                let gap = run
+                    .target_bytes
+                    .checked_sub(last.target_bytes + last.len_bytes);
+                let source_gap = run
+                    .source_bytes
+                    .checked_sub(last.source_bytes + last.len_bytes);
+                if last.part == run.part
+                    && gap.is_some()
+                    && gap == source_gap
+                    && gap < Some(JOINED_GAP_BYTES)
+                {
+                    last.len_bytes = run.target_bytes + run.len_bytes - last.target_bytes;
+                    continue;
+                }
+            }
+            joined.push(run);
+        }
+        self.runs = joined;
+    }
+}
+
+/// Gaps shorter than this are cheaper to carry than to skip.
+const JOINED_GAP_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
+        gst_video::VideoInfo::builder(format, width, height)
+            .build()
+            .unwrap()
+    }
+
+    /// Copies by walking rows, the slow and obvious way.
+    fn naive(source: &FrameLayout, target: &FrameLayout, from: &[u8], to: &mut [u8]) {
+        for (a, b) in source.planes().iter().zip(target.planes()) {
+            for row in 0..a.rows {
+                let a_at = a.offset_bytes + row * a.stride_bytes;
+                let b_at = b.offset_bytes + row * b.stride_bytes;
+                to[b_at..b_at + a.row_bytes].copy_from_slice(&from[a_at..a_at + a.row_bytes]);
+            }
+        }
+    }
+
+    fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
+        gst::init().unwrap();
+        proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn stock_layouts_are_those_of_video_info() {
+        gst::init().unwrap();
+        let layout = FrameLayout::of_info(&info(gst_video::VideoFormat::Nv12, 33, 17));
+        assert_eq!(layout.n_planes, 2);
+        assert_eq!(layout.size_bytes, 972);
+        assert_eq!(
+            layout.planes[0],
+            Plane {
+                offset_bytes: 0,
+                stride_bytes: 36,
+                row_bytes: 33,
+                rows: 17
+            }
+        );
+        assert_eq!(
+            layout.planes[1],
+            Plane {
+                offset_bytes: 648,
+                stride_bytes: 36,
+                row_bytes: 34,
+                rows: 9
+            }
+        );
+    }
+
+    #[test]
+    fn packed_layouts_have_no_padding() {
+        gst::init().unwrap();
+        let size = |format| FrameLayout::packed(&info(format, 33, 17)).size_bytes;
+        assert_eq!(size(gst_video::VideoFormat::Bgr), 33 * 17 * 3);
+        assert_eq!(size(gst_video::VideoFormat::I420), 33 * 17 + 2 * 17 * 9);
+        assert_eq!(size(gst_video::VideoFormat::Yuy2), 68 * 17);
+        assert_eq!(size(gst_video::VideoFormat::V210), 128 * 17);
+        assert_eq!(size(gst_video::VideoFormat::Rgb8p), 33 * 17 + 1024);
+    }
+
+    #[test]
+    fn every_format_lies_inside_its_frame() {
+        gst::init().unwrap();
+        for format in gst_video::VideoFormat::iter_raw() {
+            for (width, height) in [(1, 1), (2, 2), (33, 17), (640, 480), (1366, 768)] {
+                let Ok(info) = gst_video::VideoInfo::builder(format, width, height).build() else {
+                    continue;
+                };
+                FrameLayout::of_info(&info).check().unwrap();
+                FrameLayout::packed(&info).check().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn same_layout_is_one_run() {
+        gst::init().unwrap();
+        for format in gst_video::VideoFormat::iter_raw() {
+            let layout = FrameLayout::of_info(&info(format, 1366, 768));
+            let transfer = Transfer::new(&layout, &layout, false, true);
+            assert_eq!(transfer.runs().len(), 1, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn visible_padding_is_not_written() {
+        gst::init().unwrap();
+        let info = info(gst_video::VideoFormat::Bgrx, 10, 4);
+        let layout = FrameLayout::custom(&info, &[64], &[], 0).unwrap();
+        let transfer = Transfer::new(&layout, &layout, false, false);
+        assert_eq!(transfer.runs().len(), 4);
+        assert_eq!(transfer.len_bytes(), 160);
+    }
+
+    #[test]
+    fn strides_too_small_are_refused() {
+        gst::init().unwrap();
+        let info = info(gst_video::VideoFormat::Bgrx, 10, 4);
+        assert_eq!(
+            FrameLayout::custom(&info, &[39], &[], 0),
+            Err(LayoutError::StrideTooSmall {
+                plane: 0,
+                stride_bytes: 39,
+                row_bytes: 40
+            })
+        );
+        assert!(FrameLayout::custom(&info, &[-40], &[], 0).is_err());
+        assert!(FrameLayout::custom(&info, &[40, 40], &[], 0).is_err());
+        assert!(FrameLayout::custom(&info, &[40], &[8], 160).is_err());
+        assert!(FrameLayout::custom(&info, &[], &[usize::MAX], 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_transfer_moves_the_bytes_that_a_naive_copy_moves(
+            format in format(),
+            width in 1u32..70,
+            height in 1u32..40,
+            padding in 0i32..33,
+            gap in 0usize..9,
+            packed in any::<bool>(),
+            free in any::<bool>(),
+        ) {
+            let info = info(format, width, height);
+            let source = if packed { FrameLayout::packed(&info) } else { FrameLayout::of_info(&info) };
+            let target = if info.format_info().is_tiled() {
+                FrameLayout::of_info(&info)
+            } else {
+                let strides: Vec<i32> = FrameLayout::of_info(&info).planes().iter()
+                    .map(|plane| plane.stride_bytes as i32 + padding).collect();
+                let mut layout = FrameLayout::custom(&info, &strides, &[], 0).unwrap();
+                for (index, plane) in layout.planes.iter_mut().enumerate() {
+                    plane.offset_bytes += (index + 1) * gap;
+                }
+                layout.size_bytes += 4 * gap;
+                layout
+            };
+            let from: Vec<u8> = (0..source.size_bytes).map(|i| (i * 31 % 251) as u8).collect();
+            let mut expected = vec![0xEE; target.size_bytes];
+            naive(&source, &target, &from, &mut expected);
+            let mut got = vec![0xEE; target.size_bytes];
+            for run in Transfer::new(&source, &target, false, free).runs() {
+                got[run.target_bytes..run.target_bytes + run.len_bytes]
+                    .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
+            }
+            if free {
+                // Padding may hold anything; the picture may not.
+                for plane in target.planes() {
+                    for row in 0..plane.rows {
+                        let at = plane.offset_bytes + row * plane.stride_bytes;
+                        prop_assert_eq!(&got[at..at + plane.row_bytes], &expected[at..at + plane.row_bytes]);
+                    }
+                }
+            } else {
+                prop_assert_eq!(got, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `rawvideosrc`: frames of raw files, or a drawn test pattern, written
+//! straight into the buffers of whoever shows them.
+//!
+//! The element itself is thin. [`reader`] has the ways to read a file,
+//! [`pattern`] draws, [`timeline`] turns frames into time.
+
+use gst::{glib, prelude::*};
+use std::sync::LazyLock;
+
+#[allow(missing_docs)] // accessors that the Properties macro makes
+mod imp;
+mod playback;
+mod pool;
+mod settings;
+mod stats;
+
+pub mod pattern;
+pub mod reader;
+pub mod timeline;
+
+pub use settings::IoMode;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rawvideosrc",
+        gst::DebugColorFlags::empty(),
+        Some("Raw video source"),
+    )
+});
+
+glib::wrapper! {
+    /// The element `rawvideosrc`.
+    pub struct RawVideoSrc(ObjectSubclass<imp::RawVideoSrc>)
+        @extends gst_base::BaseSrc, gst::Element, gst::Object;
+}
+
+/// Registers the element.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    IoMode::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    gst::Element::register(
+        Some(plugin),
+        "rawvideosrc",
+        gst::Rank::NONE,
+        RawVideoSrc::static_type(),
+    )
+}

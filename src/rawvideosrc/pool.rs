@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which buffers the frames are written to: downstream's, where they can be,
+//! else a pool of our own.
+
+use crate::{layout::FrameLayout, pool::PhysBufferPool};
+use gst::prelude::*;
+
+/// Buffers to have at least, so that one can be filled while another is used.
+const LEAST_BUFFERS: u32 = 2;
+
+/// The pool for the answer to an ALLOCATION query, configured but not active,
+/// and the size and numbers that it was configured with.
+pub struct Decision {
+    /// The pool.
+    pub pool: gst::BufferPool,
+    /// Bytes of a buffer.
+    pub size: u32,
+    /// Buffers it has at least.
+    pub min: u32,
+    /// Buffers it has at most; 0 for no limit.
+    pub max: u32,
+    /// Whether downstream proposed it.
+    pub is_downstream: bool,
+}
+
+/// Takes downstream's pool if it can serve, else [`own_pool`].
+pub fn decide(query: &gst::query::Allocation) -> Result<Decision, gst::LoggableError> {
+    let (caps, _) = query.get_owned();
+    let caps = caps.ok_or_else(|| gst::loggable_error!(super::CAT, "no caps in the query"))?;
+    let info = gst_video::VideoInfo::from_caps(&caps)?;
+    // Downstream that does not look at the meta would misread a padded buffer.
+    let takes_padding = query
+        .find_allocation_meta::<gst_video::VideoMeta>()
+        .is_some();
+    let least_size = u32::try_from(info.size())
+        .map_err(|_| gst::loggable_error!(super::CAT, "frames of {} bytes", info.size()))?;
+    let mut limits = (least_size, 0, 0);
+    for (pool, size, min, max) in query.allocation_pools() {
+        limits = (size.max(least_size), min, max);
+        let Some(pool) = pool else { continue };
+        match configure(&pool, &caps, limits, takes_padding, None) {
+            Ok((size, min, max)) => {
+                if !takes_padding && gives_padding(&pool, &info) {
+                    gst::info!(
+                        super::CAT,
+                        "passing over {}: its buffers are padded and downstream does not know GstVideoMeta",
+                        pool.name()
+                    );
+                    continue;
+                }
+                return Ok(Decision {
+                    pool,
+                    size,
+                    min,
+                    max,
+                    is_downstream: true,
+                });
+            }
+            Err(error) => gst::info!(super::CAT, "passing over {}: {error}", pool.name()),
+        }
+    }
+    let (_, min, max) = limits;
+    let min = min.max(LEAST_BUFFERS);
+    let max = if max == 0 { 0 } else { max.max(min) };
+    let allocator = query.allocation_params().next();
+    let pool = own_pool(
+        allocator
+            .as_ref()
+            .and_then(|(allocator, _)| allocator.as_ref()),
+    );
+    let (size, min, max) = configure(
+        &pool,
+        &caps,
+        (least_size, min, max),
+        takes_padding,
+        allocator,
+    )?;
+    Ok(Decision {
+        pool,
+        size,
+        min,
+        max,
+        is_downstream: false,
+    })
+}
+
+/// Whether the pool's buffers are not laid out as the caps alone say. Options
+/// set by whoever proposed it do not show in the answer to ours, so that a
+/// buffer is looked at.
+fn gives_padding(pool: &gst::BufferPool, info: &gst_video::VideoInfo) -> bool {
+    let params = gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT);
+    if pool.set_active(true).is_err() {
+        return false;
+    }
+    let stock = FrameLayout::of_info(info);
+    let padded = pool.acquire_buffer(Some(&params)).is_ok_and(|buffer| {
+        FrameLayout::of_buffer(info, &buffer).is_ok_and(|layout| layout.planes() != stock.planes())
+    });
+    if padded && let Err(error) = pool.set_active(false) {
+        gst::warning!(super::CAT, "{}: {error}", pool.name());
+    }
+    padded
+}
+
+/// The pool for when downstream has none: of downstream's own memory, if it
+/// offers that, else of the best that this machine has.
+fn own_pool(allocator: Option<&gst::Allocator>) -> gst::BufferPool {
+    if allocator.is_some() {
+        return gst_video::VideoBufferPool::new().upcast();
+    }
+    PhysBufferPool::builder().build().upcast()
+}
+
+/// Returns the size and numbers that the pool agreed to.
+fn configure(
+    pool: &gst::BufferPool,
+    caps: &gst::Caps,
+    (size, min, max): (u32, u32, u32),
+    takes_padding: bool,
+    allocator: Option<(Option<gst::Allocator>, gst::AllocationParams)>,
+) -> Result<(u32, u32, u32), gst::glib::BoolError> {
+    let video_meta: &str = gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_ref();
+    let mut config = pool.config();
+    config.set_params(Some(caps), size, min, max);
+    if takes_padding && pool.has_option(video_meta) {
+        config.add_option(video_meta);
+    }
+    if let Some((allocator, params)) = &allocator {
+        config.set_allocator(allocator.as_ref(), Some(params));
+    }
+    if pool.set_config(config).is_err() {
+        // The pool has put into its config what it can do instead.
+        let config = pool.config();
+        config.validate_params(Some(caps), size, min, 0)?;
+        if config.has_option(video_meta) && !takes_padding {
+            return Err(gst::glib::bool_error!(
+                "its buffers are padded and downstream does not know GstVideoMeta"
+            ));
+        }
+        pool.set_config(config)?;
+    }
+    let (_, size, min, max) = pool
+        .config()
+        .params()
+        .ok_or_else(|| gst::glib::bool_error!("its config has no parameters"))?;
+    Ok((size, min, max))
+}

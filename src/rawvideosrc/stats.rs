@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the element has done, for the `stats` property.
+
+use std::time::Duration;
+
+/// Powers of two of a microsecond: the first bucket is below 1 us, the last
+/// takes all from about 0.5 s on.
+const BUCKETS: usize = 20;
+/// A pool that gives a buffer faster than this did not make anyone wait.
+const WAIT: Duration = Duration::from_micros(50);
+
+/// Counters since start.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    mode: &'static str,
+    frames: u64,
+    bytes: u64,
+    read_time: Duration,
+    read_histogram: [u64; BUCKETS],
+    buffer_waits: u64,
+    buffer_wait_time: Duration,
+}
+
+impl Stats {
+    /// How frames are read, in a word.
+    pub fn set_mode(&mut self, mode: &'static str) {
+        self.mode = mode;
+    }
+
+    /// One frame is done, after `waited` for a buffer and `read` to fill it.
+    pub fn frame_read(&mut self, bytes: u64, waited: Duration, read: Duration) {
+        self.frames += 1;
+        self.bytes += bytes;
+        self.read_time += read;
+        let bucket = (u64::BITS - (read.as_micros() as u64).leading_zeros()) as usize;
+        self.read_histogram[bucket.min(BUCKETS - 1)] += 1;
+        if waited >= WAIT {
+            self.buffer_waits += 1;
+            self.buffer_wait_time += waited;
+        }
+    }
+
+    /// As the property has it; times in nanoseconds. Field `n` of
+    /// `read-latency-histogram` counts reads below 2^n microseconds.
+    pub fn to_structure(&self) -> gst::Structure {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        gst::Structure::builder("rawvideosrc-stats")
+            .field("mode", self.mode)
+            .field("frames", self.frames)
+            .field("bytes", self.bytes)
+            .field("read-time", nanoseconds(self.read_time))
+            .field(
+                "read-latency-histogram",
+                gst::Array::new(self.read_histogram),
+            )
+            .field("buffer-waits", self.buffer_waits)
+            .field("buffer-wait-time", nanoseconds(self.buffer_wait_time))
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_land_in_their_buckets() {
+        gst::init().unwrap();
+        let mut stats = Stats::default();
+        for micros in [0, 1, 3, 900, 10_000_000] {
+            stats.frame_read(10, Duration::ZERO, Duration::from_micros(micros));
+        }
+        for (bucket, count) in [(0, 1), (1, 1), (2, 1), (10, 1), (BUCKETS - 1, 1), (5, 0)] {
+            assert_eq!(stats.read_histogram[bucket], count, "bucket {bucket}");
+        }
+        let structure = stats.to_structure();
+        assert_eq!(structure.get::<u64>("bytes").unwrap(), 50);
+        assert_eq!(structure.get::<u64>("buffer-waits").unwrap(), 0);
+    }
+}

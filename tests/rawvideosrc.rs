@@ -1,0 +1,685 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The element `rawvideosrc` in pipelines, seen from outside.
+#![allow(clippy::unwrap_used)]
+
+use gst::prelude::*;
+use gst_video::prelude::*;
+use gstphysmem::{layout::FrameLayout, rawvideosrc::pattern};
+use std::{path::Path, sync::Once};
+
+const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
+
+fn init() {
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        gst::init().unwrap();
+        gstphysmem::plugin_register_static().unwrap();
+    });
+}
+
+/// A pipeline that ends in an appsink, NULL again when it goes.
+struct Pipeline {
+    pipeline: gst::Pipeline,
+    sink: gst_app::AppSink,
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
+
+impl Pipeline {
+    /// `description` is all but the sink.
+    fn new(description: &str) -> Self {
+        init();
+        let description = format!("{description} ! appsink name=sink sync=false");
+        let pipeline = gst::parse::launch(&description)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        let sink = pipeline
+            .by_name("sink")
+            .unwrap()
+            .downcast::<gst_app::AppSink>()
+            .unwrap();
+        Self { pipeline, sink }
+    }
+
+    fn set(&self, state: gst::State) {
+        self.pipeline.set_state(state).unwrap();
+        let (result, _, _) = self.pipeline.state(TIMEOUT);
+        result.unwrap_or_else(|_| panic!("{:?}", self.errors()));
+    }
+
+    fn play(description: &str) -> Self {
+        let this = Self::new(description);
+        this.set(gst::State::Playing);
+        this
+    }
+
+    fn pause(description: &str) -> Self {
+        let this = Self::new(description);
+        this.set(gst::State::Paused);
+        this
+    }
+
+    fn pull(&self) -> Option<gst::Sample> {
+        let sample = self.sink.try_pull_sample(TIMEOUT);
+        assert!(
+            sample.is_some() || self.sink.is_eos(),
+            "neither a frame nor the end: {:?}",
+            self.error()
+        );
+        sample
+    }
+
+    fn seek(&self, flags: gst::SeekFlags, start: impl gst::format::FormattedValue) {
+        self.pipeline
+            .seek_simple(flags | gst::SeekFlags::FLUSH, start)
+            .unwrap();
+        let (result, _, _) = self.pipeline.state(TIMEOUT);
+        result.unwrap();
+    }
+
+    /// The errors on the bus, waiting for the first.
+    fn errors(&self) -> Vec<String> {
+        let bus = self.pipeline.bus().unwrap();
+        let first = bus.timed_pop_filtered(TIMEOUT, &[gst::MessageType::Error]);
+        self.pipeline.set_state(gst::State::Null).unwrap();
+        first
+            .into_iter()
+            .chain(std::iter::from_fn(|| {
+                bus.pop_filtered(&[gst::MessageType::Error])
+            }))
+            .map(|message| match message.view() {
+                gst::MessageView::Error(error) => error.error().to_string(),
+                _ => unreachable!(),
+            })
+            .collect()
+    }
+
+    fn error(&self) -> Option<String> {
+        let message = self
+            .pipeline
+            .bus()?
+            .pop_filtered(&[gst::MessageType::Error])?;
+        match message.view() {
+            gst::MessageView::Error(error) => Some(error.error().to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// A file of frames that no two bytes in a row are alike in.
+struct RawFile {
+    dir: tempfile::TempDir,
+    bytes: Vec<u8>,
+}
+
+impl RawFile {
+    fn new(len_bytes: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = 1u32;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(len_bytes)
+        .collect();
+        let file = Self { dir, bytes };
+        std::fs::write(file.path(), &file.bytes).unwrap();
+        file
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("frames.raw")
+    }
+
+    /// A launch line for it.
+    fn source(&self, info: &gst_video::VideoInfo) -> String {
+        format!(
+            "rawvideosrc location={} format={} width={} height={} framerate=25/1",
+            self.path().display(),
+            info.format().to_str().to_lowercase().replace('_', "-"),
+            info.width(),
+            info.height()
+        )
+    }
+
+    fn frame(&self, n: usize, size_bytes: usize) -> &[u8] {
+        &self.bytes[n * size_bytes..][..size_bytes]
+    }
+}
+
+fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
+    init();
+    gst_video::VideoInfo::builder(format, width, height)
+        .fps((25, 1))
+        .build()
+        .unwrap()
+}
+
+/// The picture bytes of a buffer, row by row, wherever its pool has put them.
+fn rows(info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> Vec<Vec<u8>> {
+    let layout = FrameLayout::of_buffer(info, buffer).unwrap();
+    rows_of(&layout, &buffer.map_readable().unwrap())
+}
+
+fn rows_of(layout: &FrameLayout, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let row = |plane: &gstphysmem::layout::Plane, row: usize| {
+        let at = plane.offset_bytes + row * plane.stride_bytes;
+        bytes[at..at + plane.row_bytes].to_vec()
+    };
+    let planes = layout.planes().iter();
+    planes
+        .flat_map(|plane| (0..plane.rows).map(move |at| row(plane, at)))
+        .collect()
+}
+
+/// Frame number, from the offset and from the time; they must agree.
+fn number(sample: &gst::Sample) -> u64 {
+    let buffer = sample.buffer().unwrap();
+    let pts = buffer.pts().unwrap();
+    assert_eq!(pts.nseconds(), buffer.offset() * 40_000_000);
+    assert_eq!(buffer.duration().unwrap().mseconds(), 40);
+    buffer.offset()
+}
+
+fn at_frame(n: u64) -> gst::ClockTime {
+    gst::ClockTime::from_mseconds(40 * n)
+}
+
+/// Makes the appsink propose a pool with padded strides, as a display would.
+fn propose_padded_pool(sink: &gst_app::AppSink, with_meta: bool) {
+    let pool = gst_video::VideoBufferPool::new();
+    let pad = sink.static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, probe| {
+        let Some(gst::QueryViewMut::Allocation(query)) = probe.query_mut().map(|q| q.view_mut())
+        else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let caps = query.get_owned().0.unwrap();
+        let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
+        let mut config = pool.config();
+        config.set_params(Some(&caps), info.size() as u32, 2, 4);
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_ref());
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT.as_ref());
+        config.set_video_alignment(&gst_video::VideoAlignment::new(3, 5, 16, 61, &[63; 4]));
+        pool.set_config(config).unwrap();
+        let size = pool.config().params().unwrap().1;
+        query.add_allocation_pool(Some(&pool), size, 2, 4);
+        if with_meta {
+            query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        }
+        gst::PadProbeReturn::Handled
+    });
+}
+
+#[test]
+fn without_a_location_a_pattern_is_drawn() {
+    let pipeline = Pipeline::play("rawvideosrc num-buffers=3");
+    for n in 0..3 {
+        let sample = pipeline.pull().unwrap();
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        assert_eq!((info.width(), info.height()), (640, 480));
+        assert_eq!(info.format(), gst_video::VideoFormat::Bgrx);
+        assert_eq!(info.fps(), gst::Fraction::new(30, 1));
+        let expected = pattern::render(n, &info).unwrap();
+        let map = sample.buffer().unwrap().map_readable().unwrap();
+        assert!(*map == *expected, "frame {n}");
+    }
+    assert!(pipeline.pull().is_none());
+}
+
+#[test]
+fn the_pattern_is_drawn_in_every_format() {
+    init();
+    for format in gst_video::VideoFormat::iter_raw() {
+        let caps = format!(
+            "video/x-raw,format={},width=70,height=50,framerate=25/1",
+            format.to_str()
+        );
+        let pipeline = Pipeline::play(&format!("rawvideosrc num-buffers=1 ! {caps}"));
+        let sample = pipeline.pull().unwrap();
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        let expected = pattern::render(0, &info).unwrap();
+        assert!(
+            rows(&info, sample.buffer().unwrap())
+                == rows_of(&FrameLayout::of_info(&info), &expected),
+            "{format:?}"
+        );
+    }
+}
+
+#[test]
+fn frames_of_every_format_arrive_byte_for_byte() {
+    init();
+    for format in gst_video::VideoFormat::iter_raw() {
+        let info = info(format, 67, 35);
+        let layout = FrameLayout::of_info(&info);
+        let file = RawFile::new(3 * info.size());
+        let pipeline = Pipeline::play(&file.source(&info));
+        for n in 0..3 {
+            let sample = pipeline.pull().unwrap();
+            assert_eq!(number(&sample), n as u64);
+            assert!(
+                rows(&info, sample.buffer().unwrap())
+                    == rows_of(&layout, file.frame(n, info.size())),
+                "{format:?}, frame {n}"
+            );
+        }
+        assert!(pipeline.pull().is_none());
+    }
+}
+
+#[test]
+fn padded_buffers_of_a_display_are_written_to_in_place() {
+    init();
+    for format in gst_video::VideoFormat::iter_raw() {
+        let info = info(format, 67, 35);
+        if info.format_info().is_tiled() {
+            continue;
+        }
+        let packed = FrameLayout::packed(&info);
+        let file = RawFile::new(5 * packed.size_bytes);
+        let pipeline = Pipeline::new(&file.source(&info));
+        propose_padded_pool(&pipeline.sink, true);
+        pipeline.set(gst::State::Playing);
+        for n in 0..5 {
+            let sample = pipeline.pull().unwrap();
+            let buffer = sample.buffer_owned().unwrap();
+            let padded = FrameLayout::of_buffer(&info, &buffer).unwrap();
+            assert!(padded.planes[0].offset_bytes > 0);
+            assert!(padded.planes[0].stride_bytes > packed.planes[0].stride_bytes);
+            assert!(
+                rows(&info, &buffer) == rows_of(&packed, file.frame(n, packed.size_bytes)),
+                "{format:?}, frame {n}"
+            );
+        }
+        assert!(pipeline.pull().is_none());
+    }
+}
+
+#[test]
+fn padding_is_not_pushed_at_those_who_would_misread_it() {
+    let info = info(gst_video::VideoFormat::Rgb, 67, 35);
+    let file = RawFile::new(info.size());
+    let pipeline = Pipeline::new(&file.source(&info));
+    propose_padded_pool(&pipeline.sink, false);
+    pipeline.set(gst::State::Playing);
+    let sample = pipeline.pull().unwrap();
+    let buffer = sample.buffer_owned().unwrap();
+    assert_eq!(buffer.map_readable().unwrap().as_slice().len(), info.size());
+    let stock = FrameLayout::of_info(&info);
+    assert!(rows_of(&stock, &buffer.map_readable().unwrap()) == rows_of(&stock, &file.bytes));
+}
+
+#[test]
+fn size_and_format_may_come_from_downstream() {
+    let info = info(gst_video::VideoFormat::Nv12, 64, 32);
+    let file = RawFile::new(2 * info.size());
+    let pipeline = Pipeline::play(&format!(
+        "rawvideosrc location={} ! video/x-raw,format=NV12,width=64,height=32",
+        file.path().display()
+    ));
+    let sample = pipeline.pull().unwrap();
+    assert!(&*sample.buffer().unwrap().map_readable().unwrap() == file.frame(0, info.size()));
+    // Nobody said a rate: that of rawvideoparse.
+    assert_eq!(number(&sample), 0);
+}
+
+#[test]
+fn an_incomplete_last_frame_is_not_played() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(2 * info.size() + 1000);
+    let pipeline = Pipeline::play(&file.source(&info));
+    assert_eq!(number(&pipeline.pull().unwrap()), 0);
+    assert_eq!(number(&pipeline.pull().unwrap()), 1);
+    assert!(pipeline.pull().is_none());
+    assert_eq!(pipeline.error(), None);
+}
+
+#[test]
+fn each_bad_input_is_one_clear_error() {
+    init();
+    let file = RawFile::new(1000);
+    let path = file.path();
+    let line =
+        |location: &Path, rest: &str| format!("rawvideosrc location={} {rest}", location.display());
+    let secret = file.dir.path().join("secret.raw");
+    let none = file.dir.path().join("none.raw");
+    let cases: &[(String, &[&str])] = &[
+        (
+            line(&none, ""),
+            &["none.raw", "os error 2", "check location"],
+        ),
+        (
+            line(file.dir.path(), ""),
+            &["directory", "os error 21", "give the path"],
+        ),
+        (
+            line(&path, "format=bgrx width=16 height=16"),
+            &["frames.raw", "1000 bytes", "1024", "check format"],
+        ),
+        (
+            line(&path, ""),
+            &["frames.raw", "format, width, height", "set the properties"],
+        ),
+        (line(&path, "format=bgrx"), &["frames.raw", "width, height"]),
+        (line(&path, "format=encoded"), &["encoded", "choose one"]),
+        (
+            line(&path, "format=bgrx width=1000000000 height=1000000000"),
+            &["1000000000x1000000000", "check width"],
+        ),
+        (
+            line(&path, "format=bgrx width=30000 height=30000"),
+            &["30000x30000", "check width"],
+        ),
+        (
+            "rawvideosrc format=bgrx width=30000 height=30000".into(),
+            &["30000x30000", "check width"],
+        ),
+        (line(&secret, ""), &["secret.raw", "os error 13", "chmod"]),
+    ];
+    std::fs::write(&secret, b"x").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+    for (line, words) in cases {
+        if line.contains("secret") && std::fs::File::open(&secret).is_ok() {
+            println!("SKIPPED the unreadable file: this user reads everything");
+            continue;
+        }
+        let pipeline = Pipeline::new(line);
+        let _ = pipeline.pipeline.set_state(gst::State::Playing);
+        let errors = pipeline.errors();
+        assert_eq!(errors.len(), 1, "{line}: {errors:?}");
+        for word in *words {
+            assert!(
+                errors[0].contains(word),
+                "{line}: no \"{word}\" in {:?}",
+                errors[0]
+            );
+        }
+    }
+}
+
+#[test]
+fn seeks_land_on_the_frame() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    let expect = |n: u64| {
+        let sample = pipeline.sink.try_pull_preroll(TIMEOUT).unwrap();
+        assert_eq!(number(&sample), n);
+        assert!(
+            &*sample.buffer().unwrap().map_readable().unwrap()
+                == file.frame(n as usize, info.size())
+        );
+    };
+    expect(0);
+    for n in [0, 89, 42, 41, 1, 60] {
+        pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(n));
+        expect(n);
+        pipeline.seek(
+            gst::SeekFlags::ACCURATE,
+            at_frame(n) + gst::ClockTime::from_mseconds(39),
+        );
+        expect(n);
+        pipeline.seek(
+            gst::SeekFlags::KEY_UNIT,
+            at_frame(n) + gst::ClockTime::from_mseconds(20),
+        );
+        expect(n);
+        assert_eq!(
+            pipeline.pipeline.query_position::<gst::ClockTime>(),
+            Some(at_frame(n))
+        );
+        pipeline.seek(gst::SeekFlags::empty(), gst::format::Default::from_u64(n));
+        expect(n);
+        pipeline.seek(
+            gst::SeekFlags::empty(),
+            gst::format::Bytes::from_u64(n * info.size() as u64),
+        );
+        expect(n);
+    }
+}
+
+#[test]
+fn position_duration_and_conversion_are_exact() {
+    use gst::format::{Bytes, Default};
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    let p = &pipeline.pipeline;
+    assert_eq!(p.query_duration(), Some(at_frame(90)));
+    assert_eq!(p.query_duration(), Some(Default::from_u64(90)));
+    assert_eq!(p.query_duration(), Some(Bytes::from_u64(90 * 1024)));
+    pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(30));
+    assert_eq!(p.query_position(), Some(at_frame(30)));
+    assert_eq!(
+        p.query_convert::<Option<gst::ClockTime>>(Default::from_u64(7)),
+        Some(Some(at_frame(7)))
+    );
+    assert_eq!(
+        p.query_convert::<Option<Bytes>>(at_frame(7)),
+        Some(Some(Bytes::from_u64(7 * 1024)))
+    );
+    assert_eq!(
+        p.query_convert::<Option<Default>>(Bytes::from_u64(7 * 1024 + 5)),
+        Some(Some(Default::from_u64(7)))
+    );
+    for format in [gst::Format::Time, gst::Format::Default, gst::Format::Bytes] {
+        let mut query = gst::query::Seeking::new(format);
+        assert!(p.query(&mut query));
+        let (seekable, start, end) = query.result();
+        assert!(seekable, "{format:?}");
+        assert_eq!(start.value(), 0);
+        assert!(end.value() > 0);
+    }
+}
+
+#[test]
+fn a_stop_position_ends_after_the_frame_before_it() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    let seek = |rate: f64| {
+        pipeline
+            .pipeline
+            .seek(
+                rate,
+                gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE,
+                gst::SeekType::Set,
+                at_frame(10),
+                gst::SeekType::Set,
+                at_frame(15),
+            )
+            .unwrap();
+        pipeline.set(gst::State::Playing);
+        let frames: Vec<u64> = std::iter::from_fn(|| pipeline.pull())
+            .map(|sample| number(&sample))
+            .collect();
+        pipeline.set(gst::State::Paused);
+        frames
+    };
+    assert_eq!(seek(1.0), [10, 11, 12, 13, 14]);
+    assert_eq!(seek(2.0), [10, 11, 12, 13, 14]);
+    assert_eq!(seek(-1.0), [14, 13, 12, 11, 10]);
+}
+
+#[test]
+fn reverse_from_the_end_reaches_the_first_frame() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(7 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    pipeline
+        .pipeline
+        .seek(
+            -1.0,
+            gst::SeekFlags::FLUSH,
+            gst::SeekType::Set,
+            gst::ClockTime::ZERO,
+            gst::SeekType::End,
+            gst::ClockTime::ZERO,
+        )
+        .unwrap();
+    pipeline.set(gst::State::Playing);
+    let frames: Vec<u64> = std::iter::from_fn(|| pipeline.pull())
+        .map(|sample| number(&sample))
+        .collect();
+    assert_eq!(frames, [6, 5, 4, 3, 2, 1, 0]);
+}
+
+#[test]
+fn segment_seeks_loop_without_a_gap() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    let seek = |flags| {
+        pipeline
+            .pipeline
+            .seek(
+                1.0,
+                flags | gst::SeekFlags::SEGMENT,
+                gst::SeekType::Set,
+                at_frame(20),
+                gst::SeekType::Set,
+                at_frame(23),
+            )
+            .unwrap();
+    };
+    seek(gst::SeekFlags::FLUSH);
+    pipeline.set(gst::State::Playing);
+    let bus = pipeline.pipeline.bus().unwrap();
+    let mut running_time = gst::ClockTime::ZERO;
+    for _ in 0..3 {
+        for n in 20..23 {
+            let sample = pipeline.pull().unwrap();
+            assert_eq!(number(&sample), n);
+            let segment = sample
+                .segment()
+                .unwrap()
+                .downcast_ref::<gst::ClockTime>()
+                .unwrap();
+            let pts = sample.buffer().unwrap().pts();
+            assert_eq!(segment.to_running_time(pts), Some(running_time));
+            running_time += at_frame(1);
+        }
+        bus.timed_pop_filtered(TIMEOUT, &[gst::MessageType::SegmentDone])
+            .unwrap();
+        seek(gst::SeekFlags::empty());
+    }
+}
+
+#[test]
+fn a_loop_goes_on_in_time() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(3 * info.size());
+    let pipeline = Pipeline::play(&format!("{} loop=true loop-count=3", file.source(&info)));
+    assert_eq!(pipeline.pipeline.query_duration(), Some(at_frame(9)));
+    for n in 0..9 {
+        let sample = pipeline.pull().unwrap();
+        assert_eq!(number(&sample), n);
+        assert!(
+            &*sample.buffer().unwrap().map_readable().unwrap()
+                == file.frame(n as usize % 3, info.size())
+        );
+    }
+    assert!(pipeline.pull().is_none());
+
+    let endless = Pipeline::play(&format!(
+        "{} loop=true num-buffers=1000",
+        file.source(&info)
+    ));
+    assert_eq!(endless.pipeline.query_duration::<gst::ClockTime>(), None);
+    for n in 0..1000 {
+        assert_eq!(number(&endless.pull().unwrap()), n);
+    }
+    assert!(endless.pull().is_none());
+}
+
+#[test]
+fn a_file_cut_short_while_it_plays_ends() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    std::fs::File::options()
+        .write(true)
+        .open(file.path())
+        .unwrap()
+        .set_len(40 * info.size() as u64 + 7)
+        .unwrap();
+    pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(38));
+    pipeline.set(gst::State::Playing);
+    assert_eq!(number(&pipeline.pull().unwrap()), 38);
+    assert_eq!(number(&pipeline.pull().unwrap()), 39);
+    assert!(pipeline.pull().is_none());
+}
+
+#[test]
+fn seek_and_state_storms_leave_it_playing() {
+    let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::pause(&format!("{} ! queue", file.source(&info)));
+    for turn in 0..200u64 {
+        let n = turn * 37 % 90;
+        pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(n));
+        let sample = pipeline.sink.try_pull_preroll(TIMEOUT).unwrap();
+        assert_eq!(number(&sample), n);
+    }
+    for _ in 0..50 {
+        pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+        pipeline.pipeline.set_state(gst::State::Null).unwrap();
+    }
+    pipeline.set(gst::State::Playing);
+    assert_eq!(number(&pipeline.pull().unwrap()), 0);
+}
+
+#[test]
+fn caps_that_change_while_playing_change_the_pattern() {
+    let pipeline = Pipeline::new(
+        "rawvideosrc ! capsfilter name=filter caps=video/x-raw,format=BGRx,width=64,height=48,framerate=25/1",
+    );
+    pipeline.sink.set_max_buffers(1);
+    pipeline.set(gst::State::Playing);
+    assert_eq!(number(&pipeline.pull().unwrap()), 0);
+    let caps = "video/x-raw,format=NV12,width=32,height=16,framerate=25/1";
+    let filter = pipeline.pipeline.by_name("filter").unwrap();
+    filter.set_property_from_str("caps", caps);
+    let mut last = 0;
+    loop {
+        let sample = pipeline.pull().unwrap();
+        let n = number(&sample);
+        assert_eq!(n, last + 1);
+        last = n;
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        let expected = pattern::render(n, &info).unwrap();
+        assert!(
+            rows(&info, sample.buffer().unwrap())
+                == rows_of(&FrameLayout::of_info(&info), &expected)
+        );
+        if info.format() == gst_video::VideoFormat::Nv12 {
+            break;
+        }
+        assert!(n < 1000);
+    }
+}
+
+#[test]
+fn stats_count_frames_and_bytes() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(5 * info.size());
+    let pipeline = Pipeline::play(&format!("{} name=source", file.source(&info)));
+    while pipeline.pull().is_some() {}
+    let source = pipeline.pipeline.by_name("source").unwrap();
+    let stats = source.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("frames").unwrap(), 5);
+    assert_eq!(stats.get::<u64>("bytes").unwrap(), 5 * info.size() as u64);
+    assert_eq!(stats.get::<&str>("mode").unwrap(), "read");
+    let histogram = stats.get::<gst::Array>("read-latency-histogram").unwrap();
+    let counted: u64 = histogram
+        .iter()
+        .map(|count| count.get::<u64>().unwrap())
+        .sum();
+    assert_eq!(counted, 5);
+}
