@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 #![deny(clippy::unwrap_used)] // here and not in Cargo.toml: tests may
 
+pub mod fbpansink;
 pub mod handle;
 pub mod layout;
 pub mod memory;
@@ -21,7 +22,8 @@ mod plugin {
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         crate::meta::register();
         crate::pool::register();
-        crate::rawvideosrc::register(plugin)
+        crate::rawvideosrc::register(plugin)?;
+        crate::fbpansink::register(plugin)
     }
 
     gst::plugin_define!(

@@ -2,7 +2,9 @@
 //! Kernel interfaces: the only home of ioctl and mmap. Names are the kernel's
 //! own; everything returns `io::Result` and is translated above.
 
+pub mod console;
 pub mod dma_buf;
+pub mod fbdev;
 pub mod memfd;
 pub mod meminfo;
 pub mod mmap;

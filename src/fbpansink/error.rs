@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What can go wrong with a framebuffer, each with what would help.
+use super::formats::FormatError;
+use crate::sys::describe;
+use std::io;
+use std::path::PathBuf;
+
+/// What can go wrong with a framebuffer.
+#[derive(Debug, thiserror::Error)]
+pub enum ScreenError {
+    /// `device` was not given and nothing was found.
+    #[error("no usable framebuffer: {0}")]
+    NoneUsable(String),
+    /// open(2).
+    #[error("cannot open {}: {}; {}", path.display(), describe(source), open_remedy(source))]
+    Open { path: PathBuf, source: io::Error },
+    /// An ioctl or mmap.
+    #[error("{call} on {} failed: {}; {}", path.display(), describe(source), call_remedy(source))]
+    Call {
+        call: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// The pixels have no GStreamer format.
+    #[error("frames cannot be shown on {}: {source}", path.display())]
+    Format { path: PathBuf, source: FormatError },
+    /// The driver's numbers contradict each other.
+    #[error("{} reports {smem_len} bytes of memory in lines of {line_length} for {xres}x{yres} pixels of {bits} bits: not one screenful; set a mode first (fbset)", path.display())]
+    TooSmall {
+        path: PathBuf,
+        smem_len: u32,
+        line_length: u32,
+        xres: u32,
+        yres: u32,
+        bits: u32,
+    },
+    /// Somebody else set another mode.
+    #[error("the mode of {} was changed by another program from {was} to {is}; stop that program or start this pipeline again", path.display())]
+    ModeChanged {
+        path: PathBuf,
+        was: String,
+        is: String,
+    },
+    /// `render-rectangle` and screen do not meet.
+    #[error("render-rectangle <{}, {}, {}, {}> lies outside the screen of {width_px}x{height_px} pixels", rectangle[0], rectangle[1], rectangle[2], rectangle[3])]
+    OutsideScreen {
+        rectangle: [i32; 4],
+        width_px: u32,
+        height_px: u32,
+    },
+    /// Thread creation.
+    #[error("cannot start the thread that pans: {0}")]
+    Thread(io::Error),
+    /// The page pool.
+    #[error("cannot set up the pool of fb_pages: {0}")]
+    Pool(String),
+}
+
+fn open_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            "run as a user of the group that owns it (usually `video`), or as root"
+        }
+        Some(libc::ENOENT) => {
+            "set the property `device` to an existing /dev/fb*, or load a framebuffer driver"
+        }
+        Some(libc::ENODEV | libc::ENXIO) => {
+            "its driver is gone: load it, or set the property `device`"
+        }
+        _ => "check the property `device`",
+    }
+}
+
+fn call_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            "another program is DRM master of this display (a compositor, Xorg, kmssink): stop it or leave its VT"
+        }
+        Some(libc::ENODEV | libc::EIO | libc::ENXIO) => {
+            "the display was unplugged or its driver unloaded: plug it in and start again"
+        }
+        Some(libc::ENOTTY | libc::EINVAL) => "is it a framebuffer device?",
+        Some(libc::EPERM) => "the display is suspended or owned by another program",
+        _ => "the kernel log may say more (dmesg)",
+    }
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Bit fields of a framebuffer to a GStreamer format. Pure.
+//!
+//! One format for a framebuffer: the one whose bytes mean the same to both
+//! sides. Palettes and bit planes have none.
+use crate::sys::fbdev::{self, Bitfield, FixScreeninfo, VarScreeninfo};
+use gst_video::VideoFormat;
+use gst_video::VideoFormat as F;
+
+/// Every format that [`format_of`] may answer with.
+pub const ALL: &[VideoFormat] = &[
+    F::Bgrx,
+    F::Rgbx,
+    F::Xrgb,
+    F::Xbgr,
+    F::Bgra,
+    F::Rgba,
+    F::Argb,
+    F::Abgr,
+    F::Bgr,
+    F::Rgb,
+    F::Rgb16,
+    F::Bgr16,
+    F::Rgb15,
+    F::Bgr15,
+    F::Bgr10a2Le,
+    F::Rgb10a2Le,
+    F::Gray8,
+    F::Gray16Le,
+    F::Gray16Be,
+    F::Yuy2,
+    F::Uyvy,
+    F::Yvyu,
+    F::Vyuy,
+];
+
+/// Why frames in no format of GStreamer can be shown; the numbers are the
+/// driver's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    #[error(
+        "its memory has layout type {0} (bit planes or text), not packed pixels; a mode with 16, 24 or 32 bits a pixel is needed (fbset -depth 32)"
+    )]
+    NotPacked(u32),
+    #[error(
+        "its {bits} bits a pixel are indices into a palette (visual {visual}); a mode with 16, 24 or 32 bits a pixel is needed (fbset -depth 16)"
+    )]
+    Palette { bits: u32, visual: u32 },
+    #[error(
+        "no video format has its pixels: {0} bits, red {1}, green {2}, blue {3}, alpha {4} (length@offset)"
+    )]
+    Unknown(u32, String, String, String, String),
+    #[error("no video format is known for its fourcc 0x{0:08x}")]
+    Fourcc(u32),
+}
+
+/// The format of the framebuffer's pixels, and of every frame shown on it.
+pub fn format_of(fix: &FixScreeninfo, var: &VarScreeninfo) -> Result<VideoFormat, FormatError> {
+    if var.grayscale > 1 {
+        return packed_fourcc(var.grayscale).ok_or(FormatError::Fourcc(var.grayscale));
+    }
+    if fix.type_ != fbdev::FB_TYPE_PACKED_PIXELS {
+        return Err(FormatError::NotPacked(fix.type_));
+    }
+    if var.grayscale == 1 {
+        match var.bits_per_pixel {
+            8 => return Ok(F::Gray8),
+            16 if cfg!(target_endian = "big") => return Ok(F::Gray16Be),
+            16 => return Ok(F::Gray16Le),
+            _ => {}
+        }
+    }
+    if !matches!(
+        fix.visual,
+        fbdev::FB_VISUAL_TRUECOLOR | fbdev::FB_VISUAL_DIRECTCOLOR
+    ) {
+        return Err(FormatError::Palette {
+            bits: var.bits_per_pixel,
+            visual: fix.visual,
+        });
+    }
+    rgb(var).ok_or_else(|| {
+        let text = |f: Bitfield| format!("{}@{}", f.length, f.offset);
+        FormatError::Unknown(
+            var.bits_per_pixel,
+            text(var.red),
+            text(var.green),
+            text(var.blue),
+            text(var.transp),
+        )
+    })
+}
+
+fn rgb(var: &VarScreeninfo) -> Option<VideoFormat> {
+    let fields = [var.red, var.green, var.blue];
+    if fields.iter().any(|f| f.msb_right != 0) {
+        return None;
+    }
+    let lengths = fields.map(|f| f.length);
+    let offsets = fields.map(|f| f.offset);
+    let alpha = var.transp.length;
+    match (var.bits_per_pixel, lengths) {
+        (32, [8, 8, 8]) => bytes_32(offsets, (alpha == 8).then_some(var.transp.offset)),
+        (24, [8, 8, 8]) => match byte_positions(24, offsets)? {
+            [0, 1, 2] => Some(F::Rgb),
+            [2, 1, 0] => Some(F::Bgr),
+            _ => None,
+        },
+        // GStreamer has these two with little-endian words only.
+        (32, [10, 10, 10]) if cfg!(target_endian = "little") => match offsets {
+            [20, 10, 0] => Some(F::Bgr10a2Le),
+            [0, 10, 20] => Some(F::Rgb10a2Le),
+            _ => None,
+        },
+        // Native words on both sides.
+        (16, [5, 6, 5]) => match offsets {
+            [11, 5, 0] => Some(F::Rgb16),
+            [0, 5, 11] => Some(F::Bgr16),
+            _ => None,
+        },
+        (15 | 16, [5, 5, 5]) => match offsets {
+            [10, 5, 0] => Some(F::Rgb15),
+            [0, 5, 10] => Some(F::Bgr15),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// With alpha bits the driver may blend, so frames must carry alpha; without,
+/// the byte is padding.
+fn bytes_32(offsets: [u32; 3], alpha: Option<u32>) -> Option<VideoFormat> {
+    let [red, green, blue] = byte_positions(32, offsets)?;
+    if let Some(alpha) = alpha {
+        let [alpha, ..] = byte_positions(32, [alpha; 3])?;
+        if [red, green, blue].contains(&alpha) {
+            return None;
+        }
+    }
+    match ([red, green, blue], alpha.is_some()) {
+        ([2, 1, 0], false) => Some(F::Bgrx),
+        ([2, 1, 0], true) => Some(F::Bgra),
+        ([0, 1, 2], false) => Some(F::Rgbx),
+        ([0, 1, 2], true) => Some(F::Rgba),
+        ([1, 2, 3], false) => Some(F::Xrgb),
+        ([1, 2, 3], true) => Some(F::Argb),
+        ([3, 2, 1], false) => Some(F::Xbgr),
+        ([3, 2, 1], true) => Some(F::Abgr),
+        _ => None,
+    }
+}
+
+/// Bit offsets inside a native word to byte positions in memory.
+fn byte_positions(bits: u32, offsets: [u32; 3]) -> Option<[u32; 3]> {
+    if offsets.iter().any(|o| o % 8 != 0 || *o + 8 > bits) {
+        return None;
+    }
+    Some(offsets.map(|o| {
+        if cfg!(target_endian = "big") {
+            bits / 8 - 1 - o / 8
+        } else {
+            o / 8
+        }
+    }))
+}
+
+fn packed_fourcc(fourcc: u32) -> Option<VideoFormat> {
+    match &fourcc.to_le_bytes() {
+        b"YUYV" => Some(F::Yuy2),
+        b"UYVY" => Some(F::Uyvy),
+        b"YVYU" => Some(F::Yvyu),
+        b"VYUY" => Some(F::Vyuy),
+        b"GREY" => Some(F::Gray8),
+        _ => None,
+    }
+}
+
+/// Four bytes that, repeated, are black pixels: what borders are filled with.
+pub fn black(format: VideoFormat) -> [u8; 4] {
+    match format {
+        F::Yuy2 | F::Yvyu => [16, 128, 16, 128],
+        F::Uyvy | F::Vyuy => [128, 16, 128, 16],
+        // Opaque, where there is alpha.
+        F::Bgra | F::Rgba => [0, 0, 0, 255],
+        F::Argb | F::Abgr => [255, 0, 0, 0],
+        F::Bgr10a2Le | F::Rgb10a2Le => [0, 0, 0, 0xc0],
+        _ => [0; 4],
+    }
+}
+
+/// How many neighbouring pixels share their colour: a frame's left edge must
+/// not part them.
+pub fn align_px(format: VideoFormat) -> u32 {
+    if matches!(format, F::Yuy2 | F::Yvyu | F::Uyvy | F::Vyuy) {
+        2
+    } else {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn field(length: u32, offset: u32) -> Bitfield {
+        Bitfield {
+            offset,
+            length,
+            msb_right: 0,
+        }
+    }
+
+    fn var(bits: u32, r: (u32, u32), g: (u32, u32), b: (u32, u32), a: (u32, u32)) -> VarScreeninfo {
+        VarScreeninfo {
+            bits_per_pixel: bits,
+            red: field(r.0, r.1),
+            green: field(g.0, g.1),
+            blue: field(b.0, b.1),
+            transp: field(a.0, a.1),
+            ..Default::default()
+        }
+    }
+
+    fn truecolor() -> FixScreeninfo {
+        FixScreeninfo {
+            visual: fbdev::FB_VISUAL_TRUECOLOR,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_bit_fields_of_real_drivers_have_their_formats() {
+        let none = (0, 0);
+        for (what, var, want) in [
+            (
+                "DRM XRGB8888",
+                var(32, (8, 16), (8, 8), (8, 0), none),
+                F::Bgrx,
+            ),
+            (
+                "ARGB8888",
+                var(32, (8, 16), (8, 8), (8, 0), (8, 24)),
+                F::Bgra,
+            ),
+            ("XBGR8888", var(32, (8, 0), (8, 8), (8, 16), none), F::Rgbx),
+            (
+                "ABGR8888",
+                var(32, (8, 0), (8, 8), (8, 16), (8, 24)),
+                F::Rgba,
+            ),
+            ("BGRX8888", var(32, (8, 8), (8, 16), (8, 24), none), F::Xrgb),
+            ("RGBX8888", var(32, (8, 24), (8, 16), (8, 8), none), F::Xbgr),
+            (
+                "RGBA8888",
+                var(32, (8, 24), (8, 16), (8, 8), (8, 0)),
+                F::Abgr,
+            ),
+            (
+                "cirrusfb 24",
+                var(24, (8, 16), (8, 8), (8, 0), none),
+                F::Bgr,
+            ),
+            (
+                "24, red first",
+                var(24, (8, 0), (8, 8), (8, 16), none),
+                F::Rgb,
+            ),
+            (
+                "cirrusfb 16",
+                var(16, (5, 11), (6, 5), (5, 0), none),
+                F::Rgb16,
+            ),
+            ("BGR565", var(16, (5, 0), (6, 5), (5, 11), none), F::Bgr16),
+            ("XRGB1555", var(16, (5, 10), (5, 5), (5, 0), none), F::Rgb15),
+            (
+                "XBGR1555",
+                var(16, (5, 0), (5, 5), (5, 10), (1, 15)),
+                F::Bgr15,
+            ),
+            (
+                "XRGB2101010",
+                var(32, (10, 20), (10, 10), (10, 0), none),
+                F::Bgr10a2Le,
+            ),
+        ] {
+            assert_eq!(format_of(&truecolor(), &var), Ok(want), "{what}");
+        }
+    }
+
+    #[test]
+    fn palettes_and_bit_planes_are_refused_with_a_remedy() {
+        let mut fix = truecolor();
+        fix.visual = 3;
+        let palette = var(8, (8, 0), (8, 0), (8, 0), (0, 0));
+        assert!(matches!(
+            format_of(&fix, &palette),
+            Err(FormatError::Palette { bits: 8, visual: 3 })
+        ));
+        fix.type_ = 1;
+        assert!(
+            format_of(&fix, &palette)
+                .unwrap_err()
+                .to_string()
+                .contains("fbset")
+        );
+    }
+
+    #[test]
+    fn reversed_bits_are_no_format() {
+        let mut reversed = var(32, (8, 16), (8, 8), (8, 0), (0, 0));
+        reversed.green.msb_right = 1;
+        assert!(format_of(&truecolor(), &reversed).is_err());
+    }
+
+    #[test]
+    fn grey_and_packed_yuv_modes_are_known() {
+        let mut grey = var(8, (8, 0), (8, 0), (8, 0), (0, 0));
+        grey.grayscale = 1;
+        assert_eq!(format_of(&truecolor(), &grey), Ok(F::Gray8));
+        let fix = FixScreeninfo {
+            type_: 5,
+            visual: 6,
+            ..Default::default()
+        };
+        let yuv = VarScreeninfo {
+            grayscale: u32::from_le_bytes(*b"YUYV"),
+            bits_per_pixel: 16,
+            ..Default::default()
+        };
+        assert_eq!(format_of(&fix, &yuv), Ok(F::Yuy2));
+        let planar = VarScreeninfo {
+            grayscale: u32::from_le_bytes(*b"NV12"),
+            ..Default::default()
+        };
+        assert!(matches!(
+            format_of(&fix, &planar),
+            Err(FormatError::Fourcc(_))
+        ));
+    }
+
+    proptest! {
+        /// What GStreamer writes for one component lies under that
+        /// component's bit field, and nowhere else.
+        #[test]
+        fn a_format_puts_each_component_under_its_bit_field(
+            bits in prop_oneof![Just(16u32), Just(24), Just(32)],
+            lengths in prop_oneof![Just([8u32; 3]), Just([5, 6, 5]), Just([5; 3])],
+            offsets in [0u32..32, 0u32..32, 0u32..32],
+            alpha in prop_oneof![Just((0u32, 0u32)), Just((8, 24)), Just((8, 0))],
+        ) {
+            let var = var(bits, (lengths[0], offsets[0]), (lengths[1], offsets[1]), (lengths[2], offsets[2]), alpha);
+            let Ok(format) = format_of(&truecolor(), &var) else { return Ok(()) };
+            prop_assert!(ALL.contains(&format));
+            gst::init().unwrap();
+            let info = gst_video::VideoFormatInfo::from_format(format);
+            prop_assert_eq!(info.pixel_stride()[0] as u32 * 8, bits);
+            for c in 0..3 {
+                prop_assert_eq!(info.depth()[c], lengths[c]);
+                // For byte components: poffset is the byte; for words: shift.
+                let offset = if lengths == [8; 3] && cfg!(target_endian = "little") { info.poffset()[c] as u32 * 8 } else { info.shift()[c] };
+                if lengths != [8; 3] || cfg!(target_endian = "little") {
+                    prop_assert_eq!(offset, offsets[c]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Virtual methods and properties.
+//!
+//! Two locks: `settings` (copied at start) and `state`; never both at once, and
+//! nothing is pushed, posted, waited for or asked of the kernel under either.
+#![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
+use super::CAT;
+use super::error::ScreenError;
+use super::placement::Rect;
+use super::screen::Options;
+use super::session::{Offer, Session, Stream};
+use super::stats::{self, Counters};
+use super::vsync::Vsync;
+use crate::structure_property::StructureProperty;
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
+use gst_video::subclass::prelude::*;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+#[derive(Clone, Debug)]
+struct Settings {
+    device: Option<PathBuf>,
+    vsync: Vsync,
+    fb_pages: u32,
+    clear: bool,
+    restore: bool,
+    render_rectangle: Option<[i32; 4]>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            device: None,
+            vsync: Vsync::Auto,
+            fb_pages: 0,
+            clear: true,
+            restore: true,
+            render_rectangle: None,
+        }
+    }
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Stopped,
+    Started {
+        session: Arc<Session>,
+        stream: Option<Arc<Stream>>,
+        /// The last buffer shown, by address and time: preroll shows one and
+        /// playing renders it again.
+        last: Option<(usize, gst::ClockTime)>,
+    },
+}
+
+#[derive(Default, glib::Properties)]
+#[properties(wrapper_type = super::FbPanSink)]
+pub struct FbPanSink {
+    #[property(name = "device", get, set, type = Option<PathBuf>, member = device, nick = "Device",
+        blurb = "Framebuffer device (default: $FRAMEBUFFER, else the first /dev/fb* that can be used)")]
+    #[property(name = "vsync", get, set, type = Vsync, member = vsync, nick = "Vertical sync",
+        blurb = "How it is known that a frame is on screen and the one before may be overwritten", builder(Vsync::Auto))]
+    #[property(name = "fb-pages", get, set, type = u32, member = fb_pages, nick = "Framebuffer pages",
+        blurb = "Screenfuls of memory to pan between, as far as the driver has them (0 = as many as are useful; 1 = draw on the visible one)",
+        minimum = 0, maximum = 64, default = 0)]
+    #[property(name = "clear", get, set, type = bool, member = clear, nick = "Clear",
+        blurb = "Paint black what frames do not cover, and the screen at the end", default = true)]
+    #[property(name = "restore", get, set, type = bool, member = restore, nick = "Restore",
+        blurb = "Put mode and offsets back at the end (false leaves the last frame on screen)", default = true)]
+    settings: Mutex<Settings>,
+
+    #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
+        nick = "Render rectangle", blurb = "Part of the screen for frames, <x, y, width, height>; frames are centred in it, never scaled")]
+    #[property(name = "stats", get = Self::stats, type = StructureProperty, override_class = gst_base::BaseSink)]
+    _computed: (),
+
+    state: Mutex<State>,
+    counters: Mutex<Arc<Counters>>,
+}
+
+/// A poisoned lock cannot be: nothing panics while one is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FbPanSink {
+    fn render_rectangle(&self) -> gst::Array {
+        gst::Array::new(lock(&self.settings).render_rectangle.unwrap_or_default())
+    }
+
+    fn set_render_rectangle(&self, value: gst::Array) {
+        let numbers: Vec<i32> = value
+            .iter()
+            .filter_map(|number| number.get().ok())
+            .collect();
+        let rectangle = match <[i32; 4]>::try_from(numbers) {
+            Ok([0, 0, 0, 0]) => None,
+            Ok(rectangle) => Some(rectangle),
+            Err(_) => {
+                gst::warning!(
+                    CAT,
+                    imp = self,
+                    "render-rectangle is <x, y, width, height>, four integers; ignored"
+                );
+                return;
+            }
+        };
+        let changed =
+            std::mem::replace(&mut lock(&self.settings).render_rectangle, rectangle) != rectangle;
+        if changed && self.session().is_some() {
+            // Upstream asks for caps and pool anew.
+            let _ = self
+                .obj()
+                .sink_pad()
+                .push_event(gst::event::Reconfigure::new());
+        }
+    }
+
+    fn stats(&self) -> StructureProperty {
+        let mut structure = self.obj().upcast_ref::<gst_base::BaseSink>().stats();
+        lock(&self.counters).clone().add_to(&mut structure);
+        if let Some(session) = self.session() {
+            stats::add_device(&session, &mut structure);
+        }
+        structure.into()
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        match &*lock(&self.state) {
+            State::Stopped => None,
+            State::Started { session, .. } => Some(session.clone()),
+        }
+    }
+
+    fn stream(&self) -> Option<Arc<Stream>> {
+        match &*lock(&self.state) {
+            State::Stopped => None,
+            State::Started { stream, .. } => stream.clone(),
+        }
+    }
+
+    fn area(&self, session: &Session) -> Result<Rect, ScreenError> {
+        let rectangle = lock(&self.settings).render_rectangle;
+        session.screen().area(rectangle)
+    }
+
+    fn place(
+        &self,
+        session: &Session,
+        caps: &gst::CapsRef,
+    ) -> Result<(gst_video::VideoInfo, super::session::Place), gst::LoggableError> {
+        let info = gst_video::VideoInfo::from_caps(caps)
+            .map_err(|_| gst::loggable_error!(CAT, "not raw video: {caps}"))?;
+        let area = self
+            .area(session)
+            .map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
+        let place = session.place(&info, area).ok_or_else(|| {
+            let screen = session.screen();
+            gst::loggable_error!(
+                CAT,
+                "{} shows {} frames of up to {}x{}, not {caps}; put videoconvert and videoscale before it",
+                screen.path().display(),
+                screen.format(),
+                area.width_px,
+                area.height_px
+            )
+        })?;
+        Ok((info, place))
+    }
+
+    /// Whether this very frame was the last one shown; remembers it if not.
+    fn is_repeated(&self, buffer: &gst::Buffer) -> bool {
+        let now = buffer.pts().map(|pts| (buffer.as_ptr() as usize, pts));
+        match &mut *lock(&self.state) {
+            State::Started { last, .. } => std::mem::replace(last, now) == now && now.is_some(),
+            State::Stopped => false,
+        }
+    }
+
+    fn forget_last(&self) {
+        if let State::Started { last, .. } = &mut *lock(&self.state) {
+            *last = None;
+        }
+    }
+}
+
+/// The one place where our errors become GStreamer's.
+fn error_message(error: &ScreenError) -> gst::ErrorMessage {
+    let text = error.to_string();
+    match error {
+        ScreenError::NoneUsable(_) => gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]),
+        ScreenError::Open { source, .. } => match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+                gst::error_msg!(gst::ResourceError::NotFound, ["{text}"])
+            }
+            Some(libc::EACCES | libc::EPERM) => {
+                gst::error_msg!(gst::ResourceError::NotAuthorized, ["{text}"])
+            }
+            Some(libc::EBUSY) => gst::error_msg!(gst::ResourceError::Busy, ["{text}"]),
+            _ => gst::error_msg!(gst::ResourceError::OpenReadWrite, ["{text}"]),
+        },
+        ScreenError::Call { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
+            gst::error_msg!(gst::ResourceError::Busy, ["{text}"])
+        }
+        ScreenError::Call { .. } | ScreenError::ModeChanged { .. } => {
+            gst::error_msg!(gst::ResourceError::Write, ["{text}"])
+        }
+        ScreenError::Format { .. }
+        | ScreenError::TooSmall { .. }
+        | ScreenError::OutsideScreen { .. } => {
+            gst::error_msg!(gst::ResourceError::Settings, ["{text}"])
+        }
+        ScreenError::Thread(_) | ScreenError::Pool(_) => {
+            gst::error_msg!(gst::ResourceError::Failed, ["{text}"])
+        }
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for FbPanSink {
+    const NAME: &'static str = "GstFbPanSink";
+    type Type = super::FbPanSink;
+    type ParentType = gst_video::VideoSink;
+}
+
+#[glib::derived_properties]
+impl ObjectImpl for FbPanSink {
+    fn constructed(&self) {
+        self.parent_constructed();
+        // It would hold a fb_page; with one page only, for ever.
+        self.obj().set_property("enable-last-sample", false);
+    }
+}
+
+impl GstObjectImpl for FbPanSink {}
+
+impl ElementImpl for FbPanSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Framebuffer pan sink",
+                "Sink/Video",
+                "Shows video on a Linux framebuffer without a copy: upstream writes into its pages, FBIOPAN_DISPLAY shows them",
+                "The gst-plugin-physmem developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = gst_video::VideoCapsBuilder::new()
+                .format_list(super::formats::ALL.iter().copied())
+                .build();
+            gst::PadTemplate::new(
+                "sink",
+                gst::PadDirection::Sink,
+                gst::PadPresence::Always,
+                &caps,
+            )
+            .into_iter()
+            .collect()
+        });
+        &TEMPLATES
+    }
+}
+
+impl BaseSinkImpl for FbPanSink {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        let options = Options {
+            device: settings.device,
+            vsync: settings.vsync,
+            fb_pages: settings.fb_pages as usize,
+            clear: settings.clear,
+            restore: settings.restore,
+        };
+        let counters = Arc::new(Counters::default());
+        *lock(&self.counters) = counters.clone();
+        let sink = self.obj().downgrade();
+        let on_error = move |error: ScreenError| {
+            if let Some(sink) = sink.upgrade() {
+                sink.imp().post_error_message(error_message(&error));
+            }
+        };
+        let session =
+            Session::start(&options, counters, on_error).map_err(|e| error_message(&e))?;
+        self.area(&session).map_err(|e| error_message(&e))?;
+        *lock(&self.state) = State::Started {
+            session: Arc::new(session),
+            stream: None,
+            last: None,
+        };
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        let state = std::mem::take(&mut *lock(&self.state));
+        drop(state); // ends the thread, puts the mode back
+        Ok(())
+    }
+
+    fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
+        let template = || self.obj().sink_pad().pad_template_caps();
+        let caps = match self.session() {
+            Some(session) => self
+                .area(&session)
+                .map_or_else(|_| template(), |area| session.caps(area)),
+            None => template(),
+        };
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
+            None => caps,
+        })
+    }
+
+    fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let session = self
+            .session()
+            .ok_or_else(|| gst::loggable_error!(CAT, "caps before start"))?;
+        let (info, place) = self.place(&session, caps)?;
+        gst::debug!(CAT, imp = self, "{caps}: {} of the screen", place.frame);
+        let screen = session.screen();
+        let was = self.stream().map(|stream| stream.frame());
+        if screen.fb_pages() == 1 && was.is_none() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                [
+                    "{} has one fb_page only, frames will tear: {}",
+                    screen.path().display(),
+                    screen.fb_pages_note()
+                ]
+            );
+        }
+        let new = Arc::new(Stream::new(info, place));
+        let old = match &mut *lock(&self.state) {
+            State::Started { stream, .. } => stream.replace(new),
+            State::Stopped => None,
+        };
+        drop(old); // deactivates its pool: not under the lock
+        Ok(())
+    }
+
+    fn propose_allocation(
+        &self,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        let (caps, need_pool) = query.get_owned();
+        let caps =
+            caps.ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query without caps"))?;
+        let session = self
+            .session()
+            .ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query before start"))?;
+        let (_, place) = self.place(&session, &caps)?;
+        session.drain();
+        if need_pool {
+            let (pool, min, max) = session
+                .pool(&caps, place)
+                .ok_or_else(|| gst::loggable_error!(CAT, "no pool for {caps}"))?;
+            query.add_allocation_pool(Some(&pool), place.layout.size_bytes as u32, min, max);
+        }
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        if let Some(stream) = self.stream() {
+            stream.note_offer(if need_pool {
+                Offer::Made
+            } else {
+                Offer::NotWanted
+            });
+        }
+        Ok(())
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryView::Drain(_) = query.view()
+            && let Some(session) = self.session()
+        {
+            session.drain();
+        }
+        BaseSinkImplExt::parent_query(self, query)
+    }
+
+    fn event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::FlushStop {
+            self.forget_last();
+        }
+        BaseSinkImplExt::parent_event(self, event)
+    }
+
+    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        self.set_flushing(true);
+        Ok(())
+    }
+
+    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.set_flushing(false);
+        Ok(())
+    }
+}
+
+impl FbPanSink {
+    fn set_flushing(&self, flushing: bool) {
+        if let Some(session) = self.session() {
+            session.set_flushing(flushing);
+        }
+        if let Some(stream) = self.stream() {
+            stream.set_flushing(flushing);
+        }
+    }
+}
+
+impl VideoSinkImpl for FbPanSink {
+    fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
+            return Err(gst::FlowError::NotNegotiated);
+        };
+        if self.is_repeated(buffer) {
+            lock(&self.counters).repeated();
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        session
+            .show(&stream, buffer)
+            .inspect_err(|_| self.forget_last())
+    }
+}

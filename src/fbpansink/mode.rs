@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The mode of a framebuffer: as found, as changed to get more fb_pages, and put
+//! back when dropped.
+use super::CAT;
+use super::error::ScreenError;
+use super::screen::Options;
+use crate::sys::fbdev::{self, FixScreeninfo, Ramps, VarScreeninfo};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// More fb_pages than this are never asked for unless `fb-pages` says so: three
+/// are enough to pipeline, some more let decoders and queues work ahead.
+const FB_PAGES_AUTO: usize = 8;
+
+/// Drivers that accept a pan and show something else. Their memory is a shadow
+/// that is copied to the screen where it was touched, and the kernel cuts what
+/// was touched at `yres`, whatever the offset
+/// (drm_fb_helper_memory_range_to_clip in drivers/gpu/drm/drm_fb_helper.c). Seen
+/// from outside: bochs keeps the old picture, virtio shows black.
+const DRIVERS_THAT_DO_NOT_PAN: &[&str] = &["bochs-drmdrmfb", "virtio_gpudrmfb"];
+
+/// See the module's documentation.
+pub struct Mode {
+    path: PathBuf,
+    fd: OwnedFd,
+    fix: FixScreeninfo,
+    var: VarScreeninfo,
+    original: VarScreeninfo,
+    original_ramps: Option<Ramps>,
+    restore: bool,
+    fb_pages: usize,
+    note: String,
+}
+
+impl Mode {
+    /// Opens the device and gets as many fb_pages as are useful.
+    pub fn set_up(path: &Path, options: &Options) -> Result<Self, ScreenError> {
+        let call = |call| {
+            move |source| ScreenError::Call {
+                call,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        let fd = fbdev::open(path).map_err(|source| ScreenError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let original = fbdev::vscreeninfo(fd.as_fd()).map_err(call("FBIOGET_VSCREENINFO"))?;
+        let fix = fbdev::fscreeninfo(fd.as_fd()).map_err(call("FBIOGET_FSCREENINFO"))?;
+        let mut mode = Self {
+            path: path.to_owned(),
+            fd,
+            fix,
+            var: original,
+            original,
+            original_ramps: None,
+            restore: options.restore,
+            fb_pages: 1,
+            note: String::new(),
+        };
+        if mode.fix.line_length == 0 {
+            // Not set since boot (cirrusfb, still in text mode): set what it
+            // says it has.
+            let activate = fbdev::FB_ACTIVATE_NOW | fbdev::FB_ACTIVATE_FORCE;
+            mode.put(VarScreeninfo {
+                activate,
+                ..original
+            })
+            .map_err(call("FBIOPUT_VSCREENINFO"))?;
+        }
+        let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
+        mode.choose_fb_pages(fit, options.fb_pages);
+        mode.align_offsets().map_err(call("FBIOPAN_DISPLAY"))?;
+        mode.set_linear_ramps();
+        Ok(mode)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub fn fix(&self) -> &FixScreeninfo {
+        &self.fix
+    }
+
+    pub fn var(&self) -> &VarScreeninfo {
+        &self.var
+    }
+
+    /// Line of the first pixel that will be on screen once it is put back.
+    pub fn original_yoffset(&self) -> Option<u32> {
+        self.restore.then_some(self.original.yoffset)
+    }
+
+    /// How many there are to pan to.
+    pub fn fb_pages(&self) -> usize {
+        self.fb_pages
+    }
+
+    /// Why so many.
+    pub fn fb_pages_note(&self) -> &str {
+        &self.note
+    }
+
+    /// The fb_page that is on screen, as last heard.
+    pub fn visible_fb_page(&self) -> Option<usize> {
+        let page = (self.var.yoffset / self.var.yres) as usize;
+        (self.var.yoffset.is_multiple_of(self.var.yres) && page < self.fb_pages).then_some(page)
+    }
+
+    /// What to say when the driver refuses a pan: often it is another program's
+    /// doing.
+    pub fn why_refused(&self, source: io::Error) -> ScreenError {
+        match fbdev::vscreeninfo(self.fd()) {
+            Ok(now) if !same_mode(&now, &self.var) || now.yres_virtual < self.var.yres_virtual => {
+                ScreenError::ModeChanged {
+                    path: self.path.clone(),
+                    was: describe(&self.var),
+                    is: describe(&now),
+                }
+            }
+            _ => ScreenError::Call {
+                call: "FBIOPAN_DISPLAY",
+                path: self.path.clone(),
+                source,
+            },
+        }
+    }
+
+    /// How many screenfuls fit into the memory; `None` if not one, or if the
+    /// numbers contradict each other.
+    fn screenfuls(&self) -> Option<usize> {
+        let line_length = u64::from(self.fix.line_length);
+        let row_bytes = u64::from(self.var.xres) * u64::from(self.var.bits_per_pixel).div_ceil(8);
+        if row_bytes == 0 || row_bytes > line_length {
+            return None;
+        }
+        let fit =
+            u64::from(self.fix.smem_len).checked_div(line_length * u64::from(self.var.yres))?;
+        (fit > 0).then_some(fit as usize)
+    }
+
+    fn too_small(&self) -> ScreenError {
+        ScreenError::TooSmall {
+            path: self.path.clone(),
+            smem_len: self.fix.smem_len,
+            line_length: self.fix.line_length,
+            xres: self.var.xres,
+            yres: self.var.yres,
+            bits: self.var.bits_per_pixel,
+        }
+    }
+
+    fn choose_fb_pages(&mut self, fit: usize, wanted: usize) {
+        let id = self.fix.driver();
+        if wanted == 0 && DRIVERS_THAT_DO_NOT_PAN.contains(&id.as_str()) {
+            self.note = format!(
+                "the driver {id} accepts pans but does not show them; fb-pages overrides this"
+            );
+            return;
+        }
+        if self.fix.ypanstep == 0 || !self.var.yres.is_multiple_of(u32::from(self.fix.ypanstep)) {
+            self.note = format!(
+                "the driver {id} cannot pan (step {}, {} lines)",
+                self.fix.ypanstep, self.var.yres
+            );
+            return;
+        }
+        let limit = fit.min(if wanted == 0 { FB_PAGES_AUTO } else { wanted });
+        self.grow(limit);
+        self.fb_pages = ((self.var.yres_virtual / self.var.yres) as usize).clamp(1, limit);
+        self.note = match (self.fb_pages, wanted) {
+            (1, 0) if fit == 1 => format!(
+                "its {} bytes hold one; on DRM drivers drm_kms_helper.drm_fbdev_overalloc=300 makes it three",
+                self.fix.smem_len
+            ),
+            (_, 0) => format!("{fit} fit into its {} bytes", self.fix.smem_len),
+            (n, w) if n == w => "as fb-pages asks".into(),
+            (_, w) => format!(
+                "fb-pages asks for {w}, {fit} fit into its {} bytes",
+                self.fix.smem_len
+            ),
+        };
+    }
+
+    /// Asks for ever fewer pages until the driver grants more than there are,
+    /// and believes only what it says afterwards: FBIOPUT_VSCREENINFO returns 0
+    /// for things it does not do.
+    fn grow(&mut self, limit: usize) {
+        let (fix, var) = (self.fix, self.var);
+        for n in (2..=limit as u32)
+            .rev()
+            .take_while(|n| n * var.yres > var.yres_virtual)
+        {
+            let asked = self.put(VarScreeninfo {
+                yres_virtual: n * var.yres,
+                activate: fbdev::FB_ACTIVATE_NOW,
+                ..var
+            });
+            gst::debug!(
+                CAT,
+                "{}: {n} fb_pages: {asked:?}, now {}",
+                self.path.display(),
+                describe(&self.var)
+            );
+            let unharmed = same_mode(&self.var, &var)
+                && self.fix.line_length == fix.line_length
+                && u64::from(self.var.yres_virtual) * u64::from(fix.line_length)
+                    <= u64::from(self.fix.smem_len);
+            if !unharmed {
+                if let Err(e) = self.put(var) {
+                    gst::warning!(
+                        CAT,
+                        "{}: cannot undo a refused change of mode: {e}",
+                        self.path.display()
+                    );
+                }
+            } else if self.var.yres_virtual > var.yres_virtual {
+                return;
+            }
+        }
+    }
+
+    fn put(&mut self, var: VarScreeninfo) -> io::Result<()> {
+        let asked = fbdev::put_vscreeninfo(self.fd.as_fd(), &var);
+        self.var = fbdev::vscreeninfo(self.fd.as_fd())?;
+        self.fix = fbdev::fscreeninfo(self.fd.as_fd())?;
+        asked
+    }
+
+    /// Makes the visible part one whole fb_page of ours, if it is not.
+    fn align_offsets(&mut self) -> io::Result<()> {
+        if self.var.xoffset == 0
+            && self.visible_fb_page().is_some()
+            && self.var.vmode & fbdev::FB_VMODE_YWRAP == 0
+        {
+            return Ok(());
+        }
+        let vmode = self.var.vmode & !fbdev::FB_VMODE_YWRAP;
+        let wanted = VarScreeninfo {
+            xoffset: 0,
+            yoffset: 0,
+            vmode,
+            ..self.var
+        };
+        fbdev::pan_display(self.fd(), &wanted)?;
+        self.var = wanted;
+        Ok(())
+    }
+
+    /// DIRECTCOLOR looks each component up in a ramp, which the console sets to
+    /// its sixteen colours.
+    fn set_linear_ramps(&mut self) {
+        if self.fix.visual != fbdev::FB_VISUAL_DIRECTCOLOR {
+            return;
+        }
+        let fields =
+            [self.var.red, self.var.green, self.var.blue].map(|f| 1usize << f.length.min(10));
+        let entries = fields.into_iter().max().unwrap_or(0);
+        let ramp = |len: usize| {
+            (0..entries)
+                .map(|i| (i.min(len - 1) * 0xffff / (len - 1).max(1)) as u16)
+                .collect()
+        };
+        let linear = Ramps {
+            red: ramp(fields[0]),
+            green: ramp(fields[1]),
+            blue: ramp(fields[2]),
+        };
+        match fbdev::cmap(self.fd(), entries)
+            .and_then(|before| fbdev::put_cmap(self.fd(), &linear).map(|()| before))
+        {
+            Ok(before) => self.original_ramps = Some(before),
+            Err(e) => gst::warning!(
+                CAT,
+                "{}: cannot set linear colour ramps, colours may be wrong: {e}",
+                self.path.display()
+            ),
+        }
+    }
+
+    fn put_back(&self) -> io::Result<()> {
+        if let Some(ramps) = &self.original_ramps {
+            fbdev::put_cmap(self.fd(), ramps)?;
+        }
+        if self.var.yres_virtual == self.original.yres_virtual {
+            return fbdev::pan_display(self.fd(), &self.original);
+        }
+        fbdev::put_vscreeninfo(
+            self.fd(),
+            &VarScreeninfo {
+                activate: fbdev::FB_ACTIVATE_NOW,
+                ..self.original
+            },
+        )?;
+        let now = fbdev::vscreeninfo(self.fd())?;
+        if (now.xoffset, now.yoffset) != (self.original.xoffset, self.original.yoffset) {
+            fbdev::pan_display(self.fd(), &self.original)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mode {
+    fn drop(&mut self) {
+        if self.restore
+            && let Err(e) = self.put_back()
+        {
+            gst::warning!(
+                CAT,
+                "{}: cannot put the mode back: {}",
+                self.path.display(),
+                crate::sys::describe(&e)
+            );
+        }
+    }
+}
+
+/// The same pixels in the same places, virtual size and offsets aside.
+fn same_mode(a: &VarScreeninfo, b: &VarScreeninfo) -> bool {
+    let pixels = |v: &VarScreeninfo| {
+        (
+            v.xres,
+            v.yres,
+            v.xres_virtual,
+            v.bits_per_pixel,
+            v.grayscale,
+            [v.red, v.green, v.blue, v.transp],
+        )
+    };
+    pixels(a) == pixels(b)
+}
+
+fn describe(var: &VarScreeninfo) -> String {
+    format!(
+        "{}x{} of {}x{}, {} bits a pixel",
+        var.xres, var.yres, var.xres_virtual, var.yres_virtual, var.bits_per_pixel
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(id: &str, ypanstep: u16, smem_len: u32, var: VarScreeninfo) -> Mode {
+        let fix = FixScreeninfo {
+            ypanstep,
+            smem_len,
+            line_length: 64,
+            ..FixScreeninfo::with_id(id)
+        };
+        Mode {
+            path: "/dev/null".into(),
+            fd: fbdev::open(Path::new("/dev/null")).unwrap(),
+            fix,
+            var,
+            original: var,
+            original_ramps: None,
+            restore: false,
+            fb_pages: 1,
+            note: String::new(),
+        }
+    }
+
+    fn var(yres_virtual: u32) -> VarScreeninfo {
+        VarScreeninfo {
+            xres: 16,
+            yres: 10,
+            xres_virtual: 16,
+            yres_virtual,
+            bits_per_pixel: 32,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn fb_pages_are_what_the_driver_has_and_not_what_would_fit() {
+        gst::init().unwrap();
+        let mut three_of_five = mode("x", 1, 5 * 640, var(30));
+        three_of_five.choose_fb_pages(5, 0); // PUT on /dev/null is refused
+        assert_eq!(three_of_five.fb_pages, 3);
+        let mut two = mode("x", 1, 5 * 640, var(30));
+        two.choose_fb_pages(5, 2);
+        assert_eq!((two.fb_pages, two.note.as_str()), (2, "as fb-pages asks"));
+        let mut none_more = mode("x", 1, 5 * 640, var(10));
+        none_more.choose_fb_pages(5, 4);
+        assert_eq!(none_more.fb_pages, 1);
+        assert!(none_more.note.contains("asks for 4"), "{}", none_more.note);
+    }
+
+    #[test]
+    fn drivers_that_lie_or_cannot_pan_give_one_page() {
+        let mut lies = mode("bochs-drmdrmfb", 1, 3 * 640, var(30));
+        lies.choose_fb_pages(3, 0);
+        assert_eq!(lies.fb_pages, 1);
+        lies.choose_fb_pages(3, 3);
+        assert_eq!(lies.fb_pages, 3, "the user insists");
+        let mut fixed = mode("simple", 0, 3 * 640, var(30));
+        fixed.choose_fb_pages(3, 3);
+        assert_eq!(fixed.fb_pages, 1);
+        let mut coarse = mode("coarse", 4, 3 * 640, var(30));
+        coarse.choose_fb_pages(3, 0);
+        assert_eq!(coarse.fb_pages, 1, "10 lines are no multiple of 4");
+    }
+
+    #[test]
+    fn numbers_that_hold_no_screenful_are_refused() {
+        assert_eq!(mode("x", 1, 639, var(10)).screenfuls(), None);
+        assert_eq!(mode("x", 1, 640, var(10)).screenfuls(), Some(1));
+        assert_eq!(
+            mode(
+                "x",
+                1,
+                640,
+                VarScreeninfo {
+                    xres: 17,
+                    ..var(10)
+                }
+            )
+            .screenfuls(),
+            None
+        );
+        assert_eq!(
+            mode("x", 1, 640, VarScreeninfo { yres: 0, ..var(10) }).screenfuls(),
+            None
+        );
+        assert!(
+            mode("x", 1, 639, var(10))
+                .too_small()
+                .to_string()
+                .contains("639 bytes")
+        );
+    }
+
+    #[test]
+    fn a_page_offset_in_between_is_no_page() {
+        let mut three = mode("x", 1, 3 * 640, var(30));
+        three.fb_pages = 3;
+        for (yoffset, page) in [(0, Some(0)), (20, Some(2)), (5, None), (30, None)] {
+            three.var.yoffset = yoffset;
+            assert_eq!(three.visible_fb_page(), page);
+        }
+    }
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The thread that pans. A fb_page must be given back when the pan to the next
+//! has taken effect, even if no further frame comes (upstream may be waiting for
+//! exactly that page), and the ioctls that pan and wait block: hence a thread.
+use super::pages::{Held, PageCycle, Submitted};
+use super::vsync::Clock;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A driver may hold the thread in an ioctl for some refreshes, not longer.
+/// One that does is left behind rather than waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the thread drives.
+pub trait Scanout: Send + Sync + 'static {
+    /// Why a pan failed.
+    type Error: Send + 'static;
+    /// Shows the fb_page.
+    fn pan(&self, fb_page: usize) -> Result<(), Self::Error>;
+    /// Waits for the next vertical blank, or for about one refresh.
+    fn wait_for_vsync(&self);
+}
+
+/// Why a fb_page was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The element is flushing.
+    Flushing,
+    /// A pan has failed; `on_error` was told.
+    Failed,
+}
+
+struct State<H> {
+    cycle: PageCycle<H>,
+    flushing: bool,
+    stopping: bool,
+    failed: bool,
+    finished: bool,
+}
+
+struct Shared<H> {
+    state: Mutex<State<H>>,
+    /// Any change of the state.
+    changed: Condvar,
+}
+
+/// Hands fb_pages to the thread; ends it when dropped.
+pub struct Presenter<H: Send + 'static> {
+    shared: Arc<Shared<H>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<H: Send + 'static> Presenter<H> {
+    /// `current` is held until the first pan has taken effect. `on_error` is
+    /// called once, from the thread, with the first pan's failure.
+    pub fn new<S: Scanout>(
+        scanout: Arc<S>,
+        clock: Clock,
+        fb_pages: usize,
+        current: Option<Held<H>>,
+        on_error: impl FnOnce(S::Error) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let cycle = PageCycle::new(fb_pages, current);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                cycle,
+                flushing: false,
+                stopping: false,
+                failed: false,
+                finished: fb_pages <= 1,
+            }),
+            changed: Condvar::new(),
+        });
+        let thread = if fb_pages <= 1 {
+            None // nothing to pan to
+        } else {
+            let shared = shared.clone();
+            let run = move || shared.run(&*scanout, clock, on_error);
+            Some(
+                std::thread::Builder::new()
+                    .name("fbpansink".into())
+                    .spawn(run)?,
+            )
+        };
+        Ok(Self { shared, thread })
+    }
+
+    /// Queues a written fb_page; waits while another is already waiting its turn.
+    pub fn present(&self, fb_page: usize, holder: H) -> Result<(), Refusal> {
+        let mut holder = holder;
+        let mut state = self.shared.state.lock();
+        loop {
+            if state.flushing || state.stopping {
+                return Err(Refusal::Flushing);
+            }
+            if state.failed {
+                return Err(Refusal::Failed);
+            }
+            match state.cycle.submit(fb_page, holder) {
+                Submitted::Pending => {
+                    self.shared.changed.notify_all();
+                    return Ok(());
+                }
+                Submitted::Already(unneeded) => {
+                    drop(state); // its release must not happen under the lock
+                    drop(unneeded);
+                    return Ok(());
+                }
+                Submitted::Full(back) => holder = back,
+            }
+            self.shared.changed.wait(&mut state);
+        }
+    }
+
+    /// While set, [`present`](Self::present) and the waits return at once.
+    pub fn set_flushing(&self, flushing: bool) {
+        self.shared.state.lock().flushing = flushing;
+        self.shared.changed.notify_all();
+    }
+
+    /// The element is flushing.
+    pub fn is_flushing(&self) -> bool {
+        self.shared.state.lock().flushing
+    }
+
+    /// Waits until all that was handed in is on screen: then one fb_page is
+    /// held. Gives up when flushing, failed, or after `limit`.
+    pub fn wait_idle(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.shared.state.lock();
+        while !state.cycle.is_idle() && !state.failed {
+            if state.flushing
+                || self
+                    .shared
+                    .changed
+                    .wait_until(&mut state, deadline)
+                    .timed_out()
+            {
+                return state.cycle.is_idle();
+            }
+        }
+        true
+    }
+}
+
+impl<H: Send + 'static> Drop for Presenter<H> {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + STOP_LIMIT;
+        let finished = {
+            let mut state = self.shared.state.lock();
+            state.stopping = true;
+            self.shared.changed.notify_all();
+            while !state.finished
+                && !self
+                    .shared
+                    .changed
+                    .wait_until(&mut state, deadline)
+                    .timed_out()
+            {}
+            state.finished
+        };
+        if let Some(thread) = self.thread.take()
+            && finished
+        {
+            // A panic in it was reported by the panic hook.
+            let _ = thread.join();
+        }
+        let mut state = self.shared.state.lock();
+        let held = std::mem::replace(&mut state.cycle, PageCycle::new(0, None));
+        drop(state);
+        drop(held);
+    }
+}
+
+impl<H> Shared<H> {
+    fn run<S: Scanout>(&self, scanout: &S, clock: Clock, on_error: impl FnOnce(S::Error)) {
+        let mut on_error = Some(on_error);
+        while let Some(fb_page) = self.next() {
+            let panned_at = Instant::now();
+            if let Err(error) = scanout.pan(fb_page) {
+                let mut state = self.state.lock();
+                state.failed = true;
+                let back = (state.cycle.refused(), state.cycle.drain());
+                drop(state);
+                self.changed.notify_all();
+                drop(back);
+                if let Some(on_error) = on_error.take() {
+                    on_error(error);
+                }
+                continue;
+            }
+            match clock {
+                Clock::PanWaits | Clock::Unsynchronised => {}
+                Clock::WaitForVsync => scanout.wait_for_vsync(),
+                Clock::Timer(period) => self.sleep_until(panned_at + period),
+            }
+            let mut state = self.state.lock();
+            let free = state.cycle.taken_effect();
+            drop(state);
+            drop(free); // back to the pool, whose waiters it wakes
+            self.changed.notify_all();
+        }
+        self.state.lock().finished = true;
+        self.changed.notify_all();
+    }
+
+    fn next(&self) -> Option<usize> {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if !state.failed
+                && let Some(fb_page) = state.cycle.queue()
+            {
+                self.changed.notify_all(); // there is room for a pending one
+                return Some(fb_page);
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn sleep_until(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        while !state.stopping && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Reports each pan and lets it return when told how.
+    struct Puppet {
+        pans: Mutex<Sender<usize>>,
+        answers: Mutex<Receiver<Result<(), &'static str>>>,
+    }
+
+    impl Scanout for Puppet {
+        type Error = &'static str;
+        fn pan(&self, fb_page: usize) -> Result<(), Self::Error> {
+            let _ = self.pans.lock().send(fb_page);
+            self.answers.lock().recv().unwrap_or(Ok(()))
+        }
+        fn wait_for_vsync(&self) {}
+    }
+
+    struct Stage {
+        presenter: Presenter<Arc<usize>>,
+        pages: Vec<Arc<usize>>,
+        panned: Receiver<usize>,
+        answer: Sender<Result<(), &'static str>>,
+        errors: Receiver<&'static str>,
+    }
+
+    fn stage(n: usize) -> Stage {
+        let (pans, panned) = channel();
+        let (answer, answers) = channel();
+        let (error, errors) = channel();
+        let pages: Vec<_> = (0..n).map(Arc::new).collect();
+        let puppet = Arc::new(Puppet {
+            pans: Mutex::new(pans),
+            answers: Mutex::new(answers),
+        });
+        let current = Some(Held {
+            fb_page: 0,
+            holder: pages[0].clone(),
+        });
+        let presenter = Presenter::new(puppet, Clock::PanWaits, n, current, move |e| {
+            error.send(e).unwrap()
+        })
+        .unwrap();
+        Stage {
+            presenter,
+            pages,
+            panned,
+            answer,
+            errors,
+        }
+    }
+
+    impl Stage {
+        fn present(&self, page: usize) -> Result<(), Refusal> {
+            self.presenter.present(page, self.pages[page].clone())
+        }
+        fn is_free(&self, page: usize) -> bool {
+            Arc::strong_count(&self.pages[page]) == 1
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_page_is_free_only_after_the_next_one_is_on_screen() {
+        let stage = stage(2);
+        stage.present(1).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(1));
+        assert!(!stage.is_free(0) && !stage.is_free(1));
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert!(stage.is_free(0) && !stage.is_free(1));
+    }
+
+    #[test]
+    fn flushing_wakes_whoever_waits_for_room() {
+        let stage = stage(4);
+        stage.present(1).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(1));
+        stage.present(2).unwrap();
+        std::thread::scope(|scope| {
+            let (presenter, page) = (&stage.presenter, stage.pages[3].clone());
+            let waiter = scope.spawn(move || presenter.present(3, page));
+            stage.presenter.set_flushing(true);
+            assert_eq!(waiter.join().unwrap(), Err(Refusal::Flushing));
+        });
+        assert!(stage.is_free(3));
+        assert_eq!(stage.present(3), Err(Refusal::Flushing));
+        stage.presenter.set_flushing(false);
+        stage.answer.send(Ok(())).unwrap();
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert_eq!(stage.present(3), Ok(()));
+        stage.answer.send(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_failed_pan_is_told_once_and_frees_what_is_not_on_screen() {
+        let stage = stage(3);
+        stage.present(1).unwrap();
+        stage.answer.send(Err("EBUSY")).unwrap();
+        assert_eq!(stage.errors.recv(), Ok("EBUSY"));
+        assert_eq!(stage.present(2), Err(Refusal::Failed));
+        assert!(stage.is_free(1) && stage.is_free(2));
+        assert!(!stage.is_free(0), "still on screen");
+    }
+
+    #[test]
+    fn dropping_it_gives_everything_back() {
+        let Stage {
+            presenter,
+            pages,
+            answer,
+            ..
+        } = stage(3);
+        presenter.present(1, pages[1].clone()).unwrap();
+        presenter.present(2, pages[2].clone()).unwrap();
+        drop(answer); // pans return at once from now on
+        drop(presenter);
+        assert!(pages.iter().all(|page| Arc::strong_count(page) == 1));
+    }
+
+    #[test]
+    fn one_page_needs_no_thread_and_never_waits() {
+        let stage = stage(1);
+        for _ in 0..3 {
+            stage.present(0).unwrap();
+            assert!(stage.is_free(0));
+        }
+        assert!(stage.panned.try_recv().is_err());
+    }
+}

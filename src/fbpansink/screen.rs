@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MPL-2.0
+//! An opened framebuffer: its fb_pages in memory, how it pans, what is drawn
+//! besides frames.
+use super::CAT;
+use super::console::Console;
+use super::error::ScreenError;
+use super::formats;
+use super::mode::Mode;
+use super::placement::{self, Rect};
+use super::presenter::Scanout;
+use super::vsync::{self, Clock, Vsync};
+use crate::sys::fbdev::{self, FbMemory, FixScreeninfo, VarScreeninfo};
+use gst_video::VideoFormat;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the user asked of the device; a copy of the properties.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `device`; else `$FRAMEBUFFER`; else the first that can be used.
+    pub device: Option<PathBuf>,
+    /// `vsync`
+    pub vsync: Vsync,
+    /// `fb-pages`, 0 = as many as are useful.
+    pub fb_pages: usize,
+    /// `clear`
+    pub clear: bool,
+    /// `restore`
+    pub restore: bool,
+}
+
+/// See the module's documentation.
+pub struct Screen {
+    // Dropped in this order: mode back first, then the console draws itself.
+    mode: Mode,
+    console: Option<Console>,
+    format: VideoFormat,
+    memory: Arc<FbMemory>,
+    /// Of the first pixel in `memory`: smem_start need not be page-aligned,
+    /// mmap is.
+    start_bytes: usize,
+    clock: Clock,
+    clock_note: String,
+    clear: bool,
+    black_row: Vec<u8>,
+}
+
+impl Screen {
+    /// Opens the device and makes it ready to pan.
+    pub fn open(options: &Options) -> Result<Self, ScreenError> {
+        let from_environment = || {
+            std::env::var_os("FRAMEBUFFER")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        match options.device.clone().or_else(from_environment) {
+            Some(path) => Self::open_path(&path, options),
+            None => Self::open_first(options),
+        }
+    }
+
+    fn open_first(options: &Options) -> Result<Self, ScreenError> {
+        let mut refused = Vec::new();
+        for path in (0..32)
+            .map(|n| PathBuf::from(format!("/dev/fb{n}")))
+            .filter(|path| path.exists())
+        {
+            match Self::open_path(&path, options) {
+                Ok(screen) => return Ok(screen),
+                Err(e) => refused.push(e),
+            }
+        }
+        if refused.len() == 1 {
+            return Err(refused.remove(0));
+        }
+        Err(ScreenError::NoneUsable(match refused.as_slice() {
+            [] => "there is no /dev/fb0 .. /dev/fb31; load a framebuffer driver, enable CONFIG_DRM_FBDEV_EMULATION, or set the property `device`".into(),
+            all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        }))
+    }
+
+    fn open_path(path: &Path, options: &Options) -> Result<Self, ScreenError> {
+        let mode = Mode::set_up(path, options)?;
+        let (fix, var) = (*mode.fix(), *mode.var());
+        let format = formats::format_of(&fix, &var).map_err(|source| ScreenError::Format {
+            path: path.to_owned(),
+            source,
+        })?;
+        let start_bytes = fix.smem_start as usize % crate::sys::mmap::page_size_bytes();
+        let memory =
+            FbMemory::map(mode.fd(), start_bytes + fix.smem_len as usize).map_err(|source| {
+                ScreenError::Call {
+                    call: "mmap",
+                    path: path.to_owned(),
+                    source,
+                }
+            })?;
+        let console = Console::quiet(mode.fd());
+        if let Err(e) = fbdev::unblank(mode.fd()) {
+            gst::debug!(CAT, "FBIOBLANK on {}: {e}", path.display());
+        }
+        let (clock, clock_note) = match mode.fb_pages() {
+            1 => (
+                Clock::Unsynchronised,
+                "one fb_page, nothing to pan to".into(),
+            ),
+            _ => {
+                let (pan, wait) = (
+                    || fbdev::pan_display(mode.fd(), &var),
+                    || fbdev::wait_for_vsync(mode.fd()),
+                );
+                vsync::measure(options.vsync, vsync::refresh_period(&var), pan, wait)
+            }
+        };
+        let black_row = formats::black(format)
+            .into_iter()
+            .cycle()
+            .take(fix.line_length as usize)
+            .collect();
+        let screen = Self {
+            mode,
+            console,
+            format,
+            memory: Arc::new(memory),
+            start_bytes,
+            clock,
+            clock_note,
+            clear: options.clear,
+            black_row,
+        };
+        gst::info!(CAT, "{screen}");
+        Ok(screen)
+    }
+
+    /// The device's path.
+    pub fn path(&self) -> &Path {
+        self.mode.path()
+    }
+
+    pub fn fix(&self) -> &FixScreeninfo {
+        self.mode.fix()
+    }
+
+    /// Of every frame.
+    pub fn format(&self) -> VideoFormat {
+        self.format
+    }
+
+    pub fn width_px(&self) -> u32 {
+        self.mode.var().xres
+    }
+
+    pub fn height_px(&self) -> u32 {
+        self.mode.var().yres
+    }
+
+    pub fn stride_bytes(&self) -> usize {
+        self.fix().line_length as usize
+    }
+
+    pub fn pixel_bytes(&self) -> usize {
+        self.mode.var().bits_per_pixel.div_ceil(8) as usize
+    }
+
+    /// Bytes of one fb_page.
+    pub fn fb_page_bytes(&self) -> usize {
+        self.stride_bytes() * self.height_px() as usize
+    }
+
+    /// How many there are to pan to.
+    pub fn fb_pages(&self) -> usize {
+        self.mode.fb_pages()
+    }
+
+    /// Why so many.
+    pub fn fb_pages_note(&self) -> &str {
+        self.mode.fb_pages_note()
+    }
+
+    /// The fb_page that was on screen when it was opened.
+    pub fn visible_fb_page(&self) -> Option<usize> {
+        self.mode.visible_fb_page()
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What was measured.
+    pub fn clock_note(&self) -> &str {
+        &self.clock_note
+    }
+
+    /// The console is kept from drawing into fb_pages.
+    pub fn console_is_quiet(&self) -> bool {
+        self.console.is_some()
+    }
+
+    /// The framebuffer's memory.
+    pub fn memory(&self) -> &Arc<FbMemory> {
+        &self.memory
+    }
+
+    /// Where a fb_page starts in [`memory`](Self::memory).
+    pub fn fb_page_offset_bytes(&self, fb_page: usize) -> usize {
+        self.start_bytes + fb_page * self.fb_page_bytes()
+    }
+
+    /// The part of the screen that frames may use.
+    pub fn area(&self, rectangle: Option<[i32; 4]>) -> Result<Rect, ScreenError> {
+        placement::area(self.width_px(), self.height_px(), rectangle).ok_or(
+            ScreenError::OutsideScreen {
+                rectangle: rectangle.unwrap_or_default(),
+                width_px: self.width_px(),
+                height_px: self.height_px(),
+            },
+        )
+    }
+
+    /// Paints what lies around `frame` black. The fb_page must be ours to write.
+    pub fn paint_borders(&self, fb_page: usize, frame: Rect) {
+        if !self.clear {
+            return;
+        }
+        for border in placement::borders(self.width_px(), self.height_px(), frame) {
+            self.paint_black(self.fb_page_offset_bytes(fb_page), border);
+        }
+    }
+
+    fn paint_black(&self, screen_offset_bytes: usize, rect: Rect) {
+        let (start, len) = (
+            rect.x_px as usize * self.pixel_bytes(),
+            rect.width_px as usize * self.pixel_bytes(),
+        );
+        for row in rect.y_px as usize..rect.bottom_px() as usize {
+            let offset = screen_offset_bytes + row * self.stride_bytes() + start;
+            self.memory
+                .write(offset, &self.black_row[start..start + len]);
+        }
+    }
+}
+
+impl std::fmt::Display for Screen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let var = self.mode.var();
+        write!(
+            f,
+            "{}: {}, {}x{} {}, ",
+            self.path().display(),
+            self.fix().driver(),
+            var.xres,
+            var.yres,
+            self.format
+        )?;
+        write!(
+            f,
+            "{} bytes a line, {} fb_pages ({}), ",
+            self.stride_bytes(),
+            self.fb_pages(),
+            self.fb_pages_note()
+        )?;
+        write!(f, "{} ({})", self.clock, self.clock_note)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // No stale last frame: what becomes visible is black, unless a console
+        // draws there.
+        let Some(yoffset) = self.mode.original_yoffset() else {
+            return;
+        };
+        let start = self.start_bytes + yoffset as usize * self.stride_bytes();
+        if self.clear
+            && self.console.is_none()
+            && start + self.fb_page_bytes() <= self.memory.len_bytes()
+        {
+            self.paint_black(start, Rect::new(0, 0, self.width_px(), self.height_px()));
+        }
+    }
+}
+
+impl Scanout for Screen {
+    type Error = ScreenError;
+
+    fn pan(&self, fb_page: usize) -> Result<(), ScreenError> {
+        let var = self.mode.var();
+        let wanted = VarScreeninfo {
+            xoffset: 0,
+            yoffset: fb_page as u32 * var.yres,
+            ..*var
+        };
+        fbdev::pan_display(self.mode.fd(), &wanted).map_err(|source| self.mode.why_refused(source))
+    }
+
+    fn wait_for_vsync(&self) {
+        if let Err(e) = fbdev::wait_for_vsync(self.mode.fd()) {
+            gst::debug!(CAT, "FBIO_WAITFORVSYNC on {}: {e}", self.path().display());
+            std::thread::sleep(vsync::refresh_period(self.mode.var()));
+        }
+    }
+}

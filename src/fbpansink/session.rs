@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: MPL-2.0
+//! From start to stop: the screen, its fb_pages as a pool, and the way of each
+//! frame onto it.
+use super::CAT;
+use super::address;
+use super::error::ScreenError;
+use super::formats;
+use super::pages::Held;
+use super::placement::{self, Rect};
+use super::presenter::{Presenter, Refusal};
+use super::screen::{Options, Screen};
+use super::stats::{Counters, Path};
+use crate::memory::{ExternalAddress, Owner, Region};
+use crate::pool::{FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait};
+use gst::prelude::*;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+/// How long a foreign frame waits for a fb_page to be copied into. With all of
+/// them in upstream's hands, which pushes something else, it would wait for
+/// ever.
+const FREE_PAGE_LIMIT: Duration = Duration::from_secs(1);
+/// Two refreshes at the slowest plausible rate.
+const DRAIN_LIMIT: Duration = Duration::from_millis(200);
+
+/// The opened device and everything that hangs on it.
+pub struct Session {
+    // The presenter first: it ends the thread that uses the rest.
+    presenter: Presenter<gst::Buffer>,
+    screen: Arc<Screen>,
+    slots: Slots,
+    address: Result<String, String>,
+    counters: Arc<Counters>,
+    /// What the borders of each fb_page were painted for.
+    painted: Mutex<Vec<Option<Rect>>>,
+}
+
+/// What does not change until the next caps.
+pub struct Stream {
+    info: gst_video::VideoInfo,
+    place: Place,
+    offer: AtomicU8,
+    /// For frames that are not in fb_pages.
+    copies: Mutex<Option<PhysBufferPool>>,
+}
+
+/// Where frames of one size lie in a fb_page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// On the screen.
+    pub frame: Rect,
+    /// In memory, from the fb_page's first byte.
+    pub layout: FixedLayout,
+}
+
+/// What upstream asked of the sink for these caps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Offer {
+    /// No ALLOCATION query came.
+    NotAsked,
+    /// It came and wanted no pool.
+    NotWanted,
+    /// The pool was offered.
+    Made,
+}
+
+impl Stream {
+    pub fn new(info: gst_video::VideoInfo, place: Place) -> Self {
+        Self {
+            info,
+            place,
+            offer: AtomicU8::new(Offer::NotAsked as u8),
+            copies: Mutex::new(None),
+        }
+    }
+
+    pub fn note_offer(&self, offer: Offer) {
+        self.offer.store(offer as u8, Ordering::Relaxed);
+    }
+
+    pub fn frame(&self) -> Rect {
+        self.place.frame
+    }
+
+    /// Wakes a copy that waits for a fb_page.
+    pub fn set_flushing(&self, flushing: bool) {
+        if let Some(pool) = &*self.copies.lock() {
+            pool.set_flushing(flushing);
+        }
+    }
+
+    fn why_foreign(&self, buffer: &gst::BufferRef) -> String {
+        let offer = self.offer.load(Ordering::Relaxed);
+        if offer == Offer::NotAsked as u8 {
+            "upstream never asked for a pool (a tee or a parser in between does not pass the question on)".into()
+        } else if offer == Offer::NotWanted as u8 {
+            "upstream asked for an allocation but wanted no pool".into()
+        } else if buffer.n_memory() > 1 {
+            format!(
+                "upstream ignored the pool offered and sent {} memories a frame",
+                buffer.n_memory()
+            )
+        } else {
+            "upstream ignored the pool offered".into()
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(pool) = self.copies.get_mut() {
+            let _ = pool.set_active(false); // cannot fail; nothing could be done
+        }
+    }
+}
+
+impl Session {
+    /// Opens the device. `on_error` is told once, from another thread, of a pan
+    /// that fails later.
+    pub fn start(
+        options: &Options,
+        counters: Arc<Counters>,
+        on_error: impl FnOnce(ScreenError) + Send + 'static,
+    ) -> Result<Self, ScreenError> {
+        let screen = Arc::new(Screen::open(options)?);
+        let (regions, address) = regions(&screen);
+        let slots = Slots::new(regions, Reuse::LeastRecent);
+        let on_screen = match screen.visible_fb_page() {
+            Some(page) if screen.fb_pages() > 1 => {
+                Some(take(&slots, page, screen.fb_page_bytes())?)
+            }
+            _ => None,
+        };
+        let presenter = Presenter::new(
+            screen.clone(),
+            screen.clock(),
+            screen.fb_pages(),
+            on_screen,
+            on_error,
+        )
+        .map_err(ScreenError::Thread)?;
+        let painted = Mutex::new(vec![None; screen.fb_pages()]);
+        Ok(Self {
+            presenter,
+            screen,
+            slots,
+            address,
+            counters,
+            painted,
+        })
+    }
+
+    pub fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
+    /// Where in physical memory the first fb_page is, or why that is not known.
+    pub fn address(&self) -> Result<&str, &str> {
+        self.address.as_deref().map_err(String::as_str)
+    }
+
+    /// Caps of the frames that fit; the first structure fills the area.
+    pub fn caps(&self, area: Rect) -> gst::Caps {
+        let format = self.screen.format().to_str();
+        let rate =
+            gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1));
+        let (width, height) = (area.width_px as i32, area.height_px as i32);
+        let of_size = |width: gst::glib::SendValue, height: gst::glib::SendValue| {
+            let mut structure = gst::Structure::new_empty("video/x-raw");
+            structure.set("format", format);
+            structure.set_value("width", width);
+            structure.set_value("height", height);
+            structure.set("framerate", rate);
+            structure
+        };
+        let full = of_size(width.to_send_value(), height.to_send_value());
+        let up_to = |px: i32| gst::IntRange::new(1, px).to_send_value();
+        let any = of_size(
+            if width > 1 {
+                up_to(width)
+            } else {
+                width.to_send_value()
+            },
+            if height > 1 {
+                up_to(height)
+            } else {
+                height.to_send_value()
+            },
+        );
+        gst::Caps::builder_full()
+            .structure(full)
+            .structure(any)
+            .build()
+    }
+
+    /// Where a frame goes; `None` if it does not fit.
+    pub fn place(&self, info: &gst_video::VideoInfo, area: Rect) -> Option<Place> {
+        if info.format() != self.screen.format() {
+            return None;
+        }
+        let frame = placement::centre(
+            area,
+            info.width(),
+            info.height(),
+            formats::align_px(info.format()),
+        )?;
+        let (stride, offset) = (
+            self.screen.stride_bytes(),
+            frame.x_px as usize * self.screen.pixel_bytes(),
+        );
+        let layout = FixedLayout {
+            stride: [i32::try_from(stride).ok()?, 0, 0, 0],
+            offset: [frame.y_px as usize * stride + offset, 0, 0, 0],
+            size_bytes: self.screen.fb_page_bytes(),
+        };
+        Some(Place { frame, layout })
+    }
+
+    /// A pool of fb_pages for frames of these caps, and how many buffers the
+    /// sink needs and has. A new one each time: upstream configures it and
+    /// deactivates the one before, whose pages become free as they come back.
+    pub fn pool(&self, caps: &gst::Caps, place: Place) -> Option<(PhysBufferPool, u32, u32)> {
+        let pool = PhysBufferPool::over(&self.slots, Some(place.layout));
+        let max = self.screen.fb_pages() as u32;
+        // One on screen, one about to be, whatever upstream keeps.
+        let min = max.min(2);
+        let mut config = pool.config();
+        config.set_params(Some(caps), place.layout.size_bytes as u32, min, max);
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+        match pool.set_config(config) {
+            Ok(()) => Some((pool, min, max)),
+            Err(e) => {
+                gst::error!(CAT, "the pool of fb_pages refuses {caps}: {e}");
+                None
+            }
+        }
+    }
+
+    /// Wakes everything that waits, until it is unset.
+    pub fn set_flushing(&self, flushing: bool) {
+        self.presenter.set_flushing(flushing);
+    }
+
+    /// Waits until nothing but the fb_page on screen is held.
+    pub fn drain(&self) {
+        if !self.presenter.wait_idle(DRAIN_LIMIT) {
+            gst::debug!(CAT, "not drained within {DRAIN_LIMIT:?}");
+        }
+    }
+
+    /// Shows a frame: its fb_page if it is in one, else a copy.
+    pub fn show(
+        &self,
+        stream: &Stream,
+        buffer: &gst::Buffer,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (fb_page, holder) = match self.slots.index_of(buffer) {
+            Some(fb_page) if is_in_place(buffer, stream) => {
+                self.counters.zero_copy(|| self.zero_copy_sentence());
+                (fb_page, buffer.clone())
+            }
+            ours => {
+                let why = || match ours {
+                    Some(_) => {
+                        "the frame lies elsewhere in its fb_page than where it is to be shown"
+                            .into()
+                    }
+                    None => stream.why_foreign(buffer),
+                };
+                let Some(copy) = self.copy(stream, buffer)? else {
+                    return Ok(gst::FlowSuccess::Ok);
+                };
+                let fb_page = self.slots.index_of(&copy).ok_or(gst::FlowError::Error)?;
+                self.counters.copied(|| Path::copying(&why()));
+                (fb_page, copy)
+            }
+        };
+        self.paint_borders(fb_page, stream.place.frame);
+        gst::trace!(CAT, "fb_page {fb_page}: {buffer:?}");
+        match self.presenter.present(fb_page, holder) {
+            Ok(()) => Ok(gst::FlowSuccess::Ok),
+            Err(Refusal::Flushing) => Err(gst::FlowError::Flushing),
+            Err(Refusal::Failed) => Err(gst::FlowError::Error),
+        }
+    }
+
+    fn zero_copy_sentence(&self) -> String {
+        format!(
+            "zero-copy: upstream writes into the {} of {}",
+            fb_pages(self.screen.fb_pages()),
+            self.screen.path().display()
+        )
+    }
+
+    /// Copies a frame into a free fb_page; `None` if there is none and the frame
+    /// was dropped.
+    fn copy(
+        &self,
+        stream: &Stream,
+        buffer: &gst::Buffer,
+    ) -> Result<Option<gst::Buffer>, gst::FlowError> {
+        let pool = self.copy_pool(stream)?;
+        let mut copy = match pool.acquire_free(Wait::AtMost(FREE_PAGE_LIMIT)) {
+            Ok(copy) => copy,
+            Err(PoolError::NoBuffer) => {
+                self.counters.dropped();
+                gst::warning!(
+                    CAT,
+                    "frame dropped: upstream keeps every fb_page and sends frames that are in none; a queue less, or fb-pages, may help"
+                );
+                return Ok(None);
+            }
+            Err(PoolError::Flushing) => return Err(gst::FlowError::Flushing),
+            Err(e) => {
+                gst::error!(CAT, "no fb_page to copy into: {e}");
+                return Err(gst::FlowError::Error);
+            }
+        };
+        let copied = (|| {
+            let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &stream.info)?;
+            let target = copy
+                .get_mut()
+                .ok_or(gst::glib::bool_error!("a new buffer is shared"))?;
+            let mut target =
+                gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)?;
+            source.copy(&mut target)
+        })();
+        copied.map_err(|e| {
+            gst::error!(CAT, "cannot copy {buffer:?}: {e}");
+            gst::FlowError::Error
+        })?;
+        Ok(Some(copy))
+    }
+
+    fn copy_pool(&self, stream: &Stream) -> Result<PhysBufferPool, gst::FlowError> {
+        let mut copies = stream.copies.lock();
+        if let Some(pool) = &*copies {
+            return Ok(pool.clone());
+        }
+        let caps = stream
+            .info
+            .to_caps()
+            .map_err(|_| gst::FlowError::NotNegotiated)?;
+        let (pool, ..) = self
+            .pool(&caps, stream.place)
+            .ok_or(gst::FlowError::Error)?;
+        pool.set_active(true).map_err(|_| gst::FlowError::Error)?;
+        *copies = Some(pool.clone());
+        drop(copies);
+        if self.presenter.is_flushing() {
+            pool.set_flushing(true); // unlock() came before the pool was there
+        }
+        Ok(pool)
+    }
+
+    fn paint_borders(&self, fb_page: usize, frame: Rect) {
+        let stale = self
+            .painted
+            .lock()
+            .get_mut(fb_page)
+            .is_some_and(|painted| painted.replace(frame) != Some(frame));
+        if stale {
+            self.screen.paint_borders(fb_page, frame);
+        }
+    }
+}
+
+/// The frame's pixels are where the place says, so a pan shows them right.
+fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
+    let layout = &stream.place.layout;
+    let Some((_, start)) = crate::memory::region_of(buffer.peek_memory(0)) else {
+        return false;
+    };
+    let (offset, stride) = match buffer.meta::<gst_video::VideoMeta>() {
+        Some(meta) => {
+            let same_size =
+                (meta.width(), meta.height()) == (stream.info.width(), stream.info.height());
+            if !same_size || meta.format() != stream.info.format() {
+                return false;
+            }
+            (meta.offset()[0], meta.stride()[0])
+        }
+        None => (stream.info.offset()[0], stream.info.stride()[0]),
+    };
+    start + offset == layout.offset[0] && stride == layout.stride[0]
+}
+
+/// One region for each fb_page, and where the first is.
+fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
+    let (memory, page_bytes) = (screen.memory(), screen.fb_page_bytes());
+    let start = screen.fb_page_offset_bytes(0);
+    let spare = (0..screen.fb_pages())
+        .rev()
+        .find(|page| Some(*page) != screen.visible_fb_page());
+    let found = address::find(
+        memory,
+        screen.fix().smem_start as u64,
+        u64::from(screen.fix().smem_len),
+        start,
+        spare.map(|page| screen.fb_page_offset_bytes(page)),
+    );
+    let regions = (0..screen.fb_pages())
+        .map(|page| {
+            let address = match &found {
+                Ok(all) => all
+                    .slice((page * page_bytes) as u64, page_bytes as u64)
+                    .map_or(
+                        ExternalAddress::Unknown(crate::memory::AddressUnknown::NotGiven),
+                        ExternalAddress::Given,
+                    ),
+                Err(unknown) => ExternalAddress::Unknown(unknown.kind.clone()),
+            };
+            let offset = screen.fb_page_offset_bytes(page);
+            // SAFETY: Mode made sure that fb_pages * page_bytes <= smem_len, the
+            // mapping is smem_len + start bytes long, so the page lies inside;
+            // the region holds the mapping.
+            unsafe {
+                let ptr = memory.ptr().add(offset);
+                Region::external(
+                    ptr,
+                    page_bytes,
+                    address,
+                    Owner::Shared(memory.clone()),
+                    None,
+                )
+            }
+        })
+        .collect();
+    let address = found
+        .map(|all| format!("{} ({})", address::describe(&all), all.source()))
+        .map_err(|unknown| unknown.reason);
+    gst::info!(CAT, "physical address: {address:?}");
+    (regions, address)
+}
+
+/// Takes the fb_page that is on screen, so that nobody writes it before
+/// another is shown.
+fn take(
+    slots: &Slots,
+    fb_page: usize,
+    page_bytes: usize,
+) -> Result<Held<gst::Buffer>, ScreenError> {
+    let failed = |e: &dyn std::fmt::Display| ScreenError::Pool(e.to_string());
+    let pool = PhysBufferPool::over(slots, None);
+    let mut config = pool.config();
+    let size = u32::try_from(page_bytes).map_err(|e| failed(&e))?;
+    config.set_params(None, size, 0, 0);
+    pool.set_config(config).map_err(|e| failed(&e))?;
+    pool.set_active(true).map_err(|e| failed(&e))?;
+    let all: Vec<gst::Buffer> = (0..slots.total())
+        .map_while(|_| pool.acquire_free(Wait::No).ok())
+        .collect();
+    let holder = all
+        .into_iter()
+        .find(|buffer| slots.index_of(buffer) == Some(fb_page));
+    pool.set_active(false).map_err(|e| failed(&e))?;
+    let holder = holder.ok_or_else(|| failed(&"the fb_page on screen is not among them"))?;
+    Ok(Held { fb_page, holder })
+}
+
+pub fn fb_pages(n: usize) -> String {
+    if n == 1 {
+        "one fb_page".into()
+    } else {
+        format!("{n} fb_pages")
+    }
+}

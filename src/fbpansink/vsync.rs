@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MPL-2.0
+//! When a pan has taken effect, which each driver tells differently or not at
+//! all. What a driver does is measured, never assumed: FBIOPAN_DISPLAY itself
+//! waits on most DRM drivers (adding FBIO_WAITFORVSYNC would halve the rate),
+//! returns at once on old fbdev drivers; FBIO_WAITFORVSYNC is missing, works, or
+//! returns at once without waiting.
+use crate::sys::fbdev::{self, VarScreeninfo};
+use gst::glib;
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The `vsync` property.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFbPanSinkVsync")]
+#[repr(i32)]
+pub enum Vsync {
+    /// Measure the driver when the device is opened and wait accordingly.
+    #[default]
+    #[enum_value(name = "Measure the driver, wait as it needs", nick = "auto")]
+    Auto,
+    /// FBIO_WAITFORVSYNC after each pan.
+    #[enum_value(name = "Wait with FBIO_WAITFORVSYNC after each pan", nick = "wait")]
+    Wait,
+    /// Never wait; a fb_page may be written while it is still scanned out.
+    #[enum_value(name = "Never wait (frames may tear)", nick = "none")]
+    None,
+}
+
+/// How the end of a pan is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// FBIOPAN_DISPLAY returns when the new page is on screen.
+    PanWaits,
+    /// The first FBIO_WAITFORVSYNC after the pan returns then.
+    WaitForVsync,
+    /// Nothing tells: one refresh later it must be.
+    Timer(Duration),
+    /// Not waited for at all.
+    Unsynchronised,
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PanWaits => f.write_str("pan waits for vertical blank"),
+            Self::WaitForVsync => f.write_str("FBIO_WAITFORVSYNC after each pan"),
+            Self::Timer(period) => write!(
+                f,
+                "no vertical blank to wait for, {:.1} ms after each pan",
+                period.as_secs_f64() * 1e3
+            ),
+            Self::Unsynchronised => f.write_str("not synchronised"),
+        }
+    }
+}
+
+/// A wait for vertical blank shorter than this is none (250 Hz), one longer is
+/// a timeout of the driver's (10 Hz).
+const PLAUSIBLE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(4)..=Duration::from_millis(100);
+const TRIALS: usize = 3;
+
+/// Decides how to wait. `pan` shows again what is shown already; it and `wait`
+/// are called four times each at most. The first call of each starts at an
+/// unknown moment of a refresh, so the others are what counts.
+pub fn measure(
+    wanted: Vsync,
+    period: Duration,
+    mut pan: impl FnMut() -> io::Result<()>,
+    mut wait: impl FnMut() -> io::Result<()>,
+) -> (Clock, String) {
+    match wanted {
+        Vsync::None => return (Clock::Unsynchronised, "vsync=none".into()),
+        Vsync::Wait => {
+            return match wait() {
+                Ok(()) => (Clock::WaitForVsync, "vsync=wait".into()),
+                Err(e) => (
+                    Clock::Timer(period),
+                    format!("vsync=wait, but FBIO_WAITFORVSYNC: {e}"),
+                ),
+            };
+        }
+        Vsync::Auto => {}
+    }
+    let panned = mean(&mut pan);
+    if let Ok(mean) = panned
+        && PLAUSIBLE.contains(&mean)
+    {
+        return (
+            Clock::PanWaits,
+            format!("FBIOPAN_DISPLAY takes {}", ms(mean)),
+        );
+    }
+    let panned = panned.map_or_else(
+        |e| format!("fails: {e}"),
+        |mean| format!("takes {}", ms(mean)),
+    );
+    match mean(&mut wait) {
+        Ok(mean) if PLAUSIBLE.contains(&mean) => (
+            Clock::WaitForVsync,
+            format!("FBIOPAN_DISPLAY {panned}, FBIO_WAITFORVSYNC {}", ms(mean)),
+        ),
+        Ok(mean) => (
+            Clock::Timer(period),
+            format!(
+                "FBIOPAN_DISPLAY {panned}, FBIO_WAITFORVSYNC {} and so does not wait",
+                ms(mean)
+            ),
+        ),
+        Err(e) => (
+            Clock::Timer(period),
+            format!("FBIOPAN_DISPLAY {panned}, FBIO_WAITFORVSYNC: {e}"),
+        ),
+    }
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+fn mean(call: &mut impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
+    call()?;
+    let start = Instant::now();
+    for _ in 0..TRIALS {
+        call()?;
+    }
+    Ok(start.elapsed() / TRIALS as u32)
+}
+
+/// One refresh as the mode's timings have it; 1/60 s where the driver keeps
+/// them to itself (DRM: pixclock is 0) or they are absurd.
+pub fn refresh_period(var: &VarScreeninfo) -> Duration {
+    let columns = [var.xres, var.left_margin, var.right_margin, var.hsync_len]
+        .iter()
+        .map(|&v| u64::from(v))
+        .sum::<u64>();
+    let rows = [var.yres, var.upper_margin, var.lower_margin, var.vsync_len]
+        .iter()
+        .map(|&v| u64::from(v))
+        .sum::<u64>();
+    let pixels = u128::from(columns) * u128::from(rows);
+    let mut period_ps = pixels * u128::from(var.pixclock);
+    if var.vmode & fbdev::FB_VMODE_INTERLACED != 0 {
+        period_ps /= 2;
+    }
+    if var.vmode & fbdev::FB_VMODE_DOUBLE != 0 {
+        period_ps *= 2;
+    }
+    u64::try_from(period_ps / 1000)
+        .map(Duration::from_nanos)
+        .ok()
+        .filter(|period| PLAUSIBLE.contains(period))
+        .unwrap_or(Duration::from_nanos(16_666_667))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+
+    const PERIOD: Duration = Duration::from_millis(20);
+
+    fn blocks() -> io::Result<()> {
+        sleep(Duration::from_millis(8));
+        Ok(())
+    }
+
+    fn returns() -> io::Result<()> {
+        Ok(())
+    }
+
+    fn enotty() -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::ENOTTY))
+    }
+
+    #[test]
+    fn a_pan_that_waits_needs_nothing_else() {
+        let (clock, _) = measure(Vsync::Auto, PERIOD, blocks, || {
+            panic!("one wait a frame is enough")
+        });
+        assert_eq!(clock, Clock::PanWaits);
+    }
+
+    #[test]
+    fn a_pan_that_returns_at_once_is_followed_by_a_wait() {
+        assert_eq!(
+            measure(Vsync::Auto, PERIOD, returns, blocks).0,
+            Clock::WaitForVsync
+        );
+    }
+
+    #[test]
+    fn a_wait_that_does_not_wait_is_not_believed() {
+        let (clock, why) = measure(Vsync::Auto, PERIOD, returns, returns);
+        assert_eq!(clock, Clock::Timer(PERIOD));
+        assert!(why.contains("does not wait"), "{why}");
+    }
+
+    #[test]
+    fn without_any_wait_the_timer_paces() {
+        assert_eq!(
+            measure(Vsync::Auto, PERIOD, returns, enotty).0,
+            Clock::Timer(PERIOD)
+        );
+        assert_eq!(
+            measure(Vsync::Wait, PERIOD, blocks, enotty).0,
+            Clock::Timer(PERIOD)
+        );
+    }
+
+    #[test]
+    fn what_the_user_says_is_not_measured() {
+        assert_eq!(
+            measure(Vsync::None, PERIOD, enotty, enotty).0,
+            Clock::Unsynchronised
+        );
+        assert_eq!(
+            measure(Vsync::Wait, PERIOD, enotty, returns).0,
+            Clock::WaitForVsync
+        );
+    }
+
+    #[test]
+    fn the_refresh_period_comes_from_the_timings() {
+        let vga = VarScreeninfo {
+            xres: 640,
+            left_margin: 48,
+            right_margin: 16,
+            hsync_len: 96,
+            yres: 480,
+            upper_margin: 33,
+            lower_margin: 10,
+            vsync_len: 2,
+            pixclock: 39721,
+            ..Default::default()
+        };
+        let period = refresh_period(&vga).as_secs_f64();
+        assert!((1.0 / period - 59.94).abs() < 0.01, "{period}");
+        let drm = VarScreeninfo {
+            xres: 1024,
+            yres: 768,
+            ..Default::default()
+        };
+        assert_eq!(refresh_period(&drm), Duration::from_nanos(16_666_667));
+        let absurd = VarScreeninfo {
+            pixclock: u32::MAX,
+            ..vga
+        };
+        assert_eq!(refresh_period(&absurd), Duration::from_nanos(16_666_667));
+    }
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `/dev/fbN`: include/uapi/linux/fb.h, one call a function, names as there.
+//!
+//! Nothing here decides anything; every judgement about what a driver says is
+//! made in `fbpansink`.
+use super::mmap::Mapping;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+const FBIOGET_VSCREENINFO: libc::c_ulong = 0x4600;
+const FBIOPUT_VSCREENINFO: libc::c_ulong = 0x4601;
+const FBIOGET_FSCREENINFO: libc::c_ulong = 0x4602;
+const FBIOGETCMAP: libc::c_ulong = 0x4604;
+const FBIOPUTCMAP: libc::c_ulong = 0x4605;
+const FBIOPAN_DISPLAY: libc::c_ulong = 0x4606;
+const FBIOGET_CON2FBMAP: libc::c_ulong = 0x460f;
+const FBIOBLANK: libc::c_ulong = 0x4611;
+/// `_IOW('F', 0x20, __u32)`
+const FBIO_WAITFORVSYNC: libc::c_ulong = nix::request_code_write!(b'F', 0x20, 4);
+// The direction bits differ on the others.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
+const _: () = assert!(FBIO_WAITFORVSYNC == 0x4004_4620);
+
+pub const FB_TYPE_PACKED_PIXELS: u32 = 0;
+pub const FB_VISUAL_TRUECOLOR: u32 = 2;
+pub const FB_VISUAL_DIRECTCOLOR: u32 = 4;
+pub const FB_ACTIVATE_NOW: u32 = 0;
+pub const FB_ACTIVATE_FORCE: u32 = 128;
+pub const FB_VMODE_INTERLACED: u32 = 1;
+pub const FB_VMODE_DOUBLE: u32 = 2;
+pub const FB_VMODE_YWRAP: u32 = 256;
+const FB_BLANK_UNBLANK: libc::c_ulong = 0;
+
+/// `struct fb_bitfield`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bitfield {
+    pub offset: u32,
+    pub length: u32,
+    pub msb_right: u32,
+}
+
+/// `struct fb_fix_screeninfo`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FixScreeninfo {
+    pub id: [u8; 16],
+    pub smem_start: libc::c_ulong,
+    pub smem_len: u32,
+    pub type_: u32,
+    pub type_aux: u32,
+    pub visual: u32,
+    pub xpanstep: u16,
+    pub ypanstep: u16,
+    pub ywrapstep: u16,
+    pub line_length: u32,
+    pub mmio_start: libc::c_ulong,
+    pub mmio_len: u32,
+    pub accel: u32,
+    pub capabilities: u16,
+    pub reserved: [u16; 2],
+}
+
+impl FixScreeninfo {
+    /// The driver's name for itself; need not end in NUL.
+    pub fn driver(&self) -> String {
+        let end = self.id.iter().position(|&c| c == 0).unwrap_or(16);
+        String::from_utf8_lossy(&self.id[..end]).into_owned()
+    }
+
+    #[cfg(test)]
+    pub fn with_id(id: &str) -> Self {
+        let mut fix = Self::default();
+        fix.id[..id.len()].copy_from_slice(id.as_bytes());
+        fix
+    }
+}
+
+/// `struct fb_var_screeninfo`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VarScreeninfo {
+    pub xres: u32,
+    pub yres: u32,
+    pub xres_virtual: u32,
+    pub yres_virtual: u32,
+    pub xoffset: u32,
+    pub yoffset: u32,
+    pub bits_per_pixel: u32,
+    pub grayscale: u32,
+    pub red: Bitfield,
+    pub green: Bitfield,
+    pub blue: Bitfield,
+    pub transp: Bitfield,
+    pub nonstd: u32,
+    pub activate: u32,
+    pub height: u32,
+    pub width: u32,
+    pub accel_flags: u32,
+    pub pixclock: u32,
+    pub left_margin: u32,
+    pub right_margin: u32,
+    pub upper_margin: u32,
+    pub lower_margin: u32,
+    pub hsync_len: u32,
+    pub vsync_len: u32,
+    pub sync: u32,
+    pub vmode: u32,
+    pub rotate: u32,
+    pub colorspace: u32,
+    pub reserved: [u32; 4],
+}
+
+/// `struct fb_cmap`
+#[repr(C)]
+struct Cmap {
+    start: u32,
+    len: u32,
+    red: *mut u16,
+    green: *mut u16,
+    blue: *mut u16,
+    transp: *mut u16,
+}
+
+/// `struct fb_con2fbmap`
+#[repr(C)]
+struct Con2fbmap {
+    console: u32,
+    framebuffer: u32,
+}
+
+// The kernel copies sizeof(struct) whatever we declare: a wrong size would be
+// a buffer overrun.
+const _: () = assert!(size_of::<VarScreeninfo>() == 160);
+const _: () = assert!(size_of::<Bitfield>() == 12);
+const _: () = assert!(size_of::<Con2fbmap>() == 8);
+const _: () = assert!(size_of::<libc::c_ulong>() != 8 || size_of::<FixScreeninfo>() == 80);
+const _: () = assert!(size_of::<libc::c_ulong>() != 4 || size_of::<FixScreeninfo>() == 68);
+const _: () = assert!(size_of::<*mut u16>() != 8 || size_of::<Cmap>() == 40);
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn retry(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(path)?;
+    Ok(file.into())
+}
+
+pub fn fscreeninfo(fd: BorrowedFd<'_>) -> io::Result<FixScreeninfo> {
+    let mut fix = FixScreeninfo::default();
+    // SAFETY: `fix` has the size and layout the kernel writes (asserted above).
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGET_FSCREENINFO as _, &raw mut fix) })?;
+    Ok(fix)
+}
+
+pub fn vscreeninfo(fd: BorrowedFd<'_>) -> io::Result<VarScreeninfo> {
+    let mut var = VarScreeninfo::default();
+    // SAFETY: `var` has the size and layout the kernel writes (asserted above).
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGET_VSCREENINFO as _, &raw mut var) })?;
+    Ok(var)
+}
+
+/// Asks for `var`. What the kernel answers in place may differ from what it
+/// did: call [`vscreeninfo`] and [`fscreeninfo`] afterwards.
+pub fn put_vscreeninfo(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
+    let mut var = *var;
+    // SAFETY: `var` has the size and layout that the kernel reads and writes back.
+    retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPUT_VSCREENINFO as _, &raw mut var) }))
+}
+
+/// Shows what lies at `var.xoffset`, `var.yoffset`; only these and
+/// `FB_VMODE_YWRAP` are looked at.
+pub fn pan_display(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
+    let mut var = *var;
+    // SAFETY: `var` has the size and layout that the kernel reads and writes back.
+    retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPAN_DISPLAY as _, &raw mut var) }))
+}
+
+/// Waits for the next vertical blank of the first CRTC. Drivers bound this by
+/// a timeout of their own (DRM: 50-100 ms).
+pub fn wait_for_vsync(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut crtc: u32 = 0;
+    // SAFETY: the kernel reads one u32 (its size is part of the request code).
+    retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIO_WAITFORVSYNC as _, &raw mut crtc) }))
+}
+
+pub fn unblank(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the argument is a number, not a pointer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOBLANK as _, FB_BLANK_UNBLANK) })
+}
+
+/// Which framebuffer the kernel's console number `console` (1 = tty1) is
+/// drawn on; `None` when on none.
+pub fn con2fbmap(fd: BorrowedFd<'_>, console: u32) -> io::Result<Option<u32>> {
+    let mut map = Con2fbmap {
+        console,
+        framebuffer: u32::MAX,
+    };
+    // SAFETY: `map` has the size and layout that the kernel reads and writes back.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGET_CON2FBMAP as _, &raw mut map) })?;
+    // The kernel stores -1 for a console on no framebuffer in a signed char.
+    Ok((map.framebuffer < 32).then_some(map.framebuffer))
+}
+
+/// One colour ramp each for red, green and blue, as many entries as asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ramps {
+    pub red: Vec<u16>,
+    pub green: Vec<u16>,
+    pub blue: Vec<u16>,
+}
+
+impl Ramps {
+    fn as_cmap(&mut self) -> Cmap {
+        let len = self.red.len().min(self.green.len()).min(self.blue.len());
+        Cmap {
+            start: 0,
+            len: len as u32,
+            red: self.red.as_mut_ptr(),
+            green: self.green.as_mut_ptr(),
+            blue: self.blue.as_mut_ptr(),
+            transp: std::ptr::null_mut(),
+        }
+    }
+}
+
+pub fn cmap(fd: BorrowedFd<'_>, entries: usize) -> io::Result<Ramps> {
+    let mut ramps = Ramps {
+        red: vec![0; entries],
+        green: vec![0; entries],
+        blue: vec![0; entries],
+    };
+    let mut cmap = ramps.as_cmap();
+    // SAFETY: the three pointers are valid for `cmap.len` entries each; a NULL
+    // transp is skipped (fb_copy_cmap / fb_cmap_to_user).
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGETCMAP as _, &raw mut cmap) })?;
+    Ok(ramps)
+}
+
+pub fn put_cmap(fd: BorrowedFd<'_>, ramps: &Ramps) -> io::Result<()> {
+    let mut ramps = ramps.clone();
+    let mut cmap = ramps.as_cmap();
+    // SAFETY: as in `cmap`; the kernel only reads through the pointers.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPUTCMAP as _, &raw mut cmap) })
+}
+
+/// The framebuffer's memory, mapped readable and writable until dropped. Who
+/// may write which bytes when is decided by the page cycle, not here.
+#[derive(Debug)]
+pub struct FbMemory(Mapping);
+
+impl FbMemory {
+    /// Maps `len_bytes` from the start of the framebuffer; the descriptor need
+    /// not outlive the mapping.
+    pub fn map(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
+        Mapping::shared(fd, len_bytes).map(Self)
+    }
+
+    /// First byte.
+    pub fn ptr(&self) -> NonNull<u8> {
+        self.0.ptr()
+    }
+
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.0.len_bytes()
+    }
+
+    /// Writes `bytes` at `offset_bytes`; nothing here ever reads a framebuffer
+    /// back (it is 5-10 times slower).
+    ///
+    /// # Panics
+    /// When the range lies outside the mapping.
+    pub fn write(&self, offset_bytes: usize, bytes: &[u8]) {
+        let end = offset_bytes.checked_add(bytes.len());
+        assert!(
+            end.is_some_and(|end| end <= self.len_bytes()),
+            "outside the mapping"
+        );
+        // SAFETY: the destination lies inside the mapping (just checked), which
+        // lives as long as self and of which no Rust reference exists; `bytes`
+        // is a live slice elsewhere.
+        unsafe {
+            self.ptr()
+                .as_ptr()
+                .add(offset_bytes)
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn an_id_of_sixteen_characters_needs_no_nul() {
+        assert_eq!(
+            FixScreeninfo::with_id("0123456789abcdef").driver(),
+            "0123456789abcdef"
+        );
+        assert_eq!(FixScreeninfo::with_id("vkmsdrmfb").driver(), "vkmsdrmfb");
+    }
+
+    #[test]
+    fn an_ioctl_on_a_file_that_is_no_framebuffer_is_an_error() {
+        let null = open(Path::new("/dev/null")).unwrap();
+        assert_eq!(
+            vscreeninfo(null.as_fd()).unwrap_err().raw_os_error(),
+            Some(libc::ENOTTY)
+        );
+        assert_eq!(
+            fscreeninfo(null.as_fd()).unwrap_err().raw_os_error(),
+            Some(libc::ENOTTY)
+        );
+        assert_eq!(
+            wait_for_vsync(null.as_fd()).unwrap_err().raw_os_error(),
+            Some(libc::ENOTTY)
+        );
+    }
+}
