@@ -129,6 +129,39 @@ impl FbPanSink {
         structure.into()
     }
 
+    fn open(&self) -> Result<(), ScreenError> {
+        let settings = lock(&self.settings).clone();
+        let options = Options {
+            device: settings.device,
+            vsync: settings.vsync,
+            fb_pages: settings.fb_pages as usize,
+            clear: settings.clear,
+            restore: settings.restore,
+        };
+        let counters = Arc::new(Counters::default());
+        *lock(&self.counters) = counters.clone();
+        let sink = self.obj().downgrade();
+        let on_error = move |error: ScreenError| {
+            if let Some(sink) = sink.upgrade() {
+                sink.imp().post_error_message(error_message(&error));
+            }
+        };
+        let session = Session::start(&options, counters, on_error)?;
+        self.area(&session)?;
+        *lock(&self.state) = State::Started {
+            session: Arc::new(session),
+            stream: None,
+            last: None,
+        };
+        Ok(())
+    }
+
+    /// Ends the thread and puts the mode back.
+    fn close(&self) {
+        let state = std::mem::take(&mut *lock(&self.state));
+        drop(state);
+    }
+
     fn session(&self) -> Option<Arc<Session>> {
         match &*lock(&self.state) {
             State::Stopped => None,
@@ -192,30 +225,30 @@ impl FbPanSink {
 fn error_message(error: &ScreenError) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {
-        ScreenError::NoneUsable(_) => gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]),
+        ScreenError::NoneUsable(_) => gst::error_msg!(gst::ResourceError::NotFound, ("{text}")),
         ScreenError::Open { source, .. } => match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-                gst::error_msg!(gst::ResourceError::NotFound, ["{text}"])
+                gst::error_msg!(gst::ResourceError::NotFound, ("{text}"))
             }
             Some(libc::EACCES | libc::EPERM) => {
-                gst::error_msg!(gst::ResourceError::NotAuthorized, ["{text}"])
+                gst::error_msg!(gst::ResourceError::NotAuthorized, ("{text}"))
             }
-            Some(libc::EBUSY) => gst::error_msg!(gst::ResourceError::Busy, ["{text}"]),
-            _ => gst::error_msg!(gst::ResourceError::OpenReadWrite, ["{text}"]),
+            Some(libc::EBUSY) => gst::error_msg!(gst::ResourceError::Busy, ("{text}")),
+            _ => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{text}")),
         },
         ScreenError::Call { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
-            gst::error_msg!(gst::ResourceError::Busy, ["{text}"])
+            gst::error_msg!(gst::ResourceError::Busy, ("{text}"))
         }
         ScreenError::Call { .. } | ScreenError::ModeChanged { .. } => {
-            gst::error_msg!(gst::ResourceError::Write, ["{text}"])
+            gst::error_msg!(gst::ResourceError::Write, ("{text}"))
         }
         ScreenError::Format { .. }
         | ScreenError::TooSmall { .. }
         | ScreenError::OutsideScreen { .. } => {
-            gst::error_msg!(gst::ResourceError::Settings, ["{text}"])
+            gst::error_msg!(gst::ResourceError::Settings, ("{text}"))
         }
         ScreenError::Thread(_) | ScreenError::Pool(_) => {
-            gst::error_msg!(gst::ResourceError::Failed, ["{text}"])
+            gst::error_msg!(gst::ResourceError::Failed, ("{text}"))
         }
     }
 }
@@ -267,43 +300,28 @@ impl ElementImpl for FbPanSink {
         });
         &TEMPLATES
     }
+
+    // Not in BaseSink's start(), whose failure posts a second error after ours.
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::NullToReady
+            && let Err(error) = self.open()
+        {
+            self.post_error_message(error_message(&error));
+            return Err(gst::StateChangeError);
+        }
+        let changed = self.parent_change_state(transition);
+        let opened_in_vain = transition == gst::StateChange::NullToReady && changed.is_err();
+        if transition == gst::StateChange::ReadyToNull || opened_in_vain {
+            self.close();
+        }
+        changed
+    }
 }
 
 impl BaseSinkImpl for FbPanSink {
-    fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let settings = lock(&self.settings).clone();
-        let options = Options {
-            device: settings.device,
-            vsync: settings.vsync,
-            fb_pages: settings.fb_pages as usize,
-            clear: settings.clear,
-            restore: settings.restore,
-        };
-        let counters = Arc::new(Counters::default());
-        *lock(&self.counters) = counters.clone();
-        let sink = self.obj().downgrade();
-        let on_error = move |error: ScreenError| {
-            if let Some(sink) = sink.upgrade() {
-                sink.imp().post_error_message(error_message(&error));
-            }
-        };
-        let session =
-            Session::start(&options, counters, on_error).map_err(|e| error_message(&e))?;
-        self.area(&session).map_err(|e| error_message(&e))?;
-        *lock(&self.state) = State::Started {
-            session: Arc::new(session),
-            stream: None,
-            last: None,
-        };
-        Ok(())
-    }
-
-    fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let state = std::mem::take(&mut *lock(&self.state));
-        drop(state); // ends the thread, puts the mode back
-        Ok(())
-    }
-
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
         let template = || self.obj().sink_pad().pad_template_caps();
         let caps = match self.session() {
@@ -330,11 +348,11 @@ impl BaseSinkImpl for FbPanSink {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,
-                [
+                (
                     "{} has one fb_page only, frames will tear: {}",
                     screen.path().display(),
                     screen.fb_pages_note()
-                ]
+                )
             );
         }
         let new = Arc::new(Stream::new(info, place));
@@ -385,8 +403,11 @@ impl BaseSinkImpl for FbPanSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::FlushStop {
-            self.forget_last();
+        match event.type_() {
+            gst::EventType::FlushStop => self.forget_last(),
+            // "End of stream" is said when the last frame is on screen.
+            gst::EventType::Eos => self.session().iter().for_each(|session| session.drain()),
+            _ => {}
         }
         BaseSinkImplExt::parent_event(self, event)
     }
