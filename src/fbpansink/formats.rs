@@ -46,10 +46,8 @@ pub enum FormatError {
         "its {bits} bits a pixel are indices into a palette (visual {visual}); a mode with 16, 24 or 32 bits a pixel is needed (fbset -depth 16)"
     )]
     Palette { bits: u32, visual: u32 },
-    #[error(
-        "no video format has its pixels: {0} bits, red {1}, green {2}, blue {3}, alpha {4} (length@offset)"
-    )]
-    Unknown(u32, String, String, String, String),
+    #[error("no video format has its pixels: {0}")]
+    Unknown(String),
     #[error("no video format is known for its fourcc 0x{0:08x}")]
     Fourcc(u32),
 }
@@ -80,14 +78,15 @@ pub fn format_of(fix: &FixScreeninfo, var: &VarScreeninfo) -> Result<VideoFormat
         });
     }
     rgb(var).ok_or_else(|| {
-        let text = |f: Bitfield| format!("{}@{}", f.length, f.offset);
-        FormatError::Unknown(
+        let text = |f: Bitfield| format!("{} bits from bit {}", f.length, f.offset);
+        FormatError::Unknown(format!(
+            "{} bits, red {}, green {}, blue {}, alpha {}",
             var.bits_per_pixel,
             text(var.red),
             text(var.green),
             text(var.blue),
-            text(var.transp),
-        )
+            text(var.transp)
+        ))
     })
 }
 
@@ -358,10 +357,11 @@ mod tests {
             prop_assert_eq!(info.pixel_stride()[0] as u32 * 8, bits);
             for c in 0..3 {
                 prop_assert_eq!(info.depth()[c], lengths[c]);
-                // For byte components: poffset is the byte; for words: shift.
-                let offset = if lengths == [8; 3] && cfg!(target_endian = "little") { info.poffset()[c] as u32 * 8 } else { info.shift()[c] };
-                if lengths != [8; 3] || cfg!(target_endian = "little") {
-                    prop_assert_eq!(offset, offsets[c]);
+                if lengths != [8; 3] {
+                    // Words: poffset counts bytes, shift the bits.
+                    prop_assert_eq!(info.shift()[c], offsets[c]);
+                } else if cfg!(target_endian = "little") {
+                    prop_assert_eq!(info.poffset()[c] * 8, offsets[c]);
                 }
             }
         }

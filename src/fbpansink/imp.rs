@@ -266,6 +266,9 @@ impl ObjectImpl for FbPanSink {
         self.parent_constructed();
         // It would hold a fb_page; with one page only, for ever.
         self.obj().set_property("enable-last-sample", false);
+        // A late frame is in place already: to show it costs microseconds, to
+        // drop it saves nothing. Upstream is told of lateness all the same (QoS).
+        self.obj().set_property("max-lateness", -1i64);
     }
 }
 

@@ -397,7 +397,7 @@ fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
         .find(|page| Some(*page) != screen.visible_fb_page());
     let found = address::find(
         memory,
-        screen.fix().smem_start as u64,
+        screen.fix().smem_start_u64(),
         u64::from(screen.fix().smem_len),
         start,
         spare.map(|page| screen.fb_page_offset_bytes(page)),

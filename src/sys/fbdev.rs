@@ -72,6 +72,12 @@ impl FixScreeninfo {
         String::from_utf8_lossy(&self.id[..end]).into_owned()
     }
 
+    /// `smem_start`, as wide as addresses are everywhere else.
+    #[allow(clippy::unnecessary_cast)] // not on 32-bit machines
+    pub fn smem_start_u64(&self) -> u64 {
+        self.smem_start as u64
+    }
+
     #[cfg(test)]
     pub fn with_id(id: &str) -> Self {
         let mut fix = Self::default();
