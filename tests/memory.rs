@@ -13,7 +13,7 @@ use gstphysmem::memory::{
 };
 
 fn init() {
-    gst::init().unwrap();
+    gst::init().expect("GStreamer starts");
 }
 
 fn normal(size_bytes: usize) -> Arc<Region> {
@@ -22,7 +22,7 @@ fn normal(size_bytes: usize) -> Arc<Region> {
         size_bytes,
         ..Default::default()
     })
-    .unwrap()
+    .expect("normal memory is everywhere")
 }
 
 /// A handle over a leaked box, and how often its deleter ran.

@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From a request to a region: which kinds are tried, with which constraints.
+//! From a request to a region: which sources are tried, in which order, and which
+//! of the request's constraints each can keep.
 
-use std::io;
+use std::path::Path;
 
-use super::region::Backing;
-use super::{MemoryError, MemoryKind, PhysAddr, Region, resolve};
-use crate::sys::memfd::{self, Pages};
-use crate::sys::meminfo;
-use crate::sys::mmap::{self, Mapping, page_size_bytes};
-use crate::sys::pin::Pin;
+use parking_lot::Mutex;
+
+use super::allocator::CAT;
+use super::source::Source;
+use super::{MemoryError, MemoryKind, PhysAddr, Region};
+use crate::sys::dma_heap;
 
 /// What a block of memory must be.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// The kind; only auto chooses by itself.
     pub kind: MemoryKind,
-    /// Name of the CMA heap under /dev/dma_heap; otherwise the usual names are tried.
+    /// Name of the heap under /dev/dma_heap, for kinds cma (where otherwise the
+    /// usual names are tried) and system; for kind udmabuf `hugetlb` or `shmem`
+    /// (otherwise the first that works). No other heap is taken in its place.
     pub heap: Option<&'a str>,
     /// Least size.
     pub size_bytes: usize,
@@ -27,70 +30,260 @@ pub struct Request<'a> {
     pub max_address: Option<PhysAddr>,
 }
 
+/// How many blocks are asked of the kernel to find one below `max_address`.
+const MAX_ATTEMPTS: usize = 16;
+
+/// Names of CMA heaps, in the order in which they are tried: of newer kernels, of a
+/// device tree node, of `cma=` on the command line, of some vendors.
+const CMA_HEAPS: [&str; 4] = [
+    "default_cma_region",
+    "linux,cma",
+    "reserved",
+    "default-pool",
+];
+
 pub(super) fn allocate(request: &Request<'_>) -> Result<Region, MemoryError> {
     if request.size_bytes == 0 {
         return Err(MemoryError::ZeroSize);
     }
     match request.kind {
         MemoryKind::External => Err(MemoryError::External),
-        MemoryKind::Auto | MemoryKind::Normal => normal(request.size_bytes),
-        kind => Err(MemoryError::NoKind(format!("{kind} is not supported yet"))),
+        MemoryKind::Auto => auto(request),
+        kind => first_that_works(kind, request).map_err(|failures| {
+            // The plainest source comes last, and asks least.
+            failures
+                .into_iter()
+                .next_back()
+                .map_or_else(|| no_heap(kind), |(_, error)| error)
+        }),
     }
 }
 
-/// `size_bytes` in whole pages, if the machine has as much. The kernel would try to
-/// give more, and kill processes on the way.
-fn checked_size(
-    kind: MemoryKind,
-    size_bytes: usize,
-    page_bytes: usize,
-) -> Result<usize, MemoryError> {
-    let available_bytes = meminfo::field_bytes("MemAvailable")
-        .ok()
-        .flatten()
-        .unwrap_or(u64::MAX);
-    size_bytes
-        .checked_next_multiple_of(page_bytes)
-        .filter(|&size| size <= isize::MAX as usize && size as u64 <= available_bytes)
-        .ok_or(MemoryError::TooLarge {
-            kind,
-            size_bytes,
-            available_bytes,
-        })
+/// The kinds from best to last; what was passed over is kept with the region.
+fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
+    let mut passed_over = Vec::new();
+    for kind in [
+        MemoryKind::Cma,
+        MemoryKind::Udmabuf,
+        MemoryKind::Hugepage,
+        MemoryKind::Normal,
+    ] {
+        // A heap's name means something to one kind only.
+        let request = Request {
+            heap: request.heap.filter(|_| kind == MemoryKind::Cma),
+            ..*request
+        };
+        match first_that_works(kind, &request) {
+            Ok(mut region) => {
+                let choice = if passed_over.is_empty() {
+                    format!("{kind}, the best kind")
+                } else {
+                    format!("{kind}; passed over: {}", passed_over.join("; "))
+                };
+                log_once(&choice);
+                region.choice = Some(choice);
+                return Ok(region);
+            }
+            Err(failures) if failures.is_empty() => {
+                passed_over.push(format!("{kind} ({})", no_heap(kind)));
+            }
+            Err(failures) => passed_over.extend(
+                failures
+                    .iter()
+                    .map(|(source, error)| format!("{source} ({error})")),
+            ),
+        }
+    }
+    Err(MemoryError::NoKind(passed_over.join("; ")))
 }
 
-fn normal(size_bytes: usize) -> Result<Region, MemoryError> {
-    let size_bytes = checked_size(MemoryKind::Normal, size_bytes, page_size_bytes())?;
-    let refused = |source: io::Error| MemoryError::Refused {
-        object: format!("memfd of {size_bytes} bytes"),
-        source,
-        remedy: "ask for less, or free memory".to_owned(),
+/// INFO when the choice is news, DEBUG for the further blocks of the same pool.
+fn log_once(choice: &str) {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    let is_news = {
+        let mut last = LAST.lock();
+        let is_news = *last != choice;
+        choice.clone_into(&mut last);
+        is_news
     };
-    let memfd = memfd::create(c"physmem", Pages::Normal, size_bytes).map_err(refused)?;
-    let mapping = Mapping::shared(&memfd, size_bytes).map_err(refused)?;
-    let ptr = mapping.ptr();
-    // SAFETY: the mapping is read-write and lives on in the region.
-    unsafe { mmap::populate(ptr, size_bytes) }.map_err(refused)?;
-    // Before the look-up: pinning may move the pages first.
-    // SAFETY: as above; the pin is dropped before the mapping (field order).
-    let pin = unsafe { Pin::new(ptr, size_bytes) };
-    let (is_pinned, pin_note) = match &pin {
-        Ok(_) => (true, "io_uring fixed buffer".to_owned()),
-        Err(error) => (false, format!("io_uring: {}", crate::sys::describe(error))),
-    };
-    Ok(Region {
-        ptr,
-        size_bytes,
-        kind: MemoryKind::Normal,
-        heap: None,
-        address: resolve::look_up(ptr, size_bytes),
-        is_pinned,
-        pin_note,
-        choice: None,
-        backing: Backing::Memfd {
-            _pin: pin.ok(),
-            _mapping: mapping,
-            memfd,
+    if is_news {
+        gst::info!(CAT, "kind auto is {choice}");
+    } else {
+        gst::debug!(CAT, "kind auto is {choice}");
+    }
+}
+
+/// A region from the first source of a kind that keeps the constraints; otherwise what
+/// each source said.
+fn first_that_works(
+    kind: MemoryKind,
+    request: &Request<'_>,
+) -> Result<Region, Vec<(Source, MemoryError)>> {
+    let mut failures = Vec::new();
+    for source in sources(kind, request.heap) {
+        match constrained(&source, request) {
+            Ok(region) => return Ok(region),
+            Err(error) => failures.push((source, error)),
+        }
+    }
+    Err(failures)
+}
+
+/// Where memory of a kind may come from on this machine.
+fn sources(kind: MemoryKind, heap: Option<&str>) -> Vec<Source> {
+    match (kind, heap) {
+        (MemoryKind::Cma, Some(name)) => vec![Source::CmaHeap(name.to_owned())],
+        (MemoryKind::Cma, None) => cma_heaps(&dma_heap::names().unwrap_or_default(), |name| {
+            Path::new("/sys/kernel/mm/cma").join(name).exists()
+        })
+        .into_iter()
+        .map(Source::CmaHeap)
+        .collect(),
+        (MemoryKind::System, name) => {
+            vec![Source::SystemHeap(name.unwrap_or("system").to_owned())]
+        }
+        (MemoryKind::Udmabuf, Some(Source::SHMEM)) => vec![Source::UdmabufShmem],
+        (MemoryKind::Udmabuf, Some(Source::HUGETLB)) => vec![Source::UdmabufHugetlb],
+        (MemoryKind::Udmabuf, _) => vec![Source::UdmabufHugetlb, Source::UdmabufShmem],
+        (MemoryKind::Hugepage, _) => vec![Source::Hugetlb],
+        (MemoryKind::Normal, _) => vec![Source::Shmem],
+        (MemoryKind::Auto | MemoryKind::External, _) => vec![],
+    }
+}
+
+/// The CMA heaps among the heaps: those of the usual names, then those that the
+/// kernel or their name says are CMA.
+fn cma_heaps(present: &[String], is_cma_area: impl Fn(&str) -> bool) -> Vec<String> {
+    let usual = CMA_HEAPS
+        .iter()
+        .filter(|name| present.iter().any(|heap| heap == *name))
+        .map(|&name| name.to_owned());
+    let others = present
+        .iter()
+        .filter(|heap| !CMA_HEAPS.contains(&heap.as_str()))
+        .filter(|heap| heap.contains("cma") || is_cma_area(heap))
+        .cloned();
+    usual.chain(others).collect()
+}
+
+/// Why kind cma has no source at all.
+fn no_heap(kind: MemoryKind) -> MemoryError {
+    match dma_heap::names() {
+        Ok(names) => MemoryError::NoHeap { kind, names },
+        Err(source) => MemoryError::Refused {
+            object: dma_heap::DIRECTORY.to_owned(),
+            source,
+            remedy: "the kernel needs CONFIG_DMABUF_HEAPS, and CONFIG_DMABUF_HEAPS_CMA with cma= \
+                     on its command line"
+                .to_owned(),
         },
+    }
+}
+
+/// A region of the source that keeps the request's constraints.
+fn constrained(source: &Source, request: &Request<'_>) -> Result<Region, MemoryError> {
+    let kind = source.kind();
+    if request.needs_dma_buf && !kind.has_dma_buf() {
+        return Err(MemoryError::NoDmaBuf(kind));
+    }
+    if request.needs_contiguous {
+        let limit_bytes = source.contiguous_bytes();
+        if request.size_bytes > limit_bytes {
+            return Err(MemoryError::NotContiguous {
+                kind,
+                size_bytes: request.size_bytes,
+                limit_bytes,
+            });
+        }
+    }
+    match request.max_address {
+        None => source.make(request.size_bytes),
+        Some(max_address) => below(source, request.size_bytes, max_address),
+    }
+}
+
+/// Asks again while blocks come from above the limit, keeping these, so that the
+/// kernel must give others.
+fn below(source: &Source, size_bytes: usize, max_address: PhysAddr) -> Result<Region, MemoryError> {
+    let kind = source.kind();
+    let mut too_high = Vec::new();
+    let mut lowest = None;
+    // A CMA heap gives its lowest free block at once; the next one is higher.
+    let attempts = if kind == MemoryKind::Cma {
+        1
+    } else {
+        MAX_ATTEMPTS
+    };
+    while too_high.len() < attempts {
+        let region = match source.make(size_bytes) {
+            Ok(region) => region,
+            Err(error) if too_high.is_empty() => return Err(error),
+            // There is no memory left for another attempt.
+            Err(_) => break,
+        };
+        let last_byte = match region.address() {
+            Ok(address) => address.last_byte(),
+            Err(reason) => {
+                return Err(MemoryError::AddressNeeded {
+                    kind,
+                    reason: reason.clone(),
+                });
+            }
+        };
+        if last_byte <= max_address {
+            return Ok(region);
+        }
+        lowest = Some(lowest.map_or(last_byte, |lowest: PhysAddr| lowest.min(last_byte)));
+        too_high.push(region);
+    }
+    Err(MemoryError::AboveMaxAddress {
+        kind,
+        max_address,
+        last_byte: lowest.unwrap_or(max_address),
+        attempts: too_high.len(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heaps(names: &[&str], areas: &[&str]) -> Vec<String> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        cma_heaps(&names, |name| areas.contains(&name))
+    }
+
+    #[test]
+    fn usual_cma_heaps_come_first_in_their_order() {
+        assert_eq!(
+            heaps(
+                &[
+                    "aaa-cma",
+                    "linux,cma",
+                    "reserved",
+                    "system",
+                    "default_cma_region"
+                ],
+                &[]
+            ),
+            ["default_cma_region", "linux,cma", "reserved", "aaa-cma"]
+        );
+    }
+
+    #[test]
+    fn heaps_that_nobody_calls_cma_are_left_alone() {
+        assert_eq!(
+            heaps(&["system", "secure", "camera@9000"], &["camera@9000"]),
+            ["camera@9000"]
+        );
+        assert!(heaps(&["system", "system-uncached"], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_named_heap_is_the_only_source() {
+        assert_eq!(
+            sources(MemoryKind::Cma, Some("mine")),
+            [Source::CmaHeap("mine".into())]
+        );
+    }
 }

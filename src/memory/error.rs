@@ -18,7 +18,7 @@ pub enum MemoryError {
     External,
     /// More than the machine has, which the kernel would try to give nevertheless.
     #[error(
-        "{size_bytes} bytes of kind {kind} are more than the {available_bytes} bytes that are available (MemAvailable in /proc/meminfo)"
+        "{size_bytes} bytes of kind {kind} are more than the {available_bytes} bytes that are available (MemAvailable in /proc/meminfo): ask for less"
     )]
     TooLarge {
         /// The kind asked for.
@@ -38,6 +38,19 @@ pub enum MemoryError {
         /// What would help.
         remedy: String,
     },
+    /// There is no heap of this kind.
+    #[error(
+        "no heap of kind {kind} (those here: {}): the kernel needs CONFIG_DMABUF_HEAPS_CMA, and cma= on its command line", names.join(", ")
+    )]
+    NoHeap {
+        /// The kind asked for.
+        kind: MemoryKind,
+        /// The heaps that there are.
+        names: Vec<String>,
+    },
+    /// Memory of the heap is not contiguous.
+    #[error("heap {0} is not a CMA heap: use kind system for it, or name another heap")]
+    NotCma(String),
     /// The kind cannot be a dma-buf.
     #[error("memory of kind {0} has no dma-buf: use kind cma, system or udmabuf")]
     NoDmaBuf(MemoryKind),

@@ -13,6 +13,7 @@ mod error;
 mod kind;
 mod region;
 mod resolve;
+mod source;
 
 pub use address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
 pub use allocate::Request;

@@ -132,6 +132,10 @@ impl Region {
                     // handle cannot go while `_access` lives.
                     Some(_access) => match unsafe { mmap::populate(ptr, size_bytes) } {
                         Ok(()) => resolve::look_up(ptr, size_bytes),
+                        // No pages to bring in; pagemap says what there is.
+                        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                            resolve::look_up(ptr, size_bytes)
+                        }
                         Err(_) => Err(AddressUnknown::NotPresent),
                     },
                 }

@@ -68,11 +68,6 @@ impl Mapping {
     pub fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }
-
-    /// Length in bytes.
-    pub fn len_bytes(&self) -> usize {
-        self.len_bytes
-    }
 }
 
 impl Drop for Mapping {
@@ -84,6 +79,7 @@ impl Drop for Mapping {
 }
 
 /// Makes every page of the range present and writable without changing a byte.
+/// EFAULT for a mapping without pages (VM_PFNMAP, VM_IO).
 ///
 /// # Safety
 /// `ptr .. ptr + len_bytes` is mapped read-write for the call's time.
@@ -106,9 +102,6 @@ pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
                 unsafe { touch(ptr, len_bytes) };
                 return Ok(());
             }
-            // VM_PFNMAP or VM_IO: the driver has set up its page table entries or
-            // does so on fault; either way there is no page to bring in.
-            Errno::EFAULT => return Ok(()),
             errno => return Err(errno.into()),
         }
     }

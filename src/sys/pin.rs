@@ -17,7 +17,7 @@ const MAX_BUFFER_BYTES: usize = 1 << 30;
 
 /// Pinned pages; drop lets them move again.
 pub struct Pin {
-    ring: IoUring,
+    ring: Box<IoUring>,
     pid: u32,
 }
 
@@ -49,10 +49,17 @@ impl Pin {
         // they are registered; the ring never does input or output.
         unsafe { ring.submitter().register_buffers(&buffers) }?;
         Ok(Self {
-            ring,
+            ring: Box::new(ring),
             pid: std::process::id(),
         })
     }
+}
+
+/// How much an unprivileged user may pin, all processes together.
+pub fn memlock_limit_bytes() -> Option<u64> {
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
+        .ok()
+        .map(|(soft, _)| soft)
 }
 
 impl Drop for Pin {

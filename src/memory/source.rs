@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The places that memory comes from, and how each makes a region.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+
+use super::region::Backing;
+use super::resolve;
+use super::{Address, AddressSource, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
+use crate::sys;
+use crate::sys::cma_trace::{CmaTrace, Unavailable};
+use crate::sys::dma_buf::{self, Direction};
+use crate::sys::memfd::{self, Pages};
+use crate::sys::mmap::{self, Mapping, page_size_bytes};
+use crate::sys::pin::{self, Pin};
+use crate::sys::{dma_heap, meminfo, udmabuf};
+
+/// One place to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    CmaHeap(String),
+    SystemHeap(String),
+    UdmabufHugetlb,
+    UdmabufShmem,
+    Hugetlb,
+    Shmem,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CmaHeap(name) => write!(f, "cma heap {name}"),
+            Self::SystemHeap(name) => write!(f, "system heap {name}"),
+            Self::UdmabufHugetlb => f.write_str("udmabuf of huge pages"),
+            Self::UdmabufShmem => f.write_str("udmabuf"),
+            Self::Hugetlb => f.write_str("hugepage"),
+            Self::Shmem => f.write_str("normal"),
+        }
+    }
+}
+
+impl Source {
+    /// Heap name of a udmabuf over huge pages.
+    pub(super) const HUGETLB: &'static str = "hugetlb";
+    /// Heap name of a udmabuf over normal pages.
+    pub(super) const SHMEM: &'static str = "shmem";
+
+    pub(super) fn kind(&self) -> MemoryKind {
+        match self {
+            Self::CmaHeap(_) => MemoryKind::Cma,
+            Self::SystemHeap(_) => MemoryKind::System,
+            Self::UdmabufHugetlb | Self::UdmabufShmem => MemoryKind::Udmabuf,
+            Self::Hugetlb => MemoryKind::Hugepage,
+            Self::Shmem => MemoryKind::Normal,
+        }
+    }
+
+    /// Up to this size a block is contiguous, whatever it is.
+    pub(super) fn contiguous_bytes(&self) -> usize {
+        match self {
+            Self::CmaHeap(_) => usize::MAX,
+            Self::UdmabufHugetlb | Self::Hugetlb => huge_page_size_bytes(),
+            Self::SystemHeap(_) | Self::UdmabufShmem | Self::Shmem => page_size_bytes(),
+        }
+    }
+
+    /// A region of at least this size.
+    pub(super) fn make(&self, size_bytes: usize) -> Result<Region, MemoryError> {
+        let size_bytes = self.whole_pages(size_bytes)?;
+        match self {
+            Self::CmaHeap(name) => cma(name, size_bytes),
+            Self::SystemHeap(name) => system(name, size_bytes),
+            Self::UdmabufHugetlb => self.udmabuf(Pages::Huge, Self::HUGETLB, size_bytes),
+            Self::UdmabufShmem => self.udmabuf(Pages::Normal, Self::SHMEM, size_bytes),
+            Self::Hugetlb => self.memfd(Pages::Huge, size_bytes),
+            Self::Shmem => self.memfd(Pages::Normal, size_bytes),
+        }
+    }
+
+    /// `size_bytes` in whole pages, if the machine has as much: of these sources the
+    /// kernel would try to give more, and kill processes on the way. (A CMA heap and
+    /// the pool of huge pages are bounded by themselves.)
+    fn whole_pages(&self, size_bytes: usize) -> Result<usize, MemoryError> {
+        let (page_bytes, is_bounded) = match self {
+            Self::CmaHeap(_) => (page_size_bytes(), true),
+            Self::UdmabufHugetlb | Self::Hugetlb => (huge_page_size_bytes(), true),
+            Self::SystemHeap(_) | Self::UdmabufShmem | Self::Shmem => (page_size_bytes(), false),
+        };
+        let available_bytes = if is_bounded {
+            None
+        } else {
+            meminfo::field_bytes("MemAvailable").ok().flatten()
+        };
+        let available_bytes = available_bytes.unwrap_or(isize::MAX as u64);
+        size_bytes
+            .checked_next_multiple_of(page_bytes)
+            .filter(|&size| size as u64 <= available_bytes)
+            .ok_or(MemoryError::TooLarge {
+                kind: self.kind(),
+                size_bytes,
+                available_bytes,
+            })
+    }
+
+    /// A memfd, mapped and with every page in place, but not pinned.
+    fn pages(&self, pages: Pages, size_bytes: usize) -> Result<(OwnedFd, Mapping), MemoryError> {
+        let refused = |source: io::Error| MemoryError::Refused {
+            object: format!("{size_bytes} bytes of {self}"),
+            remedy: match (pages, source.raw_os_error()) {
+                (Pages::Huge, Some(libc::ENOENT | libc::ENODEV | libc::EINVAL | libc::ENOSYS)) => {
+                    "the kernel needs CONFIG_HUGETLBFS".to_owned()
+                }
+                (Pages::Huge, _) => format!(
+                    "reserve huge pages, {} for each block: sysctl vm.nr_hugepages \
+                     (HugePages_Free in /proc/meminfo says how many are left)",
+                    size_bytes / huge_page_size_bytes()
+                ),
+                (Pages::Normal, Some(libc::EMFILE | libc::ENFILE)) => {
+                    "raise the limit of open files (ulimit -n)".to_owned()
+                }
+                (Pages::Normal, _) => "ask for less, or free memory".to_owned(),
+            },
+            source,
+        };
+        let memfd = memfd::create(c"physmem", pages, size_bytes).map_err(refused)?;
+        let mapping = Mapping::shared(&memfd, size_bytes).map_err(refused)?;
+        // SAFETY: the mapping is read-write and borrowed here.
+        unsafe { mmap::populate(mapping.ptr(), size_bytes) }.map_err(refused)?;
+        Ok((memfd, mapping))
+    }
+
+    fn memfd(&self, pages: Pages, size_bytes: usize) -> Result<Region, MemoryError> {
+        let (memfd, mapping) = self.pages(pages, size_bytes)?;
+        let ptr = mapping.ptr();
+        // Before the look-up, since pinning may move the pages first.
+        // SAFETY: the mapping is read-write; the region drops the pin before it.
+        let pin = unsafe { Pin::new(ptr, size_bytes) };
+        let (is_pinned, pin_note) = match &pin {
+            Ok(_) => (true, "pinned as a fixed buffer of io_uring".to_owned()),
+            Err(error) => (false, not_pinned(error, size_bytes)),
+        };
+        Ok(Region {
+            ptr,
+            size_bytes,
+            kind: self.kind(),
+            heap: None,
+            address: resolve::look_up(ptr, size_bytes),
+            is_pinned,
+            pin_note,
+            choice: None,
+            backing: Backing::Memfd {
+                _pin: pin.ok(),
+                _mapping: mapping,
+                memfd,
+            },
+        })
+    }
+
+    fn udmabuf(&self, pages: Pages, heap: &str, size_bytes: usize) -> Result<Region, MemoryError> {
+        // First of all, so that nothing is allocated where there is no udmabuf.
+        let device = udmabuf::open().map_err(|source| MemoryError::Refused {
+            object: udmabuf::PATH.to_owned(),
+            remedy: match source.raw_os_error() {
+                Some(libc::EACCES | libc::EPERM) => NO_PERMISSION.to_owned(),
+                _ => "the kernel needs CONFIG_UDMABUF (modprobe udmabuf)".to_owned(),
+            },
+            source,
+        })?;
+        let (memfd, mapping) = self.pages(pages, size_bytes)?;
+        let dma_buf = udmabuf::create(&device, memfd.as_fd(), size_bytes).map_err(|source| {
+            MemoryError::Refused {
+                object: format!("UDMABUF_CREATE of {size_bytes} bytes of {self}"),
+                remedy: match source.raw_os_error() {
+                    Some(libc::EINVAL) => "the driver's limit is \
+                         /sys/module/udmabuf/parameters/size_limit_mb"
+                        .to_owned(),
+                    _ => "ask for less, or free memory".to_owned(),
+                },
+                source,
+            }
+        })?;
+        let ptr = mapping.ptr();
+        Ok(Region {
+            ptr,
+            size_bytes,
+            kind: MemoryKind::Udmabuf,
+            heap: Some(heap.to_owned()),
+            // After the udmabuf, since pinning may move the pages first.
+            address: resolve::look_up(ptr, size_bytes),
+            is_pinned: true,
+            pin_note: "held in place by the udmabuf".to_owned(),
+            choice: None,
+            backing: Backing::Udmabuf {
+                _mapping: mapping,
+                memfd,
+                dma_buf,
+            },
+        })
+    }
+}
+
+/// Size of a huge page; 2 MiB where the kernel does not say.
+fn huge_page_size_bytes() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        meminfo::field_bytes("Hugepagesize")
+            .ok()
+            .flatten()
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(2 << 20)
+    })
+}
+
+const NO_PERMISSION: &str = "add the user to the group that owns it, or run as root";
+
+fn not_pinned(error: &io::Error, size_bytes: usize) -> String {
+    let why = sys::describe(error);
+    let remedy = match error.raw_os_error() {
+        Some(libc::ENOMEM) => match pin::memlock_limit_bytes() {
+            Some(limit) if limit < u64::MAX => {
+                format!("raise RLIMIT_MEMLOCK, now {limit} bytes for all blocks (ulimit -l)")
+            }
+            _ => "free memory".to_owned(),
+        },
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is forbidden (sysctl kernel.io_uring_disabled, or a seccomp filter)"
+                .to_owned()
+        }
+        Some(libc::ENOSYS) => "the kernel needs CONFIG_IO_URING".to_owned(),
+        _ => "the address may change".to_owned(),
+    };
+    format!("not pinned: io_uring refused {size_bytes} bytes: {why}: {remedy}")
+}
+
+/// Opens a heap under /dev/dma_heap.
+fn open_heap(name: &str) -> Result<File, MemoryError> {
+    dma_heap::open(name).map_err(|source| MemoryError::Refused {
+        object: dma_heap::path(name).display().to_string(),
+        remedy: match source.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => NO_PERMISSION.to_owned(),
+            _ => match dma_heap::names() {
+                Ok(names) => format!("the heaps here are: {}", names.join(", ")),
+                Err(_) => "the kernel needs CONFIG_DMABUF_HEAPS".to_owned(),
+            },
+        },
+        source,
+    })
+}
+
+/// A dma-buf of an open heap.
+fn alloc_of_heap(
+    heap: &File,
+    kind: MemoryKind,
+    name: &str,
+    size_bytes: usize,
+) -> Result<OwnedFd, MemoryError> {
+    dma_heap::alloc(heap, size_bytes).map_err(|source| MemoryError::Refused {
+        object: format!("{size_bytes} bytes from {kind} heap {name} failed"),
+        remedy: match (kind, source.raw_os_error()) {
+            (_, Some(libc::EMFILE | libc::ENFILE)) => {
+                "raise the limit of open files (ulimit -n)".to_owned()
+            }
+            (MemoryKind::Cma, Some(libc::ENOMEM)) => {
+                "enlarge cma= on the kernel command line (CmaFree in /proc/meminfo says what \
+                 is left)"
+                    .to_owned()
+            }
+            _ => "ask for less, or free memory".to_owned(),
+        },
+        source,
+    })
+}
+
+fn map_dma_buf(dma_buf: &OwnedFd, name: &str, size_bytes: usize) -> Result<Mapping, MemoryError> {
+    Mapping::shared(dma_buf, size_bytes).map_err(|source| MemoryError::Refused {
+        object: format!("mmap of {size_bytes} bytes of heap {name}"),
+        remedy: match source.raw_os_error() {
+            Some(libc::ENOMEM) => "ask for less, or free memory".to_owned(),
+            _ => "this heap's memory is not for the CPU: choose another heap".to_owned(),
+        },
+        source,
+    })
+}
+
+fn cma(name: &str, size_bytes: usize) -> Result<Region, MemoryError> {
+    if name == "system" || name.starts_with("system-") || name.starts_with("system_") {
+        return Err(MemoryError::NotCma(name.to_owned()));
+    }
+    let heap = open_heap(name)?;
+    let trace = CmaTrace::begin();
+    let dma_buf = alloc_of_heap(&heap, MemoryKind::Cma, name, size_bytes)?;
+    let traced = trace.map(CmaTrace::end);
+    let mapping = map_dma_buf(&dma_buf, name, size_bytes)?;
+    let ptr = mapping.ptr();
+    let both = Direction {
+        read: true,
+        write: true,
+    };
+    let sync = |source| MemoryError::Refused {
+        object: format!("DMA_BUF_IOCTL_SYNC on heap {name}"),
+        source,
+        remedy: "the heap's driver must allow CPU access".to_owned(),
+    };
+    dma_buf::begin_cpu_access(dma_buf.as_fd(), both).map_err(sync)?;
+    // Not mmap::populate: it goes by way of the pages, which the mapping may lack.
+    // SAFETY: the mapping is read-write; a CMA heap's is ordinary cached memory.
+    unsafe { mmap::touch(ptr, size_bytes) };
+    dma_buf::end_cpu_access(dma_buf.as_fd(), both).map_err(sync)?;
+    let address = resolve::look_up(ptr, size_bytes)
+        .or_else(|unlisted| traced_address(traced, size_bytes, unlisted));
+    if address
+        .as_ref()
+        .is_ok_and(|address| !address.is_contiguous())
+    {
+        return Err(MemoryError::NotCma(name.to_owned()));
+    }
+    Ok(Region {
+        ptr,
+        size_bytes,
+        kind: MemoryKind::Cma,
+        heap: Some(name.to_owned()),
+        address,
+        is_pinned: true,
+        pin_note: "allocated by the heap, which never moves it".to_owned(),
+        choice: None,
+        backing: Backing::DmaBuf {
+            _mapping: mapping,
+            dma_buf,
+        },
+    })
+}
+
+/// The address that the tracepoint tells, where pagemap lists none.
+fn traced_address(
+    traced: Result<Option<Vec<sys::cma_trace::Allocation>>, Unavailable>,
+    size_bytes: usize,
+    unlisted: AddressUnknown,
+) -> Result<Address, AddressUnknown> {
+    let page = page_size_bytes() as u64;
+    match traced {
+        Ok(Some(allocations)) => {
+            let mut whole = allocations
+                .iter()
+                .filter(|allocation| allocation.count * page == size_bytes as u64);
+            match (whole.next(), whole.next()) {
+                (Some(one), None) => Address::contiguous(
+                    PhysAddr(one.pfn.saturating_mul(page)),
+                    size_bytes as u64,
+                    AddressSource::CmaTrace,
+                )
+                .ok_or(unlisted),
+                _ => Err(AddressUnknown::TraceUnavailable(format!(
+                    "it recorded {} allocations, not the one of {size_bytes} bytes",
+                    allocations.len()
+                ))),
+            }
+        }
+        Ok(None) => Err(AddressUnknown::TraceUnavailable(
+            "its records were lost, or have an unknown format".to_owned(),
+        )),
+        // Without privilege neither way leads anywhere, and one remedy serves both.
+        Err(unavailable) if unavailable.source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(AddressUnknown::NoPermission)
+        }
+        Err(_) if unlisted != AddressUnknown::PfnMap => Err(unlisted),
+        Err(unavailable) => Err(AddressUnknown::TraceUnavailable(format!(
+            "{}: {}: mount tracefs (mount -t tracefs tracefs /sys/kernel/tracing); the kernel needs CONFIG_CMA, CONFIG_FTRACE and CONFIG_PERF_EVENTS",
+            unavailable.object,
+            sys::describe(&unavailable.source)
+        ))),
+    }
+}
+
+fn system(name: &str, size_bytes: usize) -> Result<Region, MemoryError> {
+    let dma_buf = alloc_of_heap(&open_heap(name)?, MemoryKind::System, name, size_bytes)?;
+    // The driver sets up all page table entries in mmap; there is nothing to touch.
+    let mapping = map_dma_buf(&dma_buf, name, size_bytes)?;
+    let ptr = mapping.ptr();
+    Ok(Region {
+        ptr,
+        size_bytes,
+        kind: MemoryKind::System,
+        heap: Some(name.to_owned()),
+        address: resolve::look_up(ptr, size_bytes),
+        is_pinned: true,
+        pin_note: "allocated by the heap, which never moves it".to_owned(),
+        choice: None,
+        backing: Backing::DmaBuf {
+            _mapping: mapping,
+            dma_buf,
+        },
+    })
+}
