@@ -49,6 +49,10 @@ pub(super) fn allocate(request: &Request<'_>) -> Result<Region, MemoryError> {
     match request.kind {
         MemoryKind::External => Err(MemoryError::External),
         MemoryKind::Auto => auto(request),
+        kind if !knows_heap(kind, request.heap) => Err(MemoryError::NoSuchHeap {
+            kind,
+            heap: request.heap.unwrap_or_default().to_owned(),
+        }),
         kind => first_that_works(kind, request).map_err(|failures| {
             // The plainest source comes last, and asks least.
             failures
@@ -87,11 +91,19 @@ fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
             Err(failures) if failures.is_empty() => {
                 passed_over.push(format!("{kind} ({})", no_heap(kind)));
             }
-            Err(failures) => passed_over.extend(
-                failures
+            Err(failures) => {
+                let mut reasons: Vec<_> = failures
                     .iter()
-                    .map(|(source, error)| format!("{source} ({error})")),
-            ),
+                    .map(|(source, error)| (source, error.to_string()))
+                    .collect();
+                // One device that is not there stops all sources that need it.
+                reasons.dedup_by(|(_, again), (_, before)| again == before);
+                passed_over.extend(
+                    reasons
+                        .iter()
+                        .map(|(source, reason)| format!("{source} ({reason})")),
+                );
+            }
         }
     }
     Err(MemoryError::NoKind(passed_over.join("; ")))
@@ -127,6 +139,15 @@ fn first_that_works(
         }
     }
     Err(failures)
+}
+
+/// A heap's name means something to the kind; which of them exist is seen later.
+fn knows_heap(kind: MemoryKind, heap: Option<&str>) -> bool {
+    match (kind, heap) {
+        (_, None) | (MemoryKind::Cma | MemoryKind::System, _) => true,
+        (MemoryKind::Udmabuf, Some(heap)) => [Source::SHMEM, Source::HUGETLB].contains(&heap),
+        _ => false,
+    }
 }
 
 /// Where memory of a kind may come from on this machine.

@@ -74,6 +74,9 @@ static ALLOCATORS: LazyLock<Allocators> = LazyLock::new(|| Allocators {
 
 /// The allocator of a kind. Its `alloc` gives memory of that kind, each block a region
 /// of its own; that of kind external gives none.
+///
+/// All implement GstPhysMemoryAllocator, whose one address stands for the whole memory:
+/// for memory in several extents, as for memory whose address is unknown, it is 0.
 pub fn allocator(kind: MemoryKind) -> &'static gst::Allocator {
     match kind {
         MemoryKind::Auto => &ALLOCATORS.auto,
@@ -111,8 +114,11 @@ struct Attached {
 
 static QUARK: LazyLock<glib::Quark> = LazyLock::new(|| glib::Quark::from_str("GstPhysMemRegion"));
 
-/// GstMemory over the region's bytes `offset_bytes .. offset_bytes + size_bytes`, as
-/// mapped as the region is. Kinds with a dma-buf give GstDmaBufMemory.
+/// GstMemory over the region's bytes `offset_bytes .. offset_bytes + size_bytes`; a map
+/// gives the region's own mapping. Where there is a dma-buf it is GstDmaBufMemory.
+///
+/// The memory's offset is `offset_bytes` and its maxsize ends with the range, so that
+/// a resize reaches no byte behind it.
 ///
 /// `on_free` runs once, when the memory and all that share it are gone.
 ///

@@ -16,6 +16,12 @@ pub enum MemoryError {
     /// External memory is brought, not allocated.
     #[error("memory of kind external is not allocated: it is brought by its owner")]
     External,
+    /// More than can be addressed.
+    #[error("{size_bytes} bytes are more than an address space holds")]
+    Absurd {
+        /// Bytes asked for.
+        size_bytes: usize,
+    },
     /// More than the machine has, which the kernel would try to give nevertheless.
     #[error(
         "{size_bytes} bytes of kind {kind} are more than the {available_bytes} bytes that are available (MemAvailable in /proc/meminfo): ask for less"
@@ -47,6 +53,16 @@ pub enum MemoryError {
         kind: MemoryKind,
         /// The heaps that there are.
         names: Vec<String>,
+    },
+    /// The kind knows no heap of this name.
+    #[error(
+        "memory of kind {kind} has no heap {heap}: heaps belong to kinds cma and system, and kind udmabuf knows hugetlb and shmem"
+    )]
+    NoSuchHeap {
+        /// The kind asked for.
+        kind: MemoryKind,
+        /// The name asked for.
+        heap: String,
     },
     /// Memory of the heap is not contiguous.
     #[error("heap {0} is not a CMA heap: use kind system for it, or name another heap")]

@@ -84,25 +84,28 @@ impl Source {
     /// kernel would try to give more, and kill processes on the way. (A CMA heap and
     /// the pool of huge pages are bounded by themselves.)
     fn whole_pages(&self, size_bytes: usize) -> Result<usize, MemoryError> {
-        let (page_bytes, is_bounded) = match self {
-            Self::CmaHeap(_) => (page_size_bytes(), true),
-            Self::UdmabufHugetlb | Self::Hugetlb => (huge_page_size_bytes(), true),
-            Self::SystemHeap(_) | Self::UdmabufShmem | Self::Shmem => (page_size_bytes(), false),
+        let page_bytes = match self {
+            Self::UdmabufHugetlb | Self::Hugetlb => huge_page_size_bytes(),
+            _ => page_size_bytes(),
         };
-        let available_bytes = if is_bounded {
-            None
-        } else {
-            meminfo::field_bytes("MemAvailable").ok().flatten()
-        };
-        let available_bytes = available_bytes.unwrap_or(isize::MAX as u64);
-        size_bytes
+        let size_bytes = size_bytes
             .checked_next_multiple_of(page_bytes)
-            .filter(|&size| size as u64 <= available_bytes)
-            .ok_or(MemoryError::TooLarge {
-                kind: self.kind(),
-                size_bytes,
-                available_bytes,
-            })
+            .filter(|&size| isize::try_from(size).is_ok())
+            .ok_or(MemoryError::Absurd { size_bytes })?;
+        let is_bounded = matches!(
+            self,
+            Self::CmaHeap(_) | Self::UdmabufHugetlb | Self::Hugetlb
+        );
+        match meminfo::field_bytes("MemAvailable") {
+            Ok(Some(available_bytes)) if !is_bounded && size_bytes as u64 > available_bytes => {
+                Err(MemoryError::TooLarge {
+                    kind: self.kind(),
+                    size_bytes,
+                    available_bytes,
+                })
+            }
+            _ => Ok(size_bytes),
+        }
     }
 
     /// A memfd, mapped and with every page in place, but not pinned.

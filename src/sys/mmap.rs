@@ -28,6 +28,7 @@ pub fn page_size_bytes() -> usize {
 pub struct Mapping {
     ptr: NonNull<u8>,
     len_bytes: usize,
+    pid: u32,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; the type hands out
@@ -56,6 +57,7 @@ impl Mapping {
         let mapping = Self {
             ptr: ptr.cast(),
             len_bytes,
+            pid: std::process::id(),
         };
         // SAFETY: the range is the mapping just made. The advice is refused for
         // mappings that the kernel itself keeps out of children or copies by
@@ -72,9 +74,12 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is exactly what mmap gave in `shared`, unmapped once.
-        // Unmapping a whole mapping splits none, the one thing that could fail.
-        let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
+        // A forked child has no such mapping, and may have another one there.
+        if self.pid == std::process::id() {
+            // SAFETY: the range is exactly what mmap gave in `shared`, unmapped once.
+            // Unmapping a whole mapping splits none, the one thing that could fail.
+            let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
+        }
     }
 }
 

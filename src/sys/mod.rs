@@ -16,8 +16,26 @@ pub mod udmabuf;
 
 /// "Permission denied (EACCES)": what every error sentence says of an errno.
 pub fn describe(error: &std::io::Error) -> String {
+    let text = error.to_string();
     match error.raw_os_error().map(nix::errno::Errno::from_raw) {
-        Some(errno) => format!("{} ({errno:?})", errno.desc()),
-        None => error.to_string(),
+        // The C library's words, which people look for, without "(os error 13)".
+        Some(errno) => {
+            let words = text.split(" (os error").next().unwrap_or_default();
+            format!("{words} ({errno:?})")
+        }
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    #[test]
+    fn errno_is_told_in_words_and_by_name() {
+        let error = io::Error::from_raw_os_error(libc::ENOMEM);
+        assert_eq!(super::describe(&error), "Cannot allocate memory (ENOMEM)");
+        let other = io::Error::other("no such number");
+        assert_eq!(super::describe(&other), "no such number");
     }
 }
