@@ -70,6 +70,11 @@ impl Mapping {
     pub fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }
+
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
 }
 
 impl Drop for Mapping {
