@@ -164,10 +164,22 @@ impl PhysMemMeta {
         self.description().slot
     }
 
-    /// Bytes to move the start of the buffer by, so that it begins where the pool
-    /// made it begin, given where in its memory it begins now.
-    pub(crate) fn displacement(&self, memory_offset_bytes: usize) -> isize {
-        self.description().memory_offset_bytes as isize - memory_offset_bytes as isize
+    /// The memory that the pool made the buffer of: compared, and looked into by
+    /// those who know that the buffer still holds it.
+    pub(crate) fn root(&self) -> *const gst::ffi::GstMemory {
+        self.description().root as *const _
+    }
+
+    /// Offset and size, in bytes, with which the pool made that memory.
+    pub(crate) fn place_in_memory(&self) -> (usize, usize) {
+        let description = self.description();
+        (description.memory_offset_bytes, description.size_bytes)
+    }
+
+    /// This meta as ours, if it is.
+    pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
+        // SAFETY: the info says that the meta is one of those made by `attach`.
+        (meta.info == imp::info()).then(|| unsafe { &*std::ptr::from_ref(meta).cast() })
     }
 
     /// Puts the meta on a buffer that a pool has just made around `memory`,

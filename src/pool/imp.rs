@@ -277,6 +277,7 @@ impl Maker for PhysBufferPool {
         if let Some(video) = &plan.video {
             add_video_meta(buffer_ref, video);
         }
+        super::wrapper::forget_tag(buffer_ref);
         Some(buffer)
     }
 }
@@ -410,8 +411,8 @@ impl BufferPoolImpl for PhysBufferPool {
             })
     }
 
-    fn reset_buffer(&self, buffer: &mut gst::BufferRef) {
-        super::reset(buffer);
+    fn reset_buffer(&self, _buffer: &mut gst::BufferRef) {
+        // Called just before `release_buffer`, which does it in one walk.
     }
 
     fn release_buffer(&self, buffer: gst::Buffer) {

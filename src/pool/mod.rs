@@ -39,9 +39,9 @@ mod signals;
 mod slots;
 mod state;
 mod stats;
+mod wrapper;
 
 use std::{
-    ops::ControlFlow,
     os::fd::OwnedFd,
     sync::{Arc, LazyLock},
 };
@@ -305,38 +305,6 @@ impl PhysBufferPool {
     /// Why the pool's last operation failed.
     pub fn last_error(&self) -> Option<String> {
         self.imp().last_error()
-    }
-}
-
-/// Makes a buffer just released ready for its next use: no timestamps, no flags,
-/// no metas but the pool's, its full size.
-fn reset(buffer: &mut gst::BufferRef) {
-    buffer.set_pts(None);
-    buffer.set_dts(None);
-    buffer.set_duration(None);
-    buffer.set_offset(u64::MAX);
-    buffer.set_offset_end(u64::MAX);
-    buffer.unset_flags(gst::BufferFlags::all());
-    buffer.foreach_meta_mut(|meta| {
-        ControlFlow::Continue(if meta.flags().contains(gst::MetaFlags::POOLED) {
-            gst::buffer::BufferMetaForeachAction::Keep
-        } else {
-            gst::buffer::BufferMetaForeachAction::Remove
-        })
-    });
-    if buffer.n_memory() != 1 {
-        return; // thrown away in a moment
-    }
-    let memory = buffer.peek_memory(0);
-    let (offset, size) = (memory.offset(), memory.size());
-    let whole = buffer
-        .meta::<PhysMemMeta>()
-        .map(|meta| (meta.displacement(offset), meta.size_bytes() as isize));
-    if let Some((displacement, whole_size)) = whole
-        && (displacement, whole_size) != (0, size as isize)
-    {
-        // SAFETY: a writable buffer; the range is the one it was made with.
-        unsafe { gst::ffi::gst_buffer_resize(buffer.as_mut_ptr(), displacement, whole_size) };
     }
 }
 

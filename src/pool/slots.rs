@@ -27,7 +27,10 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::state::{BufferState, IllegalStep, StateCell, Step};
+use super::{
+    state::{BufferState, IllegalStep, StateCell, Step},
+    wrapper,
+};
 use crate::{memory::Region, meta::PhysMemMeta};
 
 /// Which free buffer is handed out next.
@@ -90,8 +93,6 @@ struct Slot {
     /// The wrapper while it is out; compared and its reference count read,
     /// under the lock and only while `place` says that it exists.
     wrapper: *const gst::ffi::GstBuffer,
-    /// The wrapper's memory; compared only.
-    memory: usize,
     parked: Option<Parked>,
 }
 
@@ -415,7 +416,6 @@ impl Slots {
         match buffer {
             Some(buffer) => {
                 slot.wrapper = buffer.as_ptr();
-                slot.memory = buffer.peek_memory(0).as_ptr() as usize;
                 inner.counters.acquired += 1;
                 Ok(buffer)
             }
@@ -430,16 +430,20 @@ impl Slots {
 
     /// Takes back a buffer whose last reference went.
     pub(super) fn release(&self, epoch: u64, buffer: gst::Buffer) {
-        let Some((id, index)) = buffer.meta::<PhysMemMeta>().map(|m| (m.id(), m.slot())) else {
+        // SAFETY: the pool owns the buffer that it is given back.
+        let returned =
+            wrapper::take_back(unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) });
+        let Some(returned) = returned else {
             return;
         };
+        let index = returned.slot;
         let mut inner = self.0.inner.lock();
-        let Some(slot) = inner.slots.get_mut(index).filter(|s| s.id == id) else {
+        let Some(slot) = inner.slots.get_mut(index).filter(|s| s.id == returned.id) else {
             drop(inner);
             return; // the slots were cleared; the buffer was the memory's last holder
         };
         slot.wrapper = std::ptr::null();
-        let discarded = if is_intact(&buffer, slot.memory) && slot.place == Place::Out {
+        let discarded = if returned.is_intact && slot.place == Place::Out {
             slot.parked = Some(Parked { epoch, buffer });
             inner.recycle(index);
             None
@@ -567,7 +571,6 @@ impl Inner {
             place: Place::Free,
             serial: 0,
             wrapper: std::ptr::null(),
-            memory: 0,
             parked: None,
         });
     }
@@ -651,22 +654,4 @@ impl Slot {
         }
         None
     }
-}
-
-/// The buffer still has its own memory, and nobody else holds either of them.
-///
-/// The buffer itself may have found a new holder through `try_ref` between its
-/// last unref and the release; it then lives on outside the pool, and the slot
-/// waits for the memory as it does for any other borrower of it.
-fn is_intact(buffer: &gst::BufferRef, memory: usize) -> bool {
-    if buffer.n_memory() != 1 {
-        return false;
-    }
-    let own = buffer.peek_memory(0).as_ptr();
-    // SAFETY: a valid buffer and a valid memory of it.
-    let unshared = unsafe {
-        gst::ffi::gst_mini_object_is_writable(buffer.as_ptr() as *const _) != 0
-            && gst::ffi::gst_mini_object_is_writable(own as *const _) != 0
-    };
-    own as usize == memory && unshared
 }
