@@ -186,10 +186,14 @@ impl Picture {
     }
 
     pub fn from_fn(width: usize, height: usize, pixel: impl Fn(usize, usize) -> [u8; 3]) -> Self {
-        let rgb = (0..height)
-            .flat_map(|y| (0..width).map(move |x| (x, y)))
-            .flat_map(|(x, y)| pixel(x, y))
-            .collect();
+        // Plain loops: iterator chains cost seconds in an unoptimised test
+        // under TCG.
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for y in 0..height {
+            for x in 0..width {
+                rgb.extend_from_slice(&pixel(x, y));
+            }
+        }
         Self { width, height, rgb }
     }
 
