@@ -52,10 +52,7 @@ pub use config::FixedLayout;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
-use crate::{
-    memory::{MemoryKind, PhysAddr, Region},
-    meta::PhysMemMeta,
-};
+use crate::memory::{MemoryKind, PhysAddr, Region};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
