@@ -9,6 +9,7 @@
 
 pub mod fbpansink;
 pub mod handle;
+pub mod kmsflipsink;
 pub mod layout;
 pub mod memory;
 pub mod meta;
@@ -23,7 +24,8 @@ mod plugin {
         crate::meta::register();
         crate::pool::register();
         crate::rawvideosrc::register(plugin)?;
-        crate::fbpansink::register(plugin)
+        crate::fbpansink::register(plugin)?;
+        crate::kmsflipsink::register(plugin)
     }
 
     gst::plugin_define!(

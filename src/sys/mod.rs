@@ -7,6 +7,7 @@ pub mod console;
 pub mod dma_buf;
 pub mod dma_heap;
 pub mod fbdev;
+pub mod kms;
 pub mod memfd;
 pub mod meminfo;
 pub mod mmap;

@@ -1,0 +1,601 @@
+// SPDX-License-Identifier: MPL-2.0
+//! An open DRM device: shared by all sinks of this process that show on it,
+//! because only one open file of a process can be master, and flip events and
+//! GEM handles belong to the open file.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use drm::buffer::Handle as GemName;
+use drm::control::{
+    self, AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, ResourceHandle,
+    connector, crtc, framebuffer, plane, property,
+};
+use drm::{ClientCapability, Device as _, DriverCapability};
+use parking_lot::Mutex;
+
+use super::device;
+use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
+use super::mode::ModeLine;
+use crate::sys::{self, kms};
+
+/// An open DRM device.
+#[derive(Debug)]
+pub struct Card {
+    fd: OwnedFd,
+    /// /dev/dri/card0.
+    pub path: String,
+    /// The driver's name.
+    pub driver: String,
+    bus_id: String,
+    /// Why it cannot be used, if so.
+    unusable: Option<String>,
+    /// Opened here, and not given by the application.
+    pub is_ours: bool,
+    /// How often each GEM handle is in use. The kernel gives the same handle for
+    /// the same memory without counting, so making and closing one must not
+    /// cross: this lock is held over those ioctls, and nothing else is locked
+    /// meanwhile.
+    gem_names: Mutex<HashMap<GemName, usize>>,
+    /// Takes dma-bufs of others.
+    pub can_import: bool,
+    /// Gives dma-bufs of its own.
+    can_export: bool,
+    /// Framebuffers may carry a modifier.
+    pub has_modifiers: bool,
+    /// The scanout of this card.
+    pub engine: device::Engine,
+}
+
+impl AsFd for Card {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+impl drm::Device for Card {}
+impl control::Device for Card {}
+
+static OPEN_CARDS: Mutex<Vec<Weak<Card>>> = Mutex::new(Vec::new());
+
+impl Card {
+    /// Opens a device node, or finds it open.
+    pub fn open(path: &str) -> io::Result<Arc<Self>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+            .open(path)?;
+        let is_node = |other: &Card| other.is_ours && is_same_node(other.as_fd(), file.as_fd());
+        if let Some(card) = find_open(is_node) {
+            return Ok(card);
+        }
+        Ok(register(Self::new(file.into(), path.to_owned(), true)?))
+    }
+
+    /// Uses an fd that the application keeps; its own duplicate of it.
+    pub fn adopt(fd: BorrowedFd<'_>) -> io::Result<Arc<Self>> {
+        if let Some(card) = find_open(|other| kms::is_same_open_file(other.as_fd(), fd)) {
+            return Ok(card);
+        }
+        let fd = fd.try_clone_to_owned()?;
+        let path = kms::device_path(fd.as_fd()).unwrap_or_else(|| "the fd given".into());
+        Ok(register(Self::new(fd, path, false)?))
+    }
+
+    fn new(fd: OwnedFd, path: String, is_ours: bool) -> io::Result<Self> {
+        let mut card = Self {
+            bus_id: kms::bus_id(fd.as_fd()).unwrap_or_default(),
+            fd,
+            path,
+            driver: String::new(),
+            unusable: None,
+            is_ours,
+            gem_names: Mutex::default(),
+            can_import: false,
+            can_export: false,
+            has_modifiers: false,
+            engine: device::Engine::new()?,
+        };
+        card.unusable = card.identify().err();
+        Ok(card)
+    }
+
+    fn identify(&mut self) -> Result<(), String> {
+        const PRIME_IMPORT: u64 = 1;
+        const PRIME_EXPORT: u64 = 2;
+        let driver = self
+            .get_driver()
+            .map_err(|e| format!("no DRM device: {}", sys::describe(&e)))?;
+        self.driver = driver.name().to_string_lossy().into_owned();
+        let prime = self
+            .get_driver_capability(DriverCapability::Prime)
+            .unwrap_or(0);
+        self.can_import = prime & PRIME_IMPORT != 0;
+        self.can_export = prime & PRIME_EXPORT != 0;
+        self.has_modifiers = self
+            .get_driver_capability(DriverCapability::AddFB2Modifiers)
+            .is_ok_and(|value| value == 1);
+        let universal = self.set_client_capability(ClientCapability::UniversalPlanes, true);
+        universal
+            .and_then(|()| self.set_client_capability(ClientCapability::Atomic, true))
+            .map_err(|_| "its driver has no atomic modesetting; kmssink may work".to_owned())
+    }
+
+    /// What the card has, now. `probe` asks the displays again.
+    pub fn snapshot(&self, probe: bool) -> CardSnapshot {
+        let mut snapshot = CardSnapshot {
+            device: self.path.clone(),
+            driver: self.driver.clone(),
+            bus_id: self.bus_id.clone(),
+            unusable: self.unusable.clone(),
+            connectors: Vec::new(),
+            crtcs: Vec::new(),
+            kms_planes: Vec::new(),
+        };
+        if snapshot.unusable.is_none()
+            && let Err(error) = self.read_resources(probe, &mut snapshot)
+        {
+            snapshot.unusable = Some(format!("reading its resources: {}", sys::describe(&error)));
+        }
+        snapshot
+    }
+
+    fn read_resources(&self, probe: bool, into: &mut CardSnapshot) -> io::Result<()> {
+        let resources = self
+            .resource_handles()
+            .map_err(|error| match error.raw_os_error() {
+                // A render-only device.
+                Some(libc::EOPNOTSUPP | libc::EINVAL) => io::Error::other("it drives no display"),
+                _ => error,
+            })?;
+        into.crtcs = resources.crtcs().iter().map(|&crtc| crtc.into()).collect();
+        for &handle in resources.connectors() {
+            let info = self.get_connector(handle, probe)?;
+            if info.interface() != connector::Interface::Writeback {
+                into.connectors.push(self.read_connector(&info, &resources));
+            }
+        }
+        for handle in self.plane_handles()? {
+            let info = self.get_plane(handle)?;
+            let props = self.props(handle)?;
+            into.kms_planes.push(KmsPlane {
+                id: handle.into(),
+                kind: match props.value("type") {
+                    Some(1) => PlaneKind::Primary,
+                    Some(2) => PlaneKind::Cursor,
+                    _ => PlaneKind::Overlay,
+                },
+                possible_crtcs: crtc_bits(&resources, info.possible_crtcs()),
+                fourccs: info.formats().to_vec(),
+                is_taken: self.engine.has_plane(handle.into()),
+            });
+        }
+        Ok(())
+    }
+
+    fn read_connector(
+        &self,
+        info: &connector::Info,
+        resources: &control::ResourceHandles,
+    ) -> Connector {
+        let possible_crtcs = info
+            .encoders()
+            .iter()
+            .filter_map(|&encoder| self.get_encoder(encoder).ok())
+            .fold(0, |bits, encoder| {
+                bits | crtc_bits(resources, encoder.possible_crtcs())
+            });
+        let crtc = self
+            .props(info.handle())
+            .ok()
+            .and_then(|props| props.value("CRTC_ID"));
+        Connector {
+            id: info.handle().into(),
+            name: info.to_string(),
+            plugged: plugged(info.state()),
+            modes: info.modes().iter().map(mode_line).collect(),
+            possible_crtcs,
+            crtc: crtc.map(|id| id as u32).filter(|&id| id != 0),
+        }
+    }
+
+    /// The properties of an object.
+    pub fn props<T: ResourceHandle>(&self, object: T) -> io::Result<Props> {
+        let mut by_name = HashMap::new();
+        for (&handle, &value) in self.get_properties(object)?.iter() {
+            let info = self.get_property(handle)?;
+            by_name.insert(info.name().to_string_lossy().into_owned(), (info, value));
+        }
+        Ok(Props(by_name))
+    }
+
+    /// The GEM object behind a dma-buf.
+    fn gem_of(self: &Arc<Self>, dma_buf: BorrowedFd<'_>) -> io::Result<Gem> {
+        let mut names = self.gem_names.lock();
+        let name = self.prime_fd_to_buffer(dma_buf)?;
+        *names.entry(name).or_default() += 1;
+        Ok(Gem {
+            card: self.clone(),
+            name,
+        })
+    }
+
+    /// A new dumb buffer.
+    pub fn create_dumb(self: &Arc<Self>, width: u32, height: u32, bits: u32) -> io::Result<Dumb> {
+        let mut names = self.gem_names.lock();
+        let dumb =
+            self.create_dumb_buffer((width, height), drm::buffer::DrmFourcc::Xrgb8888, bits)?;
+        let name = drm::buffer::Buffer::handle(&dumb);
+        *names.entry(name).or_default() += 1;
+        drop(names);
+        Ok(Dumb {
+            gem: Gem {
+                card: self.clone(),
+                name,
+            },
+            dumb,
+        })
+    }
+
+    /// A framebuffer over dma-bufs, one fd for each colour plane.
+    pub fn import(
+        self: &Arc<Self>,
+        shape: &FbShape,
+        dma_bufs: &[BorrowedFd<'_>],
+    ) -> io::Result<Framebuffer> {
+        if !self.can_import {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        let gems = dma_bufs
+            .iter()
+            .map(|&fd| self.gem_of(fd))
+            .collect::<io::Result<Vec<_>>>()?;
+        // The framebuffer keeps the memory; the handles can go.
+        self.add_framebuffer_of(shape, &gems.iter().map(|gem| gem.name).collect::<Vec<_>>())
+    }
+
+    fn add_framebuffer_of(
+        self: &Arc<Self>,
+        shape: &FbShape,
+        names: &[GemName],
+    ) -> io::Result<Framebuffer> {
+        let mut handles = [None; 4];
+        for (handle, &name) in handles.iter_mut().zip(names) {
+            *handle = Some(name);
+        }
+        let fourcc = drm::buffer::DrmFourcc::try_from(shape.fourcc).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a fourcc that the drm crate does not know",
+            )
+        })?;
+        let request = PlanarRequest {
+            shape,
+            fourcc,
+            handles,
+        };
+        let flags = match shape.modifier {
+            Some(_) => control::FbCmd2Flags::MODIFIERS,
+            None => control::FbCmd2Flags::empty(),
+        };
+        let id = self.add_planar_framebuffer(&request, flags)?;
+        Ok(Framebuffer {
+            card: self.clone(),
+            id,
+            shape: *shape,
+        })
+    }
+
+    /// Whether commits would be taken from us now. Costs one empty TEST_ONLY
+    /// commit, which only a master may make.
+    pub fn check_master(&self) -> io::Result<()> {
+        self.atomic_commit(
+            AtomicCommitFlags::TEST_ONLY,
+            control::atomic::AtomicModeReq::new(),
+        )
+    }
+}
+
+/// All cards of the machine, those already open included.
+pub fn enumerate(device: Option<&str>) -> Vec<Result<Arc<Card>, Box<CardSnapshot>>> {
+    let paths = match device {
+        Some(path) => vec![path.to_owned()],
+        None => card_nodes(Path::new("/dev/dri")),
+    };
+    paths
+        .into_iter()
+        .map(|path| {
+            Card::open(&path).map_err(|error| {
+                Box::new(CardSnapshot {
+                    unusable: Some(format!("opening it: {}", sys::describe(&error))),
+                    device: path,
+                    driver: "unknown".into(),
+                    bus_id: "unknown".into(),
+                    connectors: Vec::new(),
+                    crtcs: Vec::new(),
+                    kms_planes: Vec::new(),
+                })
+            })
+        })
+        .collect()
+}
+
+fn card_nodes(directory: &Path) -> Vec<String> {
+    let number = |name: &str| name.strip_prefix("card")?.parse::<u32>().ok();
+    let mut nodes: Vec<(u32, String)> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((
+                number(entry.file_name().to_str()?)?,
+                entry.path().to_str()?.to_owned(),
+            ))
+        })
+        .collect();
+    nodes.sort_unstable();
+    nodes.into_iter().map(|(_, path)| path).collect()
+}
+
+fn find_open(is_it: impl Fn(&Card) -> bool) -> Option<Arc<Card>> {
+    // The Arcs are dropped after the lock: the last one closes the device.
+    let open: Vec<_> = OPEN_CARDS.lock().iter().filter_map(Weak::upgrade).collect();
+    open.into_iter().find(|card| is_it(card))
+}
+
+fn register(card: Card) -> Arc<Card> {
+    let card = Arc::new(card);
+    let mut cards = OPEN_CARDS.lock();
+    cards.retain(|card| card.strong_count() > 0);
+    cards.push(Arc::downgrade(&card));
+    card
+}
+
+fn is_same_node(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    let number = |fd| nix::sys::stat::fstat(fd).map(|stat| stat.st_rdev);
+    matches!((number(a), number(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+fn crtc_bits(resources: &control::ResourceHandles, filter: control::CrtcListFilter) -> u32 {
+    let possible = resources.filter_crtcs(filter);
+    resources
+        .crtcs()
+        .iter()
+        .enumerate()
+        .filter(|(_, crtc)| possible.contains(crtc))
+        .fold(0, |bits, (index, _)| bits | 1 << index)
+}
+
+/// A connector's state in our own words.
+pub fn plugged(state: connector::State) -> Plugged {
+    match state {
+        connector::State::Connected => Plugged::Connected,
+        connector::State::Disconnected => Plugged::Disconnected,
+        connector::State::Unknown => Plugged::Unknown,
+    }
+}
+
+/// What the choice of a mode needs to know of it.
+pub fn mode_line(mode: &Mode) -> ModeLine {
+    let (width, height) = mode.size();
+    let (_, _, htotal) = mode.hsync();
+    let (_, _, vtotal) = mode.vsync();
+    let is_interlaced = mode.flags().contains(ModeFlags::INTERLACE);
+    // As drm_mode_vrefresh() counts: the fields of an interlaced mode, and
+    // each line of a doubled one twice.
+    let mut numerator = u64::from(mode.clock()) * 1_000_000;
+    let mut denominator = u64::from(htotal) * u64::from(vtotal);
+    if is_interlaced {
+        numerator *= 2;
+    }
+    if mode.flags().contains(ModeFlags::DBLSCAN) {
+        denominator *= 2;
+    }
+    denominator *= u64::from(mode.vscan().max(1));
+    ModeLine {
+        width: width.into(),
+        height: height.into(),
+        refresh_mhz: match denominator {
+            0 => mode.vrefresh() * 1000,
+            _ => ((numerator + denominator / 2) / denominator) as u32,
+        },
+        is_preferred: mode.mode_type().contains(ModeTypeFlags::PREFERRED),
+        is_interlaced,
+    }
+}
+
+/// The properties of one object, with the values they had when read.
+#[derive(Debug)]
+pub struct Props(HashMap<String, (property::Info, u64)>);
+
+impl Props {
+    /// The value when it was read.
+    pub fn value(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(|&(_, value)| value)
+    }
+
+    /// The handle to set it by.
+    pub fn handle(&self, name: &str) -> Option<property::Handle> {
+        self.0.get(name).map(|(info, _)| info.handle())
+    }
+
+    /// The property by name and its value, in any case and with '-' for the
+    /// spaces and underscores that some names have.
+    pub fn find(&self, name: &str) -> Option<(&property::Info, u64)> {
+        let plain = |name: &str| name.to_ascii_lowercase().replace([' ', '_'], "-");
+        let wanted = plain(name);
+        let exact = self.0.get(name);
+        exact
+            .or_else(|| {
+                self.0
+                    .iter()
+                    .find(|(key, _)| plain(key) == wanted)
+                    .map(|(_, value)| value)
+            })
+            .map(|(info, value)| (info, *value))
+    }
+
+    /// The names of all that can be set.
+    pub fn mutable_names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, (info, _))| info.mutable())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// A use of a GEM handle; the last one closes it.
+#[derive(Debug)]
+struct Gem {
+    card: Arc<Card>,
+    name: GemName,
+}
+
+impl Drop for Gem {
+    fn drop(&mut self) {
+        let mut names = self.card.gem_names.lock();
+        let count = names.entry(self.name).or_insert(1);
+        *count -= 1;
+        if *count == 0 {
+            names.remove(&self.name);
+            // Fails only when the device is gone, and then the handle is too.
+            let _ = self.card.close_buffer(self.name);
+        }
+    }
+}
+
+/// A dumb buffer: memory of the card's own choice.
+#[derive(Debug)]
+pub struct Dumb {
+    gem: Gem,
+    dumb: control::dumbbuffer::DumbBuffer,
+}
+
+impl Dumb {
+    /// Bytes from row to row.
+    pub fn pitch(&self) -> u32 {
+        drm::buffer::Buffer::pitch(&self.dumb)
+    }
+
+    /// A framebuffer over it.
+    pub fn framebuffer(&self, shape: &FbShape) -> io::Result<Framebuffer> {
+        let names = [self.gem.name; 4];
+        self.gem
+            .card
+            .add_framebuffer_of(shape, &names[..shape.n_planes])
+    }
+
+    /// Its memory.
+    pub fn map(&self) -> io::Result<kms::DumbMapping> {
+        kms::DumbMapping::new(&*self.gem.card, self.dumb)
+    }
+
+    /// A dma-buf over it, if the driver gives any.
+    pub fn export(&self) -> Option<OwnedFd> {
+        if !self.gem.card.can_export {
+            return None;
+        }
+        self.gem
+            .card
+            .buffer_to_prime_fd(self.gem.name, drm::CLOEXEC | drm::RDWR)
+            .ok()
+    }
+}
+
+/// All that a framebuffer is made from, besides the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FbShape {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// The pixel format.
+    pub fourcc: u32,
+    /// The memory's tiling, where it was told.
+    pub modifier: Option<u64>,
+    /// How many colour planes.
+    pub n_planes: usize,
+    /// Bytes from row to row, for each.
+    pub pitches: [u32; 4],
+    /// First byte, for each.
+    pub offsets: [u32; 4],
+}
+
+struct PlanarRequest<'a> {
+    shape: &'a FbShape,
+    fourcc: drm::buffer::DrmFourcc,
+    handles: [Option<GemName>; 4],
+}
+
+impl drm::buffer::PlanarBuffer for PlanarRequest<'_> {
+    fn size(&self) -> (u32, u32) {
+        (self.shape.width, self.shape.height)
+    }
+    fn format(&self) -> drm::buffer::DrmFourcc {
+        self.fourcc
+    }
+    fn modifier(&self) -> Option<drm::buffer::DrmModifier> {
+        self.shape.modifier.map(Into::into)
+    }
+    fn pitches(&self) -> [u32; 4] {
+        self.shape.pitches
+    }
+    fn handles(&self) -> [Option<GemName>; 4] {
+        self.handles
+    }
+    fn offsets(&self) -> [u32; 4] {
+        self.shape.offsets
+    }
+}
+
+/// A framebuffer id, removed when dropped. It must not be on the screen then:
+/// the kernel would switch the plane off.
+#[derive(Debug)]
+pub struct Framebuffer {
+    card: Arc<Card>,
+    id: framebuffer::Handle,
+    shape: FbShape,
+}
+
+impl Framebuffer {
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.id.into()
+    }
+
+    /// What it was made from.
+    pub fn shape(&self) -> &FbShape {
+        &self.shape
+    }
+}
+
+impl Drop for Framebuffer {
+    fn drop(&mut self) {
+        // Fails only when the device is gone, and then the id is too.
+        let _ = self.card.destroy_framebuffer(self.id);
+    }
+}
+
+/// Typed handles of ids that the kernel gave.
+pub fn connector_handle(id: u32) -> io::Result<connector::Handle> {
+    control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// As above.
+pub fn crtc_handle(id: u32) -> io::Result<crtc::Handle> {
+    control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// As above.
+pub fn plane_handle(id: u32) -> io::Result<plane::Handle> {
+    control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
+}

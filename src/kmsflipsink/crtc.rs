@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A CRTC that sinks of ours show on: its mode, its planes, what it showed
+//! before, and the atomic requests made of all that. No ioctl here but those
+//! that read the state at the beginning.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use drm::control::atomic::AtomicModeReq;
+use drm::control::{self, Device as _, Mode, property};
+use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
+
+use super::card::{Card, Framebuffer, connector_handle, crtc_handle, plane_handle};
+use super::discovery::Route;
+use super::mode::{FrameNeed, ModeLine, ModeWish};
+use super::placement::Placement;
+use super::scanout::Scanout;
+use super::stats::Stats;
+
+/// A frame on its way to the screen. Dropping it gives its buffer back.
+#[derive(Debug)]
+pub struct Frame {
+    /// What the plane reads.
+    pub framebuffer: Arc<Framebuffer>,
+    /// Which part of it, and where to.
+    pub placement: Placement,
+    /// The display waits for this before it reads.
+    pub fence: Option<OwnedFd>,
+    /// Keeps the memory from being refilled.
+    pub buffer: gst::Buffer,
+    /// When it should be on the screen, CLOCK_MONOTONIC.
+    pub due_ns: Option<u64>,
+    /// Its running time, for QoS.
+    pub running_time: Option<gst::ClockTime>,
+    /// When it was handed over, CLOCK_MONOTONIC.
+    pub submitted_ns: u64,
+    /// The display reads the producer's own memory.
+    pub is_zero_copy: bool,
+    /// The memory belongs to somebody who may want it back.
+    pub is_foreign: bool,
+    /// Counts the frames of one plane.
+    pub serial: u64,
+}
+
+/// Properties of one object to be set besides those of every frame.
+pub type Extra = (control::RawResourceHandle, property::Handle, u64);
+
+/// Tells a sink what became of its frames. Called without a lock.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn report(&self, report: Report);
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A frame is on the screen.
+    Shown {
+        /// Its running time.
+        running_time: Option<gst::ClockTime>,
+        /// How far behind the clock, if it is.
+        late_ns: Option<u64>,
+        /// The refresh period.
+        period_ns: u64,
+    },
+    /// The kernel refused a commit.
+    Refused(String),
+    /// The display was unplugged.
+    Unplugged,
+    /// A display is there again, in this mode.
+    Plugged(ModeLine),
+    /// Another program has the card.
+    MasterLost(String),
+    /// We have it again.
+    MasterRegained,
+    /// The device is gone.
+    Gone(String),
+}
+
+/// The properties of a plane that every frame sets.
+#[derive(Debug, Clone, Copy)]
+struct PlaneProps {
+    fb_id: property::Handle,
+    crtc_id: property::Handle,
+    src: [property::Handle; 4],
+    dst: [property::Handle; 4],
+    in_fence_fd: Option<property::Handle>,
+}
+
+/// One plane and the sink that has it.
+pub struct Lane {
+    /// The plane's id.
+    pub id: u32,
+    object: control::RawResourceHandle,
+    props: PlaneProps,
+    saved: Vec<Extra>,
+    /// Whether it showed something before.
+    was_on: bool,
+    /// Set with the next commit.
+    pub extras: Vec<Extra>,
+    /// The values that those had before.
+    extras_saved: Vec<Extra>,
+    /// Whether `extras` are still to be set.
+    pub are_extras_new: bool,
+    /// Who gets to know.
+    pub observer: Arc<dyn Observer>,
+    /// No waiting, no new frames.
+    pub is_flushing: bool,
+    /// The sink goes; whether to restore what was shown before.
+    pub closing: Option<bool>,
+    /// The newest frame whose commit the kernel took, or that was dropped.
+    pub settled_serial: u64,
+    /// The newest frame whose commit it refused, and why.
+    pub refused: Option<(u64, io::ErrorKind, String)>,
+    /// Counters.
+    pub stats: Stats,
+}
+
+/// A mode made ready for a commit.
+#[derive(Debug, Clone, Copy)]
+pub struct ModeSet {
+    /// The kernel's description.
+    pub mode: Mode,
+    /// Ours.
+    pub line: ModeLine,
+    /// The blob that holds it.
+    pub blob: u64,
+}
+
+/// A CRTC in use.
+pub struct Crtc {
+    /// Its id.
+    pub id: u32,
+    /// The connector it drives for us.
+    pub connector: u32,
+    object: control::RawResourceHandle,
+    connector_object: control::RawResourceHandle,
+    mode_id: property::Handle,
+    active: property::Handle,
+    connector_crtc_id: property::Handle,
+    link_status: Option<property::Handle>,
+    /// What it is to be driven in; none until a sink knows its frames.
+    pub mode: Option<ModeSet>,
+    /// What the user wrote, for when the display changes.
+    pub wish: ModeWish,
+    /// What the frames need, for the same.
+    pub need: Option<FrameNeed>,
+    /// The next commit sets mode and connector too.
+    pub needs_setup: bool,
+    /// The frames.
+    pub scanout: Scanout<Frame>,
+    /// The planes.
+    pub lanes: Vec<Lane>,
+    saved: Saved,
+    /// Whether it counts vertical blanks.
+    pub has_vblank: bool,
+    /// Since when a commit is in flight, and whether it was a setup.
+    pub in_flight: Option<(u64, bool)>,
+    /// When the last flip was done.
+    pub last_flip_ns: u64,
+    /// Not before this is the next try.
+    pub retry_at_ns: u64,
+    /// Since when it has been busy with somebody else's commit.
+    pub busy_since_ns: Option<u64>,
+    /// Whether a display is there.
+    pub is_plugged: bool,
+}
+
+/// What the CRTC did before.
+struct Saved {
+    mode: Option<Mode>,
+    active: u64,
+    connector_crtc: u64,
+}
+
+fn required(props: &super::card::Props, name: &str) -> io::Result<property::Handle> {
+    props.handle(name).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("the driver has no property {name}"),
+        )
+    })
+}
+
+impl Crtc {
+    /// Reads what is needed to use the CRTC of `route`, and what it shows now.
+    pub fn read(card: &Card, route: &Route) -> io::Result<Self> {
+        let crtc = crtc_handle(route.crtc)?;
+        let connector = connector_handle(route.connector)?;
+        let props = card.props(crtc)?;
+        let connector_props = card.props(connector)?;
+        let info = card.get_crtc(crtc)?;
+        let vblank = card.wait_vblank(
+            VblankWaitTarget::Relative(0),
+            VblankWaitFlags::empty(),
+            route.crtc_index,
+            0,
+        );
+        Ok(Self {
+            id: route.crtc,
+            connector: route.connector,
+            object: crtc.into(),
+            connector_object: connector.into(),
+            mode_id: required(&props, "MODE_ID")?,
+            active: required(&props, "ACTIVE")?,
+            connector_crtc_id: required(&connector_props, "CRTC_ID")?,
+            link_status: connector_props.handle("link-status"),
+            mode: None,
+            wish: ModeWish::Auto,
+            need: None,
+            needs_setup: true,
+            scanout: Scanout::default(),
+            lanes: Vec::new(),
+            saved: Saved {
+                mode: info.mode(),
+                active: props.value("ACTIVE").unwrap_or(0),
+                connector_crtc: connector_props.value("CRTC_ID").unwrap_or(0),
+            },
+            // EINVAL only says that it is off just now.
+            has_vblank: !matches!(vblank, Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP)),
+            in_flight: None,
+            last_flip_ns: 0,
+            retry_at_ns: 0,
+            busy_since_ns: None,
+            is_plugged: true,
+        })
+    }
+
+    /// The mode it was in before.
+    pub fn saved_mode(&self) -> Option<Mode> {
+        self.saved.mode.filter(|_| self.saved.active != 0)
+    }
+
+    /// The lane of a plane.
+    pub fn lane(&self, id: u32) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.id == id)
+    }
+
+    /// The lane of a plane.
+    pub fn lane_mut(&mut self, id: u32) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.id == id)
+    }
+
+    /// The time between two vertical blanks.
+    pub fn period_ns(&self) -> u64 {
+        self.mode.map_or(16_666_667, |mode| mode.line.period_ns())
+    }
+
+    /// The request for the commit in flight.
+    pub fn request(&self) -> AtomicModeReq {
+        let mut request = AtomicModeReq::new();
+        if self.needs_setup {
+            self.add_setup(&mut request, self.mode.as_ref());
+            for (id, frame) in self.scanout.next() {
+                self.add_frame(&mut request, id, frame);
+            }
+        } else {
+            for (id, frame) in self.scanout.queued() {
+                self.add_frame(&mut request, id, frame);
+            }
+        }
+        for lane in self
+            .lanes
+            .iter()
+            .filter(|lane| lane.are_extras_new || self.needs_setup)
+        {
+            add_all(&mut request, &lane.extras);
+        }
+        request
+    }
+
+    /// A request that shows `framebuffer` so in `mode`: to be tested.
+    pub fn trial(
+        &self,
+        id: u32,
+        framebuffer: &Framebuffer,
+        placement: &Placement,
+        mode: Option<&ModeSet>,
+    ) -> AtomicModeReq {
+        let mut request = AtomicModeReq::new();
+        self.add_setup(&mut request, mode.or(self.mode.as_ref()));
+        for (other, frame) in self.scanout.next().filter(|&(other, _)| other != id) {
+            self.add_frame(&mut request, other, frame);
+        }
+        if let Some(lane) = self.lane(id) {
+            add_plane(&mut request, lane, self.id, framebuffer.id(), placement);
+            add_all(&mut request, &lane.extras);
+        }
+        request
+    }
+
+    fn add_setup(&self, request: &mut AtomicModeReq, mode: Option<&ModeSet>) {
+        if let Some(mode) = mode {
+            request.add_raw_property(
+                self.connector_object,
+                self.connector_crtc_id,
+                self.id.into(),
+            );
+            request.add_raw_property(self.object, self.mode_id, mode.blob);
+            request.add_raw_property(self.object, self.active, 1);
+        }
+        if let Some(link_status) = self.link_status {
+            /// DRM_MODE_LINK_STATUS_GOOD: asks for new link training if it was bad.
+            const GOOD: u64 = 0;
+            request.add_raw_property(self.connector_object, link_status, GOOD);
+        }
+    }
+
+    fn add_frame(&self, request: &mut AtomicModeReq, id: u32, frame: &Frame) {
+        let Some(lane) = self.lane(id) else { return };
+        add_plane(
+            request,
+            lane,
+            self.id,
+            frame.framebuffer.id(),
+            &frame.placement,
+        );
+        if let (Some(property), Some(fence)) = (lane.props.in_fence_fd, &frame.fence) {
+            request.add_raw_property(lane.object, property, fence.as_raw_fd() as u64);
+        }
+    }
+
+    /// The request that puts back what was on the screen before. `blob` holds
+    /// the saved mode. `lanes` are the planes to give up: with all of them, the
+    /// whole CRTC goes back.
+    pub fn restore(&self, lanes: &[u32], blob: u64) -> AtomicModeReq {
+        let mut request = AtomicModeReq::new();
+        let mut is_last = true;
+        for lane in &self.lanes {
+            if !lanes.contains(&lane.id) {
+                is_last = false;
+                continue;
+            }
+            add_all(&mut request, &lane.extras_saved);
+            if lane.was_on {
+                add_all(&mut request, &lane.saved);
+            } else {
+                request.add_raw_property(lane.object, lane.props.fb_id, 0);
+                request.add_raw_property(lane.object, lane.props.crtc_id, 0);
+            }
+        }
+        if is_last {
+            request.add_raw_property(
+                self.connector_object,
+                self.connector_crtc_id,
+                self.saved.connector_crtc,
+            );
+            request.add_raw_property(self.object, self.mode_id, blob);
+            request.add_raw_property(
+                self.object,
+                self.active,
+                if blob == 0 { 0 } else { self.saved.active },
+            );
+        }
+        request
+    }
+
+    /// The request that only switches planes off, for when what they showed
+    /// before is gone.
+    pub fn switch_off(&self, lanes: &[u32]) -> AtomicModeReq {
+        let mut request = AtomicModeReq::new();
+        for lane in self.lanes.iter().filter(|lane| lanes.contains(&lane.id)) {
+            request.add_raw_property(lane.object, lane.props.fb_id, 0);
+            request.add_raw_property(lane.object, lane.props.crtc_id, 0);
+        }
+        request
+    }
+}
+
+impl Lane {
+    /// Reads what is needed to use a plane, and what it shows now.
+    pub fn read(card: &Card, id: u32, observer: Arc<dyn Observer>) -> io::Result<Self> {
+        let plane = plane_handle(id)?;
+        let read = card.props(plane)?;
+        let four = |names: [&str; 4]| -> io::Result<[property::Handle; 4]> {
+            Ok([
+                required(&read, names[0])?,
+                required(&read, names[1])?,
+                required(&read, names[2])?,
+                required(&read, names[3])?,
+            ])
+        };
+        let props = PlaneProps {
+            fb_id: required(&read, "FB_ID")?,
+            crtc_id: required(&read, "CRTC_ID")?,
+            src: four(["SRC_X", "SRC_Y", "SRC_W", "SRC_H"])?,
+            dst: four(["CRTC_X", "CRTC_Y", "CRTC_W", "CRTC_H"])?,
+            in_fence_fd: read.handle("IN_FENCE_FD"),
+        };
+        let names = [
+            "FB_ID", "CRTC_ID", "SRC_X", "SRC_Y", "SRC_W", "SRC_H", "CRTC_X", "CRTC_Y", "CRTC_W",
+            "CRTC_H",
+        ];
+        let object = plane.into();
+        let saved = names
+            .iter()
+            .filter_map(|name| Some((object, read.handle(name)?, read.value(name)?)))
+            .collect();
+        Ok(Self {
+            id,
+            object,
+            props,
+            saved,
+            was_on: read.value("FB_ID").is_some_and(|fb| fb != 0),
+            extras: Vec::new(),
+            extras_saved: Vec::new(),
+            are_extras_new: false,
+            observer,
+            is_flushing: false,
+            closing: None,
+            settled_serial: 0,
+            refused: None,
+            stats: Stats::new(16_666_667),
+        })
+    }
+
+    /// Sets these with the next commit; `before` are the values they had.
+    pub fn set_extras(&mut self, extras: Vec<Extra>, before: Vec<Extra>) {
+        for old in before {
+            let is_known = self
+                .extras_saved
+                .iter()
+                .any(|known| known.0 == old.0 && known.1 == old.1);
+            if !is_known {
+                self.extras_saved.push(old);
+            }
+        }
+        self.extras = extras;
+        self.are_extras_new = true;
+    }
+}
+
+fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
+    for &(object, property, value) in extras {
+        request.add_raw_property(object, property, value);
+    }
+}
+
+fn add_plane(
+    request: &mut AtomicModeReq,
+    lane: &Lane,
+    crtc: u32,
+    framebuffer: u32,
+    placement: &Placement,
+) {
+    let mut set = |property, value| request.add_raw_property(lane.object, property, value);
+    set(lane.props.fb_id, framebuffer.into());
+    set(lane.props.crtc_id, crtc.into());
+    let Placement { src, dst } = placement;
+    // 16.16 fixed point in the frame, whole pixels on the screen.
+    let fixed = |value: u64| value << 16;
+    set(lane.props.src[0], fixed(src.x.max(0) as u64));
+    set(lane.props.src[1], fixed(src.y.max(0) as u64));
+    set(lane.props.src[2], fixed(src.width.into()));
+    set(lane.props.src[3], fixed(src.height.into()));
+    set(lane.props.dst[0], i64::from(dst.x) as u64);
+    set(lane.props.dst[1], i64::from(dst.y) as u64);
+    set(lane.props.dst[2], dst.width.into());
+    set(lane.props.dst[3], dst.height.into());
+}

@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which card, connector, CRTC and plane: what there is, what was asked for,
+//! and the choice. Pure; `card` takes the snapshots.
+
+use std::fmt;
+
+use super::format;
+use super::mode::{self, ModeLine};
+
+/// Whether a display is plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugged {
+    /// Yes.
+    Connected,
+    /// No.
+    Disconnected,
+    /// The driver cannot tell.
+    Unknown,
+}
+
+impl fmt::Display for Plugged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Unknown => "in unknown state",
+        })
+    }
+}
+
+/// A connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connector {
+    /// Its DRM object id.
+    pub id: u32,
+    /// As the kernel names it: HDMI-A-1.
+    pub name: String,
+    /// Whether a display is there.
+    pub plugged: Plugged,
+    /// What the display takes.
+    pub modes: Vec<ModeLine>,
+    /// The CRTCs that can drive it, a bit for each index.
+    pub possible_crtcs: u32,
+    /// The CRTC that drives it now.
+    pub crtc: Option<u32>,
+}
+
+/// What a hardware plane is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaneKind {
+    /// The CRTC's own picture.
+    Primary,
+    /// On top of it.
+    Overlay,
+    /// The pointer.
+    Cursor,
+}
+
+/// A hardware plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KmsPlane {
+    /// Its DRM object id.
+    pub id: u32,
+    /// What it is for.
+    pub kind: PlaneKind,
+    /// The CRTCs that can show it, a bit for each index.
+    pub possible_crtcs: u32,
+    /// The fourccs that it takes.
+    pub fourccs: Vec<u32>,
+    /// Whether a sink of this process has it already.
+    pub is_taken: bool,
+}
+
+/// A card and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardSnapshot {
+    /// /dev/dri/card0.
+    pub device: String,
+    /// The driver's name.
+    pub driver: String,
+    /// pci:0000:00:02.0.
+    pub bus_id: String,
+    /// Why it cannot be used, if so: not atomic, no permission.
+    pub unusable: Option<String>,
+    /// Its connectors, without those for writeback.
+    pub connectors: Vec<Connector>,
+    /// Its CRTCs by index.
+    pub crtcs: Vec<u32>,
+    /// Its planes.
+    pub kms_planes: Vec<KmsPlane>,
+}
+
+/// What the user asked for; none of it is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// The driver.
+    pub driver_name: Option<String>,
+    /// The bus address, with or without "pci:".
+    pub bus_id: Option<String>,
+    /// The device node.
+    pub device: Option<String>,
+    /// The connector by id.
+    pub connector_id: Option<u32>,
+    /// The connector by name.
+    pub connector: Option<String>,
+    /// The plane by id.
+    pub plane_id: Option<u32>,
+}
+
+/// What was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Index into the snapshots.
+    pub card: usize,
+    /// The connector's id.
+    pub connector: u32,
+    /// The CRTC's id.
+    pub crtc: u32,
+    /// The CRTC's index.
+    pub crtc_index: u32,
+    /// The plane's id.
+    pub kms_plane: u32,
+    /// What that plane is for.
+    pub kind: PlaneKind,
+}
+
+/// Nothing fits; says what there is.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{reason}. There is: {listing}")]
+pub struct NoRoute {
+    /// What was missing.
+    pub reason: String,
+    /// The cards with their connectors and modes.
+    pub listing: String,
+}
+
+/// Chooses by rank: what was asked for, and among that a plane no sibling has,
+/// a connected connector, a primary plane, the first.
+pub fn choose(cards: &[CardSnapshot], wish: &Wish) -> Result<Route, NoRoute> {
+    let mut best: Option<(Rank, Route)> = None;
+    for (index, card) in cards
+        .iter()
+        .enumerate()
+        .filter(|(_, card)| is_wanted_card(card, wish))
+    {
+        for connector in card
+            .connectors
+            .iter()
+            .filter(|connector| is_wanted_connector(connector, wish))
+        {
+            for (rank, route) in routes(index, card, connector, wish) {
+                if best.as_ref().is_none_or(|(other, _)| rank < *other) {
+                    best = Some((rank, route));
+                }
+            }
+        }
+    }
+    best.map(|(_, route)| route).ok_or_else(|| NoRoute {
+        reason: explain(cards, wish),
+        listing: listing(cards),
+    })
+}
+
+/// Smaller is better.
+type Rank = (bool, bool, bool, bool);
+
+fn routes(
+    card_index: usize,
+    card: &CardSnapshot,
+    connector: &Connector,
+    wish: &Wish,
+) -> Vec<(Rank, Route)> {
+    let is_named = wish.connector.is_some() || wish.connector_id.is_some();
+    if connector.plugged == Plugged::Disconnected && !is_named {
+        return Vec::new();
+    }
+    let Some((crtc_index, crtc)) = crtc_for(card, connector, wish) else {
+        return Vec::new();
+    };
+    card.kms_planes
+        .iter()
+        .filter(|plane| plane.possible_crtcs >> crtc_index & 1 == 1)
+        .filter(|plane| match wish.plane_id {
+            Some(id) => plane.id == id,
+            None => !plane.is_taken && plane.kind != PlaneKind::Cursor,
+        })
+        .map(|plane| {
+            let rank = (
+                connector.plugged == Plugged::Disconnected,
+                connector.plugged == Plugged::Unknown,
+                connector.modes.is_empty(),
+                plane.kind != PlaneKind::Primary,
+            );
+            let route = Route {
+                card: card_index,
+                connector: connector.id,
+                crtc,
+                crtc_index,
+                kms_plane: plane.id,
+                kind: plane.kind,
+            };
+            (rank, route)
+        })
+        .collect()
+}
+
+/// The CRTC that drives the connector, or one that drives nothing.
+fn crtc_for(card: &CardSnapshot, connector: &Connector, wish: &Wish) -> Option<(u32, u32)> {
+    let wanted_plane = wish
+        .plane_id
+        .and_then(|id| card.kms_planes.iter().find(|plane| plane.id == id));
+    let can = |index: usize| {
+        connector.possible_crtcs >> index & 1 == 1
+            && wanted_plane.is_none_or(|plane| plane.possible_crtcs >> index & 1 == 1)
+    };
+    let mut possible = card
+        .crtcs
+        .iter()
+        .enumerate()
+        .filter(|&(index, _)| index < 32 && can(index));
+    let drives = |crtc: u32| card.connectors.iter().any(|other| other.crtc == Some(crtc));
+    possible
+        .clone()
+        .find(|&(_, &crtc)| connector.crtc == Some(crtc))
+        .or_else(|| possible.find(|&(_, &crtc)| !drives(crtc)))
+        .map(|(index, &crtc)| (index as u32, crtc))
+}
+
+fn is_wanted_card(card: &CardSnapshot, wish: &Wish) -> bool {
+    is_named_card(card, wish) && card.unusable.is_none()
+}
+
+fn is_named_card(card: &CardSnapshot, wish: &Wish) -> bool {
+    let is_bus = |want: &String| {
+        card.bus_id == *want
+            || card
+                .bus_id
+                .split_once(':')
+                .is_some_and(|(_, address)| address == want)
+    };
+    wish.driver_name
+        .as_ref()
+        .is_none_or(|want| card.driver == *want)
+        && wish.device.as_ref().is_none_or(|want| card.device == *want)
+        && wish.bus_id.as_ref().is_none_or(is_bus)
+}
+
+fn is_wanted_connector(connector: &Connector, wish: &Wish) -> bool {
+    wish.connector
+        .as_ref()
+        .is_none_or(|want| connector.name.eq_ignore_ascii_case(want))
+        && wish.connector_id.is_none_or(|want| connector.id == want)
+}
+
+fn explain(cards: &[CardSnapshot], wish: &Wish) -> String {
+    if cards.is_empty() {
+        return "no DRM device found (/dev/dri/card*); load the display's driver, \
+                or pass the device into the container"
+            .into();
+    }
+    let named: Vec<_> = cards
+        .iter()
+        .filter(|card| is_named_card(card, wish))
+        .collect();
+    if named.is_empty() {
+        let mut parts = Vec::new();
+        for (name, value) in [
+            ("driver-name", &wish.driver_name),
+            ("bus-id", &wish.bus_id),
+            ("device", &wish.device),
+        ] {
+            parts.extend(value.as_ref().map(|value| format!("{name}={value}")));
+        }
+        return format!("no card with {}", parts.join(" and "));
+    }
+    if let [(device, why)] = &named
+        .iter()
+        .filter_map(|card| card.unusable.as_ref().map(|why| (&card.device, why)))
+        .collect::<Vec<_>>()[..]
+        && named.len() == 1
+    {
+        return format!("{device} cannot be used: {why}");
+    }
+    let usable: Vec<_> = named
+        .iter()
+        .filter(|card| card.unusable.is_none())
+        .collect();
+    if usable.is_empty() {
+        return "none of the cards can be used".into();
+    }
+    let connectors: Vec<_> = usable
+        .iter()
+        .flat_map(|card| &card.connectors)
+        .filter(|connector| is_wanted_connector(connector, wish))
+        .collect();
+    if connectors.is_empty() {
+        return match (&wish.connector, wish.connector_id) {
+            (Some(name), _) => format!("no connector is called {name}"),
+            (None, Some(id)) => format!("no connector has the id {id}"),
+            (None, None) => "no card has a connector".into(),
+        };
+    }
+    if let Some(id) = wish.plane_id {
+        return format!("no plane with the id {id} can show on that connector");
+    }
+    if connectors
+        .iter()
+        .all(|connector| connector.plugged == Plugged::Disconnected)
+    {
+        return "no connector has a display plugged in".into();
+    }
+    "every plane of the connected displays is in use by another sink, or no CRTC is free".into()
+}
+
+/// All cards, for people.
+pub fn listing(cards: &[CardSnapshot]) -> String {
+    if cards.is_empty() {
+        return "nothing".into();
+    }
+    cards
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+impl fmt::Display for CardSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (driver {}, bus {})",
+            self.device, self.driver, self.bus_id
+        )?;
+        if let Some(why) = &self.unusable {
+            return write!(f, " unusable: {why}");
+        }
+        if self.connectors.is_empty() {
+            write!(f, " without connectors")?;
+        }
+        for connector in &self.connectors {
+            write!(
+                f,
+                ", connector {} {} {}",
+                connector.id, connector.name, connector.plugged
+            )?;
+            if !connector.modes.is_empty() {
+                write!(f, " [{}]", mode::list(&connector.modes))?;
+            }
+        }
+        for plane in &self.kms_planes {
+            let names: Vec<_> = plane
+                .fourccs
+                .iter()
+                .map(|&fourcc| format::fourcc_name(fourcc))
+                .collect();
+            let taken = if plane.is_taken { " (in use)" } else { "" };
+            write!(
+                f,
+                ", {:?} plane {}{taken} [{}]",
+                plane.kind,
+                plane.id,
+                names.join(" ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connector(id: u32, name: &str, plugged: Plugged) -> Connector {
+        let mode = ModeLine {
+            width: 1920,
+            height: 1080,
+            refresh_mhz: 60_000,
+            is_preferred: true,
+            is_interlaced: false,
+        };
+        Connector {
+            id,
+            name: name.into(),
+            plugged,
+            modes: vec![mode],
+            possible_crtcs: 0b11,
+            crtc: None,
+        }
+    }
+
+    fn plane(id: u32, kind: PlaneKind, possible_crtcs: u32) -> KmsPlane {
+        KmsPlane {
+            id,
+            kind,
+            possible_crtcs,
+            fourccs: vec![0x3432_5258],
+            is_taken: false,
+        }
+    }
+
+    fn card(device: &str, driver: &str) -> CardSnapshot {
+        CardSnapshot {
+            device: device.into(),
+            driver: driver.into(),
+            bus_id: format!("pci:0000:00:0{}.0", device.len()),
+            unusable: None,
+            connectors: vec![
+                connector(10, "DP-1", Plugged::Disconnected),
+                connector(11, "HDMI-A-1", Plugged::Connected),
+                connector(12, "HDMI-A-2", Plugged::Connected),
+            ],
+            crtcs: vec![40, 41],
+            kms_planes: vec![
+                plane(30, PlaneKind::Overlay, 0b11),
+                plane(31, PlaneKind::Primary, 0b01),
+                plane(32, PlaneKind::Cursor, 0b01),
+                plane(33, PlaneKind::Primary, 0b10),
+            ],
+        }
+    }
+
+    fn wish(set: impl FnOnce(&mut Wish)) -> Wish {
+        let mut wish = Wish::default();
+        set(&mut wish);
+        wish
+    }
+
+    #[test]
+    fn without_a_wish_the_first_connected_connector_of_any_card_is_taken() {
+        let mut first = card("/dev/dri/card0", "render");
+        first.connectors.clear();
+        let route = choose(&[first, card("/dev/dri/card1", "panel")], &Wish::default()).unwrap();
+        assert_eq!(
+            (route.card, route.connector, route.crtc, route.kms_plane),
+            (1, 11, 40, 31)
+        );
+        assert_eq!(route.kind, PlaneKind::Primary);
+    }
+
+    #[test]
+    fn the_crtc_that_drives_the_connector_is_kept() {
+        let mut card = card("/dev/dri/card0", "x");
+        card.connectors[1].crtc = Some(41);
+        let route = choose(&[card], &Wish::default()).unwrap();
+        assert_eq!((route.crtc, route.crtc_index, route.kms_plane), (41, 1, 33));
+    }
+
+    #[test]
+    fn a_crtc_that_drives_another_connector_is_not_stolen() {
+        let mut card = card("/dev/dri/card0", "x");
+        card.connectors[2].crtc = Some(40);
+        assert_eq!(
+            choose(&[card], &wish(|w| w.connector = Some("hdmi-a-1".into())))
+                .unwrap()
+                .crtc,
+            41
+        );
+    }
+
+    #[test]
+    fn a_second_sink_goes_to_the_next_display_then_to_an_overlay() {
+        let mut card = card("/dev/dri/card0", "x");
+        card.connectors[1].crtc = Some(40);
+        card.kms_planes[1].is_taken = true;
+        let second = choose(std::slice::from_ref(&card), &Wish::default()).unwrap();
+        assert_eq!((second.connector, second.kms_plane), (12, 33));
+        card.connectors[2].crtc = Some(41);
+        card.kms_planes[3].is_taken = true;
+        let third = choose(std::slice::from_ref(&card), &Wish::default()).unwrap();
+        assert_eq!((third.kms_plane, third.kind), (30, PlaneKind::Overlay));
+        card.kms_planes[0].is_taken = true;
+        let error = choose(&[card], &Wish::default()).unwrap_err();
+        assert!(error.reason.contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn driver_bus_and_device_select_the_card() {
+        let cards = [card("/dev/dri/card0", "a"), card("/dev/dri/card10", "b")];
+        for wish in [
+            wish(|w| w.driver_name = Some("b".into())),
+            wish(|w| w.device = Some("/dev/dri/card10".into())),
+            wish(|w| w.bus_id = Some(cards[1].bus_id.clone())),
+            wish(|w| w.bus_id = Some(cards[1].bus_id["pci:".len()..].into())),
+        ] {
+            assert_eq!(choose(&cards, &wish).unwrap().card, 1);
+        }
+    }
+
+    #[test]
+    fn a_plane_asked_for_decides_the_crtc() {
+        let route = choose(
+            &[card("/dev/dri/card0", "x")],
+            &wish(|w| w.plane_id = Some(33)),
+        )
+        .unwrap();
+        assert_eq!((route.crtc, route.kms_plane), (41, 33));
+        let cursor = choose(
+            &[card("/dev/dri/card0", "x")],
+            &wish(|w| w.plane_id = Some(32)),
+        )
+        .unwrap();
+        assert_eq!(cursor.kind, PlaneKind::Cursor);
+    }
+
+    #[test]
+    fn a_disconnected_connector_is_taken_only_by_name() {
+        let route = choose(
+            &[card("/dev/dri/card0", "x")],
+            &wish(|w| w.connector_id = Some(10)),
+        )
+        .unwrap();
+        assert_eq!(route.connector, 10);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_what_there_is_is_listed() {
+        let cards = [card("/dev/dri/card0", "x")];
+        let reason = |wish: &Wish| {
+            let error = choose(&cards, wish).unwrap_err();
+            assert!(
+                error
+                    .listing
+                    .contains("HDMI-A-1 connected [0: 1920x1080@60.00 (preferred)]"),
+                "{error}"
+            );
+            assert!(error.listing.contains("DP-1 disconnected"), "{error}");
+            assert!(error.listing.contains("XR24"), "{error}");
+            error.reason
+        };
+        assert_eq!(
+            reason(&wish(|w| w.driver_name = Some("y".into()))),
+            "no card with driver-name=y"
+        );
+        assert_eq!(
+            reason(&wish(|w| w.connector = Some("LVDS-1".into()))),
+            "no connector is called LVDS-1"
+        );
+        assert_eq!(
+            reason(&wish(|w| w.connector_id = Some(99))),
+            "no connector has the id 99"
+        );
+        assert!(reason(&wish(|w| w.plane_id = Some(99))).contains("id 99"));
+        assert!(
+            choose(&[], &Wish::default())
+                .unwrap_err()
+                .reason
+                .contains("/dev/dri")
+        );
+    }
+
+    #[test]
+    fn a_card_that_cannot_be_used_says_why() {
+        let mut card = card("/dev/dri/card0", "old");
+        card.unusable = Some("its driver has no atomic modesetting".into());
+        let error = choose(&[card], &Wish::default()).unwrap_err();
+        assert!(error.reason.contains("no atomic modesetting"), "{error}");
+    }
+
+    #[test]
+    fn nothing_plugged_in_says_so() {
+        let mut card = card("/dev/dri/card0", "x");
+        card.connectors.truncate(1);
+        let error = choose(&[card], &Wish::default()).unwrap_err();
+        assert!(error.reason.contains("plugged in"), "{error}");
+    }
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MPL-2.0
+//! DRM fourccs and GStreamer video formats, and the layout that a driver's
+//! pitch makes of a frame. Pure.
+//!
+//! A DRM fourcc names a little-endian word from its highest bit down, a
+//! GStreamer format the bytes in memory: XRGB8888 is BGRx.
+
+use drm::buffer::DrmFourcc;
+use gst_video::VideoFormat;
+
+/// Opaque formats before those with alpha: a primary plane shows both alike,
+/// and peers that may choose take the first.
+const TABLE: &[(DrmFourcc, VideoFormat)] = &[
+    (DrmFourcc::Xrgb8888, VideoFormat::Bgrx),
+    (DrmFourcc::Xbgr8888, VideoFormat::Rgbx),
+    (DrmFourcc::Rgbx8888, VideoFormat::Xbgr),
+    (DrmFourcc::Bgrx8888, VideoFormat::Xrgb),
+    (DrmFourcc::Argb8888, VideoFormat::Bgra),
+    (DrmFourcc::Abgr8888, VideoFormat::Rgba),
+    (DrmFourcc::Rgba8888, VideoFormat::Abgr),
+    (DrmFourcc::Bgra8888, VideoFormat::Argb),
+    (DrmFourcc::Rgb888, VideoFormat::Bgr),
+    (DrmFourcc::Bgr888, VideoFormat::Rgb),
+    (DrmFourcc::Rgb565, VideoFormat::Rgb16),
+    (DrmFourcc::Bgr565, VideoFormat::Bgr16),
+    (DrmFourcc::Xrgb1555, VideoFormat::Rgb15),
+    (DrmFourcc::Xbgr1555, VideoFormat::Bgr15),
+    (DrmFourcc::Argb2101010, VideoFormat::Bgr10a2Le),
+    (DrmFourcc::Abgr2101010, VideoFormat::Rgb10a2Le),
+    (DrmFourcc::Nv12, VideoFormat::Nv12),
+    (DrmFourcc::Nv21, VideoFormat::Nv21),
+    (DrmFourcc::Nv16, VideoFormat::Nv16),
+    (DrmFourcc::Nv61, VideoFormat::Nv61),
+    (DrmFourcc::Nv24, VideoFormat::Nv24),
+    (DrmFourcc::P010, VideoFormat::P01010le),
+    (DrmFourcc::Yuv420, VideoFormat::I420),
+    (DrmFourcc::Yvu420, VideoFormat::Yv12),
+    (DrmFourcc::Yuv422, VideoFormat::Y42b),
+    (DrmFourcc::Yuv444, VideoFormat::Y444),
+    (DrmFourcc::Yuyv, VideoFormat::Yuy2),
+    (DrmFourcc::Uyvy, VideoFormat::Uyvy),
+    (DrmFourcc::Yvyu, VideoFormat::Yvyu),
+    (DrmFourcc::Vyuy, VideoFormat::Vyuy),
+    (DrmFourcc::Ayuv, VideoFormat::Vuya),
+    (DrmFourcc::R8, VideoFormat::Gray8),
+];
+
+/// Every format that some KMS plane may take.
+pub fn all() -> impl Iterator<Item = VideoFormat> {
+    TABLE.iter().map(|&(_, format)| format)
+}
+
+/// The fourcc of a format.
+pub fn fourcc_of(format: VideoFormat) -> Option<DrmFourcc> {
+    TABLE
+        .iter()
+        .find(|&&(_, other)| other == format)
+        .map(|&(fourcc, _)| fourcc)
+}
+
+/// The formats among a plane's fourccs, best first.
+pub fn supported(fourccs: &[u32]) -> Vec<VideoFormat> {
+    TABLE
+        .iter()
+        .filter(|&&(fourcc, _)| fourccs.contains(&(fourcc as u32)))
+        .map(|&(_, format)| format)
+        .collect()
+}
+
+/// "XR24", also for fourccs that nobody knows.
+pub fn fourcc_name(fourcc: u32) -> String {
+    fourcc
+        .to_le_bytes()
+        .iter()
+        .map(|&byte| {
+            if byte.is_ascii_graphic() {
+                char::from(byte)
+            } else {
+                ' '
+            }
+        })
+        .collect()
+}
+
+/// Where the colour planes of a frame lie in one buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Layout {
+    /// Bytes from row to row, for each colour plane.
+    pub strides: [u32; 4],
+    /// Byte of each colour plane's first row.
+    pub offsets: [u32; 4],
+    /// Bytes of the whole frame.
+    pub size_bytes: usize,
+}
+
+/// A dumb buffer that would hold a frame: what to ask the driver for to learn
+/// its pitch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DumbShape {
+    /// Pixels in a row of the first colour plane.
+    pub width: u32,
+    /// Rows of all colour planes, in units of the first one's pitch.
+    pub height: u32,
+    /// Bits per pixel of the first colour plane.
+    pub bits: u32,
+}
+
+/// The dumb buffer for a frame of `info`.
+pub fn dumb_shape(info: &gst_video::VideoInfo) -> DumbShape {
+    let first_stride = info.stride()[0].max(1) as u64;
+    let bytes: u64 = (0..info.n_planes() as usize)
+        .map(|plane| info.stride()[plane].max(0) as u64 * u64::from(rows(info, plane)))
+        .sum();
+    DumbShape {
+        width: info.width(),
+        height: bytes.div_ceil(first_stride).max(u64::from(info.height())) as u32,
+        bits: info.format_info().pixel_stride()[0].max(1) as u32 * 8,
+    }
+}
+
+/// The layout of a frame whose first colour plane has rows of `pitch` bytes.
+/// None if the frame does not fit such rows, or nothing fits 32 bits.
+pub fn layout(info: &gst_video::VideoInfo, pitch: u32) -> Option<Layout> {
+    if u64::from(pitch) < min_stride(info, 0) {
+        return None;
+    }
+    let mut layout = Layout::default();
+    let mut end = 0u64;
+    for plane in 0..info.n_planes() as usize {
+        let stride = scaled_pitch(info, plane, pitch).max(min_stride(info, plane));
+        layout.strides[plane] = u32::try_from(stride).ok()?;
+        layout.offsets[plane] = u32::try_from(end).ok()?;
+        end += stride * u64::from(rows(info, plane));
+    }
+    layout.size_bytes = usize::try_from(end).ok()?;
+    Some(layout)
+}
+
+/// The first component that lives in a colour plane.
+fn component_of(info: &gst_video::VideoInfo, plane: usize) -> usize {
+    (0..info.n_components() as usize)
+        .find(|&component| info.comp_plane(component as u8) as usize == plane)
+        .unwrap_or(0)
+}
+
+/// A colour plane's share of the first one's pitch: half for I420's chroma,
+/// all of it for NV12's.
+fn scaled_pitch(info: &gst_video::VideoInfo, plane: usize, pitch: u32) -> u64 {
+    let component = component_of(info, plane);
+    let pixel = |component: usize| info.format_info().pixel_stride()[component].max(1) as u64;
+    let share = u64::from(pitch) * pixel(component) / pixel(0);
+    if plane == 0 {
+        u64::from(pitch)
+    } else {
+        share >> info.format_info().w_sub()[component]
+    }
+}
+
+/// Bytes of one row that are pixels.
+fn min_stride(info: &gst_video::VideoInfo, plane: usize) -> u64 {
+    let component = component_of(info, plane);
+    let width = u64::from(info.comp_width(component as u8));
+    let pixel = info.format_info().pixel_stride()[component].max(1) as u64;
+    match info.format_info().format() {
+        // Two pixels share a word of four bytes.
+        VideoFormat::Yuy2 | VideoFormat::Uyvy | VideoFormat::Yvyu | VideoFormat::Vyuy => {
+            u64::from(info.width()).div_ceil(2) * 4
+        }
+        _ => width * pixel,
+    }
+}
+
+/// Rows of a colour plane.
+pub fn rows(info: &gst_video::VideoInfo, plane: usize) -> u32 {
+    (0..info.n_components() as usize)
+        .find(|&component| info.comp_plane(component as u8) as usize == plane)
+        .map_or(0, |component| info.comp_height(component as u8))
+}
+
+/// The pairs of fourcc and modifier in an IN_FORMATS blob
+/// (`struct drm_format_modifier_blob`). Empty if it is malformed.
+pub fn parse_in_formats(blob: &[u8]) -> Vec<(u32, u64)> {
+    parse_blob(blob).unwrap_or_default()
+}
+
+fn parse_blob(blob: &[u8]) -> Option<Vec<(u32, u64)>> {
+    const VERSION: u32 = 1;
+    const MODIFIER_BYTES: usize = 24;
+    let u32_at = |at: usize| {
+        Some(u32::from_ne_bytes(
+            blob.get(at..at.checked_add(4)?)?.try_into().ok()?,
+        ))
+    };
+    let u64_at = |at: usize| {
+        Some(u64::from_ne_bytes(
+            blob.get(at..at.checked_add(8)?)?.try_into().ok()?,
+        ))
+    };
+    if u32_at(0)? != VERSION {
+        return None;
+    }
+    let (count_formats, formats_offset) = (u32_at(8)? as usize, u32_at(12)? as usize);
+    let (count_modifiers, modifiers_offset) = (u32_at(16)? as usize, u32_at(20)? as usize);
+    let mut pairs = Vec::new();
+    for index in 0..count_modifiers {
+        let at = modifiers_offset.checked_add(index.checked_mul(MODIFIER_BYTES)?)?;
+        let (mask, first, modifier) = (u64_at(at)?, u32_at(at + 8)? as usize, u64_at(at + 16)?);
+        for bit in (0..64usize).filter(|bit| mask >> bit & 1 == 1) {
+            let format = first.checked_add(bit)?;
+            if format < count_formats {
+                pairs.push((u32_at(formats_offset.checked_add(format * 4)?)?, modifier));
+            }
+        }
+    }
+    Some(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn info(format: VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
+        gst::init().unwrap();
+        gst_video::VideoInfo::builder(format, width, height)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn words_of_drm_are_bytes_of_gstreamer_the_other_way_round() {
+        assert_eq!(fourcc_of(VideoFormat::Bgrx), Some(DrmFourcc::Xrgb8888));
+        assert_eq!(fourcc_of(VideoFormat::Rgb16), Some(DrmFourcc::Rgb565));
+        assert_eq!(fourcc_of(VideoFormat::Bgr), Some(DrmFourcc::Rgb888));
+        assert_eq!(fourcc_of(VideoFormat::Gray16Le), None);
+    }
+
+    #[test]
+    fn no_format_and_no_fourcc_is_listed_twice() {
+        for (index, (fourcc, format)) in TABLE.iter().enumerate() {
+            for (other_fourcc, other_format) in &TABLE[index + 1..] {
+                assert_ne!(fourcc, other_fourcc);
+                assert_ne!(format, other_format);
+            }
+        }
+    }
+
+    #[test]
+    fn opaque_formats_come_first_and_unknown_fourccs_are_left_out() {
+        let fourccs = [
+            DrmFourcc::Argb8888 as u32,
+            0x1234_5678,
+            DrmFourcc::Xrgb8888 as u32,
+        ];
+        assert_eq!(supported(&fourccs), [VideoFormat::Bgrx, VideoFormat::Bgra]);
+        assert_eq!(fourcc_name(DrmFourcc::Xrgb8888 as u32), "XR24");
+        assert_eq!(fourcc_name(DrmFourcc::R8 as u32), "R8  ");
+    }
+
+    #[test]
+    fn packed_pitch_gives_gstreamers_own_layout() {
+        for (format, _) in TABLE.iter().map(|&(fourcc, format)| (format, fourcc)) {
+            let info = info(format, 640, 480);
+            let layout = layout(&info, info.stride()[0] as u32).unwrap();
+            for plane in 0..info.n_planes() as usize {
+                assert_eq!(
+                    layout.strides[plane],
+                    info.stride()[plane] as u32,
+                    "{format:?}"
+                );
+                assert_eq!(
+                    layout.offsets[plane] as usize,
+                    info.offset()[plane],
+                    "{format:?}"
+                );
+            }
+            assert_eq!(layout.size_bytes, info.size(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_wider_pitch_moves_every_plane() {
+        let layout = layout(&info(VideoFormat::I420, 100, 50), 128).unwrap();
+        assert_eq!(layout.strides, [128, 64, 64, 0]);
+        assert_eq!(layout.offsets[..3], [0, 6400, 8000]);
+    }
+
+    #[test]
+    fn a_pitch_shorter_than_a_row_is_refused() {
+        assert_eq!(layout(&info(VideoFormat::Bgrx, 640, 480), 2559), None);
+    }
+
+    #[test]
+    fn dumb_buffers_are_large_enough_for_all_planes() {
+        let shape = dumb_shape(&info(VideoFormat::Nv12, 640, 480));
+        assert_eq!(
+            shape,
+            DumbShape {
+                width: 640,
+                height: 720,
+                bits: 8
+            }
+        );
+        assert_eq!(dumb_shape(&info(VideoFormat::Y444, 640, 480)).height, 1440);
+        assert_eq!(dumb_shape(&info(VideoFormat::P01010le, 640, 480)).bits, 16);
+        assert_eq!(dumb_shape(&info(VideoFormat::Bgrx, 640, 480)).bits, 32);
+    }
+
+    fn blob(formats: &[u32], modifiers: &[(u64, u32, u64)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let modifiers_at = 24 + formats.len() as u32 * 4;
+        for word in [
+            1,
+            0,
+            formats.len() as u32,
+            24,
+            modifiers.len() as u32,
+            modifiers_at,
+        ] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        formats
+            .iter()
+            .for_each(|format| bytes.extend(format.to_ne_bytes()));
+        for (mask, offset, modifier) in modifiers {
+            bytes.extend(mask.to_ne_bytes());
+            bytes.extend(offset.to_ne_bytes());
+            bytes.extend(0u32.to_ne_bytes());
+            bytes.extend(modifier.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn in_formats_pairs_each_modifier_with_its_formats() {
+        let bytes = blob(&[10, 20, 30], &[(0b101, 0, 0), (0b1, 1, 77)]);
+        assert_eq!(parse_in_formats(&bytes), [(10, 0), (30, 0), (20, 77)]);
+    }
+
+    proptest! {
+        #[test]
+        fn in_formats_of_any_bytes_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            parse_in_formats(&bytes);
+        }
+
+        #[test]
+        fn in_formats_cut_short_or_out_of_range_is_never_more_than_it_holds(
+            cut in 0usize..80, mask: u64, offset: u32
+        ) {
+            let mut bytes = blob(&[1, 2, 3], &[(mask, offset, 9)]);
+            bytes.truncate(cut);
+            prop_assert!(parse_in_formats(&bytes).len() <= 3);
+        }
+
+        #[test]
+        fn planes_do_not_overlap_whatever_the_pitch(
+            which in 0..TABLE.len(), width in 1u32..300, height in 1u32..300, extra in 0u32..256
+        ) {
+            let info = info(TABLE[which].1, width, height);
+            let layout = layout(&info, info.stride()[0] as u32 + extra).unwrap();
+            let mut end = 0;
+            for plane in 0..info.n_planes() as usize {
+                prop_assert!(u64::from(layout.strides[plane]) >= min_stride(&info, plane));
+                prop_assert!(layout.offsets[plane] as usize >= end);
+                end = layout.offsets[plane] as usize + layout.strides[plane] as usize * rows(&info, plane) as usize;
+            }
+            prop_assert!(end <= layout.size_bytes);
+        }
+    }
+}

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A sink's hold on one plane of one card: from finding it to giving it back.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use drm::Device as _;
+use drm::control::{AtomicCommitFlags, Device as _};
+
+use super::card::{self, Card, Framebuffer};
+use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
+use super::device::{self, make_blob};
+use super::discovery::{self, CardSnapshot, NoRoute, Route, Wish};
+use super::format;
+use super::mode::{self, FrameNeed, ModeLine, ModeWish, NoMode};
+use super::placement::Placement;
+use super::stats::Stats;
+use crate::sys;
+use crate::sys::kms::monotonic_ns;
+
+/// What went wrong with a card.
+#[derive(Debug, thiserror::Error)]
+pub enum KmsError {
+    /// Nothing to show on.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// Somebody else has the card.
+    #[error(
+        "another program is DRM master of {path} ({}); end it (a desktop, a compositor, another \
+         player), or pass us a lease in the property fd",
+        sys::describe(source)
+    )]
+    NotMaster {
+        /// The device node.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No such mode.
+    #[error("mode \"{wish}\" of {connector}: {source}")]
+    NoMode {
+        /// What was asked for.
+        wish: String,
+        /// Of which connector.
+        connector: String,
+        /// Why not.
+        source: NoMode,
+    },
+    /// The driver refuses every way to show such frames.
+    #[error("{path} refuses {what}: {}", sys::describe(source))]
+    Refused {
+        /// The device node.
+        path: String,
+        /// What it was asked to show.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A property that the user asked for.
+    #[error("{0}")]
+    Property(String),
+    /// Anything else.
+    #[error("{operation} on {path}: {}", sys::describe(source))]
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// The device node.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The device went away.
+    #[error("{path} is gone: {reason}; plug it in or bind its driver again and restart")]
+    Gone {
+        /// The device node.
+        path: String,
+        /// How that was noticed.
+        reason: String,
+    },
+}
+
+/// Why a frame was not taken.
+#[derive(Debug)]
+pub enum NotPresented {
+    /// The sink is being stopped or flushed.
+    Flushing,
+    /// The kernel refused to show it.
+    Refused(String),
+    /// The card can show nothing any more.
+    Gone(String),
+}
+
+/// A hold on a plane.
+#[derive(Debug)]
+pub struct Head {
+    /// The card.
+    pub card: Arc<Card>,
+    /// What was chosen on it.
+    pub route: Route,
+    /// The connector's name.
+    pub connector_name: String,
+    /// The fourccs that the plane takes.
+    pub fourccs: Vec<u32>,
+    /// Pairs of fourcc and modifier that the plane takes; empty if it does not say.
+    #[cfg_attr(not(feature = "v1_24"), allow(dead_code))]
+    pub in_formats: Vec<(u32, u64)>,
+    /// Largest framebuffer.
+    pub max_size: (u32, u32),
+    serial: AtomicU64,
+}
+
+impl Head {
+    /// Finds what was asked for and takes it.
+    pub fn open(
+        wish: &Wish,
+        fd: Option<BorrowedFd<'_>>,
+        follows_vt: bool,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, KmsError> {
+        // Two sinks that start at once may choose the same plane; the second
+        // looks again.
+        for _ in 0..8 {
+            if let Some(head) = Self::try_open(wish, fd, follows_vt, observer)? {
+                return Ok(head);
+            }
+        }
+        Err(KmsError::Property(
+            "the planes of this card are taken faster than they can be found".into(),
+        ))
+    }
+
+    fn try_open(
+        wish: &Wish,
+        fd: Option<BorrowedFd<'_>>,
+        follows_vt: bool,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Option<Self>, KmsError> {
+        let (cards, snapshots) = look(wish.device.as_deref(), fd)?;
+        let route = discovery::choose(&snapshots, wish)?;
+        let (Some(card), Some(snapshot)) = (cards[route.card].clone(), snapshots.get(route.card))
+        else {
+            return Err(KmsError::Property("a card without a device".into()));
+        };
+        let failed = |operation| {
+            let path = card.path.clone();
+            move |source| KmsError::Io {
+                operation,
+                path,
+                source,
+            }
+        };
+        take_master(&card)?;
+        let lane = Lane::read(&card, route.kms_plane, observer.clone())
+            .map_err(failed("reading the plane"))?;
+        let crtc = Crtc::read(&card, &route).map_err(failed("reading the CRTC"))?;
+        if !insert(&card, crtc, lane, follows_vt) {
+            return Ok(None);
+        }
+        device::start(&card).map_err(failed("starting a thread"))?;
+        let connector = snapshot
+            .connectors
+            .iter()
+            .find(|connector| connector.id == route.connector);
+        let plane = snapshot
+            .kms_planes
+            .iter()
+            .find(|plane| plane.id == route.kms_plane);
+        Ok(Some(Self {
+            connector_name: connector
+                .map(|connector| connector.name.clone())
+                .unwrap_or_default(),
+            fourccs: plane.map(|plane| plane.fourccs.clone()).unwrap_or_default(),
+            in_formats: read_in_formats(&card, route.kms_plane).unwrap_or_default(),
+            max_size: max_size(&card),
+            card,
+            route,
+            serial: AtomicU64::new(0),
+        }))
+    }
+
+    /// The modes of the connector, now.
+    pub fn modes(&self) -> Result<Vec<(drm::control::Mode, ModeLine)>, KmsError> {
+        let info = card::connector_handle(self.route.connector)
+            .and_then(|handle| self.card.get_connector(handle, false))
+            .map_err(|source| self.failed("reading the connector", source))?;
+        Ok(info
+            .modes()
+            .iter()
+            .map(|mode| (*mode, card::mode_line(mode)))
+            .collect())
+    }
+
+    /// The modes to try for frames of `need`, best first.
+    pub fn candidates(
+        &self,
+        wish: ModeWish,
+        wish_text: &str,
+        need: FrameNeed,
+    ) -> Result<Vec<ModeSet>, KmsError> {
+        if let Some(mode) = self.shared_mode() {
+            return Ok(vec![mode]);
+        }
+        let modes = self.modes()?;
+        let lines: Vec<_> = modes.iter().map(|&(_, line)| line).collect();
+        let current = self
+            .current_mode()
+            .and_then(|now| modes.iter().position(|(mode, _)| *mode == now));
+        let choose = |current| {
+            mode::choose(&lines, wish, current, Some(need)).map_err(|source| KmsError::NoMode {
+                wish: wish_text.to_owned(),
+                connector: self.connector_name.clone(),
+                source,
+            })
+        };
+        let mut indices = vec![choose(current)?];
+        let fresh = choose(None)?;
+        if fresh != indices[0] {
+            indices.push(fresh);
+        }
+        indices
+            .into_iter()
+            .map(|index| {
+                let (mode, line) = modes[index];
+                let blob = make_blob(&self.card, &mode)
+                    .map_err(|source| self.failed("describing a mode", source))?;
+                Ok(ModeSet { mode, line, blob })
+            })
+            .collect()
+    }
+
+    /// The mode of the CRTC if another sink shows on it too.
+    fn shared_mode(&self) -> Option<ModeSet> {
+        let mut inner = self.card.engine.lock();
+        let crtc = inner.crtc(self.route.crtc)?;
+        let is_shared = crtc
+            .lanes
+            .iter()
+            .any(|lane| lane.id != self.route.kms_plane);
+        crtc.mode.filter(|_| is_shared)
+    }
+
+    fn current_mode(&self) -> Option<drm::control::Mode> {
+        let mut inner = self.card.engine.lock();
+        let crtc = inner.crtc(self.route.crtc)?;
+        crtc.mode.map(|mode| mode.mode).or(crtc.saved_mode())
+    }
+
+    /// Gives back the modes that were not taken.
+    pub fn discard(&self, modes: impl IntoIterator<Item = ModeSet>) {
+        let used = self
+            .card
+            .engine
+            .lock()
+            .crtc(self.route.crtc)
+            .and_then(|crtc| crtc.mode);
+        for mode in modes {
+            if used.is_none_or(|used| used.blob != mode.blob) {
+                let _ = self.card.destroy_property_blob(mode.blob);
+            }
+        }
+    }
+
+    /// Drives the connector in `mode` from the next frame on.
+    pub fn set_mode(&self, new: ModeSet, wish: ModeWish, need: FrameNeed) {
+        let mut inner = self.card.engine.lock();
+        let Some(crtc) = inner.crtc(self.route.crtc) else {
+            return;
+        };
+        (crtc.wish, crtc.need) = (wish, Some(need));
+        let old = crtc.mode.replace(new);
+        if old.is_none_or(|old| old.mode != new.mode) {
+            crtc.needs_setup = true;
+        }
+        for lane in &mut crtc.lanes {
+            lane.stats.set_period(new.line.period_ns());
+        }
+        drop(inner);
+        if let Some(old) = old.filter(|old| old.blob != new.blob) {
+            let _ = self.card.destroy_property_blob(old.blob);
+        }
+    }
+
+    /// Asks the driver whether it would show this, without showing it.
+    pub fn test(
+        &self,
+        framebuffer: &Framebuffer,
+        placement: &Placement,
+        mode: Option<&ModeSet>,
+    ) -> io::Result<()> {
+        let request = {
+            let mut inner = self.card.engine.lock();
+            let crtc = inner.crtc(self.route.crtc).ok_or(io::ErrorKind::NotFound)?;
+            crtc.trial(self.route.kms_plane, framebuffer, placement, mode)
+        };
+        let flags = AtomicCommitFlags::TEST_ONLY | AtomicCommitFlags::ALLOW_MODESET;
+        self.card.atomic_commit(flags, request)
+    }
+
+    /// Hands a frame over. Waits while an earlier one waits for its commit, and,
+    /// if `until_taken`, until the kernel has taken or refused this one.
+    pub fn present(&self, mut frame: Frame, until_taken: bool) -> Result<(), NotPresented> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        frame.serial = serial;
+        let engine = &self.card.engine;
+        let id = self.route.kms_plane;
+        let mut waiting = Some(frame);
+        let mut inner = engine.lock();
+        loop {
+            if !inner.is_alive() {
+                return Err(NotPresented::Gone(
+                    inner
+                        .gone
+                        .clone()
+                        .unwrap_or_else(|| "its thread ended".into()),
+                ));
+            }
+            let Some(crtc) = inner.crtc(self.route.crtc) else {
+                return Err(NotPresented::Flushing);
+            };
+            let Some(lane) = crtc.lane(id).filter(|lane| !lane.is_flushing) else {
+                return Err(NotPresented::Flushing);
+            };
+            let verdict = match &lane.refused {
+                Some((refused, _, reason)) if *refused == serial => Some(Err(reason.clone())),
+                _ => (lane.settled_serial >= serial).then_some(Ok(())),
+            };
+            match waiting.take() {
+                Some(mut frame) => {
+                    // From here on it counts: waiting for room is not latency.
+                    frame.submitted_ns = monotonic_ns();
+                    match crtc.scanout.submit(id, frame) {
+                        Ok(()) => {
+                            engine.wake();
+                            if !until_taken {
+                                return Ok(());
+                            }
+                        }
+                        Err(frame) => waiting = Some(frame),
+                    }
+                }
+                None => {
+                    if let Some(verdict) = verdict {
+                        return verdict.map_err(NotPresented::Refused);
+                    }
+                }
+            }
+            engine.wait(&mut inner, Duration::from_secs(1));
+        }
+    }
+
+    /// Ends all waiting, or allows it again.
+    pub fn set_flushing(&self, is_flushing: bool) {
+        let mut inner = self.card.engine.lock();
+        let mut withdrawn = None;
+        if let Some(crtc) = inner.crtc(self.route.crtc) {
+            if is_flushing {
+                withdrawn = crtc.scanout.withdraw(self.route.kms_plane);
+            }
+            if let Some(lane) = crtc.lane_mut(self.route.kms_plane) {
+                lane.is_flushing = is_flushing;
+                lane.stats.dropped.flushed += u64::from(withdrawn.is_some());
+            }
+        }
+        drop(inner);
+        self.card.engine.notify();
+        drop(withdrawn);
+    }
+
+    /// Waits until the newest frame is on the screen, or `time` is over.
+    pub fn wait_idle(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        let mut inner = self.card.engine.lock();
+        loop {
+            let is_alive = inner.is_alive();
+            let is_busy = inner.crtc(self.route.crtc).is_some_and(|crtc| {
+                crtc.in_flight.is_some() || !crtc.scanout.has_room(self.route.kms_plane)
+            });
+            if !is_busy || !is_alive {
+                return true;
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            self.card.engine.wait(&mut inner, rest);
+        }
+    }
+
+    /// Looks at the newest frame.
+    pub fn with_latest<T>(&self, look: impl FnOnce(Option<&Frame>) -> T) -> T {
+        let mut inner = self.card.engine.lock();
+        look(
+            inner
+                .crtc(self.route.crtc)
+                .and_then(|crtc| crtc.scanout.latest(self.route.kms_plane)),
+        )
+    }
+
+    /// Sets these properties with the next frame.
+    pub fn set_extras(&self, extras: Vec<Extra>, before: Vec<Extra>) {
+        let mut inner = self.card.engine.lock();
+        if let Some(lane) = inner
+            .crtc(self.route.crtc)
+            .and_then(|crtc| crtc.lane_mut(self.route.kms_plane))
+        {
+            lane.set_extras(extras, before);
+        }
+    }
+
+    /// The counters, and whether the CRTC has vertical blanks.
+    pub fn stats(&self) -> Option<(Stats, bool, Option<ModeLine>)> {
+        let mut inner = self.card.engine.lock();
+        let crtc = inner.crtc(self.route.crtc)?;
+        let lane = crtc.lane(self.route.kms_plane)?;
+        Some((
+            lane.stats.clone(),
+            crtc.has_vblank,
+            crtc.mode.map(|mode| mode.line),
+        ))
+    }
+
+    /// Gives the plane back. Whatever the driver does, this ends soon.
+    pub fn close(&self, restore: bool) {
+        const LIMIT: Duration = Duration::from_millis(1800);
+        let deadline = Instant::now() + LIMIT;
+        let engine = &self.card.engine;
+        let mut inner = engine.lock();
+        if let Some(lane) = inner
+            .crtc(self.route.crtc)
+            .and_then(|crtc| crtc.lane_mut(self.route.kms_plane))
+        {
+            lane.is_flushing = true;
+            lane.closing = Some(restore);
+        }
+        engine.wake();
+        engine.notify();
+        loop {
+            let is_there = inner
+                .crtc(self.route.crtc)
+                .is_some_and(|crtc| crtc.lane(self.route.kms_plane).is_some());
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if !is_there || rest.is_zero() {
+                return;
+            }
+            engine.wait(&mut inner, rest);
+        }
+    }
+
+    /// The error for an ioctl on this card.
+    pub fn failed(&self, operation: &'static str, source: io::Error) -> KmsError {
+        KmsError::Io {
+            operation,
+            path: self.card.path.clone(),
+            source,
+        }
+    }
+}
+
+type Look = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>);
+
+fn look(device: Option<&str>, fd: Option<BorrowedFd<'_>>) -> Result<Look, KmsError> {
+    let found = match fd {
+        Some(fd) => vec![Ok(Card::adopt(fd).map_err(|source| KmsError::Io {
+            operation: "duplicating the fd given",
+            path: "the DRM device".into(),
+            source,
+        })?)],
+        None => card::enumerate(device),
+    };
+    Ok(found
+        .into_iter()
+        .map(|card| match card {
+            Ok(card) => {
+                // The displays of a card at work were asked when it began.
+                let is_idle = card.engine.lock().crtcs.is_empty();
+                let snapshot = card.snapshot(is_idle);
+                (Some(card), snapshot)
+            }
+            Err(snapshot) => (None, *snapshot),
+        })
+        .unzip())
+}
+
+fn take_master(card: &Card) -> Result<(), KmsError> {
+    let Err(first) = card.check_master() else {
+        return Ok(());
+    };
+    if !card.is_ours {
+        return Err(KmsError::NotMaster {
+            path: card.path.clone(),
+            source: first,
+        });
+    }
+    card.acquire_master_lock()
+        .and_then(|()| card.check_master())
+        .map_err(|source| KmsError::NotMaster {
+            path: card.path.clone(),
+            source,
+        })
+}
+
+/// False if the plane has been taken meanwhile.
+fn insert(card: &Card, mut crtc: Crtc, lane: Lane, follows_vt: bool) -> bool {
+    let mut inner = card.engine.lock();
+    if inner.crtcs.iter().any(|crtc| crtc.lane(lane.id).is_some()) {
+        return false;
+    }
+    inner.follows_vt = follows_vt;
+    match inner.crtc(crtc.id) {
+        Some(known) => {
+            known.scanout.add_lane(lane.id);
+            known.lanes.push(lane);
+        }
+        None => {
+            crtc.scanout.add_lane(lane.id);
+            crtc.lanes.push(lane);
+            inner.crtcs.push(crtc);
+        }
+    }
+    true
+}
+
+fn read_in_formats(card: &Card, plane: u32) -> io::Result<Vec<(u32, u64)>> {
+    let props = card.props(card::plane_handle(plane)?)?;
+    match props.value("IN_FORMATS") {
+        Some(blob) if blob != 0 => Ok(format::parse_in_formats(&card.get_property_blob(blob)?)),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn max_size(card: &Card) -> (u32, u32) {
+    use std::ops::{Bound, RangeBounds};
+    let end = |range: &dyn Fn() -> Bound<u32>| match range() {
+        Bound::Included(end) if end > 0 => end,
+        _ => i32::MAX as u32,
+    };
+    match card.resource_handles() {
+        Ok(resources) => (
+            end(&|| resources.supported_fb_width().end_bound().cloned()),
+            end(&|| resources.supported_fb_height().end_bound().cloned()),
+        ),
+        Err(_) => (i32::MAX as u32, i32::MAX as u32),
+    }
+}

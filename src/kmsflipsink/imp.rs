@@ -1,0 +1,580 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Virtual methods and properties.
+//!
+//! Two locks: `settings`, copied when they are needed, and `state`; never both
+//! at once, and nothing is pushed, posted, waited for or asked of the kernel
+//! under either.
+#![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
+use gst_video::VideoOrientationMethod;
+use gst_video::subclass::prelude::*;
+
+use super::CAT;
+use super::crtc::{Observer, Report};
+use super::discovery::Wish;
+use super::format;
+use super::head::{Head, KmsError, NotPresented};
+use super::import::Imports;
+use super::mode::ModeWish;
+use super::placement::Rect;
+use super::report;
+use super::session::{Manner, Session, Timing};
+use super::tune::{self, Tuning};
+use crate::memory::{self, MemoryKind};
+use crate::structure_property::StructureProperty;
+use crate::sys::kms::monotonic_ns;
+
+#[derive(Clone, Debug)]
+struct Settings {
+    driver_name: Option<String>,
+    bus_id: Option<String>,
+    device: Option<String>,
+    connector: Option<String>,
+    connector_id: i32,
+    plane_id: i32,
+    fd: i32,
+    mode: String,
+    restore_crtc: bool,
+    follow_vt: bool,
+    force_aspect_ratio: bool,
+    render_rectangle: Option<Rect>,
+    rotate_method: VideoOrientationMethod,
+    zpos: i64,
+    plane_properties: StructureProperty,
+    connector_properties: StructureProperty,
+    memory_kind: MemoryKind,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            driver_name: None,
+            bus_id: None,
+            device: None,
+            connector: None,
+            connector_id: -1,
+            plane_id: -1,
+            fd: -1,
+            mode: "auto".into(),
+            restore_crtc: true,
+            follow_vt: true,
+            force_aspect_ratio: true,
+            render_rectangle: None,
+            rotate_method: VideoOrientationMethod::Identity,
+            zpos: -1,
+            plane_properties: StructureProperty(None),
+            connector_properties: StructureProperty(None),
+            memory_kind: MemoryKind::Auto,
+        }
+    }
+}
+
+impl Settings {
+    fn wish(&self) -> Wish {
+        Wish {
+            driver_name: self.driver_name.clone(),
+            bus_id: self.bus_id.clone(),
+            device: self.device.clone(),
+            connector_id: u32::try_from(self.connector_id).ok(),
+            connector: self.connector.clone(),
+            plane_id: u32::try_from(self.plane_id).ok(),
+        }
+    }
+
+    fn manner(&self) -> Manner {
+        Manner {
+            rectangle: self.render_rectangle,
+            keep_aspect: self.force_aspect_ratio,
+            is_turned: tune::is_turned(self.rotate_method),
+            kind: self.memory_kind,
+        }
+    }
+
+    fn tuning(&self) -> Tuning {
+        Tuning {
+            plane: self.plane_properties.0.clone(),
+            connector: self.connector_properties.0.clone(),
+            zpos: u64::try_from(self.zpos).ok(),
+            rotation: tune::rotation_bits(self.rotate_method),
+        }
+    }
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Stopped,
+    Started(Started),
+}
+
+struct Started {
+    head: Arc<Head>,
+    imports: Arc<Imports>,
+    observer: Arc<SinkObserver>,
+    session: Option<Arc<Session>>,
+    /// The last buffer shown, by address and time: the preroll buffer comes twice.
+    last: Option<(usize, Option<gst::ClockTime>)>,
+}
+
+#[derive(Default, glib::Properties)]
+#[properties(wrapper_type = super::KmsFlipSink)]
+pub struct KmsFlipSink {
+    #[property(name = "driver-name", get, set, type = Option<String>, member = driver_name, nick = "Driver name",
+        blurb = "Only a card with this DRM driver")]
+    #[property(name = "bus-id", get, set, type = Option<String>, member = bus_id, nick = "Bus id",
+        blurb = "Only the card at this address, such as pci:0000:00:02.0")]
+    #[property(name = "device", get, set, type = Option<String>, member = device, nick = "Device",
+        blurb = "Only this device node, such as /dev/dri/card0 (default: the first card with a connected display)")]
+    #[property(name = "connector", get, set, type = Option<String>, member = connector, nick = "Connector",
+        blurb = "The connector by name, such as HDMI-A-1 (default: the first connected one)")]
+    #[property(name = "connector-id", get, set, type = i32, member = connector_id, nick = "Connector id",
+        blurb = "The connector by DRM object id (-1 = any)", minimum = -1, default = -1)]
+    #[property(name = "plane-id", get, set, type = i32, member = plane_id, nick = "Plane id",
+        blurb = "The plane by DRM object id (-1 = the primary plane, or an overlay if that is taken by another sink)", minimum = -1, default = -1)]
+    #[property(name = "fd", get, set, type = i32, member = fd, nick = "File descriptor",
+        blurb = "An open DRM device, master or lease, that the application keeps (-1 = open one)", minimum = -1, default = -1)]
+    #[property(name = "mode", get, set, type = String, member = mode, nick = "Mode",
+        blurb = "auto (the current mode if frames fit, else the one that fits size and rate best), preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index")]
+    #[property(name = "restore-crtc", get, set, type = bool, member = restore_crtc, nick = "Restore CRTC",
+        blurb = "Show again what was shown before, at the end", default = true)]
+    #[property(name = "follow-vt", get, set, type = bool, member = follow_vt, nick = "Follow virtual terminal",
+        blurb = "Give the screen away while another virtual terminal is in the foreground", default = true)]
+    #[property(name = "force-aspect-ratio", get, set, type = bool, member = force_aspect_ratio, nick = "Force aspect ratio",
+        blurb = "Keep the picture's proportions when the plane scales it", default = true)]
+    #[property(name = "rotate-method", get, set, type = VideoOrientationMethod, member = rotate_method, nick = "Rotate method",
+        blurb = "Turn or mirror the picture, where the plane can", builder(VideoOrientationMethod::Identity))]
+    #[property(name = "zpos", get, set, type = i64, member = zpos, nick = "Z position",
+        blurb = "The plane's place among the others (-1 = leave it)", minimum = -1, default = -1)]
+    #[property(name = "plane-properties", get, set, type = StructureProperty, member = plane_properties, nick = "Plane properties",
+        blurb = "Properties to set on the plane, such as props,alpha=32768 ('-' for spaces in names)")]
+    #[property(name = "connector-properties", get, set, type = StructureProperty, member = connector_properties, nick = "Connector properties",
+        blurb = "Properties to set on the connector, such as props,max-bpc=8 ('-' for spaces in names)")]
+    #[property(name = "memory-kind", get, set, type = MemoryKind, member = memory_kind, nick = "Memory kind",
+        blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and external (the card's own dumb buffers) that can be shown",
+        builder(MemoryKind::Auto))]
+    settings: Mutex<Settings>,
+
+    #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
+        nick = "Render rectangle", blurb = "Part of the screen for the picture, <x, y, width, height>")]
+    #[property(name = "stats", get = Self::stats, type = StructureProperty, override_class = gst_base::BaseSink)]
+    _computed: (),
+
+    state: Mutex<State>,
+    /// Counters of the time before the last stop.
+    last_stats: Mutex<Option<gst::Structure>>,
+}
+
+/// A poisoned lock cannot be: nothing panics while one is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a drain may take to get the last frame off the screen.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
+/// Brings what the card's thread saw to the element.
+struct SinkObserver {
+    sink: glib::WeakRef<super::KmsFlipSink>,
+    /// The display changed: frames are to be placed anew.
+    is_stale: AtomicBool,
+}
+
+impl Observer for SinkObserver {
+    fn report(&self, report: Report) {
+        if matches!(report, Report::Plugged(_)) {
+            self.is_stale.store(true, Ordering::Release);
+        }
+        if let Some(sink) = self.sink.upgrade() {
+            report::tell(&sink, &report);
+        }
+    }
+}
+
+impl KmsFlipSink {
+    fn render_rectangle(&self) -> gst::Array {
+        let rect = lock(&self.settings).render_rectangle.unwrap_or_default();
+        gst::Array::new([rect.x, rect.y, rect.width as i32, rect.height as i32])
+    }
+
+    fn set_render_rectangle(&self, value: gst::Array) {
+        let numbers: Vec<i32> = value
+            .iter()
+            .filter_map(|number| number.get().ok())
+            .collect();
+        let rectangle = match numbers[..] {
+            [x, y, width, height] if width > 0 && height > 0 => Some(Rect {
+                x,
+                y,
+                width: width as u32,
+                height: height as u32,
+            }),
+            [_, _, width, height] if width <= 0 && height <= 0 => None,
+            _ => {
+                gst::warning!(
+                    CAT,
+                    imp = self,
+                    "render-rectangle is <x, y, width, height>; ignored"
+                );
+                return;
+            }
+        };
+        lock(&self.settings).render_rectangle = rectangle;
+    }
+
+    fn stats(&self) -> StructureProperty {
+        let mut structure = self.obj().upcast_ref::<gst_base::BaseSink>().stats();
+        let started = match &*lock(&self.state) {
+            State::Started(started) => Some((
+                started.head.clone(),
+                started.imports.clone(),
+                started.session.clone(),
+            )),
+            State::Stopped => None,
+        };
+        match started {
+            Some((head, imports, session)) => {
+                report::add_stats(&mut structure, &head, &imports, session.as_deref());
+            }
+            None => {
+                for (name, value) in lock(&self.last_stats).iter().flat_map(|last| last.iter()) {
+                    if !structure.has_field(name) {
+                        structure.set_value(name, value.clone());
+                    }
+                }
+            }
+        }
+        structure.into()
+    }
+
+    fn open(&self) -> Result<Started, KmsError> {
+        let settings = lock(&self.settings).clone();
+        let observer = Arc::new(SinkObserver {
+            sink: self.obj().downgrade(),
+            is_stale: AtomicBool::new(false),
+        });
+        // SAFETY: the application keeps the fd open while the sink is in use, as
+        // the property's blurb says; it is duplicated at once.
+        let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
+        let as_observer: Arc<dyn Observer> = observer.clone();
+        let head = Head::open(&settings.wish(), fd, settings.follow_vt, &as_observer)?;
+        match tune::resolve(&head.card, &head.route, &settings.tuning()) {
+            Ok((extras, before)) => head.set_extras(extras, before),
+            Err(reason) => {
+                head.close(false);
+                return Err(KmsError::Property(reason));
+            }
+        }
+        gst::info!(
+            CAT,
+            imp = self,
+            "{} ({}), connector {}, CRTC {}, {:?} plane {}",
+            head.card.path,
+            head.card.driver,
+            head.connector_name,
+            head.route.crtc,
+            head.route.kind,
+            head.route.kms_plane
+        );
+        Ok(Started {
+            imports: Arc::new(Imports::new(head.card.clone())),
+            head: Arc::new(head),
+            observer,
+            session: None,
+            last: None,
+        })
+    }
+
+    fn close(&self) {
+        let last_stats = self.stats().0;
+        let restore = lock(&self.settings).restore_crtc;
+        let state = std::mem::take(&mut *lock(&self.state));
+        if let State::Started(started) = state {
+            started.head.close(restore);
+        }
+        *lock(&self.last_stats) = last_stats;
+    }
+
+    fn started<T>(&self, look: impl FnOnce(&mut Started) -> T) -> Option<T> {
+        match &mut *lock(&self.state) {
+            State::Started(started) => Some(look(started)),
+            State::Stopped => None,
+        }
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        self.started(|started| started.session.clone()).flatten()
+    }
+
+    /// Plans for new caps, or for a new display.
+    fn plan(
+        &self,
+        info: &gst_video::VideoInfo,
+        modifier: Option<u64>,
+    ) -> Result<Arc<Session>, KmsError> {
+        let settings = lock(&self.settings).clone();
+        let stopped = || KmsError::Property("the sink is not started".into());
+        let (head, imports) = self
+            .started(|started| (started.head.clone(), started.imports.clone()))
+            .ok_or_else(stopped)?;
+        let wish: ModeWish = settings
+            .mode
+            .parse()
+            .map_err(|error| KmsError::Property(format!("property mode: {error}")))?;
+        let session = Session::new(
+            &head,
+            &imports,
+            info,
+            modifier,
+            (wish, &settings.mode),
+            &settings.manner(),
+        )?;
+        let session = Arc::new(session);
+        gst::info!(CAT, imp = self, "{}", session.describe());
+        let old = self.started(|started| {
+            started.observer.is_stale.store(false, Ordering::Release);
+            started.last = None;
+            started.session.replace(session.clone())
+        });
+        drop(old);
+        Ok(session)
+    }
+
+    /// When a buffer should be on the screen.
+    fn timing(&self, buffer: &gst::BufferRef) -> Timing {
+        let sink = self.obj();
+        let segment = sink.segment();
+        let running_time = segment
+            .downcast_ref::<gst::ClockTime>()
+            .and_then(|segment| segment.to_running_time(buffer.pts()));
+        let clock = sink.clock().filter(|_| sink.is_sync());
+        let due_ns =
+            running_time
+                .zip(sink.base_time())
+                .zip(clock)
+                .and_then(|((running, base), clock)| {
+                    let due = running + base + sink.latency();
+                    let ahead = due.nseconds() as i64 - clock.time().nseconds() as i64;
+                    monotonic_ns().checked_add_signed(ahead)
+                });
+        Timing {
+            due_ns,
+            running_time,
+        }
+    }
+
+    fn fail(&self, error: &KmsError) {
+        self.post_error_message(report::error_message(error));
+    }
+
+    fn drain(&self) {
+        if let Some(session) = self.session() {
+            session.release_foreign(DRAIN_TIME);
+        }
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for KmsFlipSink {
+    const NAME: &'static str = "GstKmsFlipSink";
+    type Type = super::KmsFlipSink;
+    type ParentType = gst_video::VideoSink;
+}
+
+#[glib::derived_properties]
+impl ObjectImpl for KmsFlipSink {}
+
+impl GstObjectImpl for KmsFlipSink {}
+
+impl ElementImpl for KmsFlipSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "KMS flip sink",
+                "Sink/Video",
+                "Shows video on a KMS plane by atomic flips, without copies where the memory can be shown; \
+                 gst-launch-1.0 videotestsrc ! kmsflipsink connector=HDMI-A-1 mode=1920x1080@60",
+                env!("CARGO_PKG_REPOSITORY"),
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = gst_video::VideoCapsBuilder::new()
+                .format_list(format::all())
+                .build();
+            gst::PadTemplate::new(
+                "sink",
+                gst::PadDirection::Sink,
+                gst::PadPresence::Always,
+                &caps,
+            )
+            .into_iter()
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    // Not in BaseSink's start(), whose failure posts a second error after ours.
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::NullToReady {
+            match self.open() {
+                Ok(started) => *lock(&self.state) = State::Started(started),
+                Err(error) => {
+                    self.fail(&error);
+                    return Err(gst::StateChangeError);
+                }
+            }
+        }
+        let changed = self.parent_change_state(transition);
+        let opened_in_vain = transition == gst::StateChange::NullToReady && changed.is_err();
+        match transition {
+            gst::StateChange::PausedToReady => self.drain(),
+            gst::StateChange::ReadyToNull => self.close(),
+            _ if opened_in_vain => self.close(),
+            _ => {}
+        }
+        changed
+    }
+}
+
+impl BaseSinkImpl for KmsFlipSink {
+    fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
+        let caps = self
+            .started(|started| report::caps(&started.head))
+            .unwrap_or_else(|| self.obj().sink_pad().pad_template_caps());
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
+            None => caps,
+        })
+    }
+
+    fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let info = gst_video::VideoInfo::from_caps(caps)
+            .map_err(|_| gst::loggable_error!(CAT, "no video caps: {caps}"))?;
+        // Frames of the old caps that belong to upstream leave the screen, so
+        // that it can renegotiate its memory.
+        self.drain();
+        match self.plan(&info, None) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.fail(&error);
+                Err(gst::loggable_error!(CAT, "{error}"))
+            }
+        }
+    }
+
+    fn propose_allocation(
+        &self,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
+        let (caps, needs_pool) = query.get_owned();
+        let Some((caps, session)) = caps.zip(self.session()).filter(|_| needs_pool) else {
+            return Ok(());
+        };
+        let manner = lock(&self.settings).manner();
+        match session.pool(&manner) {
+            Ok(proposal) => {
+                let mut config = proposal.pool.config();
+                config.set_params(Some(&caps), proposal.size_bytes, proposal.min, proposal.max);
+                config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+                if let Err(error) = proposal.pool.set_config(config) {
+                    gst::warning!(CAT, imp = self, "the pool refuses its own config: {error}");
+                    return Ok(());
+                }
+                let (size, min, max) = (proposal.size_bytes, proposal.min, proposal.max);
+                query.add_allocation_pool(Some(&proposal.pool), size, min, max);
+                if let Some(kind) = proposal.allocator {
+                    query.add_allocation_param(
+                        Some(memory::allocator(kind)),
+                        gst::AllocationParams::default(),
+                    );
+                }
+            }
+            Err(reason) => gst::info!(CAT, imp = self, "offering no pool: {reason}"),
+        }
+        Ok(())
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if matches!(
+            query.view(),
+            gst::QueryView::Drain(_) | gst::QueryView::Allocation(_)
+        ) {
+            self.drain();
+        }
+        BaseSinkImplExt::parent_query(self, query)
+    }
+
+    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(head) = self.started(|started| started.head.clone()) {
+            head.set_flushing(true);
+        }
+        Ok(())
+    }
+
+    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(head) = self.started(|started| started.head.clone()) {
+            head.set_flushing(false);
+        }
+        Ok(())
+    }
+}
+
+impl VideoSinkImpl for KmsFlipSink {
+    fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let manner = lock(&self.settings).manner();
+        let shown = (buffer.as_ptr() as usize, buffer.pts());
+        let (session, is_stale, is_repeated) = self
+            .started(|started| {
+                let is_stale = started.observer.is_stale.load(Ordering::Acquire);
+                // Preroll shows it and playing renders it again.
+                let is_repeated = started.last.take() == Some(shown) && !is_stale;
+                (started.session.clone(), is_stale, is_repeated)
+            })
+            .ok_or(gst::FlowError::Flushing)?;
+        let mut session = session.ok_or(gst::FlowError::NotNegotiated)?;
+        if is_repeated {
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        if is_stale {
+            let (info, modifier) = session.format();
+            session = self.plan(&info, modifier).map_err(|error| {
+                self.fail(&error);
+                gst::FlowError::Error
+            })?;
+        }
+        let timing = self.timing(buffer);
+        match session.show(buffer, timing, &manner) {
+            Ok(()) => {
+                self.started(|started| started.last = Some(shown));
+                Ok(gst::FlowSuccess::Ok)
+            }
+            Err(NotPresented::Flushing) => Err(gst::FlowError::Flushing),
+            Err(NotPresented::Refused(reason)) => {
+                self.fail(&session.refused(reason));
+                Err(gst::FlowError::Error)
+            }
+            Err(NotPresented::Gone(reason)) => {
+                self.fail(&session.gone(reason));
+                Err(gst::FlowError::Error)
+            }
+        }
+    }
+}

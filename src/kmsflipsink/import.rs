@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Framebuffers over the memory of incoming buffers, made once for each memory
+//! and kept until that memory is freed.
+//!
+//! An fd number says nothing: it is reused for other memory. A framebuffer
+//! belongs to a GstMemory, which tells us when it ends, and is used again only
+//! for the same dma-bufs (by inode, which the kernel does not reuse while the
+//! framebuffer holds the memory) in the same layout.
+
+use std::collections::HashMap;
+use std::collections::hash_map;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Weak};
+
+use gst::glib;
+use parking_lot::Mutex;
+
+use super::card::{Card, FbShape, Framebuffer};
+use super::format;
+use crate::sys::{self, kms};
+
+/// Why a buffer is not shown where it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotImportable {
+    /// Ordinary memory.
+    #[error("{0} memory is no dma-buf")]
+    NoDmaBuf(String),
+    /// The driver takes none.
+    #[error("the driver {0} imports no dma-bufs")]
+    NoImport(String),
+    /// The layout does not fit the memory or 32 bits.
+    #[error("plane {0} begins outside of the buffer's memory")]
+    Outside(usize),
+    /// More pieces than one.
+    #[error("plane {0} is split over several memories")]
+    Split(usize),
+    /// Unknown to KMS.
+    #[error("KMS has no name for the format {0}")]
+    Format(String),
+    /// The kernel refused.
+    #[error("the driver refuses {0}")]
+    Refused(String),
+}
+
+/// The framebuffers of one sink on one card.
+#[derive(Debug)]
+pub struct Imports {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    card: Arc<Card>,
+    /// By the address of the root memory, which lives as long as its entry.
+    entries: Mutex<HashMap<usize, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: Identity,
+    verdict: Result<Arc<Framebuffer>, NotImportable>,
+}
+
+/// Equal only for the same memory in the same layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    shape: FbShape,
+    inodes: [u64; 4],
+}
+
+/// A framebuffer for a buffer.
+#[derive(Debug)]
+pub struct Imported {
+    /// The framebuffer.
+    pub framebuffer: Arc<Framebuffer>,
+    /// It was made just now, and no commit has shown it yet.
+    pub is_new: bool,
+    /// For `refuse`.
+    pub key: usize,
+}
+
+/// Where the colour planes of a buffer are.
+struct Located<'a> {
+    key: usize,
+    fds: Vec<BorrowedFd<'a>>,
+    identity: Identity,
+}
+
+impl Imports {
+    /// None yet.
+    pub fn new(card: Arc<Card>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                card,
+                entries: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The framebuffer over the memory of `buffer`, a frame of `info`.
+    pub fn framebuffer(
+        &self,
+        buffer: &gst::BufferRef,
+        info: &gst_video::VideoInfo,
+        modifier: Option<u64>,
+    ) -> Result<Imported, NotImportable> {
+        if !self.shared.card.can_import {
+            return Err(NotImportable::NoImport(self.shared.card.driver.clone()));
+        }
+        let located = locate(buffer, info, modifier)?;
+        let Located { key, identity, .. } = located;
+        if let Some(entry) = self.shared.entries.lock().get(&key)
+            && entry.identity == identity
+        {
+            let framebuffer = entry.verdict.clone()?;
+            return Ok(Imported {
+                framebuffer,
+                is_new: false,
+                key,
+            });
+        }
+        let verdict = self.shared.import(&located);
+        self.remember(
+            buffer,
+            key,
+            Entry {
+                identity,
+                verdict: verdict.clone(),
+            },
+        );
+        Ok(Imported {
+            framebuffer: verdict?,
+            is_new: true,
+            key,
+        })
+    }
+
+    /// The kernel refused to show the framebuffer of `key`: its memory is copied
+    /// from now on.
+    pub fn refuse(&self, key: usize, reason: &str) {
+        let mut entries = self.shared.entries.lock();
+        let old = entries.get_mut(&key).map(|entry| {
+            std::mem::replace(
+                &mut entry.verdict,
+                Err(NotImportable::Refused(format!("a frame: {reason}"))),
+            )
+        });
+        drop(entries);
+        drop(old);
+    }
+
+    /// How many framebuffers are kept.
+    pub fn len(&self) -> usize {
+        self.shared
+            .entries
+            .lock()
+            .values()
+            .filter(|entry| entry.verdict.is_ok())
+            .count()
+    }
+
+    fn remember(&self, buffer: &gst::BufferRef, key: usize, entry: Entry) {
+        let replaced = match self.shared.entries.lock().entry(key) {
+            hash_map::Entry::Occupied(mut occupied) => Some(occupied.insert(entry)),
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(entry);
+                None
+            }
+        };
+        if replaced.is_none() {
+            on_memory_freed(buffer, key, Arc::downgrade(&self.shared));
+        }
+        // A framebuffer that goes makes an ioctl: not under the lock.
+        drop(replaced);
+    }
+}
+
+impl Shared {
+    fn import(self: &Arc<Self>, located: &Located<'_>) -> Result<Arc<Framebuffer>, NotImportable> {
+        let shape = &located.identity.shape;
+        let modifier = shape.modifier.filter(|_| self.card.has_modifiers);
+        let shape = FbShape { modifier, ..*shape };
+        self.card
+            .import(&shape, &located.fds)
+            .map(Arc::new)
+            .map_err(|error| {
+                NotImportable::Refused(format!(
+                    "{}x{} {} at pitch {}: {}",
+                    shape.width,
+                    shape.height,
+                    format::fourcc_name(shape.fourcc),
+                    shape.pitches[0],
+                    sys::describe(&error)
+                ))
+            })
+    }
+
+    fn forget(&self, key: usize) {
+        let entry = self.entries.lock().remove(&key);
+        drop(entry);
+    }
+}
+
+/// Calls `forget` when the root memory of `buffer`'s first memory is freed.
+fn on_memory_freed(buffer: &gst::BufferRef, key: usize, shared: Weak<Shared>) {
+    unsafe extern "C" fn freed(data: glib::ffi::gpointer, memory: *mut gst::ffi::GstMiniObject) {
+        // SAFETY: `data` is the box made below; GStreamer calls this once.
+        let shared = unsafe { Box::from_raw(data.cast::<Weak<Shared>>()) };
+        if let Some(shared) = shared.upgrade() {
+            shared.forget(memory as usize);
+        }
+    }
+    let data = Box::into_raw(Box::new(shared));
+    debug_assert_eq!(root(buffer.peek_memory(0)), key);
+    // SAFETY: `key` is the address of the root memory, alive because `buffer`
+    // holds it; the notification owns `data`.
+    unsafe {
+        gst::ffi::gst_mini_object_weak_ref(
+            key as *mut gst::ffi::GstMiniObject,
+            Some(freed),
+            data.cast(),
+        )
+    };
+}
+
+/// The address of the memory that `memory` is a part of.
+fn root(memory: &gst::MemoryRef) -> usize {
+    let memory = memory.as_ptr();
+    // SAFETY: a GstMemory in use; a parent is set at birth and referenced by its child.
+    let parent = unsafe { (*memory).parent };
+    if parent.is_null() {
+        memory as usize
+    } else {
+        parent as usize
+    }
+}
+
+fn locate<'a>(
+    buffer: &'a gst::BufferRef,
+    info: &gst_video::VideoInfo,
+    modifier: Option<u64>,
+) -> Result<Located<'a>, NotImportable> {
+    let fourcc = format::fourcc_of(info.format())
+        .ok_or_else(|| NotImportable::Format(info.format().to_str().to_string()))?;
+    let meta = buffer.meta::<gst_video::VideoMeta>();
+    let n_planes = info.n_planes() as usize;
+    let mut shape = FbShape {
+        width: meta.as_ref().map_or(info.width(), |meta| meta.width()),
+        height: meta.as_ref().map_or(info.height(), |meta| meta.height()),
+        fourcc: fourcc as u32,
+        modifier,
+        n_planes,
+        pitches: [0; 4],
+        offsets: [0; 4],
+    };
+    let (mut fds, mut inodes) = (Vec::with_capacity(n_planes), [0; 4]);
+    for (plane, inode) in inodes.iter_mut().enumerate().take(n_planes) {
+        let (offset, stride) = match &meta {
+            Some(meta) => (meta.offset()[plane], meta.stride()[plane]),
+            None => (info.offset()[plane], info.stride()[plane]),
+        };
+        let rows = format::rows(info, plane) as usize;
+        let bytes = (stride.max(0) as usize)
+            .saturating_mul(rows.saturating_sub(1))
+            .max(1);
+        let (memories, skip) = buffer
+            .find_memory(offset..offset + bytes)
+            .ok_or(NotImportable::Outside(plane))?;
+        if memories.len() > 1 {
+            return Err(NotImportable::Split(plane));
+        }
+        let memory = buffer.peek_memory(memories.start);
+        let fd = dma_buf_of(memory)?;
+        shape.offsets[plane] =
+            u32::try_from(memory.offset() + skip).map_err(|_| NotImportable::Outside(plane))?;
+        shape.pitches[plane] = u32::try_from(stride).map_err(|_| NotImportable::Outside(plane))?;
+        *inode = kms::dma_buf_inode(fd).map_err(|error| {
+            NotImportable::Refused(format!("its fd: {}", sys::describe(&error)))
+        })?;
+        fds.push(fd);
+    }
+    Ok(Located {
+        key: root(buffer.peek_memory(0)),
+        fds,
+        identity: Identity { shape, inodes },
+    })
+}
+
+fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> {
+    match memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>() {
+        // SAFETY: the memory keeps its fd open as long as it lives, and the
+        // result does not outlive the borrow of it.
+        Some(memory) => Ok(unsafe { BorrowedFd::borrow_raw(memory.fd()) }),
+        None => {
+            let kind = memory
+                .allocator()
+                .map(|allocator| allocator.memory_type().to_string());
+            Err(NotImportable::NoDmaBuf(
+                kind.unwrap_or_else(|| "unknown".into()),
+            ))
+        }
+    }
+}
+
+/// The dma-buf of a buffer's first memory, if it is one.
+pub fn first_dma_buf(buffer: &gst::BufferRef) -> Option<BorrowedFd<'_>> {
+    if buffer.n_memory() == 0 {
+        None
+    } else {
+        dma_buf_of(buffer.peek_memory(0)).ok()
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MPL-2.0
+//! kmsflipsink: shows raw video on a KMS plane by atomic flips of the memory
+//! that upstream wrote into.
+//!
+//! The way of a frame: `imp` takes it from GStreamer, `session` decides how it
+//! is shown (`placement`, `format`, `import`, `copies`), `head` hands it to the
+//! card's thread in `device`, which commits it (`crtc`) and follows it by
+//! `scanout` from pending to current. `discovery` and `mode` choose card,
+//! connector, plane and mode. Pure, and tested without a device: discovery,
+//! mode, placement, format, scanout, stats.
+//!
+//! Locks: the element's `Settings` and `State`, in this order; below them one
+//! lock for each card (`device`). No ioctl, no wait and no call into GStreamer
+//! happens under any of them; the one exception is the GEM handle table in
+//! `card`, and says why.
+
+mod card;
+mod copies;
+mod crtc;
+mod device;
+mod discovery;
+mod format;
+mod head;
+mod imp;
+mod import;
+mod mode;
+mod placement;
+mod report;
+mod scanout;
+mod session;
+mod stats;
+mod tune;
+
+use std::sync::LazyLock;
+
+use gst::glib;
+use gst::prelude::*;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "kmsflipsink",
+        gst::DebugColorFlags::empty(),
+        Some("Atomic KMS video sink"),
+    )
+});
+
+glib::wrapper! {
+    /// The element.
+    pub struct KmsFlipSink(ObjectSubclass<imp::KmsFlipSink>)
+        @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object;
+}
+
+/// Registers the element.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(
+        Some(plugin),
+        "kmsflipsink",
+        gst::Rank::NONE,
+        KmsFlipSink::static_type(),
+    )
+}

@@ -1,0 +1,534 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which mode a connector is driven in: what the user wrote, and the choice
+//! among what the connector offers. Pure; the kernel's own `Mode` is looked up
+//! by the index chosen here.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One mode of a connector, as far as the choice needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModeLine {
+    /// Visible pixels in a row.
+    pub width: u32,
+    /// Visible rows.
+    pub height: u32,
+    /// Frames a second, in thousandths.
+    pub refresh_mhz: u32,
+    /// The display's own favourite.
+    pub is_preferred: bool,
+    /// Two fields to a frame.
+    pub is_interlaced: bool,
+}
+
+impl ModeLine {
+    /// The time between two vertical blanks.
+    pub fn period_ns(&self) -> u64 {
+        1_000_000_000_000 / u64::from(self.refresh_mhz.max(1))
+    }
+
+    fn holds(&self, frame: &FrameNeed) -> bool {
+        self.width >= frame.width && self.height >= frame.height
+    }
+
+    fn area(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+impl fmt::Display for ModeLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}x{}{}@{}.{:02}",
+            self.width,
+            self.height,
+            if self.is_interlaced { "i" } else { "" },
+            self.refresh_mhz / 1000,
+            self.refresh_mhz % 1000 / 10
+        )
+    }
+}
+
+/// What the frames ask of a mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameNeed {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Frames a second in thousandths; none if variable.
+    pub rate_mhz: Option<u32>,
+}
+
+/// The `mode` property, parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModeWish {
+    /// The current mode if the frame fits it, else the best fit.
+    #[default]
+    Auto,
+    /// The mode that the display prefers.
+    Preferred,
+    /// Most pixels, then most frames a second.
+    Highest,
+    /// A size, and perhaps a refresh rate.
+    Size {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Frames a second in thousandths.
+        refresh_mhz: Option<u32>,
+        /// Whether the interlaced mode of that size is meant.
+        is_interlaced: bool,
+    },
+    /// The n-th of the connector's list.
+    Index(usize),
+}
+
+/// Text that is no mode.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "\"{0}\" is no mode: write auto, preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index"
+)]
+pub struct NotAMode(String);
+
+impl FromStr for ModeWish {
+    type Err = NotAMode;
+
+    fn from_str(text: &str) -> Result<Self, NotAMode> {
+        let bad = || NotAMode(text.to_owned());
+        let trimmed = text.trim();
+        match trimmed.to_ascii_lowercase().as_str() {
+            "" | "auto" => return Ok(Self::Auto),
+            "preferred" => return Ok(Self::Preferred),
+            "highest" => return Ok(Self::Highest),
+            _ => {}
+        }
+        if let Ok(index) = trimmed.parse() {
+            return Ok(Self::Index(index));
+        }
+        let (size, rate) = match trimmed.split_once('@') {
+            Some((size, rate)) => (size, Some(parse_rate(rate).ok_or_else(bad)?)),
+            None => (trimmed, None),
+        };
+        let (width, height) = size.split_once(['x', 'X']).ok_or_else(bad)?;
+        let (height, is_interlaced) = match height.strip_suffix(['i', 'I']) {
+            Some(height) => (height, true),
+            None => (height, false),
+        };
+        let parse = |digits: &str| digits.parse::<u32>().ok().filter(|&n| n > 0);
+        Ok(Self::Size {
+            width: parse(width).ok_or_else(bad)?,
+            height: parse(height).ok_or_else(bad)?,
+            refresh_mhz: rate,
+            is_interlaced,
+        })
+    }
+}
+
+/// "60", "59.94", "60000/1001", each with or without "Hz".
+fn parse_rate(text: &str) -> Option<u32> {
+    let text = text.trim().trim_end_matches("Hz").trim_end_matches("hz");
+    let rate = match text.split_once('/') {
+        Some((n, d)) => n.parse::<f64>().ok()? / d.parse::<f64>().ok()?,
+        None => text.parse::<f64>().ok()?,
+    };
+    (rate.is_finite() && rate > 0.0 && rate < 100_000.0).then(|| (rate * 1000.0).round() as u32)
+}
+
+/// No mode of the connector is the one asked for.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NoMode {
+    /// The connector has an empty list.
+    #[error("the connector offers no mode at all")]
+    NoneOffered,
+    /// The list lacks it.
+    #[error("the connector does not offer it; it offers: {0}")]
+    NotOffered(String),
+}
+
+/// How far a refresh rate may be from the one written and still be it.
+const RATE_TOLERANCE_MHZ: u32 = 500;
+
+/// A rate within this of a multiple of the frame rate makes at most one
+/// repeated frame in eight seconds: not worth a modeset.
+const DIVIDES_PPM: u64 = 2_000;
+
+/// How badly `refresh` divides into `rate`: 0 is every frame shown equally long.
+fn judder_ppm(refresh_mhz: u32, rate_mhz: Option<u32>) -> u64 {
+    let Some(rate) = rate_mhz.filter(|&rate| rate > 0) else {
+        return 0;
+    };
+    let (refresh, rate) = (u64::from(refresh_mhz), u64::from(rate));
+    let times = ((refresh + rate / 2) / rate).max(1);
+    refresh.abs_diff(times * rate) * 1_000_000 / (times * rate)
+}
+
+/// The mode to use, as an index into `modes`.
+///
+/// `current` is what the connector shows now, also an index.
+pub fn choose(
+    modes: &[ModeLine],
+    wish: ModeWish,
+    current: Option<usize>,
+    frame: Option<FrameNeed>,
+) -> Result<usize, NoMode> {
+    if modes.is_empty() {
+        return Err(NoMode::NoneOffered);
+    }
+    let chosen = match wish {
+        ModeWish::Auto => Some(automatic(
+            modes,
+            current.filter(|&i| i < modes.len()),
+            frame,
+        )),
+        ModeWish::Preferred => Some(preferred(modes)),
+        ModeWish::Highest => best_by(modes, |mode| {
+            (mode.area(), !mode.is_interlaced, mode.refresh_mhz)
+        }),
+        ModeWish::Index(index) => (index < modes.len()).then_some(index),
+        ModeWish::Size {
+            width,
+            height,
+            refresh_mhz,
+            is_interlaced,
+        } => sized(
+            modes,
+            |mode| {
+                mode.width == width
+                    && mode.height == height
+                    && (mode.is_interlaced || !is_interlaced)
+            },
+            refresh_mhz,
+            frame.and_then(|frame| frame.rate_mhz),
+            is_interlaced,
+        ),
+    };
+    chosen.ok_or_else(|| NoMode::NotOffered(list(modes)))
+}
+
+/// The modes with their indices, for an error message.
+pub fn list(modes: &[ModeLine]) -> String {
+    let lines: Vec<_> = modes
+        .iter()
+        .enumerate()
+        .map(|(index, mode)| {
+            format!(
+                "{index}: {mode}{}",
+                if mode.is_preferred {
+                    " (preferred)"
+                } else {
+                    ""
+                }
+            )
+        })
+        .collect();
+    lines.join(", ")
+}
+
+/// The first mode with the greatest key.
+fn best_by<K: Ord>(modes: &[ModeLine], key: impl Fn(&ModeLine) -> K) -> Option<usize> {
+    // max_by_key keeps the last of equals; the kernel lists the better first.
+    modes
+        .iter()
+        .enumerate()
+        .rev()
+        .max_by_key(|(_, mode)| key(mode))
+        .map(|(index, _)| index)
+}
+
+fn preferred(modes: &[ModeLine]) -> usize {
+    modes.iter().position(|mode| mode.is_preferred).unwrap_or(0)
+}
+
+fn sized(
+    modes: &[ModeLine],
+    is_size: impl Fn(&ModeLine) -> bool,
+    refresh_mhz: Option<u32>,
+    rate_mhz: Option<u32>,
+    is_interlaced: bool,
+) -> Option<usize> {
+    modes
+        .iter()
+        .enumerate()
+        .filter(|(_, mode)| is_size(mode))
+        .filter(|(_, mode)| {
+            refresh_mhz.is_none_or(|want| mode.refresh_mhz.abs_diff(want) <= RATE_TOLERANCE_MHZ)
+        })
+        .min_by_key(|(_, mode)| {
+            (
+                mode.is_interlaced != is_interlaced,
+                refresh_mhz.map_or(0, |want| mode.refresh_mhz.abs_diff(want)),
+                judder_ppm(mode.refresh_mhz, rate_mhz),
+                !mode.is_preferred,
+            )
+        })
+        .map(|(index, _)| index)
+}
+
+fn automatic(modes: &[ModeLine], current: Option<usize>, frame: Option<FrameNeed>) -> usize {
+    let Some(frame) = frame else {
+        return current.unwrap_or_else(|| preferred(modes));
+    };
+    let judder = |mode: &ModeLine| judder_ppm(mode.refresh_mhz, frame.rate_mhz);
+    if let Some(index) = current.filter(|&index| modes[index].holds(&frame)) {
+        // Never another size when the frame fits; another rate only if that is
+        // visibly better.
+        let now = &modes[index];
+        if judder(now) <= DIVIDES_PPM {
+            return index;
+        }
+        let better = modes
+            .iter()
+            .enumerate()
+            .filter(|(_, mode)| mode.width == now.width && mode.height == now.height)
+            .filter(|(_, mode)| mode.is_interlaced == now.is_interlaced)
+            .min_by_key(|(_, mode)| judder(mode));
+        return match better {
+            Some((other, mode)) if judder(mode) < judder(now) => other,
+            _ => index,
+        };
+    }
+    let fitting = modes
+        .iter()
+        .enumerate()
+        .filter(|(_, mode)| mode.holds(&frame))
+        .min_by_key(|(_, mode)| {
+            (
+                mode.area(),
+                mode.is_interlaced,
+                judder(mode),
+                !mode.is_preferred,
+            )
+        });
+    match fitting {
+        Some((index, _)) => index,
+        None => best_by(modes, |mode| {
+            (mode.area(), !mode.is_interlaced, mode.is_preferred)
+        })
+        .unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(width: u32, height: u32, refresh_mhz: u32) -> ModeLine {
+        ModeLine {
+            width,
+            height,
+            refresh_mhz,
+            is_preferred: false,
+            is_interlaced: false,
+        }
+    }
+
+    fn television() -> Vec<ModeLine> {
+        vec![
+            ModeLine {
+                is_preferred: true,
+                ..line(1920, 1080, 60_000)
+            },
+            line(1920, 1080, 50_000),
+            line(1920, 1080, 23_976),
+            ModeLine {
+                is_interlaced: true,
+                ..line(1920, 1080, 25_000)
+            },
+            line(3840, 2160, 30_000),
+            line(1280, 720, 60_000),
+            line(640, 480, 59_940),
+        ]
+    }
+
+    fn frame(width: u32, height: u32, rate_mhz: u32) -> Option<FrameNeed> {
+        Some(FrameNeed {
+            width,
+            height,
+            rate_mhz: Some(rate_mhz),
+        })
+    }
+
+    #[test]
+    fn every_spelling_is_understood() {
+        let size = |width, height, refresh_mhz, is_interlaced| {
+            Ok(ModeWish::Size {
+                width,
+                height,
+                refresh_mhz,
+                is_interlaced,
+            })
+        };
+        assert_eq!("".parse(), Ok(ModeWish::Auto));
+        assert_eq!("auto".parse(), Ok(ModeWish::Auto));
+        assert_eq!("Preferred".parse(), Ok(ModeWish::Preferred));
+        assert_eq!("highest".parse(), Ok(ModeWish::Highest));
+        assert_eq!("3".parse(), Ok(ModeWish::Index(3)));
+        assert_eq!("640x480".parse(), size(640, 480, None, false));
+        assert_eq!(
+            "1920x1080@59.94".parse(),
+            size(1920, 1080, Some(59_940), false)
+        );
+        assert_eq!(
+            "1920x1080@60000/1001".parse(),
+            size(1920, 1080, Some(59_940), false)
+        );
+        assert_eq!(
+            " 1920x1080i@25Hz ".parse(),
+            size(1920, 1080, Some(25_000), true)
+        );
+    }
+
+    #[test]
+    fn what_is_no_mode_is_refused_and_quoted() {
+        for text in [
+            "x",
+            "640x",
+            "0x480",
+            "640x480@",
+            "640x480@0",
+            "640x480@nan",
+            "-1",
+            "640*480",
+            "1/0",
+        ] {
+            let error = text.parse::<ModeWish>().unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn current_mode_is_kept_when_the_frame_fits() {
+        let modes = television();
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, Some(0), frame(640, 480, 30_000)),
+            Ok(0)
+        );
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, Some(5), frame(1280, 720, 60_000)),
+            Ok(5)
+        );
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, Some(0), frame(1920, 1080, 59_940)),
+            Ok(0)
+        );
+    }
+
+    #[test]
+    fn a_rate_that_divides_is_worth_a_modeset_of_the_same_size() {
+        let modes = television();
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, Some(0), frame(1920, 1080, 25_000)),
+            Ok(1)
+        );
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, Some(0), frame(1920, 1080, 23_976)),
+            Ok(2)
+        );
+    }
+
+    #[test]
+    fn too_small_a_mode_is_left_for_the_closest_that_holds_the_frame() {
+        let modes = television();
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, Some(6), frame(1280, 720, 30_000)),
+            Ok(5)
+        );
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, None, frame(800, 600, 30_000)),
+            Ok(5)
+        );
+        assert_eq!(
+            choose(&modes, ModeWish::Auto, None, frame(1920, 1080, 50_000)),
+            Ok(1)
+        );
+    }
+
+    #[test]
+    fn a_frame_larger_than_every_mode_gets_the_largest() {
+        assert_eq!(
+            choose(
+                &television(),
+                ModeWish::Auto,
+                Some(0),
+                frame(8000, 4000, 30_000)
+            ),
+            Ok(4)
+        );
+    }
+
+    #[test]
+    fn words_sizes_and_indices_choose_what_they_say() {
+        let modes = television();
+        let pick = |text: &str| choose(&modes, text.parse().unwrap(), Some(6), None);
+        assert_eq!(pick("preferred"), Ok(0));
+        assert_eq!(pick("highest"), Ok(4));
+        assert_eq!(pick("1920x1080"), Ok(0));
+        assert_eq!(pick("1920x1080@50"), Ok(1));
+        assert_eq!(pick("1920x1080@24"), Ok(2));
+        assert_eq!(pick("1920x1080i"), Ok(3));
+        assert_eq!(pick("1920x1080@25"), Ok(3));
+        assert_eq!(pick("640x480@60"), Ok(6));
+        assert_eq!(pick("6"), Ok(6));
+    }
+
+    #[test]
+    fn a_mode_that_is_not_offered_lists_those_that_are() {
+        let modes = television();
+        for text in ["800x600", "1920x1080@75", "7"] {
+            let error = choose(&modes, text.parse().unwrap(), None, None).unwrap_err();
+            assert!(error.to_string().contains("1920x1080i@25.00"), "{error}");
+            assert!(error.to_string().contains("(preferred)"), "{error}");
+        }
+        assert_eq!(
+            choose(&[], ModeWish::Auto, None, None),
+            Err(NoMode::NoneOffered)
+        );
+    }
+
+    fn modes() -> impl Strategy<Value = Vec<ModeLine>> {
+        let mode = (
+            1u32..5000,
+            1u32..5000,
+            1_000u32..240_000,
+            any::<bool>(),
+            any::<bool>(),
+        )
+            .prop_map(
+                |(width, height, refresh_mhz, is_preferred, is_interlaced)| ModeLine {
+                    width,
+                    height,
+                    refresh_mhz,
+                    is_preferred,
+                    is_interlaced,
+                },
+            );
+        proptest::collection::vec(mode, 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn auto_holds_the_frame_whenever_some_mode_does(
+            modes in modes(), current in 0usize..25, width in 1u32..5000, height in 1u32..5000, rate in 1_000u32..120_000
+        ) {
+            let need = frame(width, height, rate).unwrap();
+            let index = choose(&modes, ModeWish::Auto, Some(current), Some(need)).unwrap();
+            prop_assert_eq!(modes[index].holds(&need), modes.iter().any(|mode| mode.holds(&need)));
+            if let Some(now) = modes.get(current).filter(|now| now.holds(&need)) {
+                prop_assert_eq!((modes[index].width, modes[index].height), (now.width, now.height));
+            }
+        }
+
+        #[test]
+        fn what_is_displayed_parses_back_to_the_same_mode(modes in modes(), index in 0usize..20) {
+            let index = index % modes.len();
+            let chosen = choose(&modes, modes[index].to_string().parse().unwrap(), None, None).unwrap();
+            let (a, b) = (&modes[chosen], &modes[index]);
+            prop_assert_eq!((a.width, a.height, a.is_interlaced), (b.width, b.height, b.is_interlaced));
+            prop_assert!(a.refresh_mhz.abs_diff(b.refresh_mhz) <= 20);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the sink tells the world: caps, errors, messages, QoS, `stats`.
+
+use gst::prelude::*;
+use gst_base::prelude::*;
+
+use super::crtc::Report;
+use super::format;
+use super::head::{Head, KmsError};
+use super::import::Imports;
+use super::session::{Session, Way};
+use super::stats::LATENCY_BOUNDS_US;
+use super::{CAT, KmsFlipSink};
+
+/// The caps that a head can show.
+pub fn caps(head: &Head) -> gst::Caps {
+    let (width, height) = head.max_size;
+    let up_to = |max: u32| 1..=i32::try_from(max).unwrap_or(i32::MAX);
+    gst_video::VideoCapsBuilder::new()
+        .format_list(format::supported(&head.fourccs))
+        .width_range(up_to(width))
+        .height_range(up_to(height))
+        .build()
+}
+
+/// The error on the bus: what, where, and what to do.
+pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
+    match error {
+        KmsError::NoRoute(_) => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
+        KmsError::NotMaster { .. } => gst::error_msg!(gst::ResourceError::Busy, ("{error}")),
+        KmsError::NoMode { .. } | KmsError::Property(_) => {
+            gst::error_msg!(gst::ResourceError::Settings, ("{error}"))
+        }
+        KmsError::Refused { .. } => gst::error_msg!(gst::ResourceError::Write, ("{error}")),
+        KmsError::Io { .. } => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{error}")),
+        KmsError::Gone { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
+    }
+}
+
+/// Passes on what the card's thread saw.
+pub fn tell(sink: &KmsFlipSink, report: &Report) {
+    let (name, detail) = match report {
+        Report::Shown {
+            running_time,
+            late_ns,
+            period_ns,
+        } => {
+            tell_qos(sink, *running_time, *late_ns, *period_ns);
+            return;
+        }
+        Report::Refused(reason) => {
+            gst::debug!(CAT, obj = sink, "a commit was refused: {reason}");
+            return;
+        }
+        Report::Unplugged => (
+            "unplugged",
+            "the display was unplugged; frames are dropped".to_owned(),
+        ),
+        Report::Plugged(line) => ("plugged", format!("a display is there again, mode {line}")),
+        Report::MasterLost(reason) => ("master-lost", format!("{reason}; frames are dropped")),
+        Report::MasterRegained => ("master-regained", "the card is ours again".to_owned()),
+        Report::Gone(reason) => ("gone", format!("the device is gone: {reason}")),
+    };
+    gst::info!(CAT, obj = sink, "{detail}");
+    let structure = gst::Structure::builder("kmsflipsink")
+        .field("event", name)
+        .field("detail", detail)
+        .build();
+    let _ = sink.post_message(gst::message::Element::builder(structure).src(sink).build());
+}
+
+/// A frame that came onto the screen more than a period after its time: the
+/// base class cannot know.
+fn tell_qos(
+    sink: &KmsFlipSink,
+    running_time: Option<gst::ClockTime>,
+    late_ns: Option<u64>,
+    period_ns: u64,
+) {
+    let (Some(running_time), Some(late_ns)) = (running_time, late_ns) else {
+        return;
+    };
+    if late_ns <= 2 * period_ns || !sink.property::<bool>("qos") {
+        return;
+    }
+    let proportion = 1.0 + late_ns as f64 / period_ns as f64;
+    let event = gst::event::Qos::builder(gst::QOSType::Underflow, proportion, late_ns as i64)
+        .timestamp(running_time)
+        .build();
+    let _ = sink.sink_pad().push_event(event);
+}
+
+/// Adds our counters to the base class's.
+pub fn add_stats(
+    structure: &mut gst::Structure,
+    head: &Head,
+    imports: &Imports,
+    session: Option<&Session>,
+) {
+    let Some((stats, has_vblank, mode)) = head.stats() else {
+        return;
+    };
+    let (mean_ns, max_ns) = stats.latency_ns();
+    structure.set("shown", stats.shown);
+    structure.set("zero-copy", stats.zero_copy);
+    structure.set("copied", stats.copied);
+    structure.set("late", stats.late);
+    structure.set("missed-vblanks", stats.missed_vblanks);
+    structure.set("lost-flip-events", stats.lost_events);
+    structure.set("dropped-no-master", stats.dropped.no_master);
+    structure.set("dropped-disconnected", stats.dropped.disconnected);
+    structure.set("dropped-flushed", stats.dropped.flushed);
+    structure.set("dropped-refused", stats.dropped.refused);
+    structure.set("flips-per-second", stats.rate());
+    structure.set("flip-latency-mean-us", mean_ns / 1000);
+    structure.set("flip-latency-max-us", max_ns / 1000);
+    structure.set("flip-latency-bounds-us", gst::Array::new(LATENCY_BOUNDS_US));
+    structure.set("flip-latency-histogram", gst::Array::new(stats.latency));
+    structure.set("framebuffers", imports.len() as u64);
+    structure.set("has-vblank", has_vblank);
+    structure.set("device", head.card.path.as_str());
+    structure.set("driver", head.card.driver.as_str());
+    structure.set("connector", head.connector_name.as_str());
+    structure.set("connector-id", head.route.connector);
+    structure.set("crtc-id", head.route.crtc);
+    structure.set("plane-id", head.route.kms_plane);
+    if let Some(mode) = mode {
+        structure.set("mode", mode.to_string());
+    }
+    let path = match session.map(Session::way) {
+        Some(Way::ZeroCopy(how)) => format!("zero-copy: {how}"),
+        Some(Way::Copy(why)) => format!("copying: {why}"),
+        Some(Way::None) | None => return,
+    };
+    structure.set("path", path);
+}
