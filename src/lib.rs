@@ -21,6 +21,7 @@ mod sys;
 #[allow(missing_docs)] // the entry points that the macro makes
 mod plugin {
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+        crate::memory::register();
         crate::meta::register();
         crate::pool::register();
         crate::rawvideosrc::register(plugin)?;

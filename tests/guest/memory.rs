@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Every kind of memory, judged from outside: the host reads the bytes at the
+//! address that we tell. Modules are named for the display they need.
+
+#[path = "memory/conformance.rs"]
+mod conformance;
+#[path = "memory/faults.rs"]
+mod faults;
+#[path = "memory/ramfb.rs"]
+mod ramfb_device;
+mod support;
+
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use gstphysmem::memory::{
+    AddressSource, AddressUnknown, ExternalAddress, MemoryError, MemoryKind, Owner, PhysAddr,
+    Region, Request,
+};
+use support::require_lab;
+
+/// Alone with the machine: these tests count file descriptors, use up heaps and
+/// move pages. Huge pages are there.
+fn alone_in_the_lab() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    require_lab();
+    let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    gst::init().expect("GStreamer starts");
+    std::fs::write("/proc/sys/vm/nr_hugepages", "24").expect("huge pages can be reserved");
+    guard
+}
+
+fn request(kind: MemoryKind, size_bytes: usize) -> Request<'static> {
+    Request {
+        kind,
+        size_bytes,
+        ..Default::default()
+    }
+}
+
+fn allocate(request: &Request<'_>) -> Arc<Region> {
+    Region::allocate(request).unwrap_or_else(|error| panic!("{request:?}: {error}"))
+}
+
+/// The requests that reach every source of memory.
+fn every_source(size_bytes: usize) -> Vec<Request<'static>> {
+    let udmabuf = |heap| Request {
+        heap: Some(heap),
+        ..request(MemoryKind::Udmabuf, size_bytes)
+    };
+    vec![
+        request(MemoryKind::Cma, size_bytes),
+        request(MemoryKind::System, size_bytes),
+        udmabuf("hugetlb"),
+        udmabuf("shmem"),
+        request(MemoryKind::Hugepage, size_bytes),
+        request(MemoryKind::Normal, size_bytes),
+        request(MemoryKind::Auto, size_bytes),
+    ]
+}
+
+mod any {
+    use super::conformance::{check, disturb_memory};
+    use super::*;
+
+    const SIZE: usize = 8 << 20;
+
+    #[test]
+    fn cma_conforms() {
+        let _alone = alone_in_the_lab();
+        let region = check(&request(MemoryKind::Cma, SIZE));
+        let address = region.address().unwrap();
+        assert!(address.is_contiguous());
+        // Newer kernels map the heap without pages, which pagemap does not list.
+        let expected = match support::kernel().as_str() {
+            "6.1" => AddressSource::Pagemap,
+            _ => AddressSource::CmaTrace,
+        };
+        assert_eq!(address.source(), expected);
+        assert_eq!(region.heap(), Some("reserved"));
+    }
+
+    #[test]
+    fn system_conforms_without_an_address() {
+        let _alone = alone_in_the_lab();
+        let region = check(&request(MemoryKind::System, SIZE));
+        assert_eq!(region.address(), Err(&AddressUnknown::PfnMap));
+    }
+
+    #[test]
+    fn udmabuf_of_normal_pages_conforms() {
+        let _alone = alone_in_the_lab();
+        let region = check(&Request {
+            heap: Some("shmem"),
+            ..request(MemoryKind::Udmabuf, SIZE)
+        });
+        assert_eq!(region.address().unwrap().source(), AddressSource::Pagemap);
+    }
+
+    #[test]
+    fn udmabuf_of_huge_pages_conforms() {
+        let _alone = alone_in_the_lab();
+        let region = check(&Request {
+            heap: Some("hugetlb"),
+            ..request(MemoryKind::Udmabuf, SIZE)
+        });
+        assert_whole_huge_pages(&region);
+    }
+
+    #[test]
+    fn hugepage_conforms() {
+        let _alone = alone_in_the_lab();
+        assert_whole_huge_pages(&check(&request(MemoryKind::Hugepage, SIZE)));
+    }
+
+    fn assert_whole_huge_pages(region: &Region) {
+        for extent in region.address().expect("root sees it").extents() {
+            assert_eq!(extent.phys.0 % (2 << 20), 0, "{extent:?}");
+            assert_eq!(extent.len_bytes % (2 << 20), 0, "{extent:?}");
+        }
+    }
+
+    #[test]
+    fn normal_conforms() {
+        let _alone = alone_in_the_lab();
+        let region = check(&request(MemoryKind::Normal, SIZE));
+        assert_eq!(region.address().unwrap().source(), AddressSource::Pagemap);
+    }
+
+    #[test]
+    fn auto_is_cma_here() {
+        let _alone = alone_in_the_lab();
+        let region = check(&request(MemoryKind::Auto, SIZE));
+        assert_eq!(region.kind(), MemoryKind::Cma);
+        assert_eq!(region.choice(), Some("cma, the best kind"));
+    }
+
+    /// Without this the conformance suite's "not moved" would prove nothing.
+    #[test]
+    fn unpinned_pages_do_move_when_memory_is_disturbed() {
+        let _alone = alone_in_the_lab();
+        let mut block = vec![0u8; SIZE];
+        block.fill(1);
+        let place = |block: &[u8]| -> Vec<u64> {
+            block
+                .chunks(4096)
+                .map(|page| support::pagemap_address(page))
+                .collect()
+        };
+        let before = place(&block);
+        disturb_memory(|| block.iter_mut().step_by(4096).for_each(|byte| *byte += 1));
+        let after = place(&block);
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+        println!("{moved} of {} unpinned pages moved", before.len());
+        assert!(moved > 0);
+    }
+
+    #[test]
+    fn allocations_of_several_threads_keep_their_own_addresses() {
+        let _alone = alone_in_the_lab();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    (0..4)
+                        .map(|_| allocate(&request(MemoryKind::Cma, 1 << 20)))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let regions: Vec<_> = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect();
+        for (i, region) in regions.iter().enumerate() {
+            conformance::fill(region, i as u64);
+        }
+        for (i, region) in regions.iter().enumerate() {
+            conformance::assert_seen_from_outside(region, i as u64);
+        }
+    }
+
+    #[test]
+    fn address_of_external_memory_is_looked_up_or_absent_with_its_reason() {
+        let _alone = alone_in_the_lab();
+        for request in every_source(1 << 20) {
+            let region = allocate(&request);
+            // SAFETY: the shared owner is the region that maps the memory.
+            let external = unsafe {
+                Region::external(
+                    NonNull::new(region.ptr()).unwrap(),
+                    region.size_bytes(),
+                    ExternalAddress::LookUp,
+                    Owner::Shared(region.clone()),
+                    None,
+                )
+            };
+            match region.address() {
+                Ok(address) if address.source() == AddressSource::Pagemap => {
+                    assert_eq!(external.address(), Ok(address));
+                    conformance::fill(&external, 11);
+                    conformance::assert_seen_from_outside(&external, 11);
+                }
+                // Only who sees the allocation sees the tracepoint.
+                _ => assert_eq!(external.address(), Err(&AddressUnknown::PfnMap)),
+            }
+        }
+    }
+
+    #[test]
+    fn tracing_of_others_is_left_alone() {
+        let _alone = alone_in_the_lab();
+        let state = || {
+            [
+                "tracing_on",
+                "current_tracer",
+                "set_event",
+                "events/cma/enable",
+                "trace",
+            ]
+            .map(|file| std::fs::read_to_string(format!("/sys/kernel/tracing/{file}")).unwrap())
+        };
+        let before = state();
+        let region = allocate(&request(MemoryKind::Cma, SIZE));
+        assert_eq!(state(), before);
+        drop(region);
+        assert_eq!(state(), before);
+    }
+
+    #[test]
+    fn heap_that_does_not_exist_is_named_with_those_that_do() {
+        let _alone = alone_in_the_lab();
+        let error = Region::allocate(&Request {
+            heap: Some("nonesuch"),
+            ..request(MemoryKind::Cma, 4096)
+        })
+        .unwrap_err()
+        .to_string();
+        assert_eq!(
+            error,
+            "/dev/dma_heap/nonesuch: No such file or directory (ENOENT): \
+             the heaps here are: reserved, system"
+        );
+        let error = Region::allocate(&Request {
+            heap: Some("system"),
+            ..request(MemoryKind::Cma, 4096)
+        })
+        .unwrap_err();
+        assert!(matches!(error, MemoryError::NotCma(_)), "{error}");
+    }
+
+    #[test]
+    fn used_up_cma_heap_says_so_and_recovers() {
+        let _alone = alone_in_the_lab();
+        let fds = support::open_fds();
+        let mut taken = Vec::new();
+        let error = loop {
+            match Region::allocate(&request(MemoryKind::Cma, 4 << 20)) {
+                Ok(region) => taken.push(region),
+                Err(error) => break error.to_string(),
+            }
+            assert!(taken.len() < 1000, "cma= gives this guest no such heap");
+        };
+        assert_eq!(
+            error,
+            "4194304 bytes from cma heap reserved failed: Cannot allocate memory (ENOMEM): \
+             enlarge cma= on the kernel command line \
+             (CmaFree in /proc/meminfo says what is left)"
+        );
+        let auto = allocate(&request(MemoryKind::Auto, 4 << 20));
+        assert_eq!(auto.kind(), MemoryKind::Udmabuf);
+        let choice = auto.choice().unwrap();
+        assert!(
+            choice.starts_with("udmabuf; passed over: cma heap reserved (4194304 bytes from"),
+            "{choice}"
+        );
+        let needs_contiguous = Region::allocate(&Request {
+            needs_contiguous: true,
+            ..request(MemoryKind::Auto, 4 << 20)
+        });
+        assert!(matches!(needs_contiguous, Err(MemoryError::NoKind(_))));
+        drop((taken, auto));
+        allocate(&request(MemoryKind::Cma, 4 << 20));
+        assert_eq!(support::open_fds(), fds);
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors_of_every_source() {
+        let _alone = alone_in_the_lab();
+        for size in [usize::MAX, 1 << 50, 1 << 40] {
+            for request in every_source(size) {
+                let error = Region::allocate(&request).unwrap_err();
+                println!("{}: {error}", request.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn constraints_rule_kinds_out() {
+        let _alone = alone_in_the_lab();
+        for kind in [MemoryKind::Hugepage, MemoryKind::Normal] {
+            let refused = Region::allocate(&Request {
+                needs_dma_buf: true,
+                ..request(kind, 4096)
+            });
+            assert!(matches!(refused, Err(MemoryError::NoDmaBuf(_))));
+        }
+        let contiguous = |kind, heap, size_bytes| {
+            Region::allocate(&Request {
+                needs_contiguous: true,
+                heap,
+                ..request(kind, size_bytes)
+            })
+        };
+        for (kind, heap, limit) in [
+            (MemoryKind::System, None, 4096),
+            (MemoryKind::Normal, None, 4096),
+            (MemoryKind::Udmabuf, Some("shmem"), 4096),
+            (MemoryKind::Udmabuf, Some("hugetlb"), 2 << 20),
+            (MemoryKind::Hugepage, None, 2 << 20),
+        ] {
+            let region = contiguous(kind, heap, limit).unwrap();
+            if let Ok(address) = region.address() {
+                assert!(address.is_contiguous(), "{kind}");
+            }
+            let error = contiguous(kind, heap, limit + 1).unwrap_err();
+            assert!(
+                matches!(error, MemoryError::NotContiguous { limit_bytes, .. } if limit_bytes == limit),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn limit_on_the_address_is_kept_or_refused() {
+        let _alone = alone_in_the_lab();
+        let fds = support::open_fds();
+        let below = |kind, max| {
+            Region::allocate(&Request {
+                max_address: Some(PhysAddr(max)),
+                ..request(kind, 1 << 20)
+            })
+        };
+        for kind in [
+            MemoryKind::Cma,
+            MemoryKind::Udmabuf,
+            MemoryKind::Hugepage,
+            MemoryKind::Normal,
+        ] {
+            // All of the guest's memory is below 4 GiB, none below 64 KiB.
+            let region = below(kind, u64::from(u32::MAX)).unwrap();
+            let last = region.address().unwrap().last_byte();
+            assert!(last.0 <= u64::from(u32::MAX));
+            let error = below(kind, 0xffff).unwrap_err();
+            println!("{error}");
+            assert!(
+                matches!(error, MemoryError::AboveMaxAddress { .. }),
+                "{error}"
+            );
+        }
+        let error = below(MemoryKind::System, u64::MAX).unwrap_err();
+        assert!(
+            matches!(error, MemoryError::AddressNeeded { .. }),
+            "{error}"
+        );
+        assert!(below(MemoryKind::Auto, 0xffff).is_err());
+        assert_eq!(support::open_fds(), fds, "held attempts are let go");
+    }
+
+    #[test]
+    fn limit_exactly_at_the_last_byte_is_kept() {
+        let _alone = alone_in_the_lab();
+        let cma = |max_address| {
+            Region::allocate(&Request {
+                max_address,
+                ..request(MemoryKind::Cma, 1 << 20)
+            })
+        };
+        // A CMA heap gives its lowest free block each time.
+        let last = cma(None).unwrap().address().unwrap().last_byte();
+        assert!(cma(Some(last)).is_ok());
+        assert!(cma(Some(PhysAddr(last.0 - 1))).is_err());
+    }
+
+    #[test]
+    fn injected_failures_are_clean_errors() {
+        let _alone = alone_in_the_lab();
+        faults::every_failure_is_clean(&every_source(256 << 10));
+    }
+
+    /// Runs the calling test once more, as nobody, with `CHILD` in the environment.
+    fn again_as_nobody(test: &str) {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, "1");
+        let ran = support::run(&mut support::as_nobody(&command)).expect_success();
+        print!("{}", ran.stdout);
+        assert!(ran.stdout.contains("1 passed"), "{}", ran.stdout);
+    }
+
+    const CHILD: &str = "PHYSMEM_TEST_NOBODY";
+
+    fn is_nobody() -> bool {
+        std::env::var_os(CHILD).is_some()
+    }
+
+    fn set_mode(device: &str, mode: u32) {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(device, permissions).expect("root may");
+    }
+
+    #[test]
+    fn without_privilege_memory_works_and_has_no_address() {
+        if is_nobody() {
+            return works_without_address();
+        }
+        let _alone = alone_in_the_lab();
+        for device in [
+            "/dev/dma_heap/reserved",
+            "/dev/dma_heap/system",
+            "/dev/udmabuf",
+        ] {
+            set_mode(device, 0o666);
+        }
+        again_as_nobody("any::without_privilege_memory_works_and_has_no_address");
+    }
+
+    fn works_without_address() {
+        gst::init().expect("GStreamer starts");
+        for request in every_source(64 << 10) {
+            let region = allocate(&request);
+            conformance::fill(&region, 1);
+            println!("{region:?}, {}", region.pin_note());
+            let expected = match region.kind() {
+                MemoryKind::System => AddressUnknown::PfnMap,
+                _ => AddressUnknown::NoPermission,
+            };
+            assert_eq!(region.address(), Err(&expected));
+            assert!(region.is_pinned());
+        }
+        let limit = nix::sys::resource::Resource::RLIMIT_MEMLOCK;
+        nix::sys::resource::setrlimit(limit, 64 << 10, 64 << 10).unwrap();
+        let region = allocate(&request(MemoryKind::Normal, 1 << 20));
+        assert!(!region.is_pinned());
+        assert!(
+            region.pin_note().contains("RLIMIT_MEMLOCK"),
+            "{}",
+            region.pin_note()
+        );
+        conformance::fill(&region, 2);
+    }
+
+    #[test]
+    fn heap_without_permission_says_who_may() {
+        if is_nobody() {
+            let error = Region::allocate(&request(MemoryKind::Cma, 4096)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "/dev/dma_heap/reserved: Permission denied (EACCES): \
+                 add the user to the group that owns it, or run as root"
+            );
+            return;
+        }
+        let _alone = alone_in_the_lab();
+        set_mode("/dev/dma_heap/reserved", 0o600);
+        again_as_nobody("any::heap_without_permission_says_who_may");
+    }
+}
+
+mod ramfb {
+    use super::*;
+
+    #[test]
+    fn display_controller_told_the_address_shows_the_buffer() {
+        let _alone = alone_in_the_lab();
+        for kind in [MemoryKind::Cma, MemoryKind::Hugepage] {
+            ramfb_device::shows_what_is_at_the_address(kind);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Failures that the kernel injects (Documentation/fault-injection): the Nth
+//! allocation of kernel memory on this thread fails.
+
+use std::fs;
+
+use gstphysmem::memory::{Region, Request};
+
+use crate::support;
+
+/// Makes the next kernel allocations fail too that could wait for memory.
+fn arm() {
+    for (file, value) in [
+        ("failslab/ignore-gfp-wait", "N"),
+        ("failslab/verbose", "0"),
+        ("fail_page_alloc/ignore-gfp-wait", "N"),
+        ("fail_page_alloc/ignore-gfp-highmem", "N"),
+        ("fail_page_alloc/min-order", "0"),
+        ("fail_page_alloc/verbose", "0"),
+    ] {
+        fs::write(format!("/sys/kernel/debug/{file}"), value)
+            .unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+}
+
+const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+
+/// Runs `action` while its Nth kernel allocation fails; whether there was an Nth.
+fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {
+    fs::write(FAIL_NTH, nth.to_string()).expect("fault injection is there");
+    let result = action();
+    // What is left of the count. Asking allocates, too, and may be what fails.
+    let left = loop {
+        if let Ok(left) = fs::read_to_string(FAIL_NTH) {
+            break left;
+        }
+    };
+    while fs::write(FAIL_NTH, "0").is_err() {}
+    (result, left.trim() == "0")
+}
+
+/// Each allocation that the kernel makes for a region fails once: the region is there
+/// or an error is, nothing is lost.
+pub fn every_failure_is_clean(requests: &[Request<'_>]) {
+    arm();
+    for request in requests {
+        // Lazily made things are made.
+        drop(crate::allocate(request));
+        let (mut errors, mut nth) = (0, 1);
+        loop {
+            let fds = support::open_fds();
+            let (result, was_reached) = with_failure(nth, || Region::allocate(request));
+            match result {
+                Ok(region) => crate::conformance::fill(&region, nth as u64),
+                Err(error) => {
+                    errors += 1;
+                    let text = error.to_string();
+                    assert!(text.contains('('), "no errno in: {text}");
+                }
+            }
+            assert_eq!(support::open_fds(), fds, "failure {nth} leaks an fd");
+            if !was_reached {
+                break;
+            }
+            nth += 1;
+        }
+        println!("{:?}: {nth} failures, {errors} errors", request.kind);
+        assert!(nth > 5, "no failure was injected");
+        assert!(errors > 0 || request.kind == gstphysmem::memory::MemoryKind::Auto);
+    }
+}
