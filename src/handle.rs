@@ -2,28 +2,60 @@
 //! Memory of the application: who owns it, who may still touch it.
 //!
 //! A [`BufferHandle`] owns a block together with the way to free it. Whoever
-//! borrows the block keeps a [`WeakBufferHandle`] and asks for an
+//! borrows the block keeps a [`WeakBufferHandle`] and asks for a
 //! [`HandleAccess`] before each use; the deleter waits for the last of these.
+//!
+//! One word per block says both whether the handle is there and how many
+//! accesses there are ([`Lifetime`]), so that exactly one thread finds that
+//! both are gone, and no access begins once the handle is.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
-use parking_lot::Mutex;
+use crate::memory::{Address, AddressSource, PhysAddr};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 
 type Deleter = Box<dyn FnOnce(NonNull<u8>, usize) + Send>;
+
+/// Is told when a [`BufferHandle`] was dropped, before its deleter runs.
+pub(crate) trait HandleWatcher: Send + Sync {
+    /// From now on no access to the block begins.
+    fn handle_dropped(&self);
+}
 
 /// Owns a block of memory. Dropping it runs the deleter exactly once: at once, or,
 /// where the block is being accessed just then, at the end of the last access, on
 /// the thread that ends it.
-pub struct BufferHandle(Arc<Block>);
+///
+/// ```
+/// use gstphysmem::handle::BufferHandle;
+/// use std::ptr::NonNull;
+///
+/// let block = Box::leak(Box::new([0u8; 4096]));
+/// // SAFETY: the block is leaked, and nobody else turns it into a Box again.
+/// let handle = unsafe {
+///     BufferHandle::new(NonNull::from(block).cast(), 4096, |ptr, _| {
+///         drop(Box::from_raw(ptr.as_ptr().cast::<[u8; 4096]>()))
+///     })
+/// };
+/// let weak = handle.downgrade();
+/// assert!(weak.begin_access().is_some());
+/// drop(handle);
+/// assert!(weak.begin_access().is_none());
+/// ```
+pub struct BufferHandle {
+    block: Arc<Block>,
+    address: Option<Address>,
+}
 
 struct Block {
     ptr: NonNull<u8>,
     len_bytes: usize,
-    owned: AtomicBool,
+    lifetime: Lifetime,
     deleter: Mutex<Option<Deleter>>,
+    watchers: Mutex<Vec<Weak<dyn HandleWatcher>>>,
 }
 
 // SAFETY: `ptr` is only handed out, never read or written here; the constructor
@@ -32,11 +64,59 @@ unsafe impl Send for Block {}
 // SAFETY: as above; the other fields are Sync by themselves.
 unsafe impl Sync for Block {}
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        if let Some(deleter) = self.deleter.get_mut().take() {
+impl Block {
+    fn delete(&self) {
+        let deleter = lock(&self.deleter).take();
+        if let Some(deleter) = deleter {
             deleter(self.ptr, self.len_bytes);
         }
+    }
+}
+
+/// Bit 0: the handle exists. The rest counts accesses.
+#[derive(Debug)]
+struct Lifetime(AtomicUsize);
+
+impl Lifetime {
+    const OWNED: usize = 1;
+    const ACCESS: usize = 2;
+
+    fn new() -> Self {
+        Self(AtomicUsize::new(Self::OWNED))
+    }
+
+    fn is_owned(&self) -> bool {
+        self.0.load(Ordering::Acquire) & Self::OWNED != 0
+    }
+
+    /// False once the handle is gone, however many accesses remain.
+    fn begin_access(&self) -> bool {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & Self::OWNED != 0 {
+            match self.0.compare_exchange_weak(
+                word,
+                word + Self::ACCESS,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// True for the one who ended the last access after the handle went: all that
+    /// was done in other accesses has happened before.
+    #[must_use]
+    fn end_access(&self) -> bool {
+        self.0.fetch_sub(Self::ACCESS, Ordering::AcqRel) == Self::ACCESS
+    }
+
+    /// The handle goes. True if no access remains.
+    #[must_use]
+    fn disown(&self) -> bool {
+        self.0.fetch_and(!Self::OWNED, Ordering::AcqRel) == Self::OWNED
     }
 }
 
@@ -44,22 +124,120 @@ impl BufferHandle {
     /// Takes ownership of a block.
     ///
     /// # Safety
-    /// `ptr .. ptr + len_bytes` is mapped read-write, from any thread, until
-    /// `deleter` is called; nobody else frees it.
+    /// `len_bytes` is not 0. `ptr .. ptr + len_bytes` is mapped read-write, from
+    /// any thread, until `deleter` is called; nobody else frees it. Memory that the
+    /// CPU cannot reach (a GPU's) may be owned too, as long as its buffers are not
+    /// mapped.
     pub unsafe fn new(
         ptr: NonNull<u8>,
         len_bytes: usize,
         deleter: impl FnOnce(NonNull<u8>, usize) + Send + 'static,
     ) -> Self {
-        Self(Arc::new(Block {
-            ptr,
-            len_bytes,
-            owned: AtomicBool::new(true),
-            deleter: Mutex::new(Some(Box::new(deleter))),
-        }))
+        Self {
+            block: Arc::new(Block {
+                ptr,
+                len_bytes,
+                lifetime: Lifetime::new(),
+                deleter: Mutex::new(Some(Box::new(deleter))),
+                watchers: Mutex::new(Vec::new()),
+            }),
+            address: None,
+        }
+    }
+
+    /// Says where the block is: one piece, beginning at `phys`. It is believed, and
+    /// has to stay true. A pool looks up the address of a handle that does not say.
+    pub fn with_phys_addr(self, phys: PhysAddr) -> Self {
+        let address = Address::contiguous(phys, self.len_bytes() as u64, AddressSource::User);
+        self.with_address(address)
+    }
+
+    /// Says where the block is, piece by piece; `None` takes it back.
+    pub fn with_address(mut self, address: Option<Address>) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Where the owner said that the block is.
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
     }
 
     /// First byte.
+    pub fn ptr(&self) -> NonNull<u8> {
+        self.block.ptr
+    }
+
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.block.len_bytes
+    }
+
+    /// A reference that does not keep the block.
+    pub fn downgrade(&self) -> WeakBufferHandle {
+        WeakBufferHandle(Arc::clone(&self.block))
+    }
+
+    /// Keeps the deleter away until the access is dropped.
+    pub fn begin_access(&self) -> HandleAccess {
+        // Never refused while `self` exists.
+        let _owned = self.block.lifetime.begin_access();
+        HandleAccess(Arc::clone(&self.block))
+    }
+}
+
+impl Drop for BufferHandle {
+    fn drop(&mut self) {
+        let is_last = self.block.lifetime.disown();
+        // Waiters hear of it before the memory goes: they must look for another
+        // buffer. Who comes to watch from now on is told that he is late.
+        let watchers = std::mem::take(&mut *lock(&self.block.watchers));
+        for watcher in watchers.iter().filter_map(Weak::upgrade) {
+            watcher.handle_dropped();
+        }
+        if is_last {
+            self.block.delete();
+        }
+    }
+}
+
+impl fmt::Debug for BufferHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferHandle")
+            .field("ptr", &self.ptr())
+            .field("len_bytes", &self.len_bytes())
+            .field("address", &self.address)
+            .finish()
+    }
+}
+
+/// Follows a [`BufferHandle`] without keeping it.
+#[derive(Clone)]
+pub struct WeakBufferHandle(Arc<Block>);
+
+impl WeakBufferHandle {
+    /// The handle has not been dropped.
+    pub fn is_alive(&self) -> bool {
+        self.0.lifetime.is_owned()
+    }
+
+    /// Begins an access; `None` once the handle was dropped.
+    pub fn begin_access(&self) -> Option<HandleAccess> {
+        self.0
+            .lifetime
+            .begin_access()
+            .then(|| HandleAccess(Arc::clone(&self.0)))
+    }
+
+    /// Has `watcher` told of the handle's end; nobody is, if that is past already.
+    pub(crate) fn watch(&self, watcher: Weak<dyn HandleWatcher>) {
+        let mut watchers = lock(&self.0.watchers);
+        if self.is_alive() {
+            watchers.push(watcher);
+        }
+    }
+
+    /// First byte; not to be touched without an access.
     pub fn ptr(&self) -> NonNull<u8> {
         self.0.ptr
     }
@@ -68,85 +246,13 @@ impl BufferHandle {
     pub fn len_bytes(&self) -> usize {
         self.0.len_bytes
     }
-
-    /// A reference that does not keep the block.
-    pub fn downgrade(&self) -> WeakBufferHandle {
-        WeakBufferHandle {
-            block: Arc::downgrade(&self.0),
-            ptr: self.0.ptr,
-            len_bytes: self.0.len_bytes,
-        }
-    }
-
-    /// Keeps the deleter away until the access is dropped.
-    pub fn begin_access(&self) -> HandleAccess {
-        HandleAccess(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for BufferHandle {
-    fn drop(&mut self) {
-        // Before the Arc goes: from here on no access begins, and the accesses
-        // that have begun hold references, the last of which runs the deleter.
-        self.0.owned.store(false, Ordering::Release);
-    }
-}
-
-impl fmt::Debug for BufferHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferHandle")
-            .field("ptr", &self.0.ptr)
-            .field("len_bytes", &self.0.len_bytes)
-            .finish()
-    }
-}
-
-/// Follows a [`BufferHandle`] without keeping it.
-#[derive(Clone)]
-pub struct WeakBufferHandle {
-    block: Weak<Block>,
-    ptr: NonNull<u8>,
-    len_bytes: usize,
-}
-
-// SAFETY: as for Block; the pointer is only handed out.
-unsafe impl Send for WeakBufferHandle {}
-// SAFETY: as for Block.
-unsafe impl Sync for WeakBufferHandle {}
-
-impl WeakBufferHandle {
-    /// The handle has not been dropped.
-    pub fn is_alive(&self) -> bool {
-        self.block
-            .upgrade()
-            .is_some_and(|block| block.owned.load(Ordering::Acquire))
-    }
-
-    /// Begins an access; `None` once the handle was dropped.
-    pub fn begin_access(&self) -> Option<HandleAccess> {
-        let block = self.block.upgrade()?;
-        block
-            .owned
-            .load(Ordering::Acquire)
-            .then_some(HandleAccess(block))
-    }
-
-    /// First byte; not to be touched without an access.
-    pub fn ptr(&self) -> NonNull<u8> {
-        self.ptr
-    }
-
-    /// Length in bytes.
-    pub fn len_bytes(&self) -> usize {
-        self.len_bytes
-    }
 }
 
 impl fmt::Debug for WeakBufferHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WeakBufferHandle")
-            .field("ptr", &self.ptr)
-            .field("len_bytes", &self.len_bytes)
+            .field("ptr", &self.ptr())
+            .field("len_bytes", &self.len_bytes())
             .field("is_alive", &self.is_alive())
             .finish()
     }
@@ -159,7 +265,10 @@ pub struct HandleAccess(Arc<Block>);
 impl HandleAccess {
     /// For places that hold only a pointer; ended by [`Self::from_raw`].
     pub(crate) fn into_raw(self) -> *const () {
-        Arc::into_raw(self.0).cast()
+        let access = ManuallyDrop::new(self);
+        // SAFETY: `access` is not dropped, so the Arc moves out of it once.
+        let block = unsafe { std::ptr::read(&access.0) };
+        Arc::into_raw(block).cast()
     }
 
     /// # Safety
@@ -170,6 +279,14 @@ impl HandleAccess {
     }
 }
 
+impl Drop for HandleAccess {
+    fn drop(&mut self) {
+        if self.0.lifetime.end_access() {
+            self.0.delete();
+        }
+    }
+}
+
 impl fmt::Debug for HandleAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HandleAccess").field(&self.0.ptr).finish()
@@ -177,9 +294,9 @@ impl fmt::Debug for HandleAccess {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     /// A handle over a leaked box, and the number of times its deleter has run.
     fn counted(len_bytes: usize) -> (BufferHandle, Arc<AtomicUsize>) {
@@ -234,6 +351,26 @@ mod tests {
     }
 
     #[test]
+    fn a_watcher_hears_of_the_end_before_the_deleter_runs() {
+        struct Heard(Arc<AtomicUsize>, AtomicUsize);
+        impl HandleWatcher for Heard {
+            fn handle_dropped(&self) {
+                assert_eq!(self.0.load(Ordering::SeqCst), 0, "the deleter has run");
+                self.1.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let (handle, runs) = counted(64);
+        let weak = handle.downgrade();
+        let heard = Arc::new(Heard(Arc::clone(&runs), AtomicUsize::new(0)));
+        let watcher: Weak<Heard> = Arc::downgrade(&heard);
+        weak.watch(watcher.clone());
+        drop(handle);
+        assert_eq!(heard.1.load(Ordering::SeqCst), 1);
+        weak.watch(watcher);
+        assert_eq!(heard.1.load(Ordering::SeqCst), 1, "too late to watch");
+    }
+
+    #[test]
     fn raw_access_keeps_the_block_until_taken_back() {
         let (handle, runs) = counted(64);
         let raw = handle.begin_access().into_raw();
@@ -262,5 +399,100 @@ mod tests {
             reader.join().unwrap();
             assert_eq!(runs.load(Ordering::SeqCst), 1);
         }
+    }
+}
+
+/// Every interleaving of the threads below, by loom: `tests/sanitize loom`.
+#[cfg(test)]
+#[cfg(loom)]
+mod model {
+    use super::*;
+    use crate::sync::{SharedBytes, check_interleavings};
+    use loom::thread;
+
+    /// A handle whose deleter writes to `bytes`, which fails the model if any
+    /// access to them is not over by then.
+    fn handle(bytes: &Arc<SharedBytes>, runs: &Arc<AtomicUsize>) -> BufferHandle {
+        let (bytes, runs) = (Arc::clone(bytes), Arc::clone(runs));
+        // SAFETY: the pointer is never followed.
+        unsafe {
+            BufferHandle::new(NonNull::dangling(), 1, move |_, _| {
+                bytes.write(0);
+                runs.fetch_add(1, Ordering::Relaxed);
+            })
+        }
+    }
+
+    #[test]
+    fn the_deleter_runs_once_and_after_every_access() {
+        check_interleavings(|| {
+            let bytes = Arc::new(SharedBytes::new(7));
+            let runs = Arc::new(AtomicUsize::new(0));
+            let handle = handle(&bytes, &runs);
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    let (weak, bytes) = (handle.downgrade(), Arc::clone(&bytes));
+                    thread::spawn(move || {
+                        if let Some(_access) = weak.begin_access() {
+                            assert_eq!(bytes.read(), 7);
+                        }
+                    })
+                })
+                .collect();
+            drop(handle);
+            for reader in readers {
+                reader.join().unwrap();
+            }
+            assert_eq!(runs.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn an_access_handed_to_another_thread_keeps_the_block() {
+        check_interleavings(|| {
+            let bytes = Arc::new(SharedBytes::new(7));
+            let runs = Arc::new(AtomicUsize::new(0));
+            let handle = handle(&bytes, &runs);
+            let raw = handle.begin_access().into_raw() as usize;
+            let other = {
+                let bytes = Arc::clone(&bytes);
+                thread::spawn(move || {
+                    // SAFETY: into_raw's pointer, used once.
+                    let _access = unsafe { HandleAccess::from_raw(raw as *const ()) };
+                    assert_eq!(bytes.read(), 7);
+                })
+            };
+            drop(handle);
+            other.join().unwrap();
+            assert_eq!(runs.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn a_watcher_is_told_or_told_that_it_is_late() {
+        struct Told(AtomicUsize);
+        impl HandleWatcher for Told {
+            fn handle_dropped(&self) {
+                self.0.fetch_add(1, Ordering::Release);
+            }
+        }
+        check_interleavings(|| {
+            let bytes = Arc::new(SharedBytes::new(7));
+            let runs = Arc::new(AtomicUsize::new(0));
+            let handle = handle(&bytes, &runs);
+            let weak = handle.downgrade();
+            let told = std::sync::Arc::new(Told(AtomicUsize::new(0)));
+            let owner = thread::spawn(move || drop(handle));
+            let watcher: Weak<Told> = std::sync::Arc::downgrade(&told);
+            weak.watch(watcher);
+            let alive_after_watching = weak.is_alive();
+            owner.join().unwrap();
+            let times = told.0.load(Ordering::Acquire);
+            assert!(times <= 1);
+            assert!(
+                times == 1 || !alive_after_watching,
+                "nobody would ever wake him"
+            );
+        });
     }
 }

@@ -16,6 +16,7 @@ pub mod meta;
 pub mod pool;
 pub mod rawvideosrc;
 pub mod structure_property;
+mod sync;
 mod sys;
 
 #[allow(missing_docs)] // the entry points that the macro makes

@@ -102,7 +102,10 @@ fn copies_keep_the_meta_only_with_the_same_whole_memory() {
         "a deep copy is elsewhere"
     );
     let part = buffer
-        .copy_region(gst::BufferCopyFlags::all(), 4096..)
+        .copy_region(
+            gst::BufferCopyFlags::MEMORY | gst::BufferCopyFlags::META,
+            4096..,
+        )
         .unwrap();
     assert!(
         part.meta::<PhysMemMeta>().is_none(),

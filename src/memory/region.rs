@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{AccessError, Address, AddressUnknown, MemoryError, MemoryKind, Request};
 use super::{allocate, resolve};
-use crate::handle::{BufferHandle, HandleAccess, WeakBufferHandle};
+use crate::handle::{BufferHandle, HandleAccess, HandleWatcher, WeakBufferHandle};
 use crate::sys::dma_buf::{self, Direction};
 use crate::sys::mmap::{self, Mapping};
 use crate::sys::pin::Pin;
@@ -228,6 +228,18 @@ impl Region {
                 ..
             } => handle.is_alive(),
             _ => true,
+        }
+    }
+
+    /// Has `watcher` told when the owner of borrowed memory frees it; other memory
+    /// stays as long as the region.
+    pub(crate) fn watch(&self, watcher: &std::sync::Weak<dyn HandleWatcher>) {
+        if let Backing::External {
+            owner: Owner::Borrowed(handle),
+            ..
+        } = &self.backing
+        {
+            handle.watch(watcher.clone());
         }
     }
 

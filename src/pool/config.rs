@@ -87,6 +87,12 @@ pub(super) fn plan(
         )));
     };
 
+    if let Some((0, _)) = limits.regions {
+        return Err(ConfigError::Impossible(
+            "there is no memory to serve buffers from: none was given, or its owner freed it"
+                .into(),
+        ));
+    }
     let (mut new_min, mut new_max) = (min, max);
     if let Some((count, region_bytes)) = limits.regions {
         if prefix + wanted + padding > region_bytes {
@@ -269,6 +275,18 @@ mod tests {
         assert_eq!(plan.size_bytes, 512 * 50);
         assert_eq!(plan.video.unwrap().offset[0], 64);
         assert_eq!(config.params().unwrap().3, 3, "max is what exists");
+    }
+
+    #[test]
+    fn no_memory_at_all_is_refused() {
+        let limits = Limits {
+            layout: None,
+            regions: Some((0, usize::MAX)),
+        };
+        assert!(matches!(
+            plan(&mut config(None, 64, 0, 0), &limits),
+            Err(ConfigError::Impossible(_))
+        ));
     }
 
     #[test]

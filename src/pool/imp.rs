@@ -11,7 +11,7 @@ use std::time::Duration;
 use gst::{glib, prelude::*, subclass::prelude::*};
 
 use super::{
-    CAT,
+    CAT, PoolError,
     config::{self, ConfigError, FixedLayout, Limits, Plan},
     slots::{Claim, Maker, Refusal, Reuse, Slots, Wait},
 };
@@ -204,7 +204,10 @@ impl PhysBufferPool {
         let deadline = match wait {
             Wait::Forever => return pool.acquire_buffer(None),
             Wait::No => return pool.acquire_buffer(Some(&dont_wait())),
-            Wait::AtMost(time) => std::time::Instant::now() + time,
+            Wait::AtMost(time) => match std::time::Instant::now().checked_add(time) {
+                Some(deadline) => deadline,
+                None => return pool.acquire_buffer(None),
+            },
         };
         loop {
             match pool.acquire_buffer(Some(&dont_wait())) {
@@ -408,6 +411,10 @@ impl BufferPoolImpl for PhysBufferPool {
                 Refusal::Empty | Refusal::TimedOut => gst::FlowError::Eos,
                 Refusal::Flushing => gst::FlowError::Flushing,
                 Refusal::NoMemory => gst::FlowError::Error,
+                Refusal::AllDead => {
+                    self.remember_error(PoolError::AllGone.to_string());
+                    gst::FlowError::Error
+                }
             })
     }
 

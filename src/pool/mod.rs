@@ -34,6 +34,7 @@
 //! ```
 
 mod config;
+mod external;
 mod imp;
 mod signals;
 mod slots;
@@ -49,6 +50,7 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 pub use config::FixedLayout;
+pub use external::MemoryBlock;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
@@ -87,6 +89,15 @@ pub enum PoolError {
     /// No buffer of the pool has this id.
     #[error("no buffer {0} in this pool")]
     NoSuchId(u32),
+    /// The owner of the buffer's memory has freed it.
+    #[error("buffer {id}: its memory was freed by its owner")]
+    Gone {
+        /// The buffer's id.
+        id: u32,
+    },
+    /// No buffer is left, and none will come.
+    #[error("the memory of every buffer was freed by its owner")]
+    AllGone,
     /// The buffer's memory cannot be given to another process or device as a dma-buf.
     #[error("buffer {id} is {kind} memory, which has no dma-buf: use kind cma, system or udmabuf")]
     NoDmaBuf {
@@ -178,13 +189,14 @@ impl PhysBufferPool {
         self.imp().acquire_free(wait).map_err(|err| match err {
             gst::FlowError::Eos => PoolError::NoBuffer,
             gst::FlowError::Flushing => PoolError::Flushing,
+            _ if self.imp().slots().is_all_dead() => PoolError::AllGone,
             _ => PoolError::NoMemory(self.last_error().unwrap_or_default()),
         })
     }
 
     /// Puts a filled buffer at the end of the filled queue. Fails, and drops the
     /// reference given, unless the buffer was acquired from this pool and not
-    /// yet submitted.
+    /// yet submitted, and its memory is still there.
     pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let imp = self.imp();
         let mut detached = None;
@@ -196,6 +208,7 @@ impl PhysBufferPool {
         result.map_err(|refusal| match refusal {
             slots::SubmitRefusal::Flushing => PoolError::Flushing,
             slots::SubmitRefusal::Illegal(step) => PoolError::IllegalStep(step),
+            slots::SubmitRefusal::Gone(id) => PoolError::Gone { id },
         })
     }
 
@@ -205,6 +218,7 @@ impl PhysBufferPool {
         match imp.slots().acquire_filled(|| imp.flushing(), wait) {
             Ok(buffer) => Ok(give_pool(self, buffer)),
             Err(slots::Refusal::Flushing) => Err(PoolError::Flushing),
+            Err(slots::Refusal::AllDead) => Err(PoolError::AllGone),
             Err(_) => Err(PoolError::NoBuffer),
         }
     }
@@ -231,7 +245,7 @@ impl PhysBufferPool {
         self.imp().slots().filled_count()
     }
 
-    /// How many exist.
+    /// How many exist, those not counted whose memory was freed by its owner.
     pub fn total_count(&self) -> usize {
         self.imp().slots().total()
     }
@@ -270,11 +284,12 @@ impl PhysBufferPool {
         self.imp().validate(id)
     }
 
-    /// [`validate`](Self::validate) for every buffer; true if all are valid.
+    /// [`validate`](Self::validate) for every buffer; true if all are valid, none
+    /// having lost its memory.
     pub fn validate_all(&self) -> bool {
         let mut ids = Vec::new();
         self.imp().slots().for_each(|id, _, _, _| ids.push(id));
-        ids.into_iter().all(|id| self.validate(id))
+        self.imp().slots().dead_count() == 0 && ids.into_iter().all(|id| self.validate(id))
     }
 
     /// Sets what [`validate`](Self::validate) asks besides.

@@ -12,6 +12,10 @@
 //! holds it) is thrown away. The slot is then *detached* and returns to the free
 //! list when that memory is finally freed, because the memory itself tells us.
 //!
+//! Memory borrowed from a [`BufferHandle`](crate::handle::BufferHandle) may die.
+//! Its slot is then *dead*: it leaves the free list and the filled queue, what is
+//! still out is thrown away on its return, and everybody who waits looks again.
+//!
 //! One lock guards everything. No memory is mapped, wrapped or freed under it,
 //! and with a free buffer at hand neither acquire nor release allocates or makes
 //! a system call.
@@ -19,7 +23,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
@@ -31,7 +35,7 @@ use super::{
     state::{BufferState, IllegalStep, StateCell, Step},
     wrapper,
 };
-use crate::{memory::Region, meta::PhysMemMeta};
+use crate::{handle::HandleWatcher, memory::Region, meta::PhysMemMeta};
 
 /// Which free buffer is handed out next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +142,7 @@ pub(super) struct Claim {
     pub slot: usize,
     pub region: Arc<Region>,
     serial: u64,
-    slots: std::sync::Weak<Shared>,
+    slots: Weak<Shared>,
 }
 
 impl Claim {
@@ -193,6 +197,8 @@ pub(super) enum Refusal {
     Flushing,
     /// More memory could not be had, and no buffer is out that could come back.
     NoMemory,
+    /// The memory of every buffer was freed by its owner.
+    AllDead,
 }
 
 fn next_id() -> u32 {
@@ -219,11 +225,9 @@ impl Slots {
             submitted: Condvar::new(),
             reuse,
         }));
-        let mut inner = slots.0.inner.lock();
         for region in regions {
-            inner.push(region);
+            slots.add(region);
         }
-        drop(inner);
         slots
     }
 
@@ -236,13 +240,26 @@ impl Slots {
 
     /// How many wait in the filled queue.
     pub fn filled_count(&self) -> usize {
-        self.0.inner.lock().filled.len()
+        let inner = self.0.inner.lock();
+        let alive = |f: &&Filled| inner.slots[f.slot].region.is_alive();
+        inner.filled.iter().filter(alive).count()
     }
 
     /// How many there are, dead ones not counted.
     pub fn total(&self) -> usize {
         let inner = self.0.inner.lock();
         inner.slots.iter().filter(|s| s.is_live()).count()
+    }
+
+    /// There were buffers, and the memory of each was freed by its owner.
+    pub(super) fn is_all_dead(&self) -> bool {
+        self.0.inner.lock().is_all_dead()
+    }
+
+    /// How many have lost their memory to its owner.
+    pub fn dead_count(&self) -> usize {
+        let inner = self.0.inner.lock();
+        inner.slots.iter().filter(|s| !s.is_live()).count()
     }
 
     /// Which of these slots' memory the buffer holds, whole and alone; judged by
@@ -286,8 +303,10 @@ impl Slots {
         inner.slots.iter().find(|s| s.id == id)?.try_ref()
     }
 
-    /// Adds owned memory as a free slot.
+    /// Adds memory as a free slot.
     pub(super) fn add(&self, region: Arc<Region>) {
+        let watcher: Weak<Shared> = Arc::downgrade(&self.0);
+        region.watch(&(watcher as Weak<dyn HandleWatcher>));
         let mut inner = self.0.inner.lock();
         inner.push(region);
         drop(inner);
@@ -367,13 +386,17 @@ impl Slots {
                 inner.growing -= 1;
                 match region {
                     Some(region) => inner.push(region),
-                    None if inner.slots.is_empty() => return Err(Refusal::NoMemory),
+                    None if inner.slots.is_empty() => {
+                        // Who waited for this attempt has to make his own.
+                        self.0.freed.notify_all();
+                        return Err(Refusal::NoMemory);
+                    }
                     None => may_grow = false,
                 }
                 continue;
             }
-            if !inner.slots.is_empty() && inner.slots.iter().all(|s| s.place == Place::Dead) {
-                return Err(Refusal::NoMemory);
+            if inner.is_all_dead() {
+                return Err(Refusal::AllDead);
             }
             inner.counters.waits += 1;
             let timed_out = match *deadline.get_or_insert_with(|| wait.deadline()) {
@@ -394,10 +417,11 @@ impl Slots {
         }
     }
 
-    /// Waits until a buffer is free, `deadline` or a flush; false if there is none.
+    /// Waits until a buffer is free, or there is a reason to give up waiting; false
+    /// at `deadline`.
     pub(super) fn wait_free(&self, is_flushing: impl Fn() -> bool, deadline: Instant) -> bool {
         let mut inner = self.0.inner.lock();
-        while inner.free.is_empty() && !is_flushing() {
+        while inner.free.is_empty() && !is_flushing() && !inner.is_all_dead() {
             if self.0.freed.wait_until(&mut inner, deadline).timed_out() {
                 return !inner.free.is_empty();
             }
@@ -443,7 +467,10 @@ impl Slots {
             return; // the slots were cleared; the buffer was the memory's last holder
         };
         slot.wrapper = std::ptr::null();
-        let discarded = if returned.is_intact && slot.place == Place::Out {
+        let discarded = if !slot.region.is_alive() {
+            slot.place = Place::Dead;
+            Some(buffer)
+        } else if returned.is_intact && slot.place == Place::Out {
             slot.parked = Some(Parked { epoch, buffer });
             inner.recycle(index);
             None
@@ -464,7 +491,8 @@ impl Slots {
     }
 
     /// Moves an acquired buffer into the filled queue; `detach` runs on it under
-    /// the lock, before anyone can take it out.
+    /// the lock, before anyone can take it out. A buffer whose memory is gone is
+    /// refused, and its slot dies with its last reference.
     pub(super) fn submit(
         &self,
         maker: &impl Maker,
@@ -476,6 +504,10 @@ impl Slots {
             return Err(SubmitRefusal::Flushing);
         }
         let slot = inner.step(&buffer, Step::SubmitFilled)?;
+        let Slot { id, region, .. } = &inner.slots[slot];
+        if !region.is_alive() {
+            return Err(SubmitRefusal::Gone(*id));
+        }
         detach(&buffer);
         inner.filled.push_back(Filled {
             slot,
@@ -500,13 +532,18 @@ impl Slots {
             if is_flushing() {
                 return Err(Refusal::Flushing);
             }
-            if let Some(filled) = inner.filled.pop_front() {
-                let slot = &inner.slots[filled.slot];
-                if slot.state.take(slot.id, Step::AcquireFilled).is_ok() {
-                    inner.counters.consumed += 1;
-                    return Ok(filled.buffer);
-                }
-                continue; // not reached: a queued slot is ready
+            // A queued slot is ready; one whose memory is gone is as good as not
+            // there, and leaves the queue in a moment (`bury`).
+            let next = inner.filled.iter().position(|f| {
+                let slot = &inner.slots[f.slot];
+                slot.region.is_alive() && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
+            });
+            if let Some(filled) = next.and_then(|next| inner.filled.remove(next)) {
+                inner.counters.consumed += 1;
+                return Ok(filled.buffer);
+            }
+            if inner.is_all_dead() {
+                return Err(Refusal::AllDead);
             }
             let timed_out = match deadline {
                 Deadline::Now => return Err(Refusal::Empty),
@@ -534,6 +571,8 @@ impl Slots {
 pub(super) enum SubmitRefusal {
     Flushing,
     Illegal(IllegalStep),
+    /// The memory of the buffer with this id was freed by its owner.
+    Gone(u32),
 }
 
 impl From<IllegalStep> for SubmitRefusal {
@@ -561,6 +600,16 @@ impl Shared {
     }
 }
 
+impl HandleWatcher for Shared {
+    fn handle_dropped(&self) {
+        let buried = self.inner.lock().bury();
+        // Some may have waited for this very buffer, or now wait in vain.
+        self.freed.notify_all();
+        self.submitted.notify_all();
+        drop(buried);
+    }
+}
+
 impl Inner {
     fn push(&mut self, region: Arc<Region>) {
         self.free.push_back(self.slots.len());
@@ -573,6 +622,44 @@ impl Inner {
             wrapper: std::ptr::null(),
             parked: None,
         });
+    }
+
+    /// There were buffers, and the memory of each was freed by its owner.
+    fn is_all_dead(&self) -> bool {
+        !self.slots.is_empty() && !self.slots.iter().any(Slot::is_live)
+    }
+
+    /// Takes dead slots out of the free list and the filled queue, and gives back
+    /// the buffers around them, to be dropped without the lock.
+    fn bury(&mut self) -> Vec<gst::Buffer> {
+        let Self {
+            slots,
+            free,
+            filled,
+            ..
+        } = self;
+        let mut buried = Vec::new();
+        free.retain(|&index| {
+            let slot = &mut slots[index];
+            if !slot.region.is_alive() {
+                slot.place = Place::Dead;
+            }
+            slot.place == Place::Free
+        });
+        let (dead, ready) = std::mem::take(filled)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|f| !slots[f.slot].region.is_alive());
+        *filled = ready;
+        for entry in dead {
+            let slot = &mut slots[entry.slot];
+            // Its pool was taken from it, so it will not be released.
+            slot.wrapper = std::ptr::null();
+            slot.place = Place::Dead;
+            buried.push(entry.buffer);
+        }
+        let parked = slots.iter_mut().filter(|s| s.place == Place::Dead);
+        buried.extend(parked.filter_map(|s| s.parked.take().map(|p| p.buffer)));
+        buried
     }
 
     fn pop_free(&mut self, reuse: Reuse) -> Option<usize> {

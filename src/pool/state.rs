@@ -6,9 +6,9 @@
 //! [`IllegalStep`], which changes nothing. The state is one atomic word, so of
 //! two threads that try the same step one wins and the other is told so.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use gst::glib;
+
+use crate::sync::{AtomicU8, Ordering};
 
 /// Who may touch a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -158,6 +158,7 @@ impl StateCell {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
@@ -213,5 +214,85 @@ mod tests {
                 proptest::prop_assert_eq!(cell.load(), step.from(before).unwrap_or(before));
             }
         }
+    }
+}
+
+/// Every interleaving of the threads below, by loom: `tests/sanitize loom`.
+#[cfg(test)]
+#[cfg(loom)]
+mod model {
+    use super::*;
+    use crate::sync::{Arc, SharedBytes, check_interleavings};
+    use loom::thread;
+
+    #[test]
+    fn a_buffer_is_never_held_by_two() {
+        check_interleavings(|| {
+            let cell = Arc::new((StateCell::new(), SharedBytes::new(0)));
+            let producers: Vec<_> = (0..2)
+                .map(|_| {
+                    let cell = Arc::clone(&cell);
+                    thread::spawn(move || {
+                        let won = cell.0.take(1, Step::AcquireFree).is_ok();
+                        if won {
+                            cell.1.write(cell.1.read() + 1);
+                            cell.0.take(1, Step::Recycle).unwrap();
+                        }
+                        won
+                    })
+                })
+                .collect();
+            let wins = producers
+                .into_iter()
+                .map(|p| p.join().unwrap())
+                .filter(|&won| won)
+                .count();
+            assert!(wins >= 1);
+            assert_eq!(cell.1.read() as usize, wins);
+            assert_eq!(cell.0.load(), BufferState::Idle);
+        });
+    }
+
+    #[test]
+    fn what_the_producer_wrote_the_consumer_reads() {
+        check_interleavings(|| {
+            let cell = Arc::new((StateCell::new(), SharedBytes::new(0)));
+            cell.0.take(1, Step::AcquireFree).unwrap();
+            let consumers: Vec<_> = (0..2)
+                .map(|_| {
+                    let cell = Arc::clone(&cell);
+                    thread::spawn(move || {
+                        let won = cell.0.take(1, Step::AcquireFilled).is_ok();
+                        if won {
+                            assert_eq!(cell.1.read(), 42);
+                            cell.0.take(1, Step::ReleaseFilled).unwrap();
+                        }
+                        won
+                    })
+                })
+                .collect();
+            cell.1.write(42);
+            cell.0.take(1, Step::SubmitFilled).unwrap();
+            let wins = consumers
+                .into_iter()
+                .map(|c| usize::from(c.join().unwrap()))
+                .sum::<usize>();
+            assert!(wins <= 1);
+        });
+    }
+
+    #[test]
+    fn of_a_double_submit_one_is_refused() {
+        check_interleavings(|| {
+            let cell = Arc::new(StateCell::new());
+            cell.take(1, Step::AcquireFree).unwrap();
+            let other = {
+                let cell = Arc::clone(&cell);
+                thread::spawn(move || cell.take(1, Step::SubmitFilled).is_ok())
+            };
+            let here = cell.take(1, Step::SubmitFilled).is_ok();
+            assert!(here != other.join().unwrap());
+            assert_eq!(cell.load(), BufferState::ReadyForConsume);
+        });
     }
 }

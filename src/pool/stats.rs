@@ -39,6 +39,7 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
         .field("total", slots.total() as u32)
         .field("free", slots.free_count() as u32)
         .field("filled", slots.filled_count() as u32)
+        .field("dead", slots.dead_count() as u32)
         .field("bytes", bytes)
         .field("acquired", counters.acquired)
         .field("released", counters.released)
@@ -67,11 +68,12 @@ pub(super) fn dump(pool: &PhysBufferPool) -> String {
     let slots = pool.slots();
     let _ = writeln!(
         text,
-        "pool of {}: {} buffers, {} free, {} filled",
+        "pool of {}: {} buffers, {} free, {} filled, {} dead",
         pool.kind(),
         slots.total(),
         slots.free_count(),
-        slots.filled_count()
+        slots.filled_count(),
+        slots.dead_count()
     );
     slots.for_each(|id, region, state, refs| {
         let _ = writeln!(

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Pools over memory of the application.
+
+use std::{ptr::NonNull, sync::Arc};
+
+use super::{PhysBufferPool, Reuse, Slots};
+use crate::{
+    handle::BufferHandle,
+    memory::{Address, AddressSource, ExternalAddress, Owner, PhysAddr, Region},
+};
+
+/// A block of memory that stays mapped.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryBlock {
+    /// First byte, as the CPU sees it.
+    pub virt: NonNull<u8>,
+    /// First byte, as hardware sees it; the block is then contiguous. `None` to have
+    /// the address looked up.
+    pub phys: Option<PhysAddr>,
+    /// Length in bytes.
+    pub size_bytes: usize,
+}
+
+impl PhysBufferPool {
+    /// A pool over blocks of memory that outlive it, one buffer each. Configure it
+    /// with a buffer size that the smallest of them can hold.
+    ///
+    /// An address that is given is believed; one that is not is looked up in
+    /// `/proc/self/pagemap`, and stays true only as long as the blocks' owner keeps
+    /// their pages where they are.
+    ///
+    /// ```
+    /// use gst::prelude::*;
+    /// use gstphysmem::{memory::PhysAddr, meta::PhysMemMeta, pool::{MemoryBlock, PhysBufferPool}};
+    ///
+    /// gst::init()?;
+    /// let block: &'static mut [u8] = Box::leak(vec![0; 4096].into_boxed_slice());
+    /// let block = MemoryBlock {
+    ///     virt: std::ptr::NonNull::from(block).cast(),
+    ///     phys: Some(PhysAddr(0x4000_0000)), // say, from the device tree
+    ///     size_bytes: 4096,
+    /// };
+    /// // SAFETY: the block is leaked, so it outlives everything.
+    /// let pool = unsafe { PhysBufferPool::with_regions(&[block]) };
+    /// let mut config = pool.config();
+    /// config.set_params(None, 4096, 1, 1);
+    /// pool.set_config(config)?;
+    /// pool.set_active(true)?;
+    /// let buffer = pool.acquire_buffer(None)?;
+    /// let meta = buffer.meta::<PhysMemMeta>().ok_or("no meta")?;
+    /// assert_eq!(meta.phys_addr(), Some(PhysAddr(0x4000_0000)));
+    /// # drop(buffer);
+    /// # pool.set_active(false)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Safety
+    /// Every block is mapped read-write, for every thread, until the pool and the
+    /// last buffer and memory that came from it are gone; no size is 0. (Memory that
+    /// cannot promise that is the business of
+    /// [`with_borrowed_handles`](Self::with_borrowed_handles).)
+    pub unsafe fn with_regions(blocks: &[MemoryBlock]) -> Self {
+        let regions = blocks.iter().map(|block| {
+            let len = block.size_bytes as u64;
+            let given = block
+                .phys
+                .and_then(|phys| Address::contiguous(phys, len, AddressSource::User));
+            // SAFETY: the caller vouches for what `external` demands.
+            unsafe {
+                Region::external(
+                    block.virt,
+                    block.size_bytes,
+                    external_address(given.as_ref()),
+                    Owner::Forever,
+                    None,
+                )
+            }
+        });
+        Self::over_regions(regions.collect())
+    }
+
+    /// A pool that owns the handles: their deleters run when the pool and the last
+    /// buffer and memory that came from it are gone.
+    pub fn with_handles(handles: Vec<BufferHandle>) -> Self {
+        let regions = handles.into_iter().map(|handle| {
+            let (ptr, len) = (handle.ptr(), handle.len_bytes());
+            let address = external_address(handle.address());
+            // SAFETY: the maker of the handle vouched for the block until its
+            // deleter runs, which the region delays to its own end.
+            unsafe { Region::external(ptr, len, address, Owner::Held(handle), None) }
+        });
+        Self::over_regions(regions.collect())
+    }
+
+    /// A pool that borrows the handles: each may be dropped at any time. Its buffer is
+    /// then not handed out again, a map of it fails, [`validate`](Self::validate) is
+    /// false, and its deleter waits for the maps that are going on just then.
+    ///
+    /// A device at work on the memory is no map: hold a
+    /// [`HandleAccess`](crate::handle::HandleAccess) for its time.
+    pub fn with_borrowed_handles<'a>(handles: impl IntoIterator<Item = &'a BufferHandle>) -> Self {
+        let regions = handles.into_iter().map(|handle| {
+            let address = external_address(handle.address());
+            let owner = Owner::Borrowed(handle.downgrade());
+            // SAFETY: the maker of the handle vouched for the block until its
+            // deleter runs; the region begins no access without asking.
+            unsafe { Region::external(handle.ptr(), handle.len_bytes(), address, owner, None) }
+        });
+        Self::over_regions(regions.collect())
+    }
+
+    fn over_regions(regions: Vec<Arc<Region>>) -> Self {
+        Self::over(&Slots::new(regions, Reuse::MostRecent), None)
+    }
+}
+
+fn external_address(given: Option<&Address>) -> ExternalAddress {
+    given.map_or(ExternalAddress::LookUp, |address| {
+        ExternalAddress::Given(address.clone())
+    })
+}
