@@ -470,7 +470,7 @@ impl Slots {
         let discarded = if !slot.region.is_alive() {
             slot.place = Place::Dead;
             Some(buffer)
-        } else if returned.is_intact && slot.place == Place::Out {
+        } else if returned.is_intact && wrapper::is_unshared(&buffer) && slot.place == Place::Out {
             slot.parked = Some(Parked { epoch, buffer });
             inner.recycle(index);
             None

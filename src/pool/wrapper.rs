@@ -15,11 +15,15 @@ pub(super) struct Returned {
     pub slot: usize,
     /// It still has its own memory, and nobody else holds either of them. Only
     /// then was it put right and may be handed out again.
-    ///
-    /// The buffer itself may have found a new holder, by id, between its last
-    /// unref and the release; it then lives on outside the pool, and the slot
-    /// waits for the memory as it does for any other borrower of it.
     pub is_intact: bool,
+}
+
+/// Nobody found the buffer by id between its last unref and now, when the lock that
+/// such a search takes is held. Else it lives on outside the pool, and the slot waits
+/// for the memory as it does for any other borrower of it.
+pub(super) fn is_unshared(buffer: &gst::BufferRef) -> bool {
+    // SAFETY: the buffer is alive.
+    unsafe { refs(&(*buffer.as_ptr()).mini_object) == 1 }
 }
 
 /// Looks at a returned buffer; none if it is not a pool's. An intact one gets its
