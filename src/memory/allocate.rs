@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::allocator::CAT;
 use super::source::Source;
-use super::{MemoryError, MemoryKind, PhysAddr, Region};
+use super::{Address, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
 use crate::sys::dma_heap;
 
 /// What a block of memory must be.
@@ -219,43 +219,47 @@ fn constrained(source: &Source, request: &Request<'_>) -> Result<Region, MemoryE
     }
     match request.max_address {
         None => source.make(request.size_bytes),
-        Some(max_address) => below(source, request.size_bytes, max_address),
+        Some(max_address) => {
+            // A CMA heap gives its lowest free block at once; the next one is higher.
+            let max_attempts = match kind {
+                MemoryKind::Cma => 1,
+                _ => MAX_ATTEMPTS,
+            };
+            let make = || source.make(request.size_bytes);
+            below(kind, max_address, max_attempts, make, |region| {
+                region.address().map(Address::last_byte)
+            })
+        }
     }
 }
 
 /// Asks again while blocks come from above the limit, keeping these, so that the
 /// kernel must give others.
-fn below(source: &Source, size_bytes: usize, max_address: PhysAddr) -> Result<Region, MemoryError> {
-    let kind = source.kind();
+fn below<R>(
+    kind: MemoryKind,
+    max_address: PhysAddr,
+    max_attempts: usize,
+    mut make: impl FnMut() -> Result<R, MemoryError>,
+    last_byte: impl Fn(&R) -> Result<PhysAddr, &AddressUnknown>,
+) -> Result<R, MemoryError> {
     let mut too_high = Vec::new();
-    let mut lowest = None;
-    // A CMA heap gives its lowest free block at once; the next one is higher.
-    let attempts = if kind == MemoryKind::Cma {
-        1
-    } else {
-        MAX_ATTEMPTS
-    };
-    while too_high.len() < attempts {
-        let region = match source.make(size_bytes) {
-            Ok(region) => region,
+    let mut lowest: Option<PhysAddr> = None;
+    while too_high.len() < max_attempts {
+        let block = match make() {
+            Ok(block) => block,
             Err(error) if too_high.is_empty() => return Err(error),
             // There is no memory left for another attempt.
             Err(_) => break,
         };
-        let last_byte = match region.address() {
-            Ok(address) => address.last_byte(),
-            Err(reason) => {
-                return Err(MemoryError::AddressNeeded {
-                    kind,
-                    reason: reason.clone(),
-                });
-            }
-        };
+        let last_byte = last_byte(&block).map_err(|reason| MemoryError::AddressNeeded {
+            kind,
+            reason: reason.clone(),
+        })?;
         if last_byte <= max_address {
-            return Ok(region);
+            return Ok(block);
         }
-        lowest = Some(lowest.map_or(last_byte, |lowest: PhysAddr| lowest.min(last_byte)));
-        too_high.push(region);
+        lowest = Some(lowest.map_or(last_byte, |lowest| lowest.min(last_byte)));
+        too_high.push(block);
     }
     Err(MemoryError::AboveMaxAddress {
         kind,
@@ -306,5 +310,46 @@ mod tests {
             sources(MemoryKind::Cma, Some("mine")),
             [Source::CmaHeap("mine".into())]
         );
+    }
+
+    /// Asks for blocks that end at these addresses, one after the other.
+    fn ask_below(max: u64, ends: &[u64]) -> Result<u64, MemoryError> {
+        let mut ends = ends.iter();
+        let make = || ends.next().copied().ok_or(MemoryError::ZeroSize);
+        below(MemoryKind::Normal, PhysAddr(max), 4, make, |&end| {
+            Ok(PhysAddr(end))
+        })
+    }
+
+    #[test]
+    fn blocks_above_the_limit_are_asked_for_again() {
+        assert_eq!(ask_below(100, &[300, 200, 100]).unwrap(), 100);
+    }
+
+    #[test]
+    fn attempts_end_after_some_and_tell_the_lowest() {
+        let error = ask_below(100, &[300, 200, 400, 500, 50]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MemoryError::AboveMaxAddress {
+                    last_byte: PhysAddr(200),
+                    attempts: 4,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn running_out_on_the_way_is_still_above_the_limit() {
+        let error = ask_below(100, &[300]).unwrap_err();
+        assert!(
+            matches!(error, MemoryError::AboveMaxAddress { attempts: 1, .. }),
+            "{error}"
+        );
+        // But no block at all is the kernel's own error.
+        assert!(matches!(ask_below(100, &[]), Err(MemoryError::ZeroSize)));
     }
 }
