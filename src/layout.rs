@@ -364,6 +364,44 @@ impl Transfer {
         self.runs.iter().map(|run| run.len_bytes).sum()
     }
 
+    /// Deals the runs out to at most `count` hands, of about the same number of
+    /// bytes each. What one hand writes lies before what the next writes, so
+    /// that a buffer can be cut between them; where the target's planes are not
+    /// in order, one hand gets all.
+    pub fn split(&self, count: usize) -> Vec<Transfer> {
+        let in_order = self.runs.windows(2).all(|pair| {
+            pair[0].part == pair[1].part
+                && pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes
+        });
+        let share = self.len_bytes().div_ceil(count.max(1)).max(1);
+        // Whole cache lines, lest two hands write to one.
+        let share = share.next_multiple_of(64);
+        if count < 2 || !in_order {
+            return vec![self.clone()];
+        }
+        let mut hands = Vec::with_capacity(count);
+        let mut hand = Transfer::default();
+        let mut room = share;
+        for mut run in self.runs.iter().copied() {
+            while run.len_bytes > 0 {
+                let len_bytes = run.len_bytes.min(room);
+                hand.runs.push(Run { len_bytes, ..run });
+                run.target_bytes += len_bytes;
+                run.source_bytes += len_bytes;
+                run.len_bytes -= len_bytes;
+                room -= len_bytes;
+                if room == 0 {
+                    hands.push(std::mem::take(&mut hand));
+                    room = share;
+                }
+            }
+        }
+        if !hand.runs.is_empty() {
+            hands.push(hand);
+        }
+        hands
+    }
+
     fn push(&mut self, run: Run) {
         if run.len_bytes == 0 {
             return;
@@ -535,6 +573,7 @@ mod tests {
             gap in 0usize..9,
             packed in any::<bool>(),
             free in any::<bool>(),
+            hands in 1usize..9,
         ) {
             let info = info(format, width, height);
             let source = if packed { FrameLayout::packed(&info) } else { FrameLayout::of_info(&info) };
@@ -554,7 +593,13 @@ mod tests {
             let mut expected = vec![0xEE; target.size_bytes];
             naive(&source, &target, &from, &mut expected);
             let mut got = vec![0xEE; target.size_bytes];
-            for run in Transfer::new(&source, &target, false, free).runs() {
+            let transfer = Transfer::new(&source, &target, false, free);
+            let hands = transfer.split(hands);
+            let in_order: Vec<Run> = hands.iter().flat_map(|hand| hand.runs().to_vec()).collect();
+            let apart = in_order.windows(2).all(|pair|
+                pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes);
+            prop_assert!(apart);
+            for run in in_order {
                 got[run.target_bytes..run.target_bytes + run.len_bytes]
                     .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
             }

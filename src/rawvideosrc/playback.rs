@@ -5,7 +5,7 @@
 use super::{
     pattern::Pattern,
     reader::{
-        FileReader, FrameSource, ReadError, Route,
+        FrameIndex, FrameReader, FrameSource, PlainFile, ReadError, Route,
         open::{MAX_FRAME_BYTES, OpenError, Opened, guess_layout},
     },
     settings::Settings,
@@ -197,7 +197,14 @@ impl Input {
             source,
         })?;
         Ok(Playback {
-            source: Some(Box::new(FileReader::new(file, 0, Route::new(layout, info)))),
+            source: Some(Box::new(FrameReader::new(
+                PlainFile(file),
+                FrameIndex::Regular {
+                    start_bytes: 0,
+                    step_bytes: layout.size_bytes as u64,
+                },
+                Route::new(layout, info, 1),
+            )?)),
             timeline: Timeline::new(fps, Some(frames), passes),
             frame_bytes: layout.size_bytes as u64,
             leftover_bytes,

@@ -8,6 +8,7 @@ pub mod dma_buf;
 pub mod dma_heap;
 pub mod fbdev;
 pub mod kms;
+pub mod file_map;
 pub mod memfd;
 pub mod meminfo;
 pub mod mmap;

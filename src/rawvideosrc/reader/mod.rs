@@ -2,11 +2,15 @@
 //! Where frames come from: files in several ways, or a drawn pattern, all
 //! behind [`FrameSource`]. Plain structs that know no element.
 
+mod frames;
+mod mmap;
 pub mod open;
 mod read;
 
 use crate::layout::{FrameLayout, MAX_PLANES, Transfer};
-pub use read::FileReader;
+pub use frames::{FrameIndex, FrameReader, Medium};
+pub use mmap::MappedFile;
+pub use read::PlainFile;
 use std::io;
 
 /// The mapped buffer that a frame is written to.
@@ -49,19 +53,14 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Where the planes are.
-    pub fn layout(&self) -> &FrameLayout {
-        &self.layout
+    /// Whether all planes are in one mapping.
+    pub fn is_whole(&self) -> bool {
+        !self.apart
     }
 
-    /// Whether each plane has a mapping of its own.
-    pub fn is_apart(&self) -> bool {
-        self.apart
-    }
-
-    /// The mappings, by [`crate::layout::Run::part`].
-    pub fn parts_mut(&mut self) -> &mut [&'a mut [u8]; MAX_PLANES] {
-        &mut self.parts
+    /// A mapping, by [`crate::layout::Run::part`].
+    pub fn part_mut(&mut self, part: usize) -> &mut [u8] {
+        self.parts[part]
     }
 
     /// One row of a plane, picture bytes only.
@@ -84,12 +83,14 @@ pub struct Route {
     target: FrameLayout,
     apart: bool,
     pixel_bytes: Option<usize>,
-    transfer: Transfer,
+    hands: usize,
+    transfers: Vec<Transfer>,
 }
 
 impl Route {
-    /// From frames laid out as `source` to buffers of `info`'s format.
-    pub fn new(source: FrameLayout, info: &gst_video::VideoInfo) -> Self {
+    /// From frames laid out as `source` to buffers of `info`'s format, carried
+    /// by so many hands.
+    pub fn new(source: FrameLayout, info: &gst_video::VideoInfo, hands: usize) -> Self {
         let format = info.format_info();
         // Only formats that a screen can scan out have padding that may be seen.
         let pixel_bytes = (format.n_planes() == 1 && !format.is_complex())
@@ -99,7 +100,8 @@ impl Route {
             target: FrameLayout::default(),
             apart: false,
             pixel_bytes,
-            transfer: Transfer::default(),
+            hands,
+            transfers: Vec::new(),
         }
     }
 
@@ -108,18 +110,29 @@ impl Route {
         &self.source
     }
 
-    /// The runs that fill a buffer laid out as `target`.
-    pub fn to(&mut self, target: &FrameLayout, apart: bool) -> &Transfer {
-        if self.target != *target || self.apart != apart {
-            let padding_is_free = self.pixel_bytes.is_none_or(|pixel_bytes| {
-                let plane = target.planes[0];
-                plane.stride_bytes - plane.row_bytes < pixel_bytes
-            });
-            self.transfer = Transfer::new(&self.source, target, apart, padding_is_free);
-            self.target = *target;
-            self.apart = apart;
+    /// Plans for a target, if the one before was laid out otherwise.
+    pub fn plan(&mut self, target: &Target<'_>) {
+        if self.target == target.layout && self.apart == target.apart {
+            return;
         }
-        &self.transfer
+        let padding_is_free = self.pixel_bytes.is_none_or(|pixel_bytes| {
+            let plane = target.layout.planes[0];
+            plane.stride_bytes - plane.row_bytes < pixel_bytes
+        });
+        let transfer = Transfer::new(&self.source, &target.layout, target.apart, padding_is_free);
+        self.transfers = transfer.split(if target.apart { 1 } else { self.hands });
+        self.target = target.layout;
+        self.apart = target.apart;
+    }
+
+    /// How many carry.
+    pub fn hands(&self) -> usize {
+        self.hands
+    }
+
+    /// What each hand carries; see [`Transfer::split`].
+    pub fn transfers(&self) -> &[Transfer] {
+        &self.transfers
     }
 }
 
@@ -144,6 +157,20 @@ pub enum ReadError {
         offset_bytes: u64,
         /// errno.
         source: io::Error,
+    },
+    /// Pages that the file does not have any more.
+    #[error("frame {frame} is no longer there: the file was truncated, or its medium fails")]
+    Vanished {
+        /// Number of the frame in the file.
+        frame: u64,
+    },
+    /// The threads could not be started.
+    #[error("starting {threads} threads: {why}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// The reason.
+        why: String,
     },
     /// The format has no drawing functions.
     #[error("drawing the pattern: {0}")]

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames at known places of a file, carried into the buffer by one thread or
+//! by several, each a part of the same frame: the buffer stays in the cache,
+//! and frames leave in order by themselves.
+
+use super::{FrameSource, Outcome, ReadError, Route, Target, read::WASTE_BYTES};
+use crate::layout::{Run, Transfer};
+use std::io;
+
+/// Bytes that can be read at any place, by several threads at once.
+pub trait Medium: Send + Sync {
+    /// Fills the runs of a frame that starts at `start_bytes`. `part` is the
+    /// piece of the buffer that begins at byte `part_start`; `waste` takes what
+    /// must be read but is not wanted. The end of the file is `UnexpectedEof`.
+    fn carry(
+        &self,
+        start_bytes: u64,
+        runs: &[Run],
+        part_start: usize,
+        part: &mut [u8],
+        waste: &mut [u8],
+    ) -> io::Result<()>;
+
+    /// Whether what `carry` gave for this frame can be trusted.
+    fn check(&self, frame: u64) -> Result<(), ReadError>;
+}
+
+/// Where frames begin.
+#[derive(Debug, Clone)]
+pub enum FrameIndex {
+    /// One after the other, at equal distances.
+    Regular {
+        /// The first one.
+        start_bytes: u64,
+        /// From each to the next.
+        step_bytes: u64,
+    },
+    /// Anywhere.
+    Listed(Vec<u64>),
+}
+
+impl FrameIndex {
+    /// The first byte of frame `n`.
+    pub fn start_bytes(&self, n: u64) -> Option<u64> {
+        match self {
+            Self::Regular {
+                start_bytes,
+                step_bytes,
+            } => n.checked_mul(*step_bytes)?.checked_add(*start_bytes),
+            Self::Listed(starts) => starts.get(usize::try_from(n).ok()?).copied(),
+        }
+    }
+}
+
+/// Reads each frame when it is asked for.
+pub struct FrameReader<M> {
+    medium: M,
+    index: FrameIndex,
+    route: Route,
+    /// One for each thread.
+    waste: Vec<Box<[u8]>>,
+    /// The threads beside the caller's.
+    helpers: Option<rayon::ThreadPool>,
+}
+
+impl<M: Medium> FrameReader<M> {
+    /// As many threads as `route` has hands, the caller's included.
+    pub fn new(medium: M, index: FrameIndex, route: Route) -> Result<Self, ReadError> {
+        let threads = route.hands();
+        let helpers = if threads > 1 {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads - 1)
+                .thread_name(|index| format!("rawvideosrc-{index}"))
+                .build()
+                .map_err(|error| ReadError::Threads {
+                    threads,
+                    why: error.to_string(),
+                })?;
+            Some(pool)
+        } else {
+            None
+        };
+        Ok(Self {
+            medium,
+            index,
+            route,
+            waste: vec![vec![0; WASTE_BYTES].into_boxed_slice(); threads],
+            helpers,
+        })
+    }
+
+    /// The file.
+    pub fn medium(&self) -> &M {
+        &self.medium
+    }
+
+    /// Where frames begin.
+    pub fn index(&self) -> &FrameIndex {
+        &self.index
+    }
+
+    fn carry(&mut self, start_bytes: u64, target: &mut Target<'_>) -> io::Result<()> {
+        self.route.plan(target);
+        let (transfers, medium) = (self.route.transfers(), &self.medium);
+        match (&self.helpers, transfers) {
+            (Some(helpers), [_, _, ..]) if target.is_whole() => carry_together(
+                medium,
+                helpers,
+                start_bytes,
+                transfers,
+                target.part_mut(0),
+                &mut self.waste,
+            ),
+            _ => {
+                for transfer in transfers {
+                    carry_alone(medium, start_bytes, transfer, target, &mut self.waste[0])?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn carry_alone(
+    medium: &dyn Medium,
+    start_bytes: u64,
+    transfer: &Transfer,
+    target: &mut Target<'_>,
+    waste: &mut [u8],
+) -> io::Result<()> {
+    for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
+        medium.carry(start_bytes, runs, 0, target.part_mut(runs[0].part), waste)?;
+    }
+    Ok(())
+}
+
+fn carry_together(
+    medium: &dyn Medium,
+    helpers: &rayon::ThreadPool,
+    start_bytes: u64,
+    transfers: &[Transfer],
+    whole: &mut [u8],
+    waste: &mut [Box<[u8]>],
+) -> io::Result<()> {
+    let failed = parking_lot::Mutex::new(None);
+    let work = |transfer: &Transfer, start: usize, part: &mut [u8], waste: &mut [u8]| {
+        if let Err(error) = medium.carry(start_bytes, transfer.runs(), start, part, waste) {
+            *failed.lock() = Some(error);
+        }
+    };
+    let (mut rest, mut rest_at) = (whole, 0);
+    helpers.in_place_scope(|scope| {
+        let mut mine = None;
+        for (transfer, waste) in transfers.iter().zip(waste) {
+            let (Some(first), Some(last)) = (transfer.runs().first(), transfer.runs().last())
+            else {
+                continue;
+            };
+            let (start, end) = (first.target_bytes, last.target_bytes + last.len_bytes);
+            let (_, after) = std::mem::take(&mut rest).split_at_mut(start - rest_at);
+            let (part, after) = after.split_at_mut(end - start);
+            (rest, rest_at) = (after, end);
+            if mine.is_none() {
+                mine = Some((transfer, start, part, waste));
+            } else {
+                let work = &work;
+                scope.spawn(move |_| work(transfer, start, part, waste));
+            }
+        }
+        if let Some((transfer, start, part, waste)) = mine {
+            work(transfer, start, part, waste);
+        }
+    });
+    failed.into_inner().map_or(Ok(()), Err)
+}
+
+impl<M: Medium> FrameSource for FrameReader<M> {
+    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        let Some(offset_bytes) = self.index.start_bytes(n) else {
+            return Ok(Outcome::End);
+        };
+        match self.carry(offset_bytes, target) {
+            Ok(()) => {
+                self.medium.check(n)?;
+                Ok(Outcome::Frame)
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Outcome::End),
+            Err(source) => Err(ReadError::Io {
+                frame: n,
+                offset_bytes,
+                source,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MappedFile, PlainFile};
+    use super::*;
+    use crate::{layout::FrameLayout, sys::file_map::FileMap};
+    use proptest::prelude::*;
+    use std::{io::Write, sync::Arc};
+
+    /// The frames of `layout` in `bytes`, copied row by row.
+    fn naive(bytes: &[u8], source: &FrameLayout, target: &FrameLayout) -> Vec<u8> {
+        let mut to = vec![0xEE; target.size_bytes];
+        for (a, b) in source.planes().iter().zip(target.planes()) {
+            for row in 0..a.rows {
+                let a_at = a.offset_bytes + row * a.stride_bytes;
+                let b_at = b.offset_bytes + row * b.stride_bytes;
+                to[b_at..b_at + a.row_bytes].copy_from_slice(&bytes[a_at..a_at + a.row_bytes]);
+            }
+        }
+        to
+    }
+
+    fn rows_of(bytes: &[u8], layout: &FrameLayout) -> Vec<Vec<u8>> {
+        layout
+            .planes()
+            .iter()
+            .flat_map(|plane| {
+                (0..plane.rows).map(|row| {
+                    let at = plane.offset_bytes + row * plane.stride_bytes;
+                    bytes[at..at + plane.row_bytes].to_vec()
+                })
+            })
+            .collect()
+    }
+
+    fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
+        gst::init().unwrap();
+        proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn frames_arrive_as_a_naive_reader_gets_them(
+            format in format(),
+            width in 1u32..80,
+            height in 1u32..600,
+            header in 0usize..40,
+            source_padding in 0usize..300,
+            target_padding in 0usize..40,
+            threads in 1usize..5,
+            mapped in any::<bool>(),
+        ) {
+            let info = gst_video::VideoInfo::builder(format, width, height).build().unwrap();
+            let pad = |bytes: usize| {
+                if info.format_info().is_tiled() {
+                    return FrameLayout::of_info(&info);
+                }
+                let strides: Vec<i32> = FrameLayout::of_info(&info).planes().iter()
+                    .map(|plane| (plane.stride_bytes + bytes) as i32).collect();
+                FrameLayout::custom(&info, &strides, &[], 0).unwrap()
+            };
+            let source = match source_padding {
+                0..100 => FrameLayout::packed(&info),
+                100..200 => FrameLayout::of_info(&info),
+                padding => pad(padding),
+            };
+            let target = pad(target_padding);
+            let bytes: Vec<u8> = (0..header + 2 * source.size_bytes)
+                .map(|i| (i * 131 % 253) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let route = Route::new(source, &info, threads);
+            let index = FrameIndex::Regular {
+                start_bytes: header as u64,
+                step_bytes: source.size_bytes as u64,
+            };
+            let mut reader: Box<dyn FrameSource> = if mapped {
+                let map = Arc::new(FileMap::new(&file, bytes.len()).unwrap());
+                Box::new(FrameReader::new(MappedFile::new(map), index, route).unwrap())
+            } else {
+                Box::new(FrameReader::new(PlainFile(file), index, route).unwrap())
+            };
+            for n in [1u64, 0] {
+                let mut got = vec![0xEE; target.size_bytes];
+                let mut mapped = Target::whole(&mut got, target).unwrap();
+                prop_assert_eq!(reader.read(n, &mut mapped).unwrap(), Outcome::Frame);
+                let from = &bytes[header + n as usize * source.size_bytes..];
+                let expected = naive(from, &source, &target);
+                prop_assert!(rows_of(&got, &target) == rows_of(&expected, &target));
+            }
+            let mut got = vec![0; target.size_bytes];
+            let mut mapped = Target::whole(&mut got, target).unwrap();
+            prop_assert_eq!(reader.read(2, &mut mapped).unwrap(), Outcome::End);
+        }
+    }
+
+    #[test]
+    fn planes_that_are_mapped_apart_are_filled() {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 67, 35)
+            .build()
+            .unwrap();
+        let layout = FrameLayout::of_info(&info);
+        let bytes: Vec<u8> = (0..layout.size_bytes)
+            .map(|i| (i * 131 % 253) as u8)
+            .collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let index = FrameIndex::Regular {
+            start_bytes: 0,
+            step_bytes: layout.size_bytes as u64,
+        };
+        let mut reader =
+            FrameReader::new(PlainFile(file), index, Route::new(layout, &info, 3)).unwrap();
+        let mut planes = layout
+            .planes
+            .map(|plane| vec![0; plane.stride_bytes * plane.rows]);
+        let mut target =
+            Target::planes(planes.each_mut().map(|plane| plane.as_mut_slice()), layout).unwrap();
+        assert_eq!(reader.read(0, &mut target).unwrap(), Outcome::Frame);
+        for (got, plane) in planes.iter().zip(layout.planes()) {
+            for row in 0..plane.rows {
+                let at = row * plane.stride_bytes;
+                assert_eq!(
+                    got[at..at + plane.row_bytes],
+                    bytes[plane.offset_bytes + at..][..plane.row_bytes]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_mapped_file_that_is_cut_short_is_an_error_and_no_signal() {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, 64, 64)
+            .build()
+            .unwrap();
+        let layout = FrameLayout::of_info(&info);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 * 16384).unwrap();
+        let map = Arc::new(FileMap::new(&file, 4 * 16384).unwrap());
+        let index = FrameIndex::Regular {
+            start_bytes: 0,
+            step_bytes: 16384,
+        };
+        let mut reader =
+            FrameReader::new(MappedFile::new(map), index, Route::new(layout, &info, 1)).unwrap();
+        file.set_len(2 * 16384).unwrap();
+        let mut bytes = vec![0; 16384];
+        let mut target = Target::whole(&mut bytes, layout).unwrap();
+        assert_eq!(reader.read(1, &mut target).unwrap(), Outcome::Frame);
+        assert!(matches!(
+            reader.read(3, &mut target),
+            Err(ReadError::Vanished { frame: 3 })
+        ));
+    }
+}
