@@ -15,9 +15,11 @@ mod pool;
 mod settings;
 mod stats;
 
+pub mod guess;
 pub mod pattern;
 pub mod reader;
 pub mod timeline;
+pub mod y4m;
 
 pub use settings::IoMode;
 
