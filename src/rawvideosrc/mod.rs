@@ -14,6 +14,7 @@ mod playback;
 mod pool;
 mod settings;
 mod stats;
+mod waker;
 
 pub mod guess;
 pub mod pattern;

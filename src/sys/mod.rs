@@ -4,6 +4,7 @@
 
 pub mod cma_trace;
 pub mod console;
+pub mod direct_io;
 pub mod dma_buf;
 pub mod dma_heap;
 pub mod fbdev;
@@ -15,6 +16,7 @@ pub mod mmap;
 pub mod pagemap;
 pub mod pin;
 pub mod udmabuf;
+pub mod ring;
 
 /// "Permission denied (EACCES)": what every error sentence says of an errno.
 pub fn describe(error: &std::io::Error) -> String {

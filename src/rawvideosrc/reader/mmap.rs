@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A file that is mapped: its pages are copied, or wrapped as they are.
 
-use super::{Medium, ReadError};
+use super::{Lane, Medium, ReadError};
 use crate::{layout::Run, sys::file_map::FileMap};
 use std::{io, sync::Arc};
 
@@ -53,7 +53,7 @@ impl Medium for MappedFile {
         runs: &[Run],
         part_start: usize,
         part: &mut [u8],
-        _waste: &mut [u8],
+        _lane: &mut Lane,
     ) -> io::Result<()> {
         for run in runs {
             let at = run.target_bytes - part_start;

@@ -2,16 +2,20 @@
 //! Where frames come from: files in several ways, or a drawn pattern, all
 //! behind [`FrameSource`]. Plain structs that know no element.
 
+mod direct;
 mod frames;
 mod mmap;
 pub mod open;
 mod read;
+mod uring;
 
 use crate::layout::{FrameLayout, MAX_PLANES, Transfer};
-pub use frames::{FrameIndex, FrameReader, Medium};
+pub use direct::DirectFile;
+pub use frames::{FrameIndex, FrameReader, Lane, Medium};
 pub use mmap::MappedFile;
 pub use read::PlainFile;
 use std::io;
+pub use uring::{Arrival, Freight, Prefetcher};
 
 /// The mapped buffer that a frame is written to.
 pub struct Target<'a> {

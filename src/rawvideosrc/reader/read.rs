@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames of a file by pread, straight into the buffer.
 
-use super::{Medium, ReadError};
+use super::{Lane, Medium, ReadError};
 use crate::layout::Run;
 use nix::sys::uio;
 use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
@@ -11,7 +11,7 @@ use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 const PIECES: usize = 512;
 /// Bytes between rows of the file that are read and thrown away; a longer gap
 /// is cheaper to skip with a second system call.
-const GAP_BYTES: usize = 256;
+pub const GAP_BYTES: usize = 256;
 /// Room for the gaps between the runs of one preadv.
 pub const WASTE_BYTES: usize = PIECES / 2 * GAP_BYTES;
 
@@ -26,12 +26,19 @@ impl Medium for PlainFile {
         mut runs: &[Run],
         part_start: usize,
         part: &mut [u8],
-        waste: &mut [u8],
+        lane: &mut Lane,
     ) -> io::Result<()> {
         while !runs.is_empty() {
             let count = preadv_length(runs);
             let batch = &runs[..count];
-            read_runs(&self.0, start_bytes, batch, part_start, part, waste)?;
+            read_runs(
+                &self.0,
+                start_bytes,
+                batch,
+                part_start,
+                part,
+                &mut lane.waste,
+            )?;
             runs = &runs[count..];
         }
         Ok(())
@@ -44,7 +51,7 @@ impl Medium for PlainFile {
 
 /// How many of the runs one preadv can fill: they must ascend on both sides,
 /// with no more than a small gap in the file.
-fn preadv_length(runs: &[Run]) -> usize {
+pub fn preadv_length(runs: &[Run]) -> usize {
     let follows = |pair: &[Run]| {
         let [a, b] = pair else { return false };
         a.part == b.part

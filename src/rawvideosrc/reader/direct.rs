@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames of a file past the page cache (O_DIRECT): straight into the buffer
+//! where file and buffer are aligned alike, through an aligned bounce buffer
+//! where they are not. What is left at the ends of an aligned range is less than
+//! a block each and is read through the page cache.
+
+use super::{Lane, Medium, ReadError};
+use crate::{
+    layout::Run,
+    sys::direct_io::{self, Alignment},
+};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// Shorter runs, rows above all, are not worth a transfer of their own.
+const LEAST_DIRECT_BYTES: usize = 64 << 10;
+const BOUNCE_BYTES: usize = 1 << 20;
+
+/// A file opened twice: with and without O_DIRECT.
+#[derive(Debug)]
+pub struct DirectFile {
+    direct: File,
+    buffered: File,
+    alignment: Alignment,
+    /// The kernel cannot transfer into these buffers: they are mapped without
+    /// pages (dma-buf heaps of newer kernels).
+    refused: AtomicBool,
+}
+
+/// Bytes at an aligned address.
+#[derive(Debug, Default)]
+pub struct Bounce {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Bounce {
+    /// At least that many bytes, aligned for any disk.
+    pub fn get(&mut self, len_bytes: usize) -> &mut [u8] {
+        const ALIGNMENT: usize = 4096;
+        if self.bytes.len() < self.start + len_bytes {
+            self.bytes = vec![0; len_bytes + ALIGNMENT];
+            self.start = self.bytes.as_ptr().align_offset(ALIGNMENT);
+        }
+        &mut self.bytes[self.start..self.start + len_bytes]
+    }
+}
+
+/// The middle of a range that O_DIRECT can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Middle {
+    /// From the start of the range.
+    pub start: usize,
+    /// Length.
+    pub len_bytes: usize,
+}
+
+impl DirectFile {
+    /// Opens the file again. EINVAL where the file system has no O_DIRECT.
+    pub fn new(buffered: File) -> io::Result<Self> {
+        let (direct, alignment) = direct_io::reopen_direct(&buffered)?;
+        Ok(Self {
+            direct,
+            buffered,
+            alignment,
+            refused: AtomicBool::new(false),
+        })
+    }
+
+    /// With O_DIRECT.
+    pub fn direct(&self) -> &File {
+        &self.direct
+    }
+
+    /// Through the page cache.
+    pub fn buffered(&self) -> &File {
+        &self.buffered
+    }
+
+    /// What offsets and lengths must be multiples of.
+    pub fn offset_alignment_bytes(&self) -> u64 {
+        self.alignment.offset_bytes
+    }
+
+    /// Whether the buffers have turned out to be none that the disk can write to.
+    pub fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// To be told when a transfer into a buffer failed with EFAULT.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// The part of `to` that can be read directly from the file at `offset_bytes`.
+    pub fn middle(&self, offset_bytes: u64, to: *const u8, len_bytes: usize) -> Option<Middle> {
+        if len_bytes < LEAST_DIRECT_BYTES || self.has_refused() {
+            return None;
+        }
+        let unit = self.alignment.offset_bytes;
+        let first = offset_bytes.next_multiple_of(unit);
+        let end = offset_bytes.checked_add(len_bytes as u64)?;
+        let last = end - end % unit;
+        let start = (first - offset_bytes) as usize;
+        let aligned = (to as usize + start).is_multiple_of(self.alignment.mem_bytes);
+        (aligned && last > first).then_some(Middle {
+            start,
+            len_bytes: (last - first) as usize,
+        })
+    }
+
+    fn carry_run(&self, offset_bytes: u64, to: &mut [u8], middle: Middle) -> io::Result<()> {
+        let (head, rest) = to.split_at_mut(middle.start);
+        let (body, tail) = rest.split_at_mut(middle.len_bytes);
+        let body_at = offset_bytes + head.len() as u64;
+        let mut done = 0;
+        while done < body.len() {
+            match self
+                .direct
+                .read_at(&mut body[done..], body_at + done as u64)
+            {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if !(done as u64).is_multiple_of(self.alignment.offset_bytes) {
+                // The file ends here, or has ended; the page cache knows.
+                self.buffered
+                    .read_exact_at(&mut body[done..], body_at + done as u64)?;
+                done = body.len();
+            }
+        }
+        self.buffered.read_exact_at(head, offset_bytes)?;
+        self.buffered
+            .read_exact_at(tail, body_at + body.len() as u64)
+    }
+
+    /// Reads all that the runs span, in aligned pieces, and copies the runs out.
+    fn carry_bounced(
+        &self,
+        start_bytes: u64,
+        runs: &[Run],
+        part_start: usize,
+        part: &mut [u8],
+        bounce: &mut Bounce,
+    ) -> io::Result<()> {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+            return Ok(());
+        };
+        let unit = self.alignment.offset_bytes;
+        let end = start_bytes + (last.source_bytes + last.len_bytes) as u64;
+        let mut at = start_bytes + first.source_bytes as u64;
+        at -= at % unit;
+        let bounce = bounce.get(BOUNCE_BYTES);
+        let mut pending = runs.iter().copied().peekable();
+        while at < end {
+            let want = (end - at).next_multiple_of(unit).min(BOUNCE_BYTES as u64) as usize;
+            let mut have = match self.direct.read_at(&mut bounce[..want], at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if at + (have as u64) < end && !(have as u64).is_multiple_of(unit) {
+                // As above: the file has ended, or is just being written.
+                let needed = want.min((end - at) as usize);
+                self.buffered
+                    .read_exact_at(&mut bounce[have..needed], at + have as u64)?;
+                have = needed;
+            }
+            if have == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let have_end = at + have as u64;
+            while let Some(run) = pending.peek_mut() {
+                let from = start_bytes + run.source_bytes as u64;
+                if from >= have_end {
+                    break;
+                }
+                let skip = (from - at) as usize;
+                let len = run.len_bytes.min(have - skip);
+                let to = run.target_bytes - part_start;
+                part[to..to + len].copy_from_slice(&bounce[skip..skip + len]);
+                if len < run.len_bytes {
+                    run.target_bytes += len;
+                    run.source_bytes += len;
+                    run.len_bytes -= len;
+                    break;
+                }
+                pending.next();
+            }
+            at = have_end;
+        }
+        Ok(())
+    }
+}
+
+impl Medium for DirectFile {
+    fn carry(
+        &self,
+        start_bytes: u64,
+        runs: &[Run],
+        part_start: usize,
+        part: &mut [u8],
+        lane: &mut Lane,
+    ) -> io::Result<()> {
+        // Planes may lie in the file in any order; a bounced piece goes upwards.
+        let upwards = |a: &Run, b: &Run| b.source_bytes >= a.source_bytes + a.len_bytes;
+        for runs in runs.chunk_by(upwards) {
+            if let [run] = runs {
+                let at = run.target_bytes - part_start;
+                let to = &mut part[at..at + run.len_bytes];
+                let offset_bytes = start_bytes + run.source_bytes as u64;
+                if let Some(middle) = self.middle(offset_bytes, to.as_ptr(), to.len()) {
+                    match self.carry_run(offset_bytes, to, middle) {
+                        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => self.refuse(),
+                        done => {
+                            done?;
+                            continue;
+                        }
+                    }
+                }
+            }
+            self.carry_bounced(start_bytes, runs, part_start, part, &mut lane.bounce)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, _frame: u64) -> Result<(), ReadError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Ends a wait for input from another thread.
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use std::{io, os::fd::AsFd, os::fd::BorrowedFd};
+
+/// Readable, while whoever waits is to stop.
+#[derive(Debug)]
+pub struct Waker {
+    event: EventFd,
+}
+
+/// Why a wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// There is something to read, or the other end has gone.
+    Ready,
+    /// [`Waker::wake`] was called.
+    Woken,
+}
+
+impl Waker {
+    /// Not woken.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self {
+            event: EventFd::from_value_and_flags(0, flags)?,
+        })
+    }
+
+    /// Ends the wait, and those to come, until [`Waker::rest`].
+    pub fn wake(&self) -> io::Result<()> {
+        self.event.write(1)?;
+        Ok(())
+    }
+
+    /// Waits are waits again.
+    pub fn rest(&self) {
+        // Reading empties the counter; nothing to read is what is wanted.
+        let _ = self.event.read();
+    }
+
+    /// Waits until `fd` has something to read.
+    pub fn wait(&self, fd: BorrowedFd<'_>) -> io::Result<Wake> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.event.as_fd(), PollFlags::POLLIN),
+                PollFd::new(fd, PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            if fds[0].any().unwrap_or(true) {
+                return Ok(Wake::Woken);
+            }
+            if fds[1].any().unwrap_or(true) {
+                return Ok(Wake::Ready);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_wait_ends_by_input_or_by_waking() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        nix::unistd::write(&writer, b"x").unwrap();
+        assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Ready);
+        nix::unistd::read(&reader, &mut [0; 1]).unwrap();
+        let other = waker.clone();
+        let thread = std::thread::spawn(move || other.wake().unwrap());
+        assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Woken);
+        assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Woken);
+        thread.join().unwrap();
+        waker.rest();
+        drop(writer);
+        assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Ready);
+    }
+}

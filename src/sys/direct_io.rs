@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+//! O_DIRECT: what it wants aligned, and what is in the page cache already.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
+};
+
+/// What transfers without the page cache must be multiples of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alignment {
+    /// Addresses of buffers.
+    pub mem_bytes: usize,
+    /// Offsets in the file, and lengths.
+    pub offset_bytes: u64,
+}
+
+/// Kernels before 6.1 do not tell; a page suits every disk there is.
+const UNKNOWN: Alignment = Alignment {
+    mem_bytes: 4096,
+    offset_bytes: 4096,
+};
+
+/// The same file once more, past the page cache. EINVAL where the file system
+/// cannot do that.
+pub fn reopen_direct(file: &File) -> io::Result<(File, Alignment)> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let direct = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)?;
+    let alignment = alignment(&direct)?;
+    Ok((direct, alignment))
+}
+
+fn alignment(file: &File) -> io::Result<Alignment> {
+    // SAFETY: statx is plain data, for which zeroes are a valid value.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is an empty C string, which AT_EMPTY_PATH makes mean the
+    // descriptor itself, and the kernel writes one struct statx.
+    let rc = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &mut stat,
+        )
+    };
+    if rc != 0 || stat.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return Ok(UNKNOWN);
+    }
+    if stat.stx_dio_offset_align == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(Alignment {
+        mem_bytes: stat.stx_dio_mem_align.max(1) as usize,
+        offset_bytes: stat.stx_dio_offset_align.into(),
+    })
+}
+
+/// Whether a byte of the file is in the page cache; none if the file system
+/// does not say.
+pub fn is_cached(file: BorrowedFd<'_>, offset_bytes: u64) -> Option<bool> {
+    let mut byte = 0u8;
+    let piece = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    let offset = i64::try_from(offset_bytes).ok()?;
+    // SAFETY: one piece of one byte, which lives until the call is over.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &piece, 1, offset, libc::RWF_NOWAIT) };
+    if read >= 0 {
+        return Some(true);
+    }
+    (nix::errno::Errno::last() == nix::errno::Errno::EAGAIN).then_some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write, os::fd::AsFd};
+
+    #[test]
+    fn what_was_just_written_is_cached() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 10_000]).unwrap();
+        // A file system may decline to say, but must not say no.
+        assert_ne!(is_cached(file.as_fd(), 5000), Some(false));
+    }
+
+    #[test]
+    fn alignments_are_powers_of_two() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 10_000]).unwrap();
+        match reopen_direct(&file) {
+            Ok((_, alignment)) => {
+                assert!(alignment.mem_bytes.is_power_of_two());
+                assert!(alignment.offset_bytes.is_power_of_two());
+            }
+            Err(error) => println!("SKIPPED: no O_DIRECT on this file system: {error}"),
+        }
+    }
+}
