@@ -5,7 +5,7 @@
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gstphysmem::{layout::FrameLayout, rawvideosrc::pattern};
-use std::{path::Path, sync::Once};
+use std::{io::Write, path::Path, sync::Once};
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
 
@@ -350,13 +350,10 @@ fn each_bad_input_is_one_clear_error() {
     let secret = file.dir.path().join("secret.raw");
     let none = file.dir.path().join("none.raw");
     let cases: &[(String, &[&str])] = &[
-        (
-            line(&none, ""),
-            &["none.raw", "os error 2", "check location"],
-        ),
+        (line(&none, ""), &["none.raw", "ENOENT", "check location"]),
         (
             line(file.dir.path(), ""),
-            &["directory", "os error 21", "give the path"],
+            &["directory", "EISDIR", "give the path"],
         ),
         (
             line(&path, "format=bgrx width=16 height=16"),
@@ -380,7 +377,7 @@ fn each_bad_input_is_one_clear_error() {
             "rawvideosrc format=bgrx width=30000 height=30000".into(),
             &["30000x30000", "check width"],
         ),
-        (line(&secret, ""), &["secret.raw", "os error 13", "chmod"]),
+        (line(&secret, ""), &["secret.raw", "EACCES", "chmod"]),
     ];
     std::fs::write(&secret, b"x").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
@@ -676,10 +673,597 @@ fn stats_count_frames_and_bytes() {
     assert_eq!(stats.get::<u64>("frames").unwrap(), 5);
     assert_eq!(stats.get::<u64>("bytes").unwrap(), 5 * info.size() as u64);
     assert_eq!(stats.get::<&str>("mode").unwrap(), "read");
+    assert!(
+        stats
+            .get::<&str>("mode-reason")
+            .unwrap()
+            .contains("page cache")
+    );
     let histogram = stats.get::<gst::Array>("read-latency-histogram").unwrap();
     let counted: u64 = histogram
         .iter()
         .map(|count| count.get::<u64>().unwrap())
         .sum();
     assert_eq!(counted, 5);
+}
+
+/// Every way to read a file; the mode that `stats` must show.
+const WAYS: &[(&str, &str)] = &[
+    ("io-mode=read", "read"),
+    ("io-mode=read threads=3", "read"),
+    ("io-mode=read direct=true", "read"),
+    ("io-mode=read direct=true threads=2", "read"),
+    ("io-mode=mmap", "mmap"),
+    ("io-mode=mmap threads=4", "mmap"),
+    ("io-mode=io-uring", "io-uring"),
+    ("io-mode=io-uring prefetch=1", "io-uring"),
+    ("io-mode=io-uring prefetch=9 direct=true", "io-uring"),
+];
+
+fn has_io_uring() -> bool {
+    let file = RawFile::new(64);
+    let info = info(gst_video::VideoFormat::Gray8, 8, 8);
+    let pipeline = Pipeline::new(&format!("{} io-mode=io-uring", file.source(&info)));
+    let _ = pipeline.pipeline.set_state(gst::State::Playing);
+    if pipeline.sink.try_pull_sample(TIMEOUT).is_some() {
+        return true;
+    }
+    println!("SKIPPED io-uring: {:?}", pipeline.errors());
+    false
+}
+
+fn ways() -> Vec<(&'static str, &'static str)> {
+    let has_io_uring = has_io_uring();
+    WAYS.iter()
+        .copied()
+        .filter(|(_, mode)| has_io_uring || *mode != "io-uring")
+        .collect()
+}
+
+fn mode(pipeline: &Pipeline) -> String {
+    let source = pipeline.pipeline.by_name("source").unwrap();
+    let stats = source.property::<gst::Structure>("stats");
+    stats.get::<String>("mode").unwrap()
+}
+
+#[test]
+fn every_way_to_read_gives_the_same_frames() {
+    use gst_video::VideoFormat::*;
+    for (way, expected_mode) in ways() {
+        for format in [Bgrx, Rgb, I420, Nv12, V210, P01010le, Gray8, Nv1264z32] {
+            for (width, height, padded_pool) in [(640, 360, false), (67, 35, true), (66, 35, false)]
+            {
+                let info = info(format, width, height);
+                if padded_pool && info.format_info().is_tiled() {
+                    continue;
+                }
+                let layout = FrameLayout::of_info(&info);
+                let file = RawFile::new(7 * info.size());
+                let line = format!("{} name=source {way}", file.source(&info));
+                let pipeline = Pipeline::new(&line);
+                if padded_pool {
+                    propose_padded_pool(&pipeline.sink, true);
+                }
+                pipeline.set(gst::State::Paused);
+                let expect = |n: usize| {
+                    let sample = pipeline.pull().unwrap();
+                    assert_eq!(number(&sample), n as u64);
+                    assert!(
+                        rows(&info, sample.buffer().unwrap())
+                            == rows_of(&layout, file.frame(n, info.size())),
+                        "{line}: frame {n}"
+                    );
+                };
+                pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+                (0..7).for_each(expect);
+                assert!(pipeline.pull().is_none());
+                pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(4));
+                (4..7).for_each(expect);
+                assert!(pipeline.pull().is_none());
+                let time = gst::ClockTime::ZERO;
+                let seek = (gst::SeekType::Set, time, gst::SeekType::Set, at_frame(5));
+                pipeline
+                    .pipeline
+                    .seek(-1.0, gst::SeekFlags::FLUSH, seek.0, seek.1, seek.2, seek.3)
+                    .unwrap();
+                (0..5).rev().for_each(expect);
+                assert!(pipeline.pull().is_none());
+                assert_eq!(mode(&pipeline), expected_mode, "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn loops_seeks_and_stops_leave_every_way_in_order() {
+    let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
+    let file = RawFile::new(10 * info.size());
+    for (way, _) in ways() {
+        let line = format!(
+            "{} {way} start-frame=2 stop-frame=6 loop=true loop-count=4 ! queue max-size-buffers=3",
+            file.source(&info)
+        );
+        let pipeline = Pipeline::pause(&line);
+        assert_eq!(pipeline.pipeline.query_duration(), Some(at_frame(20)));
+        for turn in 0..60u64 {
+            let n = turn * 7 % 20;
+            pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(n));
+            let sample = pipeline.sink.try_pull_preroll(TIMEOUT).unwrap();
+            assert_eq!(number(&sample), n);
+            let expected = file.frame(2 + n as usize % 5, info.size());
+            assert!(
+                &*sample.buffer().unwrap().map_readable().unwrap() == expected,
+                "{line}"
+            );
+        }
+        pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(3));
+        pipeline.set(gst::State::Playing);
+        for n in 3..20 {
+            assert_eq!(number(&pipeline.pull().unwrap()), n, "{line}");
+        }
+        assert!(pipeline.pull().is_none());
+        for _ in 0..20 {
+            pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+            pipeline.pipeline.set_state(gst::State::Null).unwrap();
+        }
+    }
+}
+
+#[test]
+fn mapped_frames_are_the_files_own_pages() {
+    let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
+    let file = RawFile::new(4 * info.size());
+    let pipeline = Pipeline::play(&format!("{} io-mode=mmap", file.source(&info)));
+    let samples: Vec<gst::Sample> = (0..4).map(|_| pipeline.pull().unwrap()).collect();
+    let first = samples[0].buffer().unwrap();
+    assert!(
+        first
+            .peek_memory(0)
+            .flags()
+            .contains(gst::MemoryFlags::READONLY)
+    );
+    let addresses: Vec<usize> = samples
+        .iter()
+        .map(|sample| sample.buffer().unwrap().map_readable().unwrap().as_ptr() as usize)
+        .collect();
+    for (n, address) in addresses.iter().enumerate() {
+        assert_eq!(*address, addresses[0] + n * info.size());
+    }
+    // The memory outlives the pipeline.
+    drop(pipeline);
+    for (n, sample) in samples.iter().enumerate() {
+        let map = sample.buffer().unwrap().map_readable().unwrap();
+        assert!(&*map == file.frame(n, info.size()));
+    }
+}
+
+#[test]
+fn a_mapped_file_that_is_truncated_is_an_error_and_kills_nobody() {
+    let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
+    for padded_pool in [false, true] {
+        let file = RawFile::new(90 * info.size());
+        let pipeline = Pipeline::new(&format!("{} io-mode=mmap", file.source(&info)));
+        if padded_pool {
+            propose_padded_pool(&pipeline.sink, true);
+        }
+        pipeline.sink.set_max_buffers(1);
+        pipeline.set(gst::State::Playing);
+        pipeline.pull().unwrap();
+        let writer = std::fs::File::options()
+            .write(true)
+            .open(file.path())
+            .unwrap();
+        writer.set_len(10 * info.size() as u64).unwrap();
+        let mut frames = 0;
+        while let Some(sample) = pipeline.sink.try_pull_sample(TIMEOUT) {
+            // Somebody looks at every byte.
+            rows(&info, sample.buffer().unwrap());
+            frames += 1;
+        }
+        assert!(frames < 89, "{frames}");
+        let errors = pipeline.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains("frames.raw") && errors[0].contains("truncated"),
+            "{errors:?}"
+        );
+    }
+}
+
+fn y4m(header: &str, frame_header: impl Fn(usize) -> String, frames: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = header.as_bytes().to_vec();
+    for (n, frame) in frames.iter().enumerate() {
+        bytes.extend_from_slice(frame_header(n).as_bytes());
+        bytes.extend_from_slice(frame);
+    }
+    bytes
+}
+
+#[test]
+fn yuv4mpeg2_needs_no_properties() {
+    let info = info(gst_video::VideoFormat::I420, 35, 17);
+    let packed = FrameLayout::packed(&info);
+    let content = RawFile::new(5 * packed.size_bytes);
+    let frames: Vec<&[u8]> = (0..5)
+        .map(|n| content.frame(n, packed.size_bytes))
+        .collect();
+    let header = "YUV4MPEG2 W35 H17 F25:1 It A4:3 C420jpeg XYSCSS=420JPEG\n";
+    let plain = |_| "FRAME\n".to_owned();
+    let long = |n: usize| {
+        if n == 2 {
+            "FRAME Ixyz\n".to_owned()
+        } else {
+            "FRAME\n".to_owned()
+        }
+    };
+    let files = [y4m(header, plain, &frames), y4m(header, long, &frames)];
+    for (bytes, (way, _)) in files
+        .iter()
+        .flat_map(|bytes| ways().into_iter().map(move |way| (bytes, way)))
+    {
+        let path = content.dir.path().join("clip.y4m");
+        std::fs::write(&path, bytes).unwrap();
+        let pipeline = Pipeline::pause(&format!("rawvideosrc location={} {way}", path.display()));
+        assert_eq!(pipeline.pipeline.query_duration(), Some(at_frame(5)));
+        pipeline.set(gst::State::Playing);
+        for frame in &frames {
+            let sample = pipeline.pull().unwrap();
+            let got = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+            assert_eq!(got.format(), gst_video::VideoFormat::I420);
+            assert_eq!((got.width(), got.height()), (35, 17));
+            assert_eq!(got.par(), gst::Fraction::new(4, 3));
+            assert_eq!(
+                got.interlace_mode(),
+                gst_video::VideoInterlaceMode::Interleaved
+            );
+            assert_eq!(got.field_order(), gst_video::VideoFieldOrder::TopFieldFirst);
+            assert_eq!(got.chroma_site(), gst_video::VideoChromaSite::JPEG);
+            let buffer = sample.buffer().unwrap();
+            assert!(
+                buffer
+                    .video_flags()
+                    .contains(gst_video::VideoBufferFlags::TFF)
+            );
+            assert!(rows(&got, buffer) == rows_of(&packed, frame), "{way}");
+        }
+        assert!(pipeline.pull().is_none());
+        pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(3));
+        assert_eq!(number(&pipeline.pull().unwrap()), 3);
+    }
+}
+
+#[test]
+fn broken_yuv4mpeg2_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.y4m");
+    let cases = [
+        ("YUV4MPEG2 W8 H8 C444alpha\nFRAME\n".to_owned(), "444alpha"),
+        ("YUV4MPEG2 H8\nFRAME\n".to_owned(), "width"),
+        (
+            format!(
+                "YUV4MPEG2 W8 H8 Cmono\nFRAME\n{}GARBAGE{}",
+                "x".repeat(64),
+                "x".repeat(64)
+            ),
+            "no FRAME",
+        ),
+    ];
+    for (bytes, word) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let pipeline = Pipeline::new(&format!("rawvideosrc location={}", path.display()));
+        let _ = pipeline.pipeline.set_state(gst::State::Playing);
+        let errors = pipeline.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains("clip.y4m") && errors[0].contains(word),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn a_telling_name_is_believed_where_nothing_is_said() {
+    let info = info(gst_video::VideoFormat::Nv12, 64, 32);
+    let content = RawFile::new(2 * info.size());
+    let path = content.dir.path().join("clip_64x32_50fps_nv12.yuv");
+    std::fs::write(&path, &content.bytes).unwrap();
+    let line = format!("rawvideosrc location={}", path.display());
+    let pipeline = Pipeline::play(&line);
+    let sample = pipeline.pull().unwrap();
+    let got = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+    assert_eq!(got.format(), gst_video::VideoFormat::Nv12);
+    assert_eq!((got.width(), got.height()), (64, 32));
+    assert_eq!(got.fps(), gst::Fraction::new(50, 1));
+    let told = Pipeline::play(&format!(
+        "{line} width=32 height=64 format=nv21 framerate=10/1"
+    ));
+    let sample = told.pull().unwrap();
+    let got = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+    assert_eq!(got.format(), gst_video::VideoFormat::Nv21);
+    assert_eq!((got.width(), got.height()), (32, 64));
+    assert_eq!(got.fps(), gst::Fraction::new(10, 1));
+}
+
+#[test]
+fn a_sequence_of_files_plays_as_one() {
+    let info = info(gst_video::VideoFormat::Rgb, 33, 17);
+    let content = RawFile::new(8 * info.size());
+    // Two frames in each file.
+    for (n, bytes) in content.bytes.chunks(2 * info.size()).enumerate() {
+        let path = content.dir.path().join(format!("part-{:03}.raw", n + 7));
+        std::fs::write(path, bytes).unwrap();
+    }
+    let line = content.source(&info).replace("frames.raw", "part-%03d.raw");
+    let pipeline = Pipeline::pause(&line);
+    assert_eq!(pipeline.pipeline.query_duration(), Some(at_frame(8)));
+    pipeline.set(gst::State::Playing);
+    let layout = FrameLayout::of_info(&info);
+    let expect = |n: usize| {
+        let sample = pipeline.pull().unwrap();
+        assert_eq!(number(&sample), n as u64);
+        let expected = rows_of(&layout, content.frame(n, info.size()));
+        assert!(rows(&info, sample.buffer().unwrap()) == expected);
+    };
+    (0..8).for_each(expect);
+    assert!(pipeline.pull().is_none());
+    pipeline.seek(gst::SeekFlags::ACCURATE, at_frame(5));
+    expect(5);
+
+    let none = Pipeline::new(&line.replace("part-", "none-"));
+    let _ = none.pipeline.set_state(gst::State::Playing);
+    let errors = none.errors();
+    assert!(
+        errors.len() == 1 && errors[0].contains("none-%03d.raw"),
+        "{errors:?}"
+    );
+    std::fs::remove_file(content.dir.path().join("part-009.raw")).unwrap();
+    let short = Pipeline::pause(&line);
+    assert_eq!(short.pipeline.query_duration(), Some(at_frame(4)));
+}
+
+fn fifo(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("pipe");
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(&path, mode).unwrap();
+    path
+}
+
+#[test]
+fn a_pipe_is_played_as_it_comes() {
+    let info = info(gst_video::VideoFormat::Bgr, 33, 17);
+    let content = RawFile::new(6 * info.size() + 10);
+    let path = fifo(content.dir.path());
+    let line = content.source(&info).replace("frames.raw", "pipe");
+    let pipeline = Pipeline::new(&format!("{line} start-frame=1"));
+    // Nobody writes yet: the state change must not wait for it.
+    pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+    let bytes = content.bytes.clone();
+    let writing = std::thread::spawn(move || std::fs::write(path, bytes).unwrap());
+    let layout = FrameLayout::of_info(&info);
+    for n in 0..5usize {
+        let sample = pipeline.pull().unwrap();
+        assert_eq!(number(&sample), n as u64);
+        let expected = rows_of(&layout, content.frame(n + 1, info.size()));
+        assert!(rows(&info, sample.buffer().unwrap()) == expected);
+    }
+    assert_eq!(pipeline.pipeline.query_duration::<gst::ClockTime>(), None);
+    let mut query = gst::query::Seeking::new(gst::Format::Time);
+    assert!(pipeline.pipeline.query(&mut query));
+    assert!(!query.result().0);
+    assert!(pipeline.pull().is_none());
+    writing.join().unwrap();
+}
+
+#[test]
+fn a_pipe_of_yuv4mpeg2_needs_no_properties() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path());
+    let bytes = y4m(
+        "YUV4MPEG2 W8 H4 F25:1 Cmono\n",
+        |n| {
+            if n == 1 {
+                "FRAME I?\n".into()
+            } else {
+                "FRAME\n".into()
+            }
+        },
+        &[&[1; 32], &[2; 32], &[3; 32]],
+    );
+    let pipeline = Pipeline::new(&format!("rawvideosrc location={}", path.display()));
+    pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+    let writing = std::thread::spawn(move || std::fs::write(path, bytes).unwrap());
+    for n in 1..=3u8 {
+        let sample = pipeline.pull().unwrap();
+        assert_eq!(*sample.buffer().unwrap().map_readable().unwrap(), [n; 32]);
+    }
+    assert!(pipeline.pull().is_none());
+    writing.join().unwrap();
+}
+
+#[test]
+fn a_silent_pipe_does_not_hold_up_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path());
+    for properties in ["", "format=gray8 width=8 height=4"] {
+        let line = format!("rawvideosrc location={} {properties}", path.display());
+        let pipeline = Pipeline::new(&line);
+        pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+        let writer = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        pipeline.pipeline.set_state(gst::State::Null).unwrap();
+        drop(writer);
+    }
+}
+
+#[test]
+fn a_growing_file_is_followed() {
+    let info = info(gst_video::VideoFormat::Gray8, 32, 32);
+    let content = RawFile::new(8 * info.size());
+    let path = content.path();
+    std::fs::write(&path, b"").unwrap();
+    let pipeline = Pipeline::new(&format!("{} follow=true", content.source(&info)));
+    pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+    let bytes = content.bytes.clone();
+    let writing = std::thread::spawn(move || {
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        for part in bytes.chunks(700) {
+            file.write_all(part).unwrap();
+        }
+    });
+    for n in 0..8 {
+        let sample = pipeline.pull().unwrap();
+        assert_eq!(number(&sample), n as u64);
+        let map = sample.buffer().unwrap().map_readable().unwrap();
+        assert!(&*map == content.frame(n, info.size()));
+    }
+    writing.join().unwrap();
+    // It waits for more, and can be stopped.
+    assert!(
+        pipeline
+            .sink
+            .try_pull_sample(gst::ClockTime::from_mseconds(100))
+            .is_none()
+    );
+    assert!(!pipeline.sink.is_eos());
+    pipeline.set(gst::State::Null);
+}
+
+#[test]
+fn foreign_layouts_are_read_as_described() {
+    let info = info(gst_video::VideoFormat::Nv12, 16, 8);
+    let file = RawFile::new(100 + 3 * 1000);
+    let line = format!(
+        "{} plane-strides=<20,24> plane-offsets=<300,40> frame-size=1000 offset=100",
+        file.source(&info)
+    );
+    for (way, _) in ways() {
+        let pipeline = Pipeline::play(&format!("{line} {way}"));
+        for n in 0..3 {
+            let sample = pipeline.pull().unwrap();
+            let mut expected = Vec::new();
+            for row in 0..8 {
+                expected.push(file.bytes[100 + n * 1000 + 300 + row * 20..][..16].to_vec());
+            }
+            for row in 0..4 {
+                expected.push(file.bytes[100 + n * 1000 + 40 + row * 24..][..16].to_vec());
+            }
+            assert!(rows(&info, sample.buffer().unwrap()) == expected, "{way}");
+        }
+        assert!(pipeline.pull().is_none());
+    }
+    for (bad, word) in [
+        ("plane-strides=<20>", "one for each plane"),
+        ("plane-strides=<10,24>", "at least 16"),
+        ("plane-offsets=<0,-1>", "do not fit"),
+        ("frame-size=10", "do not fit"),
+        ("start-frame=99", "start-frame 99"),
+    ] {
+        let pipeline = Pipeline::new(&format!("{} {bad}", file.source(&info)));
+        let _ = pipeline.pipeline.set_state(gst::State::Playing);
+        let errors = pipeline.errors();
+        assert!(
+            errors.len() == 1 && errors[0].contains(word),
+            "{bad}: {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn trick_modes_leave_frames_out() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(20 * info.size());
+    let pipeline = Pipeline::pause(&file.source(&info));
+    let play = |rate: f64, flags| {
+        let (start, stop) = (gst::ClockTime::ZERO, at_frame(20));
+        let set = gst::SeekType::Set;
+        let flags = flags | gst::SeekFlags::FLUSH;
+        pipeline
+            .pipeline
+            .seek(rate, flags, set, start, set, stop)
+            .unwrap();
+        pipeline.set(gst::State::Playing);
+        let frames: Vec<u64> = std::iter::from_fn(|| pipeline.pull())
+            .map(|sample| number(&sample))
+            .collect();
+        pipeline.set(gst::State::Paused);
+        frames
+    };
+    assert_eq!(play(5.0, gst::SeekFlags::TRICKMODE), [0, 5, 10, 15]);
+    assert_eq!(play(-5.0, gst::SeekFlags::TRICKMODE), [19, 14, 9, 4]);
+    assert_eq!(play(5.0, gst::SeekFlags::empty()).len(), 20);
+}
+
+#[test]
+fn a_live_source_keeps_to_the_clock() {
+    let info = info(gst_video::VideoFormat::Gray8, 16, 16);
+    let file = RawFile::new(50 * info.size());
+    let pipeline = Pipeline::new(&format!("{} name=source is-live=true", file.source(&info)));
+    let clock = gst_check::TestClock::new();
+    pipeline.pipeline.use_clock(Some(&clock));
+    let paused = pipeline.pipeline.set_state(gst::State::Paused).unwrap();
+    assert_eq!(paused, gst::StateChangeSuccess::NoPreroll);
+    pipeline.pipeline.set_state(gst::State::Playing).unwrap();
+    // What waits for the clock, and for when.
+    let release_at = |n: u64| {
+        let waiting_for = clock.wait_for_next_pending_id().time();
+        assert!(
+            pipeline
+                .sink
+                .try_pull_sample(gst::ClockTime::ZERO)
+                .is_none()
+        );
+        clock.set_time(at_frame(n));
+        clock.process_next_clock_id();
+        waiting_for
+    };
+    for n in 0..3 {
+        assert_eq!(release_at(n), at_frame(n));
+        assert_eq!(number(&pipeline.pull().unwrap()), n);
+    }
+    // Frame 3 was made and waits; then 10 are late.
+    assert_eq!(release_at(14), at_frame(3));
+    assert_eq!(number(&pipeline.pull().unwrap()), 3);
+    assert_eq!(release_at(14), at_frame(14));
+    assert_eq!(number(&pipeline.pull().unwrap()), 14);
+    let source = pipeline.pipeline.by_name("source").unwrap();
+    let stats = source.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("dropped").unwrap(), 10);
+    let mut query = gst::query::Latency::new();
+    assert!(source.query(&mut query));
+    let (is_live, min, _) = query.result();
+    assert!(is_live);
+    assert_eq!(min, at_frame(1));
+    let mut query = gst::query::Seeking::new(gst::Format::Time);
+    assert!(pipeline.pipeline.query(&mut query));
+    assert!(!query.result().0);
+}
+
+#[test]
+fn a_uri_sets_location_and_properties() {
+    init();
+    let make = |uri: &str| gst::Element::make_from_uri(gst::URIType::Src, uri, None);
+    let source =
+        make("rawvideo:///tmp/a%20b.raw?format=nv12&width=64&framerate=30/1&loop=true").unwrap();
+    assert_eq!(source.factory().unwrap().name(), "rawvideosrc");
+    assert_eq!(source.property::<String>("location"), "/tmp/a b.raw");
+    assert_eq!(
+        source.property::<gst_video::VideoFormat>("format"),
+        gst_video::VideoFormat::Nv12
+    );
+    assert_eq!(source.property::<i32>("width"), 64);
+    assert!(source.property::<bool>("loop"));
+    for (bad, word) in [
+        ("rawvideo:///a?nonsense=1", "nonsense"),
+        ("rawvideo:///a?width=wide", "wide"),
+        ("rawvideo:///a?name=x", "name"),
+    ] {
+        let error = make(bad).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    // Other elements keep what is theirs.
+    let file = make("file:///tmp/clip.yuv").unwrap();
+    assert_eq!(file.factory().unwrap().name(), "filesrc");
 }

@@ -8,18 +8,25 @@
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
 
+mod cursor;
+mod errors;
 #[allow(missing_docs)] // accessors that the Properties macro makes
 mod imp;
+mod input;
+mod known;
 mod playback;
 mod pool;
 mod settings;
+mod source;
 mod stats;
-mod waker;
+mod uri;
 
 pub mod guess;
 pub mod pattern;
 pub mod reader;
+pub mod sequence;
 pub mod timeline;
+pub mod waker;
 pub mod y4m;
 
 pub use settings::IoMode;
@@ -35,7 +42,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 glib::wrapper! {
     /// The element `rawvideosrc`.
     pub struct RawVideoSrc(ObjectSubclass<imp::RawVideoSrc>)
-        @extends gst_base::BaseSrc, gst::Element, gst::Object;
+        @extends gst_base::BaseSrc, gst::Element, gst::Object,
+        @implements gst::URIHandler;
 }
 
 /// Registers the element.

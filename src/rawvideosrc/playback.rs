@@ -1,223 +1,161 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From what is known to what is played: the format that is still to be
-//! negotiated, then the source of frames and their timeline.
+//! What is played once the caps are known: which reader, which frames, when.
 
 use super::{
+    input::{Body, Counted, Input, SetupError, check_size},
     pattern::Pattern,
     reader::{
-        FrameIndex, FrameReader, FrameSource, PlainFile, ReadError, Route,
-        open::{MAX_FRAME_BYTES, OpenError, Opened, guess_layout},
+        DirectFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource, MappedFile,
+        PlainFile, Prefetcher, Route, StreamReader,
+        open::{OpenError, Opened},
     },
-    settings::Settings,
+    settings::{IoMode, Settings},
+    source::{Mapped, Source},
     timeline::{Passes, Timeline},
+    waker::Waker,
 };
-use std::path::Path;
+use crate::{
+    layout::FrameLayout,
+    sys::{describe, direct_io, file_map::FileMap},
+};
+use std::{fs::File, io, os::fd::AsFd, sync::Arc};
 
-/// Size and rate of a picture that nobody has an opinion about.
-const DEFAULT_SIZE: (i32, i32) = (640, 480);
-const PATTERN_RATE: gst::Fraction = gst::Fraction::new_raw(30, 1);
-/// As rawvideoparse has it.
-const FILE_RATE: gst::Fraction = gst::Fraction::new_raw(25, 1);
-
-/// Why there is nothing to play.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The file.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Neither the user nor downstream said it.
-    #[error(
-        "{} of \"{location}\" not known: set the properties, or put a capsfilter behind", missing.join(", ")
-    )]
-    Missing {
-        /// The file.
-        location: String,
-        /// Names of the properties.
-        missing: Vec<&'static str>,
-    },
-    /// A format that has no planes.
-    #[error(
-        "format {format} is no raw video format: choose one that gst-inspect-1.0 rawvideosrc lists"
-    )]
-    Format {
-        /// Its name.
-        format: String,
-    },
-    /// GstVideoInfo refuses the size, or no system call could read it.
-    #[error(
-        "a frame of {width}x{height} {format} is larger than the {MAX_FRAME_BYTES} bytes that can be read at once: check width and height"
-    )]
-    TooLarge {
-        /// Pixels across.
-        width: i32,
-        /// Pixels down.
-        height: i32,
-        /// Name of the format.
-        format: String,
-    },
-    /// The pattern cannot be drawn in that format.
-    #[error(transparent)]
-    Draw(#[from] ReadError),
-}
-
-/// What is played, before the caps are known.
-#[derive(Debug)]
-pub struct Input {
-    settings: Settings,
-    file: Option<Opened>,
-}
+/// The most threads that `threads=0` starts: memory has no room for more.
+const MOST_THREADS: usize = 4;
+/// Frames below this size are carried by one thread: waking another takes as long.
+const LEAST_SHARED_BYTES: usize = 4 << 20;
 
 /// What is played, with everything known.
 pub struct Playback {
-    /// Writes the frames; absent while it does.
-    pub source: Option<Box<dyn FrameSource>>,
+    /// Gives the frames; absent while it does.
+    pub source: Option<Source>,
     /// When they are shown.
     pub timeline: Timeline,
+    /// Number in the file of the first frame that is played.
+    pub first_frame: u64,
     /// Bytes of one frame as the source has it; the unit of BYTES seeks.
     pub frame_bytes: u64,
     /// What could not be played: a warning to log.
     pub leftover_bytes: u64,
+    /// Whether one can go to any frame.
+    pub is_seekable: bool,
+    /// How frames are read, in a word.
+    pub mode: &'static str,
+    /// Why so.
+    pub reason: String,
 }
 
-impl Input {
-    /// Opens the file, if there is one, and checks what can be checked without
-    /// downstream.
-    pub fn open(settings: Settings) -> Result<Self, SetupError> {
-        use gst_video::VideoFormat;
-        if matches!(
-            settings.format,
-            VideoFormat::Encoded | VideoFormat::__Unknown(_)
-        ) {
-            return Err(SetupError::Format {
-                format: format_name(settings.format),
-            });
-        }
-        let file = match &settings.location {
-            Some(location) => Some(Opened::open(Path::new(location))?),
-            None => None,
-        };
-        let input = Self { settings, file };
-        let Settings {
-            format,
-            width,
-            height,
-            ..
-        } = input.settings;
-        if width > 0 && height > 0 && format != VideoFormat::Unknown {
-            let info = frame_info(format, width, height)?;
-            if let Some(file) = &input.file {
-                file.count_frames(0, &guess_layout(&info, file.len_bytes))?;
-            }
-        }
-        Ok(input)
-    }
+/// A reader, and why it was chosen.
+struct Choice {
+    source: Source,
+    mode: &'static str,
+    reason: String,
+}
 
-    /// Caps with all that the properties say, the rest open.
-    pub fn caps(settings: &Settings, template: &gst::Caps) -> gst::Caps {
-        let mut caps = template.clone();
-        for structure in caps.make_mut().iter_mut() {
-            if settings.format != gst_video::VideoFormat::Unknown {
-                structure.set("format", settings.format.to_str());
-            }
-            if settings.width > 0 {
-                structure.set("width", settings.width);
-            }
-            if settings.height > 0 {
-                structure.set("height", settings.height);
-            }
-            if settings.framerate.numer() > 0 {
-                structure.set("framerate", settings.framerate);
-            }
-        }
-        caps
-    }
-
-    /// Chooses from what downstream takes. Size and format of a file cannot be
-    /// chosen: if they are still open, that is an error.
-    pub fn fixate(&self, mut caps: gst::Caps) -> Result<gst::Caps, SetupError> {
-        caps.truncate();
-        let caps_mut = caps.make_mut();
-        let Some(structure) = caps_mut.structure_mut(0) else {
-            return Ok(caps);
-        };
-        if let Some(location) = &self.settings.location {
-            let missing: Vec<&str> = [
-                ("format", structure.get::<&str>("format").is_err()),
-                ("width", structure.get::<i32>("width").is_err()),
-                ("height", structure.get::<i32>("height").is_err()),
-            ]
-            .into_iter()
-            .filter_map(|(name, missing)| missing.then_some(name))
-            .collect();
-            if !missing.is_empty() {
-                return Err(SetupError::Missing {
-                    location: location.clone(),
-                    missing,
-                });
-            }
-            structure.fixate_field_nearest_fraction("framerate", FILE_RATE);
-        } else {
-            // The one that framebuffers have and that costs least to draw.
-            structure.fixate_field_str("format", "BGRx");
-            structure.fixate_field_nearest_int("width", DEFAULT_SIZE.0);
-            structure.fixate_field_nearest_int("height", DEFAULT_SIZE.1);
-            structure.fixate_field_nearest_fraction("framerate", PATTERN_RATE);
-        }
-        if structure.has_field("pixel-aspect-ratio") {
-            structure.fixate_field_nearest_fraction("pixel-aspect-ratio", (1, 1));
-        }
-        if structure.has_field("interlace-mode") {
-            structure.fixate_field_str("interlace-mode", "progressive");
-        }
-        caps.fixate();
-        Ok(caps)
-    }
-
+impl Playback {
     /// Ready to play in the format that was agreed on.
-    pub fn play(&self, info: &gst_video::VideoInfo) -> Result<Playback, SetupError> {
-        check_size(info, info.width() as i32, info.height() as i32)?;
+    pub fn new(
+        input: &mut Input,
+        info: &gst_video::VideoInfo,
+        waker: &Arc<Waker>,
+    ) -> Result<Self, SetupError> {
+        check_size(info, info.size() as u64)?;
+        let settings = input.settings.clone();
         let fps = (info.fps().numer() as u32, info.fps().denom() as u32);
-        let passes = match (self.settings.looping, self.settings.loop_count) {
+        let passes = match (settings.looping, settings.loop_count) {
             (false, _) => Passes::Times(1),
             (true, 0) => Passes::Endless,
             (true, count) => Passes::Times(count.into()),
         };
-        let Some(opened) = &self.file else {
-            return Ok(Playback {
-                source: Some(Box::new(Pattern::new(info)?)),
-                timeline: Timeline::new(fps, None, Passes::Endless),
-                frame_bytes: info.size() as u64,
-                leftover_bytes: 0,
-            });
-        };
-        let layout = guess_layout(info, opened.len_bytes);
-        let (frames, leftover_bytes) = opened.count_frames(0, &layout)?;
-        let file = opened.file.try_clone().map_err(|source| OpenError::Other {
-            path: opened.path.clone(),
-            source,
-        })?;
-        Ok(Playback {
-            source: Some(Box::new(FrameReader::new(
-                PlainFile(file),
-                FrameIndex::Regular {
-                    start_bytes: 0,
-                    step_bytes: layout.size_bytes as u64,
-                },
-                Route::new(layout, info, 1),
-            )?)),
-            timeline: Timeline::new(fps, Some(frames), passes),
+        let frame_bytes = info.size() as u64;
+        let layout = input.layout(info)?;
+        let endless = |choice: Choice, frames, is_seekable, first_frame| Self {
+            source: Some(choice.source),
+            timeline: Timeline::new(fps, frames, Passes::Times(1)),
+            first_frame,
             frame_bytes: layout.size_bytes as u64,
-            leftover_bytes,
-        })
+            leftover_bytes: 0,
+            is_seekable,
+            mode: choice.mode,
+            reason: choice.reason,
+        };
+        match &mut input.body {
+            Body::Pattern => {
+                let choice = Choice {
+                    source: Source::Each(Box::new(Pattern::new(info)?)),
+                    mode: "pattern",
+                    reason: "there is no location".into(),
+                };
+                Ok(Self {
+                    frame_bytes,
+                    ..endless(choice, None, true, 0)
+                })
+            }
+            Body::Stream(stream) => {
+                let is_y4m = input.header.is_some();
+                let offset = if is_y4m { 0 } else { settings.offset };
+                let stream = stream.take().ok_or_else(|| SetupError::Mode {
+                    location: settings.location.clone().unwrap_or_default(),
+                    mode: "read",
+                    why: "it is being read already".into(),
+                })?;
+                let reader = StreamReader::new(stream, Route::new(layout, info, 1), offset, is_y4m);
+                let choice = Choice {
+                    source: Source::Stream(Box::new(reader)),
+                    mode: "read",
+                    reason: "a pipe is read from front to back".into(),
+                };
+                let frames = u64::try_from(settings.stop_frame)
+                    .ok()
+                    .map(|stop| (stop + 1).saturating_sub(settings.start_frame));
+                Ok(endless(choice, frames, false, settings.start_frame))
+            }
+            Body::Files {
+                sequence,
+                first,
+                count,
+                opened,
+            } => {
+                let (sequence, first, count) = (sequence.clone(), *first, *count);
+                let opened = opened.try_clone().map_err(|source| OpenError::Other {
+                    path: opened.path.clone(),
+                    source,
+                })?;
+                let counted = input.count(&opened, &layout)?;
+                let start_bytes = counted.index.start_bytes(0).unwrap_or(0);
+                let (first_frame, frames) = input.range(counted.frames * count)?;
+                let route = Route::new(layout, info, 1);
+                let reader = FilesReader::new(sequence, first, counted.frames, start_bytes, route);
+                let choice = Choice {
+                    source: Source::Each(Box::new(reader)),
+                    mode: "read",
+                    reason: format!("there are {count} files"),
+                };
+                Ok(Self {
+                    timeline: Timeline::new(fps, Some(frames), passes),
+                    ..endless(choice, None, true, first_frame)
+                })
+            }
+            Body::File(opened) => {
+                let opened = opened.try_clone().map_err(|source| OpenError::Other {
+                    path: opened.path.clone(),
+                    source,
+                })?;
+                let counted = input.count(&opened, &layout)?;
+                let choice = choose(&settings, &opened, &counted, &layout, info, waker)?;
+                if settings.follow {
+                    return Ok(endless(choice, None, true, settings.start_frame));
+                }
+                let (first_frame, frames) = input.range(counted.frames)?;
+                Ok(Self {
+                    timeline: Timeline::new(fps, Some(frames), passes),
+                    leftover_bytes: counted.leftover_bytes,
+                    ..endless(choice, None, true, first_frame)
+                })
+            }
+        }
     }
 
-    /// Whether frames are drawn.
-    pub fn is_pattern(&self) -> bool {
-        self.file.is_none()
-    }
-}
-
-impl Playback {
     /// A value of one format in another: TIME, DEFAULT (frames) or BYTES.
     pub fn convert(
         &self,
@@ -250,8 +188,11 @@ impl Playback {
         })
     }
 
-    /// The whole length; none where there is no end.
+    /// The whole length; none where there is no end, or none that is known.
     pub fn total(&self, format: gst::Format) -> Option<gst::GenericFormattedValue> {
+        if !self.is_seekable {
+            return None;
+        }
         let frames = gst::format::Default::try_from(self.timeline.total_frames()?).ok()?;
         let total = self.convert(frames.into(), format)?;
         (total.value() >= 0).then_some(total)
@@ -270,37 +211,186 @@ impl Playback {
     }
 }
 
-fn frame_info(
-    format: gst_video::VideoFormat,
-    width: i32,
-    height: i32,
-) -> Result<gst_video::VideoInfo, SetupError> {
-    let info = gst_video::VideoInfo::builder(format, width as u32, height as u32)
-        .build()
-        .map_err(|_| SetupError::TooLarge {
-            width,
-            height,
-            format: format_name(format),
-        })?;
-    check_size(&info, width, height)?;
-    Ok(info)
+/// The threads that carry a frame.
+fn hands(settings: &Settings, layout: &FrameLayout) -> usize {
+    match settings.threads {
+        0 if layout.size_bytes < LEAST_SHARED_BYTES => 1,
+        0 => std::thread::available_parallelism()
+            .map_or(1, |count| count.get())
+            .min(MOST_THREADS),
+        threads => threads as usize,
+    }
 }
 
-fn check_size(info: &gst_video::VideoInfo, width: i32, height: i32) -> Result<(), SetupError> {
-    if info.size() as u64 > MAX_FRAME_BYTES {
-        return Err(SetupError::TooLarge {
-            width,
-            height,
-            format: format_name(info.format()),
+/// The reader for a file.
+fn choose(
+    settings: &Settings,
+    opened: &Opened,
+    counted: &Counted,
+    layout: &FrameLayout,
+    info: &gst_video::VideoInfo,
+    waker: &Arc<Waker>,
+) -> Result<Choice, SetupError> {
+    let location = settings.location.clone().unwrap_or_default();
+    let refuse = |mode: &'static str, why: String| SetupError::Mode {
+        location: location.clone(),
+        mode,
+        why,
+    };
+    let file = || -> Result<File, SetupError> {
+        opened.file.try_clone().map_err(|source| {
+            SetupError::Open(OpenError::Other {
+                path: opened.path.clone(),
+                source,
+            })
+        })
+    };
+    let index = || counted.index.clone();
+    let route = || Route::new(*layout, info, hands(settings, layout));
+    if settings.follow {
+        let reader = FrameReader::new(PlainFile(file()?), index(), route())?;
+        let follower = Follower::new(reader, &opened.path, waker.clone())
+            .map_err(|error| refuse("read", describe(&error)))?;
+        return Ok(Choice {
+            source: Source::Each(Box::new(follower)),
+            mode: "read",
+            reason: "the file may grow".into(),
         });
     }
-    Ok(())
+    let (wanted, reason) = match settings.io_mode {
+        IoMode::Auto => automatic(opened, counted),
+        wanted => (wanted, "io-mode says so".to_owned()),
+    };
+    match wanted {
+        IoMode::Mmap => {
+            let len_bytes = usize::try_from(opened.len_bytes)
+                .map_err(|_| refuse("mmap", "the file is larger than the address space".into()))?;
+            let map = FileMap::new(&opened.file, len_bytes)
+                .map_err(|error| refuse("mmap", describe(&error)))?;
+            let medium = MappedFile::new(Arc::new(map));
+            let reader = FrameReader::new(medium, index(), route())?;
+            Ok(Choice {
+                source: Source::Mapped(Box::new(Mapped::new(reader, *layout))),
+                mode: "mmap",
+                reason,
+            })
+        }
+        IoMode::IoUring => {
+            let single = || Route::new(*layout, info, 1);
+            let depth = settings.prefetch.max(1) as usize;
+            let (prefetcher, direct_note) = match direct_file(settings, file()?) {
+                (Some(direct), note) => (
+                    Prefetcher::direct(direct, index(), single(), single()),
+                    note,
+                ),
+                (None, note) => (
+                    Prefetcher::plain(file()?, index(), single(), single()),
+                    note,
+                ),
+            };
+            let ring_failed = match prefetcher {
+                Ok(prefetcher) => {
+                    return Ok(Choice {
+                        source: Source::ahead(prefetcher, depth),
+                        mode: "io-uring",
+                        reason: reason + &direct_note,
+                    });
+                }
+                Err(error) => error,
+            };
+            if settings.io_mode == IoMode::IoUring {
+                return Err(refuse("io-uring", describe(&ring_failed)));
+            }
+            let why = format!(
+                "{reason}, but there is no io_uring: {}",
+                describe(&ring_failed)
+            );
+            Ok(Choice {
+                source: plain(settings, file()?, index(), route())?.0,
+                mode: "read",
+                reason: why,
+            })
+        }
+        IoMode::Auto | IoMode::Read => {
+            let (source, direct_note) = plain(settings, file()?, index(), route())?;
+            Ok(Choice {
+                source,
+                mode: "read",
+                reason: reason + &direct_note,
+            })
+        }
+    }
 }
 
-fn format_name(format: gst_video::VideoFormat) -> String {
-    match format {
-        gst_video::VideoFormat::Encoded => "encoded".into(),
-        gst_video::VideoFormat::__Unknown(number) => number.to_string(),
-        format => format.to_str().to_string(),
+/// Reads each frame when it is asked for.
+fn plain(
+    settings: &Settings,
+    file: File,
+    index: FrameIndex,
+    route: Route,
+) -> Result<(Source, String), SetupError> {
+    let buffered = file.try_clone();
+    let reader: (Box<dyn FrameSource>, String) = match (direct_file(settings, file), buffered) {
+        ((Some(direct), note), _) => (Box::new(FrameReader::new(direct, index, route)?), note),
+        ((None, note), Ok(file)) => (
+            Box::new(FrameReader::new(PlainFile(file), index, route)?),
+            note,
+        ),
+        ((None, _), Err(source)) => {
+            return Err(SetupError::Open(OpenError::Other {
+                path: settings.location.clone().unwrap_or_default().into(),
+                source,
+            }));
+        }
+    };
+    Ok((Source::Each(reader.0), reader.1))
+}
+
+/// With `direct`, the file past the page cache, and a note on what came of it.
+fn direct_file(settings: &Settings, file: File) -> (Option<DirectFile>, String) {
+    if !settings.direct {
+        return (None, String::new());
+    }
+    match DirectFile::new(file) {
+        Ok(direct) => (Some(direct), ", past the page cache".into()),
+        Err(error) => (
+            None,
+            format!(
+                ", through the page cache, as the file system has no O_DIRECT: {}",
+                describe(&error)
+            ),
+        ),
+    }
+}
+
+/// What suits a file: reading ahead hides a disk, and is of no use for what is
+/// in memory already.
+fn automatic(opened: &Opened, counted: &Counted) -> (IoMode, String) {
+    let is_cached = |n: u64| {
+        let start = counted.index.start_bytes(n)?;
+        direct_io::is_cached(opened.file.as_fd(), start)
+    };
+    let last = counted.frames.saturating_sub(1);
+    match [0, last / 2, last].map(is_cached) {
+        [Some(true), Some(true), Some(true)] => {
+            (IoMode::Read, "the file is in the page cache".into())
+        }
+        places if places.contains(&Some(false)) => {
+            (IoMode::IoUring, "the file is not in the page cache".into())
+        }
+        _ => (
+            IoMode::Read,
+            "the file system does not tell what is in the page cache".into(),
+        ),
+    }
+}
+
+impl Opened {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            path: self.path.clone(),
+            len_bytes: self.len_bytes,
+        })
     }
 }

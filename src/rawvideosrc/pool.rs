@@ -10,6 +10,7 @@ const LEAST_BUFFERS: u32 = 2;
 
 /// The pool for the answer to an ALLOCATION query, configured but not active,
 /// and the size and numbers that it was configured with.
+#[derive(Debug)]
 pub struct Decision {
     /// The pool.
     pub pool: gst::BufferPool,
@@ -23,8 +24,59 @@ pub struct Decision {
     pub is_downstream: bool,
 }
 
-/// Takes downstream's pool if it can serve, else [`own_pool`].
-pub fn decide(query: &gst::query::Allocation) -> Result<Decision, gst::LoggableError> {
+impl Decision {
+    /// Puts the pool into the query.
+    pub fn answer(&self, query: &mut gst::query::Allocation) {
+        let Self {
+            pool,
+            size,
+            min,
+            max,
+            ..
+        } = self;
+        if query.allocation_pools().next().is_some() {
+            query.set_nth_allocation_pool(0, Some(pool), *size, *min, *max);
+        } else {
+            query.add_allocation_pool(Some(pool), *size, *min, *max);
+        }
+    }
+}
+
+/// Whether downstream has memory of its own that frames should land in, and not
+/// just the pool that any element can make.
+pub fn has_special_memory(query: &gst::query::Allocation) -> bool {
+    let is_stock = |pool: &gst::BufferPool| {
+        let config = pool.config();
+        let allocator = config.allocator().and_then(|(allocator, _)| allocator);
+        let stock_pools = [
+            gst_video::VideoBufferPool::static_type(),
+            gst::BufferPool::static_type(),
+        ];
+        stock_pools.contains(&pool.type_()) && is_system(allocator.as_ref())
+    };
+    let mut pools = query.allocation_pools().filter_map(|(pool, ..)| pool);
+    let mut allocators = query.allocation_params();
+    !pools.all(|pool| is_stock(&pool))
+        || !allocators.all(|(allocator, _)| is_system(allocator.as_ref()))
+}
+
+fn is_system(allocator: Option<&gst::Allocator>) -> bool {
+    allocator.is_none_or(|allocator| allocator.memory_type() == "SystemMemory")
+}
+
+/// No pool is needed.
+pub fn decline(query: &mut gst::query::Allocation) {
+    while query.allocation_pools().next().is_some() {
+        query.remove_nth_allocation_pool(0);
+    }
+}
+
+/// Takes downstream's pool if it can serve, else [`own_pool`]. `depth` is the
+/// number of buffers that are filled at the same time.
+pub fn decide(
+    query: &gst::query::Allocation,
+    depth: usize,
+) -> Result<Decision, gst::LoggableError> {
     let (caps, _) = query.get_owned();
     let caps = caps.ok_or_else(|| gst::loggable_error!(super::CAT, "no caps in the query"))?;
     let info = gst_video::VideoInfo::from_caps(&caps)?;
@@ -60,7 +112,9 @@ pub fn decide(query: &gst::query::Allocation) -> Result<Decision, gst::LoggableE
         }
     }
     let (_, min, max) = limits;
-    let min = min.max(LEAST_BUFFERS);
+    // Room for what is in flight beside what downstream keeps.
+    let in_flight = u32::try_from(depth).unwrap_or(u32::MAX);
+    let min = min.saturating_add(in_flight).max(LEAST_BUFFERS);
     let max = if max == 0 { 0 } else { max.max(min) };
     let allocator = query.allocation_params().next();
     let pool = own_pool(

@@ -13,8 +13,10 @@ const WAIT: Duration = Duration::from_micros(50);
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     mode: &'static str,
+    reason: String,
     frames: u64,
     bytes: u64,
+    dropped: u64,
     read_time: Duration,
     read_histogram: [u64; BUCKETS],
     buffer_waits: u64,
@@ -22,9 +24,15 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// How frames are read, in a word.
-    pub fn set_mode(&mut self, mode: &'static str) {
+    /// How frames are read, in a word, and why so.
+    pub fn set_mode(&mut self, mode: &'static str, reason: String) {
         self.mode = mode;
+        self.reason = reason;
+    }
+
+    /// So many frames of a live stream came too late.
+    pub fn frames_dropped(&mut self, count: u64) {
+        self.dropped += count;
     }
 
     /// One frame is done, after `waited` for a buffer and `read` to fill it.
@@ -46,7 +54,9 @@ impl Stats {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         gst::Structure::builder("rawvideosrc-stats")
             .field("mode", self.mode)
+            .field("mode-reason", &self.reason)
             .field("frames", self.frames)
+            .field("dropped", self.dropped)
             .field("bytes", self.bytes)
             .field("read-time", nanoseconds(self.read_time))
             .field(

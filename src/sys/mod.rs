@@ -8,15 +8,15 @@ pub mod direct_io;
 pub mod dma_buf;
 pub mod dma_heap;
 pub mod fbdev;
-pub mod kms;
 pub mod file_map;
+pub mod kms;
 pub mod memfd;
 pub mod meminfo;
 pub mod mmap;
 pub mod pagemap;
 pub mod pin;
-pub mod udmabuf;
 pub mod ring;
+pub mod udmabuf;
 
 /// "Permission denied (EACCES)": what every error sentence says of an errno.
 pub fn describe(error: &std::io::Error) -> String {

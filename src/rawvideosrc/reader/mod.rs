@@ -3,18 +3,25 @@
 //! behind [`FrameSource`]. Plain structs that know no element.
 
 mod direct;
+mod files;
+mod follow;
 mod frames;
 mod mmap;
 pub mod open;
 mod read;
+mod stream;
 mod uring;
 
 use crate::layout::{FrameLayout, MAX_PLANES, Transfer};
+use crate::sys::describe;
 pub use direct::DirectFile;
+pub use files::FilesReader;
+pub use follow::Follower;
 pub use frames::{FrameIndex, FrameReader, Lane, Medium};
 pub use mmap::MappedFile;
 pub use read::PlainFile;
 use std::io;
+pub use stream::{StreamInput, StreamReader};
 pub use uring::{Arrival, Freight, Prefetcher};
 
 /// The mapped buffer that a frame is written to.
@@ -147,18 +154,28 @@ pub enum Outcome {
     Frame,
     /// There is no such frame: the source ends before it.
     End,
+    /// The wait for it was ended by the waker.
+    Woken,
 }
 
 /// What goes wrong while frames are read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The kernel's answer.
-    #[error("reading frame {frame} at byte {offset_bytes}: {source}")]
+    #[error("reading frame {frame} at byte {offset_bytes}: {}", describe(source))]
     Io {
         /// Number of the frame in the file.
         frame: u64,
         /// Where it starts.
         offset_bytes: u64,
+        /// errno.
+        source: io::Error,
+    },
+    /// One file of many.
+    #[error("reading \"{}\": {}", path.display(), describe(source))]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
         /// errno.
         source: io::Error,
     },

@@ -2,10 +2,14 @@
 //! Opening a file of frames and counting them, with every way that can fail
 //! said in a sentence that holds the path, the numbers and a remedy.
 
-use crate::layout::FrameLayout;
+use crate::{layout::FrameLayout, sys::describe};
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -16,7 +20,7 @@ pub const MAX_FRAME_BYTES: u64 = 0x7fff_f000;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no such file.
-    #[error("no file \"{}\" ({source}): check location", path.display())]
+    #[error("no file \"{}\": {}; check location", path.display(), describe(source))]
     NotFound {
         /// What was to be opened.
         path: PathBuf,
@@ -24,7 +28,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The file is not for this user.
-    #[error("no permission to read \"{}\" ({source}): chmod +r it, or run as its owner", path.display())]
+    #[error("no permission to read \"{}\": {}; chmod +r it, or run as its owner", path.display(), describe(source))]
     Permission {
         /// What was to be opened.
         path: PathBuf,
@@ -32,13 +36,13 @@ pub enum OpenError {
         source: io::Error,
     },
     /// A directory has no frames.
-    #[error("\"{}\" is a directory ({}): give the path of a file in it", path.display(), io::Error::from_raw_os_error(libc::EISDIR))]
+    #[error("\"{}\": {}; give the path of a file in it", path.display(), describe(&io::Error::from_raw_os_error(libc::EISDIR)))]
     Directory {
         /// What was to be opened.
         path: PathBuf,
     },
     /// Anything else that the kernel says.
-    #[error("cannot open \"{}\": {source}", path.display())]
+    #[error("cannot read \"{}\": {}; check location", path.display(), describe(source))]
     Other {
         /// What was to be opened.
         path: PathBuf,
@@ -72,9 +76,18 @@ pub struct Opened {
     pub len_bytes: u64,
 }
 
+/// What a path turned out to be.
+#[derive(Debug)]
+pub enum Opening {
+    /// Something with a size that can be read at any place.
+    File(Opened),
+    /// Something that is read from front to back: never blocks, poll it.
+    Stream(File),
+}
+
 impl Opened {
-    /// Opens a file for reading.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    /// Opens a file for reading; "-" is standard input.
+    pub fn open(path: &Path) -> Result<Opening, OpenError> {
         let failed = |source: io::Error| {
             let path = path.to_owned();
             match source.kind() {
@@ -83,19 +96,32 @@ impl Opened {
                 _ => OpenError::Other { path, source },
             }
         };
-        let mut file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.is_dir() {
+        let mut file = if path == Path::new("-") {
+            File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
+        } else {
+            // A FIFO without a writer must not hold up a state change.
+            File::options()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(path)
+                .map_err(failed)?
+        };
+        let kind = file.metadata().map_err(failed)?.file_type();
+        if kind.is_dir() {
             return Err(OpenError::Directory {
                 path: path.to_owned(),
             });
         }
+        if kind.is_fifo() || kind.is_char_device() || kind.is_socket() {
+            return Ok(Opening::Stream(file));
+        }
         // The end of a block device is found by seeking, not by stat.
         let len_bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(Self {
+        Ok(Opening::File(Self {
             file,
             path: path.to_owned(),
             len_bytes,
-        })
+        }))
     }
 
     /// The frames in it, from `start_bytes` on, and the bytes left over.
@@ -143,16 +169,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = |path: &Path| Opened::open(path).unwrap_err().to_string();
         let missing = text(&dir.path().join("none.raw"));
-        assert!(missing.contains("none.raw") && missing.contains("os error 2"));
+        assert!(missing.contains("none.raw") && missing.contains("ENOENT"));
         let directory = text(dir.path());
-        assert!(directory.contains("directory") && directory.contains("os error 21"));
+        assert!(directory.contains("directory") && directory.contains("EISDIR"));
         let secret = dir.path().join("secret.raw");
         std::fs::write(&secret, b"x").unwrap();
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o0)).unwrap();
         // Root reads what nobody may.
         if File::open(&secret).is_err() {
             let permission = text(&secret);
-            assert!(permission.contains("secret.raw") && permission.contains("os error 13"));
+            assert!(permission.contains("secret.raw") && permission.contains("EACCES"));
         }
     }
 

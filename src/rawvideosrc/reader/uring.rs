@@ -288,6 +288,11 @@ impl<T: Freight> Prefetcher<T> {
         self.ground.source().read(flight.n, &mut target)
     }
 
+    /// Reads one frame when it is due.
+    pub fn ground(&mut self) -> &mut dyn FrameSource {
+        self.ground.source()
+    }
+
     /// Waits for all that is in flight and gives the buffers up.
     pub fn drain(&mut self) {
         self.ring.drain();

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A file that somebody is still writing: its end is a place to wait.
+
+use super::{FrameSource, Outcome, ReadError, Target};
+use crate::rawvideosrc::waker::{Wake, Waker};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::{io, os::fd::AsFd, path::Path, sync::Arc};
+
+/// Waits for frames that its reader does not find yet.
+pub struct Follower<S> {
+    reader: S,
+    inotify: Inotify,
+    waker: Arc<Waker>,
+}
+
+impl<S: FrameSource> Follower<S> {
+    /// `waker` ends the waits.
+    pub fn new(reader: S, path: &Path, waker: Arc<Waker>) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+        Ok(Self {
+            reader,
+            inotify,
+            waker,
+        })
+    }
+}
+
+impl<S: FrameSource> FrameSource for Follower<S> {
+    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        loop {
+            // Events are taken before the file is looked at, so that what is
+            // written in between ends the next wait.
+            while self.inotify.read_events().is_ok() {}
+            match self.reader.read(n, target)? {
+                Outcome::End => {}
+                outcome => return Ok(outcome),
+            }
+            match self.waker.wait(self.inotify.as_fd()) {
+                Ok(Wake::Ready) => {}
+                Ok(Wake::Woken) => return Ok(Outcome::Woken),
+                Err(source) => {
+                    return Err(ReadError::Io {
+                        frame: n,
+                        offset_bytes: 0,
+                        source,
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FrameIndex, FrameReader, PlainFile, Route};
+    use super::*;
+    use crate::layout::FrameLayout;
+    use std::io::Write;
+
+    #[test]
+    fn frames_are_read_as_they_are_written() {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 64, 16)
+            .build()
+            .unwrap();
+        let layout = FrameLayout::of_info(&info);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let index = FrameIndex::Regular {
+            start_bytes: 0,
+            step_bytes: 1024,
+        };
+        let medium = PlainFile(file.reopen().unwrap());
+        let reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        let mut follower = Follower::new(reader, file.path(), waker.clone()).unwrap();
+        let mut writer = file.reopen().unwrap();
+        let writing = std::thread::spawn(move || {
+            for n in 0..20u8 {
+                for _ in 0..4 {
+                    writer.write_all(&[n; 256]).unwrap();
+                }
+            }
+        });
+        let mut bytes = [0xEE; 1024];
+        for n in 0..20u8 {
+            let mut target = Target::whole(&mut bytes, layout).unwrap();
+            let outcome = follower.read(n.into(), &mut target).unwrap();
+            assert_eq!(outcome, Outcome::Frame);
+            assert!(bytes.iter().all(|byte| *byte == n));
+        }
+        writing.join().unwrap();
+        waker.wake().unwrap();
+        let mut target = Target::whole(&mut bytes, layout).unwrap();
+        assert_eq!(follower.read(20, &mut target).unwrap(), Outcome::Woken);
+    }
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames from where there is no going back: standard input, pipes, devices.
+
+use super::{FrameSource, Outcome, ReadError, Route, Target};
+use crate::rawvideosrc::{
+    waker::{Wake, Waker},
+    y4m::{self, Y4mError},
+};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::AsFd,
+    sync::Arc,
+};
+
+/// A file that is read from front to back, with what was read too early.
+#[derive(Debug)]
+pub struct StreamInput {
+    file: File,
+    waker: Arc<Waker>,
+    /// Bytes that were read and not yet taken.
+    kept: Vec<u8>,
+    kept_from: usize,
+    /// Number of the frame that comes next.
+    next: u64,
+    /// Its line has been read already.
+    at_picture: bool,
+    /// Still to be skipped before the first frame; none until that is known.
+    header_bytes: Option<u64>,
+}
+
+/// How an attempt to read ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// With all bytes.
+    Full,
+    /// With so many, and no more will come.
+    Ended(usize),
+    /// With so many, because the waker woke.
+    Woken(usize),
+}
+
+impl StreamInput {
+    /// `waker` ends its waits.
+    pub fn new(file: File, waker: Arc<Waker>) -> Self {
+        Self {
+            file,
+            waker,
+            kept: Vec::new(),
+            kept_from: 0,
+            next: 0,
+            at_picture: false,
+            header_bytes: None,
+        }
+    }
+
+    /// Fills `to`.
+    fn take(&mut self, to: &mut [u8]) -> io::Result<Attempt> {
+        let kept = &self.kept[self.kept_from..];
+        let mut filled = kept.len().min(to.len());
+        to[..filled].copy_from_slice(&kept[..filled]);
+        self.kept_from += filled;
+        while filled < to.len() {
+            // Pipes are opened without blocking, but a device may block.
+            if self.waker.wait(self.file.as_fd())? == Wake::Woken {
+                return Ok(Attempt::Woken(filled));
+            }
+            match self.file.read(&mut to[filled..]) {
+                Ok(0) => return Ok(Attempt::Ended(filled)),
+                Ok(read) => filled += read,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Attempt::Full)
+    }
+
+    /// Puts bytes back, to be taken next.
+    fn give_back(&mut self, bytes: &[u8]) {
+        let mut kept = bytes.to_vec();
+        kept.extend_from_slice(&self.kept[self.kept_from..]);
+        self.kept = kept;
+        self.kept_from = 0;
+    }
+
+    /// The first `len_bytes`, or fewer if the stream ends; they are not taken.
+    /// None if the waker woke.
+    pub fn peek(&mut self, len_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; len_bytes];
+        let attempt = self.take(&mut bytes)?;
+        if let Attempt::Ended(len) | Attempt::Woken(len) = attempt {
+            bytes.truncate(len);
+        }
+        self.give_back(&bytes);
+        Ok((!matches!(attempt, Attempt::Woken(_))).then_some(bytes))
+    }
+
+    /// Takes bytes up to and with a newline, `most_bytes` at most. None if the
+    /// waker woke; then nothing is taken.
+    pub fn take_line(&mut self, most_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        while line.len() < most_bytes && line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            match self.take(&mut byte)? {
+                Attempt::Full => line.push(byte[0]),
+                Attempt::Ended(_) => break,
+                Attempt::Woken(_) => {
+                    self.give_back(&line);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(line))
+    }
+}
+
+/// Frames of a stream, one after the other.
+pub struct StreamReader {
+    input: StreamInput,
+    route: Route,
+    /// Each frame has a line in front.
+    is_y4m: bool,
+    /// Where a frame is put together whose rows go apart.
+    scratch: Vec<u8>,
+}
+
+impl StreamReader {
+    /// `header_bytes` come before the first frame, if the stream is still there.
+    pub fn new(mut input: StreamInput, route: Route, header_bytes: u64, is_y4m: bool) -> Self {
+        input.header_bytes.get_or_insert(header_bytes);
+        Self {
+            input,
+            route,
+            is_y4m,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The stream itself, to be read in another way.
+    pub fn into_input(self) -> StreamInput {
+        self.input
+    }
+
+    /// None once the place before the next picture is reached.
+    fn seek_picture(&mut self) -> io::Result<Option<Outcome>> {
+        while let Some(left @ 1..) = self.input.header_bytes {
+            let mut waste = [0; 4096];
+            let len = left.min(waste.len() as u64) as usize;
+            let (taken, outcome) = match self.input.take(&mut waste[..len])? {
+                Attempt::Full => (len, None),
+                Attempt::Ended(taken) => (taken, Some(Outcome::End)),
+                Attempt::Woken(taken) => (taken, Some(Outcome::Woken)),
+            };
+            self.input.header_bytes = Some(left - taken as u64);
+            if outcome.is_some() {
+                return Ok(outcome);
+            }
+        }
+        if self.is_y4m && !self.input.at_picture {
+            let Some(line) = self.input.take_line(y4m::MAX_HEADER_BYTES)? else {
+                return Ok(Some(Outcome::Woken));
+            };
+            if line.is_empty() {
+                return Ok(Some(Outcome::End));
+            }
+            if !matches!(y4m::frame_header_bytes(&line), Ok(Some(_))) {
+                return Err(io::Error::other(Y4mError::NoFrame(self.input.next)));
+            }
+            self.input.at_picture = true;
+        }
+        Ok(None)
+    }
+
+    fn read_next(&mut self, target: &mut Target<'_>) -> io::Result<Outcome> {
+        if let Some(outcome) = self.seek_picture()? {
+            return Ok(outcome);
+        }
+        self.route.plan(target);
+        let frame_bytes = self.route.source().size_bytes;
+        let whole = self.route.transfers().first().and_then(|transfer| {
+            let [run] = transfer.runs() else { return None };
+            (run.source_bytes == 0 && run.len_bytes == frame_bytes).then_some(*run)
+        });
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let bytes = match whole {
+            Some(run) => {
+                &mut target.part_mut(run.part)[run.target_bytes..run.target_bytes + frame_bytes]
+            }
+            None => {
+                scratch.resize(frame_bytes, 0);
+                &mut scratch[..]
+            }
+        };
+        let attempt = self.input.take(bytes);
+        if let Ok(Attempt::Woken(taken)) = attempt {
+            self.input.give_back(&bytes[..taken]);
+        }
+        if whole.is_none() && matches!(attempt, Ok(Attempt::Full)) {
+            for run in self
+                .route
+                .transfers()
+                .iter()
+                .flat_map(|transfer| transfer.runs())
+            {
+                target.part_mut(run.part)[run.target_bytes..run.target_bytes + run.len_bytes]
+                    .copy_from_slice(&scratch[run.source_bytes..run.source_bytes + run.len_bytes]);
+            }
+        }
+        self.scratch = scratch;
+        Ok(match attempt? {
+            Attempt::Full => {
+                self.input.next += 1;
+                self.input.at_picture = false;
+                Outcome::Frame
+            }
+            Attempt::Ended(_) => Outcome::End,
+            Attempt::Woken(_) => Outcome::Woken,
+        })
+    }
+}
+
+impl FrameSource for StreamReader {
+    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        // Frames before the one wanted (start-frame) are read and overwritten.
+        loop {
+            let number = self.input.next;
+            let outcome = self.read_next(target).map_err(|source| ReadError::Io {
+                frame: number,
+                offset_bytes: number * self.route.source().size_bytes as u64,
+                source,
+            })?;
+            if outcome != Outcome::Frame || number >= n {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::FrameLayout;
+    use std::io::Write;
+
+    fn pipe() -> (StreamInput, File, Arc<Waker>) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        (
+            StreamInput::new(File::from(reader), waker.clone()),
+            File::from(writer),
+            waker,
+        )
+    }
+
+    fn info() -> gst_video::VideoInfo {
+        gst::init().unwrap();
+        gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 5, 4)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn frames_come_in_whatever_pieces_they_are_written() {
+        let info = info();
+        let source = FrameLayout::packed(&info);
+        let target_layout = FrameLayout::of_info(&info);
+        let (input, mut writer, _waker) = pipe();
+        let writing = std::thread::spawn(move || {
+            for byte in b"ab".iter().copied().chain((0..70).map(|i| i as u8)) {
+                writer.write_all(&[byte]).unwrap();
+            }
+        });
+        let mut reader = StreamReader::new(input, Route::new(source, &info, 1), 2, false);
+        let mut bytes = [0; 32];
+        // Frame 0 is skipped.
+        for n in [1u8, 2] {
+            let mut target = Target::whole(&mut bytes, target_layout).unwrap();
+            assert_eq!(reader.read(n.into(), &mut target).unwrap(), Outcome::Frame);
+            for row in 0..4u8 {
+                let first = n * 20 + row * 5;
+                let expected: Vec<u8> = (first..first + 5).collect();
+                assert_eq!(bytes[usize::from(row) * 8..][..5], expected);
+            }
+        }
+        let mut target = Target::whole(&mut bytes, target_layout).unwrap();
+        assert_eq!(reader.read(3, &mut target).unwrap(), Outcome::End);
+        writing.join().unwrap();
+    }
+
+    #[test]
+    fn a_wait_that_is_ended_loses_no_byte() {
+        let info = info();
+        let layout = FrameLayout::packed(&info);
+        let (input, mut writer, waker) = pipe();
+        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, true);
+        let mut bytes = [0; 20];
+        let mut read = |reader: &mut StreamReader| {
+            let mut target = Target::whole(&mut bytes, layout).unwrap();
+            let outcome = reader.read(0, &mut target).unwrap();
+            (outcome, bytes)
+        };
+        waker.wake().unwrap();
+        for part in [&b"FRA"[..], b"ME\nabc", b"defghij"] {
+            writer.write_all(part).unwrap();
+            assert_eq!(read(&mut reader).0, Outcome::Woken);
+            waker.rest();
+            // What is there is taken before the wait ends.
+            let other = waker.clone();
+            let waking = std::thread::spawn(move || other.wake().unwrap());
+            assert_eq!(read(&mut reader).0, Outcome::Woken);
+            waking.join().unwrap();
+        }
+        waker.rest();
+        writer.write_all(b"klmnopqrst").unwrap();
+        let (outcome, bytes) = read(&mut reader);
+        assert_eq!(outcome, Outcome::Frame);
+        assert_eq!(&bytes, b"abcdefghijklmnopqrst");
+    }
+
+    #[test]
+    fn garbage_between_frames_is_an_error() {
+        let info = info();
+        let layout = FrameLayout::packed(&info);
+        let (input, mut writer, _waker) = pipe();
+        writer.write_all(b"GARBAGE\n").unwrap();
+        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, true);
+        let mut bytes = [0; 20];
+        let mut target = Target::whole(&mut bytes, layout).unwrap();
+        assert!(reader.read(0, &mut target).is_err());
+    }
+
+    #[test]
+    fn a_peek_takes_nothing() {
+        let (mut input, mut writer, _waker) = pipe();
+        writer.write_all(b"YUV4MPEG2 W4 H4\nrest").unwrap();
+        drop(writer);
+        assert_eq!(input.peek(9).unwrap().unwrap(), b"YUV4MPEG2");
+        assert_eq!(input.take_line(100).unwrap().unwrap(), b"YUV4MPEG2 W4 H4\n");
+        assert_eq!(input.peek(100).unwrap().unwrap(), b"rest");
+        assert_eq!(input.take_line(100).unwrap().unwrap(), b"rest");
+        assert_eq!(input.take_line(100).unwrap().unwrap(), b"");
+    }
+}

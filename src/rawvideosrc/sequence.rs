@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Locations such as `frame-%05d.raw` that stand for many files.
+
+use std::path::{Path, PathBuf};
+
+/// A path with one number in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    before: String,
+    /// Digits at least, with zeroes in front.
+    digits: usize,
+    after: String,
+}
+
+impl Sequence {
+    /// From a path with a `%d` or `%05d` in its file name; none if it has none.
+    pub fn parse(location: &str) -> Option<Self> {
+        let name_start = location.rfind('/').map_or(0, |slash| slash + 1);
+        let percent = name_start + location[name_start..].find('%')?;
+        let rest = &location[percent + 1..];
+        let d = rest.find(|letter: char| !letter.is_ascii_digit())?;
+        if !rest[d..].starts_with('d') {
+            return None;
+        }
+        let digits = match &rest[..d] {
+            "" => 1,
+            width if width.starts_with('0') && width.len() <= 3 => width.parse().ok()?,
+            _ => return None,
+        };
+        Some(Self {
+            before: location[..percent].to_owned(),
+            digits: digits.max(1),
+            after: rest[d + 1..].to_owned(),
+        })
+    }
+
+    /// The file with that number.
+    pub fn path(&self, number: u64) -> PathBuf {
+        let Self {
+            before,
+            digits,
+            after,
+        } = self;
+        format!("{before}{number:0digits$}{after}").into()
+    }
+
+    /// The number of a file of the sequence.
+    fn number(&self, path: &Path) -> Option<u64> {
+        let text = path.to_str()?;
+        let digits = text
+            .strip_prefix(self.before.as_str())?
+            .strip_suffix(self.after.as_str())?;
+        let number = digits.parse().ok()?;
+        (self.path(number) == path).then_some(number)
+    }
+
+    /// The first number that has a file, and how many follow without a gap.
+    pub fn find(&self) -> std::io::Result<Option<(u64, u64)>> {
+        let pattern = self.path(0);
+        let directory = match pattern.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let is_bare = pattern
+            .parent()
+            .is_none_or(|parent| parent.as_os_str().is_empty());
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = if is_bare {
+                entry.file_name().into()
+            } else {
+                directory.join(entry.file_name())
+            };
+            numbers.extend(self.number(&path));
+        }
+        numbers.sort_unstable();
+        let Some(first) = numbers.first().copied() else {
+            return Ok(None);
+        };
+        let following = (first..).zip(&numbers);
+        let count = following.take_while(|(expected, number)| expected == *number);
+        Ok(Some((first, count.count() as u64)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns_are_those_of_printf() {
+        let path = |pattern: &str, n| Some(Sequence::parse(pattern)?.path(n));
+        assert_eq!(path("/a/f-%05d.raw", 42), Some("/a/f-00042.raw".into()));
+        assert_eq!(path("%d", 7), Some("7".into()));
+        assert_eq!(path("f%02d", 1234), Some("f1234".into()));
+        for none in [
+            "plain.raw",
+            "/a%05d/plain.raw",
+            "100%",
+            "%s.raw",
+            "%5d.raw",
+            "%05",
+            "%x%d",
+        ] {
+            assert_eq!(Sequence::parse(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_starts_at_its_lowest_number_and_ends_at_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in [12, 10, 11, 14] {
+            std::fs::write(dir.path().join(format!("f-{number:03}.raw")), b"x").unwrap();
+        }
+        for other in ["f-1.raw", "f-0010.raw", "g-001.raw", "f-002.txt"] {
+            std::fs::write(dir.path().join(other), b"x").unwrap();
+        }
+        let pattern = dir.path().join("f-%03d.raw");
+        let sequence = Sequence::parse(pattern.to_str().unwrap()).unwrap();
+        assert_eq!(sequence.find().unwrap(), Some((10, 3)));
+        let none = Sequence::parse(dir.path().join("h-%d").to_str().unwrap()).unwrap();
+        assert_eq!(none.find().unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_comes_back_from_its_path(number in any::<u64>(), digits in 1usize..9) {
+            let sequence = Sequence::parse(&format!("/x/f%0{digits}d.raw")).unwrap();
+            prop_assert_eq!(sequence.number(&sequence.path(number)), Some(number));
+        }
+    }
+}

@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: MPL-2.0
+//! From the reader to a GstBuffer that holds the frame: written into a buffer of
+//! the pool now, or some time ago, or made of the file's own pages.
+
+use super::{
+    cursor::Cursor,
+    reader::{
+        Arrival, FrameReader, FrameSource, Freight, MappedFile, Medium, Outcome, Prefetcher,
+        ReadError, StreamInput, StreamReader, Target,
+    },
+    timeline::Timeline,
+    waker::Waker,
+};
+use crate::{
+    layout::{FrameLayout, LayoutError},
+    sys::ring::Landing,
+};
+use gst::prelude::*;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+/// Memory that starts at any other place is not sent as it is: elements may rely
+/// on the alignment that an allocator gives.
+const WRAP_ALIGNMENT_BYTES: u64 = 16;
+
+/// What is asked of a source.
+pub struct Order<'a> {
+    /// The format.
+    pub info: &'a gst_video::VideoInfo,
+    /// The frames.
+    pub timeline: &'a Timeline,
+    /// Number in the file of the stream's frame 0.
+    pub first_frame: u64,
+    /// The frame that is due; resolved.
+    pub cursor: Cursor,
+    /// Where buffers come from.
+    pub pool: Option<&'a gst::BufferPool>,
+    /// Ends waits.
+    pub waker: &'a Waker,
+}
+
+impl Order<'_> {
+    /// Number in the file of a frame of the stream.
+    fn file_frame(&self, n: u64) -> Option<u64> {
+        self.timeline
+            .frame_of_pass(n)?
+            .checked_add(self.first_frame)
+    }
+
+    fn acquire(&self, wait: bool) -> Result<gst::Buffer, Undelivered> {
+        let pool = self
+            .pool
+            .ok_or(Undelivered::Flow(gst::FlowError::NotNegotiated))?;
+        let dont_wait =
+            gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT);
+        let params = (!wait).then_some(&dont_wait);
+        pool.acquire_buffer(params).map_err(Undelivered::Flow)
+    }
+}
+
+/// A frame, and how long it took.
+pub struct Delivery {
+    /// Not stamped yet.
+    pub buffer: gst::Buffer,
+    /// Time spent waiting for a buffer.
+    pub waited: Duration,
+    /// Time spent filling it, or waiting until it was filled.
+    pub read: Duration,
+}
+
+/// Why there is no frame.
+#[derive(Debug)]
+pub enum Undelivered {
+    /// What the pool said.
+    Flow(gst::FlowError),
+    /// All frames have been played.
+    Finished,
+    /// The file ends before this frame of it.
+    EndsBefore(u64),
+    /// The waker ended a wait.
+    Woken,
+    /// Reading failed.
+    Read(ReadError),
+    /// The pool's buffers cannot take the frames.
+    Buffer(BufferError),
+}
+
+/// What is wrong with a buffer.
+#[derive(Debug, thiserror::Error)]
+pub enum BufferError {
+    /// Its planes.
+    #[error("a buffer of the pool does not fit the format: {0}")]
+    Layout(#[from] LayoutError),
+    /// It is short, or cannot be mapped for writing.
+    #[error("a buffer of the pool is too small for a frame, or cannot be written: {0:?}")]
+    Unwritable(Box<FrameLayout>),
+    /// io_uring does not take it.
+    #[error("a buffer cannot be read into: {0}")]
+    Ring(io::Error),
+}
+
+impl From<BufferError> for Undelivered {
+    fn from(error: BufferError) -> Self {
+        Self::Buffer(error)
+    }
+}
+
+/// A buffer that the kernel fills.
+pub struct MappedBuffer {
+    map: gst::MappedBuffer<gst::buffer::Writable>,
+    layout: FrameLayout,
+    /// Of the stream.
+    n: u64,
+}
+
+// SAFETY: a mapped buffer's bytes are those of its GstMapInfo, which stay until
+// it is unmapped; the buffer came from the pool and has no other owner.
+unsafe impl Landing for MappedBuffer {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.map.as_mut_slice()
+    }
+}
+
+impl Freight for MappedBuffer {
+    fn layout(&self) -> &FrameLayout {
+        &self.layout
+    }
+}
+
+/// Frames in flight.
+pub struct Ahead {
+    prefetcher: Prefetcher<MappedBuffer>,
+    depth: usize,
+    /// The frame to begin with next; none after a seek.
+    lead: Option<Cursor>,
+}
+
+/// A mapped file.
+pub struct Mapped {
+    reader: FrameReader<MappedFile>,
+    layout: FrameLayout,
+    /// Whether downstream is given the file's pages.
+    wraps: bool,
+}
+
+impl Mapped {
+    /// Copies, until told to wrap.
+    pub fn new(reader: FrameReader<MappedFile>, layout: FrameLayout) -> Self {
+        Self {
+            reader,
+            layout,
+            wraps: false,
+        }
+    }
+
+    /// Whether the file's frames can be sent as they lie there.
+    fn can_wrap(&self, info: &gst_video::VideoInfo, takes_meta: bool) -> bool {
+        let is_stock = self.layout == FrameLayout::of_info(info);
+        let is_aligned = |n| {
+            let start = self.reader.index().start_bytes(n);
+            start.is_some_and(|start| start.is_multiple_of(WRAP_ALIGNMENT_BYTES))
+        };
+        (is_stock || takes_meta && !info.format_info().is_tiled()) && is_aligned(0) && is_aligned(1)
+    }
+
+    fn wrap(&self, order: &Order<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
+        let medium = self.reader.medium();
+        medium.check(n).map_err(Undelivered::Read)?;
+        let memory = self
+            .reader
+            .index()
+            .start_bytes(n)
+            .and_then(|start| medium.wrap(start, self.layout.size_bytes))
+            .ok_or(Undelivered::EndsBefore(n))?;
+        let mut buffer = gst::Buffer::new();
+        let buffer_mut = buffer.make_mut();
+        buffer_mut.append_memory(memory);
+        if self.layout != FrameLayout::of_info(order.info) {
+            let planes = self.layout.planes();
+            let offsets: Vec<usize> = planes.iter().map(|plane| plane.offset_bytes).collect();
+            let strides: Vec<i32> = planes
+                .iter()
+                .map(|plane| plane.stride_bytes as i32)
+                .collect();
+            gst_video::VideoMeta::add_full(
+                buffer_mut,
+                gst_video::VideoFrameFlags::empty(),
+                order.info.format(),
+                order.info.width(),
+                order.info.height(),
+                &offsets,
+                &strides,
+            )
+            .map_err(|_| BufferError::Unwritable(Box::new(self.layout)))?;
+        }
+        Ok(buffer)
+    }
+}
+
+/// Gives frames in buffers.
+pub enum Source {
+    /// Reads, or draws, each frame when it is due.
+    Each(Box<dyn FrameSource>),
+    /// As above, from a pipe.
+    Stream(Box<StreamReader>),
+    /// Has begun before.
+    Ahead(Box<Ahead>),
+    /// Has the file mapped.
+    Mapped(Box<Mapped>),
+}
+
+impl Source {
+    /// Keeps up to `depth` frames in flight.
+    pub fn ahead(prefetcher: Prefetcher<MappedBuffer>, depth: usize) -> Self {
+        Self::Ahead(Box::new(Ahead {
+            prefetcher,
+            depth,
+            lead: None,
+        }))
+    }
+
+    /// The buffers that it can fill at the same time.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Ahead(ahead) => ahead.depth,
+            _ => 1,
+        }
+    }
+
+    /// Tells whether downstream would be served by the file's own pages; true if
+    /// those will be sent.
+    pub fn may_wrap(
+        &mut self,
+        info: &gst_video::VideoInfo,
+        wanted: bool,
+        takes_meta: bool,
+    ) -> bool {
+        let Self::Mapped(mapped) = self else {
+            return false;
+        };
+        mapped.wraps = wanted && mapped.can_wrap(info, takes_meta);
+        mapped.wraps
+    }
+
+    /// What is in flight is for nobody any more.
+    pub fn reset(&mut self) {
+        if let Self::Ahead(ahead) = self {
+            ahead.prefetcher.drain();
+            ahead.lead = None;
+        }
+    }
+
+    /// The pipe, if it is one.
+    pub fn into_stream(self) -> Option<StreamInput> {
+        match self {
+            Self::Stream(reader) => Some(reader.into_input()),
+            _ => None,
+        }
+    }
+
+    /// The frame at the order's cursor.
+    pub fn deliver(&mut self, order: &Order<'_>) -> Result<Delivery, Undelivered> {
+        let n = order.cursor.frame().ok_or(Undelivered::Finished)?;
+        let file_n = order.file_frame(n).ok_or(Undelivered::Finished)?;
+        match self {
+            Self::Each(source) => deliver_now(&mut **source, order, file_n),
+            Self::Stream(reader) => deliver_now(&mut **reader, order, file_n),
+            Self::Mapped(mapped) if mapped.wraps => {
+                let reading = Instant::now();
+                Ok(Delivery {
+                    buffer: mapped.wrap(order, file_n)?,
+                    waited: Duration::ZERO,
+                    read: reading.elapsed(),
+                })
+            }
+            Self::Mapped(mapped) => deliver_now(&mut mapped.reader, order, file_n),
+            Self::Ahead(ahead) => ahead.deliver(order, n),
+        }
+    }
+}
+
+fn deliver_now(
+    source: &mut dyn FrameSource,
+    order: &Order<'_>,
+    file_n: u64,
+) -> Result<Delivery, Undelivered> {
+    let waiting = Instant::now();
+    let mut buffer = order.acquire(true)?;
+    let reading = Instant::now();
+    let buffer_mut = buffer
+        .get_mut()
+        .ok_or(Undelivered::Flow(gst::FlowError::Error))?;
+    let outcome = fill(source, order.info, buffer_mut, file_n)?;
+    delivered(outcome, buffer, file_n, reading - waiting, reading)
+}
+
+fn delivered(
+    outcome: Result<Outcome, ReadError>,
+    buffer: gst::Buffer,
+    file_n: u64,
+    waited: Duration,
+    reading: Instant,
+) -> Result<Delivery, Undelivered> {
+    match outcome {
+        Ok(Outcome::Frame) => Ok(Delivery {
+            buffer,
+            waited,
+            read: reading.elapsed(),
+        }),
+        Ok(Outcome::End) => Err(Undelivered::EndsBefore(file_n)),
+        Ok(Outcome::Woken) => Err(Undelivered::Woken),
+        Err(error) => Err(Undelivered::Read(error)),
+    }
+}
+
+/// Fills the buffer with frame `n` of the file.
+fn fill(
+    source: &mut dyn FrameSource,
+    info: &gst_video::VideoInfo,
+    buffer: &mut gst::BufferRef,
+    n: u64,
+) -> Result<Result<Outcome, ReadError>, BufferError> {
+    let layout = FrameLayout::of_buffer(info, buffer)?;
+    let unwritable = || BufferError::Unwritable(Box::new(layout));
+    if buffer.n_memory() == 1 {
+        let mut map = buffer.map_writable().map_err(|_| unwritable())?;
+        let mut target = Target::whole(map.as_mut_slice(), layout).ok_or_else(unwritable)?;
+        return Ok(source.read(n, &mut target));
+    }
+    let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)
+        .map_err(|_| unwritable())?;
+    let mut target = Target::planes(frame.planes_data_mut(), layout).ok_or_else(unwritable)?;
+    Ok(source.read(n, &mut target))
+}
+
+impl Ahead {
+    fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
+        loop {
+            let mut waited = Duration::ZERO;
+            let mut lead = *self.lead.get_or_insert(order.cursor);
+            while self.prefetcher.len() < self.depth
+                && let Some(lead_n) = lead.frame()
+                && let Some(file_n) = order.file_frame(lead_n)
+            {
+                let must_wait = self.prefetcher.is_empty();
+                let waiting = Instant::now();
+                let buffer = match order.acquire(must_wait) {
+                    Ok(buffer) => buffer,
+                    // None is free: what is in flight will do.
+                    Err(Undelivered::Flow(gst::FlowError::Eos)) if !must_wait => break,
+                    Err(error) => return Err(error),
+                };
+                if must_wait {
+                    waited += waiting.elapsed();
+                }
+                if buffer.n_memory() != 1 {
+                    return self.deliver_on_ground(order, buffer, waited);
+                }
+                self.begin(order, buffer, lead_n, file_n)?;
+                lead = lead.advance();
+                self.lead = Some(lead);
+            }
+            let reading = Instant::now();
+            let arrival = self
+                .prefetcher
+                .pop(order.waker)
+                .map_err(BufferError::Ring)?;
+            let Some(arrival) = arrival else {
+                return Err(Undelivered::Woken);
+            };
+            let Arrival {
+                n: file_n,
+                freight,
+                outcome,
+            } = arrival;
+            if freight.n != n {
+                // The order is for another frame: what is in flight is not for it.
+                drop(freight);
+                self.prefetcher.drain();
+                self.lead = None;
+                continue;
+            }
+            return delivered(outcome, freight.map.into_buffer(), file_n, waited, reading);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        order: &Order<'_>,
+        buffer: gst::Buffer,
+        n: u64,
+        file_n: u64,
+    ) -> Result<(), BufferError> {
+        let layout = FrameLayout::of_buffer(order.info, &buffer)?;
+        let map = buffer
+            .into_mapped_buffer_writable()
+            .map_err(|_| BufferError::Unwritable(Box::new(layout)))?;
+        let freight = MappedBuffer { map, layout, n };
+        self.prefetcher
+            .push(file_n, freight)
+            .map_err(BufferError::Ring)
+    }
+
+    /// Buffers of several memories are filled when they are due.
+    fn deliver_on_ground(
+        &mut self,
+        order: &Order<'_>,
+        mut buffer: gst::Buffer,
+        waited: Duration,
+    ) -> Result<Delivery, Undelivered> {
+        self.lead = None;
+        let reading = Instant::now();
+        let file_n = order
+            .cursor
+            .frame()
+            .and_then(|n| order.file_frame(n))
+            .ok_or(Undelivered::Finished)?;
+        let buffer_mut = buffer
+            .get_mut()
+            .ok_or(Undelivered::Flow(gst::FlowError::Error))?;
+        let outcome = fill(self.prefetcher.ground(), order.info, buffer_mut, file_n)?;
+        delivered(outcome, buffer, file_n, waited, reading)
+    }
+}
