@@ -3,8 +3,10 @@
 //!
 //! A GstMeta of its own and not a GstCustomMeta, because the transform function
 //! must look at the copy's memory: the meta stays only where the copy holds the
-//! very same memory, whole. A deep copy, a part or another memory drops it, so
-//! an address that a buffer carries is never that of other bytes.
+//! very same memory, whole; a deep copy, a part or another memory drops it. And
+//! since GStreamer replaces the memory of a shared buffer that is mapped for
+//! writing without telling any meta, each reader here looks at the buffer's memory
+//! again: an address that is given is never that of other bytes.
 //!
 //! C programs read the public struct [`ffi::GstPhysMemMeta`] (see
 //! `include/gstphysmem.h`), Rust programs the [`PhysMemMeta`] below, and those
@@ -61,12 +63,21 @@ pub mod ffi {
         pub heap: *const c_char,
         /// Why the address is unknown, one sentence, or null.
         pub unknown_reason: *const c_char,
+        /// The memory that all this is about. Mapping a shared buffer for writing
+        /// replaces it: then, as for any but the buffer's one memory, nothing here
+        /// holds. Only to be compared.
+        pub memory: *const gst::ffi::GstMemory,
         pub(super) private: *mut super::Private,
     }
 }
 
-/// Everything behind the meta; shared by the copies that share the memory.
-struct Private(Arc<Description>);
+/// Everything behind the meta.
+struct Private {
+    /// Shared by the copies that share the memory.
+    description: Arc<Description>,
+    /// The buffer that the meta is on, for as long as it is.
+    buffer: *const GstBuffer,
+}
 
 struct Description {
     id: u32,
@@ -97,10 +108,22 @@ unsafe impl Send for PhysMemMeta {}
 unsafe impl Sync for PhysMemMeta {}
 
 impl PhysMemMeta {
-    fn description(&self) -> &Description {
-        // SAFETY: `add` sets `private` before anyone sees the meta, and only
+    fn private(&self) -> &Private {
+        // SAFETY: `attach` sets `private` before anyone sees the meta, and only
         // the meta's own free function takes it away.
-        unsafe { &(*self.0.private).0 }
+        unsafe { &*self.0.private }
+    }
+
+    fn description(&self) -> &Description {
+        &self.private().description
+    }
+
+    /// The buffer's memory, if it is still the one that the pool gave it.
+    fn memory(&self) -> Option<&gst::MemoryRef> {
+        // SAFETY: a meta lives in its buffer, which `&self` borrows from.
+        let buffer = unsafe { gst::BufferRef::from_ptr(self.private().buffer) };
+        let one = (buffer.n_memory() == 1).then(|| buffer.peek_memory(0))?;
+        std::ptr::eq(one.as_ptr(), self.root()).then_some(one)
     }
 
     /// The buffer's id: unique in this process, never 0, the same each time the
@@ -109,17 +132,28 @@ impl PhysMemMeta {
         self.0.id
     }
 
-    /// Where the buffer's bytes are, or why that is not known.
+    /// Where the buffer's bytes are, all that it had when the pool handed it out, or
+    /// why that is not known. [`phys_addr`](Self::phys_addr) follows a buffer that
+    /// was resized since.
     pub fn address(&self) -> Result<&Address, &AddressUnknown> {
-        self.description().address.as_ref()
+        if !self.region().is_alive() {
+            Err(&AddressUnknown::Gone)
+        } else if self.memory().is_none() {
+            Err(&AddressUnknown::Replaced)
+        } else {
+            self.description().address.as_ref()
+        }
     }
 
     /// Physical address of the buffer's first byte, if known.
     pub fn phys_addr(&self) -> Option<PhysAddr> {
-        self.address().ok().map(Address::first)
+        let made_at = self.description().memory_offset_bytes;
+        let moved = self.memory()?.offset().checked_sub(made_at)?;
+        self.address().ok()?.at(moved as u64)
     }
 
-    /// The physically contiguous pieces in order; empty if unknown.
+    /// The physically contiguous pieces of [`address`](Self::address), in order;
+    /// empty if unknown.
     pub fn extents(&self) -> &[Extent] {
         self.address().map_or(&[], Address::extents)
     }
@@ -134,7 +168,7 @@ impl PhysMemMeta {
         self.region().is_pinned()
     }
 
-    /// The buffer's size in bytes.
+    /// The buffer's size in bytes as the pool hands it out.
     pub fn size_bytes(&self) -> usize {
         self.description().size_bytes
     }
@@ -230,7 +264,7 @@ impl PhysMemMeta {
             ) as *mut ffi::GstPhysMemMeta;
             let Some(meta) = meta.as_mut() else { return };
             meta.meta.flags |= flags;
-            imp::fill(meta, description);
+            imp::fill(meta, description, buffer.as_ptr());
         }
     }
 }
@@ -317,7 +351,11 @@ mod imp {
     }
 
     /// Makes the C fields point into `description` and hands it to the meta.
-    pub(super) fn fill(meta: &mut ffi::GstPhysMemMeta, description: Arc<Description>) {
+    pub(super) fn fill(
+        meta: &mut ffi::GstPhysMemMeta,
+        description: Arc<Description>,
+        buffer: *const GstBuffer,
+    ) {
         let region = &description.region;
         let mut flags = 0;
         meta.source = 0;
@@ -352,7 +390,11 @@ mod imp {
             .map_or(-1, |fd| std::os::fd::AsRawFd::as_raw_fd(&fd));
         meta.heap = as_ptr(&description.heap);
         meta.unknown_reason = as_ptr(&description.unknown_reason);
-        meta.private = Box::into_raw(Box::new(Private(description)));
+        meta.memory = description.root as *const _;
+        meta.private = Box::into_raw(Box::new(Private {
+            description,
+            buffer,
+        }));
     }
 
     unsafe extern "C" fn init(
@@ -399,7 +441,7 @@ mod imp {
             let same = to.n_memory() == 1
                 && to.peek_memory(0).as_ptr() as usize == meta.description().root;
             if same && to.meta::<PhysMemMeta>().is_none() {
-                let description = (*meta.0.private).0.clone();
+                let description = meta.private().description.clone();
                 PhysMemMeta::attach(to, description, 0);
             }
             glib::ffi::GTRUE

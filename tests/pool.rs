@@ -15,9 +15,9 @@ use std::{
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gstphysmem::{
-    memory::{AddressUnknown, ExternalAddress, MemoryKind, Owner, Region},
+    memory::{AddressUnknown, ExternalAddress, MemoryKind, Owner, PhysAddr, Region, region_of},
     meta::PhysMemMeta,
-    pool::{BufferState, FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait},
+    pool::{BufferState, FixedLayout, MemoryBlock, PhysBufferPool, PoolError, Reuse, Slots, Wait},
 };
 
 fn active_pool(size: u32, min: u32, max: u32) -> PhysBufferPool {
@@ -498,4 +498,145 @@ fn no_buffer_is_ever_held_by_two_of_eight_threads() {
     assert_eq!(cycles.into_inner(), 40_000);
     assert_eq!(pool.free_count(), pool.total_count());
     assert!(pool.total_count() <= 5);
+}
+
+/// One block with a made-up address, so that addresses can be judged without any
+/// privilege.
+fn pool_at(phys: u64, size: usize) -> PhysBufferPool {
+    gst::init().unwrap();
+    let block: &'static mut [u8] = Box::leak(vec![0; size].into_boxed_slice());
+    let block = MemoryBlock {
+        virt: NonNull::from(block).cast(),
+        phys: Some(PhysAddr(phys)),
+        size_bytes: size,
+    };
+    // SAFETY: leaked, so mapped for ever.
+    let pool = unsafe { PhysBufferPool::with_regions(&[block]) };
+    configure(&pool, None, size as u32, 1, 1);
+    pool.set_active(true).unwrap();
+    pool
+}
+
+#[test]
+fn memory_that_was_replaced_behind_the_meta_has_no_address() {
+    let pool = pool_at(0x4000_0000, 8192);
+    let buffer = pool.acquire_buffer(None).unwrap();
+    let mut copy = buffer.copy();
+    assert_eq!(
+        copy.meta::<PhysMemMeta>().unwrap().phys_addr(),
+        Some(PhysAddr(0x4000_0000))
+    );
+    // The memory is shared: GStreamer gives the copy another one to write to.
+    copy.make_mut().map_writable().unwrap().fill(1);
+    let meta = copy.meta::<PhysMemMeta>().unwrap();
+    assert_eq!(meta.address(), Err(&AddressUnknown::Replaced));
+    assert_eq!(meta.phys_addr(), None);
+    assert!(meta.extents().is_empty() && !meta.is_contiguous());
+    let described = PhysBufferPool::describe(&copy).unwrap();
+    assert!(described.has_field("address-unknown") && !described.has_field("phys-addr"));
+    let original = buffer.meta::<PhysMemMeta>().unwrap();
+    assert_eq!(original.phys_addr(), Some(PhysAddr(0x4000_0000)));
+}
+
+#[test]
+fn the_address_follows_a_buffer_that_was_resized() {
+    let pool = pool_at(0x4000_0000, 8192);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    buffer.make_mut().resize(0x100..0x200).unwrap();
+    assert_eq!(
+        buffer.meta::<PhysMemMeta>().unwrap().phys_addr(),
+        Some(PhysAddr(0x4000_0100))
+    );
+}
+
+#[test]
+fn caps_that_do_not_fit_a_fixed_layout_are_refused() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(2, 1 << 16), Reuse::MostRecent);
+    let layout = FixedLayout {
+        stride: [512, 0, 0, 0],
+        offset: [0; 4],
+        size_bytes: 512 * 50,
+    };
+    for (width, height) in [(129, 50), (128, 51), (1920, 1080)] {
+        let pool = PhysBufferPool::over(&slots, Some(layout));
+        let mut config = pool.config();
+        config.set_params(Some(&bgrx(width, height)), 0, 1, 0);
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+        assert!(pool.set_config(config).is_err(), "{width}x{height}");
+    }
+}
+
+#[test]
+fn a_flag_that_somebody_cleared_does_not_hide_replaced_memory() {
+    let pool = active_pool(4096, 1, 1);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    {
+        let buffer = buffer.make_mut();
+        buffer.replace_all_memory(gst::Memory::with_size(4096));
+        buffer.unset_flags(gst::BufferFlags::all());
+    }
+    drop(buffer);
+    let again = pool.acquire_buffer(Some(&dont_wait())).unwrap();
+    let memory = again.peek_memory(0);
+    assert!(region_of(memory).is_some(), "the pool's own memory again");
+    assert_ne!(
+        again.meta::<PhysMemMeta>().unwrap().address(),
+        Err(&AddressUnknown::Replaced)
+    );
+}
+
+#[test]
+fn a_copy_is_not_the_buffer_that_was_acquired() {
+    let pool = active_pool(64, 1, 1);
+    let buffer = pool.acquire_free(Wait::No).unwrap();
+    assert!(matches!(
+        pool.submit_filled(buffer.copy()),
+        Err(PoolError::IllegalStep(_))
+    ));
+    drop(buffer);
+    pool.set_active(false).unwrap();
+    assert_eq!(pool.total_count(), 0, "all was counted back");
+}
+
+#[test]
+fn pools_that_share_pages_have_filled_queues_of_their_own() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(2, 64), Reuse::MostRecent);
+    let [a, b] = [(); 2].map(|()| {
+        let pool = PhysBufferPool::over(&slots, None);
+        configure(&pool, None, 64, 0, 0);
+        pool.set_active(true).unwrap();
+        pool
+    });
+    a.submit_filled(a.acquire_free(Wait::No).unwrap()).unwrap();
+    assert!(matches!(
+        b.acquire_filled(Wait::No),
+        Err(PoolError::NoBuffer)
+    ));
+    a.release_filled(a.acquire_filled(Wait::No).unwrap())
+        .unwrap();
+}
+
+#[test]
+fn a_pool_of_external_memory_without_any_says_so() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::External).build();
+    let mut config = pool.config();
+    config.set_params(None, 64, 0, 0);
+    assert!(pool.set_config(config).is_err());
+    let said = pool.last_error().unwrap();
+    assert!(said.contains("no memory to serve buffers from"), "{said}");
+}
+
+#[test]
+fn a_name_that_does_not_exist_fails_in_words() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder()
+        .kind(MemoryKind::Cma)
+        .heap("no-such-heap")
+        .build();
+    configure(&pool, None, 4096, 1, 1);
+    assert!(pool.set_active(true).is_err());
+    assert!(pool.last_error().unwrap().contains("no-such-heap"));
 }

@@ -200,6 +200,11 @@ pub enum AddressUnknown {
         "/proc/self/pagemap: {0}: the kernel needs CONFIG_PROC_PAGE_MONITOR, and /proc must be mounted"
     )]
     Pagemap(String),
+    /// The buffer no longer holds the memory that its pool gave it.
+    #[error(
+        "the buffer's memory was replaced: map a buffer for writing only while it is not shared"
+    )]
+    Replaced,
     /// External memory that its owner has freed.
     #[error("the owner of this memory has freed it")]
     Gone,

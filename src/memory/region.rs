@@ -133,7 +133,12 @@ impl Region {
                     Some(_access) => match unsafe { mmap::populate(ptr, size_bytes) } {
                         Ok(()) => resolve::look_up(ptr, size_bytes),
                         // No pages to bring in; pagemap says what there is.
-                        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                        Err(error)
+                            if matches!(
+                                error.raw_os_error(),
+                                Some(libc::EFAULT | libc::EINVAL)
+                            ) =>
+                        {
                             resolve::look_up(ptr, size_bytes)
                         }
                         Err(_) => Err(AddressUnknown::NotPresent),
@@ -180,14 +185,19 @@ impl Region {
         self.heap.as_deref()
     }
 
-    /// Where it is, or why that is not known.
+    /// Where it is, or why that is not known: memory that its owner has freed is
+    /// nowhere.
     pub fn address(&self) -> Result<&Address, &AddressUnknown> {
-        self.address.as_ref()
+        if self.is_alive() {
+            self.address.as_ref()
+        } else {
+            Err(&AddressUnknown::Gone)
+        }
     }
 
     /// The address cannot go stale while the region lives.
     pub fn is_pinned(&self) -> bool {
-        self.is_pinned
+        self.is_pinned && self.is_alive()
     }
 
     /// What pins it, or why it is not pinned.

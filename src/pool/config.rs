@@ -3,6 +3,8 @@
 
 use gst_video::prelude::*;
 
+use crate::layout::{FrameLayout, Plane};
+
 /// Strides and offsets that the hardware dictates.
 ///
 /// A buffer is the first `size_bytes` of its region, and its GstVideoMeta says
@@ -64,9 +66,11 @@ pub(super) fn plan(
         .params()
         .ok_or_else(|| ConfigError::Impossible("the config has no parameters".into()))?;
     let mut corrections = Vec::new();
-    let (prefix, padding) = config
-        .allocator()
-        .map_or((0, 0), |(_, p)| (p.prefix(), p.padding()));
+    let (prefix, padding) = match (limits.layout, config.allocator()) {
+        // What lies before and behind is not the buffer's.
+        (Some(_), _) | (None, None) => (0, 0),
+        (None, Some((_, params))) => (params.prefix(), params.padding()),
+    };
 
     let video = match caps.as_deref().map(video_info) {
         Some(Some(info)) => Some(video_plan(config, info, limits, &mut corrections)?),
@@ -153,6 +157,17 @@ fn video_plan(
 
     if let Some(layout) = limits.layout {
         (stride, offset) = (layout.stride, layout.offset);
+        if !holds(&layout, &packed) {
+            return Err(ConfigError::Impossible(format!(
+                "{}x{} {} does not fit the fixed layout: strides {:?}, offsets {:?}, {} bytes",
+                packed.width(),
+                packed.height(),
+                packed.format(),
+                layout.stride,
+                layout.offset,
+                layout.size_bytes
+            )));
+        }
         let wants_alignment = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
         if wants_alignment && !fits_alignment(config, &layout) {
             return Err(ConfigError::Impossible(
@@ -185,6 +200,22 @@ fn video_plan(
         stride,
         offset,
         alignment,
+    })
+}
+
+/// Every row of such a frame lies in the layout's bytes.
+fn holds(layout: &FixedLayout, info: &gst_video::VideoInfo) -> bool {
+    let frame = FrameLayout::of_info(info);
+    frame.planes().iter().enumerate().all(|(n, plane)| {
+        let there = Plane {
+            offset_bytes: layout.offset[n],
+            stride_bytes: usize::try_from(layout.stride[n]).unwrap_or(0),
+            ..*plane
+        };
+        there.stride_bytes >= plane.row_bytes
+            && there
+                .end_bytes()
+                .is_some_and(|end| end <= layout.size_bytes)
     })
 }
 

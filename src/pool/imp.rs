@@ -35,15 +35,15 @@ pub(super) type Validator = Box<dyn Fn(u32, &Arc<Region>) -> bool + Send + Sync>
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::PhysBufferPool)]
 pub struct PhysBufferPool {
-    #[property(name = "kind", get, set, construct, type = MemoryKind, member = kind,
+    #[property(name = "kind", get, set, construct_only, type = MemoryKind, member = kind,
         nick = "Memory kind", blurb = "What the buffers are made of; 'auto' takes the first kind that works", builder(MemoryKind::Auto))]
-    #[property(name = "heap", get, set, construct, type = Option<String>, member = heap,
+    #[property(name = "heap", get, set, construct_only, type = Option<String>, member = heap,
         nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kind 'cma' (default: the system's CMA heap)")]
-    #[property(name = "require-dma-buf", get, set, construct, type = bool, member = require_dma_buf,
+    #[property(name = "require-dma-buf", get, set, construct_only, type = bool, member = require_dma_buf,
         nick = "Require dma-buf", blurb = "With kind 'auto': pass over kinds that cannot be exported as dma-buf")]
-    #[property(name = "require-contiguous", get, set, construct, type = bool, member = require_contiguous,
+    #[property(name = "require-contiguous", get, set, construct_only, type = bool, member = require_contiguous,
         nick = "Require contiguous", blurb = "Only memory that is one physically contiguous piece")]
-    #[property(name = "max-address", get, set, construct, type = u64, member = max_address,
+    #[property(name = "max-address", get, set, construct_only, type = u64, member = max_address,
         nick = "Highest address", blurb = "Highest physical address that the hardware can reach, 0 for any: buffers beyond are refused")]
     settings: Mutex<Settings>,
 
@@ -280,7 +280,6 @@ impl Maker for PhysBufferPool {
         if let Some(video) = &plan.video {
             add_video_meta(buffer_ref, video);
         }
-        super::wrapper::forget_tag(buffer_ref);
         Some(buffer)
     }
 }
@@ -419,7 +418,7 @@ impl BufferPoolImpl for PhysBufferPool {
     }
 
     fn reset_buffer(&self, _buffer: &mut gst::BufferRef) {
-        // Called just before `release_buffer`, which does it in one walk.
+        // Called just before `release_buffer`, which does it with one look.
     }
 
     fn release_buffer(&self, buffer: gst::Buffer) {

@@ -44,7 +44,10 @@ mod wrapper;
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicPtr, Ordering},
+    },
 };
 
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
@@ -203,6 +206,7 @@ impl PhysBufferPool {
         let result = imp.slots().submit(imp, buffer, |buffer| {
             // A queued buffer must not keep alive the pool that holds the queue.
             detached = take_pool(buffer);
+            detached.is_some()
         });
         drop(detached);
         result.map_err(|refusal| match refusal {
@@ -215,7 +219,7 @@ impl PhysBufferPool {
     /// Takes the oldest filled buffer.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         let imp = self.imp();
-        match imp.slots().acquire_filled(|| imp.flushing(), wait) {
+        match imp.slots().acquire_filled(imp, wait) {
             Ok(buffer) => Ok(give_pool(self, buffer)),
             Err(slots::Refusal::Flushing) => Err(PoolError::Flushing),
             Err(slots::Refusal::AllDead) => Err(PoolError::AllGone),
@@ -230,7 +234,9 @@ impl PhysBufferPool {
     }
 
     /// The buffer with this id, while somebody holds it or it waits in the filled
-    /// queue: for a completion interrupt that knows only the id.
+    /// queue: for a completion interrupt that knows only the id. Keep a reference
+    /// while hardware has the buffer: one that comes back in this very moment is
+    /// found, but can no longer be submitted.
     pub fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         self.imp().slots().buffer_by_id(id)
     }
@@ -320,13 +326,14 @@ impl PhysBufferPool {
     }
 }
 
-/// Takes a buffer's reference to its pool away: its end then frees it.
+/// Takes a buffer's reference to its pool away: its end then frees it. None if it
+/// has none, because GStreamer is just bringing it back.
 fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
-    // SAFETY: the caller holds the buffer, so nobody is in its dispose, the only
-    // other place that touches `pool`; the reference moves into the result.
+    // SAFETY: the field is a pointer that GStreamer, too, takes away atomically;
+    // the reference moves into the result.
     unsafe {
-        let buffer = buffer.as_ptr() as *mut gst::ffi::GstBuffer;
-        let pool = std::mem::replace(&mut (*buffer).pool, std::ptr::null_mut());
+        let pool = &raw mut (*buffer.as_mut_ptr()).pool;
+        let pool = AtomicPtr::from_ptr(pool).swap(std::ptr::null_mut(), Ordering::AcqRel);
         glib::translate::from_glib_full(pool)
     }
 }
@@ -336,7 +343,10 @@ fn give_pool(pool: &PhysBufferPool, buffer: gst::Buffer) -> gst::Buffer {
     use glib::translate::IntoGlibPtr;
     let pool: gst::BufferPool = pool.clone().upcast();
     // SAFETY: as in `take_pool`; the buffer owns the reference it is given.
-    unsafe { (*buffer.as_mut_ptr()).pool = pool.into_glib_ptr() };
+    unsafe {
+        let field = &raw mut (*buffer.as_mut_ptr()).pool;
+        AtomicPtr::from_ptr(field).store(pool.into_glib_ptr(), Ordering::Release);
+    }
     buffer
 }
 

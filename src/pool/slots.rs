@@ -13,8 +13,9 @@
 //! list when that memory is finally freed, because the memory itself tells us.
 //!
 //! Memory borrowed from a [`BufferHandle`](crate::handle::BufferHandle) may die.
-//! Its slot is then *dead*: it leaves the free list and the filled queue, what is
-//! still out is thrown away on its return, and everybody who waits looks again.
+//! Its slot is then *dead*: it leaves the free list, the filled queue passes over
+//! it, what is still out is thrown away on its return, and everybody who waits
+//! looks again.
 //!
 //! One lock guards everything. No memory is mapped, wrapped or freed under it,
 //! and with a free buffer at hand neither acquire nor release allocates or makes
@@ -294,13 +295,17 @@ impl Slots {
         Some(slot.region.clone())
     }
 
-    /// A new reference to the buffer `id` while it is out or filled.
+    /// A new reference to the buffer `id` while it is out or filled, and its memory
+    /// alive.
     pub(super) fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         let inner = self.0.inner.lock();
-        if let Some(filled) = inner.filled.iter().find(|f| inner.slots[f.slot].id == id) {
-            return Some(filled.buffer.clone());
-        }
-        inner.slots.iter().find(|s| s.id == id)?.try_ref()
+        let slot = inner.slots.iter().find(|s| s.id == id && s.is_live())?;
+        let filled = inner
+            .filled
+            .iter()
+            .find(|f| inner.slots[f.slot].id == id)
+            .map(|f| f.buffer.clone());
+        filled.or_else(|| slot.try_ref())
     }
 
     /// Adds memory as a free slot.
@@ -454,34 +459,42 @@ impl Slots {
 
     /// Takes back a buffer whose last reference went.
     pub(super) fn release(&self, epoch: u64, buffer: gst::Buffer) {
-        // SAFETY: the pool owns the buffer that it is given back.
-        let returned =
-            wrapper::take_back(unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) });
-        let Some(returned) = returned else {
+        let Some(returned) = wrapper::look_at(&buffer) else {
             return;
         };
-        let index = returned.slot;
+        // SAFETY: the pool owns the buffer that it is given back. Who found it by
+        // id since its last unref may still read it: what follows changes it only
+        // if nobody did, and from under the lock on nobody can.
+        let changeable = unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) };
         let mut inner = self.0.inner.lock();
-        let Some(slot) = inner.slots.get_mut(index).filter(|s| s.id == returned.id) else {
+        let Some(slot) = inner.slot_of(&returned) else {
             drop(inner);
             return; // the slots were cleared; the buffer was the memory's last holder
         };
         slot.wrapper = std::ptr::null();
+        if returned.has_foreign_meta && wrapper::is_unshared(changeable) {
+            drop(inner);
+            wrapper::remove_foreign_metas(changeable);
+            inner = self.0.inner.lock();
+        }
+        let Some(slot) = inner.slot_of(&returned) else {
+            drop(inner);
+            return;
+        };
         let discarded = if !slot.region.is_alive() {
             slot.place = Place::Dead;
             Some(buffer)
-        } else if returned.is_intact && wrapper::is_unshared(&buffer) && slot.place == Place::Out {
+        } else if slot.place == Place::Out && wrapper::put_right(changeable, &returned) {
             slot.parked = Some(Parked { epoch, buffer });
-            inner.recycle(index);
+            inner.recycle(returned.slot);
             None
         } else {
-            inner.counters.detached += 1;
-            let slot = &mut inner.slots[index];
             if slot.place == Place::OutMemoryGone {
-                inner.recycle(index);
+                inner.recycle(returned.slot);
             } else {
                 slot.place = Place::Detached;
             }
+            inner.counters.detached += 1;
             Some(buffer)
         };
         inner.counters.released += 1;
@@ -491,24 +504,34 @@ impl Slots {
     }
 
     /// Moves an acquired buffer into the filled queue; `detach` runs on it under
-    /// the lock, before anyone can take it out. A buffer whose memory is gone is
-    /// refused, and its slot dies with its last reference.
+    /// the lock, before anyone can take it out, and says whether it was the pool's
+    /// still. A buffer whose memory is gone is refused, and its slot dies with its
+    /// last reference.
     pub(super) fn submit(
         &self,
         maker: &impl Maker,
         buffer: gst::Buffer,
-        detach: impl FnOnce(&gst::Buffer),
+        detach: impl FnOnce(&gst::Buffer) -> bool,
     ) -> Result<(), SubmitRefusal> {
         let mut inner = self.0.inner.lock();
         if maker.is_flushing() {
             return Err(SubmitRefusal::Flushing);
         }
         let slot = inner.step(&buffer, Step::SubmitFilled)?;
-        let Slot { id, region, .. } = &inner.slots[slot];
-        if !region.is_alive() {
-            return Err(SubmitRefusal::Gone(*id));
+        let id = inner.slots[slot].id;
+        if !inner.slots[slot].region.is_alive() {
+            return Err(SubmitRefusal::Gone(id));
         }
-        detach(&buffer);
+        if !detach(&buffer) {
+            // Found by id while its last holder let go of it: it is on its way
+            // into the free list, whatever its state.
+            inner.counters.refused += 1;
+            return Err(SubmitRefusal::Illegal(IllegalStep {
+                id,
+                state: BufferState::Idle,
+                step: Step::SubmitFilled,
+            }));
+        }
         inner.filled.push_back(Filled {
             slot,
             epoch: maker.epoch(),
@@ -520,23 +543,25 @@ impl Slots {
         Ok(())
     }
 
-    /// Takes the oldest filled buffer.
+    /// Takes the oldest buffer that this pool was given filled.
     pub(super) fn acquire_filled(
         &self,
-        is_flushing: impl Fn() -> bool,
+        maker: &impl Maker,
         wait: Wait,
     ) -> Result<gst::Buffer, Refusal> {
         let deadline = wait.deadline();
         let mut inner = self.0.inner.lock();
         loop {
-            if is_flushing() {
+            if maker.is_flushing() {
                 return Err(Refusal::Flushing);
             }
             // A queued slot is ready; one whose memory is gone is as good as not
-            // there, and leaves the queue in a moment (`bury`).
+            // there, and leaves the queue with the next flush.
             let next = inner.filled.iter().position(|f| {
                 let slot = &inner.slots[f.slot];
-                slot.region.is_alive() && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
+                f.epoch == maker.epoch()
+                    && slot.region.is_alive()
+                    && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
             });
             if let Some(filled) = next.and_then(|next| inner.filled.remove(next)) {
                 inner.counters.consumed += 1;
@@ -553,7 +578,7 @@ impl Slots {
                 }
                 Deadline::At(at) => self.0.submitted.wait_until(&mut inner, at).timed_out(),
             };
-            if timed_out && inner.filled.is_empty() && !is_flushing() {
+            if timed_out && !maker.is_flushing() && !inner.has_filled(maker.epoch()) {
                 return Err(Refusal::TimedOut);
             }
         }
@@ -629,16 +654,12 @@ impl Inner {
         !self.slots.is_empty() && !self.slots.iter().any(Slot::is_live)
     }
 
-    /// Takes dead slots out of the free list and the filled queue, and gives back
-    /// the buffers around them, to be dropped without the lock.
+    /// Takes dead slots out of the free list, and gives back the buffers around
+    /// them, to be dropped without the lock. Those in the filled queue stay there
+    /// until a flush, which gives them their pool back first: without it nobody
+    /// would count them as returned.
     fn bury(&mut self) -> Vec<gst::Buffer> {
-        let Self {
-            slots,
-            free,
-            filled,
-            ..
-        } = self;
-        let mut buried = Vec::new();
+        let Self { slots, free, .. } = self;
         free.retain(|&index| {
             let slot = &mut slots[index];
             if !slot.region.is_alive() {
@@ -646,20 +667,20 @@ impl Inner {
             }
             slot.place == Place::Free
         });
-        let (dead, ready) = std::mem::take(filled)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|f| !slots[f.slot].region.is_alive());
-        *filled = ready;
-        for entry in dead {
-            let slot = &mut slots[entry.slot];
-            // Its pool was taken from it, so it will not be released.
-            slot.wrapper = std::ptr::null();
-            slot.place = Place::Dead;
-            buried.push(entry.buffer);
-        }
-        let parked = slots.iter_mut().filter(|s| s.place == Place::Dead);
-        buried.extend(parked.filter_map(|s| s.parked.take().map(|p| p.buffer)));
-        buried
+        let dead = slots.iter_mut().filter(|s| s.place == Place::Dead);
+        dead.filter_map(|s| s.parked.take().map(|p| p.buffer))
+            .collect()
+    }
+
+    /// A filled buffer of `epoch` can be taken.
+    fn has_filled(&self, epoch: u64) -> bool {
+        let mut filled = self.filled.iter();
+        filled.any(|f| f.epoch == epoch && self.slots[f.slot].region.is_alive())
+    }
+
+    fn slot_of(&mut self, returned: &wrapper::Returned) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(returned.slot)?;
+        (slot.id == returned.id).then_some(slot)
     }
 
     fn pop_free(&mut self, reuse: Reuse) -> Option<usize> {
@@ -674,9 +695,11 @@ impl Inner {
         let (id, index) = buffer
             .meta::<PhysMemMeta>()
             .map_or((0, usize::MAX), |m| (m.id(), m.slot()));
-        let taken = match self.slots.get(index).filter(|s| s.id == id) {
+        // A copy shares memory and meta; only the buffer that went out may come in.
+        let own = |s: &&Slot| s.id == id && std::ptr::eq(s.wrapper, buffer.as_ptr());
+        let taken = match self.slots.get(index).filter(own) {
             Some(slot) => slot.state.take(id, step),
-            // A buffer of another pool, or of no pool, is nobody's here.
+            // A buffer of another pool, a copy, or one of no pool, is nobody's here.
             None => Err(IllegalStep {
                 id,
                 state: BufferState::Idle,

@@ -109,8 +109,12 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
         .field("id", meta.id())
         .field("size", meta.size_bytes() as u64);
     let region = meta.region();
-    let s = origin_fields(s, region);
-    Some(address_fields(s, meta.address()).build())
+    let s = address_fields(origin_fields(s, region), meta.address());
+    // Of the buffer as it is now, which may have been resized.
+    Some(match meta.phys_addr() {
+        Some(phys) => s.field("phys-addr", phys.0).build(),
+        None => s.build(),
+    })
 }
 
 fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::structure::Builder {

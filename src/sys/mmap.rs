@@ -89,7 +89,7 @@ impl Drop for Mapping {
 }
 
 /// Makes every page of the range present and writable without changing a byte.
-/// EFAULT for a mapping without pages (VM_PFNMAP, VM_IO).
+/// EINVAL or EFAULT for a mapping without pages (VM_PFNMAP, VM_IO).
 ///
 /// # Safety
 /// `ptr .. ptr + len_bytes` is mapped read-write for the call's time.
@@ -106,15 +106,26 @@ pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
         }
         match Errno::last() {
             Errno::EINTR | Errno::EAGAIN => {}
-            // Before 5.14.
-            Errno::EINVAL => {
-                // SAFETY: as this function's.
+            // EINVAL is also what device memory gives, which must not be touched.
+            Errno::EINVAL if !knows_populate() => {
+                // SAFETY: as this function's; the kernel gave no sign that it is
+                // other than ordinary memory.
                 unsafe { touch(ptr, len_bytes) };
                 return Ok(());
             }
             errno => return Err(errno.into()),
         }
     }
+}
+
+/// The kernel has MADV_POPULATE_WRITE (5.14 and later): only then an empty range
+/// is no error.
+fn knows_populate() -> bool {
+    static KNOWS: OnceLock<bool> = OnceLock::new();
+    *KNOWS.get_or_init(|| {
+        // SAFETY: an empty range names no page.
+        unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_POPULATE_WRITE) == 0 }
+    })
 }
 
 /// Writes every page once, leaving its bytes as they are: an atomic OR with zero,
