@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Eight producers, eight consumers, and an owner who drops handles at random:
+//! no buffer is held twice, nothing is lost, every byte that went in comes out.
+//!
+//! The number of hand-overs is small by default; ten million take a minute or two:
+//!
+//!     PHYSMEM_STRESS_HANDOVERS=10000000 cargo test --release --test stress
+
+use std::{
+    collections::HashMap,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use gst::prelude::*;
+use gstphysmem::{
+    handle::BufferHandle,
+    meta::PhysMemMeta,
+    pool::{BufferState, PhysBufferPool, PoolError, Wait},
+};
+
+const THREADS: usize = 8;
+const HANDLES: usize = 24;
+/// So many handles live to the end of a round.
+const SURVIVORS: usize = 4;
+const SIZE: usize = 256;
+/// Of a round; each round has a pool and handles of its own.
+const ROUND: u64 = 100_000;
+
+fn handovers() -> u64 {
+    std::env::var("PHYSMEM_STRESS_HANDOVERS").map_or(40_000, |n| n.parse().unwrap())
+}
+
+/// A small generator, seeded, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+const NOBODY: u8 = 0;
+const PRODUCER: u8 = 1;
+const CONSUMER: u8 = 2;
+
+/// What the test knows of one buffer, apart from the pool.
+#[derive(Default)]
+struct Witness {
+    holder: AtomicU8,
+    /// Sum of the bytes submitted and not yet consumed.
+    pending: AtomicU64,
+}
+
+impl Witness {
+    fn pass(&self, from: u8, to: u8) {
+        let held_by = self.holder.swap(to, Ordering::AcqRel);
+        assert_eq!(held_by, from, "held twice");
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    produced: AtomicU64,
+    consumed: AtomicU64,
+    handovers: AtomicU64,
+}
+
+/// Lets nobody wait for a thread that failed.
+struct EndOnPanic<'a>(&'a PhysBufferPool);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_flushing(true);
+        }
+    }
+}
+
+struct Round {
+    pool: PhysBufferPool,
+    witnesses: HashMap<u32, Witness>,
+    totals: Totals,
+    quota: AtomicU64,
+}
+
+fn id(buffer: &gst::BufferRef) -> u32 {
+    buffer.meta::<PhysMemMeta>().unwrap().id()
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|&b| u64::from(b)).sum()
+}
+
+/// A handle, and a count of its deleter's runs. The deleter spoils the bytes before it
+/// frees them, so that a late reader would see it.
+fn handle(freed: &Arc<AtomicUsize>) -> BufferHandle {
+    let freed = Arc::clone(freed);
+    let block: &'static mut [u8] = Box::leak(vec![0; SIZE].into_boxed_slice());
+    // SAFETY: leaked, and made a Box again by the deleter alone.
+    unsafe {
+        BufferHandle::new(NonNull::from(block).cast(), SIZE, move |ptr, len| {
+            let mut block = Box::from_raw(std::ptr::slice_from_raw_parts_mut(ptr.as_ptr(), len));
+            block.fill(0xdd);
+            drop(block);
+            freed.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+}
+
+impl Round {
+    fn new(handles: &[BufferHandle], quota: u64) -> Self {
+        let pool = PhysBufferPool::with_borrowed_handles(handles);
+        let mut config = pool.config();
+        config.set_params(None, SIZE as u32, 0, 0);
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        let all: Vec<_> = handles
+            .iter()
+            .map(|_| pool.acquire_free(Wait::No).unwrap())
+            .collect();
+        Self {
+            witnesses: all.iter().map(|b| (id(b), Witness::default())).collect(),
+            pool,
+            totals: Totals::default(),
+            quota: AtomicU64::new(quota),
+        }
+    }
+
+    /// Submits until the quota is used up; a submission that the handle's death
+    /// foiled does not count.
+    fn produce(&self, seed: u64) {
+        let _end = EndOnPanic(&self.pool);
+        let mut random = Random(seed);
+        while self
+            .quota
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1))
+            .is_ok()
+        {
+            while !self.produce_one(&mut random) {}
+        }
+    }
+
+    fn produce_one(&self, random: &mut Random) -> bool {
+        let buffer = self.pool.acquire_free(Wait::Forever).unwrap();
+        let id = id(&buffer);
+        let witness = &self.witnesses[&id];
+        witness.pass(NOBODY, PRODUCER);
+        // Written as a device would, by address: mapping for writing asks that nobody
+        // else have a reference, which the look-up by id may have.
+        let region = buffer.meta::<PhysMemMeta>().unwrap().region().clone();
+        let sum = match region.begin_access(true) {
+            Ok(access) => {
+                // SAFETY: SIZE bytes, there until the access ends; the witness says
+                // that nobody else is at them.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(access.ptr(), SIZE) };
+                bytes.fill_with(|| random.next() as u8);
+                sum(bytes)
+            }
+            // The owner was faster.
+            Err(_) => {
+                witness.pass(PRODUCER, NOBODY);
+                return false;
+            }
+        };
+        assert_eq!(witness.pending.swap(sum, Ordering::AcqRel), 0);
+        witness.pass(PRODUCER, NOBODY);
+        match self.pool.submit_filled(buffer) {
+            Ok(()) => {
+                self.totals.produced.fetch_add(sum, Ordering::AcqRel);
+                true
+            }
+            Err(PoolError::Gone { id: gone }) => {
+                assert_eq!(gone, id);
+                witness.pending.store(0, Ordering::Release);
+                false
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Consumes until the pool is flushed.
+    fn consume(&self) {
+        let _end = EndOnPanic(&self.pool);
+        loop {
+            let buffer = match self.pool.acquire_filled(Wait::Forever) {
+                Ok(buffer) => buffer,
+                Err(PoolError::Flushing) => return,
+                Err(other) => panic!("{other}"),
+            };
+            let witness = &self.witnesses[&id(&buffer)];
+            witness.pass(NOBODY, CONSUMER);
+            // A buffer that dies in our hands stays pending: nobody gets it again.
+            if let Ok(map) = buffer.map_readable() {
+                let expected = witness.pending.swap(0, Ordering::AcqRel);
+                assert_eq!(sum(&map), expected, "other bytes than were submitted");
+                self.totals.consumed.fetch_add(expected, Ordering::AcqRel);
+                self.totals.handovers.fetch_add(1, Ordering::AcqRel);
+            }
+            witness.pass(CONSUMER, NOBODY);
+            self.pool.release_filled(buffer).unwrap();
+        }
+    }
+
+    /// Drops handles, now and then, until few are left.
+    fn drop_handles(&self, handles: &mut Vec<BufferHandle>, done: &AtomicBool, seed: u64) {
+        let mut random = Random(seed);
+        let spread = self.quota.load(Ordering::Acquire) / HANDLES as u64;
+        while handles.len() > SURVIVORS && !done.load(Ordering::Acquire) {
+            let next =
+                self.totals.handovers.load(Ordering::Acquire) + random.next() % spread.max(1);
+            while self.totals.handovers.load(Ordering::Acquire) < next
+                && !done.load(Ordering::Acquire)
+            {
+                std::thread::yield_now();
+            }
+            let victim = (random.next() % handles.len() as u64) as usize;
+            drop(handles.swap_remove(victim));
+        }
+    }
+
+    /// Looks up buffers by id while all this goes on, as a completion interrupt would.
+    fn look_up(&self, done: &AtomicBool, seed: u64) {
+        let mut random = Random(seed);
+        let ids: Vec<_> = self.witnesses.keys().copied().collect();
+        while !done.load(Ordering::Acquire) {
+            let wanted = ids[(random.next() % ids.len() as u64) as usize];
+            if let Some(found) = self.pool.buffer_by_id(wanted) {
+                assert_eq!(id(&found), wanted);
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn run(round: u64, quota: u64) -> u64 {
+    let freed = Arc::new(AtomicUsize::new(0));
+    let mut handles: Vec<_> = (0..HANDLES).map(|_| handle(&freed)).collect();
+    let state = Round::new(&handles, quota);
+    let done = AtomicBool::new(false);
+    let seed = |n: u64| ((round << 32) + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+
+    std::thread::scope(|scope| {
+        let consumers: Vec<_> = (0..THREADS)
+            .map(|_| scope.spawn(|| state.consume()))
+            .collect();
+        let producers: Vec<_> = (0..THREADS)
+            .map(|n| {
+                let state = &state;
+                scope.spawn(move || state.produce(seed(n as u64)))
+            })
+            .collect();
+        let owner = scope.spawn(|| state.drop_handles(&mut handles, &done, seed(100)));
+        let interrupt = scope.spawn(|| state.look_up(&done, seed(200)));
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        done.store(true, Ordering::Release);
+        owner.join().unwrap();
+        interrupt.join().unwrap();
+        while state.pool.filled_count() != 0 {
+            std::thread::yield_now();
+        }
+        state.pool.set_flushing(true);
+        for consumer in consumers {
+            consumer.join().unwrap();
+        }
+    });
+
+    assert_eq!(state.quota.load(Ordering::Acquire), 0);
+    assert_eq!(state.pool.total_count(), handles.len());
+    assert_eq!(state.pool.free_count(), handles.len(), "a buffer was lost");
+    assert_eq!(freed.load(Ordering::SeqCst), HANDLES - handles.len());
+    let mut lost_to_the_owner = 0;
+    for (&id, witness) in &state.witnesses {
+        let pending = witness.pending.load(Ordering::Acquire);
+        match state.pool.state(id) {
+            Some(buffer_state) => {
+                assert_eq!(buffer_state, BufferState::Idle);
+                assert_eq!(pending, 0, "buffer {id} was submitted and never consumed");
+            }
+            None => lost_to_the_owner += pending,
+        }
+    }
+    assert_eq!(
+        state.totals.produced.load(Ordering::Acquire),
+        state.totals.consumed.load(Ordering::Acquire) + lost_to_the_owner
+    );
+    let stats = state.pool.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("refused-steps").unwrap(), 0);
+    let handed_over = state.totals.handovers.load(Ordering::Acquire);
+    state.pool.set_active(false).unwrap();
+    drop((state, handles));
+    assert_eq!(
+        freed.load(Ordering::SeqCst),
+        HANDLES,
+        "each deleter ran once"
+    );
+    handed_over
+}
+
+#[test]
+fn nothing_is_lost_or_held_twice_while_handles_are_dropped_at_random() {
+    gst::init().unwrap();
+    let wanted = handovers();
+    let (mut round, mut handed_over) = (0, 0);
+    while handed_over < wanted {
+        handed_over += run(round, ROUND.min(wanted - handed_over));
+        round += 1;
+    }
+    println!("{handed_over} hand-overs in {round} rounds");
+}
