@@ -13,6 +13,7 @@ pub mod kmsflipsink;
 pub mod layout;
 pub mod memory;
 pub mod meta;
+pub mod physmemupload;
 pub mod pool;
 pub mod rawvideosrc;
 pub mod structure_property;
@@ -27,7 +28,8 @@ mod plugin {
         crate::pool::register();
         crate::rawvideosrc::register(plugin)?;
         crate::fbpansink::register(plugin)?;
-        crate::kmsflipsink::register(plugin)
+        crate::kmsflipsink::register(plugin)?;
+        crate::physmemupload::register(plugin)
     }
 
     gst::plugin_define!(

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Properties and virtual methods of `physmemupload`.
+//!
+//! To the base class the element is a passthrough, which takes streams without caps
+//! too; what it does with a buffer is in `generate_output`.
+//!
+//! Locks: `settings`, then `stream`, then `counters`; no two at once.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use gst_base::subclass::{BaseTransformMode, base_transform::GenerateOutputSuccess, prelude::*};
+use gst_video::prelude::*;
+
+use super::{
+    CAT,
+    target::{Target, Wanted, is_mappable, video_info},
+};
+use crate::{memory::MemoryKind, meta::PhysMemMeta, structure_property::StructureProperty};
+
+/// The stream that flows now.
+#[derive(Default)]
+struct Stream {
+    caps: Option<gst::Caps>,
+    /// Chosen for the first buffer that has to be copied.
+    target: Option<Target>,
+    flushing: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    passed: u64,
+    copied: u64,
+    copied_bytes: u64,
+    dropped: u64,
+}
+
+/// The implementation of [`super::PhysMemUpload`].
+#[derive(Default, glib::Properties)]
+#[properties(wrapper_type = super::PhysMemUpload)]
+pub struct PhysMemUpload {
+    #[property(name = "kind", get, set, type = MemoryKind, member = kind,
+        builder(MemoryKind::Auto).mutable_ready().nick("Memory kind")
+            .blurb("What the buffers are made of; 'auto' takes the first kind that works"))]
+    #[property(name = "heap", get, set, type = Option<String>, member = heap, mutable_ready,
+        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kind 'cma' (default: the system's CMA heap)")]
+    #[property(name = "buffer-size", get, set, type = u32, member = buffer_size, mutable_ready,
+        nick = "Buffer size", blurb = "Bytes of the buffers offered to upstream where the caps name no size (audio, byte streams); \
+            at least upstream's largest buffer. 0 = upstream is offered none and its buffers are copied")]
+    settings: Mutex<Wanted>,
+    #[property(name = "stats", get = Self::stats, type = StructureProperty,
+        nick = "Statistics", blurb = "How many buffers passed untouched, were copied, were dropped, and why")]
+    counters: Mutex<Counters>,
+    stream: Mutex<Stream>,
+}
+
+/// A poisoned lock cannot be, as nothing panics while it is held.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PhysMemUpload {
+    fn stats(&self) -> StructureProperty {
+        let counters = *lock(&self.counters);
+        let pool = lock(&self.stream).target.as_ref().map(|t| t.pool.clone());
+        let path = match counters {
+            Counters {
+                copied: 0,
+                passed: 0,
+                ..
+            } => "nothing has arrived yet",
+            Counters { copied: 0, .. } => "zero-copy: upstream writes into this memory",
+            Counters { passed: 0, .. } => "copying: upstream has memory of its own",
+            _ => "mixed: part of what upstream sends is in memory of its own",
+        };
+        let mut stats = gst::Structure::builder("physmemupload-stats")
+            .field("path", path)
+            .field("passed", counters.passed)
+            .field("copied", counters.copied)
+            .field("copied-bytes", counters.copied_bytes)
+            .field("dropped", counters.dropped);
+        if let Some(pool) = pool {
+            stats = stats.field("pool", pool.property::<gst::Structure>("stats"));
+        }
+        stats.build().into()
+    }
+
+    /// The pool for a copy of `bytes`, unless the element is flushing.
+    fn pool_for(&self, bytes: usize) -> Result<crate::pool::PhysBufferPool, gst::FlowError> {
+        let caps = {
+            let stream = lock(&self.stream);
+            if stream.flushing {
+                return Err(gst::FlowError::Flushing);
+            }
+            if let Some(target) = stream.target.as_ref().filter(|t| t.size_bytes >= bytes) {
+                return Ok(target.pool.clone());
+            }
+            stream.caps.clone()
+        };
+        let wanted = lock(&self.settings).clone();
+        let src_pad = self.obj().src_pad().clone();
+        let target = Target::find(&wanted, &src_pad, caps.as_ref(), bytes).map_err(|message| {
+            self.post_error_message(message);
+            gst::FlowError::Error
+        })?;
+        gst::debug!(
+            CAT,
+            imp = self,
+            "copying into {}, {} bytes a buffer",
+            target.pool.name(),
+            target.size_bytes
+        );
+        let pool = target.pool.clone();
+        let mut stream = lock(&self.stream);
+        let old = stream.target.replace(target);
+        let flushing = stream.flushing;
+        drop(stream);
+        drop(old);
+        match flushing {
+            true => Err(gst::FlowError::Flushing),
+            false => Ok(pool),
+        }
+    }
+
+    fn copy(&self, input: &gst::Buffer) -> Result<gst::Buffer, gst::FlowError> {
+        let pool = self.pool_for(input.size())?;
+        let mut output = pool.acquire_buffer(None).inspect_err(|error| {
+            if *error == gst::FlowError::Error {
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::NoSpaceLeft,
+                    [
+                        "No buffer to copy into: {}",
+                        pool.last_error().unwrap_or_default()
+                    ]
+                );
+            }
+        })?;
+        let output_ref = output.get_mut().ok_or(gst::FlowError::Error)?;
+        let info = lock(&self.stream).caps.as_ref().and_then(video_info);
+        let copied = match &info {
+            Some(info) => copy_frame(info, input, output_ref),
+            None => copy_bytes(input, output_ref),
+        };
+        copied.map_err(|reason| {
+            gst::element_imp_error!(self, gst::StreamError::Failed, ["Copy failed: {reason}"]);
+            gst::FlowError::Error
+        })?;
+        self.copy_metadata(input, output_ref)
+            .map_err(|_| gst::FlowError::Error)?;
+        let bytes = output.size();
+        let mut counters = lock(&self.counters);
+        counters.copied += 1;
+        counters.copied_bytes += bytes as u64;
+        let first = counters.copied == 1;
+        drop(counters);
+        if first {
+            gst::info!(
+                CAT,
+                imp = self,
+                "copying: upstream has memory of its own (this is said once)"
+            );
+        }
+        gst::trace!(gst::CAT_PERFORMANCE, imp = self, "copied {bytes} bytes");
+        Ok(output)
+    }
+
+    fn set_flushing(&self, flushing: bool) {
+        let pool = {
+            let mut stream = lock(&self.stream);
+            stream.flushing = flushing;
+            stream.target.as_ref().map(|t| t.pool.clone())
+        };
+        if let Some(pool) = pool {
+            pool.set_flushing(flushing);
+        }
+    }
+
+    /// Forgets the pool, as it was chosen for another stream or another peer.
+    fn forget_target(&self) {
+        let target = lock(&self.stream).target.take();
+        drop(target);
+    }
+}
+
+fn copy_frame(
+    info: &gst_video::VideoInfo,
+    input: &gst::BufferRef,
+    output: &mut gst::BufferRef,
+) -> Result<(), glib::BoolError> {
+    let input = gst_video::VideoFrameRef::from_buffer_ref_readable(input, info)?;
+    let mut output = gst_video::VideoFrameRef::from_buffer_ref_writable(output, info)?;
+    input.copy(&mut output)
+}
+
+fn copy_bytes(input: &gst::BufferRef, output: &mut gst::BufferRef) -> Result<(), glib::BoolError> {
+    let size = input.size();
+    {
+        let input = input.map_readable()?;
+        let mut output = output.map_writable()?;
+        output
+            .get_mut(..size)
+            .ok_or_else(|| glib::bool_error!("{size} bytes do not fit"))?
+            .copy_from_slice(&input);
+    }
+    output.set_size(size);
+    Ok(())
+}
+
+/// The id of the buffer if its memory was freed by the owner.
+fn dead_id(buffer: &gst::BufferRef) -> Option<u32> {
+    let meta = buffer.meta::<PhysMemMeta>()?;
+    (!meta.region().is_alive()).then(|| meta.id())
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for PhysMemUpload {
+    const NAME: &'static str = "GstPhysMemUpload";
+    type Type = super::PhysMemUpload;
+    type ParentType = gst_base::BaseTransform;
+}
+
+#[glib::derived_properties]
+impl ObjectImpl for PhysMemUpload {
+    fn constructed(&self) {
+        self.parent_constructed();
+        self.obj().set_passthrough(true);
+    }
+}
+
+impl GstObjectImpl for PhysMemUpload {}
+
+impl ElementImpl for PhysMemUpload {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Physical memory upload",
+                "Filter",
+                "Puts any stream into memory at known physical addresses, without a copy where upstream takes the pool offered",
+                "The gst-plugin-physmem developers",
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            [
+                ("sink", gst::PadDirection::Sink),
+                ("src", gst::PadDirection::Src),
+            ]
+            .into_iter()
+            .filter_map(|(name, direction)| {
+                gst::PadTemplate::new(
+                    name,
+                    direction,
+                    gst::PadPresence::Always,
+                    &gst::Caps::new_any(),
+                )
+                .ok()
+            })
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => self.set_flushing(false),
+            // Before the pads are deactivated, which waits for the streaming thread.
+            gst::StateChange::PausedToReady => self.set_flushing(true),
+            _ => {}
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl BaseTransformImpl for PhysMemUpload {
+    const MODE: BaseTransformMode = BaseTransformMode::AlwaysInPlace;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = true;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
+
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        *lock(&self.counters) = Counters::default();
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        let stopped = std::mem::take(&mut *lock(&self.stream));
+        drop(stopped);
+        gst::info!(CAT, imp = self, "{:?}", lock(&self.counters));
+        Ok(())
+    }
+
+    fn set_caps(&self, caps: &gst::Caps, _: &gst::Caps) -> Result<(), gst::LoggableError> {
+        lock(&self.stream).caps = Some(caps.clone());
+        self.forget_target();
+        Ok(())
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match event.type_() {
+            gst::EventType::FlushStart => self.set_flushing(true),
+            gst::EventType::FlushStop => self.set_flushing(false),
+            _ => {}
+        }
+        self.parent_sink_event(event)
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::Reconfigure {
+            self.forget_target();
+        }
+        self.parent_src_event(event)
+    }
+
+    fn propose_allocation(
+        &self,
+        _decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        let (caps, need_pool) = query.get_owned();
+        // What downstream has to offer comes first; that it has nothing is no failure.
+        let _answered = self.obj().src_pad().peer_query(query);
+        if caps.as_ref().is_none_or(is_mappable) {
+            let wanted = lock(&self.settings).clone();
+            wanted.offer(query, caps.as_ref(), need_pool);
+        }
+        Ok(())
+    }
+
+    fn transform_meta<'a>(
+        &self,
+        _output: &mut gst::BufferRef,
+        _meta: gst::MetaRef<'a, gst::Meta>,
+        _input: &'a gst::BufferRef,
+    ) -> bool {
+        // All that are not about the memory, of which this is not asked.
+        true
+    }
+
+    fn generate_output(&self) -> Result<GenerateOutputSuccess, gst::FlowError> {
+        let Some(input) = self.take_queued_buffer() else {
+            return Ok(GenerateOutputSuccess::NoOutput);
+        };
+        if let Some(id) = dead_id(&input) {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "dropping buffer {id}: its memory was freed by its owner"
+            );
+            lock(&self.counters).dropped += 1;
+            return Ok(GenerateOutputSuccess::Dropped);
+        }
+        let is_mappable = lock(&self.stream).caps.as_ref().is_none_or(is_mappable);
+        // An empty buffer (a gap, say) has no bytes that could be anywhere.
+        let passes = !is_mappable || input.size() == 0 || lock(&self.settings).is_met_by(&input);
+        if passes {
+            lock(&self.counters).passed += 1;
+            return Ok(GenerateOutputSuccess::Buffer(input));
+        }
+        self.copy(&input).map(GenerateOutputSuccess::Buffer)
+    }
+}

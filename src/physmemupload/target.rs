@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Where copies go, and what upstream is offered: a pool of downstream's that is
+//! made of our memory, else one of our own.
+
+use gst::prelude::*;
+
+use super::CAT;
+use crate::{
+    memory::{self, MemoryKind},
+    pool::PhysBufferPool,
+};
+
+/// Least size of the buffers of a stream that has no frames.
+const LEAST_BYTES: usize = 4096;
+
+/// What the memory has to be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub kind: MemoryKind,
+    pub heap: Option<String>,
+    /// Of the buffers offered to upstream, for streams that have no frames.
+    pub buffer_size: u32,
+}
+
+impl Wanted {
+    fn pool(&self) -> PhysBufferPool {
+        let builder = PhysBufferPool::builder().kind(self.kind);
+        match &self.heap {
+            Some(heap) => builder.heap(heap).build(),
+            None => builder.build(),
+        }
+    }
+
+    /// Whether all of the buffer is in memory as wanted: then it passes.
+    pub fn is_met_by(&self, buffer: &gst::BufferRef) -> bool {
+        if buffer.n_memory() != 1 {
+            return false;
+        }
+        memory::region_of(buffer.peek_memory(0)).is_some_and(|(region, _)| {
+            let right_kind = self.kind == MemoryKind::Auto || self.kind == region.kind();
+            let right_heap = self.heap.is_none() || self.heap.as_deref() == region.heap();
+            region.is_external() || right_kind && right_heap
+        })
+    }
+
+    /// A pool that downstream offers is taken if it is one of ours: a display's pages
+    /// go before the kind asked for.
+    fn offered(query: &gst::query::Allocation) -> Option<PhysBufferPool> {
+        query
+            .allocation_pools()
+            .find_map(|(pool, ..)| pool?.downcast().ok())
+    }
+
+    /// Completes downstream's answer to upstream's ALLOCATION query.
+    pub fn offer(
+        &self,
+        query: &mut gst::query::Allocation,
+        caps: Option<&gst::Caps>,
+        need_pool: bool,
+    ) {
+        if Self::offered(query).is_some() {
+            return;
+        }
+        while query.allocation_pools().next().is_some() {
+            query.remove_nth_allocation_pool(0);
+        }
+        while query.allocation_params().next().is_some() {
+            query.remove_nth_allocation_param(0);
+        }
+        let info = caps.and_then(video_info);
+        let size = match &info {
+            Some(info) => u32::try_from(info.size()).unwrap_or(0),
+            None => self.buffer_size,
+        };
+        if info.is_some() {
+            // For streams without frames it would be asked for a block of its own
+            // for each buffer, which costs more than the copy.
+            query.add_allocation_param(Some(memory::allocator(self.kind)), Default::default());
+        }
+        if size != 0 && need_pool {
+            let pool = self.pool();
+            let mut config = pool.config();
+            config.set_params(caps, size, 0, 0);
+            match pool.set_config(config) {
+                Ok(()) => query.add_allocation_pool(Some(&pool), size, 0, 0),
+                Err(error) => gst::warning!(CAT, "{} is not offered: {error}", pool.name()),
+            }
+        }
+    }
+}
+
+/// The layout of plain raw video; none for anything else.
+pub(super) fn video_info(caps: &gst::Caps) -> Option<gst_video::VideoInfo> {
+    if caps.structure(0)?.name() != "video/x-raw" {
+        return None;
+    }
+    gst_video::VideoInfo::from_caps(caps).ok()
+}
+
+/// Whether a map of such buffers gives the bytes that the caps speak of. Those of a
+/// GPU's memory, say, do not.
+pub(super) fn is_mappable(caps: &gst::Caps) -> bool {
+    caps.features(0)
+        .is_none_or(|f| f.is_any() || f.contains(gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY))
+}
+
+/// An active pool that copies are made in.
+pub(super) struct Target {
+    pub pool: PhysBufferPool,
+    pub size_bytes: usize,
+}
+
+impl Target {
+    /// Asks downstream for a pool, and makes one if it has none of our memory.
+    pub fn find(
+        wanted: &Wanted,
+        src_pad: &gst::Pad,
+        caps: Option<&gst::Caps>,
+        least_bytes: usize,
+    ) -> Result<Self, gst::ErrorMessage> {
+        let info = caps.and_then(video_info);
+        let size_bytes = match &info {
+            Some(info) => info.size(),
+            None => least_bytes
+                .next_power_of_two()
+                .max(wanted.buffer_size as usize)
+                .max(LEAST_BYTES),
+        };
+        let mut query = gst::query::Allocation::new(caps, true);
+        let answered = src_pad.peer_query(&mut query);
+        let takes_video_meta = answered
+            && info.is_some()
+            && query
+                .find_allocation_meta::<gst_video::VideoMeta>()
+                .is_some();
+        if answered && let Some(pool) = Wanted::offered(&query) {
+            match activate(&pool, caps, size_bytes, takes_video_meta) {
+                Ok(target) => return Ok(target),
+                Err(reason) => gst::info!(CAT, "not copying into {}: {reason}", pool.name()),
+            }
+        }
+        let pool = wanted.pool();
+        activate(&pool, caps, size_bytes, takes_video_meta).map_err(|reason| {
+            gst::error_msg!(
+                gst::ResourceError::NoSpaceLeft,
+                ["No memory of kind {} to copy into: {reason}", wanted.kind]
+            )
+        })
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Buffers that are still out come back to it and are freed then.
+        if let Err(error) = self.pool.set_active(false) {
+            gst::warning!(CAT, "{}: {error}", self.pool.name());
+        }
+    }
+}
+
+fn activate(
+    pool: &PhysBufferPool,
+    caps: Option<&gst::Caps>,
+    size_bytes: usize,
+    takes_video_meta: bool,
+) -> Result<Target, String> {
+    let size = u32::try_from(size_bytes).map_err(|_| format!("{size_bytes} bytes are too many"))?;
+    let reason = |error: gst::glib::BoolError| pool.last_error().unwrap_or(error.to_string());
+    let mut config = pool.config();
+    config.set_params(caps, size, 0, 0);
+    if takes_video_meta {
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+    }
+    pool.set_config(config).map_err(reason)?;
+    pool.set_active(true).map_err(reason)?;
+    Ok(Target {
+        pool: pool.clone(),
+        size_bytes,
+    })
+}
