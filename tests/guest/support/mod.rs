@@ -440,3 +440,13 @@ pub fn guest_clock() -> Duration {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.expect("CLOCK_MONOTONIC exists").into()
 }
+
+/// A program of examples/, built by `cargo build --examples` (tests/suite does).
+#[track_caller]
+pub fn example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("/proc/self/exe");
+    let profile = own.parent().and_then(Path::parent);
+    let path = profile.expect("target/debug").join("examples").join(name);
+    assert!(path.exists(), "{}: cargo build --examples", path.display());
+    path
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Two processes and one pool: the example share, its sides killed in turn.
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use support::{require_lab, run};
+
+const BUFFERS: &str = "4";
+
+fn share(arguments: &[&str]) -> Command {
+    let mut command = Command::new(support::example("share"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// One side; killed when the test ends, however it ends.
+struct Side {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    said: String,
+}
+
+impl Side {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = share(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        Self {
+            child,
+            stdout,
+            said: String::new(),
+        }
+    }
+
+    /// Reads on until a line says this.
+    #[track_caller]
+    fn until(&mut self, words: &str) {
+        loop {
+            let mut line = String::new();
+            let len = self.stdout.read_line(&mut line).expect("UTF-8");
+            assert!(len > 0, "it ended and never said {words:?}:\n{}", self.said);
+            self.said += &line;
+            if line.contains(words) {
+                return;
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("it ran");
+    }
+
+    /// How it ended by itself, and everything it said.
+    fn end(&mut self) -> (ExitStatus, &str) {
+        self.stdout.read_to_string(&mut self.said).expect("UTF-8");
+        (self.child.wait().expect("it ran"), &self.said)
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn either_side_may_die(kind: &str) {
+    require_lab();
+    let socket = format!("/run/share-{kind}");
+    let mut producer = Side::start(&["produce", &socket, "--kind", kind, "--buffers", BUFFERS]);
+    producer.until("listening");
+
+    // A consumer that hangs with every buffer, and dies.
+    let mut hung = Side::start(&["consume", &socket, "--keep-all"]);
+    hung.until("holding 4 buffers");
+    hung.kill();
+    producer.until("consumer 1 is gone: 4 buffers taken back");
+
+    // The next one sees each of the four again and again.
+    let ran = run(&mut share(&["consume", &socket, "--frames", "40"])).expect_success();
+    let whole = "40 frames in 4 buffers, every byte right; 1 held to the end and still right";
+    assert!(ran.stdout.contains(whole), "{ran:?}");
+    producer.until("consumer 2 is gone");
+
+    // One killed in the midst of it all.
+    let mut busy = Side::start(&["consume", &socket]);
+    busy.until("the first frame is right");
+    busy.kill();
+    producer.until("consumer 3 is gone");
+
+    // And the producer dies under a consumer: its mapping stays.
+    let mut last = Side::start(&["consume", &socket]);
+    last.until("the first frame is right");
+    producer.kill();
+    let (status, said) = last.end();
+    assert!(status.success(), "{status}\n{said}");
+    assert!(said.contains("the producer is gone"), "{said}");
+    assert!(said.contains("1 held to the end and still right"), "{said}");
+}
+
+mod any {
+    use super::*;
+
+    #[test]
+    fn either_side_may_die_with_cma() {
+        either_side_may_die("cma");
+    }
+
+    #[test]
+    fn either_side_may_die_with_udmabuf() {
+        either_side_may_die("udmabuf");
+    }
+
+    #[test]
+    fn either_side_may_die_with_system() {
+        either_side_may_die("system");
+    }
+
+    #[test]
+    fn memory_without_a_dma_buf_is_refused_in_words() {
+        require_lab();
+        let ran = run(&mut share(&[
+            "produce",
+            "/run/share-normal",
+            "--kind",
+            "normal",
+        ]));
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        let words = "memory of kind normal has no dma-buf: use kind cma, system or udmabuf";
+        assert!(ran.stderr.contains(words), "{ran:?}");
+    }
+}
