@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/**
+ * gstphysmem.h: where a buffer's memory is, for C and C++.
+ *
+ * Up to "Memory of the application" everything here is inline: include it, load the plugin as
+ * any other (its elements do that, or gst_plugin_load_by_name("physmem")), link nothing.
+ *
+ * The pool is a GObject and needs no header at all:
+ *
+ *   GstPlugin *plugin = gst_plugin_load_by_name ("physmem");
+ *   GstBufferPool *pool = g_object_new (g_type_from_name ("GstPhysBufferPool"), NULL);
+ *
+ * Its properties (gst_util_set_object_arg takes the names of kinds):
+ *
+ *   kind                GstPhysMemoryKind  what the buffers are made of
+ *   heap                gchararray         a dma-heap below /dev/dma_heap
+ *   require-dma-buf     gboolean           with kind auto: pass over kinds without a dma-buf
+ *   require-contiguous  gboolean           only memory that is one physical piece
+ *   max-address         guint64            refuse memory beyond, 0 for no limit
+ *   free, filled, total guint              buffers, read only
+ *   buffer-size         guint64            bytes, read only
+ *   stats               GstStructure       counters, state and address of each buffer, read only
+ *
+ * Its action signals, for g_signal_emit_by_name(). Buffers returned are the caller's to unref;
+ * buffers given stay the caller's too (the signal takes a reference of its own): unref after
+ * submit-filled and release-filled. A timeout is in nanoseconds, 0 for no wait, -1 for ever.
+ *
+ *   acquire-free    (gint64 timeout) -> GstBuffer or NULL   a free buffer, to be filled
+ *   submit-filled   (GstBuffer)      -> gboolean            to the end of the filled queue
+ *   acquire-filled  (gint64 timeout) -> GstBuffer or NULL   the oldest filled buffer
+ *   release-filled  (GstBuffer)      -> gboolean            ends the consumer's use of it
+ *   buffer-by-id    (guint id)       -> GstBuffer or NULL   for an interrupt that knows the id
+ *   describe        (GstBuffer)      -> GstStructure or NULL, what the meta says
+ *   export-dmabuf   (guint id)       -> gint, a new descriptor that the caller closes, or -1
+ *   validate        (guint id)       -> gboolean
+ *   validate-all    ()               -> gboolean
+ *   dump            ()               -> gchararray, one line a buffer, for people
+ *
+ * Signal `validating` (guint id) -> gboolean is emitted by validate; a handler that returns
+ * FALSE declares the buffer invalid.
+ */
+#ifndef GST_PHYS_MEM_H
+#define GST_PHYS_MEM_H
+
+#include <gst/gst.h>
+
+G_BEGIN_DECLS
+
+/** A run of physically contiguous bytes. */
+typedef struct _GstPhysExtent {
+  guint64 phys_addr; /**< first byte, as the memory controller counts: not behind an IOMMU */
+  guint64 size;      /**< bytes */
+} GstPhysExtent;
+
+/** What a buffer is made of: the values of the GObject enumeration of the same name. */
+typedef enum {
+  GST_PHYS_MEMORY_KIND_AUTO = 0,     /**< asks for the best that works; never in a meta */
+  GST_PHYS_MEMORY_KIND_CMA = 1,      /**< contiguous, dma-buf */
+  GST_PHYS_MEMORY_KIND_SYSTEM = 2,   /**< scattered, dma-buf, address unknown */
+  GST_PHYS_MEMORY_KIND_UDMABUF = 3,  /**< scattered, dma-buf */
+  GST_PHYS_MEMORY_KIND_HUGEPAGE = 4, /**< contiguous within each huge page */
+  GST_PHYS_MEMORY_KIND_NORMAL = 5,   /**< scattered */
+  GST_PHYS_MEMORY_KIND_EXTERNAL = 6  /**< memory of somebody else */
+} GstPhysMemoryKind;
+
+/** Who said where the memory is. */
+typedef enum {
+  GST_PHYS_ADDRESS_SOURCE_PAGEMAP = 0,    /**< /proc/self/pagemap */
+  GST_PHYS_ADDRESS_SOURCE_CMA_TRACE = 1,  /**< the kernel's cma tracepoint, at allocation */
+  GST_PHYS_ADDRESS_SOURCE_SMEM_START = 2, /**< the framebuffer driver */
+  GST_PHYS_ADDRESS_SOURCE_USER = 3        /**< the owner of external memory */
+} GstPhysAddressSource;
+
+/** Of GstPhysMemMeta.flags. */
+typedef enum {
+  GST_PHYS_MEM_FLAG_ADDRESS_KNOWN = 1 << 0, /**< source, phys_addr and extents are valid */
+  GST_PHYS_MEM_FLAG_CONTIGUOUS = 1 << 1,    /**< one extent holds the whole buffer */
+  GST_PHYS_MEM_FLAG_PINNED = 1 << 2,        /**< the pages cannot move: the address stays true */
+  GST_PHYS_MEM_FLAG_EXTERNAL = 1 << 3       /**< the pool did not allocate the memory */
+} GstPhysMemFlags;
+
+/**
+ * What is known of a buffer's memory. To be read only. Every pointer in it is owned by the meta
+ * and valid as long as the meta is, that is, as long as the buffer.
+ *
+ * Only a copy that shares the whole memory keeps the meta: its address is never that of other
+ * bytes. An address is valid only if flags has GST_PHYS_MEM_FLAG_ADDRESS_KNOWN; 0 means nothing.
+ */
+typedef struct _GstPhysMemMeta {
+  GstMeta meta;                 /**< parent */
+  guint32 id;                   /**< unique in this process, never 0, same for each use */
+  guint32 flags;                /**< GstPhysMemFlags */
+  gint32 kind;                  /**< GstPhysMemoryKind */
+  gint32 source;                /**< GstPhysAddressSource, if the address is known */
+  guint64 phys_addr;            /**< of the buffer's first byte, if known */
+  guint64 size;                 /**< of the buffer, bytes */
+  const GstPhysExtent *extents; /**< contiguous pieces, in the order of the bytes, or NULL */
+  guint32 n_extents;            /**< how many, 0 if the address is unknown */
+  gint32 dmabuf_fd;             /**< or -1; the memory's: dup() to keep it, never close it */
+  const gchar *heap;            /**< dma-heap or device that the memory came from, or NULL */
+  const gchar *unknown_reason;  /**< why the address is unknown, one sentence, or NULL */
+  /*< private >*/
+  gpointer priv;
+} GstPhysMemMeta;
+
+/**
+ * The buffer's meta, or NULL. It costs a walk over the buffer's metas and no system call, and
+ * finds the type by its name: nothing needs to be linked, and a process without the plugin
+ * finds that no buffer has it.
+ */
+static inline const GstPhysMemMeta *
+gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
+{
+  static gsize api = 0;
+  GType type = (GType) g_atomic_pointer_get (&api);
+
+  if (G_UNLIKELY (type == 0)) {
+    /* Registered when the plugin is loaded, for good. Until then each call asks again. */
+    type = g_type_from_name ("GstPhysMemMetaAPI");
+    if (type == 0)
+      return NULL;
+    g_atomic_pointer_set (&api, (gsize) type);
+  }
+  return (const GstPhysMemMeta *) (gpointer) gst_buffer_get_meta (buffer, type);
+}
+
+/** TRUE if the meta says where the buffer is. */
+static inline gboolean
+gst_phys_mem_meta_is_address_known (const GstPhysMemMeta *meta)
+{
+  return (meta->flags & GST_PHYS_MEM_FLAG_ADDRESS_KNOWN) != 0;
+}
+
+/**
+ * Physical address of the byte at `offset`, in *address; FALSE if it is unknown or `offset` is
+ * past the end.
+ */
+static inline gboolean
+gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint64 *address)
+{
+  guint32 i;
+
+  for (i = 0; i < meta->n_extents; i++) {
+    if (offset < meta->extents[i].size) {
+      *address = meta->extents[i].phys_addr + offset;
+      return TRUE;
+    }
+    offset -= meta->extents[i].size;
+  }
+  return FALSE;
+}
+
+G_END_DECLS
+
+#endif

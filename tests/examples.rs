@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The examples, built as their heads say and run on this machine.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn scratch() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// Where cargo put this test, the plugin's library beside it.
+fn deps() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().to_owned()
+}
+
+/// A command that finds the plugin just built, and no other.
+fn with_plugin(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let plugins = tempfile::tempdir_in(scratch()).unwrap().keep();
+    std::os::unix::fs::symlink(
+        deps().join("libgstphysmem.so"),
+        plugins.join("libgstphysmem.so"),
+    )
+    .unwrap();
+    let mut command = Command::new(program);
+    command
+        .env("GST_REGISTRY", plugins.join("registry.bin"))
+        .env("GST_PLUGIN_PATH", plugins)
+        .env("G_DEBUG", "fatal-warnings");
+    command
+}
+
+/// Standard output; standard error too if it fails.
+#[track_caller]
+fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{out}\n{err}",
+        output.status
+    );
+    out
+}
+
+#[track_caller]
+fn assert_played(out: &str) {
+    for expected in [
+        "frames are written into the application's pool\n",
+        "four verbs: ok\n",
+        "rendered=(guint64)30",
+    ] {
+        assert!(out.contains(expected), "no {expected:?} in\n{out}");
+    }
+    let address = out.contains(" bytes at 0x");
+    let reason = out.contains("address unknown: ");
+    assert!(address != reason, "{out}");
+}
+
+/// `cargo build --example`, with the profile of this test: mostly done already.
+fn rust_example(name: &str) -> PathBuf {
+    let profile_dir = deps().parent().unwrap().to_owned();
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--offline",
+            "--profile",
+            profile,
+            "--example",
+            name,
+        ])
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", profile_dir.parent().unwrap());
+    output_of(&mut cargo);
+    profile_dir.join("examples").join(name)
+}
+
+fn compile(arguments: &[&str], packages: &[&str]) {
+    let flags = output_of(
+        Command::new("pkg-config")
+            .args(["--cflags", "--libs"])
+            .args(packages),
+    );
+    output_of(
+        Command::new("cc")
+            .args(["-Wall", "-Wextra", "-Werror", "-Iinclude"])
+            .args(arguments)
+            .args(flags.split_whitespace())
+            .current_dir(root()),
+    );
+}
+
+#[test]
+fn the_rust_application_plays() {
+    assert_played(&output_of(&mut with_plugin(rust_example("app"))));
+}
+
+#[test]
+fn the_c_application_plays_and_leaks_nothing() {
+    let app = scratch().join("app");
+    compile(
+        &["examples/c/app.c", "-o", app.to_str().unwrap()],
+        &["gstreamer-app-1.0", "gstreamer-video-1.0"],
+    );
+    let run = with_plugin(&app)
+        .env("GST_TRACERS", "leaks")
+        .env("GST_DEBUG", "GST_TRACER:7")
+        .env("GST_DEBUG_NO_COLOR", "1")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{}\n{log}", run.status);
+    assert_played(&String::from_utf8_lossy(&run.stdout));
+    let alive: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("object-alive, "))
+        .collect();
+    assert!(alive.is_empty(), "{alive:#?}");
+}
+
+#[test]
+fn the_python_application_plays() {
+    // Debian's own python has the bindings; another one in PATH has not.
+    let mut python = with_plugin("/usr/bin/python3");
+    assert_played(&output_of(
+        python.arg(root().join("examples/python/app.py")),
+    ));
+}
+
+#[test]
+fn applications_say_what_is_wrong_with_the_sink() {
+    let mut python = with_plugin("/usr/bin/python3");
+    python
+        .arg(root().join("examples/python/app.py"))
+        .args(["fbpansink", "device=/dev/nonesuch"])
+        .env_remove("G_DEBUG");
+    let run = python.output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(!run.status.success());
+    assert!(said.contains("app: /dev/nonesuch: "), "{said}");
+}
+
+#[test]
+fn without_cuda_the_example_says_so() {
+    let mut example = Command::new(rust_example("cuda"));
+    let out = output_of(example.env("CUDART", "libnonesuch.so"));
+    assert!(
+        out.starts_with("no CUDA runtime: libnonesuch.so: "),
+        "{out}"
+    );
+}
+
+/// The runtime's three functions over malloc show when and how often it is freed.
+#[test]
+fn cuda_free_runs_once_for_each_block_and_last_for_the_buffer_in_use() {
+    let source = scratch().join("cudart.c");
+    let library = scratch().join("libcudart.so");
+    std::fs::write(
+        &source,
+        "#include <stdlib.h>\n\
+         int cudaMallocManaged (void **p, size_t n, unsigned f) { *p = malloc (n); return !(*p && f == 1); }\n\
+         int cudaFree (void *p) { free (p); return 0; }\n\
+         const char *cudaGetErrorString (int e) { return e ? \"error\" : \"no error\"; }\n",
+    )
+    .unwrap();
+    let (source, library_path) = (source.to_str().unwrap(), library.to_str().unwrap());
+    compile(
+        &["-shared", "-fPIC", source, "-o", library_path],
+        &["gstreamer-1.0"],
+    );
+    let mut example = Command::new(rust_example("cuda"));
+    let out = output_of(example.env("CUDART", &library));
+    let (before, after) = out
+        .split_once("pool gone, one buffer left\n")
+        .unwrap_or_else(|| panic!("{out}"));
+    assert_eq!(before.matches("cudaFree: ").count(), 2, "{out}");
+    assert_eq!(after.matches("cudaFree: ").count(), 1, "{out}");
+    assert!(before.contains(": external memory, address "), "{out}");
+}
