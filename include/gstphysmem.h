@@ -150,6 +150,66 @@ gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint6
   return FALSE;
 }
 
+/*
+ * Memory of the application. These functions are in the plugin's library: link it
+ * (pkg-config --cflags --libs gstphysmem). Call gst_init() first.
+ */
+
+/** A phys_addr that is to be looked up (in /proc/self/pagemap, which needs CAP_SYS_ADMIN). */
+#define GST_PHYS_ADDR_UNKNOWN G_MAXUINT64
+
+/** A block of memory that stays mapped read-write as long as anybody uses its pool. */
+typedef struct _GstPhysMemBlock {
+  gpointer data;     /**< first byte, as the CPU sees it, not NULL */
+  gsize size;        /**< bytes, not 0 */
+  guint64 phys_addr; /**< of a contiguous block, believed; or GST_PHYS_ADDR_UNKNOWN */
+} GstPhysMemBlock;
+
+/** Owns a block of memory together with the way to free it. */
+typedef struct _GstPhysBufferHandle GstPhysBufferHandle;
+
+/**
+ * A pool over blocks that outlive it and every buffer and memory that came from it, one buffer
+ * each. Configure it with a buffer size that the smallest block can hold. The array is copied.
+ *
+ * Returns: (transfer full): the pool, or NULL for a block without data or size
+ */
+GstBufferPool *gst_phys_buffer_pool_new_with_regions (const GstPhysMemBlock *blocks, guint n_blocks);
+
+/**
+ * Takes over `data`, `size` bytes, mapped read-write until `destroy` is called with `user_data`
+ * (a pointer to whatever free, munmap or cudaFree need to know). `destroy` runs exactly once,
+ * on any thread: when the handle is freed, or, while the memory is mapped, right after the
+ * last map.
+ *
+ * Returns: (transfer full): the handle, or NULL for NULL or size 0; then nothing was taken over
+ */
+GstPhysBufferHandle *gst_phys_buffer_handle_new (gpointer data, gsize size, guint64 phys_addr,
+    GDestroyNotify destroy, gpointer user_data);
+
+/** Frees a handle that no pool owns; NULL is ignored. */
+void gst_phys_buffer_handle_free (GstPhysBufferHandle *handle);
+
+/**
+ * A pool that owns the handles: each is freed when the pool and the last buffer and memory that
+ * came from it are gone.
+ *
+ * handles: (transfer full) (array length=n_handles): the handles; the array stays the caller's
+ * Returns: (transfer full): the pool
+ */
+GstBufferPool *gst_phys_buffer_pool_new_with_handles (GstPhysBufferHandle *const *handles,
+    guint n_handles);
+
+/**
+ * A pool that borrows the handles: the application frees each whenever it likes. Its buffer is
+ * then not handed out again, a map of it fails, and `validate` says FALSE.
+ *
+ * handles: (transfer none) (array length=n_handles): the handles
+ * Returns: (transfer full): the pool
+ */
+GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles (GstPhysBufferHandle *const *handles,
+    guint n_handles);
+
 G_END_DECLS
 
 #endif

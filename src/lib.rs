@@ -8,6 +8,7 @@
 #![deny(clippy::unwrap_used)] // here and not in Cargo.toml: tests may
 
 pub mod fbpansink;
+pub mod ffi;
 pub mod handle;
 pub mod kmsflipsink;
 pub mod layout;

@@ -136,18 +136,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut buffer = pool.acquire_buffer(None)?;
     let meta = buffer.meta::<PhysMemMeta>().ok_or("no meta")?;
-    println!(
-        "buffer {}: {} memory, address {:?}",
-        meta.id(),
-        meta.kind(),
-        meta.address()
-    );
+    let (id, kind) = (meta.id(), meta.kind());
+    match meta.address() {
+        Ok(address) => println!("buffer {id}: {kind} memory, at {}", address.first()),
+        Err(reason) => println!("buffer {id}: {kind} memory, address unknown: {reason}"),
+    }
     let buffer_mut = buffer.get_mut().ok_or("somebody else holds the buffer")?;
     buffer_mut.memset(0.., 0x80)?; // a kernel of the GPU would do this
 
     pool.set_active(false)?;
     drop(pool);
-    println!("pool gone, one buffer left");
+    println!("pool given up, one buffer left");
     drop(buffer);
     println!("last buffer gone");
     Ok(())

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/*
+ * Pools over memory that the application allocated, and frees when it likes:
+ *
+ *     cc external.c -o external $(pkg-config --cflags --libs gstphysmem)
+ */
+#include <gst/gst.h>
+#include <gstphysmem.h>
+#include <stdlib.h>
+
+#define SIZE 4096
+/* Say, from the device tree. */
+#define CARVED_OUT 0x40000000
+
+static guint freed = 0;
+
+static void
+check (gboolean fine, const char *what)
+{
+  if (!fine) {
+    g_printerr ("external: %s failed\n", what);
+    exit (1);
+  }
+}
+
+/* In its place: munmap, cudaFree, ... */
+static void
+destroy (gpointer data)
+{
+  free (data);
+  freed++;
+}
+
+static void
+activate (GstBufferPool *pool, guint buffers)
+{
+  GstStructure *config = gst_buffer_pool_get_config (pool);
+
+  gst_buffer_pool_config_set_params (config, NULL, SIZE, buffers, buffers);
+  check (gst_buffer_pool_set_config (pool, config), "configuring the pool");
+  check (gst_buffer_pool_set_active (pool, TRUE), "activating the pool");
+}
+
+static GstBuffer *
+acquire (GstBufferPool *pool)
+{
+  GstBuffer *buffer = NULL;
+
+  g_signal_emit_by_name (pool, "acquire-free", (gint64) 0, &buffer);
+  return buffer;
+}
+
+static GstPhysBufferHandle *
+make_handle (void)
+{
+  gpointer data = aligned_alloc (4096, SIZE);
+
+  check (data != NULL, "allocating");
+  return gst_phys_buffer_handle_new (data, SIZE, GST_PHYS_ADDR_UNKNOWN, destroy, data);
+}
+
+/* Memory that is there for good. */
+static void
+regions (void)
+{
+  static guint8 bytes[SIZE];
+  GstPhysMemBlock block = { bytes, sizeof bytes, CARVED_OUT };
+  GstBufferPool *pool = gst_phys_buffer_pool_new_with_regions (&block, 1);
+  GstBuffer *buffer;
+  const GstPhysMemMeta *meta;
+
+  check (pool != NULL, "making a pool over a block");
+  activate (pool, 1);
+  buffer = acquire (pool);
+  check (buffer != NULL, "acquiring the block");
+  meta = gst_buffer_get_phys_mem_meta (buffer);
+  check (meta->phys_addr == CARVED_OUT && meta->source == GST_PHYS_ADDRESS_SOURCE_USER, "reading the address given");
+  gst_buffer_memset (buffer, 0, 7, SIZE);
+  check (bytes[SIZE - 1] == 7, "writing into the block");
+  gst_buffer_unref (buffer);
+  gst_buffer_pool_set_active (pool, FALSE);
+  gst_object_unref (pool);
+
+  block.size = 0;
+  check (gst_phys_buffer_pool_new_with_regions (&block, 1) == NULL, "refusing an empty block");
+  g_print ("regions: ok\n");
+}
+
+/* Memory that the pool frees. */
+static void
+owned (void)
+{
+  GstPhysBufferHandle *handles[] = { make_handle (), make_handle () };
+  GstBufferPool *pool = gst_phys_buffer_pool_new_with_handles (handles, 2);
+  GstBuffer *buffer;
+
+  activate (pool, 2);
+  buffer = acquire (pool);
+  gst_buffer_pool_set_active (pool, FALSE);
+  gst_object_unref (pool);
+  check (buffer != NULL && gst_buffer_memset (buffer, 0, 1, SIZE) == SIZE, "a buffer outliving its pool");
+  gst_buffer_unref (buffer);
+  check (freed == 2, "freeing each block once");
+  g_print ("owned handles: ok\n");
+}
+
+/* Memory that the application frees, early. */
+static void
+borrowed (void)
+{
+  GstPhysBufferHandle *handle = make_handle (), *other = make_handle ();
+  GstPhysBufferHandle *handles[] = { handle, other };
+  GstBufferPool *pool = gst_phys_buffer_pool_new_with_borrowed_handles (handles, 2);
+  GstBuffer *buffer;
+  GstMapInfo map;
+  gboolean valid;
+
+  freed = 0;
+  activate (pool, 2);
+  g_signal_emit_by_name (pool, "validate-all", &valid);
+  check (valid, "validating");
+  buffer = acquire (pool);
+  check (buffer != NULL, "acquiring");
+  check (gst_buffer_map (buffer, &map, GST_MAP_WRITE), "mapping");
+  /* All but the mapped one go at once; that one when it is unmapped. */
+  gst_phys_buffer_handle_free (handle);
+  gst_phys_buffer_handle_free (other);
+  check (freed == 1, "keeping the block that is mapped");
+  map.data[0] = 1;
+  gst_buffer_unmap (buffer, &map);
+  check (freed == 2, "freeing it after the map");
+  check (!gst_buffer_map (buffer, &map, GST_MAP_READ), "refusing to map freed memory");
+  gst_buffer_unref (buffer);
+  check (acquire (pool) == NULL, "handing out no freed memory");
+  g_signal_emit_by_name (pool, "validate-all", &valid);
+  check (!valid, "seeing that it is gone");
+  gst_buffer_pool_set_active (pool, FALSE);
+  gst_object_unref (pool);
+  g_print ("borrowed handles: ok\n");
+}
+
+int
+main (int argc, char **argv)
+{
+  gst_init (&argc, &argv);
+  regions ();
+  owned ();
+  borrowed ();
+  return 0;
+}
