@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Speed against every peer, measured side by side: `benches/compare`, or
+//! `cargo bench --bench compare`.
+//!
+//! Each pair runs in turn, ours and the peer's, several rounds; what is printed
+//! is `name ours peer ratio`, medians of the rounds, the ratio being that of
+//! each round. Inputs are made once, in target/bench.
+#![allow(clippy::unwrap_used)]
+
+use gst::prelude::*;
+use gst_video::prelude::*;
+use gstphysmem::{memory::MemoryKind, pool::PhysBufferPool};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::{
+    fs::File,
+    io::Write,
+    os::{fd::AsRawFd, unix::fs::{FileExt, OpenOptionsExt}},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(300);
+
+/// One kind of frame.
+#[derive(Clone, Copy)]
+struct Picture {
+    name: &'static str,
+    format: gst_video::VideoFormat,
+    width: u32,
+    height: u32,
+    frames: usize,
+}
+
+const PICTURES: &[Picture] = &[
+    Picture {
+        name: "1080p-BGRx",
+        format: gst_video::VideoFormat::Bgrx,
+        width: 1920,
+        height: 1080,
+        frames: 100,
+    },
+    Picture {
+        name: "1080p-NV12",
+        format: gst_video::VideoFormat::Nv12,
+        width: 1920,
+        height: 1080,
+        frames: 240,
+    },
+    Picture {
+        name: "640x480-BGRx",
+        format: gst_video::VideoFormat::Bgrx,
+        width: 640,
+        height: 480,
+        frames: 600,
+    },
+];
+
+impl Picture {
+    fn info(&self) -> gst_video::VideoInfo {
+        gst_video::VideoInfo::builder(self.format, self.width, self.height)
+            .fps((25, 1))
+            .build()
+            .unwrap()
+    }
+
+    fn caps(&self) -> gst::Caps {
+        self.info().to_caps().unwrap()
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.info().size()
+    }
+
+    /// A file of frames that compress to nothing and are nowhere alike.
+    fn file(&self, dir: &Path) -> PathBuf {
+        let path = dir.join(format!("{}.raw", self.name));
+        let len_bytes = (self.frame_bytes() * self.frames) as u64;
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == len_bytes) {
+            return path;
+        }
+        eprintln!("making {}", path.display());
+        let mut file = File::create(&path).unwrap();
+        let mut state = 1u64;
+        let mut frame = vec![0u8; self.frame_bytes()];
+        for _ in 0..self.frames {
+            for word in frame.chunks_mut(8) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+            }
+            file.write_all(&frame).unwrap();
+        }
+        file.sync_all().unwrap();
+        path
+    }
+
+    fn properties(&self) -> String {
+        format!(
+            "format={} width={} height={} framerate=25/1",
+            self.format.to_str().to_lowercase(),
+            self.width,
+            self.height
+        )
+    }
+
+    fn rawvideosrc(&self, path: &Path, more: &str) -> String {
+        format!(
+            "rawvideosrc location={} {} {more}",
+            path.display(),
+            self.properties()
+        )
+    }
+
+    /// What a pipeline without us reads raw video with.
+    fn filesrc(&self, path: &Path) -> String {
+        format!(
+            "filesrc location={} blocksize={} ! rawvideoparse {}",
+            path.display(),
+            self.frame_bytes(),
+            self.properties()
+        )
+    }
+
+    /// The pool that our own source makes when downstream has none.
+    fn pool(&self) -> gst::BufferPool {
+        let pool = PhysBufferPool::builder().build().upcast::<gst::BufferPool>();
+        let mut config = pool.config();
+        config.set_params(Some(&self.caps()), self.frame_bytes() as u32, 4, 0);
+        config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_ref());
+        pool.set_config(config).unwrap();
+        pool
+    }
+}
+
+/// What a run took.
+#[derive(Clone, Copy)]
+struct Run {
+    frames: f64,
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Run {
+    fn frames_per_second(&self) -> f64 {
+        self.frames / self.wall.as_secs_f64()
+    }
+
+    fn cpu_us_per_frame(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.frames
+    }
+}
+
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let time = |value: nix::sys::time::TimeVal| {
+        Duration::from_secs(value.tv_sec() as u64) + Duration::from_micros(value.tv_usec() as u64)
+    };
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+fn timed(frames: usize, work: impl FnOnce()) -> Run {
+    let (wall, cpu) = (Instant::now(), cpu_time());
+    work();
+    Run {
+        frames: frames as f64,
+        wall: wall.elapsed(),
+        cpu: cpu_time() - cpu,
+    }
+}
+
+/// Plays a line from its first frame on; the first one, and all that goes before
+/// it, is not counted.
+fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Run {
+    let pipeline = gst::parse::launch(&format!("{line} ! fakesink name=sink"))
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+    if let Some(picture) = offer {
+        offer_pool(&pipeline, *picture);
+    }
+    pipeline.set_state(gst::State::Paused).unwrap();
+    pipeline.state(TIMEOUT).0.unwrap();
+    let bus = pipeline.bus().unwrap();
+    let run = timed(frames - 1, || {
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+        let message = bus.timed_pop_filtered(TIMEOUT, &ends).unwrap();
+        assert_eq!(message.type_(), gst::MessageType::Eos, "{line}: {message:?}");
+    });
+    pipeline.set_state(gst::State::Null).unwrap();
+    run
+}
+
+/// Makes the sink propose a pool, as a display does.
+fn offer_pool(pipeline: &gst::Pipeline, picture: Picture) {
+    let pad = pipeline.by_name("sink").unwrap().static_pad("sink").unwrap();
+    let pool = picture.pool();
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, probe| {
+        let query = probe.query_mut().map(|query| query.view_mut());
+        let Some(gst::QueryViewMut::Allocation(query)) = query else {
+            return gst::PadProbeReturn::Ok;
+        };
+        query.add_allocation_pool(Some(&pool), picture.frame_bytes() as u32, 4, 0);
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        gst::PadProbeReturn::Handled
+    });
+}
+
+/// Two buffers of the pool in turn, as they are when a sink keeps the last one.
+fn two_buffers(picture: &Picture) -> [gst::MappedBuffer<gst::buffer::Writable>; 2] {
+    let pool = picture.pool();
+    pool.set_active(true).unwrap();
+    [(); 2].map(|()| {
+        let buffer = pool.acquire_buffer(None).unwrap();
+        buffer.into_mapped_buffer_writable().unwrap()
+    })
+}
+
+/// The limit for a cached file: nothing but the reads.
+fn bare_pread(picture: &Picture, path: &Path) -> Run {
+    let file = File::open(path).unwrap();
+    let mut buffers = two_buffers(picture);
+    let mut read = |n: usize| {
+        let bytes = buffers[n % 2].as_mut_slice();
+        file.read_exact_at(bytes, (n * picture.frame_bytes()) as u64)
+            .unwrap();
+    };
+    read(0);
+    timed(picture.frames - 1, || (1..picture.frames).for_each(read))
+}
+
+/// The limit for a cold file: nothing but O_DIRECT reads, `DEPTH` in flight.
+fn bare_io_uring(picture: &Picture, path: &Path) -> Run {
+    const DEPTH: usize = 4;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .unwrap();
+    let pool = picture.pool();
+    pool.set_active(true).unwrap();
+    let mut buffers: Vec<_> = (0..DEPTH)
+        .map(|_| {
+            let buffer = pool.acquire_buffer(None).unwrap();
+            buffer.into_mapped_buffer_writable().unwrap()
+        })
+        .collect();
+    let mut ring = io_uring::IoUring::new(8).unwrap();
+    let frame_bytes = picture.frame_bytes();
+    timed(picture.frames, || {
+        let (mut begun, mut done) = (0, 0);
+        while done < picture.frames {
+            while begun < picture.frames && begun - done < DEPTH {
+                let slot = begun % DEPTH;
+                let bytes = buffers[slot].as_mut_slice();
+                let fd = io_uring::types::Fd(file.as_raw_fd());
+                let read = io_uring::opcode::Read::new(fd, bytes.as_mut_ptr(), frame_bytes as u32)
+                    .offset((begun * frame_bytes) as u64)
+                    .build();
+                // SAFETY: the buffer is mapped until after the loop, which ends
+                // with nothing in flight.
+                unsafe { ring.submission().push(&read).unwrap() };
+                begun += 1;
+            }
+            ring.submit_and_wait(1).unwrap();
+            for completion in ring.completion() {
+                assert_eq!(completion.result(), frame_bytes as i32);
+                done += 1;
+            }
+        }
+    })
+}
+
+/// Takes the file out of the page cache.
+fn make_cold(path: &Path) {
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    nix::fcntl::posix_fadvise(&file, 0, 0, advice).unwrap();
+}
+
+/// Puts the file into the page cache.
+fn make_warm(path: &Path) {
+    let mut sink = std::io::sink();
+    std::io::copy(&mut File::open(path).unwrap(), &mut sink).unwrap();
+}
+
+/// Nanoseconds from one acquire with its release to the next, all threads together.
+fn pool_cycle_ns(pool: &gst::BufferPool, threads: usize) -> f64 {
+    const TIME: Duration = Duration::from_millis(200);
+    let caps = gst::Caps::new_empty_simple("application/octet-stream");
+    let mut config = pool.config();
+    config.set_params(Some(&caps), 4096, 16, 0);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    let start = Instant::now();
+    let cycles: u64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut cycles = 0;
+                    while start.elapsed() < TIME {
+                        for _ in 0..64 {
+                            drop(pool.acquire_buffer(None).unwrap());
+                        }
+                        cycles += 64;
+                    }
+                    cycles
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    let time = start.elapsed();
+    pool.set_active(false).unwrap();
+    time.as_secs_f64() * 1e9 / cycles as f64
+}
+
+/// A line of the result.
+struct Line {
+    name: String,
+    ours: f64,
+    peer: f64,
+    ratio: f64,
+    /// Whether more is better.
+    more: bool,
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+struct Bench {
+    rounds: usize,
+    only: Option<String>,
+    lines: Vec<Line>,
+}
+
+impl Bench {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+
+    /// `measure` gives the same pairs each time: a name, whether more is better,
+    /// ours and the peer's.
+    fn pair(&mut self, measure: impl Fn() -> Vec<(String, bool, f64, f64)>) {
+        let rounds: Vec<_> = (0..self.rounds).map(|_| measure()).collect();
+        for index in 0..rounds[0].len() {
+            let of = |value: fn(&(String, bool, f64, f64)) -> f64| {
+                let mut values: Vec<f64> = rounds.iter().map(|round| value(&round[index])).collect();
+                median(&mut values)
+            };
+            let line = Line {
+                name: rounds[0][index].0.clone(),
+                more: rounds[0][index].1,
+                ours: of(|pair| pair.2),
+                peer: of(|pair| pair.3),
+                ratio: of(|pair| pair.2 / pair.3),
+            };
+            println!("{} {:.1} {:.1} {:.2}", line.name, line.ours, line.peer, line.ratio);
+            self.lines.push(line);
+        }
+    }
+
+    /// Frames a second and CPU time a frame of two runs.
+    fn compare(&mut self, name: &str, ours: impl Fn() -> Run, peer: impl Fn() -> Run) {
+        if !self.wants(name) {
+            return;
+        }
+        self.pair(|| {
+            let (ours, peer) = (ours(), peer());
+            let rate = Run::frames_per_second;
+            let cpu = Run::cpu_us_per_frame;
+            vec![
+                (format!("{name}:frames/s"), true, rate(&ours), rate(&peer)),
+                (format!("{name}:cpu-us/frame"), false, cpu(&ours), cpu(&peer)),
+            ]
+        });
+    }
+
+    fn cached(&mut self, picture: &Picture, path: &Path) {
+        let frames = picture.frames;
+        let ours = |more: &str| picture.rawvideosrc(path, more);
+        let peer = picture.filesrc(path);
+        make_warm(path);
+        let name = |what: &str| format!("cached/{}/{what}", picture.name);
+        self.compare(
+            &name("read-vs-filesrc"),
+            || play(&ours("io-mode=read"), frames, None),
+            || play(&peer, frames, None),
+        );
+        self.compare(
+            &name("read-2-threads-vs-filesrc"),
+            || play(&ours("io-mode=read threads=2"), frames, None),
+            || play(&peer, frames, None),
+        );
+        self.compare(
+            &name("pool-sink-vs-filesrc"),
+            || play(&ours("io-mode=read"), frames, Some(picture)),
+            || play(&peer, frames, Some(picture)),
+        );
+        self.compare(
+            &name("io-uring-vs-filesrc"),
+            || play(&ours("io-mode=io-uring"), frames, None),
+            || play(&peer, frames, None),
+        );
+        self.compare(
+            &name("mmap-vs-filesrc"),
+            || play(&ours("io-mode=mmap"), frames, None),
+            || play(&peer, frames, None),
+        );
+        self.compare(
+            &name("read-vs-bare-pread"),
+            || play(&ours("io-mode=read"), frames, None),
+            || bare_pread(picture, path),
+        );
+    }
+
+    fn cold(&mut self, picture: &Picture, path: &Path) {
+        let frames = picture.frames;
+        let ours = picture.rawvideosrc(path, "io-mode=io-uring direct=true");
+        let name = |what: &str| format!("cold/{}/{what}", picture.name);
+        let cold = |run: &dyn Fn() -> Run| {
+            make_cold(path);
+            run()
+        };
+        self.compare(
+            &name("io-uring-direct-vs-bare-io-uring"),
+            || cold(&|| play(&ours, frames, None)),
+            || cold(&|| bare_io_uring(picture, path)),
+        );
+        self.compare(
+            &name("io-uring-direct-vs-filesrc"),
+            || cold(&|| play(&ours, frames, None)),
+            || cold(&|| play(&picture.filesrc(path), frames, None)),
+        );
+        self.compare(
+            &name("auto-vs-filesrc"),
+            || cold(&|| play(&picture.rawvideosrc(path, ""), frames, None)),
+            || cold(&|| play(&picture.filesrc(path), frames, None)),
+        );
+    }
+
+    /// A file for each frame.
+    fn sequence(&mut self, picture: &Picture, path: &Path, dir: &Path) {
+        let name = format!("cached/{}/sequence-vs-multifilesrc", picture.name);
+        if !self.wants(&name) {
+            return;
+        }
+        let dir = dir.join(picture.name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let whole = File::open(path).unwrap();
+        let mut frame = vec![0; picture.frame_bytes()];
+        for n in 0..picture.frames {
+            let path = dir.join(format!("{n:05}.raw"));
+            if !path.exists() {
+                whole
+                    .read_exact_at(&mut frame, (n * frame.len()) as u64)
+                    .unwrap();
+                std::fs::write(&path, &frame).unwrap();
+            }
+            make_warm(&path);
+        }
+        let pattern = dir.join("%05d.raw");
+        let peer = format!(
+            "multifilesrc location={} caps=\"{}\"",
+            pattern.display(),
+            picture.caps()
+        );
+        let ours = picture.rawvideosrc(&pattern, "");
+        let frames = picture.frames;
+        self.compare(&name, || play(&ours, frames, None), || play(&peer, frames, None));
+    }
+
+    fn pools(&mut self) {
+        for threads in [1, 4, 8] {
+            let name = format!("pool/{threads}-threads:ns/cycle");
+            if !self.wants(&name) {
+                continue;
+            }
+            self.pair(|| {
+                let ours = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+                let ours = pool_cycle_ns(ours.upcast_ref(), threads);
+                let peer = pool_cycle_ns(&gst::BufferPool::new(), threads);
+                vec![(name.clone(), false, ours, peer)]
+            });
+        }
+    }
+}
+
+/// Bars of how many times better ours is, on a scale of powers of two.
+fn chart(lines: &[Line], rounds: usize) -> String {
+    const ROW_PX: usize = 22;
+    const LEFT_PX: usize = 380;
+    const UNIT_PX: f64 = 60.0;
+    let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = machine
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown CPU", |rest| rest.trim_start_matches(['\t', ' ', ':']));
+    let cores = std::thread::available_parallelism().map_or(0, |count| count.get());
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let day = gst::glib::DateTime::now_utc()
+        .and_then(|now| now.format("%Y-%m-%d"))
+        .unwrap();
+    let text = |x: usize, y: usize, size: usize, anchor: &str, text: &str| {
+        format!("<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\" text-anchor=\"{anchor}\">{text}</text>\n")
+    };
+    let height = lines.len() * ROW_PX + 80;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"900\" height=\"{height}\" font-family=\"sans-serif\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    svg += &text(10, 22, 15, "start", "How many times better than the peer (medians of paired runs)");
+    svg += &text(
+        10,
+        42,
+        11,
+        "start",
+        &format!(
+            "{day}, {cpu}, {cores} cores, Linux {}, {}, gst-plugin-physmem {}, {rounds} rounds",
+            release.trim(),
+            gst::version_string(),
+            env!("CARGO_PKG_VERSION")
+        ),
+    );
+    for (index, line) in lines.iter().enumerate() {
+        let y = 60 + index * ROW_PX;
+        let better = if line.more { line.ratio } else { 1.0 / line.ratio };
+        let length = better.log2() * UNIT_PX;
+        let zero = (LEFT_PX + 80) as f64;
+        let (x, colour) = if length < 0.0 {
+            (zero + length, "#c0504d")
+        } else {
+            (zero, "#4f81bd")
+        };
+        let name = line.name.replace('&', "&amp;").replace('<', "&lt;");
+        svg += &text(LEFT_PX, y + 14, 11, "end", &name);
+        svg += &format!(
+            "<rect x=\"{x:.0}\" y=\"{}\" width=\"{:.0}\" height=\"{}\" fill=\"{colour}\"/>\n",
+            y + 3,
+            length.abs().max(1.0),
+            ROW_PX - 6
+        );
+        let after = (zero + length.max(0.0)) as usize + 6;
+        svg += &text(after, y + 14, 11, "start", &format!("{better:.2}x"));
+    }
+    svg += "</svg>\n";
+    svg
+}
+
+fn main() {
+    let mut bench = Bench {
+        rounds: 5,
+        only: None,
+        lines: Vec::new(),
+    };
+    let mut svg = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().expect("a value");
+        match arg.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--rounds" => bench.rounds = value().parse().expect("a number of rounds"),
+            "--only" => bench.only = Some(value()),
+            "--svg" => svg = Some(PathBuf::from(value())),
+            _ => {
+                eprintln!("usage: compare [--rounds N] [--only PART-OF-A-NAME] [--svg FILE]");
+                std::process::exit(2);
+            }
+        }
+    }
+    gst::init().unwrap();
+    gstphysmem::plugin_register_static().unwrap();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
+    let dir = target.join("bench");
+    std::fs::create_dir_all(&dir).unwrap();
+    println!("name ours peer ratio");
+    for picture in PICTURES {
+        let path = picture.file(&dir);
+        bench.cached(picture, &path);
+        bench.sequence(picture, &path, &dir);
+        bench.cold(picture, &path);
+    }
+    bench.pools();
+    if let Some(svg) = svg {
+        std::fs::write(&svg, chart(&bench.lines, bench.rounds)).unwrap();
+        eprintln!("{} written", svg.display());
+    }
+}
