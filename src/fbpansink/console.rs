@@ -10,6 +10,7 @@ use std::path::Path;
 /// Holds the console in the foreground in graphics mode until dropped.
 pub struct Console {
     terminal: OwnedFd,
+    leave_quiet: bool,
 }
 
 impl Console {
@@ -41,7 +42,10 @@ impl Console {
         }) {
             Ok(true) => {
                 gst::info!(CAT, "tty{number} is in graphics mode until the sink stops");
-                Some(Self { terminal })
+                Some(Self {
+                    terminal,
+                    leave_quiet: false,
+                })
             }
             Ok(false) => None,
             Err(e) => {
@@ -55,8 +59,18 @@ impl Console {
     }
 }
 
+impl Console {
+    /// Lets what is on screen stay there: a console that wakes draws over it.
+    pub fn leave_quiet(&mut self) {
+        self.leave_quiet = true;
+    }
+}
+
 impl Drop for Console {
     fn drop(&mut self) {
+        if self.leave_quiet {
+            return;
+        }
         if let Err(e) = console::set_mode(self.terminal.as_fd(), console::KD_TEXT) {
             gst::warning!(CAT, "cannot put the console back into text mode: {e}");
         }

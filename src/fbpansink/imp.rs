@@ -70,7 +70,7 @@ pub struct FbPanSink {
     #[property(name = "clear", get, set, type = bool, member = clear, nick = "Clear",
         blurb = "Paint black what frames do not cover, and the screen at the end", default = true)]
     #[property(name = "restore", get, set, type = bool, member = restore, nick = "Restore",
-        blurb = "Put mode and offsets back at the end (false leaves the last frame on screen)", default = true)]
+        blurb = "Put mode, offsets and console back at the end (false leaves the last frame on screen, and the console in graphics mode so that it stays there)", default = true)]
     settings: Mutex<Settings>,
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
@@ -109,15 +109,38 @@ impl FbPanSink {
                 return;
             }
         };
-        let changed =
-            std::mem::replace(&mut lock(&self.settings).render_rectangle, rectangle) != rectangle;
-        if changed && self.session().is_some() {
-            // Upstream asks for caps and pool anew.
-            let _ = self
-                .obj()
-                .sink_pad()
-                .push_event(gst::event::Reconfigure::new());
+        let was = std::mem::replace(&mut lock(&self.settings).render_rectangle, rectangle);
+        if was != rectangle {
+            self.move_frames();
         }
+    }
+
+    /// Frames go elsewhere from now on; until upstream has asked for a pool
+    /// whose frames lie there, they are copied.
+    fn move_frames(&self) {
+        let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
+            return;
+        };
+        let place = self
+            .area(&session)
+            .ok()
+            .and_then(|area| session.place(stream.info(), area));
+        if let Some(place) = place {
+            self.replace_stream(stream.moved_to(place));
+        }
+        // Upstream asks for caps and pool anew.
+        let _ = self
+            .obj()
+            .sink_pad()
+            .push_event(gst::event::Reconfigure::new());
+    }
+
+    fn replace_stream(&self, new: Stream) {
+        let old = match &mut *lock(&self.state) {
+            State::Started { stream, .. } => stream.replace(Arc::new(new)),
+            State::Stopped => None,
+        };
+        drop(old); // deactivates its pool: not under the lock
     }
 
     fn stats(&self) -> StructureProperty {
@@ -358,12 +381,7 @@ impl BaseSinkImpl for FbPanSink {
                 )
             );
         }
-        let new = Arc::new(Stream::new(info, place));
-        let old = match &mut *lock(&self.state) {
-            State::Started { stream, .. } => stream.replace(new),
-            State::Stopped => None,
-        };
-        drop(old); // deactivates its pool: not under the lock
+        self.replace_stream(Stream::new(info, place));
         Ok(())
     }
 
@@ -445,6 +463,14 @@ impl VideoSinkImpl for FbPanSink {
         if self.is_repeated(buffer) {
             lock(&self.counters).repeated();
             return Ok(gst::FlowSuccess::Ok);
+        }
+        if session.screen().fb_pages() == 1 && self.obj().property::<bool>("enable-last-sample") {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("enable-last-sample would keep the only fb_page from upstream for ever: switched off")
+            );
+            self.obj().set_property("enable-last-sample", false);
         }
         session
             .show(&stream, buffer)

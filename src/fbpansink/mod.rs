@@ -13,6 +13,7 @@
 //!   `console`: the text console on it;
 //! - `vsync`: when a pan has taken effect, measured;
 //! - `formats`, `placement`: bit fields and rectangles (pure);
+//! - `liars`: drivers that accept a pan and show something else;
 //! - `address`: whether `smem_start` can be believed.
 //!
 //! It owns no pool and no memory (`pool`, `memory`) and calls the kernel
@@ -23,6 +24,7 @@ mod console;
 mod error;
 mod formats;
 mod imp;
+mod liars;
 mod mode;
 mod pages;
 mod placement;

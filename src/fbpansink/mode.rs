@@ -2,7 +2,9 @@
 //! The mode of a framebuffer: as found, as changed to get more fb_pages, and put
 //! back when dropped.
 use super::CAT;
+use super::console::Console;
 use super::error::ScreenError;
+use super::liars::is_liar;
 use super::screen::Options;
 use crate::sys::fbdev::{self, FixScreeninfo, Ramps, VarScreeninfo};
 use std::io;
@@ -12,13 +14,6 @@ use std::path::{Path, PathBuf};
 /// More fb_pages than this are never asked for unless `fb-pages` says so: three
 /// are enough to pipeline, some more let decoders and queues work ahead.
 const FB_PAGES_AUTO: usize = 8;
-
-/// Drivers that accept a pan and show something else. Their memory is a shadow
-/// that is copied to the screen where it was touched, and the kernel cuts what
-/// was touched at `yres`, whatever the offset
-/// (drm_fb_helper_memory_range_to_clip in drivers/gpu/drm/drm_fb_helper.c). Seen
-/// from outside: bochs keeps the old picture, virtio shows black.
-const DRIVERS_THAT_DO_NOT_PAN: &[&str] = &["bochs-drmdrmfb", "virtio_gpudrmfb"];
 
 /// See the module's documentation.
 pub struct Mode {
@@ -31,6 +26,9 @@ pub struct Mode {
     restore: bool,
     fb_pages: usize,
     note: String,
+    /// Quiet from before the first change until after the last: a console that
+    /// draws takes over the mode as its own and sets it again when woken.
+    console: Option<Console>,
 }
 
 impl Mode {
@@ -51,6 +49,7 @@ impl Mode {
         let fix = fbdev::fscreeninfo(fd.as_fd()).map_err(call("FBIOGET_FSCREENINFO"))?;
         let mut mode = Self {
             path: path.to_owned(),
+            console: Console::quiet(fd.as_fd()),
             fd,
             fix,
             var: original,
@@ -72,6 +71,7 @@ impl Mode {
         }
         let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
         mode.choose_fb_pages(fit, options.fb_pages);
+        mode.resynchronise().map_err(call("FBIOPAN_DISPLAY"))?;
         mode.align_offsets().map_err(call("FBIOPAN_DISPLAY"))?;
         mode.set_linear_ramps();
         Ok(mode)
@@ -96,6 +96,11 @@ impl Mode {
     /// Line of the first pixel that will be on screen once it is put back.
     pub fn original_yoffset(&self) -> Option<u32> {
         self.restore.then_some(self.original.yoffset)
+    }
+
+    /// The console is kept from drawing into fb_pages.
+    pub fn console_is_quiet(&self) -> bool {
+        self.console.is_some()
     }
 
     /// How many there are to pan to.
@@ -159,7 +164,7 @@ impl Mode {
 
     fn choose_fb_pages(&mut self, fit: usize, wanted: usize) {
         let id = self.fix.driver();
-        if wanted == 0 && DRIVERS_THAT_DO_NOT_PAN.contains(&id.as_str()) {
+        if wanted == 0 && is_liar(&id, &kernel_release()) {
             self.note = format!(
                 "the driver {id} accepts pans but does not show them; fb-pages overrides this"
             );
@@ -232,6 +237,46 @@ impl Mode {
         self.var = fbdev::vscreeninfo(self.fd.as_fd())?;
         self.fix = fbdev::fscreeninfo(self.fd.as_fd())?;
         asked
+    }
+
+    /// Makes DRM's offset the one that it reports.
+    ///
+    /// DRM keeps the line that it scans out from apart from `yoffset`: a pan adds
+    /// the difference (pan_set in drm_fb_helper.c), but FBIOPUT_VSCREENINFO and a
+    /// console that wakes set `yoffset` alone. After a program was prevented from
+    /// panning back (another DRM master, EBUSY), the console's 0 stands for
+    /// another page, and each pan shows a wrong one or fails with ENOSPC. From
+    /// the bottom up, the first offset from which a pan to 0 leads to a line that
+    /// exists is the true one.
+    fn resynchronise(&mut self) -> io::Result<()> {
+        let is_drm = self.fix.driver().ends_with("drmfb");
+        if !is_drm || self.fb_pages < 2 || (self.var.xoffset, self.var.yoffset) != (0, 0) {
+            return Ok(());
+        }
+        let top = VarScreeninfo {
+            activate: fbdev::FB_ACTIVATE_NOW,
+            ..self.var
+        };
+        for fb_page in (0..self.fb_pages as u32).rev() {
+            let yoffset = fb_page * top.yres;
+            self.put(VarScreeninfo { yoffset, ..top })?;
+            match fbdev::pan_display(self.fd(), &top) {
+                Err(e) if fb_page > 0 && e.raw_os_error() != Some(libc::EBUSY) => {}
+                done => {
+                    if fb_page > 0 {
+                        gst::info!(
+                            CAT,
+                            "{}: what was at offset 0 was fb_page {fb_page}",
+                            self.path.display()
+                        );
+                    }
+                    done?;
+                    break;
+                }
+            }
+        }
+        self.var = fbdev::vscreeninfo(self.fd())?;
+        Ok(())
     }
 
     /// Makes the visible part one whole fb_page of ours, if it is not.
@@ -309,9 +354,9 @@ impl Mode {
 
 impl Drop for Mode {
     fn drop(&mut self) {
-        if self.restore
-            && let Err(e) = self.put_back()
-        {
+        if !self.restore {
+            self.console.iter_mut().for_each(Console::leave_quiet);
+        } else if let Err(e) = self.put_back() {
             gst::warning!(
                 CAT,
                 "{}: cannot put the mode back: {}",
@@ -320,6 +365,12 @@ impl Drop for Mode {
             );
         }
     }
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map(|uts| uts.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// The same pixels in the same places, virtual size and offsets aside.
@@ -365,6 +416,7 @@ mod tests {
             restore: false,
             fb_pages: 1,
             note: String::new(),
+            console: None,
         }
     }
 

@@ -2,7 +2,6 @@
 //! An opened framebuffer: its fb_pages in memory, how it pans, what is drawn
 //! besides frames.
 use super::CAT;
-use super::console::Console;
 use super::error::ScreenError;
 use super::formats;
 use super::mode::Mode;
@@ -31,9 +30,7 @@ pub struct Options {
 
 /// See the module's documentation.
 pub struct Screen {
-    // Dropped in this order: mode back first, then the console draws itself.
     mode: Mode,
-    console: Option<Console>,
     format: VideoFormat,
     memory: Arc<FbMemory>,
     /// Of the first pixel in `memory`: smem_start need not be page-aligned,
@@ -95,7 +92,6 @@ impl Screen {
                     source,
                 }
             })?;
-        let console = Console::quiet(mode.fd());
         if let Err(e) = fbdev::unblank(mode.fd()) {
             gst::debug!(CAT, "FBIOBLANK on {}: {e}", path.display());
         }
@@ -119,7 +115,6 @@ impl Screen {
             .collect();
         let screen = Self {
             mode,
-            console,
             format,
             memory: Arc::new(memory),
             start_bytes,
@@ -193,7 +188,7 @@ impl Screen {
 
     /// The console is kept from drawing into fb_pages.
     pub fn console_is_quiet(&self) -> bool {
-        self.console.is_some()
+        self.mode.console_is_quiet()
     }
 
     /// The framebuffer's memory.
@@ -272,7 +267,7 @@ impl Drop for Screen {
         };
         let start = self.start_bytes + yoffset as usize * self.stride_bytes();
         if self.clear
-            && self.console.is_none()
+            && !self.console_is_quiet()
             && start + self.fb_page_bytes() <= self.memory.len_bytes()
         {
             self.paint_black(start, Rect::new(0, 0, self.width_px(), self.height_px()));

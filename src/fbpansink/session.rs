@@ -77,6 +77,21 @@ impl Stream {
         }
     }
 
+    /// The same frames, elsewhere on the screen.
+    pub fn moved_to(&self, place: Place) -> Self {
+        let offer = AtomicU8::new(self.offer.load(Ordering::Relaxed));
+        Self {
+            info: self.info.clone(),
+            place,
+            offer,
+            copies: Mutex::new(None),
+        }
+    }
+
+    pub fn info(&self) -> &gst_video::VideoInfo {
+        &self.info
+    }
+
     pub fn note_offer(&self, offer: Offer) {
         self.offer.store(offer as u8, Ordering::Relaxed);
     }

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: MPL-2.0
+//! cirrusfb: 640x480, 24 bits, grows to four fb_pages, pans, has no vertical
+//! blank to wait for, and the screen can be photographed.
+
+use gst::prelude::*;
+use gst_video::VideoFormat;
+
+use super::fb::{self, Fb};
+use super::player::{self, Player};
+use super::support::{self, Picture, gst_launch, oracle, require_lab, run};
+
+const WIDTH: usize = 640;
+const HEIGHT: usize = 480;
+
+fn shot() -> Picture {
+    oracle().shot()
+}
+
+#[test]
+fn bare_line_shows_300_frames_without_a_copy() {
+    require_lab();
+    let player = Player::play("rawvideosrc num-buffers=300 ! fbpansink name=s");
+    player.assert_zero_copy(300);
+    assert_eq!(player.stats().get::<u64>("dropped").unwrap(), 0);
+    shot().assert_same_as(&player::pattern(299, VideoFormat::Bgr, 640, 480));
+}
+
+#[test]
+fn gst_launch_plays_the_bare_line() {
+    require_lab();
+    let ran = run(&mut gst_launch("rawvideosrc num-buffers=20 ! fbpansink")).expect_success();
+    assert!(!ran.stderr.contains("WARN"), "{}", ran.stderr);
+}
+
+#[test]
+fn every_frame_of_an_odd_size_is_shown_exactly() {
+    require_lab();
+    // 1001 bytes of pixels a row, 1004 in the file, 1920 on the screen.
+    let (width, height) = (333, 221);
+    let path = std::env::temp_dir().join("odd.raw");
+    let frames = player::noise_file(&path, 90, player::bgr_stride(width) * height);
+    let (x, y) = ((WIDTH - width) / 2, (HEIGHT - height) / 2);
+    let expected = |n: usize| {
+        let frame = player::bgr_picture(&frames[n], width, height);
+        player::on_black(&frame, x, y, WIDTH, HEIGHT)
+    };
+    let source = format!(
+        "rawvideosrc location={} format=bgr width={width} height={height} framerate=30/1",
+        path.display()
+    );
+    let player = Player::new(&format!("{source} ! fbpansink name=s"));
+    player.preroll();
+    shot().assert_same_as(&expected(0));
+    for frame in [17u64, 89, 3, 3, 88] {
+        player.seek(frame, 30);
+        shot().assert_same_as(&expected(frame as usize));
+    }
+    player.seek(60, 30);
+    player.start();
+    player.wait_eos();
+    shot().assert_same_as(&expected(89));
+    assert_eq!(player.count("copied"), 0, "{}", player.stats());
+    player.stop();
+
+    let looped = format!("{source} loop=true num-buffers=200 ! fbpansink name=s sync=false");
+    let player = Player::play(&looped);
+    player.assert_zero_copy(200);
+    shot().assert_same_as(&expected(199 % 90));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn foreign_frames_are_copied_once_and_the_reason_is_said() {
+    require_lab();
+    let (width, height) = (201, 99);
+    let path = std::env::temp_dir().join("foreign.raw");
+    let frames = player::noise_file(&path, 10, player::bgr_stride(width) * height);
+    let player = Player::play(&format!(
+        "filesrc location={} ! rawvideoparse format=bgr width={width} height={height} framerate=30/1 ! fbpansink name=s",
+        path.display()
+    ));
+    let frame = player::bgr_picture(&frames[9], width, height);
+    let expected = player::on_black(
+        &frame,
+        (WIDTH - width) / 2,
+        (HEIGHT - height) / 2,
+        WIDTH,
+        HEIGHT,
+    );
+    shot().assert_same_as(&expected);
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (0, 10));
+    assert!(
+        player.text("path").starts_with("copying: upstream "),
+        "{}",
+        player.stats()
+    );
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
+    require_lab();
+    let caps = "video/x-raw,format=BGR,width=100,height=60";
+    let frame = player::last_frame("videotestsrc num-buffers=1 pattern=ball", caps);
+    let launch = format!(
+        "videotestsrc num-buffers=1 pattern=ball ! {caps} ! fbpansink name=s render-rectangle=\"<20, 30, 300, 200>\""
+    );
+    let player = Player::play(&launch);
+    player.assert_zero_copy(1);
+    shot().assert_same_as(&player::on_black(&frame, 120, 100, WIDTH, HEIGHT));
+    player.stop();
+
+    // The bare line fills the rectangle, cut to the screen.
+    let player = Player::play(
+        "rawvideosrc num-buffers=2 ! fbpansink name=s render-rectangle=\"<600, 400, 100, 100>\"",
+    );
+    player.assert_zero_copy(2);
+    let corner = player::pattern(1, VideoFormat::Bgr, 40, 80);
+    shot().assert_same_as(&player::on_black(&corner, 600, 400, WIDTH, HEIGHT));
+    player.stop();
+
+    let player = Player::new(&format!(
+        "videotestsrc num-buffers=40 pattern=smpte ! {caps},framerate=20/1 ! fbpansink name=s"
+    ));
+    player.start();
+    while player.count("shown") < 5 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let rectangle = gst::Array::new([0i32, 0, 100, 60]);
+    player.sink.set_property("render-rectangle", rectangle);
+    player.wait_eos();
+    let still = player::last_frame("videotestsrc num-buffers=1 pattern=smpte", caps);
+    // Its noise in the corner differs from frame to frame: the upper part.
+    shot()
+        .crop(0, 0, 100, 40)
+        .assert_same_as(&still.crop(0, 0, 100, 40));
+    shot()
+        .crop(100, 0, 540, 480)
+        .assert_same_as(&Picture::solid(540, 480, [0; 3]));
+    assert_eq!(player.count("shown"), 40);
+}
+
+#[test]
+fn a_rectangle_off_the_screen_is_one_clear_error() {
+    require_lab();
+    let player =
+        Player::new("videotestsrc ! fbpansink name=s render-rectangle=\"<700, 0, 10, 10>\"");
+    player.refuses_to_start();
+    let errors = player.messages(gst::MessageType::Error);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("outside the screen of 640x480"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn a_smaller_frame_after_a_larger_one_leaves_no_rest_of_it() {
+    require_lab();
+    let player = Player::new(
+        "videotestsrc num-buffers=12 pattern=white ! capsfilter name=c caps=video/x-raw,width=600,height=400,framerate=20/1 ! fbpansink name=s",
+    );
+    player.start();
+    while player.count("shown") < 6 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("width", 64)
+        .field("height", 48)
+        .build();
+    player
+        .pipeline
+        .by_name("c")
+        .unwrap()
+        .set_property("caps", caps);
+    player.wait_eos();
+    let white = Picture::solid(64, 48, [255; 3]);
+    shot().assert_same_as(&player::on_black(&white, 288, 216, WIDTH, HEIGHT));
+    player.assert_zero_copy(12);
+}
+
+#[test]
+fn one_page_is_drawn_on_directly_and_the_tearing_said_once() {
+    require_lab();
+    let player = Player::play("rawvideosrc num-buffers=5 ! queue ! fbpansink name=s fb-pages=1");
+    player.assert_zero_copy(5);
+    assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 1);
+    let warnings = player.messages(gst::MessageType::Warning);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("one fb_page only, frames will tear"),
+        "{warnings:?}"
+    );
+    shot().assert_same_as(&player::pattern(4, VideoFormat::Bgr, 640, 480));
+    player.stop();
+
+    // One page and frames in other memory: copied into it, no deadlock.
+    let player = Player::play(
+        "videotestsrc num-buffers=5 pattern=white ! tee ! queue ! fbpansink name=s fb-pages=1",
+    );
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (0, 5));
+    shot().assert_same_as(&Picture::solid(WIDTH, HEIGHT, [255; 3]));
+}
+
+#[test]
+fn two_pages_suffice() {
+    require_lab();
+    let player = Player::play("rawvideosrc num-buffers=30 ! queue ! fbpansink name=s fb-pages=2");
+    player.assert_zero_copy(30);
+    assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 2);
+    assert_eq!(player.messages(gst::MessageType::Warning), [""; 0]);
+    shot().assert_same_as(&player::pattern(29, VideoFormat::Bgr, 640, 480));
+}
+
+#[test]
+fn last_sample_starves_nobody() {
+    require_lab();
+    for pages in 1..=3 {
+        let player = Player::play(&format!(
+            "rawvideosrc num-buffers=8 ! queue ! fbpansink name=s fb-pages={pages} enable-last-sample=true sync=false"
+        ));
+        player.assert_zero_copy(8);
+    }
+}
+
+#[test]
+fn sixteen_bits_are_shown_too() {
+    require_lab();
+    let fb = Fb::open();
+    let before = fb.change(|var| var[fb::BITS_PER_PIXEL] = 16);
+    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s");
+    player.assert_zero_copy(3);
+    assert_eq!(player.text("format"), "RGB16");
+    shot().assert_same_as(&player::pattern(2, VideoFormat::Rgb16, 640, 480));
+    player.stop();
+    fb.put(&before).unwrap();
+}
+
+#[test]
+fn mode_offset_and_black_screen_are_there_again_after_the_end() {
+    require_lab();
+    let fb = Fb::open();
+    let before = fb.var();
+    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=s");
+    assert_ne!(
+        fb.var()[fb::YRES_VIRTUAL],
+        before[fb::YRES_VIRTUAL],
+        "it had grown"
+    );
+    player.stop();
+    assert_eq!(fb.var(), before);
+    // The console, which has nothing to say, draws itself again.
+    shot().assert_same_as(&Picture::solid(WIDTH, HEIGHT, [0; 3]));
+}
+
+#[test]
+fn without_restore_the_last_frame_stays() {
+    require_lab();
+    let fb = Fb::open();
+    let before = fb.var();
+    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=s restore=false");
+    player.stop();
+    let last = player::pattern(5, VideoFormat::Bgr, 640, 480);
+    shot().assert_same_as(&last);
+    assert_eq!(fb::console_mode(), fb::KD_GRAPHICS);
+    assert_ne!(
+        fb.var()[fb::YOFFSET],
+        before[fb::YOFFSET],
+        "seen by its offset"
+    );
+    drop(player);
+    // The next one finds the offset where it was left, and is no worse for it;
+    // it leaves a black screen, there being no console that draws.
+    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=s");
+    player.assert_zero_copy(6);
+    shot().assert_same_as(&last);
+    player.stop();
+    shot().assert_same_as(&Picture::solid(WIDTH, HEIGHT, [0; 3]));
+    fb.put(&before).unwrap();
+    fb::wake_console();
+}
+
+#[test]
+fn the_address_in_the_meta_is_where_the_frame_is() {
+    require_lab();
+    let player = Player::new("rawvideosrc num-buffers=3 ! fbpansink name=s");
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let pad = player.sink.static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, {
+        let seen = seen.clone();
+        move |_, info| {
+            let buffer = info.buffer().unwrap();
+            let meta = buffer.meta::<gstphysmem::meta::PhysMemMeta>().unwrap();
+            let video = buffer.meta::<gst_video::VideoMeta>().unwrap();
+            let at = meta.phys_addr().unwrap().0 + video.offset()[0] as u64;
+            seen.lock().unwrap().push((meta.id(), at));
+            gst::PadProbeReturn::Ok
+        }
+    });
+    player.start();
+    player.wait_eos();
+    assert!(
+        player.text("address").contains("smem-start"),
+        "{}",
+        player.stats()
+    );
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 3);
+    for (n, (_, address)) in seen.iter().enumerate() {
+        let info = gst_video::VideoInfo::builder(VideoFormat::Bgr, 640, 480)
+            .build()
+            .unwrap();
+        let expected = gstphysmem::rawvideosrc::pattern::render(n as u64, &info).unwrap();
+        assert!(
+            oracle().phys(*address, expected.len()) == expected,
+            "frame {n} is not at {address:#x}"
+        );
+    }
+}
+
+#[test]
+fn another_mode_set_meanwhile_is_one_clear_error_and_no_hang() {
+    require_lab();
+    let fb = Fb::open();
+    let before = fb.var();
+    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    player.start();
+    while player.count("shown") < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Someone takes the other fb_pages away.
+    fb.change(|var| {
+        var[fb::YRES_VIRTUAL] = var[fb::YRES];
+        var[fb::YOFFSET] = 0;
+    });
+    let error = player.error().expect("an error");
+    assert!(
+        error.contains("mode of /dev/fb0 was changed by another program"),
+        "{error}"
+    );
+    player.stop();
+    let more = player.messages(gst::MessageType::Error);
+    assert!(
+        more.iter().all(|e| !e.contains("/dev/fb0")),
+        "said twice: {more:?}"
+    );
+    assert_eq!(fb.var()[fb::YRES_VIRTUAL], before[fb::YRES_VIRTUAL]);
+}
+
+#[test]
+fn a_user_without_permission_is_told_what_to_do() {
+    require_lab();
+    use std::os::unix::fs::PermissionsExt;
+    let allow =
+        |mode| std::fs::set_permissions("/dev/fb0", std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o600);
+    let launch = gst_launch("videotestsrc num-buffers=3 ! fbpansink device=/dev/fb0");
+    let ran = run(&mut support::as_nobody(&launch));
+    assert!(!ran.status.success());
+    assert_eq!(
+        ran.stderr.matches("ERROR: from element").count(),
+        1,
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains(
+            "cannot open /dev/fb0: Permission denied (EACCES); run as a user of the group"
+        ),
+        "{}",
+        ran.stderr
+    );
+
+    // With permission, but no privilege: it plays, the address stays unknown.
+    allow(0o666);
+    let mut launch = gst_launch("-v rawvideosrc num-buffers=20 ! fbpansink name=s");
+    launch
+        .env("GST_DEBUG", "fbpansink:4")
+        .env("GST_DEBUG_NO_COLOR", "1");
+    let ran = run(&mut support::as_nobody(&launch)).expect_success();
+    allow(0o600);
+    assert!(
+        ran.stderr.contains("zero-copy: upstream writes into"),
+        "{}",
+        ran.stderr
+    );
+    let unknown = "cannot be checked: /proc/iomem hides addresses without CAP_SYS_ADMIN";
+    assert!(ran.stderr.contains(unknown), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_no_framebuffer_is_said_to_be_none() {
+    require_lab();
+    for (device, says) in [
+        (
+            "/dev/fb7",
+            "cannot open /dev/fb7: No such file or directory (ENOENT)",
+        ),
+        ("/dev/null", "FBIOGET_VSCREENINFO on /dev/null failed"),
+        ("/dev", "cannot open /dev: Is a directory (EISDIR)"),
+    ] {
+        let player = Player::new(&format!("videotestsrc ! fbpansink name=s device={device}"));
+        player.refuses_to_start();
+        let errors = player.messages(gst::MessageType::Error);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(says), "{errors:?}");
+    }
+}
+
+#[test]
+fn frames_that_do_not_fit_are_refused_in_negotiation() {
+    require_lab();
+    for caps in ["width=641,height=480", "width=640,height=481"] {
+        let player = Player::new(&format!(
+            "videotestsrc ! video/x-raw,{caps} ! fbpansink name=s"
+        ));
+        let failed = player.pipeline.set_state(gst::State::Playing).is_err();
+        let error = player.error().expect("an error");
+        assert!(failed || error.contains("stream"), "{error}");
+        assert_eq!(player.count("shown"), 0);
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MPL-2.0
+//! fbpansink on real drivers: what is on screen is judged from outside of the
+//! machine. Modules are named for the display that they need.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod adoption;
+mod cirrus;
+mod console;
+mod fb;
+mod liars;
+mod none;
+mod player;
+mod single_page;
+mod storm;
+mod vkms;

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MPL-2.0
+//! vkms with drm_fbdev_overalloc=100: memory for one screenful only.
+
+use gst_video::VideoFormat;
+
+use super::player::{self, Player};
+use super::support::{VkmsCrc, require_lab};
+
+#[test]
+fn memory_for_one_page_is_drawn_on_directly_and_the_remedy_said() {
+    require_lab();
+    let player = Player::play("rawvideosrc num-buffers=4 ! queue ! fbpansink name=s");
+    player.assert_zero_copy(4);
+    let stats = player.stats();
+    assert_eq!(stats.get::<u32>("fb-pages").unwrap(), 1, "{stats}");
+    let warnings = player.messages(gst::MessageType::Warning);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("drm_kms_helper.drm_fbdev_overalloc=300"),
+        "{warnings:?}"
+    );
+    let (width, height) = (stats.get("width").unwrap(), stats.get("height").unwrap());
+    let expected = player::pattern(3, VideoFormat::Bgrx, width, height);
+    assert_eq!(VkmsCrc::current(), expected.vkms_crc());
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+//! vkms: a DRM driver with a 60 Hz vertical blank, three fb_pages, and a CRC of
+//! every frame that it scans out.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+
+use gst_video::VideoFormat;
+
+use super::player::{self, Player};
+use super::support::{Picture, VkmsCrc, require_lab};
+
+#[test]
+fn the_pan_is_found_to_wait_and_the_picture_is_right() {
+    require_lab();
+    let player = Player::play("rawvideosrc num-buffers=4 ! fbpansink name=s");
+    player.assert_zero_copy(4);
+    assert_eq!(player.text("vsync"), "pan waits for vertical blank");
+    assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 3);
+    assert_eq!(VkmsCrc::current(), expected(&player, 3).vkms_crc());
+}
+
+/// Frame `n` of the pattern, screen-filling.
+fn expected(player: &Player, n: u64) -> Picture {
+    let stats = player.stats();
+    let (width, height) = (stats.get("width").unwrap(), stats.get("height").unwrap());
+    player::pattern(n, VideoFormat::Bgrx, width, height)
+}
+
+const DRM_IOCTL_SET_MASTER: libc::c_ulong = 0x641e;
+
+/// Takes the display away from its framebuffer, as a compositor does.
+fn become_drm_master() -> File {
+    let card = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/dri/card0")
+        .unwrap();
+    // SAFETY: the ioctl takes no argument.
+    let rc = unsafe { libc::ioctl(card.as_raw_fd(), DRM_IOCTL_SET_MASTER as _, 0) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    card
+}
+
+#[test]
+fn another_drm_master_is_one_error_with_a_remedy() {
+    require_lab();
+    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    player.start();
+    while player.count("shown") < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let master = become_drm_master();
+    let error = player.error().expect("an error");
+    let says = "FBIOPAN_DISPLAY on /dev/fb0 failed: Device or resource busy (EBUSY); another program is DRM master";
+    assert!(error.contains(says), "{error}");
+    player.stop();
+    drop(master);
+    // The first could not put the offset back; DRM's and the one it reports now
+    // differ, which the next finds out.
+    let player = Player::play("rawvideosrc num-buffers=2 ! fbpansink name=s");
+    player.assert_zero_copy(2);
+    assert_eq!(VkmsCrc::current(), expected(&player, 1).vkms_crc());
+}
