@@ -8,13 +8,15 @@
 #![allow(clippy::unwrap_used)]
 
 use gst::prelude::*;
-use gst_video::prelude::*;
 use gstphysmem::{memory::MemoryKind, pool::PhysBufferPool};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::{
     fs::File,
     io::Write,
-    os::{fd::AsRawFd, unix::fs::{FileExt, OpenOptionsExt}},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -124,7 +126,9 @@ impl Picture {
 
     /// The pool that our own source makes when downstream has none.
     fn pool(&self) -> gst::BufferPool {
-        let pool = PhysBufferPool::builder().build().upcast::<gst::BufferPool>();
+        let pool = PhysBufferPool::builder()
+            .build()
+            .upcast::<gst::BufferPool>();
         let mut config = pool.config();
         config.set_params(Some(&self.caps()), self.frame_bytes() as u32, 4, 0);
         config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_ref());
@@ -186,7 +190,11 @@ fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Run {
         pipeline.set_state(gst::State::Playing).unwrap();
         let ends = [gst::MessageType::Eos, gst::MessageType::Error];
         let message = bus.timed_pop_filtered(TIMEOUT, &ends).unwrap();
-        assert_eq!(message.type_(), gst::MessageType::Eos, "{line}: {message:?}");
+        assert_eq!(
+            message.type_(),
+            gst::MessageType::Eos,
+            "{line}: {message:?}"
+        );
     });
     pipeline.set_state(gst::State::Null).unwrap();
     run
@@ -194,7 +202,11 @@ fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Run {
 
 /// Makes the sink propose a pool, as a display does.
 fn offer_pool(pipeline: &gst::Pipeline, picture: Picture) {
-    let pad = pipeline.by_name("sink").unwrap().static_pad("sink").unwrap();
+    let pad = pipeline
+        .by_name("sink")
+        .unwrap()
+        .static_pad("sink")
+        .unwrap();
     let pool = picture.pool();
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, probe| {
         let query = probe.query_mut().map(|query| query.view_mut());
@@ -310,7 +322,10 @@ fn pool_cycle_ns(pool: &gst::BufferPool, threads: usize) -> f64 {
                 })
             })
             .collect();
-        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .sum()
     });
     let time = start.elapsed();
     pool.set_active(false).unwrap();
@@ -349,7 +364,8 @@ impl Bench {
         let rounds: Vec<_> = (0..self.rounds).map(|_| measure()).collect();
         for index in 0..rounds[0].len() {
             let of = |value: fn(&(String, bool, f64, f64)) -> f64| {
-                let mut values: Vec<f64> = rounds.iter().map(|round| value(&round[index])).collect();
+                let mut values: Vec<f64> =
+                    rounds.iter().map(|round| value(&round[index])).collect();
                 median(&mut values)
             };
             let line = Line {
@@ -359,7 +375,10 @@ impl Bench {
                 peer: of(|pair| pair.3),
                 ratio: of(|pair| pair.2 / pair.3),
             };
-            println!("{} {:.1} {:.1} {:.2}", line.name, line.ours, line.peer, line.ratio);
+            println!(
+                "{} {:.1} {:.1} {:.2}",
+                line.name, line.ours, line.peer, line.ratio
+            );
             self.lines.push(line);
         }
     }
@@ -375,7 +394,12 @@ impl Bench {
             let cpu = Run::cpu_us_per_frame;
             vec![
                 (format!("{name}:frames/s"), true, rate(&ours), rate(&peer)),
-                (format!("{name}:cpu-us/frame"), false, cpu(&ours), cpu(&peer)),
+                (
+                    format!("{name}:cpu-us/frame"),
+                    false,
+                    cpu(&ours),
+                    cpu(&peer),
+                ),
             ]
         });
     }
@@ -456,9 +480,8 @@ impl Bench {
         for n in 0..picture.frames {
             let path = dir.join(format!("{n:05}.raw"));
             if !path.exists() {
-                whole
-                    .read_exact_at(&mut frame, (n * frame.len()) as u64)
-                    .unwrap();
+                let offset = (n * frame.len()) as u64;
+                whole.read_exact_at(&mut frame, offset).unwrap();
                 std::fs::write(&path, &frame).unwrap();
             }
             make_warm(&path);
@@ -471,7 +494,11 @@ impl Bench {
         );
         let ours = picture.rawvideosrc(&pattern, "");
         let frames = picture.frames;
-        self.compare(&name, || play(&ours, frames, None), || play(&peer, frames, None));
+        self.compare(
+            &name,
+            || play(&ours, frames, None),
+            || play(&peer, frames, None),
+        );
     }
 
     fn pools(&mut self) {
@@ -499,21 +526,31 @@ fn chart(lines: &[Line], rounds: usize) -> String {
     let cpu = machine
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown CPU", |rest| rest.trim_start_matches(['\t', ' ', ':']));
+        .map_or("unknown CPU", |rest| {
+            rest.trim_start_matches(['\t', ' ', ':'])
+        });
     let cores = std::thread::available_parallelism().map_or(0, |count| count.get());
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let day = gst::glib::DateTime::now_utc()
         .and_then(|now| now.format("%Y-%m-%d"))
         .unwrap();
     let text = |x: usize, y: usize, size: usize, anchor: &str, text: &str| {
-        format!("<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\" text-anchor=\"{anchor}\">{text}</text>\n")
+        format!(
+            "<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\" text-anchor=\"{anchor}\">{text}</text>\n"
+        )
     };
     let height = lines.len() * ROW_PX + 80;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"900\" height=\"{height}\" font-family=\"sans-serif\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    svg += &text(10, 22, 15, "start", "How many times better than the peer (medians of paired runs)");
+    svg += &text(
+        10,
+        22,
+        15,
+        "start",
+        "How many times better than the peer (medians of paired runs)",
+    );
     svg += &text(
         10,
         42,
@@ -528,7 +565,11 @@ fn chart(lines: &[Line], rounds: usize) -> String {
     );
     for (index, line) in lines.iter().enumerate() {
         let y = 60 + index * ROW_PX;
-        let better = if line.more { line.ratio } else { 1.0 / line.ratio };
+        let better = if line.more {
+            line.ratio
+        } else {
+            1.0 / line.ratio
+        };
         let length = better.log2() * UNIT_PX;
         let zero = (LEFT_PX + 80) as f64;
         let (x, colour) = if length < 0.0 {
