@@ -39,6 +39,8 @@ pub struct Frame {
     pub is_zero_copy: bool,
     /// The memory belongs to somebody who may want it back.
     pub is_foreign: bool,
+    /// It is a frame of upstream's, and not a copy of one for the time without.
+    pub is_counted: bool,
     /// Counts the frames of one plane.
     pub serial: u64,
 }

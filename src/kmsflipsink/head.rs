@@ -105,7 +105,6 @@ pub struct Head {
     /// The fourccs that the plane takes.
     pub fourccs: Vec<u32>,
     /// Pairs of fourcc and modifier that the plane takes; empty if it does not say.
-    #[cfg_attr(not(feature = "v1_24"), allow(dead_code))]
     pub in_formats: Vec<(u32, u64)>,
     /// Largest framebuffer.
     pub max_size: (u32, u32),

@@ -22,6 +22,7 @@ use gst_video::subclass::prelude::*;
 use super::CAT;
 use super::crtc::{Observer, Report};
 use super::discovery::Wish;
+use super::dma_drm;
 use super::format;
 use super::head::{Head, KmsError, NotPresented};
 use super::import::Imports;
@@ -89,6 +90,12 @@ impl Settings {
             connector: self.connector.clone(),
             plane_id: u32::try_from(self.plane_id).ok(),
         }
+    }
+
+    fn mode_wish(&self) -> Result<ModeWish, KmsError> {
+        self.mode
+            .parse()
+            .map_err(|error| KmsError::Property(format!("property mode: {error}")))
     }
 
     fn manner(&self) -> Manner {
@@ -258,6 +265,7 @@ impl KmsFlipSink {
 
     fn open(&self) -> Result<Started, KmsError> {
         let settings = lock(&self.settings).clone();
+        settings.mode_wish()?; // a word that is no mode need not wait for caps
         let observer = Arc::new(SinkObserver {
             sink: self.obj().downgrade(),
             is_stale: AtomicBool::new(false),
@@ -326,10 +334,7 @@ impl KmsFlipSink {
         let (head, imports) = self
             .started(|started| (started.head.clone(), started.imports.clone()))
             .ok_or_else(stopped)?;
-        let wish: ModeWish = settings
-            .mode
-            .parse()
-            .map_err(|error| KmsError::Property(format!("property mode: {error}")))?;
+        let wish = settings.mode_wish()?;
         let session = Session::new(
             &head,
             &imports,
@@ -414,6 +419,15 @@ impl ElementImpl for KmsFlipSink {
             let caps = gst_video::VideoCapsBuilder::new()
                 .format_list(format::all())
                 .build();
+            #[cfg(feature = "v1_24")]
+            let caps = {
+                let mut with_dma_drm = gst_video::VideoCapsBuilder::new()
+                    .features([gst_allocators::CAPS_FEATURE_MEMORY_DMABUF])
+                    .format(gst_video::VideoFormat::DmaDrm)
+                    .build();
+                with_dma_drm.merge(caps);
+                with_dma_drm
+            };
             gst::PadTemplate::new(
                 "sink",
                 gst::PadDirection::Sink,
@@ -464,12 +478,18 @@ impl BaseSinkImpl for KmsFlipSink {
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let info = gst_video::VideoInfo::from_caps(caps)
-            .map_err(|_| gst::loggable_error!(CAT, "no video caps: {caps}"))?;
+        let (info, modifier) = match dma_drm::parse(caps) {
+            Some((info, modifier)) => (info, Some(modifier)),
+            None => {
+                let info = gst_video::VideoInfo::from_caps(caps)
+                    .map_err(|_| gst::loggable_error!(CAT, "no video caps: {caps}"))?;
+                (info, None)
+            }
+        };
         // Frames of the old caps that belong to upstream leave the screen, so
         // that it can renegotiate its memory.
         self.drain();
-        match self.plan(&info, None) {
+        match self.plan(&info, modifier) {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.fail(&error);
@@ -510,6 +530,16 @@ impl BaseSinkImpl for KmsFlipSink {
             Err(reason) => gst::info!(CAT, imp = self, "offering no pool: {reason}"),
         }
         Ok(())
+    }
+
+    fn event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::Eos
+            && let Some(head) = self.started(|started| started.head.clone())
+        {
+            // The end is when the last frame is on the screen.
+            head.wait_idle(DRAIN_TIME);
+        }
+        self.parent_event(event)
     }
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {

@@ -16,6 +16,7 @@ use gst::glib;
 use parking_lot::Mutex;
 
 use super::card::{Card, FbShape, Framebuffer};
+use super::dma_drm;
 use super::format;
 use crate::sys::{self, kms};
 
@@ -243,7 +244,11 @@ fn locate<'a>(
     let fourcc = format::fourcc_of(info.format())
         .ok_or_else(|| NotImportable::Format(info.format().to_str().to_string()))?;
     let meta = buffer.meta::<gst_video::VideoMeta>();
-    let n_planes = info.n_planes() as usize;
+    // Tiled memory may have planes that no format knows, such as for compression.
+    let n_planes = match &meta {
+        Some(meta) if is_tiled(modifier) => (meta.n_planes() as usize).min(4),
+        _ => info.n_planes() as usize,
+    };
     let mut shape = FbShape {
         width: meta.as_ref().map_or(info.width(), |meta| meta.width()),
         height: meta.as_ref().map_or(info.height(), |meta| meta.height()),
@@ -259,7 +264,11 @@ fn locate<'a>(
             Some(meta) => (meta.offset()[plane], meta.stride()[plane]),
             None => (info.offset()[plane], info.stride()[plane]),
         };
-        let rows = format::rows(info, plane) as usize;
+        let rows = if is_tiled(modifier) {
+            1
+        } else {
+            format::rows(info, plane) as usize
+        };
         let bytes = (stride.max(0) as usize)
             .saturating_mul(rows.saturating_sub(1))
             .max(1);
@@ -284,6 +293,11 @@ fn locate<'a>(
         fds,
         identity: Identity { shape, inodes },
     })
+}
+
+/// Whether a CPU cannot make sense of the bytes.
+pub fn is_tiled(modifier: Option<u64>) -> bool {
+    modifier.is_some_and(|modifier| modifier != dma_drm::LINEAR)
 }
 
 fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> {

@@ -19,6 +19,7 @@ mod copies;
 mod crtc;
 mod device;
 mod discovery;
+mod dma_drm;
 mod format;
 mod head;
 mod imp;

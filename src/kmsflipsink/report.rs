@@ -5,6 +5,8 @@ use gst::prelude::*;
 use gst_base::prelude::*;
 
 use super::crtc::Report;
+#[cfg(feature = "v1_24")]
+use super::dma_drm;
 use super::format;
 use super::head::{Head, KmsError};
 use super::import::Imports;
@@ -16,11 +18,28 @@ use super::{CAT, KmsFlipSink};
 pub fn caps(head: &Head) -> gst::Caps {
     let (width, height) = head.max_size;
     let up_to = |max: u32| 1..=i32::try_from(max).unwrap_or(i32::MAX);
-    gst_video::VideoCapsBuilder::new()
+    let plain = gst_video::VideoCapsBuilder::new()
         .format_list(format::supported(&head.fourccs))
         .width_range(up_to(width))
         .height_range(up_to(height))
-        .build()
+        .build();
+    #[cfg(feature = "v1_24")]
+    if head.card.can_import {
+        let linear: Vec<_> = head
+            .fourccs
+            .iter()
+            .map(|&fourcc| (fourcc, dma_drm::LINEAR))
+            .collect();
+        let pairs = if head.in_formats.is_empty() {
+            &linear
+        } else {
+            &head.in_formats
+        };
+        let mut caps = dma_drm::caps(pairs, head.max_size);
+        caps.merge(plain);
+        return caps;
+    }
+    plain
 }
 
 /// The error on the bus: what, where, and what to do.
@@ -117,6 +136,12 @@ pub fn add_stats(
     structure.set("flip-latency-bounds-us", gst::Array::new(LATENCY_BOUNDS_US));
     structure.set("flip-latency-histogram", gst::Array::new(stats.latency));
     structure.set("framebuffers", imports.len() as u64);
+    let modifiers: std::collections::BTreeSet<u64> = head
+        .in_formats
+        .iter()
+        .map(|&(_, modifier)| modifier)
+        .collect();
+    structure.set("modifiers", gst::List::new(modifiers));
     structure.set("has-vblank", has_vblank);
     structure.set("device", head.card.path.as_str());
     structure.set("driver", head.card.driver.as_str());

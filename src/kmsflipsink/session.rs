@@ -151,6 +151,12 @@ impl Session {
 
     /// The error for a frame that nothing could show.
     pub fn refused(&self, reason: String) -> KmsError {
+        // A device that went away refuses everything, in many words.
+        if let Err(error) = self.head.card.check_master()
+            && error.raw_os_error() == Some(libc::ENODEV)
+        {
+            return self.gone(sys::describe(&error));
+        }
         KmsError::Refused {
             path: self.head.card.path.clone(),
             what: self.describe(),
@@ -290,8 +296,9 @@ impl Session {
         timing: Timing,
         reason: String,
     ) -> Result<(), NotPresented> {
-        let (copy, framebuffer, placement) =
-            self.copy(buffer, choice).map_err(NotPresented::Refused)?;
+        let (copy, framebuffer, placement) = self.copy(buffer, choice).map_err(|error| {
+            NotPresented::Refused(format!("{error}; a copy is needed: {reason}"))
+        })?;
         self.note(Way::Copy(reason));
         self.head
             .present(frame(&copy, framebuffer, placement, timing, false), false)
@@ -303,6 +310,9 @@ impl Session {
         buffer: &gst::Buffer,
         choice: Choice,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>, Placement), String> {
+        if import::is_tiled(self.modifier) {
+            return Err("tiled memory cannot be copied here".into());
+        }
         let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info)
             .map_err(|_| "the frame's memory cannot be mapped for reading".to_owned())?;
         let mut sets = self.copies.lock();
@@ -395,7 +405,8 @@ impl Session {
         match self.copy(&buffer, Choice::Direct(placement)) {
             Ok((copy, framebuffer, placement)) => {
                 drop(buffer);
-                let still = frame(&copy, framebuffer, placement, Timing::default(), false);
+                let mut still = frame(&copy, framebuffer, placement, Timing::default(), false);
+                still.is_counted = false;
                 if self.head.present(still, false).is_ok() {
                     self.head.wait_idle(time);
                 }
@@ -409,6 +420,9 @@ impl Session {
 
     /// The pool to offer upstream, with how many buffers the sink itself holds.
     pub fn pool(&self, manner: &Manner) -> Result<Proposal, String> {
+        if self.modifier.is_some() {
+            return Err("DMA_DRM caps mean that upstream has memory of its own".into());
+        }
         if matches!(self.plan.choice, Choice::Composed(_)) {
             return Err("frames are copied anyway".into());
         }
@@ -740,6 +754,7 @@ fn frame(
         submitted_ns: 0,
         is_zero_copy,
         is_foreign: false,
+        is_counted: true,
         serial: 0,
     }
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Caps of GStreamer 1.24 for memory that only hardware reads: a fourcc and a
+//! modifier, `video/x-raw(memory:DMABuf), format=DMA_DRM, drm-format=XR24:0x...`.
+//!
+//! The caps are words, and read and written here as such, so that all of this
+//! is tested on 1.22 too; offered are they only under the feature `v1_24`.
+
+use super::format;
+
+/// DRM_FORMAT_MOD_LINEAR
+pub const LINEAR: u64 = 0;
+
+const FEATURE: &str = "memory:DMABuf";
+
+/// "XR24", or "XR24:0x0100000000000002".
+#[cfg(any(test, feature = "v1_24"))]
+pub fn to_text(fourcc: u32, modifier: u64) -> String {
+    let name: String = format::fourcc_name(fourcc);
+    match modifier {
+        LINEAR => name,
+        _ => format!("{name}:0x{modifier:016x}"),
+    }
+}
+
+/// The opposite of `to_text`.
+pub fn from_text(text: &str) -> Option<(u32, u64)> {
+    let (name, modifier) = match text.split_once(':') {
+        Some((name, digits)) => (
+            name,
+            u64::from_str_radix(digits.strip_prefix("0x")?, 16).ok()?,
+        ),
+        None => (text, LINEAR),
+    };
+    let bytes: [u8; 4] = name.as_bytes().try_into().ok()?;
+    Some((u32::from_le_bytes(bytes), modifier))
+}
+
+/// Caps for these pairs, none of which a CPU needs to understand.
+#[cfg(any(test, feature = "v1_24"))]
+pub fn caps(pairs: &[(u32, u64)], max_size: (u32, u32)) -> gst::Caps {
+    let names: Vec<_> = pairs
+        .iter()
+        .filter(|(fourcc, _)| !format::supported(&[*fourcc]).is_empty())
+        .map(|&(fourcc, modifier)| to_text(fourcc, modifier))
+        .collect();
+    if names.is_empty() {
+        return gst::Caps::new_empty();
+    }
+    let up_to = |max: u32| gst::IntRange::new(1, i32::try_from(max).unwrap_or(i32::MAX).max(2));
+    let structure = gst::Structure::builder("video/x-raw")
+        .field("format", "DMA_DRM")
+        .field("drm-format", gst::List::new(names))
+        .field("width", up_to(max_size.0))
+        .field("height", up_to(max_size.1))
+        .field(
+            "framerate",
+            gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1)),
+        )
+        .build();
+    let features = gst::CapsFeatures::new([FEATURE]);
+    gst::Caps::builder_full()
+        .structure_with_features(structure, features)
+        .build()
+}
+
+/// The frames that such caps announce; None for all other caps.
+pub fn parse(caps: &gst::CapsRef) -> Option<(gst_video::VideoInfo, u64)> {
+    let structure = caps.structure(0)?;
+    if !caps.features(0)?.contains(FEATURE) || structure.get::<&str>("format") != Ok("DMA_DRM") {
+        return None;
+    }
+    let (fourcc, modifier) = from_text(structure.get("drm-format").ok()?)?;
+    let format = *format::supported(&[fourcc]).first()?;
+    let size = |name: &str| {
+        structure
+            .get::<i32>(name)
+            .ok()
+            .and_then(|value| u32::try_from(value).ok())
+    };
+    let mut builder = gst_video::VideoInfo::builder(format, size("width")?, size("height")?);
+    if let Ok(rate) = structure.get::<gst::Fraction>("framerate") {
+        builder = builder.fps(rate);
+    }
+    if let Ok(aspect) = structure.get::<gst::Fraction>("pixel-aspect-ratio") {
+        builder = builder.par(aspect);
+    }
+    Some((builder.build().ok()?, modifier))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drm::buffer::DrmFourcc;
+    use proptest::prelude::*;
+
+    const INTEL_Y_TILED: u64 = 0x0100_0000_0000_0002;
+
+    #[test]
+    fn linear_is_not_written_and_anything_else_is() {
+        let xr24 = DrmFourcc::Xrgb8888 as u32;
+        assert_eq!(to_text(xr24, LINEAR), "XR24");
+        assert_eq!(to_text(xr24, INTEL_Y_TILED), "XR24:0x0100000000000002");
+        assert_eq!(from_text("XR24"), Some((xr24, LINEAR)));
+        assert_eq!(
+            from_text("XR24:0x0100000000000002"),
+            Some((xr24, INTEL_Y_TILED))
+        );
+        for bad in ["", "XR2", "XR24:", "XR24:2", "XR24:0xg", "XR245"] {
+            assert_eq!(from_text(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn caps_name_each_pair_that_has_a_video_format() {
+        gst::init().unwrap();
+        let pairs = [
+            (DrmFourcc::Xrgb8888 as u32, LINEAR),
+            (DrmFourcc::Nv12 as u32, INTEL_Y_TILED),
+            (DrmFourcc::C8 as u32, LINEAR),
+        ];
+        let caps = caps(&pairs, (4096, 2160));
+        let list = caps
+            .structure(0)
+            .unwrap()
+            .get::<gst::List>("drm-format")
+            .unwrap();
+        let names: Vec<&str> = list.iter().map(|name| name.get().unwrap()).collect();
+        assert_eq!(names, ["XR24", "NV12:0x0100000000000002"]);
+        assert!(caps.features(0).unwrap().contains(FEATURE));
+        assert!(super::caps(&[], (1, 1)).is_empty());
+    }
+
+    #[test]
+    fn what_is_offered_can_be_parsed_once_fixed() {
+        gst::init().unwrap();
+        let mut offered = caps(&[(DrmFourcc::Nv12 as u32, INTEL_Y_TILED)], (4096, 2160));
+        offered.fixate();
+        let (info, modifier) = parse(&offered).unwrap();
+        assert_eq!(
+            (info.format(), modifier),
+            (gst_video::VideoFormat::Nv12, INTEL_Y_TILED)
+        );
+        let plain = gst_video::VideoCapsBuilder::new()
+            .width(1)
+            .height(1)
+            .build();
+        assert_eq!(parse(&plain), None);
+    }
+
+    proptest! {
+        #[test]
+        fn text_comes_back(fourcc in proptest::sample::select(vec!["XR24", "NV12", "P010", "R8  "]), modifier: u64) {
+            let number = u32::from_le_bytes(fourcc.as_bytes().try_into().unwrap());
+            prop_assert_eq!(from_text(&to_text(number, modifier)), Some((number, modifier)));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MPL-2.0
+//! On cirrus, which imports dma-bufs and reads them as they are laid out.
+
+use crate::player::{Player, bgrx, dma_frame_at, numbered};
+use crate::unpaced::{assert_seen, five_six_five};
+
+#[test]
+fn a_dma_buf_with_offset_and_stride_is_shown_where_it_is() {
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(640, 480));
+    player.set_state(gst::State::Playing);
+    for (number, offset, stride) in [
+        (77, 4096, 640 * 4 + 256),
+        (78, 64, 640 * 4),
+        (79, 0, 640 * 4 + 64),
+    ] {
+        let picture = numbered(640, 480, number);
+        player.show(dma_frame_at(&picture, offset, stride));
+        assert_seen(&five_six_five(&picture));
+    }
+    assert_eq!(
+        (player.count("zero-copy"), player.count("copied")),
+        (3, 0),
+        "{}",
+        player.stats()
+    );
+}

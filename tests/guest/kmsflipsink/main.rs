@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+//! kmsflipsink on real KMS drivers, judged by what the display shows: vkms's
+//! CRC, or the picture that the machine's outside sees.
+
+mod cirrus;
+mod overlay;
+mod player;
+mod unpaced;
+mod vivid;
+mod vkms;
+
+#[path = "../support/mod.rs"]
+mod support;

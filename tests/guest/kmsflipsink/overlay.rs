@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Several planes of one CRTC: vkms with overlays
+//! (`--append vkms.enable_overlay=1`).
+
+use std::io::Write;
+
+use gst::prelude::*;
+
+use crate::player::{
+    Player, assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, init, numbered, placed,
+};
+use crate::support::Picture;
+
+const W: usize = 640;
+const H: usize = 480;
+
+/// `top` on `ground`.
+fn laid_on(ground: &Picture, top: &Picture, at_x: usize, at_y: usize) -> Picture {
+    let top_alone = placed(top, ground.width, ground.height, at_x, at_y);
+    let inside = |x: usize, y: usize| {
+        (at_x..at_x + top.width).contains(&x) && (at_y..at_y + top.height).contains(&y)
+    };
+    Picture::from_fn(ground.width, ground.height, |x, y| {
+        if inside(x, y) {
+            top_alone.pixel(x, y)
+        } else {
+            ground.pixel(x, y)
+        }
+    })
+}
+
+fn small_player() -> Player {
+    let player = Player::fed("");
+    player.set_caps(&bgrx(200, 150));
+    player
+        .sink
+        .set_property("render-rectangle", gst::Array::new([100i32, 120, 200, 150]));
+    player
+}
+
+#[test]
+fn two_sinks_show_on_two_planes_of_one_display_at_once() {
+    let below = Player::fed("mode=640x480");
+    below.set_caps(&bgrx(W as u32, H as u32));
+    below.set_state(gst::State::Playing);
+    let ground = numbered(W, H, 1);
+    below.show(buffer_of(&ground));
+    let above = small_player();
+    above.set_state(gst::State::Playing);
+    let first = numbered(200, 150, 2);
+    above.show(buffer_of(&first));
+    assert_on_screen(&laid_on(&ground, &first, 100, 120));
+    let planes = [&below, &above].map(|player| player.stats().get::<u32>("plane-id").unwrap());
+    assert_ne!(planes[0], planes[1]);
+    // Each goes on while the other stands still, and both together.
+    let ground = numbered(W, H, 3);
+    below.show(dma_frame(&ground));
+    assert_on_screen(&laid_on(&ground, &first, 100, 120));
+    for number in 4..12 {
+        below.push(dma_frame(&numbered(W, H, number)));
+        above.push(dma_frame(&numbered(200, 150, number + 100)));
+    }
+    above.wait_shown(9);
+    below.wait_shown(10);
+    let (ground, top) = (numbered(W, H, 11), numbered(200, 150, 111));
+    assert_on_screen(&laid_on(&ground, &top, 100, 120));
+    drop(above);
+    assert_on_screen(&ground);
+    let last = numbered(W, H, 13);
+    below.show(buffer_of(&last));
+    assert_on_screen(&last);
+}
+
+#[test]
+fn an_overlay_keeps_what_was_on_the_screen() {
+    init();
+    // The console's picture, made known.
+    let (width, height) = (1024, 768);
+    let colour = [0x40u8, 0x80, 0xc0];
+    let mut framebuffer = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/fb0")
+        .unwrap();
+    let pixel = [colour[2], colour[1], colour[0], 0];
+    framebuffer
+        .write_all(&pixel.repeat(width * height))
+        .unwrap();
+    let console = Picture::solid(width, height, colour);
+    assert_on_screen(&console);
+    let overlay = overlay_plane();
+    let player = Player::fed(&format!("plane-id={overlay} connector=Virtual-1"));
+    player.set_caps(&bgrx(200, 150));
+    player
+        .sink
+        .set_property("render-rectangle", gst::Array::new([100i32, 120, 200, 150]));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(200, 150, 5);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&laid_on(&console, &picture, 100, 120));
+    player.reach(gst::State::Null);
+    assert_on_screen(&console);
+    assert_eq!(crc_now(), console.vkms_crc());
+}
+
+/// An overlay plane's id, from the list in the error for one that is not there.
+fn overlay_plane() -> u32 {
+    let player = Player::fed("plane-id=1");
+    assert!(player.pipeline.set_state(gst::State::Ready).is_err());
+    let error = player.wait_for_error();
+    let list = error
+        .split("Overlay plane ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("no overlay in {error}"));
+    list.split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}

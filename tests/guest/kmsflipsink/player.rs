@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A pipeline under test, and frames to feed it with.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst_allocators::prelude::*;
+use gstphysmem::memory::{MemoryKind, Region, Request};
+
+use crate::support::{Picture, VkmsCrc, require_lab};
+
+/// Long enough for any guest; only a hang gets here.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn init() {
+    require_lab();
+    gst::init().unwrap();
+    static REGISTERED: std::sync::Once = std::sync::Once::new();
+    REGISTERED.call_once(|| gstphysmem::plugin_register_static().unwrap());
+}
+
+/// A pipeline with a kmsflipsink called "sink", and perhaps an appsrc "src".
+pub struct Player {
+    pub pipeline: gst::Pipeline,
+    pub sink: gst::Element,
+}
+
+impl Player {
+    pub fn new(description: &str) -> Self {
+        init();
+        let pipeline = gst::parse::launch(description)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        let sink = pipeline.by_name("sink").expect("a sink called sink");
+        Self { pipeline, sink }
+    }
+
+    /// An appsrc that feeds a sink with these properties, frames as they come.
+    pub fn fed(sink: &str) -> Self {
+        Self::new(&format!(
+            "appsrc name=src format=time is-live=false max-buffers=1 block=true \
+             ! kmsflipsink name=sink sync=false {sink}"
+        ))
+    }
+
+    #[track_caller]
+    pub fn set_state(&self, state: gst::State) {
+        let change = self.pipeline.set_state(state);
+        assert!(change.is_ok(), "to {state:?}: {:?}", self.errors());
+    }
+
+    /// Goes to the state and waits until it is reached.
+    #[track_caller]
+    pub fn reach(&self, state: gst::State) {
+        self.set_state(state);
+        let (result, now, _) = self
+            .pipeline
+            .state(gst::ClockTime::from_seconds(PATIENCE.as_secs()));
+        assert!(
+            result.is_ok() && now == state,
+            "at {now:?} of {state:?}: {:?}",
+            self.errors()
+        );
+    }
+
+    /// The text and detail of all errors so far.
+    pub fn errors(&self) -> Vec<String> {
+        let bus = self.pipeline.bus().unwrap();
+        std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Error]))
+            .map(|message| error_text(&message))
+            .collect()
+    }
+
+    #[track_caller]
+    pub fn wait_for_error(&self) -> String {
+        let bus = self.pipeline.bus().unwrap();
+        let message = bus
+            .timed_pop_filtered(
+                gst::ClockTime::from_seconds(PATIENCE.as_secs()),
+                &[gst::MessageType::Error],
+            )
+            .expect("an error");
+        error_text(&message)
+    }
+
+    #[track_caller]
+    pub fn wait_for_end(&self) {
+        let bus = self.pipeline.bus().unwrap();
+        let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
+        let message = bus
+            .timed_pop_filtered(
+                gst::ClockTime::from_seconds(4 * PATIENCE.as_secs()),
+                &wanted,
+            )
+            .expect("an end");
+        if message.type_() == gst::MessageType::Error {
+            panic!("{}", error_text(&message));
+        }
+    }
+
+    /// Waits for the sink's own message.
+    #[track_caller]
+    pub fn wait_for_event(&self, name: &str) {
+        let bus = self.pipeline.bus().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let wanted = [gst::MessageType::Element, gst::MessageType::Error];
+            let Some(message) = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(200), &wanted)
+            else {
+                continue;
+            };
+            if message.type_() == gst::MessageType::Error {
+                panic!("{}", error_text(&message));
+            }
+            let structure = message.structure().unwrap();
+            if structure.name() == "kmsflipsink" && structure.get::<&str>("event") == Ok(name) {
+                return;
+            }
+        }
+        panic!("no message {name}");
+    }
+
+    pub fn stats(&self) -> gst::Structure {
+        self.sink.property("stats")
+    }
+
+    #[track_caller]
+    pub fn count(&self, name: &str) -> u64 {
+        self.stats()
+            .get::<u64>(name)
+            .unwrap_or_else(|_| panic!("no {name} in {}", self.stats()))
+    }
+
+    /// Waits until the sink has shown `n` frames.
+    #[track_caller]
+    pub fn wait_shown(&self, n: u64) {
+        self.wait_until(&format!("{n} frames shown"), |player| {
+            player
+                .stats()
+                .get::<u64>("shown")
+                .is_ok_and(|shown| shown >= n)
+        });
+    }
+
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(
+                Instant::now() < deadline,
+                "no {what}: {} {:?}",
+                self.stats(),
+                self.errors()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn appsrc(&self) -> gst_app::AppSrc {
+        self.pipeline.by_name("src").unwrap().downcast().unwrap()
+    }
+
+    pub fn set_caps(&self, info: &gst_video::VideoInfo) {
+        self.appsrc().set_caps(Some(&info.to_caps().unwrap()));
+    }
+
+    #[track_caller]
+    pub fn push(&self, buffer: gst::Buffer) {
+        self.appsrc()
+            .push_buffer(buffer)
+            .unwrap_or_else(|e| panic!("{e:?}: {:?}", self.errors()));
+    }
+
+    /// Pushes a frame and waits until it is on the screen.
+    #[track_caller]
+    pub fn show(&self, buffer: gst::Buffer) {
+        let before = self.stats().get::<u64>("shown").unwrap_or(0);
+        self.push(buffer);
+        self.wait_shown(before + 1);
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+fn error_text(message: &gst::Message) -> String {
+    match message.view() {
+        gst::MessageView::Error(error) => {
+            format!(
+                "{} ({:?}) {}",
+                error.error(),
+                error.error().kind::<gst::ResourceError>(),
+                error.debug().unwrap_or_default()
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
+    gst_video::VideoInfo::builder(format, width, height)
+        .fps(gst::Fraction::new(60, 1))
+        .build()
+        .unwrap()
+}
+
+pub fn bgrx(width: u32, height: u32) -> gst_video::VideoInfo {
+    info(gst_video::VideoFormat::Bgrx, width, height)
+}
+
+/// A picture with a corner and a bar that tell every mirroring, shift and
+/// wrong stride; no two numbers look alike.
+pub fn numbered(width: usize, height: usize, number: usize) -> Picture {
+    let ground = [
+        (number * 37 % 200) as u8,
+        (number * 11 % 200 + 30) as u8,
+        (255 - number % 200) as u8,
+    ];
+    Picture::from_fn(width, height, |x, y| match (x, y) {
+        (x, y) if x < 8 && y < 16 => [255, 255, 255],
+        (x, _) if x == number % width => [0, 255, 0],
+        (x, y) if x + 1 == width || y + 1 == height => [255, 0, 0],
+        _ => ground,
+    })
+}
+
+/// The bytes of a picture in rows of `stride` bytes.
+pub fn bgrx_bytes(picture: &Picture, stride: usize) -> Vec<u8> {
+    let mut bytes = vec![0; stride * picture.height];
+    for (row, source) in bytes
+        .chunks_exact_mut(stride)
+        .zip(picture.rgb.chunks_exact(picture.width * 3))
+    {
+        for (to, from) in row.chunks_exact_mut(4).zip(source.chunks_exact(3)) {
+            to.copy_from_slice(&[from[2], from[1], from[0], 0]);
+        }
+    }
+    bytes
+}
+
+/// A buffer of ordinary memory with this picture.
+pub fn buffer_of(picture: &Picture) -> gst::Buffer {
+    gst::Buffer::from_slice(bgrx_bytes(picture, picture.width * 4))
+}
+
+/// A frame in a dma-buf that is nobody's but this test's.
+pub fn dma_frame(picture: &Picture) -> gst::Buffer {
+    dma_frame_at(picture, 0, picture.width * 4)
+}
+
+/// The same, `offset` bytes into the dma-buf and in rows of `stride` bytes.
+pub fn dma_frame_at(picture: &Picture, offset: usize, stride: usize) -> gst::Buffer {
+    let mut bytes = vec![0x5a; offset];
+    bytes.extend(bgrx_bytes(picture, stride));
+    let (fd, size) = heap_buffer(&bytes);
+    let allocator = gst_allocators::DmaBufAllocator::new();
+    // SAFETY: a dma-buf of `size` bytes that the memory now owns.
+    let memory = unsafe { allocator.alloc_dmabuf(fd, size) }.unwrap();
+    let mut buffer = gst::Buffer::new();
+    let buffer_ref = buffer.get_mut().unwrap();
+    // A part of the memory, as one that shares it would hand out.
+    buffer_ref.append_memory(if offset > 0 {
+        memory.share(offset..bytes.len())
+    } else {
+        memory
+    });
+    gst_video::VideoMeta::add_full(
+        buffer_ref,
+        gst_video::VideoFrameFlags::empty(),
+        gst_video::VideoFormat::Bgrx,
+        picture.width as u32,
+        picture.height as u32,
+        &[0],
+        &[stride as i32],
+    )
+    .unwrap();
+    buffer
+}
+
+/// A dma-buf with these bytes.
+fn heap_buffer(bytes: &[u8]) -> (OwnedFd, usize) {
+    let request = Request {
+        kind: MemoryKind::Cma,
+        size_bytes: bytes.len(),
+        needs_dma_buf: true,
+        ..Request::default()
+    };
+    let region = Region::allocate(&request).unwrap();
+    {
+        let access = region.begin_access(true).unwrap();
+        // SAFETY: the region is at least this large, mapped, and nobody else's.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), access.ptr(), bytes.len()) };
+    }
+    (
+        region.dma_buf().unwrap().try_clone_to_owned().unwrap(),
+        region.size_bytes(),
+    )
+}
+
+/// `picture` in the middle of a black screen.
+pub fn centred(picture: &Picture, width: usize, height: usize) -> Picture {
+    placed(
+        picture,
+        width,
+        height,
+        (width - picture.width) / 4 * 2,
+        (height - picture.height) / 4 * 2,
+    )
+}
+
+pub fn placed(picture: &Picture, width: usize, height: usize, at_x: usize, at_y: usize) -> Picture {
+    Picture::from_fn(width, height, |x, y| {
+        if x >= at_x && y >= at_y && x < at_x + picture.width && y < at_y + picture.height {
+            picture.pixel(x - at_x, y - at_y)
+        } else {
+            [0, 0, 0]
+        }
+    })
+}
+
+/// What vkms scans out, once it has caught up: its CRC worker lags behind the
+/// flips on a slow machine.
+pub fn crc_now() -> u32 {
+    let mut stream = VkmsCrc::open();
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = Vec::new();
+    while last.len() < 4 {
+        assert!(Instant::now() < deadline, "vkms scans out nothing");
+        last.extend(stream.next().map(|frame| frame.crc));
+    }
+    last[3]
+}
+
+/// Fails unless vkms comes to scan out what has this CRC.
+#[track_caller]
+pub fn assert_crc(expected: u32) {
+    let mut stream = VkmsCrc::open();
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while Instant::now() < deadline && seen.len() < 300 {
+        if let Some(frame) = stream.next() {
+            if frame.crc == expected {
+                return;
+            }
+            seen.push(frame.crc);
+        }
+    }
+    seen.dedup();
+    panic!("{expected:08x} does not come; {seen:08x?}");
+}
+
+/// Fails unless vkms comes to scan out exactly this picture.
+#[track_caller]
+pub fn assert_on_screen(picture: &Picture) {
+    assert_crc(picture.vkms_crc());
+}

@@ -1,0 +1,741 @@
+// SPDX-License-Identifier: MPL-2.0
+//! On vkms: every picture by its CRC.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use crate::player::{
+    Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
+    dma_frame_at, info, init, numbered, placed,
+};
+use crate::support::{self, Picture, VkmsCrc};
+
+const W: usize = 640;
+const H: usize = 480;
+
+/// A sink in the mode of the frames' own size.
+fn fed() -> Player {
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player
+}
+
+/// A raw file of numbered pictures.
+fn file_of(n: usize) -> (tempfile::NamedTempFile, Vec<u32>) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let crcs = (0..n)
+        .map(|number| {
+            let picture = numbered(W, H, number);
+            file.write_all(&bgrx_bytes(&picture, W * 4)).unwrap();
+            picture.vkms_crc()
+        })
+        .collect();
+    (file, crcs)
+}
+
+fn from_file(file: &tempfile::NamedTempFile, rest: &str) -> Player {
+    Player::new(&format!(
+        "rawvideosrc location={} format=bgrx width={W} height={H} framerate=60/1 {rest}",
+        file.path().display()
+    ))
+}
+
+#[test]
+fn each_of_300_frames_is_shown_unchanged_and_without_a_copy() {
+    init();
+    let (file, expected) = file_of(30);
+    let player = from_file(
+        &file,
+        "loop=true num-buffers=300 ! kmsflipsink name=sink sync=false mode=640x480",
+    );
+    player.reach(gst::State::Paused);
+    for number in 0..300u64 {
+        if number > 0 {
+            player.sink.send_event(gst::event::Step::new(
+                gst::format::Buffers::ONE,
+                1.0,
+                true,
+                false,
+            ));
+        }
+        player.wait_shown(number + 1);
+        assert_crc(expected[number as usize % 30]);
+    }
+    assert_eq!(
+        (
+            player.count("shown"),
+            player.count("zero-copy"),
+            player.count("copied")
+        ),
+        (300, 300, 0)
+    );
+    let path: String = player.stats().get("path").unwrap();
+    assert!(path.starts_with("zero-copy"), "{path}");
+}
+
+#[test]
+fn at_full_speed_nothing_else_is_ever_seen_and_all_come_in_order() {
+    // Memory that nobody rewrites: vkms's CRC worker may still read a frame
+    // whose flip is long done, which no hardware does.
+    init();
+    let pictures: Vec<_> = (0..40).map(|number| numbered(W, H, number)).collect();
+    let expected: Vec<_> = pictures.iter().map(Picture::vkms_crc).collect();
+    let frames: Vec<_> = pictures.iter().map(dma_frame).collect();
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    player.show(frames[0].clone());
+    let watcher = Watcher::start();
+    for frame in &frames[1..] {
+        player.push(frame.clone());
+    }
+    player.wait_shown(40);
+    let seen = watcher.stop();
+    eprintln!(
+        "{} of 40 frames have a CRC; {} vblanks missed",
+        seen.len(),
+        player.count("missed-vblanks")
+    );
+    assert_eq!((player.count("shown"), player.count("zero-copy")), (40, 40));
+    assert!(seen.len() > 3, "the CRC stream saw {} frames", seen.len());
+    let order: Vec<_> = seen
+        .iter()
+        .map(|crc| {
+            expected
+                .iter()
+                .position(|known| known == crc)
+                .unwrap_or_else(|| panic!("{crc:08x} is none of the frames"))
+        })
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+/// Follows what vkms shows: each new CRC once.
+struct Watcher {
+    is_done: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Vec<u32>>,
+}
+
+impl Watcher {
+    fn start() -> Self {
+        let is_done = Arc::new(AtomicBool::new(false));
+        let flag = is_done.clone();
+        let mut stream = VkmsCrc::open();
+        // The first entries may be older.
+        stream.next();
+        stream.next();
+        let thread = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !flag.load(Ordering::Acquire) {
+                if let Some(frame) = stream.next()
+                    && seen.last() != Some(&frame.crc)
+                {
+                    seen.push(frame.crc);
+                }
+            }
+            seen
+        });
+        Self { is_done, thread }
+    }
+
+    fn stop(self) -> Vec<u32> {
+        std::thread::sleep(Duration::from_millis(60));
+        self.is_done.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
+}
+
+#[test]
+fn the_bare_line_works() {
+    init();
+    let player = Player::new("rawvideosrc num-buffers=5 ! kmsflipsink name=sink");
+    player.set_state(gst::State::Playing);
+    player.wait_for_end();
+    assert_eq!(
+        (player.count("copied"), player.count("dropped-refused")),
+        (0, 0)
+    );
+    assert!(player.count("zero-copy") > 0);
+}
+
+#[test]
+fn every_format_that_the_caps_promise_is_shown() {
+    init();
+    let player = Player::fed("mode=640x480");
+    player.reach(gst::State::Ready);
+    let caps = player.sink.static_pad("sink").unwrap().query_caps(None);
+    drop(player);
+    let list = caps.structure(0).unwrap().value("format").unwrap();
+    let formats: Vec<String> = match list.get::<gst::List>() {
+        Ok(list) => list.iter().map(|value| value.get().unwrap()).collect(),
+        Err(_) => vec![list.get().unwrap()],
+    };
+    assert!(!formats.is_empty());
+    // Colours that five bits a channel can tell exactly.
+    let picture = Picture::from_fn(W, H, |x, y| match (x / 32 + y / 32) % 4 {
+        0 => [255, 0, 0],
+        1 => [0, 255, 0],
+        2 => [0, 0, 255],
+        _ => [255, 255, 255],
+    });
+    for name in formats {
+        let format = gst_video::VideoFormat::from_string(&name);
+        let rgb = bgrx(W as u32, H as u32);
+        let target = info(format, W as u32, H as u32);
+        if target.format_info().is_yuv() {
+            eprintln!("{name}: YUV, compared by eye only");
+            continue;
+        }
+        let player = Player::fed("mode=640x480");
+        player.set_caps(&target);
+        player.set_state(gst::State::Playing);
+        player.show(convert(&picture, &rgb, &target));
+        eprintln!("{name}");
+        assert_on_screen(&picture);
+    }
+}
+
+fn convert(
+    picture: &Picture,
+    from: &gst_video::VideoInfo,
+    to: &gst_video::VideoInfo,
+) -> gst::Buffer {
+    let sample = gst::Sample::builder()
+        .buffer(&buffer_of(picture))
+        .caps(&from.to_caps().unwrap())
+        .build();
+    let caps = to.to_caps().unwrap();
+    gst_video::convert_sample(&sample, &caps, gst::ClockTime::from_seconds(20).into())
+        .unwrap()
+        .buffer_owned()
+        .unwrap()
+}
+
+#[test]
+fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    for number in 0..8 {
+        let picture = numbered(W, H, number);
+        player.show(buffer_of(&picture));
+        assert_on_screen(&picture);
+    }
+    assert_eq!((player.count("copied"), player.count("zero-copy")), (8, 0));
+    let path: String = player.stats().get("path").unwrap();
+    assert!(
+        path.contains("copying") && path.contains("no dma-buf"),
+        "{path}"
+    );
+}
+
+#[test]
+fn a_crop_meta_shows_its_part_alone() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 5);
+    let mut buffer = buffer_of(&picture);
+    gst_video::VideoCropMeta::add(buffer.get_mut().unwrap(), (100, 60, 320, 240));
+    player.show(buffer);
+    assert_on_screen(&centred(&picture.crop(100, 60, 320, 240), W, H));
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+}
+
+#[test]
+fn a_small_frame_is_centred_and_a_render_rectangle_moves_it() {
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(320, 200));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(320, 200, 3);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&centred(&picture, W, H));
+    player
+        .sink
+        .set_property("render-rectangle", gst::Array::new([10i32, 20, 400, 300]));
+    player.show(buffer_of(&picture));
+    assert_on_screen(&placed(&picture, W, H, 10 + 40, 20 + 50));
+}
+
+#[test]
+fn a_large_frame_shows_its_middle() {
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(800, 600));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(800, 600, 3);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture.crop(80, 60, W, H));
+}
+
+#[test]
+fn caps_may_change_while_playing_without_a_black_frame() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let (first, second) = (numbered(W, H, 1), numbered(W, H, 2));
+    player.show(buffer_of(&first));
+    let watcher = Watcher::start();
+    let rgb16 = info(gst_video::VideoFormat::Rgb16, W as u32, H as u32);
+    let bgra = info(gst_video::VideoFormat::Bgra, W as u32, H as u32);
+    let mut expected: HashSet<u32> = [first.vkms_crc(), second.vkms_crc()].into();
+    for round in 0..6 {
+        let target = [&bgra, &rgb16][round % 2];
+        let plain = Picture::solid(W, H, [255, 0, (round as u8 % 2) * 255]);
+        expected.insert(plain.vkms_crc());
+        player.set_caps(target);
+        player.show(convert(&plain, &bgrx(W as u32, H as u32), target));
+        player.set_caps(&bgrx(W as u32, H as u32));
+        player.show(buffer_of(&second));
+    }
+    let small = numbered(320, 240, 9);
+    expected.insert(centred(&small, W, H).vkms_crc());
+    player.set_caps(&bgrx(320, 240));
+    player.show(buffer_of(&small));
+    let seen = watcher.stop();
+    for crc in &seen {
+        assert!(expected.contains(crc), "{crc:08x} was seen in between");
+    }
+    assert!(seen.len() > 6, "{seen:x?}");
+}
+
+#[test]
+fn a_flush_leaves_the_last_picture_on_the_screen() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let pictures = [numbered(W, H, 1), numbered(W, H, 2)];
+    let expected = pictures.each_ref().map(Picture::vkms_crc);
+    player.show(buffer_of(&pictures[0]));
+    assert_on_screen(&pictures[0]);
+    let watcher = Watcher::start();
+    for round in 0..4 {
+        let src = player.pipeline.by_name("src").unwrap();
+        assert!(src.send_event(gst::event::FlushStart::new()));
+        assert!(src.send_event(gst::event::FlushStop::new(true)));
+        player.show(buffer_of(&pictures[(round + 1) % 2]));
+    }
+    for crc in watcher.stop() {
+        assert!(expected.contains(&crc), "{crc:08x} was seen in between");
+    }
+}
+
+#[test]
+fn seeks_end_with_the_picture_of_their_place() {
+    init();
+    let (file, expected) = file_of(20);
+    let player = from_file(&file, "! kmsflipsink name=sink mode=640x480");
+    player.reach(gst::State::Paused);
+    for frame in [12u64, 0, 5, 19] {
+        let time = gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 60 + 1_000_000);
+        player
+            .pipeline
+            .seek_simple(gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE, time)
+            .unwrap();
+        player.reach(gst::State::Paused);
+        assert_crc(expected[frame as usize]);
+    }
+}
+
+#[test]
+fn what_was_on_the_screen_comes_back() {
+    init();
+    let console = crc_now();
+    for restart in 0..3 {
+        let player = fed();
+        player.set_state(gst::State::Playing);
+        let picture = numbered(W, H, restart);
+        player.show(buffer_of(&picture));
+        assert_on_screen(&picture);
+        player.reach(gst::State::Null);
+        drop(player);
+        assert_crc(console);
+    }
+}
+
+#[test]
+fn starts_and_stops_leak_no_fd_and_lose_no_counter() {
+    init();
+    let warm_up = fed();
+    warm_up.set_state(gst::State::Playing);
+    warm_up.show(buffer_of(&numbered(W, H, 1)));
+    drop(warm_up);
+    let before = support::open_fds();
+    for _ in 0..5 {
+        let player = fed();
+        player.set_state(gst::State::Playing);
+        for number in 0..6 {
+            player.show(dma_frame(&numbered(W, H, number)));
+        }
+        player.reach(gst::State::Null);
+        assert_eq!(player.count("shown"), 6);
+    }
+    assert_eq!(support::open_fds(), before);
+}
+
+#[test]
+fn foreign_dma_bufs_are_shown_where_they_are() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    for number in 0..6 {
+        let picture = numbered(W, H, number);
+        player.show(dma_frame(&picture));
+        assert_on_screen(&picture);
+    }
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (6, 0));
+    // Those of the frames that are gone are gone too.
+    assert!(player.count("framebuffers") <= 3, "{}", player.stats());
+}
+
+#[test]
+fn a_dma_buf_with_a_longer_stride_is_shown_where_it_is() {
+    // No offset here: vkms of 6.12 adds it twice and reads beyond the buffer,
+    // which ends its composer. cirrus gets that test.
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 77);
+    player.show(dma_frame_at(&picture, 0, W * 4 + 256));
+    assert_on_screen(&picture);
+    assert_eq!(player.count("zero-copy"), 1, "{}", player.stats());
+}
+
+#[test]
+fn the_same_fd_number_for_other_memory_shows_the_other_memory() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let numbers: Vec<i32> = (0..12)
+        .map(|number| {
+            let picture = numbered(W, H, number * 3);
+            let buffer = dma_frame(&picture);
+            let memory = buffer.peek_memory(0);
+            let fd = memory
+                .downcast_memory_ref::<gst_allocators::DmaBufMemory>()
+                .unwrap()
+                .fd();
+            player.show(buffer);
+            assert_on_screen(&picture);
+            fd
+        })
+        .collect();
+    let different: HashSet<_> = numbers.iter().collect();
+    assert!(
+        different.len() < numbers.len(),
+        "no fd number came twice: {numbers:?}"
+    );
+    assert_eq!(player.count("zero-copy"), 12);
+}
+
+#[test]
+fn one_memory_rewritten_and_shown_again_keeps_its_framebuffer() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let buffer = dma_frame(&numbered(W, H, 1));
+    let other = dma_frame(&numbered(W, H, 2));
+    for number in 3..9 {
+        let picture = numbered(W, H, number);
+        // Shown from another memory first, so that the write does not tear.
+        player.show(other.copy());
+        let mut again = gst::Buffer::new();
+        again
+            .get_mut()
+            .unwrap()
+            .append_memory(buffer.memory(0).unwrap());
+        let memory = buffer
+            .peek_memory(0)
+            .downcast_memory_ref::<gst_allocators::DmaBufMemory>();
+        write_through(memory.unwrap().fd(), &bgrx_bytes(&picture, W * 4));
+        player.show(again);
+        assert_on_screen(&picture);
+    }
+    assert_eq!(player.count("framebuffers"), 2, "{}", player.stats());
+}
+
+/// Writes into a dma-buf through a mapping of its own.
+fn write_through(fd: i32, bytes: &[u8]) {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+    // SAFETY: the dma-buf is at least this large; the mapping is this function's.
+    unsafe {
+        let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
+        let len = std::num::NonZeroUsize::new(bytes.len()).unwrap();
+        let at = mmap(
+            None,
+            len,
+            ProtFlags::PROT_WRITE,
+            MapFlags::MAP_SHARED,
+            fd,
+            0,
+        )
+        .unwrap();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr().cast(), bytes.len());
+        munmap(at, bytes.len()).unwrap();
+    }
+}
+
+#[test]
+fn dumb_buffers_are_offered_and_shown_without_a_copy() {
+    init();
+    let (file, expected) = file_of(3);
+    let player = from_file(
+        &file,
+        "! kmsflipsink name=sink sync=false mode=640x480 memory-kind=external",
+    );
+    player.set_state(gst::State::Playing);
+    player.wait_for_end();
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (3, 0));
+    assert_crc(expected[2]);
+}
+
+#[test]
+fn a_tee_lets_two_consumers_have_the_same_memory() {
+    init();
+    let (file, expected) = file_of(4);
+    let player = from_file(
+        &file,
+        "num-buffers=4 ! tee name=t ! queue ! kmsflipsink name=sink sync=false mode=640x480 t. ! queue ! fakesink",
+    );
+    player.set_state(gst::State::Playing);
+    player.wait_for_end();
+    assert_eq!(player.count("shown"), 4);
+    assert_crc(expected[3]);
+}
+
+#[test]
+fn a_connector_without_display_drops_frames_until_it_is_back() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let (first, second) = (numbered(W, H, 1), numbered(W, H, 2));
+    player.show(buffer_of(&first));
+    force_connector("off");
+    player.wait_for_event("unplugged");
+    for _ in 0..3 {
+        player.push(buffer_of(&second));
+    }
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-disconnected") >= 2
+    });
+    force_connector("on");
+    player.wait_for_event("plugged");
+    player.show(buffer_of(&second));
+    assert_on_screen(&second);
+    force_connector("unspecified");
+    player.reach(gst::State::Null);
+    assert!(player.errors().is_empty());
+}
+
+/// Plugs the display in or out, and tells the world as a driver with a
+/// hot-plug interrupt would.
+fn force_connector(state: &str) {
+    let dir = fs::read_dir("/sys/kernel/debug/dri")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|dir| dir.join("Virtual-1/force").exists())
+        .unwrap();
+    fs::write(dir.join("Virtual-1/force"), state).unwrap();
+    fs::write("/sys/class/drm/card0/uevent", "change").unwrap();
+}
+
+/// Opens the card and so becomes its master, if nobody is.
+fn rival() -> fs::File {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/dri/card0")
+        .unwrap()
+}
+
+#[test]
+fn a_card_with_another_master_is_refused_with_a_reason() {
+    init();
+    let rival = rival();
+    let player = fed();
+    assert!(player.pipeline.set_state(gst::State::Playing).is_err());
+    let error = player.wait_for_error();
+    assert!(
+        error.contains("another program is DRM master of /dev/dri/card0"),
+        "{error}"
+    );
+    assert!(player.errors().is_empty(), "one error is enough");
+    drop(rival);
+    player.reach(gst::State::Null);
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 4);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+}
+
+#[test]
+fn an_fd_of_the_application_is_used_and_left_open() {
+    init();
+    let card = rival();
+    for number in 0..2 {
+        let player = Player::fed(&format!("mode=640x480 fd={}", card.as_raw_fd()));
+        player.set_caps(&bgrx(W as u32, H as u32));
+        player.set_state(gst::State::Playing);
+        let picture = numbered(W, H, number);
+        player.show(buffer_of(&picture));
+        assert_on_screen(&picture);
+    }
+    assert!(card.metadata().is_ok());
+}
+
+#[test]
+fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
+    init();
+    let console = crc_now();
+    let home = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 6);
+    player.show(buffer_of(&picture));
+    let away = if home.trim() == "tty2" {
+        "tty3"
+    } else {
+        "tty2"
+    };
+    switch_vt(away);
+    player.wait_for_event("master-lost");
+    let rival_of_ours = rival();
+    drop(rival_of_ours);
+    assert_crc(console);
+    player.push(buffer_of(&picture));
+    player.push(buffer_of(&picture));
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-no-master") >= 1
+    });
+    switch_vt(home.trim());
+    player.wait_for_event("master-regained");
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    assert!(player.errors().is_empty());
+}
+
+fn switch_vt(name: &str) {
+    const VT_ACTIVATE: libc::c_ulong = 0x5606;
+    let console = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/tty0")
+        .unwrap();
+    let number: libc::c_int = name.trim_start_matches("tty").parse().unwrap();
+    // SAFETY: VT_ACTIVATE takes the number by value.
+    let result = unsafe { libc::ioctl(console.as_raw_fd(), VT_ACTIVATE, number) };
+    assert_eq!(result, 0);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while fs::read_to_string("/sys/class/tty/tty0/active")
+        .unwrap()
+        .trim()
+        != name
+    {
+        assert!(Instant::now() < deadline, "no switch to {name}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
+    init();
+    let console = crc_now();
+    let line = "rawvideosrc ! kmsflipsink mode=640x480";
+    let mut child = support::gst_launch(line)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while crc_now() == console {
+        assert!(Instant::now() < deadline, "the child shows nothing");
+    }
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert_crc(console);
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 8);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+}
+
+#[test]
+fn a_mode_that_is_not_there_is_an_error_that_lists_those_that_are() {
+    init();
+    let player = Player::fed("mode=123x456");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    let _ = player
+        .pipeline
+        .by_name("src")
+        .unwrap()
+        .downcast::<gst_app::AppSrc>()
+        .unwrap()
+        .push_buffer(buffer_of(&numbered(W, H, 0)));
+    let error = player.wait_for_error();
+    assert!(
+        error.contains("123x456") && error.contains("640x480@"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nothing_that_fits_lists_what_there_is() {
+    for (wish, reason) in [
+        ("driver-name=nosuch", "no card with driver-name=nosuch"),
+        ("connector=HDMI-A-9", "no connector is called HDMI-A-9"),
+        ("connector-id=1", "no connector has the id 1"),
+        ("plane-id=1", "no plane with the id 1"),
+        ("device=/dev/dri/card9", "/dev/dri/card9"),
+    ] {
+        let player = Player::fed(wish);
+        assert!(player.pipeline.set_state(gst::State::Ready).is_err());
+        let error = player.wait_for_error();
+        assert!(error.contains(reason), "{wish}: {error}");
+        assert!(
+            wish.starts_with("device") || error.contains("Virtual-1 connected"),
+            "{wish}: {error}"
+        );
+    }
+}
+
+#[test]
+fn plane_properties_that_do_not_exist_are_named_with_those_that_do() {
+    let player = Player::fed("plane-properties=p,nosuch=1");
+    assert!(player.pipeline.set_state(gst::State::Ready).is_err());
+    let error = player.wait_for_error();
+    assert!(
+        error.contains("no property nosuch") && error.contains("CRTC_ID"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_stop_while_frames_wait_does_not_hang() {
+    for _ in 0..5 {
+        let player = Player::new("rawvideosrc ! kmsflipsink name=sink sync=false mode=640x480");
+        player.set_state(gst::State::Playing);
+        player.wait_shown(3);
+        let begin = Instant::now();
+        player.reach(gst::State::Null);
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn pausing_and_playing_shows_each_picture_and_no_other() {
+    init();
+    let (file, expected) = file_of(10);
+    let player = from_file(&file, "loop=true ! kmsflipsink name=sink mode=640x480");
+    player.reach(gst::State::Paused);
+    player.wait_shown(1);
+    assert_crc(expected[0]);
+    for _ in 0..4 {
+        player.reach(gst::State::Playing);
+        let shown = player.count("shown");
+        player.wait_shown(shown + 3);
+        player.reach(gst::State::Paused);
+        let crc = crc_now();
+        assert!(expected.contains(&crc), "{crc:08x}");
+    }
+}

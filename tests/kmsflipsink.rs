@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MPL-2.0
+//! kmsflipsink as an element, on any machine: no display is needed.
+
+use gst::prelude::*;
+
+fn sink() -> gst::Element {
+    gst::init().unwrap();
+    static REGISTERED: std::sync::Once = std::sync::Once::new();
+    REGISTERED.call_once(|| gstphysmem::plugin_register_static().unwrap());
+    gst::ElementFactory::make("kmsflipsink").build().unwrap()
+}
+
+/// The one error of a sink that cannot start.
+fn start_error(sink: &gst::Element) -> glib::Error {
+    let bus = gst::Bus::new();
+    sink.set_bus(Some(&bus));
+    assert!(sink.set_state(gst::State::Ready).is_err());
+    let error = |message: gst::Message| match message.view() {
+        gst::MessageView::Error(error) => error.error(),
+        other => panic!("{other:?}"),
+    };
+    let first = error(
+        bus.pop_filtered(&[gst::MessageType::Error])
+            .expect("an error"),
+    );
+    assert!(
+        bus.pop_filtered(&[gst::MessageType::Error]).is_none(),
+        "one error is enough"
+    );
+    sink.set_bus(None);
+    assert!(sink.set_state(gst::State::Null).is_ok());
+    first
+}
+
+use gst::glib;
+
+#[test]
+fn it_is_a_video_sink_that_nobody_autoplugs() {
+    let factory = sink().factory().unwrap();
+    assert_eq!(factory.rank(), gst::Rank::NONE);
+    assert_eq!(factory.metadata("klass"), Some("Sink/Video"));
+    assert!(sink().is::<gst_video::VideoSink>());
+}
+
+#[test]
+fn properties_keep_what_is_set() {
+    let sink = sink();
+    sink.set_property("connector", "HDMI-A-1");
+    sink.set_property("mode", "1920x1080@59.94");
+    sink.set_property("connector-id", 42i32);
+    sink.set_property("render-rectangle", gst::Array::new([1i32, 2, 3, 4]));
+    sink.set_property_from_str("rotate-method", "90r");
+    sink.set_property_from_str("memory-kind", "udmabuf");
+    sink.set_property(
+        "plane-properties",
+        gst::Structure::builder("p").field("alpha", 7i32).build(),
+    );
+    assert_eq!(
+        sink.property::<Option<String>>("connector").as_deref(),
+        Some("HDMI-A-1")
+    );
+    assert_eq!(sink.property::<String>("mode"), "1920x1080@59.94");
+    assert_eq!(sink.property::<i32>("connector-id"), 42);
+    let rectangle: Vec<i32> = sink
+        .property::<gst::Array>("render-rectangle")
+        .iter()
+        .map(|number| number.get().unwrap())
+        .collect();
+    assert_eq!(rectangle, [1, 2, 3, 4]);
+    assert_eq!(
+        sink.property::<gst::Structure>("plane-properties")
+            .get("alpha"),
+        Ok(7i32)
+    );
+}
+
+#[test]
+fn a_render_rectangle_that_is_none_changes_nothing() {
+    let sink = sink();
+    sink.set_property("render-rectangle", gst::Array::new([1i32, 2, 3, 4]));
+    sink.set_property("render-rectangle", gst::Array::new([1i32, 2]));
+    sink.set_property("render-rectangle", gst::Array::new([1i32, 2, 3, -4]));
+    assert_eq!(sink.property::<gst::Array>("render-rectangle").len(), 4);
+    assert_eq!(
+        sink.property::<gst::Array>("render-rectangle")[2].get(),
+        Ok(3i32)
+    );
+    sink.set_property("render-rectangle", gst::Array::new([0i32, 0, 0, 0]));
+    assert_eq!(
+        sink.property::<gst::Array>("render-rectangle")[2].get(),
+        Ok(0i32)
+    );
+}
+
+#[test]
+fn a_device_that_is_no_card_is_named_with_the_reason() {
+    let sink = sink();
+    sink.set_property("device", "/dev/null");
+    let error = start_error(&sink);
+    assert!(error.matches(gst::ResourceError::NotFound));
+    assert!(
+        error
+            .message()
+            .contains("/dev/null cannot be used: no DRM device"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named_with_the_errno() {
+    let sink = sink();
+    sink.set_property("device", "/dev/dri/card99");
+    let error = start_error(&sink);
+    assert!(
+        error.message().contains("/dev/dri/card99") && error.message().contains("ENOENT"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_fd_that_is_not_open_is_an_error() {
+    let sink = sink();
+    sink.set_property("fd", 987_654i32);
+    let error = start_error(&sink);
+    assert!(error.message().contains("EBADF"), "{error}");
+}
+
+#[test]
+fn a_mode_that_is_none_is_refused_before_anything_is_opened() {
+    let sink = sink();
+    sink.set_property("mode", "huge");
+    let error = start_error(&sink);
+    assert!(error.matches(gst::ResourceError::Settings));
+    assert!(error.message().contains("\"huge\" is no mode"), "{error}");
+}
+
+#[test]
+fn the_template_has_no_format_that_drm_cannot_name() {
+    let caps = sink().static_pad("sink").unwrap().pad_template_caps();
+    let formats = caps
+        .structure(caps.size() - 1)
+        .unwrap()
+        .get::<gst::List>("format")
+        .unwrap();
+    let names: Vec<&str> = formats.iter().map(|name| name.get().unwrap()).collect();
+    for expected in ["BGRx", "RGB16", "NV12", "I420", "P010_10LE", "YUY2"] {
+        assert!(names.contains(&expected), "{expected}");
+    }
+    assert!(!names.contains(&"v210"));
+}
