@@ -51,6 +51,11 @@ pub enum ScreenError {
     /// Thread creation.
     #[error("cannot start the thread that pans: {0}")]
     Thread(io::Error),
+    /// A foreign frame that cannot be read.
+    #[error(
+        "cannot copy the frame into its fb_page: {0}; its memory or GstVideoMeta is not what its caps say"
+    )]
+    Copy(String),
     /// The page pool.
     #[error("cannot set up the pool of fb_pages: {0}")]
     Pool(String),

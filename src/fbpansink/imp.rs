@@ -8,7 +8,7 @@ use super::CAT;
 use super::error::ScreenError;
 use super::placement::Rect;
 use super::screen::Options;
-use super::session::{Offer, Session, Stream};
+use super::session::{NotShown, Offer, Session, Stream};
 use super::stats::{self, Counters};
 use super::vsync::Vsync;
 use crate::structure_property::StructureProperty;
@@ -228,6 +228,15 @@ impl FbPanSink {
         Ok((info, place))
     }
 
+    fn begin_stream(&self, info: gst_video::VideoInfo, place: super::session::Place) {
+        let new = Arc::new(Stream::new(info, place));
+        let old = match &mut *lock(&self.state) {
+            State::Started { stream, .. } => stream.replace(new),
+            State::Stopped => None,
+        };
+        drop(old); // deactivates its pool: not under the lock
+    }
+
     /// Whether this very frame was the last one shown; remembers it if not.
     fn is_repeated(&self, buffer: &gst::Buffer) -> bool {
         let now = buffer.pts().map(|pts| (buffer.as_ptr() as usize, pts));
@@ -270,7 +279,7 @@ fn error_message(error: &ScreenError) -> gst::ErrorMessage {
         | ScreenError::OutsideScreen { .. } => {
             gst::error_msg!(gst::ResourceError::Settings, ("{text}"))
         }
-        ScreenError::Thread(_) | ScreenError::Pool(_) => {
+        ScreenError::Thread(_) | ScreenError::Copy(_) | ScreenError::Pool(_) => {
             gst::error_msg!(gst::ResourceError::Failed, ("{text}"))
         }
     }
@@ -395,7 +404,15 @@ impl BaseSinkImpl for FbPanSink {
         let session = self
             .session()
             .ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query before start"))?;
-        let (_, place) = self.place(&session, &caps)?;
+        let (info, place) = self.place(&session, &caps)?;
+        // Asked again after render-rectangle changed: caps that stay the same are
+        // not sent again.
+        if self
+            .stream()
+            .is_some_and(|s| s.info() == &info && s.frame() != place.frame)
+        {
+            self.begin_stream(info, place);
+        }
         session.drain();
         if need_pool {
             let (pool, min, max) = session
@@ -455,6 +472,29 @@ impl FbPanSink {
     }
 }
 
+impl FbPanSink {
+    /// Repeats what an unlock interrupted: the base class unlocks for a pause, too,
+    /// and wants the frame to be shown when it goes on.
+    fn unless_flushing<T>(
+        &self,
+        mut step: impl FnMut() -> Result<T, NotShown>,
+    ) -> Result<T, gst::FlowError> {
+        loop {
+            match step() {
+                Ok(done) => return Ok(done),
+                Err(NotShown::Flushing) => {
+                    self.obj().wait_preroll()?;
+                }
+                Err(NotShown::Failed(error)) => {
+                    self.post_error_message(error_message(&error));
+                    return Err(gst::FlowError::Error);
+                }
+                Err(NotShown::Reported) => return Err(gst::FlowError::Error),
+            }
+        }
+    }
+}
+
 impl VideoSinkImpl for FbPanSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
@@ -472,8 +512,13 @@ impl VideoSinkImpl for FbPanSink {
             );
             self.obj().set_property("enable-last-sample", false);
         }
-        session
-            .show(&stream, buffer)
-            .inspect_err(|_| self.forget_last())
+        let shown = self
+            .unless_flushing(|| session.put_in_place(&stream, buffer))
+            .and_then(|frame| match frame {
+                Some(frame) => self.unless_flushing(|| session.show(&stream, &frame)),
+                None => Ok(()), // dropped, and said so
+            });
+        shown.inspect_err(|_| self.forget_last())?;
+        Ok(gst::FlowSuccess::Ok)
     }
 }

@@ -266,16 +266,20 @@ impl Session {
         }
     }
 
-    /// Shows a frame: its fb_page if it is in one, else a copy.
-    pub fn show(
+    /// Finds the fb_page that a frame is in, or copies it into a free one; `None`
+    /// if there is none and the frame was dropped.
+    pub fn put_in_place(
         &self,
         stream: &Stream,
         buffer: &gst::Buffer,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (fb_page, holder) = match self.slots.index_of(buffer) {
+    ) -> Result<Option<InPlace>, NotShown> {
+        let in_place = match self.slots.index_of(buffer) {
             Some(fb_page) if is_in_place(buffer, stream) => {
                 self.counters.zero_copy(|| self.zero_copy_sentence());
-                (fb_page, buffer.clone())
+                InPlace {
+                    fb_page,
+                    holder: buffer.clone(),
+                }
             }
             ours => {
                 let why = || match ours {
@@ -285,21 +289,30 @@ impl Session {
                     }
                     None => stream.why_foreign(buffer),
                 };
-                let Some(copy) = self.copy(stream, buffer)? else {
-                    return Ok(gst::FlowSuccess::Ok);
+                let Some(holder) = self.copy(stream, buffer)? else {
+                    return Ok(None);
                 };
-                let fb_page = self.slots.index_of(&copy).ok_or(gst::FlowError::Error)?;
+                let fb_page = self
+                    .slots
+                    .index_of(&holder)
+                    .ok_or_else(|| pool_error("its buffer is in no fb_page"))?;
                 self.counters.copied(|| Path::copying(&why()));
-                (fb_page, copy)
+                InPlace { fb_page, holder }
             }
         };
-        self.paint_borders(fb_page, stream.place.frame);
-        gst::trace!(CAT, "fb_page {fb_page}: {buffer:?}");
-        match self.presenter.present(fb_page, holder) {
-            Ok(()) => Ok(gst::FlowSuccess::Ok),
-            Err(Refusal::Flushing) => Err(gst::FlowError::Flushing),
-            Err(Refusal::Failed) => Err(gst::FlowError::Error),
-        }
+        gst::trace!(CAT, "fb_page {}: {buffer:?}", in_place.fb_page);
+        Ok(Some(in_place))
+    }
+
+    /// Shows a frame that is in its fb_page, as soon as the one before it is queued.
+    pub fn show(&self, stream: &Stream, frame: &InPlace) -> Result<(), NotShown> {
+        self.paint_borders(frame.fb_page, stream.place.frame);
+        self.presenter
+            .present(frame.fb_page, frame.holder.clone())
+            .map_err(|refusal| match refusal {
+                Refusal::Flushing => NotShown::Flushing,
+                Refusal::Failed => NotShown::Reported,
+            })
     }
 
     fn zero_copy_sentence(&self) -> String {
@@ -312,11 +325,7 @@ impl Session {
 
     /// Copies a frame into a free fb_page; `None` if there is none and the frame
     /// was dropped.
-    fn copy(
-        &self,
-        stream: &Stream,
-        buffer: &gst::Buffer,
-    ) -> Result<Option<gst::Buffer>, gst::FlowError> {
+    fn copy(&self, stream: &Stream, buffer: &gst::Buffer) -> Result<Option<gst::Buffer>, NotShown> {
         let pool = self.copy_pool(stream)?;
         let mut copy = match pool.acquire_free(Wait::AtMost(FREE_PAGE_LIMIT)) {
             Ok(copy) => copy,
@@ -328,11 +337,8 @@ impl Session {
                 );
                 return Ok(None);
             }
-            Err(PoolError::Flushing) => return Err(gst::FlowError::Flushing),
-            Err(e) => {
-                gst::error!(CAT, "no fb_page to copy into: {e}");
-                return Err(gst::FlowError::Error);
-            }
+            Err(PoolError::Flushing) => return Err(NotShown::Flushing),
+            Err(e) => return Err(pool_error(e)),
         };
         let copied = (|| {
             let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &stream.info)?;
@@ -343,26 +349,20 @@ impl Session {
                 gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)?;
             source.copy(&mut target)
         })();
-        copied.map_err(|e| {
-            gst::error!(CAT, "cannot copy {buffer:?}: {e}");
-            gst::FlowError::Error
-        })?;
+        copied.map_err(|e| NotShown::Failed(ScreenError::Copy(e.to_string())))?;
         Ok(Some(copy))
     }
 
-    fn copy_pool(&self, stream: &Stream) -> Result<PhysBufferPool, gst::FlowError> {
+    fn copy_pool(&self, stream: &Stream) -> Result<PhysBufferPool, NotShown> {
         let mut copies = stream.copies.lock();
         if let Some(pool) = &*copies {
             return Ok(pool.clone());
         }
-        let caps = stream
-            .info
-            .to_caps()
-            .map_err(|_| gst::FlowError::NotNegotiated)?;
+        let caps = stream.info.to_caps().map_err(pool_error)?;
         let (pool, ..) = self
             .pool(&caps, stream.place)
-            .ok_or(gst::FlowError::Error)?;
-        pool.set_active(true).map_err(|_| gst::FlowError::Error)?;
+            .ok_or_else(|| pool_error(format!("it refuses {caps}")))?;
+        pool.set_active(true).map_err(pool_error)?;
         *copies = Some(pool.clone());
         drop(copies);
         if self.presenter.is_flushing() {
@@ -381,6 +381,26 @@ impl Session {
             self.screen.paint_borders(fb_page, frame);
         }
     }
+}
+
+fn pool_error(error: impl std::fmt::Display) -> NotShown {
+    NotShown::Failed(ScreenError::Pool(error.to_string()))
+}
+
+/// A frame in the fb_page that is to be shown.
+pub struct InPlace {
+    fb_page: usize,
+    holder: gst::Buffer,
+}
+
+/// Why a frame was not shown.
+pub enum NotShown {
+    /// The element was unlocked, for a pause or for a flush.
+    Flushing,
+    /// This went wrong.
+    Failed(ScreenError),
+    /// Something went wrong that the application has been told of.
+    Reported,
 }
 
 /// The frame's pixels are where the place says, so a pan shows them right.

@@ -591,7 +591,17 @@ impl VideoSinkImpl for KmsFlipSink {
             })?;
         }
         let timing = self.timing(buffer);
-        match session.show(buffer, timing, &manner) {
+        let shown_or_not = loop {
+            match session.show(buffer, timing, &manner) {
+                // The base class unlocks for a pause, too, and wants the frame to be
+                // shown when it goes on.
+                Err(NotPresented::Flushing) => {
+                    self.obj().wait_preroll()?;
+                }
+                result => break result,
+            };
+        };
+        match shown_or_not {
             Ok(()) => {
                 self.started(|started| started.last = Some(shown));
                 Ok(gst::FlowSuccess::Ok)
