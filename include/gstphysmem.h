@@ -10,7 +10,7 @@
  *   GstPlugin *plugin = gst_plugin_load_by_name ("physmem");
  *   GstBufferPool *pool = g_object_new (g_type_from_name ("GstPhysBufferPool"), NULL);
  *
- * Its properties (gst_util_set_object_arg takes the names of kinds):
+ * Its properties, the first five given to g_object_new() and not changed later:
  *
  *   kind                GstPhysMemoryKind  what the buffers are made of
  *   heap                gchararray         a dma-heap below /dev/dma_heap
@@ -93,12 +93,13 @@ typedef struct _GstPhysMemMeta {
   gint32 kind;                  /**< GstPhysMemoryKind */
   gint32 source;                /**< GstPhysAddressSource, if the address is known */
   guint64 phys_addr;            /**< of the buffer's first byte, if known */
-  guint64 size;                 /**< of the buffer, bytes */
+  guint64 size;                 /**< of the buffer as the pool handed it out, bytes */
   const GstPhysExtent *extents; /**< contiguous pieces, in the order of the bytes, or NULL */
   guint32 n_extents;            /**< how many, 0 if the address is unknown */
   gint32 dmabuf_fd;             /**< or -1; the memory's: dup() to keep it, never close it */
   const gchar *heap;            /**< dma-heap or device that the memory came from, or NULL */
   const gchar *unknown_reason;  /**< why the address is unknown, one sentence, or NULL */
+  const GstMemory *memory;      /**< what all this is about; only to be compared */
   /*< private >*/
   gpointer priv;
 } GstPhysMemMeta;
@@ -107,12 +108,16 @@ typedef struct _GstPhysMemMeta {
  * The buffer's meta, or NULL. It costs a walk over the buffer's metas and no system call, and
  * finds the type by its name: nothing needs to be linked, and a process without the plugin
  * finds that no buffer has it.
+ *
+ * NULL too once the buffer's memory is no longer that of the meta: GStreamer replaces the memory
+ * of a shared buffer that is mapped for writing.
  */
 static inline const GstPhysMemMeta *
 gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
 {
   static gsize api = 0;
   GType type = (GType) g_atomic_pointer_get (&api);
+  const GstPhysMemMeta *meta;
 
   if (G_UNLIKELY (type == 0)) {
     /* Registered when the plugin is loaded, for good. Until then each call asks again. */
@@ -121,7 +126,10 @@ gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
       return NULL;
     g_atomic_pointer_set (&api, (gsize) type);
   }
-  return (const GstPhysMemMeta *) (gpointer) gst_buffer_get_meta (buffer, type);
+  meta = (const GstPhysMemMeta *) (gpointer) gst_buffer_get_meta (buffer, type);
+  if (meta == NULL || gst_buffer_n_memory (buffer) != 1 || gst_buffer_peek_memory (buffer, 0) != meta->memory)
+    return NULL;
+  return meta;
 }
 
 /** TRUE if the meta says where the buffer is. */

@@ -64,7 +64,7 @@ fn the_header_agrees_with_the_rust_types() {
             vec![$((concat!("offsetof (GstPhysMemMeta, ", stringify!($field), ")"), offset_of!(GstPhysMemMeta, $field) as i64)),*]
         };
     }
-    let mut values = meta!(meta id flags kind source phys_addr size extents n_extents dmabuf_fd heap unknown_reason);
+    let mut values = meta!(meta id flags kind source phys_addr size extents n_extents dmabuf_fd heap unknown_reason memory);
     // `private` is not for others to see, in Rust.
     let private = size_of::<GstPhysMemMeta>() - size_of::<*const ()>();
     values.extend([

@@ -67,11 +67,11 @@ static GstBufferPool *
 make_pool (GstCaps *caps)
 {
   GstVideoInfo info;
-  GstBufferPool *pool = g_object_new (g_type_from_name ("GstPhysBufferPool"), NULL);
+  GstBufferPool *pool = g_object_new (g_type_from_name ("GstPhysBufferPool"),
+      /* The best that works here: contiguous memory with a dma-buf comes first. */
+      "kind", GST_PHYS_MEMORY_KIND_AUTO, NULL);
 
   gst_object_ref_sink (pool);
-  /* The best kind that works here: contiguous memory with a dma-buf comes first. */
-  gst_util_set_object_arg (G_OBJECT (pool), "kind", "auto");
   check (gst_video_info_from_caps (&info, caps), "understanding the caps");
   activate (pool, caps, GST_VIDEO_INFO_SIZE (&info), 3, 4);
   return pool;

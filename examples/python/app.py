@@ -49,9 +49,8 @@ def ask_for_pool(sink, caps):
 
 
 def make_pool(caps):
-    pool = GObject.new(GObject.type_from_name('GstPhysBufferPool'))
     # The best kind that works here: contiguous memory with a dma-buf comes first.
-    Gst.util_set_object_arg(pool, 'kind', 'auto')
+    pool = GObject.new(GObject.type_from_name('GstPhysBufferPool'), kind='auto')
     return activate(pool, caps, GstVideo.VideoInfo.new_from_caps(caps).size, 3, 4)
 
 

@@ -36,7 +36,7 @@ fn c_application() -> Command {
         "gstreamer-app-1.0",
         "gstreamer-video-1.0",
     ]));
-    let program = std::env::temp_dir().join("app");
+    let program = std::env::temp_dir().join("physmem-c-application");
     run(Command::new("cc")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["-Iinclude", "examples/c/app.c", "-o"])
