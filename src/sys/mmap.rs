@@ -142,7 +142,8 @@ pub unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
         // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range; an
         // AtomicU8 has no alignment demand.
         let byte = unsafe { AtomicU8::from_ptr(ptr.as_ptr().add(offset)) };
-        byte.fetch_or(0, Ordering::Relaxed);
+        // An OR with a zero that the compiler sees through is dropped as no change.
+        byte.fetch_or(std::hint::black_box(0), Ordering::Relaxed);
         offset += page - ((base + offset) & (page - 1));
     }
 }
