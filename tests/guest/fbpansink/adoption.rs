@@ -105,13 +105,6 @@ fn who_adopts_the_pool() {
             ZeroCopy,
         ),
         (
-            "videobox",
-            format!(
-                "{source} ! video/x-raw,format=BGR,width=140,height=120,framerate=30/1 ! videobox left=-10 right=-10"
-            ),
-            ZeroCopy,
-        ),
-        (
             "compositor",
             format!("{source} ! {CAPS} ! compositor ! videoconvert"),
             ZeroCopy,
