@@ -591,17 +591,7 @@ impl VideoSinkImpl for KmsFlipSink {
             })?;
         }
         let timing = self.timing(buffer);
-        let shown_or_not = loop {
-            match session.show(buffer, timing, &manner) {
-                // The base class unlocks for a pause, too, and wants the frame to be
-                // shown when it goes on.
-                Err(NotPresented::Flushing) => {
-                    self.obj().wait_preroll()?;
-                }
-                result => break result,
-            };
-        };
-        match shown_or_not {
+        match session.show(buffer, timing, &manner) {
             Ok(()) => {
                 self.started(|started| started.last = Some(shown));
                 Ok(gst::FlowSuccess::Ok)
