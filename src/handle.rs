@@ -6,7 +6,7 @@
 //! [`HandleAccess`] before each use; the deleter waits for the last of these.
 //!
 //! One word per block says both whether the handle is there and how many
-//! accesses there are ([`Lifetime`]), so that exactly one thread finds that
+//! accesses there are (`Lifetime`), so that exactly one thread finds that
 //! both are gone, and no access begins once the handle is.
 
 use std::fmt;

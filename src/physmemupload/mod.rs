@@ -5,7 +5,7 @@
 //! in such memory passes untouched; any other is copied, once. What arrives and
 //! leaves is the same stream, of any caps or none: video, audio, bytes.
 //!
-//! [`target`] says where copies go.
+//! `target` says where copies go.
 
 use std::sync::LazyLock;
 
