@@ -416,8 +416,8 @@ impl Bench {
             || play(&peer, frames, None),
         );
         self.compare(
-            &name("read-2-threads-vs-filesrc"),
-            || play(&ours("io-mode=read threads=2"), frames, None),
+            &name("read-1-thread-vs-filesrc"),
+            || play(&ours("io-mode=read threads=1"), frames, None),
             || play(&peer, frames, None),
         );
         self.compare(
@@ -436,8 +436,8 @@ impl Bench {
             || play(&peer, frames, None),
         );
         self.compare(
-            &name("read-vs-bare-pread"),
-            || play(&ours("io-mode=read"), frames, None),
+            &name("read-1-thread-vs-bare-pread"),
+            || play(&ours("io-mode=read threads=1"), frames, None),
             || bare_pread(picture, path),
         );
     }

@@ -810,6 +810,32 @@ fn loops_seeks_and_stops_leave_every_way_in_order() {
 }
 
 #[test]
+fn a_new_pool_in_the_midst_loses_no_frame() {
+    let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
+    let file = RawFile::new(60 * info.size());
+    for (way, _) in ways() {
+        let pipeline = Pipeline::new(&format!("{} {way}", file.source(&info)));
+        pipeline.sink.set_max_buffers(1);
+        pipeline.set(gst::State::Playing);
+        let pad = pipeline.sink.static_pad("sink").unwrap();
+        for n in 0..60 {
+            if n % 7 == 3 {
+                // Downstream wants to be asked again.
+                assert!(pad.push_event(gst::event::Reconfigure::new()));
+            }
+            let sample = pipeline.pull().unwrap();
+            assert_eq!(number(&sample), n, "{way}");
+            let map = sample.buffer().unwrap().map_readable().unwrap();
+            assert!(
+                &*map == file.frame(n as usize, info.size()),
+                "{way}: frame {n}"
+            );
+        }
+        assert!(pipeline.pull().is_none());
+    }
+}
+
+#[test]
 fn mapped_frames_are_the_files_own_pages() {
     let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
     let file = RawFile::new(4 * info.size());

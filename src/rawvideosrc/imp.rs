@@ -118,7 +118,7 @@ pub struct RawVideoSrc {
     #[property(name = "io-mode", get, set, type = IoMode, member = io_mode,
         builder(IoMode::Auto).mutable_ready().nick("I/O mode").blurb("How the file is read"))]
     #[property(name = "threads", get, set, type = u32, member = threads, mutable_ready,
-        default = 1, maximum = 64, nick = "Threads", blurb = "Threads that carry a frame, with io-mode read and mmap (0 = chosen by the frame's size)")]
+        default = 0, maximum = 64, nick = "Threads", blurb = "Threads that carry a frame, with io-mode read and mmap (0 = chosen by the frame's size)")]
     #[property(name = "prefetch", get, set, type = u32, member = prefetch, mutable_ready,
         default = 4, minimum = 1, maximum = 32, nick = "Prefetch", blurb = "Frames in flight with io-mode io-uring")]
     #[property(name = "direct", get, set, type = bool, member = direct, mutable_ready,
@@ -223,6 +223,14 @@ impl RawVideoSrc {
             pool: pool.as_ref(),
             waker: &waker,
         });
+        let bounced = self.stats.lock().bounced_so_far(source.bounced_bytes());
+        if bounced > 0 {
+            gst::debug!(
+                gst::CAT_PERFORMANCE,
+                imp = self,
+                "{bounced} bytes went through a bounce buffer: file, buffer or memory is not what O_DIRECT takes"
+            );
+        }
         self.put_back(
             source,
             if delivered.is_ok() {

@@ -106,7 +106,7 @@ impl Default for Settings {
             follow: false,
             is_live: false,
             io_mode: IoMode::Auto,
-            threads: 1,
+            threads: 0,
             prefetch: 4,
             direct: false,
         }

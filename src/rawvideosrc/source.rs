@@ -13,11 +13,13 @@ use super::{
 };
 use crate::{
     layout::{FrameLayout, LayoutError},
-    sys::ring::Landing,
+    memory::{self, MemoryKind, Region},
+    sys::ring::{Keeper, Landing},
 };
 use gst::prelude::*;
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -113,6 +115,19 @@ pub struct MappedBuffer {
     layout: FrameLayout,
     /// Of the stream.
     n: u64,
+    /// Of memory that io_uring may register.
+    region: Option<Arc<Region>>,
+}
+
+/// The region that a buffer's only memory is in, if its pages can be pinned.
+fn pinnable_region(buffer: &gst::BufferRef) -> Option<Arc<Region>> {
+    let (region, _) = memory::region_of(buffer.peek_memory(0))?;
+    let kinds = [
+        MemoryKind::Udmabuf,
+        MemoryKind::Hugepage,
+        MemoryKind::Normal,
+    ];
+    kinds.contains(&region.kind()).then(|| region.clone())
 }
 
 // SAFETY: a mapped buffer's bytes are those of its GstMapInfo, which stay until
@@ -120,6 +135,11 @@ pub struct MappedBuffer {
 unsafe impl Landing for MappedBuffer {
     fn bytes_mut(&mut self) -> &mut [u8] {
         self.map.as_mut_slice()
+    }
+
+    fn keeper(&self) -> Option<Keeper> {
+        let region = self.region.clone()?;
+        Some(region)
     }
 }
 
@@ -260,6 +280,15 @@ impl Source {
         }
     }
 
+    /// Bytes that had to be copied on their way, beside the read.
+    pub fn bounced_bytes(&self) -> u64 {
+        match self {
+            Self::Each(source) => source.bounced_bytes(),
+            Self::Ahead(ahead) => ahead.prefetcher.bounced_bytes(),
+            Self::Stream(_) | Self::Mapped(_) => 0,
+        }
+    }
+
     /// The frame at the order's cursor.
     pub fn deliver(&mut self, order: &Order<'_>) -> Result<Delivery, Undelivered> {
         let n = order.cursor.frame().ok_or(Undelivered::Finished)?;
@@ -394,10 +423,16 @@ impl Ahead {
         file_n: u64,
     ) -> Result<(), BufferError> {
         let layout = FrameLayout::of_buffer(order.info, &buffer)?;
+        let region = pinnable_region(&buffer);
         let map = buffer
             .into_mapped_buffer_writable()
             .map_err(|_| BufferError::Unwritable(Box::new(layout)))?;
-        let freight = MappedBuffer { map, layout, n };
+        let freight = MappedBuffer {
+            map,
+            layout,
+            n,
+            region,
+        };
         self.prefetcher
             .push(file_n, freight)
             .map_err(BufferError::Ring)

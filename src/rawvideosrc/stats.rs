@@ -17,6 +17,8 @@ pub struct Stats {
     frames: u64,
     bytes: u64,
     dropped: u64,
+    bounced: u64,
+    bounced_seen: u64,
     read_time: Duration,
     read_histogram: [u64; BUCKETS],
     buffer_waits: u64,
@@ -33,6 +35,15 @@ impl Stats {
     /// So many frames of a live stream came too late.
     pub fn frames_dropped(&mut self, count: u64) {
         self.dropped += count;
+    }
+
+    /// The source's own count of bytes copied; returns what has been added.
+    pub fn bounced_so_far(&mut self, bytes: u64) -> u64 {
+        // A new source begins to count anew.
+        let added = bytes.checked_sub(self.bounced_seen).unwrap_or(bytes);
+        self.bounced_seen = bytes;
+        self.bounced += added;
+        added
     }
 
     /// One frame is done, after `waited` for a buffer and `read` to fill it.
@@ -57,6 +68,7 @@ impl Stats {
             .field("mode-reason", &self.reason)
             .field("frames", self.frames)
             .field("dropped", self.dropped)
+            .field("bounced-bytes", self.bounced)
             .field("bytes", self.bytes)
             .field("read-time", nanoseconds(self.read_time))
             .field(

@@ -3,9 +3,11 @@
 //! the ring owns until it is done.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     io,
     os::fd::{AsRawFd, BorrowedFd},
+    sync::Arc,
 };
 
 use io_uring::{IoUring, opcode, squeue, types};
@@ -13,6 +15,8 @@ use io_uring::{IoUring, opcode, squeue, types};
 /// The kernel's IOV_MAX.
 pub const MAX_PIECES: usize = 1024;
 const ENTRIES: u32 = 64;
+/// Buffers registered at most; a pool has fewer.
+const MAX_FIXED: u32 = 64;
 /// Of the user data, for the number of the operation within its job.
 const OP_BITS: u32 = 8;
 
@@ -25,6 +29,24 @@ const OP_BITS: u32 = 8;
 pub unsafe trait Landing {
     /// The memory.
     fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// Whoever keeps the memory mapped, if it is worth registering with the ring:
+    /// it will come again, and its pages can be pinned. Never for memory of a CMA
+    /// heap: kernels before 6.14 do not return from registering that.
+    fn keeper(&self) -> Option<Keeper> {
+        None
+    }
+}
+
+/// Keeps memory mapped as long as it lives.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
+
+/// Memory whose pages the kernel has looked up already.
+struct Fixed {
+    start: usize,
+    len_bytes: usize,
+    /// While it lives, no other memory can be at that address.
+    _keeper: Keeper,
 }
 
 /// Some bytes of the landing, or bytes that nobody wants.
@@ -76,6 +98,9 @@ pub struct ReadRing<T: Landing> {
     front: u64,
     /// The kernel writes here what nobody wants.
     waste: Box<[u8]>,
+    /// Registered memory, by its index in the kernel's table; none once the
+    /// kernel has refused some.
+    fixed: Option<Vec<Fixed>>,
     /// Vectors of jobs that are done, for the next.
     spare: Vec<(Vec<libc::iovec>, Vec<usize>)>,
 }
@@ -88,8 +113,13 @@ impl<T: Landing> ReadRing<T> {
     /// Fails where io_uring is missing or forbidden. No waste piece may be longer
     /// than `waste_bytes`.
     pub fn new(waste_bytes: usize) -> io::Result<Self> {
+        let ring = IoUring::builder().dontfork().build(ENTRIES)?;
+        // Since 5.13 (and sparse since 5.19); without it, pages are looked up
+        // for each read.
+        let fixed = ring.submitter().register_buffers_sparse(MAX_FIXED);
         Ok(Self {
-            ring: IoUring::builder().dontfork().build(ENTRIES)?,
+            fixed: fixed.is_ok().then(Vec::new),
+            ring,
             jobs: VecDeque::new(),
             front: 0,
             waste: vec![0; waste_bytes].into_boxed_slice(),
@@ -117,8 +147,10 @@ impl<T: Landing> ReadRing<T> {
         let (mut iovecs, mut wanted) = self.spare.pop().unwrap_or_default();
         iovecs.clear();
         wanted.clear();
+        let keeper = landing.keeper();
         let bytes = landing.bytes_mut();
         let (base, len) = (bytes.as_mut_ptr(), bytes.len());
+        let fixed = keeper.and_then(|keeper| self.fix(base, len, keeper));
         for (_, _, pieces) in reads {
             for piece in *pieces {
                 let (start, room) = match piece {
@@ -151,15 +183,16 @@ impl<T: Landing> ReadRing<T> {
             let Some(job) = self.jobs.back() else { break };
             let iovec = &job.iovecs[first];
             let fd = types::Fd(fd.as_raw_fd());
-            let entry = if pieces.len() == 1 {
-                let len = u32::try_from(iovec.iov_len).unwrap_or(u32::MAX);
-                opcode::Read::new(fd, iovec.iov_base.cast(), len)
+            let to = iovec.iov_base.cast();
+            let len = u32::try_from(iovec.iov_len).unwrap_or(u32::MAX);
+            let entry = match (*pieces, fixed) {
+                ([Piece::Bytes { .. }], Some(index)) => opcode::ReadFixed::new(fd, to, len, index)
                     .offset(*offset)
-                    .build()
-            } else {
-                opcode::Readv::new(fd, iovec, pieces.len() as u32)
+                    .build(),
+                ([_], _) => opcode::Read::new(fd, to, len).offset(*offset).build(),
+                _ => opcode::Readv::new(fd, iovec, pieces.len() as u32)
                     .offset(*offset)
-                    .build()
+                    .build(),
             };
             first += pieces.len();
             let entry = entry.user_data(id << OP_BITS | index as u64);
@@ -172,6 +205,44 @@ impl<T: Landing> ReadRing<T> {
             }
         }
         Ok(())
+    }
+
+    /// The index of registered memory, registered now if it is new.
+    fn fix(&mut self, base: *mut u8, len_bytes: usize, keeper: Keeper) -> Option<u16> {
+        let fixed = self.fixed.as_mut()?;
+        let start = base as usize;
+        let known = fixed
+            .iter()
+            .position(|fixed| fixed.start == start && fixed.len_bytes == len_bytes);
+        if let Some(index) = known {
+            return u16::try_from(index).ok();
+        }
+        let index = u32::try_from(fixed.len())
+            .ok()
+            .filter(|index| *index < MAX_FIXED)?;
+        let piece = libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len_bytes,
+        };
+        // SAFETY: the memory is mapped as long as its keeper lives, which is kept
+        // as long as the ring.
+        let updated = unsafe {
+            self.ring
+                .submitter()
+                .register_buffers_update(index, &[piece], None)
+        };
+        if updated.is_err() {
+            // Too much for RLIMIT_MEMLOCK, or memory without pages: the next
+            // buffer would fare no better.
+            self.fixed = None;
+            return None;
+        }
+        fixed.push(Fixed {
+            start,
+            len_bytes,
+            _keeper: keeper,
+        });
+        u16::try_from(index).ok()
     }
 
     /// Queues an operation of the job at the back and hands it to the kernel.
@@ -356,6 +427,57 @@ mod tests {
         }];
         let refused = ring.push(Heap(vec![1; 1000]), &[(file.as_fd(), 0, &past)]);
         assert!(refused.is_err());
+    }
+
+    /// Bytes that are lent again and again.
+    struct Kept(Arc<Vec<u8>>);
+
+    // SAFETY: nobody else looks at the vector's bytes while they are lent: the
+    // test below waits for each read.
+    unsafe impl Landing for Kept {
+        fn bytes_mut(&mut self) -> &mut [u8] {
+            let start = self.0.as_ptr().cast_mut();
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts_mut(start, self.0.len()) }
+        }
+
+        fn keeper(&self) -> Option<Keeper> {
+            Some(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn memory_that_comes_again_is_registered_once() {
+        let Ok(mut ring) = ReadRing::<Kept>::new(0) else {
+            println!("SKIPPED: no io_uring here");
+            return;
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        let blocks = [1, 2].map(|_| Arc::new(vec![0; 20_000]));
+        for turn in 0..10usize {
+            let block = &blocks[turn % 2];
+            let piece = [Piece::Bytes {
+                start: 100,
+                len_bytes: 10_000,
+            }];
+            let at = turn * 5_000;
+            let reads = [(file.as_fd(), at as u64, &piece[..])];
+            ring.push(Kept(block.clone()), &reads).unwrap();
+            let done = loop {
+                if let Some(done) = ring.pop() {
+                    break done;
+                }
+                std::thread::yield_now();
+            };
+            assert!(done.result.unwrap());
+            assert_eq!(block[100..10_100], bytes[at..at + 10_000]);
+        }
+        match &ring.fixed {
+            Some(fixed) => assert_eq!(fixed.len(), 2),
+            None => println!("SKIPPED: nothing can be registered here"),
+        }
     }
 
     #[test]

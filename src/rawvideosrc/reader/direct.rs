@@ -13,7 +13,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// Shorter runs, rows above all, are not worth a transfer of their own.
@@ -29,6 +29,8 @@ pub struct DirectFile {
     /// The kernel cannot transfer into these buffers: they are mapped without
     /// pages (dma-buf heaps of newer kernels).
     refused: AtomicBool,
+    /// Copied out of the bounce buffer so far.
+    bounced_bytes: AtomicU64,
 }
 
 /// Bytes at an aligned address.
@@ -68,6 +70,7 @@ impl DirectFile {
             buffered,
             alignment,
             refused: AtomicBool::new(false),
+            bounced_bytes: AtomicU64::new(0),
         })
     }
 
@@ -184,6 +187,7 @@ impl DirectFile {
                 let len = run.len_bytes.min(have - skip);
                 let to = run.target_bytes - part_start;
                 part[to..to + len].copy_from_slice(&bounce[skip..skip + len]);
+                self.bounced_bytes.fetch_add(len as u64, Ordering::Relaxed);
                 if len < run.len_bytes {
                     run.target_bytes += len;
                     run.source_bytes += len;
@@ -231,5 +235,9 @@ impl Medium for DirectFile {
 
     fn check(&self, _frame: u64) -> Result<(), ReadError> {
         Ok(())
+    }
+
+    fn bounced_bytes(&self) -> u64 {
+        self.bounced_bytes.load(Ordering::Relaxed)
     }
 }

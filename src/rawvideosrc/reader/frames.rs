@@ -41,6 +41,11 @@ pub trait Medium: Send + Sync {
 
     /// Whether what `carry` gave for this frame can be trusted.
     fn check(&self, frame: u64) -> Result<(), ReadError>;
+
+    /// See [`FrameSource::bounced_bytes`].
+    fn bounced_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Where frames begin.
@@ -211,6 +216,10 @@ impl<M: Medium> FrameSource for FrameReader<M> {
                 source,
             }),
         }
+    }
+
+    fn bounced_bytes(&self) -> u64 {
+        self.medium.bounced_bytes()
     }
 }
 

@@ -203,4 +203,9 @@ pub trait FrameSource: Send {
     /// Writes frame `n` into `target`, each byte of the picture once and
     /// without reading any back.
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError>;
+
+    /// Bytes that had to be copied on their way into buffers, beside the read.
+    fn bounced_bytes(&self) -> u64 {
+        0
+    }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     layout::{FrameLayout, Run, Transfer},
     rawvideosrc::waker::{Wake, Waker},
-    sys::ring::{Landing, MAX_PIECES, Piece, ReadRing},
+    sys::ring::{Keeper, Landing, MAX_PIECES, Piece, ReadRing},
 };
 use std::{
     fs::File,
@@ -53,6 +53,13 @@ unsafe impl<T: Freight> Landing for Flight<T> {
             None => self.freight.bytes_mut(),
         }
     }
+
+    fn keeper(&self) -> Option<Keeper> {
+        match &self.detour {
+            Some(_) => None,
+            None => self.freight.keeper(),
+        }
+    }
 }
 
 /// The file, and how a frame that was not read ahead is read.
@@ -77,6 +84,8 @@ pub struct Prefetcher<T: Freight> {
     index: FrameIndex,
     route: Route,
     bounces: Vec<Bounce>,
+    /// Copied after a detour.
+    landed_bytes: u64,
 }
 
 /// A frame that has arrived, or not.
@@ -127,6 +136,7 @@ impl<T: Freight> Prefetcher<T> {
             index,
             route,
             bounces: Vec::new(),
+            landed_bytes: 0,
         })
     }
 
@@ -152,6 +162,7 @@ impl<T: Freight> Prefetcher<T> {
             index,
             route,
             bounces,
+            ..
         } = self;
         route.plan(&target);
         let runs = route.transfers().first().map_or(&[][..], Transfer::runs);
@@ -276,6 +287,7 @@ impl<T: Freight> Prefetcher<T> {
             for run in transfer.runs() {
                 to[run.target_bytes..run.target_bytes + run.len_bytes]
                     .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
+                self.landed_bytes += run.len_bytes as u64;
             }
         }
     }
@@ -286,6 +298,15 @@ impl<T: Freight> Prefetcher<T> {
             return Ok(Outcome::End);
         };
         self.ground.source().read(flight.n, &mut target)
+    }
+
+    /// Bytes that had to be copied on their way, beside the read.
+    pub fn bounced_bytes(&self) -> u64 {
+        let on_ground = match &self.ground {
+            Ground::Plain(reader) => reader.bounced_bytes(),
+            Ground::Direct(reader) => reader.bounced_bytes(),
+        };
+        self.landed_bytes + on_ground
     }
 
     /// Reads one frame when it is due.
