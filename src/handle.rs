@@ -402,7 +402,8 @@ mod tests {
     }
 }
 
-/// Every interleaving of the threads below, by loom: `tests/sanitize loom`.
+/// The interleavings of the threads below, up to the preemptions that
+/// `check_interleavings` allows, by loom: `tests/sanitize loom`.
 #[cfg(test)]
 #[cfg(loom)]
 mod model {
