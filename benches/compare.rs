@@ -176,11 +176,7 @@ fn timed(frames: usize, work: impl FnOnce()) -> Run {
 /// Plays a line from its first frame on; the first one, and all that goes before
 /// it, is not counted.
 fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Run {
-    // A display does not keep a frame beside the one it shows: its buffers come
-    // back at once, and the warmest is used again.
-    let keeps = offer.is_none();
-    let sink = format!("fakesink name=sink enable-last-sample={keeps}");
-    let pipeline = gst::parse::launch(&format!("{line} ! {sink}"))
+    let pipeline = gst::parse::launch(&format!("{line} ! fakesink name=sink"))
         .unwrap()
         .downcast::<gst::Pipeline>()
         .unwrap();
