@@ -180,15 +180,17 @@ impl<H> Shared<H> {
         while let Some(fb_page) = self.next() {
             let panned_at = Instant::now();
             if let Err(error) = scanout.pan(fb_page) {
+                // Said before anybody can notice that frames are refused, whose
+                // own errors would come first.
+                if let Some(on_error) = on_error.take() {
+                    on_error(error);
+                }
                 let mut state = self.state.lock();
                 state.failed = true;
                 let back = (state.cycle.refused(), state.cycle.drain());
                 drop(state);
                 self.changed.notify_all();
                 drop(back);
-                if let Some(on_error) = on_error.take() {
-                    on_error(error);
-                }
                 continue;
             }
             match clock {
@@ -332,8 +334,12 @@ mod tests {
         stage.present(1).unwrap();
         stage.answer.send(Err("EBUSY")).unwrap();
         assert_eq!(stage.errors.recv(), Ok("EBUSY"));
+        stage.presenter.wait_idle(LONG);
         assert_eq!(stage.present(2), Err(Refusal::Failed));
-        assert!(stage.is_free(1) && stage.is_free(2));
+        while !stage.is_free(1) {
+            std::thread::yield_now(); // given back a moment after it is said
+        }
+        assert!(stage.is_free(2));
         assert!(!stage.is_free(0), "still on screen");
     }
 

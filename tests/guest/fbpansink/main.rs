@@ -12,6 +12,8 @@ mod fb;
 mod liars;
 mod none;
 mod player;
+mod rate;
 mod single_page;
 mod storm;
+mod unplug;
 mod vkms;

@@ -2,8 +2,11 @@
 //! vkms: a DRM driver with a 60 Hz vertical blank, three fb_pages, and a CRC of
 //! every frame that it scans out.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use gst_video::VideoFormat;
 
@@ -61,4 +64,55 @@ fn another_drm_master_is_one_error_with_a_remedy() {
     let player = Player::play("rawvideosrc num-buffers=2 ! fbpansink name=s");
     player.assert_zero_copy(2);
     assert_eq!(VkmsCrc::current(), expected(&player, 1).vkms_crc());
+}
+
+/// CRCs of what is scanned out, until told to stop.
+fn record_crcs(stop: &AtomicBool) -> Vec<u32> {
+    let mut stream = VkmsCrc::open();
+    let mut crcs = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        crcs.extend(stream.next().map(|frame| frame.crc));
+    }
+    crcs
+}
+
+#[test]
+fn no_frame_is_torn() {
+    require_lab();
+    const FRAMES: u64 = 60;
+    let preview = Player::play("rawvideosrc num-buffers=1 ! fbpansink name=s");
+    let by_crc: HashMap<u32, u64> = (0..FRAMES)
+        .map(|n| (expected(&preview, n).vkms_crc(), n))
+        .collect();
+    assert_eq!(by_crc.len() as u64, FRAMES);
+    drop(preview);
+    for options in ["", "fb-pages=2", "sync=false"] {
+        let stop = AtomicBool::new(false);
+        let crcs = std::thread::scope(|scope| {
+            let recorder = scope.spawn(|| record_crcs(&stop));
+            let player = Player::play(&format!(
+                "rawvideosrc num-buffers={FRAMES} framerate=60/1 ! fbpansink name=s {options}"
+            ));
+            player.assert_zero_copy(FRAMES);
+            std::thread::sleep(Duration::from_millis(300));
+            stop.store(true, Ordering::Relaxed);
+            let crcs = recorder.join().unwrap();
+            player.stop();
+            crcs
+        });
+        // What was on screen before comes first.
+        let shown: Vec<_> = crcs
+            .iter()
+            .map(|crc| by_crc.get(crc))
+            .skip_while(|n| n.is_none())
+            .collect();
+        assert!(shown.len() > 10, "{options}: {} CRCs", shown.len());
+        assert_eq!(
+            shown.iter().position(|n| n.is_none()),
+            None,
+            "{options}: a torn frame"
+        );
+        assert!(shown.is_sorted(), "{options}: {shown:?}");
+        assert_eq!(shown.last(), Some(&Some(&(FRAMES - 1))), "{options}");
+    }
 }

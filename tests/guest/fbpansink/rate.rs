@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MPL-2.0
+//! vkms with a guest clock that counts instructions: what the guest has time
+//! for does not hang on the host's load.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use super::player::Player;
+use super::support::{guest_clock, require_lab};
+
+/// `union drm_wait_vblank`, on 64-bit machines.
+#[repr(C)]
+#[derive(Default)]
+struct WaitVblank {
+    kind: u32,
+    sequence: u32,
+    rest: [u64; 2],
+}
+const DRM_IOCTL_WAIT_VBLANK: libc::c_ulong = 0xc018_643a;
+const RELATIVE: u32 = 1;
+
+/// The number of the last vertical blank.
+#[track_caller]
+fn vblank(card: &File) -> u32 {
+    let mut wait = WaitVblank {
+        kind: RELATIVE,
+        ..Default::default()
+    };
+    // SAFETY: the structure has the size that the request code says.
+    let rc = unsafe { libc::ioctl(card.as_raw_fd(), DRM_IOCTL_WAIT_VBLANK as _, &raw mut wait) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    wait.sequence
+}
+
+#[test]
+fn each_vertical_blank_shows_a_new_frame() {
+    require_lab();
+    for options in ["", "fb-pages=2"] {
+        let player = Player::new(&format!(
+            "rawvideosrc ! fbpansink name=s sync=false {options}"
+        ));
+        player.start();
+        let wait = |shown: u64| {
+            while player.count("shown") < shown {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        wait(20);
+        // Opened after the framebuffer's own client has the display: no master.
+        let card = OpenOptions::new()
+            .read(true)
+            .open("/dev/dri/card0")
+            .unwrap();
+        // SAFETY: the ioctl takes no argument; DRM_IOCTL_DROP_MASTER.
+        unsafe { libc::ioctl(card.as_raw_fd(), 0x641f as _, 0) };
+        let (frame, blank, time) = (player.count("shown"), vblank(&card), guest_clock());
+        wait(frame + 120);
+        let frames = player.count("shown") - frame;
+        let (blanks, time) = (vblank(&card) - blank, guest_clock() - time);
+        println!("{options}: {frames} frames in {blanks} vertical blanks, {time:?}");
+        // One either way for each of the two moments of counting.
+        assert!(
+            frames.abs_diff(u64::from(blanks)) <= 2,
+            "{frames} frames, {blanks} blanks"
+        );
+        player.stop();
+    }
+}

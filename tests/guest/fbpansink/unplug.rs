@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MPL-2.0
+//! cirrus, whose driver is taken away while frames are shown: nothing else can
+//! be tested in the guest afterwards.
+
+use super::player::Player;
+use super::support::require_lab;
+
+#[test]
+fn a_driver_that_goes_away_is_one_error_and_no_hang() {
+    require_lab();
+    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    player.start();
+    while player.count("shown") < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let driver = "/sys/bus/pci/drivers/cirrusfb";
+    let device = std::fs::read_dir(driver)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.starts_with("0000:"))
+        .expect("a card");
+    std::fs::write(format!("{driver}/unbind"), device).unwrap();
+    let error = player.error().expect("an error");
+    let says =
+        "FBIOPAN_DISPLAY on /dev/fb0 failed: No such device (ENODEV); the display was unplugged";
+    assert!(error.contains(says), "{error}");
+    player.stop();
+    Player::new("rawvideosrc ! fbpansink name=s").refuses_to_start();
+}
