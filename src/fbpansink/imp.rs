@@ -228,15 +228,6 @@ impl FbPanSink {
         Ok((info, place))
     }
 
-    fn begin_stream(&self, info: gst_video::VideoInfo, place: super::session::Place) {
-        let new = Arc::new(Stream::new(info, place));
-        let old = match &mut *lock(&self.state) {
-            State::Started { stream, .. } => stream.replace(new),
-            State::Stopped => None,
-        };
-        drop(old); // deactivates its pool: not under the lock
-    }
-
     /// Whether this very frame was the last one shown; remembers it if not.
     fn is_repeated(&self, buffer: &gst::Buffer) -> bool {
         let now = buffer.pts().map(|pts| (buffer.as_ptr() as usize, pts));
@@ -404,15 +395,7 @@ impl BaseSinkImpl for FbPanSink {
         let session = self
             .session()
             .ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query before start"))?;
-        let (info, place) = self.place(&session, &caps)?;
-        // Asked again after render-rectangle changed: caps that stay the same are
-        // not sent again.
-        if self
-            .stream()
-            .is_some_and(|s| s.info() == &info && s.frame() != place.frame)
-        {
-            self.begin_stream(info, place);
-        }
+        let (_, place) = self.place(&session, &caps)?;
         session.drain();
         if need_pool {
             let (pool, min, max) = session
