@@ -116,3 +116,28 @@ fn no_frame_is_torn() {
         assert_eq!(shown.last(), Some(&Some(&(FRAMES - 1))), "{options}");
     }
 }
+
+#[test]
+fn a_pause_loses_no_frame_that_waited() {
+    require_lab();
+    const FRAMES: u64 = 60;
+    // More frames than the display takes: the sink always has one that waits.
+    for options in ["sync=false", "sync=false fb-pages=2"] {
+        let player = Player::new(&format!(
+            "rawvideosrc num-buffers={FRAMES} ! fbpansink name=s {options}"
+        ));
+        for round in 0..8u64 {
+            player.start();
+            while player.count("shown") < 5 * (round + 1) {
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            player.preroll();
+        }
+        player.start();
+        player.wait_eos();
+        player.assert_zero_copy(FRAMES);
+        assert_eq!(player.count("shown"), FRAMES, "{}", player.stats());
+        let last = expected(&player, FRAMES - 1).vkms_crc();
+        assert_eq!(VkmsCrc::current(), last, "{options}");
+    }
+}
