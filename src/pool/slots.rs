@@ -33,7 +33,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    state::{BufferState, IllegalStep, StateCell, Step},
+    state::{BufferState, IllegalStep, Step},
     wrapper,
 };
 use crate::{handle::HandleWatcher, memory::Region, meta::PhysMemMeta};
@@ -91,7 +91,7 @@ pub(super) struct Counters {
 struct Slot {
     id: u32,
     region: Arc<Region>,
-    state: StateCell,
+    state: BufferState,
     place: Place,
     /// Names the wrapper's memory to its own free notification.
     serial: u64,
@@ -285,7 +285,7 @@ impl Slots {
     pub(super) fn for_each(&self, mut f: impl FnMut(u32, &Arc<Region>, BufferState, u32)) {
         let inner = self.0.inner.lock();
         for slot in inner.slots.iter().filter(|s| s.is_live()) {
-            f(slot.id, &slot.region, slot.state.load(), slot.ref_count());
+            f(slot.id, &slot.region, slot.state, slot.ref_count());
         }
     }
 
@@ -557,8 +557,9 @@ impl Slots {
             }
             // A queued slot is ready; one whose memory is gone is as good as not
             // there, and leaves the queue with the next flush.
-            let next = inner.filled.iter().position(|f| {
-                let slot = &inner.slots[f.slot];
+            let Inner { slots, filled, .. } = &mut *inner;
+            let next = filled.iter().position(|f| {
+                let slot = &mut slots[f.slot];
                 f.epoch == maker.epoch()
                     && slot.region.is_alive()
                     && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
@@ -641,7 +642,7 @@ impl Inner {
         self.slots.push(Slot {
             id: next_id(),
             region,
-            state: StateCell::new(),
+            state: BufferState::Idle,
             place: Place::Free,
             serial: 0,
             wrapper: std::ptr::null(),
@@ -696,8 +697,8 @@ impl Inner {
             .meta::<PhysMemMeta>()
             .map_or((0, usize::MAX), |m| (m.id(), m.slot()));
         // A copy shares memory and meta; only the buffer that went out may come in.
-        let own = |s: &&Slot| s.id == id && std::ptr::eq(s.wrapper, buffer.as_ptr());
-        let taken = match self.slots.get(index).filter(own) {
+        let own = |s: &&mut Slot| s.id == id && std::ptr::eq(s.wrapper, buffer.as_ptr());
+        let taken = match self.slots.get_mut(index).filter(own) {
             Some(slot) => slot.state.take(id, step),
             // A buffer of another pool, a copy, or one of no pool, is nobody's here.
             None => Err(IllegalStep {

@@ -3,12 +3,11 @@
 //!
 //! Every buffer of a pool is in exactly one [`BufferState`]. A [`Step`] names
 //! the states it may start from; any other start is refused with
-//! [`IllegalStep`], which changes nothing. The state is one atomic word, so of
-//! two threads that try the same step one wins and the other is told so.
+//! [`IllegalStep`], which changes nothing. A step needs the buffer's state for
+//! itself, that is the pool's lock, so of two threads that try the same step one
+//! wins and the other is told so.
 
 use gst::glib;
-
-use crate::sync::{AtomicU8, Ordering};
 
 /// Who may touch a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -30,13 +29,6 @@ pub enum BufferState {
 }
 
 impl BufferState {
-    const ALL: [Self; 4] = [
-        Self::Idle,
-        Self::LockedByProducer,
-        Self::ReadyForConsume,
-        Self::LockedByConsumer,
-    ];
-
     /// The name used in messages, statistics and structures.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -126,34 +118,12 @@ pub struct IllegalStep {
     pub step: Step,
 }
 
-/// The state word of one buffer.
-#[derive(Debug)]
-pub(super) struct StateCell(AtomicU8);
-
-impl StateCell {
-    pub(super) fn new() -> Self {
-        Self(AtomicU8::new(BufferState::Idle as u8))
-    }
-
-    pub(super) fn load(&self) -> BufferState {
-        BufferState::ALL[usize::from(self.0.load(Ordering::Acquire))]
-    }
-
-    /// Takes `step`, or refuses it and changes nothing.
-    pub(super) fn take(&self, id: u32, step: Step) -> Result<(), IllegalStep> {
-        let mut state = self.load();
-        loop {
-            let next = step.from(state).ok_or(IllegalStep { id, state, step })?;
-            match self.0.compare_exchange_weak(
-                state as u8,
-                next as u8,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return Ok(()),
-                Err(now) => state = BufferState::ALL[usize::from(now)],
-            }
-        }
+impl BufferState {
+    /// Takes `step` with buffer `id`, or refuses it and changes nothing.
+    pub(super) fn take(&mut self, id: u32, step: Step) -> Result<(), IllegalStep> {
+        let state = *self;
+        *self = step.from(state).ok_or(IllegalStep { id, state, step })?;
+        Ok(())
     }
 }
 
@@ -164,54 +134,39 @@ mod tests {
 
     #[test]
     fn the_four_verbs_go_round() {
-        let cell = StateCell::new();
-        for (step, state) in [
+        let mut state = BufferState::Idle;
+        for (step, next) in [
             (Step::AcquireFree, BufferState::LockedByProducer),
             (Step::SubmitFilled, BufferState::ReadyForConsume),
             (Step::AcquireFilled, BufferState::LockedByConsumer),
             (Step::ReleaseFilled, BufferState::Idle),
         ] {
-            cell.take(7, step).unwrap();
-            assert_eq!(cell.load(), state);
+            state.take(7, step).unwrap();
+            assert_eq!(state, next);
         }
     }
 
     #[test]
     fn an_illegal_step_names_everything_and_changes_nothing() {
-        let cell = StateCell::new();
-        cell.take(7, Step::AcquireFree).unwrap();
-        let refused = cell.take(7, Step::ReleaseFilled).unwrap_err();
+        let mut state = BufferState::Idle;
+        state.take(7, Step::AcquireFree).unwrap();
+        let refused = state.take(7, Step::ReleaseFilled).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "buffer 7: release-filled is not allowed in state locked-by-producer"
         );
-        assert_eq!(cell.load(), BufferState::LockedByProducer);
-    }
-
-    #[test]
-    fn of_two_threads_that_take_one_step_one_wins() {
-        let cell = StateCell::new();
-        let winners: usize = std::thread::scope(|scope| {
-            let tries: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| cell.take(1, Step::AcquireFree).is_ok()))
-                .collect();
-            tries
-                .into_iter()
-                .map(|t| usize::from(t.join().unwrap()))
-                .sum()
-        });
-        assert_eq!(winners, 1);
+        assert_eq!(state, BufferState::LockedByProducer);
     }
 
     proptest::proptest! {
         #[test]
         fn no_sequence_of_steps_leaves_the_table(steps in proptest::collection::vec(0..Step::ALL.len(), 0..200)) {
-            let cell = StateCell::new();
+            let mut state = BufferState::Idle;
             for step in steps {
-                let (step, before) = (Step::ALL[step], cell.load());
-                let result = cell.take(1, step);
+                let (step, before) = (Step::ALL[step], state);
+                let result = state.take(1, step);
                 proptest::prop_assert_eq!(result.is_ok(), step.from(before).is_some());
-                proptest::prop_assert_eq!(cell.load(), step.from(before).unwrap_or(before));
+                proptest::prop_assert_eq!(state, step.from(before).unwrap_or(before));
             }
         }
     }
@@ -223,21 +178,21 @@ mod tests {
 #[cfg(loom)]
 mod model {
     use super::*;
-    use crate::sync::{Arc, SharedBytes, check_interleavings};
+    use crate::sync::{Arc, Mutex, SharedBytes, check_interleavings, lock};
     use loom::thread;
 
     #[test]
     fn a_buffer_is_never_held_by_two() {
         check_interleavings(|| {
-            let cell = Arc::new((StateCell::new(), SharedBytes::new(0)));
+            let state = Arc::new((Mutex::new(BufferState::Idle), SharedBytes::new(0)));
             let producers: Vec<_> = (0..2)
                 .map(|_| {
-                    let cell = Arc::clone(&cell);
+                    let state = Arc::clone(&state);
                     thread::spawn(move || {
-                        let won = cell.0.take(1, Step::AcquireFree).is_ok();
+                        let won = lock(&state.0).take(1, Step::AcquireFree).is_ok();
                         if won {
-                            cell.1.write(cell.1.read() + 1);
-                            cell.0.take(1, Step::Recycle).unwrap();
+                            state.1.write(state.1.read() + 1);
+                            lock(&state.0).take(1, Step::Recycle).unwrap();
                         }
                         won
                     })
@@ -249,31 +204,31 @@ mod model {
                 .filter(|&won| won)
                 .count();
             assert!(wins >= 1);
-            assert_eq!(cell.1.read() as usize, wins);
-            assert_eq!(cell.0.load(), BufferState::Idle);
+            assert_eq!(state.1.read() as usize, wins);
+            assert_eq!(*lock(&state.0), BufferState::Idle);
         });
     }
 
     #[test]
     fn what_the_producer_wrote_the_consumer_reads() {
         check_interleavings(|| {
-            let cell = Arc::new((StateCell::new(), SharedBytes::new(0)));
-            cell.0.take(1, Step::AcquireFree).unwrap();
+            let state = Arc::new((Mutex::new(BufferState::Idle), SharedBytes::new(0)));
+            lock(&state.0).take(1, Step::AcquireFree).unwrap();
             let consumers: Vec<_> = (0..2)
                 .map(|_| {
-                    let cell = Arc::clone(&cell);
+                    let state = Arc::clone(&state);
                     thread::spawn(move || {
-                        let won = cell.0.take(1, Step::AcquireFilled).is_ok();
+                        let won = lock(&state.0).take(1, Step::AcquireFilled).is_ok();
                         if won {
-                            assert_eq!(cell.1.read(), 42);
-                            cell.0.take(1, Step::ReleaseFilled).unwrap();
+                            assert_eq!(state.1.read(), 42);
+                            lock(&state.0).take(1, Step::ReleaseFilled).unwrap();
                         }
                         won
                     })
                 })
                 .collect();
-            cell.1.write(42);
-            cell.0.take(1, Step::SubmitFilled).unwrap();
+            state.1.write(42);
+            lock(&state.0).take(1, Step::SubmitFilled).unwrap();
             let wins = consumers
                 .into_iter()
                 .map(|c| usize::from(c.join().unwrap()))
@@ -285,15 +240,15 @@ mod model {
     #[test]
     fn of_a_double_submit_one_is_refused() {
         check_interleavings(|| {
-            let cell = Arc::new(StateCell::new());
-            cell.take(1, Step::AcquireFree).unwrap();
+            let state = Arc::new(Mutex::new(BufferState::Idle));
+            lock(&state).take(1, Step::AcquireFree).unwrap();
             let other = {
-                let cell = Arc::clone(&cell);
-                thread::spawn(move || cell.take(1, Step::SubmitFilled).is_ok())
+                let state = Arc::clone(&state);
+                thread::spawn(move || lock(&state).take(1, Step::SubmitFilled).is_ok())
             };
-            let here = cell.take(1, Step::SubmitFilled).is_ok();
+            let here = lock(&state).take(1, Step::SubmitFilled).is_ok();
             assert!(here != other.join().unwrap());
-            assert_eq!(cell.load(), BufferState::ReadyForConsume);
+            assert_eq!(*lock(&state), BufferState::ReadyForConsume);
         });
     }
 }
