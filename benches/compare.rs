@@ -137,6 +137,52 @@ impl Picture {
     }
 }
 
+/// A display of the machine this runs on.
+#[derive(Clone, Copy)]
+enum Display {
+    /// /dev/fb0
+    Framebuffer,
+    /// The first connector of the first card.
+    Kms,
+}
+
+impl Display {
+    /// Frames that fill it, as its driver takes them.
+    fn picture(self) -> Picture {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        let (name, modes, format) = match self {
+            Self::Framebuffer => {
+                let bits = read("/sys/class/graphics/fb0/bits_per_pixel");
+                let format = match bits.trim() {
+                    "16" => gst_video::VideoFormat::Rgb16,
+                    "24" => gst_video::VideoFormat::Bgr,
+                    _ => gst_video::VideoFormat::Bgrx,
+                };
+                ("fb0", read("/sys/class/graphics/fb0/modes"), format)
+            }
+            Self::Kms => {
+                let modes = read("/sys/class/drm/card0-Virtual-1/modes");
+                ("card0", modes, gst_video::VideoFormat::Bgrx)
+            }
+        };
+        // U:640x480p-60 or 1024x768
+        let mode: Vec<u32> = modes
+            .lines()
+            .next()
+            .expect("a mode")
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        Picture {
+            name,
+            format,
+            width: mode[0],
+            height: mode[1],
+            frames: 100,
+        }
+    }
+}
+
 /// What a run took.
 #[derive(Clone, Copy)]
 struct Run {
@@ -176,7 +222,11 @@ fn timed(frames: usize, work: impl FnOnce()) -> Run {
 /// Plays a line from its first frame on; the first one, and all that goes before
 /// it, is not counted.
 fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Run {
-    let pipeline = gst::parse::launch(&format!("{line} ! fakesink name=sink"))
+    play_into("fakesink name=sink", line, frames, offer)
+}
+
+fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> Run {
+    let pipeline = gst::parse::launch(&format!("{line} ! {sink}"))
         .unwrap()
         .downcast::<gst::Pipeline>()
         .unwrap();
@@ -506,6 +556,29 @@ impl Bench {
         );
     }
 
+    /// To a display, each sink as fast as it takes frames: CPU time is what counts,
+    /// for a display that paces shows no more frames a second to anybody.
+    fn display(&mut self, display: Display, dir: &Path) {
+        let picture = display.picture();
+        let path = picture.file(dir);
+        make_warm(&path);
+        let (ours, peer) = match display {
+            Display::Framebuffer => ("fbpansink", "fbdevsink"),
+            Display::Kms => ("kmsflipsink", "kmssink driver-name=vkms"),
+        };
+        let frames = picture.frames;
+        let name = |what: &str| format!("display/{}/{what}", picture.name);
+        let sink = |name: &str| format!("{name} sync=false");
+        self.compare(
+            &name(&format!("{ours}-vs-{}", peer.split(' ').next().unwrap())),
+            || {
+                let line = picture.rawvideosrc(&path, "");
+                play_into(&sink(ours), &line, frames, None)
+            },
+            || play_into(&sink(peer), &picture.filesrc(&path), frames, None),
+        );
+    }
+
     fn pools(&mut self) {
         for threads in [1, 4, 8] {
             let name = format!("pool/{threads}-threads:ns/cycle");
@@ -604,6 +677,7 @@ fn main() {
         lines: Vec::new(),
     };
     let mut svg = None;
+    let mut display = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().expect("a value");
@@ -613,8 +687,17 @@ fn main() {
             "--rounds" => bench.rounds = value().parse().expect("a number of rounds"),
             "--only" => bench.only = Some(value()),
             "--svg" => svg = Some(PathBuf::from(value())),
+            "--display" => {
+                display = Some(match value().as_str() {
+                    "fb" => Display::Framebuffer,
+                    "kms" => Display::Kms,
+                    other => panic!("no display is called {other}: fb or kms"),
+                });
+            }
             _ => {
-                eprintln!("usage: compare [--rounds N] [--only PART-OF-A-NAME] [--svg FILE]");
+                eprintln!(
+                    "usage: compare [--rounds N] [--only PART-OF-A-NAME] [--svg FILE] [--display fb|kms]"
+                );
                 std::process::exit(2);
             }
         }
@@ -628,6 +711,10 @@ fn main() {
     let dir = target.join("bench");
     std::fs::create_dir_all(&dir).unwrap();
     println!("name ours peer ratio");
+    if let Some(display) = display {
+        bench.display(display, &std::env::temp_dir());
+        return;
+    }
     for picture in PICTURES {
         let path = picture.file(&dir);
         bench.cached(picture, &path);
