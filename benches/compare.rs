@@ -233,9 +233,11 @@ fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> 
     if let Some(picture) = offer {
         offer_pool(&pipeline, *picture);
     }
-    pipeline.set_state(gst::State::Paused).unwrap();
-    pipeline.state(TIMEOUT).0.unwrap();
     let bus = pipeline.bus().unwrap();
+    let paused = pipeline.set_state(gst::State::Paused);
+    if paused.and_then(|_| pipeline.state(TIMEOUT).0).is_err() {
+        panic!("{line}: {:?}", bus.pop_filtered(&[gst::MessageType::Error]));
+    }
     let run = timed(frames - 1, || {
         pipeline.set_state(gst::State::Playing).unwrap();
         let ends = [gst::MessageType::Eos, gst::MessageType::Error];
@@ -388,8 +390,40 @@ struct Line {
     ours: f64,
     peer: f64,
     ratio: f64,
-    /// Whether more is better.
-    more: bool,
+}
+
+impl Line {
+    fn print(&self) {
+        let Self {
+            name,
+            ours,
+            peer,
+            ratio,
+        } = self;
+        println!("{name} {ours:.1} {peer:.1} {ratio:.2}");
+    }
+
+    /// What `print` printed, in a guest of the lab.
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let name = words.next()?.to_owned();
+        let mut number = || words.next()?.parse().ok();
+        Some(Self {
+            name,
+            ours: number()?,
+            peer: number()?,
+            ratio: number()?,
+        })
+    }
+
+    /// How many times better ours is.
+    fn better(&self) -> f64 {
+        if self.name.ends_with(":frames/s") {
+            self.ratio
+        } else {
+            1.0 / self.ratio
+        }
+    }
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -408,27 +442,22 @@ impl Bench {
         self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 
-    /// `measure` gives the same pairs each time: a name, whether more is better,
-    /// ours and the peer's.
-    fn pair(&mut self, measure: impl Fn() -> Vec<(String, bool, f64, f64)>) {
+    /// `measure` gives the same pairs each time: a name, ours and the peer's.
+    fn pair(&mut self, measure: impl Fn() -> Vec<(String, f64, f64)>) {
         let rounds: Vec<_> = (0..self.rounds).map(|_| measure()).collect();
         for index in 0..rounds[0].len() {
-            let of = |value: fn(&(String, bool, f64, f64)) -> f64| {
+            let of = |value: fn(&(String, f64, f64)) -> f64| {
                 let mut values: Vec<f64> =
                     rounds.iter().map(|round| value(&round[index])).collect();
                 median(&mut values)
             };
             let line = Line {
                 name: rounds[0][index].0.clone(),
-                more: rounds[0][index].1,
-                ours: of(|pair| pair.2),
-                peer: of(|pair| pair.3),
-                ratio: of(|pair| pair.2 / pair.3),
+                ours: of(|pair| pair.1),
+                peer: of(|pair| pair.2),
+                ratio: of(|pair| pair.1 / pair.2),
             };
-            println!(
-                "{} {:.1} {:.1} {:.2}",
-                line.name, line.ours, line.peer, line.ratio
-            );
+            line.print();
             self.lines.push(line);
         }
     }
@@ -443,13 +472,8 @@ impl Bench {
             let rate = Run::frames_per_second;
             let cpu = Run::cpu_us_per_frame;
             vec![
-                (format!("{name}:frames/s"), true, rate(&ours), rate(&peer)),
-                (
-                    format!("{name}:cpu-us/frame"),
-                    false,
-                    cpu(&ours),
-                    cpu(&peer),
-                ),
+                (format!("{name}:frames/s"), rate(&ours), rate(&peer)),
+                (format!("{name}:cpu-us/frame"), cpu(&ours), cpu(&peer)),
             ]
         });
     }
@@ -569,14 +593,17 @@ impl Bench {
         let frames = picture.frames;
         let name = |what: &str| format!("display/{}/{what}", picture.name);
         let sink = |name: &str| format!("{name} sync=false");
-        self.compare(
-            &name(&format!("{ours}-vs-{}", peer.split(' ').next().unwrap())),
-            || {
-                let line = picture.rawvideosrc(&path, "");
-                play_into(&sink(ours), &line, frames, None)
-            },
-            || play_into(&sink(peer), &picture.filesrc(&path), frames, None),
-        );
+        let peer_name = peer.split(' ').next().unwrap();
+        for (mode, properties) in [("", ""), ("-mmap", "io-mode=mmap")] {
+            self.compare(
+                &name(&format!("{ours}{mode}-vs-{peer_name}")),
+                || {
+                    let line = picture.rawvideosrc(&path, properties);
+                    play_into(&sink(ours), &line, frames, None)
+                },
+                || play_into(&sink(peer), &picture.filesrc(&path), frames, None),
+            );
+        }
     }
 
     fn pools(&mut self) {
@@ -589,7 +616,7 @@ impl Bench {
                 let ours = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
                 let ours = pool_cycle_ns(ours.upcast_ref(), threads);
                 let peer = pool_cycle_ns(&gst::BufferPool::new(), threads);
-                vec![(name.clone(), false, ours, peer)]
+                vec![(name.clone(), ours, peer)]
             });
         }
     }
@@ -643,11 +670,7 @@ fn chart(lines: &[Line], rounds: usize) -> String {
     );
     for (index, line) in lines.iter().enumerate() {
         let y = 60 + index * ROW_PX;
-        let better = if line.more {
-            line.ratio
-        } else {
-            1.0 / line.ratio
-        };
+        let better = line.better();
         let length = better.log2() * UNIT_PX;
         let zero = (LEFT_PX + 80) as f64;
         let (x, colour) = if length < 0.0 {
@@ -687,6 +710,10 @@ fn main() {
             "--rounds" => bench.rounds = value().parse().expect("a number of rounds"),
             "--only" => bench.only = Some(value()),
             "--svg" => svg = Some(PathBuf::from(value())),
+            "--lines" => {
+                let lines = std::fs::read_to_string(value()).expect("lines of another run");
+                bench.lines.extend(lines.lines().filter_map(Line::parse));
+            }
             "--display" => {
                 display = Some(match value().as_str() {
                     "fb" => Display::Framebuffer,
@@ -696,7 +723,7 @@ fn main() {
             }
             _ => {
                 eprintln!(
-                    "usage: compare [--rounds N] [--only PART-OF-A-NAME] [--svg FILE] [--display fb|kms]"
+                    "usage: compare [--rounds N] [--only PART-OF-A-NAME] [--svg FILE] [--lines FILE] [--display fb|kms]"
                 );
                 std::process::exit(2);
             }
