@@ -1,3 +1,17 @@
 fn main() {
     gst_plugin_version_helper::info();
+    // Programs that link with the library remember it by this name, which changes with the
+    // ABI and not with each version. cargo-c makes the same.
+    println!(
+        "cargo::rustc-cdylib-link-arg=-Wl,-soname,libgstphysmem.so.{}",
+        abi_version()
+    );
+}
+
+fn abi_version() -> String {
+    let part = |name: &str| std::env::var(format!("CARGO_PKG_VERSION_{name}")).unwrap();
+    match part("MAJOR").as_str() {
+        "0" => format!("0.{}", part("MINOR")),
+        major => major.to_owned(),
+    }
 }

@@ -2,7 +2,7 @@
 /**
  * gstphysmem.h: where a buffer's memory is, for C and C++.
  *
- * Up to "Memory of the application" everything here is inline: include it, load the plugin as
+ * Up to "Functions of the library" everything here is inline: include it, load the plugin as
  * any other (its elements do that, or gst_plugin_load_by_name("physmem")), link nothing.
  *
  * The pool is a GObject and needs no header at all:
@@ -20,6 +20,7 @@
  *   free, filled, total guint              buffers, read only
  *   buffer-size         guint64            bytes, read only
  *   stats               GstStructure       counters, state and address of each buffer, read only
+ *   last-error          gchararray         why the last activation or signal that failed did, read only
  *
  * Its action signals, for g_signal_emit_by_name(). Buffers returned are the caller's to unref;
  * buffers given stay the caller's too (the signal takes a reference of its own): unref after
@@ -159,9 +160,11 @@ gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint6
 }
 
 /*
- * Memory of the application. These functions are in the plugin's library: link it
- * (pkg-config --cflags --libs gstphysmem). Call gst_init() first.
+ * Functions of the library, which is the plugin's: link it (pkg-config --cflags --libs
+ * gstphysmem). Call gst_init() first.
  */
+
+/* --- Memory of the application --- */
 
 /** A phys_addr that is to be looked up (in /proc/self/pagemap, which needs CAP_SYS_ADMIN). */
 #define GST_PHYS_ADDR_UNKNOWN G_MAXUINT64
@@ -217,6 +220,52 @@ GstBufferPool *gst_phys_buffer_pool_new_with_handles (GstPhysBufferHandle *const
  */
 GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles (GstPhysBufferHandle *const *handles,
     guint n_handles);
+
+/* --- The four verbs, and export, with their reasons ---
+ *
+ * They do what the signals of the same names do. Any number of threads may use them at
+ * once; flushing and deactivating the pool end every wait. A timeout is in nanoseconds, 0
+ * for no wait, -1 for ever.
+ */
+
+/** Why a function below returned NULL, FALSE or -1. */
+typedef enum {
+  GST_PHYS_POOL_ERROR_FAILED = 0,       /**< the system refused, as the message says */
+  GST_PHYS_POOL_ERROR_NO_BUFFER = 1,    /**< none within the time given */
+  GST_PHYS_POOL_ERROR_FLUSHING = 2,     /**< the pool is flushing or inactive */
+  GST_PHYS_POOL_ERROR_NO_MEMORY = 3,    /**< more memory could not be had */
+  GST_PHYS_POOL_ERROR_ILLEGAL_STEP = 4, /**< the buffer's state does not allow this */
+  GST_PHYS_POOL_ERROR_NO_SUCH_ID = 5,   /**< no buffer of the pool has this id */
+  GST_PHYS_POOL_ERROR_GONE = 6,         /**< the owner of the memory freed it */
+  GST_PHYS_POOL_ERROR_NO_DMA_BUF = 7    /**< memory of this kind has none */
+} GstPhysPoolError;
+
+/** The domain of these errors. */
+#define GST_PHYS_POOL_ERROR (gst_phys_pool_error_quark ())
+GQuark gst_phys_pool_error_quark (void);
+
+/** Returns: (transfer full) (nullable): a free buffer, to be filled */
+GstBuffer *gst_phys_buffer_pool_acquire_free (GstBufferPool *pool, gint64 timeout, GError **error);
+
+/**
+ * Puts a buffer at the end of the filled queue.
+ *
+ * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
+ */
+gboolean gst_phys_buffer_pool_submit_filled (GstBufferPool *pool, GstBuffer *buffer, GError **error);
+
+/** Returns: (transfer full) (nullable): the oldest filled buffer */
+GstBuffer *gst_phys_buffer_pool_acquire_filled (GstBufferPool *pool, gint64 timeout, GError **error);
+
+/**
+ * Ends the consumer's use of a buffer. It is free again when its last reference is gone.
+ *
+ * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
+ */
+gboolean gst_phys_buffer_pool_release_filled (GstBufferPool *pool, GstBuffer *buffer, GError **error);
+
+/** Returns: a new file descriptor of the buffer's dma-buf, the caller's to close, or -1 */
+gint gst_phys_buffer_pool_export_dmabuf (GstBufferPool *pool, guint32 id, GError **error);
 
 G_END_DECLS
 

@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What C cannot do through GObject: pools over memory of the application.
+//! What C cannot do through GObject: pools over memory of the application, and verbs
+//! that say by a GError why they failed.
 //!
 //! The functions are declared and documented in `include/gstphysmem.h`; all else
 //! that C needs are properties, signals and the meta.
 
-use std::ptr::NonNull;
+use std::{ffi::c_int, os::fd::IntoRawFd, ptr::NonNull};
 
 use gst::{
-    ffi::GstBufferPool,
-    glib::{ffi::gpointer, prelude::*, translate::IntoGlibPtr},
+    ffi::{GstBuffer, GstBufferPool},
+    glib::{
+        self,
+        ffi::{GError, GQuark, gboolean, gpointer},
+        prelude::*,
+        translate::{IntoGlib, IntoGlibPtr, from_glib_full, from_glib_none},
+    },
 };
 
 use crate::{
     handle::BufferHandle,
     memory::PhysAddr,
-    pool::{MemoryBlock, PhysBufferPool},
+    pool::{MemoryBlock, PhysBufferPool, PoolError, wait_from_ns},
 };
 
 /// `phys_addr` of a block whose address is to be looked up.
@@ -155,4 +161,154 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_borrowed_handles(
             .map(|&handle| &*handle)
     };
     into_c(PhysBufferPool::with_borrowed_handles(handles))
+}
+
+/// `GST_PHYS_POOL_ERROR_*`: the code of an error that the functions below report.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, glib::ErrorDomain)]
+#[error_domain(name = "gst-phys-pool-error-quark")]
+pub enum PoolErrorCode {
+    /// The system refused, as the message says.
+    Failed = 0,
+    /// No buffer within the time given.
+    NoBuffer = 1,
+    /// The pool is flushing or inactive.
+    Flushing = 2,
+    /// More memory could not be had.
+    NoMemory = 3,
+    /// The buffer's state does not allow this.
+    IllegalStep = 4,
+    /// No buffer of the pool has this id.
+    NoSuchId = 5,
+    /// The owner of the memory freed it.
+    Gone = 6,
+    /// Memory of this kind has no dma-buf.
+    NoDmaBuf = 7,
+}
+
+impl PoolErrorCode {
+    fn of(error: &PoolError) -> Self {
+        match error {
+            PoolError::NoBuffer => Self::NoBuffer,
+            PoolError::Flushing => Self::Flushing,
+            PoolError::NoMemory(_) => Self::NoMemory,
+            PoolError::IllegalStep(_) => Self::IllegalStep,
+            PoolError::NoSuchId(_) => Self::NoSuchId,
+            PoolError::Gone { .. } | PoolError::AllGone => Self::Gone,
+            PoolError::NoDmaBuf { .. } => Self::NoDmaBuf,
+            PoolError::Duplicate { .. } => Self::Failed,
+        }
+    }
+}
+
+/// The domain of these errors.
+#[unsafe(no_mangle)]
+pub extern "C" fn gst_phys_pool_error_quark() -> GQuark {
+    <PoolErrorCode as glib::error::ErrorDomain>::domain().into_glib()
+}
+
+/// Does `verb` with the pool, and puts its error where the caller wants it, if he does.
+///
+/// # Safety
+/// `pool` is NULL or an object, whose type is checked; `error` is NULL or may be
+/// written to.
+unsafe fn with_pool<T>(
+    pool: *mut GstBufferPool,
+    error: *mut *mut GError,
+    verb: impl FnOnce(PhysBufferPool) -> Result<T, PoolError>,
+) -> Option<T> {
+    // SAFETY: the caller vouches for the pointer. The reference of our own keeps the
+    // pool to the end of the verb.
+    let pool: Option<glib::Object> =
+        unsafe { from_glib_none(pool.cast::<glib::gobject_ffi::GObject>()) };
+    let Some(pool) = pool.and_then(|pool| pool.downcast::<PhysBufferPool>().ok()) else {
+        glib::g_critical!("GStreamer-PhysMem", "the pool is no GstPhysBufferPool");
+        return None;
+    };
+    verb(pool)
+        .inspect_err(|cause| {
+            if !error.is_null() {
+                let cause = glib::Error::new(PoolErrorCode::of(cause), &cause.to_string());
+                // SAFETY: the caller vouches for the place.
+                unsafe { *error = cause.into_glib_ptr() };
+            }
+        })
+        .ok()
+}
+
+/// # Safety
+/// `pool` is a pool, `error` NULL or a place for an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_free(
+    pool: *mut GstBufferPool,
+    timeout: i64,
+    error: *mut *mut GError,
+) -> *mut GstBuffer {
+    // SAFETY: as the caller says.
+    unsafe { with_pool(pool, error, |pool| pool.acquire_free(wait_from_ns(timeout))) }
+        .into_glib_ptr()
+}
+
+/// # Safety
+/// `pool` is a pool, `buffer` a buffer whose reference is given away, `error` NULL or
+/// a place for an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
+    pool: *mut GstBufferPool,
+    buffer: *mut GstBuffer,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: as the caller says; the reference is ours from here on.
+    let submitted = unsafe {
+        let buffer: gst::Buffer = from_glib_full(buffer);
+        with_pool(pool, error, |pool| pool.submit_filled(buffer))
+    };
+    submitted.is_some().into_glib()
+}
+
+/// # Safety
+/// `pool` is a pool, `error` NULL or a place for an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
+    pool: *mut GstBufferPool,
+    timeout: i64,
+    error: *mut *mut GError,
+) -> *mut GstBuffer {
+    // SAFETY: as the caller says.
+    unsafe {
+        with_pool(pool, error, |pool| {
+            pool.acquire_filled(wait_from_ns(timeout))
+        })
+    }
+    .into_glib_ptr()
+}
+
+/// # Safety
+/// `pool` is a pool, `buffer` a buffer whose reference is given away, `error` NULL or
+/// a place for an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
+    pool: *mut GstBufferPool,
+    buffer: *mut GstBuffer,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: as the caller says; the reference is ours from here on.
+    let released = unsafe {
+        let buffer: gst::Buffer = from_glib_full(buffer);
+        with_pool(pool, error, |pool| pool.release_filled(buffer))
+    };
+    released.is_some().into_glib()
+}
+
+/// # Safety
+/// `pool` is a pool, `error` NULL or a place for an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_pool_export_dmabuf(
+    pool: *mut GstBufferPool,
+    id: u32,
+    error: *mut *mut GError,
+) -> c_int {
+    // SAFETY: as the caller says.
+    unsafe { with_pool(pool, error, |pool| pool.export_dmabuf(id)) }
+        .map_or(-1, IntoRawFd::into_raw_fd)
 }

@@ -9,6 +9,7 @@ use std::{
 
 use gst::glib::{self, prelude::*, translate::IntoGlib};
 use gstphysmem::{
+    ffi::PoolErrorCode,
     memory::{AddressSource, Extent, MemoryKind},
     meta::ffi::{self, GstPhysMemMeta},
 };
@@ -112,6 +113,15 @@ fn the_header_agrees_with_the_rust_types() {
         ),
         ("GST_PHYS_ADDRESS_SOURCE_USER", AddressSource::User as i64),
     ]);
+    macro_rules! errors {
+        ($($c:ident $rust:ident)*) => {
+            [$((concat!("GST_PHYS_POOL_ERROR_", stringify!($c)), PoolErrorCode::$rust as i64)),*]
+        };
+    }
+    values.extend(errors!(
+        FAILED Failed NO_BUFFER NoBuffer FLUSHING Flushing NO_MEMORY NoMemory
+        ILLEGAL_STEP IllegalStep NO_SUCH_ID NoSuchId GONE Gone NO_DMA_BUF NoDmaBuf
+    ));
     let kinds = glib::EnumClass::with_type(MemoryKind::static_type()).unwrap();
     let kinds: Vec<_> = kinds
         .values()

@@ -434,9 +434,13 @@ fn everything_is_there_for_languages_without_a_header() {
         .unwrap();
     assert!(pool.emit_by_name::<bool>("release-filled", &[&taken]));
     assert!(pool.emit_by_name::<String>("dump", &[]).contains("refs"));
+    let refused = id(&taken);
+    assert_eq!(pool.emit_by_name::<i32>("export-dmabuf", &[&refused]), -1);
     assert_eq!(
-        pool.emit_by_name::<i32>("export-dmabuf", &[&id(&taken)]),
-        -1
+        pool.property::<Option<String>>("last-error").unwrap(),
+        format!(
+            "buffer {refused} is normal memory, which has no dma-buf: use kind cma, system or udmabuf"
+        )
     );
     let plain = gst::Buffer::with_size(10).unwrap();
     assert!(

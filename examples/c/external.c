@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * Pools over memory that the application allocated, and frees when it likes:
+ * Pools over memory that the application allocated, and frees when it likes; and the four
+ * verbs as functions, which say what is wrong:
  *
  *     cc external.c -o external $(pkg-config --cflags --libs gstphysmem)
  */
@@ -139,6 +140,55 @@ borrowed (void)
   g_print ("borrowed handles: ok\n");
 }
 
+/* What a verb that failed said; the caller frees nothing. */
+static gboolean
+failed_with (GError **error, GstPhysPoolError code)
+{
+  gboolean matches = g_error_matches (*error, GST_PHYS_POOL_ERROR, code);
+
+  if (!matches)
+    g_printerr ("external: %s\n", *error ? (*error)->message : "no error");
+  g_clear_error (error);
+  return matches;
+}
+
+/* Submit and release take the reference, as gst_buffer_pool_release_buffer() does. */
+static void
+verbs (void)
+{
+  static guint8 bytes[SIZE];
+  GstPhysMemBlock block = { bytes, sizeof bytes, GST_PHYS_ADDR_UNKNOWN };
+  GstBufferPool *pool = gst_phys_buffer_pool_new_with_regions (&block, 1);
+  GError *error = NULL;
+  GstBuffer *buffer;
+  guint32 id;
+
+  buffer = gst_phys_buffer_pool_acquire_free (pool, -1, &error);
+  check (buffer == NULL && failed_with (&error, GST_PHYS_POOL_ERROR_FLUSHING), "refusing to wait for an inactive pool");
+  activate (pool, 1);
+  buffer = gst_phys_buffer_pool_acquire_free (pool, -1, &error);
+  check (buffer != NULL && error == NULL, "acquire_free");
+  id = gst_buffer_get_phys_mem_meta (buffer)->id;
+  check (gst_phys_buffer_pool_acquire_free (pool, GST_MSECOND, &error) == NULL
+      && failed_with (&error, GST_PHYS_POOL_ERROR_NO_BUFFER), "waiting for a second buffer in vain");
+  check (gst_phys_buffer_pool_export_dmabuf (pool, id, &error) == -1
+      && failed_with (&error, GST_PHYS_POOL_ERROR_NO_DMA_BUF), "refusing to export static memory");
+  check (gst_phys_buffer_pool_export_dmabuf (pool, id + 1, NULL) == -1, "refusing without asking why");
+
+  check (gst_phys_buffer_pool_submit_filled (pool, gst_buffer_ref (buffer), &error), "submit_filled");
+  check (!gst_phys_buffer_pool_submit_filled (pool, buffer, &error)
+      && failed_with (&error, GST_PHYS_POOL_ERROR_ILLEGAL_STEP), "refusing a second submit_filled");
+  buffer = gst_phys_buffer_pool_acquire_filled (pool, 0, &error);
+  check (buffer != NULL && gst_buffer_get_phys_mem_meta (buffer)->id == id, "acquire_filled");
+  check (gst_phys_buffer_pool_release_filled (pool, buffer, &error), "release_filled");
+  buffer = gst_phys_buffer_pool_acquire_free (pool, 0, &error);
+  check (buffer != NULL, "having the buffer free again");
+  gst_buffer_unref (buffer);
+  gst_buffer_pool_set_active (pool, FALSE);
+  gst_object_unref (pool);
+  g_print ("verbs and their errors: ok\n");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -146,5 +196,6 @@ main (int argc, char **argv)
   regions ();
   owned ();
   borrowed ();
+  verbs ();
   return 0;
 }

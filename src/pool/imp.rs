@@ -52,6 +52,7 @@ pub struct PhysBufferPool {
     #[property(name = "total", get = Self::total, type = u32, nick = "All buffers", blurb = "Buffers that exist")]
     #[property(name = "buffer-size", get = Self::buffer_size, type = u64, nick = "Buffer size", blurb = "Bytes in a buffer, 0 before the pool is configured")]
     #[property(name = "stats", get = Self::stats, type = StructureProperty, nick = "Statistics", blurb = "Counters, memory chosen, state of each buffer")]
+    #[property(name = "last-error", get = Self::last_error, type = Option<String>, nick = "Last error", blurb = "Why the last activation or action signal that failed did")]
     _computed: (),
 
     slots: OnceLock<Slots>,
@@ -115,6 +116,13 @@ impl PhysBufferPool {
 
     pub(super) fn last_error(&self) -> Option<String> {
         self.last_error.lock().clone()
+    }
+
+    /// What an action signal cannot return; one that waits in vain is no failure of
+    /// the pool's, so it is not logged as an error.
+    pub(super) fn remember_refusal(&self, refusal: &PoolError) {
+        gst::debug!(CAT, imp = self, "{refusal}");
+        *self.last_error.lock() = Some(refusal.to_string());
     }
 
     pub(super) fn set_validator(&self, validator: Option<Validator>) {
@@ -226,7 +234,7 @@ fn dont_wait() -> gst::BufferPoolAcquireParams {
 }
 
 /// Nanoseconds as the signals take them: negative waits for ever.
-pub(super) fn wait_from_ns(ns: i64) -> Wait {
+pub(crate) fn wait_from_ns(ns: i64) -> Wait {
     match u64::try_from(ns) {
         Ok(0) => Wait::No,
         Ok(ns) => Wait::AtMost(Duration::from_nanos(ns)),

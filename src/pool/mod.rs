@@ -54,6 +54,7 @@ use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 pub use config::FixedLayout;
 pub use external::MemoryBlock;
+pub(crate) use imp::wait_from_ns;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
@@ -318,11 +319,6 @@ impl PhysBufferPool {
     /// One line for each buffer.
     pub fn dump(&self) -> String {
         stats::dump(self.imp())
-    }
-
-    /// Why the pool's last operation failed.
-    pub fn last_error(&self) -> Option<String> {
-        self.imp().last_error()
     }
 }
 

@@ -16,15 +16,19 @@
 //! | `validate-all` | | gboolean |
 //! | `export-dmabuf` | guint id | a new file descriptor, or -1 |
 //!
+//! The property `last-error` says why the last of them failed that did. Threads that share
+//! the pool share it too: C has functions with a GError, `crate::ffi`.
+//!
 //! `validating` (guint id) is emitted by `validate`: a handler that returns
 //! FALSE declares the buffer invalid.
 
 use gst::{
     glib::{self, subclass::Signal},
     prelude::*,
+    subclass::prelude::ObjectSubclassIsExt,
 };
 
-use super::{PhysBufferPool, imp::wait_from_ns};
+use super::{PhysBufferPool, PoolError, imp::wait_from_ns};
 
 pub(super) fn signals() -> Vec<Signal> {
     vec![
@@ -43,28 +47,36 @@ pub(super) fn signals() -> Vec<Signal> {
             .return_type::<Option<gst::Buffer>>()
             .class_handler(|args| {
                 let wait = wait_from_ns(args[1].get().ok()?);
-                Some(pool(args)?.acquire_free(wait).ok().to_value())
+                let pool = pool(args)?;
+                Some(told(&pool, pool.acquire_free(wait)).to_value())
             })
             .build(),
         action("submit-filled", &[gst::Buffer::static_type()])
             .return_type::<bool>()
             .class_handler(|args| {
                 let buffer = args[1].get::<gst::Buffer>().ok()?;
-                Some(pool(args)?.submit_filled(buffer).is_ok().to_value())
+                let pool = pool(args)?;
+                Some(told(&pool, pool.submit_filled(buffer)).is_some().to_value())
             })
             .build(),
         action("acquire-filled", &[i64::static_type()])
             .return_type::<Option<gst::Buffer>>()
             .class_handler(|args| {
                 let wait = wait_from_ns(args[1].get().ok()?);
-                Some(pool(args)?.acquire_filled(wait).ok().to_value())
+                let pool = pool(args)?;
+                Some(told(&pool, pool.acquire_filled(wait)).to_value())
             })
             .build(),
         action("release-filled", &[gst::Buffer::static_type()])
             .return_type::<bool>()
             .class_handler(|args| {
                 let buffer = args[1].get::<gst::Buffer>().ok()?;
-                Some(pool(args)?.release_filled(buffer).is_ok().to_value())
+                let pool = pool(args)?;
+                Some(
+                    told(&pool, pool.release_filled(buffer))
+                        .is_some()
+                        .to_value(),
+                )
             })
             .build(),
         action("buffer-by-id", &[u32::static_type()])
@@ -90,7 +102,8 @@ pub(super) fn signals() -> Vec<Signal> {
             .class_handler(|args| {
                 use std::os::fd::IntoRawFd;
                 let id = args[1].get().ok()?;
-                let fd = pool(args)?.export_dmabuf(id).ok();
+                let pool = pool(args)?;
+                let fd = told(&pool, pool.export_dmabuf(id));
                 Some(fd.map_or(-1, IntoRawFd::into_raw_fd).to_value())
             })
             .build(),
@@ -119,4 +132,11 @@ fn action(name: &str, params: &[glib::Type]) -> glib::subclass::signal::SignalBu
 
 fn pool(args: &[glib::Value]) -> Option<PhysBufferPool> {
     args[0].get().ok()
+}
+
+/// The result, whose error goes to the property `last-error`.
+fn told<T>(pool: &PhysBufferPool, result: Result<T, PoolError>) -> Option<T> {
+    result
+        .inspect_err(|refusal| pool.imp().remember_refusal(refusal))
+        .ok()
 }

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What `meson install` and `cargo cinstall` put in place is enough to build and run C
+//! programs, by pkg-config alone.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const SONAME: &str = "libgstphysmem.so.0.1";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[track_caller]
+fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{out}\n{err}",
+        output.status
+    );
+    out.into_owned()
+}
+
+fn is_there(program: &str, argument: &str) -> bool {
+    let ran = Command::new(program).arg(argument).output();
+    ran.is_ok_and(|output| output.status.success())
+}
+
+/// Where cargo builds, and with which profile: nearly all is built there already.
+fn cargo_target() -> (PathBuf, bool) {
+    let test = std::env::current_exe().unwrap();
+    let profile_dir = test.ancestors().nth(2).unwrap();
+    let is_debug = profile_dir.ends_with("debug");
+    (profile_dir.parent().unwrap().to_owned(), is_debug)
+}
+
+/// A program that links with the library and has GStreamer load the plugin. Were the two
+/// not one file, GObject would complain that its types are registered already.
+const LINKED_AND_LOADED: &str = r#"
+#include <gstphysmem.h>
+int main (int argc, char **argv)
+{
+  GstPlugin *plugin;
+  GstElement *element;
+  static guint8 bytes[4096];
+  GstPhysMemBlock block = { bytes, sizeof bytes, GST_PHYS_ADDR_UNKNOWN };
+  GstBufferPool *pool;
+  gst_init (&argc, &argv);
+  plugin = gst_plugin_load_by_name ("physmem");
+  element = gst_element_factory_make ("rawvideosrc", NULL);
+  pool = gst_phys_buffer_pool_new_with_regions (&block, 1);
+  if (!plugin || !element || !pool)
+    return 1;
+  g_print ("%s\n", gst_plugin_get_filename (plugin));
+  gst_object_unref (pool);
+  gst_object_unref (element);
+  gst_object_unref (plugin);
+  return 0;
+}
+"#;
+
+struct Installed {
+    prefix: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Installed {
+    fn lib(&self) -> PathBuf {
+        self.prefix.join("lib")
+    }
+
+    fn pkg_config(&self, what: &str) -> String {
+        let path = self.lib().join("pkgconfig");
+        let mut command = Command::new("pkg-config");
+        output_of(
+            command
+                .args([what, "gstphysmem"])
+                .env("PKG_CONFIG_PATH", path),
+        )
+        .trim()
+        .to_owned()
+    }
+
+    fn compile(&self, source: &Path, name: &str) -> PathBuf {
+        let program = self.scratch.join(name);
+        let flags = ["--cflags", "--libs"].map(|what| self.pkg_config(what));
+        let mut cc = Command::new("cc");
+        cc.args(["-Wall", "-Wextra", "-Werror", "-o"])
+            .args([&program, source])
+            .args(flags.iter().flat_map(|flags| flags.split_whitespace()));
+        output_of(&mut cc);
+        program
+    }
+
+    /// As after ldconfig, with the plugins of this prefix and no others.
+    fn run(&self, program: &Path, debug: &str) -> String {
+        output_of(
+            Command::new(program)
+                .env("LD_LIBRARY_PATH", self.lib())
+                .env("GST_PLUGIN_SYSTEM_PATH", "")
+                .env("GST_PLUGIN_PATH", self.lib().join("gstreamer-1.0"))
+                .env("GST_REGISTRY", self.scratch.join("registry"))
+                .env("G_DEBUG", debug),
+        )
+    }
+
+    /// The library under its names, each of them the same file; the plugin another.
+    fn check(&self) {
+        assert!(self.prefix.join("include/gstphysmem/gstphysmem.h").exists());
+        assert_eq!(self.pkg_config("--modversion"), env!("CARGO_PKG_VERSION"));
+        let plugin = Path::new("gstreamer-1.0/libgstphysmem.so");
+        let inode = |name: &Path| std::fs::metadata(self.lib().join(name)).unwrap().ino();
+        let full = format!("libgstphysmem.so.{}", env!("CARGO_PKG_VERSION"));
+        for name in [
+            Path::new("libgstphysmem.so"),
+            Path::new(SONAME),
+            Path::new(&full),
+        ] {
+            assert_eq!(inode(name), inode(plugin), "{}", name.display());
+        }
+        let external = self.compile(&root().join("examples/c/external.c"), "external");
+        let header = output_of(Command::new("readelf").arg("-d").arg(&external));
+        assert!(
+            header.contains(&format!("Shared library: [{SONAME}]")),
+            "{header}"
+        );
+        // A map of freed memory is meant to fail, with a warning.
+        let said = self.run(&external, "");
+        assert!(said.ends_with("verbs and their errors: ok\n"), "{said}");
+
+        let source = self.scratch.join("linked_and_loaded.c");
+        std::fs::write(&source, LINKED_AND_LOADED).unwrap();
+        let program = self.compile(&source, "linked_and_loaded");
+        let loaded = self.run(&program, "fatal-warnings");
+        assert_eq!(Path::new(loaded.trim()), self.lib().join(plugin));
+    }
+}
+
+/// An empty prefix, and a directory for all else.
+fn prefix() -> (tempfile::TempDir, Installed) {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let installed = Installed {
+        prefix: scratch.path().join("prefix"),
+        scratch: scratch.path().to_owned(),
+    };
+    (scratch, installed)
+}
+
+#[test]
+fn what_meson_installs_is_enough_for_c() {
+    if !is_there("meson", "--version") || !is_there("ninja", "--version") {
+        println!("SKIPPED what_meson_installs_is_enough_for_c: no meson or no ninja");
+        return;
+    }
+    let (scratch, installed) = prefix();
+    let build = scratch.path().join("build");
+    let (target, is_debug) = cargo_target();
+    let buildtype = if is_debug { "debug" } else { "release" };
+    output_of(
+        Command::new("meson")
+            .args(["setup", "--libdir=lib", "-Doffline=true"])
+            .arg(format!("--buildtype={buildtype}"))
+            .arg(format!("--prefix={}", installed.prefix.display()))
+            .args([build.as_path(), root()]),
+    );
+    output_of(
+        Command::new("meson")
+            .args(["install", "-C"])
+            .arg(&build)
+            .env("CARGO_TARGET_DIR", target),
+    );
+    installed.check();
+}
+
+#[test]
+fn what_cargo_c_installs_is_enough_for_c() {
+    if !is_there("cargo-cinstall", "--version") {
+        println!("SKIPPED what_cargo_c_installs_is_enough_for_c: cargo-c is not installed");
+        return;
+    }
+    let (_scratch, installed) = prefix();
+    let (target, is_debug) = cargo_target();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["cinstall", "--offline", "--locked", "--library-type=cdylib"])
+        .args(["--libdir=lib", "--prefix"])
+        .arg(&installed.prefix)
+        .args(is_debug.then_some("--debug"))
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target);
+    output_of(&mut cargo);
+    // As README.md says; no link is in cargo-c's power.
+    let plugins = installed.lib().join("gstreamer-1.0");
+    std::fs::create_dir_all(&plugins).unwrap();
+    std::os::unix::fs::symlink("../libgstphysmem.so", plugins.join("libgstphysmem.so")).unwrap();
+    installed.check();
+}
