@@ -481,6 +481,30 @@ fn a_buffer_is_found_by_id_while_it_is_out() {
     assert_eq!(pool.free_count(), 1);
 }
 
+/// The last unref hands the buffer back to the pool, alive; until the pool has it, whoever
+/// looks for its id takes a reference.
+#[test]
+fn a_buffer_found_by_id_on_its_way_back_is_not_touched() {
+    use gst::glib::translate::{IntoGlibPtr, ToGlibPtr};
+    let pool = active_pool(64, 1, 1);
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    buffer.get_mut().unwrap().set_pts(gst::ClockTime::SECOND);
+    let id = id(&buffer);
+    let found = pool.buffer_by_id(id).unwrap();
+    // SAFETY: as gst_buffer_unref does; the reference is given away.
+    unsafe {
+        let base = pool.upcast_ref::<gst::BufferPool>();
+        gst::ffi::gst_buffer_pool_release_buffer(base.to_glib_none().0, buffer.into_glib_ptr());
+    }
+    assert_eq!(found.pts(), Some(gst::ClockTime::SECOND));
+    assert_eq!(pool.free_count(), 0, "somebody still reads it");
+    assert!(pool.buffer_by_id(id).is_none());
+    drop(found);
+    assert_eq!(pool.free_count(), 1);
+    let again = pool.acquire_buffer(None).unwrap();
+    assert_eq!((crate::id(&again), again.pts()), (id, None));
+}
+
 #[test]
 fn no_buffer_is_ever_held_by_two_of_eight_threads() {
     let pool = active_pool(64, 0, 5);

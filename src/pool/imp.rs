@@ -329,6 +329,17 @@ impl ObjectSubclass for PhysBufferPool {
     const NAME: &'static str = "GstPhysBufferPool";
     type Type = super::PhysBufferPool;
     type ParentType = gst::BufferPool;
+
+    fn class_init(class: &mut Self::Class) {
+        // `release_buffer` does it with one look. What the bindings would install takes
+        // the buffer for unshared, which one that was just found by id is not.
+        // SAFETY: the class of a GstBufferPool begins with its parent's, and is ours to
+        // fill in before the first instance.
+        unsafe {
+            let class = std::ptr::from_mut(class).cast::<gst::ffi::GstBufferPoolClass>();
+            (*class).reset_buffer = None;
+        }
+    }
 }
 
 #[glib::derived_properties]
@@ -423,10 +434,6 @@ impl BufferPoolImpl for PhysBufferPool {
                     gst::FlowError::Error
                 }
             })
-    }
-
-    fn reset_buffer(&self, _buffer: &mut gst::BufferRef) {
-        // Called just before `release_buffer`, which does it with one look.
     }
 
     fn release_buffer(&self, buffer: gst::Buffer) {

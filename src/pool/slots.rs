@@ -462,19 +462,17 @@ impl Slots {
         let Some(returned) = wrapper::look_at(&buffer) else {
             return;
         };
-        // SAFETY: the pool owns the buffer that it is given back. Who found it by
-        // id since its last unref may still read it: what follows changes it only
-        // if nobody did, and from under the lock on nobody can.
-        let changeable = unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) };
+        // Who found it by id since its last unref may still read it: what follows
+        // changes it only if nobody did, and from under the lock on nobody can.
         let mut inner = self.0.inner.lock();
         let Some(slot) = inner.slot_of(&returned) else {
             drop(inner);
             return; // the slots were cleared; the buffer was the memory's last holder
         };
         slot.wrapper = std::ptr::null();
-        if returned.has_foreign_meta && wrapper::is_unshared(changeable) {
+        if returned.has_foreign_meta && wrapper::is_unshared(&buffer) {
             drop(inner);
-            wrapper::remove_foreign_metas(changeable);
+            wrapper::remove_foreign_metas(&buffer);
             inner = self.0.inner.lock();
         }
         let Some(slot) = inner.slot_of(&returned) else {
@@ -484,7 +482,7 @@ impl Slots {
         let discarded = if !slot.region.is_alive() {
             slot.place = Place::Dead;
             Some(buffer)
-        } else if slot.place == Place::Out && wrapper::put_right(changeable, &returned) {
+        } else if slot.place == Place::Out && wrapper::put_right(&buffer, &returned) {
             slot.parked = Some(Parked { epoch, buffer });
             inner.recycle(returned.slot);
             None

@@ -55,10 +55,12 @@ pub(super) fn is_unshared(buffer: &gst::BufferRef) -> bool {
     unsafe { refs(&(*buffer.as_ptr()).mini_object) == 1 }
 }
 
-/// Takes away the metas that are not the pool's. Their ends may release other
-/// buffers: not to be called under the pool's lock.
-pub(super) fn remove_foreign_metas(buffer: &mut gst::BufferRef) {
-    buffer.foreach_meta_mut(|meta| {
+/// Takes away the metas that are not the pool's, of a buffer that is unshared and stays
+/// so. Their ends may release other buffers: not to be called under the pool's lock.
+pub(super) fn remove_foreign_metas(buffer: &gst::Buffer) {
+    // SAFETY: the only reference is the one that the caller holds.
+    let unshared = unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) };
+    unshared.foreach_meta_mut(|meta| {
         ControlFlow::Continue(if meta.flags().contains(gst::MetaFlags::POOLED) {
             BufferMetaForeachAction::Keep
         } else {
@@ -70,7 +72,7 @@ pub(super) fn remove_foreign_metas(buffer: &mut gst::BufferRef) {
 /// Gives a buffer its full size back and takes flags and timestamps away, if it
 /// still has its own memory and nobody else holds either of them; else it must
 /// not be handed out again.
-pub(super) fn put_right(buffer: &mut gst::BufferRef, returned: &Returned) -> bool {
+pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
     let has_own = buffer.n_memory() == 1 && buffer.peek_memory(0).as_ptr() == returned.root;
     if !has_own || !is_unshared(buffer) {
         return false;
