@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Physical addresses as lists of extents. Pure.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A physical address, as the CPU's memory controller counts. Behind an IOMMU it is
 /// not what a device must be told.
@@ -54,7 +54,8 @@ impl fmt::Display for AddressSource {
 /// merged, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    extents: Box<[Extent]>,
+    /// Shared by the block and the buffers over all of it: there may be one a page.
+    extents: Arc<[Extent]>,
     source: AddressSource,
 }
 
@@ -76,7 +77,7 @@ impl Address {
             }
         }
         (!merged.is_empty()).then(|| Self {
-            extents: merged.into_boxed_slice(),
+            extents: merged.into(),
             source,
         })
     }
@@ -114,7 +115,7 @@ impl Address {
     /// Address of the byte at `offset_bytes`; `None` past the end.
     pub fn at(&self, offset_bytes: u64) -> Option<PhysAddr> {
         let mut rest = offset_bytes;
-        for extent in &self.extents {
+        for extent in self.extents.iter() {
             if rest < extent.len_bytes {
                 return Some(PhysAddr(extent.phys.0 + rest));
             }
@@ -128,9 +129,12 @@ impl Address {
         if offset_bytes.checked_add(len_bytes)? > self.len_bytes() {
             return None;
         }
+        if (offset_bytes, len_bytes) == (0, self.len_bytes()) {
+            return Some(self.clone());
+        }
         let (mut skip, mut want) = (offset_bytes, len_bytes);
         let mut part = Vec::new();
-        for extent in &self.extents {
+        for extent in self.extents.iter() {
             if want == 0 {
                 break;
             }
@@ -152,7 +156,7 @@ impl Address {
     /// Address of a part that lies in one extent; `None` if it does not.
     pub fn contiguous_at(&self, offset_bytes: u64, len_bytes: u64) -> Option<PhysAddr> {
         let mut rest = offset_bytes;
-        for extent in &self.extents {
+        for extent in self.extents.iter() {
             if rest < extent.len_bytes {
                 return (len_bytes <= extent.len_bytes - rest)
                     .then_some(PhysAddr(extent.phys.0 + rest));

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The pool for applications against its peers: `cargo bench --bench pool`.
+//!
+//! What it prints is `name ours peer ratio`, medians of paired rounds as in `compare`,
+//! which has acquire and release:
+//!
+//! - `handover/P-to-C/PEER:ns`: nanoseconds from one buffer that P producers acquire free
+//!   and C consumers release to the next, through our filled queue; the peer is a stock
+//!   GstBufferPool together with what an application would pass buffers on with.
+//! - `metadata/WHAT:bytes`: bytes malloc'ed for one more buffer, GStreamer's own included
+//!   and those of its payload not: the difference between pools of N and of 2 N buffers, all
+//!   of them acquired. The peer is the stock pool.
+//! - `metadata/WHAT:own-bytes`: those of them that our code asked for, against the design's
+//!   1024.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    os::unix::process::CommandExt,
+    process::Command,
+    ptr::NonNull,
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use gst::{glib::translate::*, prelude::*};
+use gstphysmem::{
+    handle::BufferHandle,
+    memory::{Address, AddressSource, Extent, MemoryKind, PhysAddr},
+    pool::{PhysBufferPool, Wait},
+};
+
+/// Of one measurement.
+const TIME: Duration = Duration::from_millis(300);
+/// A peer that is not done by then is given up, and the program with it: the stock pool
+/// may spin for minutes once more threads use it than there are processors.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BUFFERS: u32 = 16;
+const SIZE: u32 = 4096;
+const PAGE: u64 = 4096;
+
+/// A way for buffers from producers to consumers and back.
+trait Way: Send + Sync {
+    /// Passes on one buffer; false once it is closed.
+    fn produce(&self) -> bool;
+    /// Takes one, if one comes, and lets go of it: how many; none once it is closed.
+    fn consume(&self) -> Option<u64>;
+    /// Ends all waits.
+    fn close(&self);
+}
+
+fn active<P: IsA<gst::BufferPool>>(pool: P, size: u32, buffers: u32) -> P {
+    try_active(&pool, size, buffers).unwrap();
+    pool
+}
+
+fn try_active(
+    pool: &impl IsA<gst::BufferPool>,
+    size: u32,
+    buffers: u32,
+) -> Result<(), gst::glib::BoolError> {
+    let caps = gst::Caps::new_empty_simple("application/octet-stream");
+    let pool = pool.upcast_ref::<gst::BufferPool>();
+    let mut config = pool.config();
+    config.set_params(Some(&caps), size, buffers, buffers);
+    pool.set_config(config)?;
+    pool.set_active(true)
+}
+
+struct Ours(PhysBufferPool);
+
+impl Ours {
+    fn new() -> Arc<dyn Way> {
+        let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+        Arc::new(Self(active(pool, SIZE, BUFFERS)))
+    }
+}
+
+impl Way for Ours {
+    fn produce(&self) -> bool {
+        let buffer = self.0.acquire_free(Wait::Forever);
+        buffer.is_ok_and(|buffer| self.0.submit_filled(buffer).is_ok())
+    }
+
+    fn consume(&self) -> Option<u64> {
+        let buffer = self.0.acquire_filled(Wait::Forever).ok()?;
+        self.0.release_filled(buffer).ok().map(|()| 1)
+    }
+
+    fn close(&self) {
+        self.0.set_flushing(true);
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.0.set_active(false).unwrap();
+    }
+}
+
+/// For peers that cannot be woken and look every now and then.
+fn taken(one: bool, is_closed: &AtomicBool) -> Option<u64> {
+    (one || !is_closed.load(Ordering::Relaxed)).then_some(u64::from(one))
+}
+
+/// The stock pool and `std::sync::mpsc`, whose receiver threads share by a lock.
+struct StockAndChannel {
+    pool: gst::BufferPool,
+    sender: mpsc::Sender<gst::Buffer>,
+    receiver: Mutex<mpsc::Receiver<gst::Buffer>>,
+    is_closed: AtomicBool,
+}
+
+impl StockAndChannel {
+    fn new() -> Arc<dyn Way> {
+        let (sender, receiver) = mpsc::channel();
+        Arc::new(Self {
+            pool: active(gst::BufferPool::new(), SIZE, BUFFERS),
+            sender,
+            receiver: Mutex::new(receiver),
+            is_closed: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Way for StockAndChannel {
+    fn produce(&self) -> bool {
+        let buffer = self.pool.acquire_buffer(None);
+        buffer.is_ok_and(|buffer| self.sender.send(buffer).is_ok())
+    }
+
+    fn consume(&self) -> Option<u64> {
+        // The sender is here, so nothing but time ends the wait.
+        let wait = Duration::from_millis(10);
+        let buffer = self.receiver.lock().unwrap().recv_timeout(wait);
+        taken(buffer.is_ok(), &self.is_closed)
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.pool.set_flushing(true);
+    }
+}
+
+/// The stock pool and GLib's queue, which any number of threads may use.
+struct StockAndGQueue {
+    pool: gst::BufferPool,
+    queue: *mut gst::glib::ffi::GAsyncQueue,
+    is_closed: AtomicBool,
+}
+
+// SAFETY: GAsyncQueue has a lock of its own.
+unsafe impl Send for StockAndGQueue {}
+// SAFETY: as above.
+unsafe impl Sync for StockAndGQueue {}
+
+impl StockAndGQueue {
+    fn new() -> Arc<dyn Way> {
+        Arc::new(Self {
+            pool: active(gst::BufferPool::new(), SIZE, BUFFERS),
+            // SAFETY: needs nothing.
+            queue: unsafe { gst::glib::ffi::g_async_queue_new() },
+            is_closed: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Way for StockAndGQueue {
+    fn produce(&self) -> bool {
+        let buffer = self.pool.acquire_buffer(None);
+        buffer.is_ok_and(|buffer| {
+            // SAFETY: the queue is there until `self` is dropped; the reference goes along.
+            unsafe {
+                gst::glib::ffi::g_async_queue_push(self.queue, buffer.into_glib_ptr().cast())
+            };
+            true
+        })
+    }
+
+    fn consume(&self) -> Option<u64> {
+        // SAFETY: as above; what comes out is the reference that went in.
+        let buffer: Option<gst::Buffer> = unsafe {
+            let buffer = gst::glib::ffi::g_async_queue_timeout_pop(self.queue, 10_000);
+            from_glib_full(buffer.cast::<gst::ffi::GstBuffer>())
+        };
+        taken(buffer.is_some(), &self.is_closed)
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.pool.set_flushing(true);
+    }
+}
+
+impl Drop for StockAndGQueue {
+    fn drop(&mut self) {
+        while self.consume().is_some() {}
+        // SAFETY: the last use.
+        unsafe { gst::glib::ffi::g_async_queue_unref(self.queue) };
+    }
+}
+
+/// Nanoseconds a buffer that was handed over, all threads together.
+fn handover_ns(name: &str, way: Arc<dyn Way>, producers: usize, consumers: usize) -> f64 {
+    let consumed = Arc::new(AtomicU64::new(0));
+    let (ended, all_ended) = mpsc::channel();
+    for thread in 0..producers + consumers {
+        let (way, consumed, ended) = (Arc::clone(&way), Arc::clone(&consumed), ended.clone());
+        std::thread::spawn(move || {
+            if thread < producers {
+                while way.produce() {}
+            } else {
+                while let Some(count) = way.consume() {
+                    consumed.fetch_add(count, Ordering::Relaxed);
+                }
+            }
+            drop(way);
+            ended.send(()).unwrap();
+        });
+    }
+    // The first ones wake threads and fill caches.
+    std::thread::sleep(TIME / 6);
+    let (before, start) = (consumed.load(Ordering::Relaxed), Instant::now());
+    std::thread::sleep(TIME);
+    let (after, time) = (consumed.load(Ordering::Relaxed), start.elapsed());
+    way.close();
+    for _ in 0..producers + consumers {
+        if all_ended.recv_timeout(PATIENCE).is_err() {
+            eprintln!("{name}: its threads did not end within {PATIENCE:?}; giving up");
+            std::process::exit(1);
+        }
+    }
+    time.as_secs_f64() * 1e9 / (after - before) as f64
+}
+
+/// What malloc has handed out, in bytes.
+fn malloced() -> usize {
+    // SAFETY: reads counters.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
+}
+
+/// Counts what Rust code has allocated and not freed.
+struct Counting;
+
+static OWN: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: System does all the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        OWN.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller says.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        OWN.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller says.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Bytes for each of the last `n` of 2 `n` buffers that are out, as `counter` counts them.
+fn bytes_per_buffer(counter: fn() -> usize, make: &dyn Fn(u32) -> gst::BufferPool, n: u32) -> f64 {
+    let of = |count: u32| {
+        let before = counter();
+        let pool = make(count);
+        let buffers: Vec<_> = (0..count)
+            .map(|_| pool.acquire_buffer(None).unwrap())
+            .collect();
+        let bytes = counter() - before - buffers.capacity() * size_of::<gst::Buffer>();
+        drop(buffers);
+        pool.set_active(false).unwrap();
+        bytes
+    };
+    of(n); // types, caches
+    let (small, large) = (of(n), of(2 * n));
+    (large as f64 - small as f64) / f64::from(n)
+}
+
+/// Buffers of `size` bytes of `kind`; their payload is mapped, not malloc'ed.
+fn allocated(kind: MemoryKind, size: u32) -> impl Fn(u32) -> gst::BufferPool {
+    move |count| active(PhysBufferPool::builder().kind(kind).build(), size, count).upcast()
+}
+
+/// Over blocks of so many pieces, their addresses given.
+fn over_blocks(pieces: u64) -> impl Fn(u32) -> gst::BufferPool {
+    static BLOCK: LazyLock<Mutex<&'static mut [u8]>> =
+        LazyLock::new(|| Mutex::new(Box::leak(vec![0; SIZE as usize].into_boxed_slice())));
+    let extents = (0..pieces).map(move |n| Extent {
+        // Not side by side, or they would be one.
+        phys: PhysAddr(0x4000_0000 + 2 * n * PAGE),
+        len_bytes: u64::from(SIZE) / pieces,
+    });
+    move |count| {
+        let handle = || {
+            let ptr = NonNull::from(&mut **BLOCK.lock().unwrap()).cast();
+            // SAFETY: leaked, so it stays; nobody reads or writes it here.
+            let handle = unsafe { BufferHandle::new(ptr, SIZE as usize, |_, _| {}) };
+            handle.with_address(Address::new(extents.clone().collect(), AddressSource::User))
+        };
+        let handles = (0..count).map(|_| handle()).collect();
+        active(PhysBufferPool::with_handles(handles), SIZE, count).upcast()
+    }
+}
+
+/// There is such memory here.
+fn is_there(kind: MemoryKind) -> bool {
+    let pool = PhysBufferPool::builder().kind(kind).build();
+    let is_there = try_active(&pool, SIZE, 1).is_ok();
+    is_there && pool.set_active(false).is_ok()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+struct Bench {
+    rounds: usize,
+    only: Option<String>,
+}
+
+impl Bench {
+    fn pair(&self, name: &str, ours: impl Fn() -> f64, peer: impl Fn() -> f64) {
+        if self.only.as_ref().is_some_and(|only| !name.contains(only)) {
+            return;
+        }
+        let rounds: Vec<_> = (0..self.rounds).map(|_| (ours(), peer())).collect();
+        let of = |value: fn(&(f64, f64)) -> f64| median(rounds.iter().map(value).collect());
+        println!(
+            "{name} {:.1} {:.1} {:.2}",
+            of(|pair| pair.0),
+            of(|pair| pair.1),
+            of(|pair| pair.0 / pair.1)
+        );
+    }
+
+    fn handovers(&self) {
+        for (producers, consumers) in [(1, 1), (4, 4)] {
+            let peers: [(&str, fn() -> Arc<dyn Way>); 2] = [
+                ("stock-and-mpsc", StockAndChannel::new),
+                ("stock-and-GAsyncQueue", StockAndGQueue::new),
+            ];
+            for (peer, new) in peers {
+                let name = format!("handover/{producers}-to-{consumers}/{peer}:ns");
+                self.pair(
+                    &name,
+                    || handover_ns(&name, Ours::new(), producers, consumers),
+                    || handover_ns(&name, new(), producers, consumers),
+                );
+            }
+        }
+    }
+
+    fn metadata(&self) {
+        // Its payload is malloc'ed together with the GstMemory.
+        const PAYLOAD: u32 = 64;
+        let stock = || {
+            let make = |count| active(gst::BufferPool::new(), PAYLOAD, count);
+            bytes_per_buffer(malloced, &make, 64) - f64::from(PAYLOAD)
+        };
+        let own = || OWN.load(Ordering::Relaxed);
+        let target = || 1024.0;
+        let line = |name: &str, make: &dyn Fn(u32) -> gst::BufferPool| {
+            let name = format!("metadata/{name}");
+            self.pair(
+                &format!("{name}:bytes"),
+                || bytes_per_buffer(malloced, make, 64),
+                stock,
+            );
+            self.pair(
+                &format!("{name}:own-bytes"),
+                || bytes_per_buffer(own, make, 64),
+                target,
+            );
+        };
+        line("block-of-1-piece", &over_blocks(1));
+        line("block-of-256-pieces", &over_blocks(256));
+        for kind in [MemoryKind::Normal, MemoryKind::Cma, MemoryKind::Hugepage] {
+            if is_there(kind) {
+                line(&format!("{kind}-page"), &allocated(kind, SIZE));
+            } else {
+                eprintln!("SKIPPED metadata/{kind}-page: no such memory here");
+            }
+        }
+    }
+}
+
+/// GLib's slices keep what was freed to themselves, so that malloc's counters do not see it.
+/// They read the environment before main.
+fn without_slices() {
+    if std::env::var_os("G_SLICE").is_none() {
+        let program = std::env::current_exe().unwrap();
+        let failure = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env("G_SLICE", "always-malloc")
+            .exec();
+        panic!("{failure}");
+    }
+}
+
+fn main() {
+    let mut bench = Bench {
+        rounds: 5,
+        only: None,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().expect("a value");
+        match arg.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--rounds" => bench.rounds = value().parse().expect("a number of rounds"),
+            "--only" => bench.only = Some(value()),
+            _ => {
+                eprintln!("usage: pool [--rounds N] [--only PART-OF-A-NAME]");
+                std::process::exit(2);
+            }
+        }
+    }
+    without_slices();
+    gst::init().unwrap();
+    gstphysmem::plugin_register_static().unwrap();
+    println!("name ours peer ratio");
+    bench.handovers();
+    bench.metadata();
+}
