@@ -210,6 +210,13 @@ impl PhysMemMeta {
         (description.memory_offset_bytes, description.size_bytes)
     }
 
+    /// The id of a buffer whose memory was freed by its owner: there is nothing to be
+    /// shown or copied, and a map fails.
+    pub fn freed_id(buffer: &gst::BufferRef) -> Option<u32> {
+        let meta = buffer.meta::<Self>()?;
+        (!meta.region().is_alive()).then(|| meta.id())
+    }
+
     /// This meta as ours, if it is.
     pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
         // SAFETY: the info says that the meta is one of those made by `attach`.

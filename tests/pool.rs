@@ -481,6 +481,53 @@ fn a_buffer_is_found_by_id_while_it_is_out() {
     assert_eq!(pool.free_count(), 1);
 }
 
+/// As `stats` and `dump` have it.
+fn refs(pool: &PhysBufferPool, id: u32) -> u32 {
+    let stats = pool.property::<gst::Structure>("stats");
+    let buffers = stats.get::<gst::Array>("buffers").unwrap();
+    let mut buffers = buffers
+        .iter()
+        .map(|buffer| buffer.get::<gst::Structure>().unwrap());
+    let of = |buffer: &gst::Structure| buffer.get::<u32>("id") == Ok(id);
+    let refs = buffers.find(of).unwrap().get::<u32>("refs").unwrap();
+    let dump = pool.dump();
+    let line = dump.lines().find(|l| l.starts_with(&format!("  {id}: ")));
+    assert!(
+        line.unwrap().contains(&format!(", refs {refs}, ")),
+        "{dump}"
+    );
+    refs
+}
+
+#[test]
+fn the_references_of_each_buffer_are_counted() {
+    let pool = active_pool(64, 2, 2);
+    let (a, b) = (
+        pool.acquire_free(Wait::No).unwrap(),
+        pool.acquire_free(Wait::No).unwrap(),
+    );
+    let (id, other) = (id(&a), crate::id(&b));
+    assert_eq!((refs(&pool, id), refs(&pool, other)), (1, 1));
+    let (again, found) = (a.clone(), pool.buffer_by_id(id).unwrap());
+    assert_eq!((refs(&pool, id), refs(&pool, other)), (3, 1));
+    drop(again);
+    assert_eq!(refs(&pool, id), 2);
+    // A copy shares the memory and is a buffer of its own.
+    let copy = found.copy();
+    assert_eq!(refs(&pool, id), 2);
+    drop((copy, found));
+    pool.submit_filled(a).unwrap();
+    assert_eq!(refs(&pool, id), 1, "the queue's");
+    let filled = pool.acquire_filled(Wait::No).unwrap();
+    let reader = filled.clone();
+    pool.release_filled(filled).unwrap();
+    assert_eq!(refs(&pool, id), 1, "the reader's");
+    assert_eq!(pool.free_count(), 0);
+    drop((reader, b));
+    assert_eq!((refs(&pool, id), refs(&pool, other)), (0, 0));
+    assert_eq!(pool.free_count(), 2);
+}
+
 /// The last unref hands the buffer back to the pool, alive; until the pool has it, whoever
 /// looks for its id takes a reference.
 #[test]

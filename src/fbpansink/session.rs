@@ -11,6 +11,7 @@ use super::presenter::{Presenter, Refusal};
 use super::screen::{Options, Screen};
 use super::stats::{Counters, Path};
 use crate::memory::{ExternalAddress, Owner, Region};
+use crate::meta::PhysMemMeta;
 use crate::pool::{FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait};
 use gst::prelude::*;
 use parking_lot::Mutex;
@@ -267,7 +268,7 @@ impl Session {
     }
 
     /// Finds the fb_page that a frame is in, or copies it into a free one; `None`
-    /// if there is none and the frame was dropped.
+    /// if the frame was dropped.
     pub fn put_in_place(
         &self,
         stream: &Stream,
@@ -323,9 +324,12 @@ impl Session {
         )
     }
 
-    /// Copies a frame into a free fb_page; `None` if there is none and the frame
-    /// was dropped.
+    /// Copies a frame into a free fb_page; `None` if there is none, or the frame's
+    /// memory was freed, and the frame was dropped.
     fn copy(&self, stream: &Stream, buffer: &gst::Buffer) -> Result<Option<gst::Buffer>, NotShown> {
+        if self.is_freed(buffer) {
+            return Ok(None);
+        }
         let pool = self.copy_pool(stream)?;
         let mut copy = match pool.acquire_free(Wait::AtMost(FREE_PAGE_LIMIT)) {
             Ok(copy) => copy,
@@ -349,8 +353,24 @@ impl Session {
                 gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)?;
             source.copy(&mut target)
         })();
-        copied.map_err(|e| NotShown::Failed(ScreenError::Copy(e.to_string())))?;
-        Ok(Some(copy))
+        match copied {
+            Ok(()) => Ok(Some(copy)),
+            Err(_) if self.is_freed(buffer) => Ok(None), // meanwhile
+            Err(e) => Err(NotShown::Failed(ScreenError::Copy(e.to_string()))),
+        }
+    }
+
+    /// Says so, and counts the frame as dropped.
+    fn is_freed(&self, buffer: &gst::Buffer) -> bool {
+        let freed = PhysMemMeta::freed_id(buffer);
+        if let Some(id) = freed {
+            self.counters.freed();
+            gst::warning!(
+                CAT,
+                "frame dropped: the memory of buffer {id} was freed by its owner"
+            );
+        }
+        freed.is_some()
     }
 
     fn copy_pool(&self, stream: &Stream) -> Result<PhysBufferPool, NotShown> {

@@ -30,6 +30,7 @@ pub struct Counters {
     copied: AtomicU64,
     repeated: AtomicU64,
     dropped: AtomicU64,
+    freed: AtomicU64,
     path: Mutex<(Way, String)>,
 }
 
@@ -56,6 +57,11 @@ impl Counters {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The owner of the frame's memory had freed it.
+    pub fn freed(&self) {
+        self.freed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Says it once for each change, so that a copy is never silent.
     fn take_way(&self, way: Way, sentence: impl FnOnce() -> String) {
         let mut path = self.path.lock();
@@ -80,6 +86,7 @@ impl Counters {
         stats.set("copied", copied);
         stats.set("repeated", count(&self.repeated));
         stats.set("dropped-no-page", count(&self.dropped));
+        stats.set("dropped-memory-freed", count(&self.freed));
         let (_, path) = &*self.path.lock();
         stats.set(
             "path",

@@ -207,12 +207,6 @@ fn copy_bytes(input: &gst::BufferRef, output: &mut gst::BufferRef) -> Result<(),
     Ok(())
 }
 
-/// The id of the buffer if its memory was freed by the owner.
-fn dead_id(buffer: &gst::BufferRef) -> Option<u32> {
-    let meta = buffer.meta::<PhysMemMeta>()?;
-    (!meta.region().is_alive()).then(|| meta.id())
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for PhysMemUpload {
     const NAME: &'static str = "GstPhysMemUpload";
@@ -346,7 +340,7 @@ impl BaseTransformImpl for PhysMemUpload {
         let Some(input) = self.take_queued_buffer() else {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
-        if let Some(id) = dead_id(&input) {
+        if let Some(id) = PhysMemMeta::freed_id(&input) {
             gst::warning!(
                 CAT,
                 imp = self,

@@ -8,6 +8,7 @@ mod support;
 mod adoption;
 mod cirrus;
 mod console;
+mod dead;
 mod fb;
 mod liars;
 mod none;
