@@ -177,6 +177,29 @@ fn the_python_application_plays() {
 }
 
 #[test]
+fn python_reaches_all_that_the_pool_does() {
+    let mut python = with_plugin("/usr/bin/python3");
+    let out = output_of(python.arg(root().join("examples/python/pool.py")));
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[0], "2 buffers of 4096 bytes, 2 free");
+    for expected in [
+        "submit-filled is not allowed in state ready-for-consume",
+        "refused: no buffer within the time given",
+        "is normal memory, which has no dma-buf: use kind cma, system or udmabuf",
+        "pool of normal: 2 buffers, 2 free, 0 filled, 0 dead",
+        "acquired 1, refused 1",
+    ] {
+        assert!(out.contains(expected), "no {expected:?} in\n{out}");
+    }
+    // With the privilege to know addresses, and without.
+    let last = lines.last().unwrap();
+    assert!(
+        last.contains("above the limit 0xfff") || last.contains("max-address cannot be kept"),
+        "{last}"
+    );
+}
+
+#[test]
 fn applications_say_what_is_wrong_with_the_sink() {
     let mut python = with_plugin("/usr/bin/python3");
     python
