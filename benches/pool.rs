@@ -53,6 +53,8 @@ trait Way: Send + Sync {
     fn close(&self);
 }
 
+type Open = fn() -> Arc<dyn Way>;
+
 fn active<P: IsA<gst::BufferPool>>(pool: P, size: u32, buffers: u32) -> P {
     try_active(&pool, size, buffers).unwrap();
     pool
@@ -74,7 +76,7 @@ fn try_active(
 struct Ours(PhysBufferPool);
 
 impl Ours {
-    fn new() -> Arc<dyn Way> {
+    fn open() -> Arc<dyn Way> {
         let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
         Arc::new(Self(active(pool, SIZE, BUFFERS)))
     }
@@ -116,7 +118,7 @@ struct StockAndChannel {
 }
 
 impl StockAndChannel {
-    fn new() -> Arc<dyn Way> {
+    fn open() -> Arc<dyn Way> {
         let (sender, receiver) = mpsc::channel();
         Arc::new(Self {
             pool: active(gst::BufferPool::new(), SIZE, BUFFERS),
@@ -159,7 +161,7 @@ unsafe impl Send for StockAndGQueue {}
 unsafe impl Sync for StockAndGQueue {}
 
 impl StockAndGQueue {
-    fn new() -> Arc<dyn Way> {
+    fn open() -> Arc<dyn Way> {
         Arc::new(Self {
             pool: active(gst::BufferPool::new(), SIZE, BUFFERS),
             // SAFETY: needs nothing.
@@ -345,16 +347,16 @@ impl Bench {
 
     fn handovers(&self) {
         for (producers, consumers) in [(1, 1), (4, 4)] {
-            let peers: [(&str, fn() -> Arc<dyn Way>); 2] = [
-                ("stock-and-mpsc", StockAndChannel::new),
-                ("stock-and-GAsyncQueue", StockAndGQueue::new),
+            let peers: [(&str, Open); 2] = [
+                ("stock-and-mpsc", StockAndChannel::open),
+                ("stock-and-GAsyncQueue", StockAndGQueue::open),
             ];
-            for (peer, new) in peers {
+            for (peer, open) in peers {
                 let name = format!("handover/{producers}-to-{consumers}/{peer}:ns");
                 self.pair(
                     &name,
-                    || handover_ns(&name, Ours::new(), producers, consumers),
-                    || handover_ns(&name, new(), producers, consumers),
+                    || handover_ns(&name, Ours::open(), producers, consumers),
+                    || handover_ns(&name, open(), producers, consumers),
                 );
             }
         }
