@@ -319,9 +319,16 @@ impl Head {
             let Some(crtc) = inner.crtc(self.route.crtc) else {
                 return Err(NotPresented::Flushing);
             };
-            let Some(lane) = crtc.lane(id).filter(|lane| !lane.is_flushing) else {
+            let Some(lane) = crtc.lane(id) else {
                 return Err(NotPresented::Flushing);
             };
+            if lane.is_flushing {
+                // Once handed over, the frame goes its way.
+                return match waiting {
+                    Some(_) => Err(NotPresented::Flushing),
+                    None => Ok(()),
+                };
+            }
             let verdict = match &lane.refused {
                 Some((refused, _, reason)) if *refused == serial => Some(Err(reason.clone())),
                 _ => (lane.settled_serial >= serial).then_some(Ok(())),
@@ -353,13 +360,22 @@ impl Head {
     /// Ends all waiting, or allows it again.
     pub fn set_flushing(&self, is_flushing: bool) {
         let mut inner = self.card.engine.lock();
+        if let Some(crtc) = inner.crtc(self.route.crtc)
+            && let Some(lane) = crtc.lane_mut(self.route.kms_plane)
+        {
+            lane.is_flushing = is_flushing;
+        }
+        drop(inner);
+        self.card.engine.notify();
+    }
+
+    /// Takes back the frame that waits for its commit: it is of no use any more.
+    pub fn withdraw(&self) {
+        let mut inner = self.card.engine.lock();
         let mut withdrawn = None;
         if let Some(crtc) = inner.crtc(self.route.crtc) {
-            if is_flushing {
-                withdrawn = crtc.scanout.withdraw(self.route.kms_plane);
-            }
+            withdrawn = crtc.scanout.withdraw(self.route.kms_plane);
             if let Some(lane) = crtc.lane_mut(self.route.kms_plane) {
-                lane.is_flushing = is_flushing;
                 lane.stats.dropped.flushed += u64::from(withdrawn.is_some());
             }
         }

@@ -129,8 +129,9 @@ struct Started {
     imports: Arc<Imports>,
     observer: Arc<SinkObserver>,
     session: Option<Arc<Session>>,
-    /// The last buffer shown, by address and time: the preroll buffer comes twice.
-    last: Option<(usize, Option<gst::ClockTime>)>,
+    /// The last buffer shown: one that was shown while pausing comes again when
+    /// playing goes on. Held, so that no other buffer can be taken for it.
+    last: Option<gst::Buffer>,
 }
 
 #[derive(Default, glib::Properties)]
@@ -347,8 +348,10 @@ impl KmsFlipSink {
         gst::info!(CAT, imp = self, "{}", session.describe());
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
-            started.last = None;
-            started.session.replace(session.clone())
+            (
+                started.session.replace(session.clone()),
+                started.last.take(),
+            )
         });
         drop(old);
         Ok(session)
@@ -382,6 +385,8 @@ impl KmsFlipSink {
     }
 
     fn drain(&self) {
+        let last = self.started(|started| started.last.take());
+        drop(last);
         if let Some(session) = self.session() {
             session.release_foreign(DRAIN_TIME);
         }
@@ -533,11 +538,15 @@ impl BaseSinkImpl for KmsFlipSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::Eos
-            && let Some(head) = self.started(|started| started.head.clone())
-        {
-            // The end is when the last frame is on the screen.
-            head.wait_idle(DRAIN_TIME);
+        if let Some(head) = self.started(|started| started.head.clone()) {
+            match event.type_() {
+                // The end is when the last frame is on the screen.
+                gst::EventType::Eos => {
+                    head.wait_idle(DRAIN_TIME);
+                }
+                gst::EventType::FlushStart => head.withdraw(),
+                _ => {}
+            }
         }
         self.parent_event(event)
     }
@@ -570,17 +579,15 @@ impl BaseSinkImpl for KmsFlipSink {
 impl VideoSinkImpl for KmsFlipSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let manner = lock(&self.settings).manner();
-        let shown = (buffer.as_ptr() as usize, buffer.pts());
-        let (session, is_stale, is_repeated) = self
+        let (session, is_stale, last) = self
             .started(|started| {
                 let is_stale = started.observer.is_stale.load(Ordering::Acquire);
-                // Preroll shows it and playing renders it again.
-                let is_repeated = started.last.take() == Some(shown) && !is_stale;
-                (started.session.clone(), is_stale, is_repeated)
+                (started.session.clone(), is_stale, started.last.clone())
             })
             .ok_or(gst::FlowError::Flushing)?;
         let mut session = session.ok_or(gst::FlowError::NotNegotiated)?;
-        if is_repeated {
+        let is_same = |last: gst::Buffer| last.as_ptr() == buffer.as_ptr();
+        if !is_stale && last.is_some_and(is_same) {
             return Ok(gst::FlowSuccess::Ok);
         }
         if is_stale {
@@ -591,9 +598,18 @@ impl VideoSinkImpl for KmsFlipSink {
             })?;
         }
         let timing = self.timing(buffer);
-        match session.show(buffer, timing, &manner) {
+        let shown = loop {
+            match session.show(buffer, timing, &manner) {
+                // The base class unlocks for a pause, too, and wants the frame to
+                // be shown when it goes on.
+                Err(NotPresented::Flushing) => self.obj().wait_preroll()?,
+                result => break result,
+            };
+        };
+        match shown {
             Ok(()) => {
-                self.started(|started| started.last = Some(shown));
+                let old = self.started(|started| started.last.replace(buffer.clone()));
+                drop(old);
                 Ok(gst::FlowSuccess::Ok)
             }
             Err(NotPresented::Flushing) => Err(gst::FlowError::Flushing),
