@@ -195,6 +195,9 @@ struct SinkObserver {
     sink: glib::WeakRef<super::KmsFlipSink>,
     /// The display changed: frames are to be placed anew.
     is_stale: AtomicBool,
+    /// To be pushed by the streaming thread: upstream may take its time over it,
+    /// which the card's thread has not.
+    qos: Mutex<Option<gst::Event>>,
 }
 
 impl Observer for SinkObserver {
@@ -202,7 +205,16 @@ impl Observer for SinkObserver {
         if matches!(report, Report::Plugged(_)) {
             self.is_stale.store(true, Ordering::Release);
         }
-        if let Some(sink) = self.sink.upgrade() {
+        if let Report::Shown {
+            running_time,
+            late_ns,
+            period_ns,
+        } = report
+        {
+            if let Some(qos) = report::qos(running_time, late_ns, period_ns) {
+                *lock(&self.qos) = Some(qos);
+            }
+        } else if let Some(sink) = self.sink.upgrade() {
             report::tell(&sink, &report);
         }
     }
@@ -270,6 +282,7 @@ impl KmsFlipSink {
         let observer = Arc::new(SinkObserver {
             sink: self.obj().downgrade(),
             is_stale: AtomicBool::new(false),
+            qos: Mutex::default(),
         });
         // SAFETY: the application keeps the fd open while the sink is in use, as
         // the property's blurb says; it is duplicated at once.
@@ -596,6 +609,11 @@ impl VideoSinkImpl for KmsFlipSink {
                 self.fail(&error);
                 gst::FlowError::Error
             })?;
+        }
+        let observer = self.started(|started| started.observer.clone());
+        let qos = observer.and_then(|observer| lock(&observer.qos).take());
+        if let Some(qos) = qos.filter(|_| self.obj().property("qos")) {
+            let _ = self.obj().sink_pad().push_event(qos);
         }
         let timing = self.timing(buffer);
         let shown = loop {

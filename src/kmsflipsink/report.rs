@@ -2,7 +2,6 @@
 //! What the sink tells the world: caps, errors, messages, QoS, `stats`.
 
 use gst::prelude::*;
-use gst_base::prelude::*;
 
 use super::crtc::Report;
 #[cfg(feature = "v1_24")]
@@ -59,14 +58,7 @@ pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
 /// Passes on what the card's thread saw.
 pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let (name, detail) = match report {
-        Report::Shown {
-            running_time,
-            late_ns,
-            period_ns,
-        } => {
-            tell_qos(sink, *running_time, *late_ns, *period_ns);
-            return;
-        }
+        Report::Shown { .. } => return,
         Report::Refused(reason) => {
             gst::debug!(CAT, obj = sink, "a commit was refused: {reason}");
             return;
@@ -88,25 +80,21 @@ pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let _ = sink.post_message(gst::message::Element::builder(structure).src(sink).build());
 }
 
-/// A frame that came onto the screen more than a period after its time: the
-/// base class cannot know.
-fn tell_qos(
-    sink: &KmsFlipSink,
+/// For a frame that came onto the screen more than a period after its time,
+/// which the base class cannot know.
+pub fn qos(
     running_time: Option<gst::ClockTime>,
     late_ns: Option<u64>,
     period_ns: u64,
-) {
-    let (Some(running_time), Some(late_ns)) = (running_time, late_ns) else {
-        return;
-    };
-    if late_ns <= 2 * period_ns || !sink.property::<bool>("qos") {
-        return;
+) -> Option<gst::Event> {
+    let (running_time, late_ns) = running_time.zip(late_ns)?;
+    // Up to one period passes between the hand-over and the next vertical blank.
+    if late_ns <= 2 * period_ns {
+        return None;
     }
     let proportion = 1.0 + late_ns as f64 / period_ns as f64;
-    let event = gst::event::Qos::builder(gst::QOSType::Underflow, proportion, late_ns as i64)
-        .timestamp(running_time)
-        .build();
-    let _ = sink.sink_pad().push_event(event);
+    let event = gst::event::Qos::builder(gst::QOSType::Underflow, proportion, late_ns as i64);
+    Some(event.timestamp(running_time).build())
 }
 
 /// Adds our counters to the base class's.
@@ -158,4 +146,38 @@ pub fn add_stats(
         Some(Way::None) | None => return,
     };
     structure.set("path", path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD_NS: u64 = 16_000_000;
+
+    #[test]
+    fn a_frame_two_periods_late_is_told_upstream_with_its_time() {
+        gst::init().unwrap();
+        let time = Some(gst::ClockTime::from_seconds(3));
+        let event = qos(time, Some(3 * PERIOD_NS), PERIOD_NS).unwrap();
+        match event.view() {
+            gst::EventView::Qos(qos) => {
+                let (kind, proportion, late, timestamp) = qos.get();
+                assert_eq!(
+                    (kind, late, timestamp),
+                    (gst::QOSType::Underflow, 48_000_000, time)
+                );
+                assert!(proportion > 1.0);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_frame_in_time_or_without_time_is_not() {
+        gst::init().unwrap();
+        let time = Some(gst::ClockTime::ZERO);
+        assert!(qos(time, Some(2 * PERIOD_NS), PERIOD_NS).is_none());
+        assert!(qos(None, Some(9 * PERIOD_NS), PERIOD_NS).is_none());
+        assert!(qos(time, None, PERIOD_NS).is_none());
+    }
 }
