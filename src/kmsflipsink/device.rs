@@ -504,6 +504,9 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
         ) else {
             continue;
         };
+        if !frame.is_counted {
+            continue;
+        }
         let late_ns = frame.due_ns.map(|due_ns| shown_ns.saturating_sub(due_ns));
         lane.stats.flipped(Flip {
             submitted_ns: frame.submitted_ns,
