@@ -41,6 +41,8 @@ pub struct Session {
     plan: Plan,
     imports: Arc<Imports>,
     offered: Offered,
+    /// Shows nothing; TEST_ONLY commits are made with it.
+    stand_in: Framebuffer,
     /// Used by the streaming thread alone, save when a stop takes the last frame
     /// off the screen.
     copies: Mutex<CopySets>,
@@ -121,11 +123,11 @@ impl Session {
         };
         let modes = head.candidates(wish.0, wish.1, need)?;
         let planned = plan(head, info, manner, &modes);
-        if let Ok((_, mode)) = &planned {
+        if let Ok((_, mode, _)) = &planned {
             head.set_mode(*mode, wish.0, need);
         }
         head.discard(modes);
-        let (plan, _) = planned?;
+        let (plan, _, stand_in) = planned?;
         let session = Self {
             head: head.clone(),
             info: info.clone(),
@@ -133,6 +135,7 @@ impl Session {
             plan,
             imports: imports.clone(),
             offered: Offered::default(),
+            stand_in,
             copies: Mutex::default(),
             notes: Mutex::new(Notes {
                 way: Way::None,
@@ -278,12 +281,9 @@ impl Session {
         {
             return choice;
         }
-        let choice = match stand_in(&self.head, &self.info) {
-            Ok((_, framebuffer)) => choose(&picture, &target, |placement| {
-                self.head.test(&framebuffer, placement, None).is_ok()
-            }),
-            Err(_) => composed(&picture, &target),
-        };
+        let choice = choose(&picture, &target, |placement| {
+            self.head.test(&self.stand_in, placement, None).is_ok()
+        });
         gst::debug!(super::CAT, "{picture:?} on {target:?}: {choice:?}");
         self.notes.lock().placed = Some((picture, target, choice));
         choice
@@ -299,6 +299,7 @@ impl Session {
         let (copy, framebuffer, placement) = self.copy(buffer, choice).map_err(|error| {
             NotPresented::Refused(format!("{error}; a copy is needed: {reason}"))
         })?;
+        gst::info!(gst::CAT_PERFORMANCE, "frame copy: {reason}");
         self.note(Way::Copy(reason));
         self.head
             .present(frame(&copy, framebuffer, placement, timing, false), false)
@@ -383,10 +384,7 @@ impl Session {
         match way {
             Way::None => {}
             Way::ZeroCopy(how) => gst::info!(super::CAT, "zero-copy: {how}"),
-            Way::Copy(why) => {
-                gst::log!(gst::CAT_PERFORMANCE, "kmsflipsink copies each frame: {why}");
-                gst::warning!(super::CAT, "copying each frame once: {why}");
-            }
+            Way::Copy(why) => gst::warning!(super::CAT, "copying each frame once: {why}"),
         }
     }
 
@@ -639,8 +637,8 @@ fn plan(
     info: &gst_video::VideoInfo,
     manner: &Manner,
     modes: &[ModeSet],
-) -> Result<(Plan, ModeSet), KmsError> {
-    let (layout, framebuffer) = stand_in(head, info)?;
+) -> Result<(Plan, ModeSet, Framebuffer), KmsError> {
+    let (layout, stand_in_frame) = stand_in(head, info)?;
     let whole = picture(info, None, manner);
     let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
     let target_in = |mode: &ModeSet| Target {
@@ -651,7 +649,7 @@ fn plan(
     for mode in modes {
         let target = target_in(mode);
         let choice = choose(&whole, &target, |placement| {
-            head.test(&framebuffer, placement, Some(mode))
+            head.test(&stand_in_frame, placement, Some(mode))
                 .map_err(|error| last_error = error)
                 .is_ok()
         });
@@ -663,10 +661,10 @@ fn plan(
                     choice,
                 },
                 *mode,
+                stand_in_frame,
             ));
         }
     }
-    drop(framebuffer);
     for mode in modes {
         let target = target_in(mode);
         let (width, height) = target.screen;
@@ -692,6 +690,7 @@ fn plan(
                         choice,
                     },
                     *mode,
+                    stand_in_frame,
                 ));
             }
             Err(error) => last_error = error,
