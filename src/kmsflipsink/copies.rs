@@ -151,12 +151,15 @@ impl Copies {
         src: &Rect,
         at: (i32, i32),
     ) -> Result<(gst::Buffer, Arc<Framebuffer>), &'static str> {
+        // The one that was used longest ago: some drivers still read a buffer for
+        // a while after its flip.
         let free = self
             .buffers
-            .iter_mut()
-            .find(|(buffer, _)| buffer.is_writable());
-        let (buffer, framebuffer) =
-            free.ok_or("all buffers for copies are on their way to the screen")?;
+            .iter()
+            .position(|(buffer, _)| buffer.is_writable());
+        let free = free.ok_or("all buffers for copies are on their way to the screen")?;
+        self.buffers[free..].rotate_left(1);
+        let (buffer, framebuffer) = self.buffers.last_mut().ok_or("no buffers for copies")?;
         let target = buffer.get_mut().ok_or("a buffer for copies is in use")?;
         let mut target = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.info)
             .map_err(|_| "a dumb buffer cannot be mapped")?;
