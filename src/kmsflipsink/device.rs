@@ -56,6 +56,10 @@ pub struct Inner {
     /// The CRTCs in use.
     pub crtcs: Vec<Crtc>,
     is_running: bool,
+    /// Sinks that are about to take a plane; see [`Joining`].
+    n_joining: usize,
+    /// Whether the thread is on its way out and gives up the card.
+    is_leaving: bool,
     master: Master,
     /// Whether our virtual terminal is in the background.
     is_vt_away: bool,
@@ -138,6 +142,8 @@ impl Engine {
             inner: Mutex::new(Inner {
                 crtcs: Vec::new(),
                 is_running: false,
+                n_joining: 0,
+                is_leaving: false,
                 master: Master::Ours,
                 is_vt_away: false,
                 follows_vt: false,
@@ -175,6 +181,30 @@ impl Engine {
     }
 }
 
+/// A sink that is about to take a plane. Until it has, or gave it up, the thread
+/// does not end: it would give up the card that the sink has just made sure of.
+#[derive(Debug)]
+pub struct Joining<'a>(&'a Engine);
+
+impl<'a> Joining<'a> {
+    /// Waits for a thread that is on its way out.
+    pub fn begin(engine: &'a Engine) -> Self {
+        let mut inner = engine.lock();
+        while inner.is_leaving {
+            engine.wait(&mut inner, Duration::from_secs(1));
+        }
+        inner.n_joining += 1;
+        Self(engine)
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.0.lock().n_joining -= 1;
+        self.0.wake();
+    }
+}
+
 /// Starts the thread unless it runs.
 pub fn start(card: &Arc<Card>) -> io::Result<()> {
     let mut inner = card.engine.lock();
@@ -203,12 +233,14 @@ impl Inner {
     }
 
     fn next_step(&mut self, now_ns: u64, outbox: &mut Outbox) -> Step {
-        if self.crtcs.is_empty() {
-            self.is_running = false;
-            return Step::Exit;
+        if self.gone.is_some() {
+            return self.step_when_gone(outbox);
         }
-        if let Some(reason) = self.gone.clone() {
-            return self.step_when_gone(&reason, outbox);
+        if self.crtcs.is_empty() {
+            return match self.n_joining {
+                0 => self.leave(),
+                _ => Step::Wait { until_ns: u64::MAX },
+            };
         }
         let mut until_ns = now_ns + 10_000_000_000;
         for crtc in &mut self.crtcs {
@@ -257,8 +289,13 @@ impl Inner {
         Step::Wait { until_ns }
     }
 
+    fn leave(&mut self) -> Step {
+        (self.is_running, self.is_leaving) = (false, true);
+        Step::Exit
+    }
+
     /// Nothing can be restored; everything is released.
-    fn step_when_gone(&mut self, reason: &str, outbox: &mut Outbox) -> Step {
+    fn step_when_gone(&mut self, outbox: &mut Outbox) -> Step {
         for crtc in &mut self.crtcs {
             let ids: Vec<_> = crtc
                 .lanes
@@ -274,10 +311,8 @@ impl Inner {
         }
         self.crtcs.retain(|crtc| !crtc.lanes.is_empty());
         if self.crtcs.is_empty() {
-            self.is_running = false;
-            return Step::Exit;
+            return self.leave();
         }
-        let _ = reason;
         Step::Wait { until_ns: u64::MAX }
     }
 
@@ -530,9 +565,12 @@ struct Farewell<'a>(&'a Card);
 
 impl Drop for Farewell<'_> {
     fn drop(&mut self) {
+        let mut inner = self.0.engine.lock();
+        inner.is_leaving = false;
         if std::thread::panicking() {
-            self.0.engine.lock().is_running = false;
+            inner.is_running = false;
         }
+        drop(inner);
         self.0.engine.notify();
     }
 }
@@ -562,7 +600,7 @@ fn run(card: &Arc<Card>) {
             Step::Wait { until_ns } => senses.wait(card, until_ns),
         }
     }
-    if card.is_ours && card.engine.lock().crtcs.is_empty() {
+    if card.is_ours {
         // Upstream may keep dumb buffers, and so the device, open for long.
         let _ = card.release_master_lock();
     }

@@ -12,7 +12,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::card::{self, Card, Framebuffer};
 use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
-use super::device::{self, make_blob};
+use super::device::{self, Joining, make_blob};
 use super::discovery::{self, CardSnapshot, NoRoute, Route, Wish};
 use super::format;
 use super::mode::{self, FrameNeed, ModeLine, ModeWish, NoMode};
@@ -151,6 +151,7 @@ impl Head {
                 source,
             }
         };
+        let joining = Joining::begin(&card.engine);
         take_master(&card)?;
         let lane = Lane::read(&card, route.kms_plane, observer.clone())
             .map_err(failed("reading the plane"))?;
@@ -159,6 +160,7 @@ impl Head {
             return Ok(None);
         }
         device::start(&card).map_err(failed("starting a thread"))?;
+        drop(joining);
         let connector = snapshot
             .connectors
             .iter()
