@@ -5,6 +5,7 @@
 mod cirrus;
 mod overlay;
 mod player;
+mod rate;
 mod unpaced;
 mod vivid;
 mod vkms;

@@ -7,27 +7,12 @@ use std::io::Write;
 use gst::prelude::*;
 
 use crate::player::{
-    Player, assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, init, numbered, placed,
+    Player, assert_on_screen, bgrx, buffer_of, crc_now, crc_of, dma_frame, init, laid_on, numbered,
+    plain,
 };
-use crate::support::Picture;
 
 const W: usize = 640;
 const H: usize = 480;
-
-/// `top` on `ground`.
-fn laid_on(ground: &Picture, top: &Picture, at_x: usize, at_y: usize) -> Picture {
-    let top_alone = placed(top, ground.width, ground.height, at_x, at_y);
-    let inside = |x: usize, y: usize| {
-        (at_x..at_x + top.width).contains(&x) && (at_y..at_y + top.height).contains(&y)
-    };
-    Picture::from_fn(ground.width, ground.height, |x, y| {
-        if inside(x, y) {
-            top_alone.pixel(x, y)
-        } else {
-            ground.pixel(x, y)
-        }
-    })
-}
 
 fn small_player() -> Player {
     let player = Player::fed("");
@@ -85,7 +70,7 @@ fn an_overlay_keeps_what_was_on_the_screen() {
     framebuffer
         .write_all(&pixel.repeat(width * height))
         .unwrap();
-    let console = Picture::solid(width, height, colour);
+    let console = plain(width, height, colour);
     assert_on_screen(&console);
     let overlay = overlay_plane();
     let player = Player::fed(&format!("plane-id={overlay} connector=Virtual-1"));
@@ -99,7 +84,7 @@ fn an_overlay_keeps_what_was_on_the_screen() {
     assert_on_screen(&laid_on(&console, &picture, 100, 120));
     player.reach(gst::State::Null);
     assert_on_screen(&console);
-    assert_eq!(crc_now(), console.vkms_crc());
+    assert_eq!(crc_now(), crc_of(&console));
 }
 
 /// An overlay plane's id, from the list in the error for one that is not there.
