@@ -2,6 +2,7 @@
 //! kmsflipsink on real KMS drivers, judged by what the display shows: vkms's
 //! CRC, or the picture that the machine's outside sees.
 
+mod cards;
 mod cirrus;
 mod overlay;
 mod player;

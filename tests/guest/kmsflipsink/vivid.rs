@@ -35,7 +35,7 @@ fn play(io_mode: &str) -> Player {
     let player = Player::new(&format!(
         "v4l2src device={} io-mode={io_mode} num-buffers=60 \
          extra-controls=c,osd_text_mode=2,test_pattern=0 \
-         ! video/x-raw,format=BGRx,width={W},height={H},framerate=30/1 \
+         ! video/x-raw,format=BGRx,width={W},height={H},framerate=25/1 \
          ! kmsflipsink name=sink mode=640x480 max-lateness=-1",
         camera()
     ));
@@ -59,10 +59,8 @@ fn play(io_mode: &str) -> Player {
 fn picture_in(buffer: &gst::Buffer) -> Picture {
     let info = bgrx(W as u32, H as u32);
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).unwrap();
-    let (bytes, stride) = (
-        frame.plane_data(0).unwrap(),
-        frame.plane_stride()[0] as usize,
-    );
+    let bytes = frame.plane_data(0).unwrap();
+    let stride = bytes.len() / H;
     let mut rgb = Vec::with_capacity(W * H * 3);
     for row in bytes.chunks(stride).take(H) {
         for pixel in row[..W * 4].chunks_exact(4) {
