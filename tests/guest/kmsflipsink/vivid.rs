@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A camera that we did not write: the kernel's vivid, on vkms.
+//! A camera and a converter that we did not write: the kernel's vivid and vim2m,
+//! on vkms.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -88,4 +89,23 @@ fn frames_that_the_camera_writes_into_our_memory_are_shown_without_a_copy() {
     let stats = player.stats();
     assert_eq!(player.count("copied"), 0, "{stats}");
     assert!(player.count("zero-copy") > 50, "{stats}");
+}
+
+#[test]
+fn what_a_converter_exports_is_shown_without_a_copy() {
+    init();
+    // It registers a converter for what it finds when it is loaded; the lab's
+    // registry was made where there is none.
+    let registered = gst::Registry::get().find_plugin("video4linux2").unwrap();
+    gst::Plugin::load_file(registered.filename().unwrap()).unwrap();
+    let player = Player::new(
+        "rawvideosrc num-buffers=20 ! video/x-raw,format=BGR,width=640,height=480,framerate=25/1 \
+         ! v4l2convert capture-io-mode=dmabuf ! video/x-raw,format=RGB16 \
+         ! kmsflipsink name=sink mode=640x480 sync=false",
+    );
+    player.set_state(gst::State::Playing);
+    player.wait_for_end();
+    let stats = player.stats();
+    assert_eq!(player.count("copied"), 0, "{stats}");
+    assert!(player.count("zero-copy") >= 18, "{stats}");
 }
