@@ -371,6 +371,16 @@ impl Head {
         self.card.engine.notify();
     }
 
+    /// Counts a frame whose memory its owner had freed.
+    pub fn count_freed(&self) {
+        let mut inner = self.card.engine.lock();
+        if let Some(crtc) = inner.crtc(self.route.crtc)
+            && let Some(lane) = crtc.lane_mut(self.route.kms_plane)
+        {
+            lane.stats.dropped.memory_freed += 1;
+        }
+    }
+
     /// Takes back the frame that waits for its commit: it is of no use any more.
     pub fn withdraw(&self) {
         let mut inner = self.card.engine.lock();

@@ -32,6 +32,7 @@ use super::report;
 use super::session::{Manner, Session, Timing};
 use super::tune::{self, Tuning};
 use crate::memory::{self, MemoryKind};
+use crate::meta::PhysMemMeta;
 use crate::structure_property::StructureProperty;
 use crate::sys::kms::monotonic_ns;
 
@@ -397,6 +398,22 @@ impl KmsFlipSink {
         self.post_error_message(report::error_message(error));
     }
 
+    /// Says so, and counts the frame as dropped.
+    fn is_freed(&self, buffer: &gst::BufferRef) -> bool {
+        let freed = PhysMemMeta::freed_id(buffer);
+        if let Some(id) = freed {
+            if let Some(head) = self.started(|started| started.head.clone()) {
+                head.count_freed();
+            }
+            gst::warning!(
+                CAT,
+                imp = self,
+                "frame dropped: the memory of buffer {id} was freed by its owner"
+            );
+        }
+        freed.is_some()
+    }
+
     fn drain(&self) {
         let last = self.started(|started| started.last.take());
         drop(last);
@@ -621,6 +638,7 @@ impl VideoSinkImpl for KmsFlipSink {
                 // The base class unlocks for a pause, too, and wants the frame to
                 // be shown when it goes on.
                 Err(NotPresented::Flushing) => self.obj().wait_preroll()?,
+                Err(NotPresented::Refused(_)) if self.is_freed(buffer) => break Ok(()),
                 result => break result,
             };
         };

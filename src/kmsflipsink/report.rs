@@ -118,6 +118,7 @@ pub fn add_stats(
     structure.set("dropped-disconnected", stats.dropped.disconnected);
     structure.set("dropped-flushed", stats.dropped.flushed);
     structure.set("dropped-refused", stats.dropped.refused);
+    structure.set("dropped-memory-freed", stats.dropped.memory_freed);
     structure.set("flips-per-second", stats.rate());
     structure.set("flip-latency-mean-us", mean_ns / 1000);
     structure.set("flip-latency-max-us", max_ns / 1000);

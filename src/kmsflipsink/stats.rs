@@ -61,6 +61,8 @@ pub struct Dropped {
     pub flushed: u64,
     /// The kernel refused the commit.
     pub refused: u64,
+    /// The owner of the frame's memory had freed it.
+    pub memory_freed: u64,
 }
 
 impl Stats {

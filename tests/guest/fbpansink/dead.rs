@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames whose memory the application freed before they were shown. Needs cirrus.
 
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
@@ -11,7 +10,7 @@ use gstphysmem::meta::PhysMemMeta;
 use gstphysmem::pool::{PhysBufferPool, Wait};
 
 use super::player::{self, Player};
-use super::support::{oracle, require_lab};
+use super::support::{handle_over, oracle, require_lab};
 
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
@@ -28,16 +27,7 @@ fn info() -> gst_video::VideoInfo {
 fn frame(n: u64) -> BufferHandle {
     let frame = gstphysmem::rawvideosrc::pattern::render(n, &info()).unwrap();
     assert_eq!(frame.len(), SIZE);
-    let block: &'static mut [u8] = Box::leak(frame.into());
-    // SAFETY: leaked, and made a Box again by the deleter alone, once nothing is mapped.
-    unsafe {
-        BufferHandle::new(NonNull::from(block).cast(), SIZE, |ptr, len| {
-            drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
-                ptr.as_ptr(),
-                len,
-            )));
-        })
-    }
+    handle_over(frame)
 }
 
 /// What the sink warns of from now on.

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use gstphysmem::meta::PhysMemMeta;
+use gstphysmem::pool::{PhysBufferPool, Wait};
 
 use crate::player::{
     Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, crc_of,
@@ -903,4 +905,40 @@ fn a_drain_gives_upstream_its_memory_back_and_leaves_the_picture() {
 fn inode_of(fd: i32) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     Some(fs::metadata(format!("/proc/self/fd/{fd}")).ok()?.ino())
+}
+
+#[test]
+fn a_frame_whose_memory_was_freed_is_dropped_and_the_next_is_shown() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 5);
+    let mut handles: Vec<_> = (0..2)
+        .map(|_| support::handle_over(bgrx_bytes(&picture, W * 4)))
+        .collect();
+    let pool = PhysBufferPool::with_borrowed_handles(&handles);
+    let mut config = pool.config();
+    let caps = bgrx(W as u32, H as u32).to_caps().unwrap();
+    config.set_params(Some(&caps), (W * H * 4) as u32, 0, 0);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    let [freed, kept] = [(); 2].map(|()| pool.acquire_free(Wait::No).unwrap());
+    let at = freed.meta::<PhysMemMeta>().unwrap().region().ptr();
+    handles.retain(|handle| handle.ptr().as_ptr() != at);
+    assert_eq!(handles.len(), 1);
+
+    player.push(freed);
+    player.show(kept);
+    assert_on_screen(&picture);
+    let count = |name| player.stats().get::<u64>(name).unwrap();
+    assert_eq!(
+        (
+            count("dropped-memory-freed"),
+            count("shown"),
+            count("copied")
+        ),
+        (1, 1, 1),
+        "{}",
+        player.stats()
+    );
+    assert_eq!(player.errors(), [""; 0]);
 }

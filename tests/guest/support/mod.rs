@@ -450,3 +450,22 @@ pub fn example(name: &str) -> PathBuf {
     assert!(path.exists(), "{}: cargo build --examples", path.display());
     path
 }
+
+/// Memory of the test's own that holds these bytes and ends with the handle.
+pub fn handle_over(bytes: Vec<u8>) -> gstphysmem::handle::BufferHandle {
+    let block: &'static mut [u8] = Box::leak(bytes.into());
+    let len = block.len();
+    // SAFETY: leaked, and made a Box again by the deleter alone, once nothing is mapped.
+    unsafe {
+        gstphysmem::handle::BufferHandle::new(
+            std::ptr::NonNull::from(block).cast(),
+            len,
+            |ptr, len| {
+                drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
+                    ptr.as_ptr(),
+                    len,
+                )));
+            },
+        )
+    }
+}
