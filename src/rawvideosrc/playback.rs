@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     layout::FrameLayout,
-    sys::{describe, direct_io, file_map::FileMap},
+    sys::{describe, file_map::FileMap},
 };
-use std::{fs::File, io, os::fd::AsFd, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 /// The most threads that `threads=0` starts: memory has no room for more.
 const MOST_THREADS: usize = 4;
@@ -260,7 +260,7 @@ fn choose(
         });
     }
     let (wanted, reason) = match settings.io_mode {
-        IoMode::Auto => automatic(opened, counted),
+        IoMode::Auto => automatic(settings),
         wanted => (wanted, "io-mode says so".to_owned()),
     };
     match wanted {
@@ -365,25 +365,15 @@ fn direct_file(settings: &Settings, file: File) -> (Option<DirectFile>, String) 
     }
 }
 
-/// What suits a file: reading ahead hides a disk, and is of no use for what is
-/// in memory already.
-fn automatic(opened: &Opened, counted: &Counted) -> (IoMode, String) {
-    let is_cached = |n: u64| {
-        let start = counted.index.start_bytes(n)?;
-        direct_io::is_cached(opened.file.as_fd(), start)
-    };
-    let last = counted.frames.saturating_sub(1);
-    match [0, last / 2, last].map(is_cached) {
-        [Some(true), Some(true), Some(true)] => {
-            (IoMode::Read, "the file is in the page cache".into())
-        }
-        places if places.contains(&Some(false)) => {
-            (IoMode::IoUring, "the file is not in the page cache".into())
-        }
-        _ => (
-            IoMode::Read,
-            "the file system does not tell what is in the page cache".into(),
-        ),
+/// What suits a file. The kernel reads ahead of one reader of the page cache, and
+/// loses its way when several frames are asked for at once; past the page cache
+/// nothing is read ahead but the frames in flight.
+fn automatic(settings: &Settings) -> (IoMode, String) {
+    if settings.direct {
+        let reason = "past the page cache only what is in flight is read ahead";
+        (IoMode::IoUring, reason.into())
+    } else {
+        (IoMode::Read, "the kernel reads ahead".into())
     }
 }
 

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! O_DIRECT: what it wants aligned, and what is in the page cache already.
+//! O_DIRECT, and what it wants aligned.
 
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd, BorrowedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
 };
 
 /// What transfers without the page cache must be multiples of.
@@ -63,35 +60,10 @@ fn alignment(file: &File) -> io::Result<Alignment> {
     })
 }
 
-/// Whether a byte of the file is in the page cache; none if the file system
-/// does not say.
-pub fn is_cached(file: BorrowedFd<'_>, offset_bytes: u64) -> Option<bool> {
-    let mut byte = 0u8;
-    let piece = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
-    let offset = i64::try_from(offset_bytes).ok()?;
-    // SAFETY: one piece of one byte, which lives until the call is over.
-    let read = unsafe { libc::preadv2(file.as_raw_fd(), &piece, 1, offset, libc::RWF_NOWAIT) };
-    if read >= 0 {
-        return Some(true);
-    }
-    (nix::errno::Errno::last() == nix::errno::Errno::EAGAIN).then_some(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::Write, os::fd::AsFd};
-
-    #[test]
-    fn what_was_just_written_is_cached() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[1; 10_000]).unwrap();
-        // A file system may decline to say, but must not say no.
-        assert_ne!(is_cached(file.as_fd(), 5000), Some(false));
-    }
+    use std::io::Write;
 
     #[test]
     fn alignments_are_powers_of_two() {
