@@ -380,7 +380,10 @@ fn pool_cycle_ns(pool: &gst::BufferPool, threads: usize) -> f64 {
             .sum()
     });
     let time = start.elapsed();
-    pool.set_active(false).unwrap();
+    if let Err(error) = pool.set_active(false) {
+        // Seen once with the stock pool of 1.22, after four threads.
+        eprintln!("{}: {error}", pool.type_());
+    }
     time.as_secs_f64() * 1e9 / cycles as f64
 }
 
