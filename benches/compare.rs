@@ -410,12 +410,15 @@ impl Line {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let name = words.next()?.to_owned();
-        let mut number = || words.next()?.parse().ok();
+        let mut number = || words.next()?.parse::<f64>().ok();
+        let (ours, peer, ratio) = (number()?, number()?, number()?);
+        // A small ratio was rounded away.
+        let ratio = if ratio > 0.0 { ratio } else { ours / peer };
         Some(Self {
             name,
-            ours: number()?,
-            peer: number()?,
-            ratio: number()?,
+            ours,
+            peer,
+            ratio,
         })
     }
 
