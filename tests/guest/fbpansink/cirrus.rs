@@ -123,9 +123,7 @@ fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
         "videotestsrc num-buffers=40 pattern=smpte ! {caps},framerate=20/1 ! fbpansink name=s"
     ));
     player.start();
-    while player.count("shown") < 5 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    player.wait_shown(5);
     let rectangle = gst::Array::new([0i32, 0, 100, 60]);
     player.sink.set_property("render-rectangle", rectangle);
     player.wait_eos();
@@ -161,9 +159,7 @@ fn a_smaller_frame_after_a_larger_one_leaves_no_rest_of_it() {
         "videotestsrc num-buffers=12 pattern=white ! capsfilter name=c caps=video/x-raw,width=600,height=400,framerate=20/1 ! fbpansink name=s",
     );
     player.start();
-    while player.count("shown") < 6 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    player.wait_shown(6);
     let caps = gst::Caps::builder("video/x-raw")
         .field("width", 64)
         .field("height", 48)
@@ -325,9 +321,7 @@ fn another_mode_set_meanwhile_is_one_clear_error_and_no_hang() {
     let before = fb.var();
     let player = Player::new("rawvideosrc ! fbpansink name=s");
     player.start();
-    while player.count("shown") < 3 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    player.wait_shown(3);
     // Someone takes the other fb_pages away.
     fb.change(|var| {
         var[fb::YRES_VIRTUAL] = var[fb::YRES];

@@ -137,6 +137,14 @@ impl Player {
             .unwrap_or_else(|e| panic!("{e}: {stats}"))
     }
 
+    /// Waits until so many frames were shown.
+    #[track_caller]
+    pub fn wait_shown(&self, n: u64) {
+        while self.count("shown") < n {
+            std::thread::sleep(std::time::Duration::from_millis(3));
+        }
+    }
+
     #[track_caller]
     pub fn text(&self, field: &str) -> String {
         let stats = self.stats();

@@ -4,7 +4,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use super::player::Player;
 use super::support::{guest_clock, require_lab};
@@ -41,12 +40,7 @@ fn each_vertical_blank_shows_a_new_frame() {
             "rawvideosrc ! fbpansink name=s sync=false {options}"
         ));
         player.start();
-        let wait = |shown: u64| {
-            while player.count("shown") < shown {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        };
-        wait(20);
+        player.wait_shown(20);
         // Opened after the framebuffer's own client has the display: no master.
         let card = OpenOptions::new()
             .read(true)
@@ -55,7 +49,7 @@ fn each_vertical_blank_shows_a_new_frame() {
         // SAFETY: the ioctl takes no argument; DRM_IOCTL_DROP_MASTER.
         unsafe { libc::ioctl(card.as_raw_fd(), 0x641f as _, 0) };
         let (frame, blank, time) = (player.count("shown"), vblank(&card), guest_clock());
-        wait(frame + 120);
+        player.wait_shown(frame + 120);
         let frames = player.count("shown") - frame;
         let (blanks, time) = (vblank(&card) - blank, guest_clock() - time);
         println!("{options}: {frames} frames in {blanks} vertical blanks, {time:?}");

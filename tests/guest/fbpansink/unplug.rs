@@ -10,9 +10,7 @@ fn a_driver_that_goes_away_is_one_error_and_no_hang() {
     require_lab();
     let player = Player::new("rawvideosrc ! fbpansink name=s");
     player.start();
-    while player.count("shown") < 3 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    player.wait_shown(3);
     let driver = "/sys/bus/pci/drivers/cirrusfb";
     let device = std::fs::read_dir(driver)
         .unwrap()

@@ -50,9 +50,7 @@ fn another_drm_master_is_one_error_with_a_remedy() {
     require_lab();
     let player = Player::new("rawvideosrc ! fbpansink name=s");
     player.start();
-    while player.count("shown") < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    player.wait_shown(2);
     let master = become_drm_master();
     let error = player.error().expect("an error");
     let says = "FBIOPAN_DISPLAY on /dev/fb0 failed: Device or resource busy (EBUSY); another program is DRM master";
@@ -129,9 +127,7 @@ fn a_pause_loses_no_frame_that_waited() {
         ));
         for round in 0..8u64 {
             player.start();
-            while player.count("shown") < 5 * (round + 1) {
-                std::thread::sleep(Duration::from_millis(3));
-            }
+            player.wait_shown(5 * (round + 1));
             player.preroll();
         }
         player.start();

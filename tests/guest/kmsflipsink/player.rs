@@ -259,25 +259,6 @@ pub fn bgrx_bytes(picture: &Picture, stride: usize) -> Vec<u8> {
     bytes
 }
 
-/// `Picture::vkms_crc`, by rows.
-pub fn crc_of(picture: &Picture) -> u32 {
-    let mut crc = crc32fast::Hasher::new_with_initial(!0);
-    let mut words = vec![0xff; picture.width * 8];
-    let mut last = None;
-    for row in picture.rgb.chunks_exact(picture.width * 3) {
-        if last != Some(row) {
-            last = Some(row);
-            for (word, pixel) in words.chunks_exact_mut(8).zip(row.chunks_exact(3)) {
-                word[2..4].fill(pixel[0]);
-                word[4..6].fill(pixel[1]);
-                word[6..8].fill(pixel[2]);
-            }
-        }
-        crc.update(&words);
-    }
-    !crc.finalize()
-}
-
 /// `top` on `ground`.
 pub fn laid_on(ground: &Picture, top: &Picture, at_x: usize, at_y: usize) -> Picture {
     let mut picture = ground.clone();
@@ -423,5 +404,5 @@ pub fn assert_crc(expected: u32) {
 /// Fails unless vkms comes to scan out exactly this picture.
 #[track_caller]
 pub fn assert_on_screen(picture: &Picture) {
-    assert_crc(crc_of(picture));
+    assert_crc(picture.vkms_crc());
 }

@@ -16,8 +16,8 @@ use gstphysmem::meta::PhysMemMeta;
 use gstphysmem::pool::{PhysBufferPool, Wait};
 
 use crate::player::{
-    Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, crc_of,
-    dma_frame, dma_frame_at, info, init, numbered, part, placed, plain,
+    Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
+    dma_frame_at, info, init, numbered, part, placed, plain,
 };
 use crate::support::{self, Picture, VkmsCrc};
 
@@ -38,7 +38,7 @@ fn file_of(n: usize) -> (tempfile::NamedTempFile, Vec<u32>) {
         .map(|number| {
             let picture = numbered(W, H, number);
             file.write_all(&bgrx_bytes(&picture, W * 4)).unwrap();
-            crc_of(&picture)
+            picture.vkms_crc()
         })
         .collect();
     (file, crcs)
@@ -90,7 +90,7 @@ fn at_full_speed_nothing_else_is_ever_seen_and_all_come_in_order() {
     // whose flip is long done, which no hardware does.
     init();
     let pictures: Vec<_> = (0..40).map(|number| numbered(W, H, number)).collect();
-    let expected: Vec<_> = pictures.iter().map(crc_of).collect();
+    let expected: Vec<_> = pictures.iter().map(Picture::vkms_crc).collect();
     let frames: Vec<_> = pictures.iter().map(dma_frame).collect();
     let player = fed();
     player.set_state(gst::State::Playing);
@@ -336,18 +336,18 @@ fn caps_may_change_while_playing_without_a_black_frame() {
     let (first, second) = (numbered(W, H, 1), numbered(W, H, 2));
     player.show(buffer_of(&first));
     let watcher = Watcher::start();
-    let mut expected: HashSet<u32> = [crc_of(&first), crc_of(&second)].into();
+    let mut expected: HashSet<u32> = [first.vkms_crc(), second.vkms_crc()].into();
     for round in 0..6 {
         let target = &others[round % others.len()];
         let flat = plain(W, H, [255, 0, (round as u8 % 2) * 255]);
-        expected.insert(crc_of(&flat));
+        expected.insert(flat.vkms_crc());
         player.set_caps(target);
         player.show(convert(&flat, &bgrx(W as u32, H as u32), target));
         player.set_caps(&bgrx(W as u32, H as u32));
         player.show(buffer_of(&second));
     }
     let small = numbered(320, 240, 9);
-    expected.insert(crc_of(&centred(&small, W, H)));
+    expected.insert(centred(&small, W, H).vkms_crc());
     player.set_caps(&bgrx(320, 240));
     player.show(buffer_of(&small));
     let seen = watcher.stop();
@@ -362,7 +362,7 @@ fn a_flush_leaves_the_last_picture_on_the_screen() {
     let player = fed();
     player.set_state(gst::State::Playing);
     let pictures = [numbered(W, H, 1), numbered(W, H, 2)];
-    let expected = pictures.each_ref().map(crc_of);
+    let expected = pictures.each_ref().map(Picture::vkms_crc);
     player.show(buffer_of(&pictures[0]));
     assert_on_screen(&pictures[0]);
     let watcher = Watcher::start();

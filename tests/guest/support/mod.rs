@@ -255,11 +255,16 @@ impl Picture {
         // nothing; an initial value of !0 undoes what the crate does first.
         let mut crc = crc32fast::Hasher::new_with_initial(!0);
         let mut words = vec![0xff; self.width * 8];
+        let mut last = None;
         for row in self.rgb.chunks_exact(self.width * 3) {
-            for (word, pixel) in words.chunks_exact_mut(8).zip(row.chunks_exact(3)) {
-                word[2..4].fill(pixel[0]);
-                word[4..6].fill(pixel[1]);
-                word[6..8].fill(pixel[2]);
+            // Most rows of test pictures are those before again.
+            if last != Some(row) {
+                last = Some(row);
+                for (word, pixel) in words.chunks_exact_mut(8).zip(row.chunks_exact(3)) {
+                    word[2..4].fill(pixel[0]);
+                    word[4..6].fill(pixel[1]);
+                    word[6..8].fill(pixel[2]);
+                }
             }
             crc.update(&words);
         }
