@@ -77,7 +77,8 @@ typedef enum {
   GST_PHYS_MEM_FLAG_ADDRESS_KNOWN = 1 << 0, /**< source, phys_addr and extents are valid */
   GST_PHYS_MEM_FLAG_CONTIGUOUS = 1 << 1,    /**< one extent holds the whole buffer */
   GST_PHYS_MEM_FLAG_PINNED = 1 << 2,        /**< the pages cannot move: the address stays true */
-  GST_PHYS_MEM_FLAG_EXTERNAL = 1 << 3       /**< the pool did not allocate the memory */
+  GST_PHYS_MEM_FLAG_EXTERNAL = 1 << 3,      /**< the pool did not allocate the memory */
+  GST_PHYS_MEM_FLAG_RECEIVED = 1 << 4       /**< another process said all this, and sent the memory */
 } GstPhysMemFlags;
 
 /**
@@ -87,9 +88,10 @@ typedef enum {
  * Only a copy that shares the whole memory keeps the meta: its address is never that of other
  * bytes. An address is valid only if flags has GST_PHYS_MEM_FLAG_ADDRESS_KNOWN; 0 means nothing.
  */
-typedef struct _GstPhysMemMeta {
+typedef struct _GstPhysMemMeta GstPhysMemMeta;
+struct _GstPhysMemMeta {
   GstMeta meta;                 /**< parent */
-  guint32 id;                   /**< unique in this process, never 0, same for each use */
+  guint32 id;                   /**< unique in the pool's process, never 0, same for each use */
   guint32 flags;                /**< GstPhysMemFlags */
   gint32 kind;                  /**< GstPhysMemoryKind */
   gint32 source;                /**< GstPhysAddressSource, if the address is known */
@@ -97,18 +99,20 @@ typedef struct _GstPhysMemMeta {
   guint64 size;                 /**< of the buffer as the pool handed it out, bytes */
   const GstPhysExtent *extents; /**< contiguous pieces, in the order of the bytes, or NULL */
   guint32 n_extents;            /**< how many, 0 if the address is unknown */
-  gint32 dmabuf_fd;             /**< or -1; the memory's: dup() to keep it, never close it */
+  gint32 dmabuf_fd;             /**< or -1; the memory's: dup() to keep it, never close it. Of a
+                                 * buffer that was received ask the memory itself */
   const gchar *heap;            /**< dma-heap or device that the memory came from, or NULL */
   const gchar *unknown_reason;  /**< why the address is unknown, one sentence, or NULL */
-  const GstMemory *memory;      /**< what all this is about; only to be compared */
+  const GstMemory *memory;      /**< what all this is about, NULL if received; only to be compared */
   /*< private >*/
+  gboolean (*is_about) (const GstPhysMemMeta *meta, GstMemory *memory);
   gpointer priv;
-} GstPhysMemMeta;
+};
 
 /**
- * The buffer's meta, or NULL. It costs a walk over the buffer's metas and no system call, and
- * finds the type by its name: nothing needs to be linked, and a process without the plugin
- * finds that no buffer has it.
+ * The buffer's meta, or NULL. It costs a walk over the buffer's metas (and an fstat, for a buffer
+ * that another process sent), and finds the type by its name: nothing needs to be linked, and a
+ * process without the plugin finds that no buffer has it.
  *
  * NULL too once the buffer's memory is no longer that of the meta: GStreamer replaces the memory
  * of a shared buffer that is mapped for writing.
@@ -119,6 +123,7 @@ gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
   static gsize api = 0;
   GType type = (GType) g_atomic_pointer_get (&api);
   const GstPhysMemMeta *meta;
+  GstMemory *memory;
 
   if (G_UNLIKELY (type == 0)) {
     /* Registered when the plugin is loaded, for good. Until then each call asks again. */
@@ -128,9 +133,10 @@ gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
     g_atomic_pointer_set (&api, (gsize) type);
   }
   meta = (const GstPhysMemMeta *) (gpointer) gst_buffer_get_meta (buffer, type);
-  if (meta == NULL || gst_buffer_n_memory (buffer) != 1 || gst_buffer_peek_memory (buffer, 0) != meta->memory)
+  if (meta == NULL || gst_buffer_n_memory (buffer) != 1)
     return NULL;
-  return meta;
+  memory = gst_buffer_peek_memory (buffer, 0);
+  return memory == meta->memory || (meta->memory == NULL && meta->is_about (meta, memory)) ? meta : NULL;
 }
 
 /** TRUE if the meta says where the buffer is. */

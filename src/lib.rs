@@ -25,7 +25,7 @@ mod sys;
 mod plugin {
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         crate::memory::register();
-        crate::meta::register();
+        crate::meta::register(plugin);
         crate::pool::register();
         crate::rawvideosrc::register(plugin)?;
         crate::fbpansink::register(plugin)?;

@@ -67,9 +67,9 @@ fn the_header_agrees_with_the_rust_types() {
     }
     let mut values = meta!(meta id flags kind source phys_addr size extents n_extents dmabuf_fd heap unknown_reason memory);
     // `private` is not for others to see, in Rust.
-    let private = size_of::<GstPhysMemMeta>() - size_of::<*const ()>();
+    let private = size_of::<GstPhysMemMeta>() - 2 * size_of::<*const ()>();
     values.extend([
-        ("offsetof (GstPhysMemMeta, priv)", private as i64),
+        ("offsetof (GstPhysMemMeta, is_about)", private as i64),
         (
             "sizeof (GstPhysMemMeta)",
             size_of::<GstPhysMemMeta>() as i64,
@@ -98,6 +98,10 @@ fn the_header_agrees_with_the_rust_types() {
         (
             "GST_PHYS_MEM_FLAG_EXTERNAL",
             ffi::GST_PHYS_MEM_FLAG_EXTERNAL.into(),
+        ),
+        (
+            "GST_PHYS_MEM_FLAG_RECEIVED",
+            ffi::GST_PHYS_MEM_FLAG_RECEIVED.into(),
         ),
         (
             "GST_PHYS_ADDRESS_SOURCE_PAGEMAP",

@@ -302,7 +302,7 @@ fn a_buffer_whose_memory_was_freed_is_dropped_and_the_stream_goes_on() {
         pool.acquire_buffer(None).unwrap(),
         pool.acquire_buffer(None).unwrap(),
     );
-    let region = dead.meta::<PhysMemMeta>().unwrap().region().ptr();
+    let region = dead.meta::<PhysMemMeta>().unwrap().region().unwrap().ptr();
     handles.retain(|h| h.ptr().as_ptr() != region);
     harness.push(dead).unwrap();
     harness.push(alive).unwrap();

@@ -154,7 +154,12 @@ impl Round {
         witness.pass(NOBODY, PRODUCER);
         // Written as a device would, by address: mapping for writing asks that nobody
         // else have a reference, which the look-up by id may have.
-        let region = buffer.meta::<PhysMemMeta>().unwrap().region().clone();
+        let region = buffer
+            .meta::<PhysMemMeta>()
+            .unwrap()
+            .region()
+            .unwrap()
+            .clone();
         let sum = match region.begin_access(true) {
             Ok(access) => {
                 // SAFETY: SIZE bytes, there until the access ends; the witness says

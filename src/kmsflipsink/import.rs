@@ -4,7 +4,7 @@
 //!
 //! An fd number says nothing: it is reused for other memory. A framebuffer
 //! belongs to a GstMemory, which tells us when it ends, and is used again only
-//! for the same dma-bufs (by inode, which the kernel does not reuse while the
+//! for the same dma-bufs (by their file, whose number the kernel does not reuse while the
 //! framebuffer holds the memory) in the same layout.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::card::{Card, FbShape, Framebuffer};
 use super::dma_drm;
 use super::format;
-use crate::sys::{self, kms};
+use crate::sys::{self, file_id::FileId};
 
 /// Why a buffer is not shown where it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     shape: FbShape,
-    inodes: [u64; 4],
+    files: [Option<FileId>; 4],
 }
 
 /// A framebuffer for a buffer.
@@ -258,8 +258,8 @@ fn locate<'a>(
         pitches: [0; 4],
         offsets: [0; 4],
     };
-    let (mut fds, mut inodes) = (Vec::with_capacity(n_planes), [0; 4]);
-    for (plane, inode) in inodes.iter_mut().enumerate().take(n_planes) {
+    let (mut fds, mut files) = (Vec::with_capacity(n_planes), [None; 4]);
+    for (plane, file) in files.iter_mut().enumerate().take(n_planes) {
         let (offset, stride) = match &meta {
             Some(meta) => (meta.offset()[plane], meta.stride()[plane]),
             None => (info.offset()[plane], info.stride()[plane]),
@@ -283,15 +283,16 @@ fn locate<'a>(
         shape.offsets[plane] =
             u32::try_from(memory.offset() + skip).map_err(|_| NotImportable::Outside(plane))?;
         shape.pitches[plane] = u32::try_from(stride).map_err(|_| NotImportable::Outside(plane))?;
-        *inode = kms::dma_buf_inode(fd).map_err(|error| {
+        let id = FileId::of(fd).map_err(|error| {
             NotImportable::Refused(format!("its fd: {}", sys::describe(&error)))
         })?;
+        *file = Some(id);
         fds.push(fd);
     }
     Ok(Located {
         key: root(buffer.peek_memory(0)),
         fds,
-        identity: Identity { shape, inodes },
+        identity: Identity { shape, files },
     })
 }
 

@@ -209,6 +209,9 @@ pub enum AddressUnknown {
         "the buffer's memory was replaced: map a buffer for writing only while it is not shared"
     )]
     Replaced,
+    /// Another process did not know it either, and says why.
+    #[error("{0} (says the process that sent the buffer)")]
+    Sender(String),
     /// External memory that its owner has freed.
     #[error("the owner of this memory has freed it")]
     Gone,

@@ -17,6 +17,8 @@ use gst::prelude::*;
 use gst_allocators::ffi as alloc_ffi;
 
 use super::{MemoryKind, Region};
+#[cfg(feature = "v1_24")]
+use crate::sys::file_id::FileId;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -214,6 +216,15 @@ pub fn region_of(mem: &gst::MemoryRef) -> Option<(&Arc<Region>, usize)> {
     // SAFETY: `mem` is alive as long as the result is borrowed from it, and keeps
     // its parent alive.
     unsafe { attached(mem.as_mut_ptr()) }.map(|attached| (&attached.region, mem.offset()))
+}
+
+/// The file that a memory's bytes are of, whoever made the memory; `None` for memory
+/// without a file descriptor.
+#[cfg(feature = "v1_24")]
+pub(crate) fn file_of(mem: &gst::MemoryRef) -> Option<FileId> {
+    let fd = mem.downcast_memory_ref::<gst_allocators::FdMemory>()?.fd();
+    // SAFETY: the memory keeps its descriptor open, and `mem` is borrowed.
+    FileId::of(unsafe { BorrowedFd::borrow_raw(fd) }).ok()
 }
 
 /// # Safety

@@ -17,6 +17,8 @@ mod source;
 
 pub use address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
 pub use allocate::Request;
+#[cfg(feature = "v1_24")]
+pub(crate) use allocator::file_of;
 pub use allocator::{
     PhysDmaBufAllocator, PhysFdAllocator, PhysMemAllocator, allocator, region_of, register, wrap,
 };

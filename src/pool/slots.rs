@@ -693,7 +693,8 @@ impl Inner {
     fn step(&mut self, buffer: &gst::BufferRef, step: Step) -> Result<usize, IllegalStep> {
         let (id, index) = buffer
             .meta::<PhysMemMeta>()
-            .map_or((0, usize::MAX), |m| (m.id(), m.slot()));
+            .and_then(|m| Some((m.id(), m.in_pool()?.slot)))
+            .unwrap_or((0, usize::MAX));
         // A copy shares memory and meta; only the buffer that went out may come in.
         let own = |s: &&mut Slot| s.id == id && std::ptr::eq(s.wrapper, buffer.as_ptr());
         let taken = match self.slots.get_mut(index).filter(own) {

@@ -2,13 +2,17 @@
 //! What the pool tells about itself: `stats` for programs, `dump` for people,
 //! `describe` for those who cannot read the meta.
 
-use std::{fmt::Write, sync::Arc};
+use std::{
+    fmt::Write,
+    os::fd::{AsRawFd, BorrowedFd},
+    sync::Arc,
+};
 
 use gst::{glib, prelude::*};
 
 use super::imp::PhysBufferPool;
 use crate::{
-    memory::{Address, AddressUnknown, Extent, Region},
+    memory::{Address, AddressUnknown, Extent, MemoryKind, Region},
     meta::PhysMemMeta,
 };
 
@@ -107,9 +111,18 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
     let meta = buffer.meta::<PhysMemMeta>()?;
     let s = gst::Structure::builder("physmem-buffer")
         .field("id", meta.id())
+        .field("received", meta.is_received())
         .field("size", meta.size_bytes() as u64);
-    let region = meta.region();
-    let s = address_fields(origin_fields(s, region), meta.address());
+    let origin = Origin {
+        kind: meta.kind(),
+        heap: meta.heap(),
+        is_external: meta.is_external(),
+        is_alive: meta.is_alive(),
+        is_pinned: meta.is_pinned(),
+        pin_note: meta.pin_note(),
+        dma_buf: meta.dma_buf(),
+    };
+    let s = address_fields(origin_fields(s, &origin), meta.address());
     // Of the buffer as it is now, which may have been resized.
     Some(match meta.phys_addr() {
         Some(phys) => s.field("phys-addr", phys.0).build(),
@@ -118,31 +131,46 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
 }
 
 fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::structure::Builder {
-    let s = origin_fields(s.field("size", region.size_bytes() as u64), region);
+    let origin = Origin {
+        kind: region.kind(),
+        heap: region.heap(),
+        is_external: region.is_external(),
+        is_alive: region.is_alive(),
+        is_pinned: region.is_pinned(),
+        pin_note: region.pin_note(),
+        dma_buf: region.dma_buf(),
+    };
+    let s = origin_fields(s.field("size", region.size_bytes() as u64), &origin);
     address_fields(s, region.address())
 }
 
-fn origin_fields(s: gst::structure::Builder, region: &Region) -> gst::structure::Builder {
+/// What is said of a buffer's memory beside its address.
+struct Origin<'a> {
+    kind: MemoryKind,
+    heap: Option<&'a str>,
+    is_external: bool,
+    is_alive: bool,
+    is_pinned: bool,
+    pin_note: &'a str,
+    dma_buf: Option<BorrowedFd<'a>>,
+}
+
+fn origin_fields(s: gst::structure::Builder, origin: &Origin<'_>) -> gst::structure::Builder {
     let s = s
-        .field("kind", region.kind())
+        .field("kind", origin.kind)
         .field(
             "ownership",
-            if region.is_external() {
+            if origin.is_external {
                 "external"
             } else {
                 "owned"
             },
         )
-        .field("alive", region.is_alive())
-        .field("pinned", region.is_pinned())
-        .field("pin-note", region.pin_note())
-        .field(
-            "dmabuf-fd",
-            region
-                .dma_buf()
-                .map_or(-1, |fd| std::os::fd::AsRawFd::as_raw_fd(&fd)),
-        );
-    match region.heap() {
+        .field("alive", origin.is_alive)
+        .field("pinned", origin.is_pinned)
+        .field("pin-note", origin.pin_note)
+        .field("dmabuf-fd", origin.dma_buf.map_or(-1, |fd| fd.as_raw_fd()));
+    match origin.heap {
         Some(heap) => s.field("heap", heap),
         None => s,
     }

@@ -32,18 +32,19 @@ pub(super) fn look_at(buffer: &gst::BufferRef) -> Option<Returned> {
             gst::ffi::gst_buffer_iterate_meta(buffer.as_ptr().cast_mut(), &mut state).as_ref()
         {
             match PhysMemMeta::from_meta(meta) {
-                Some(meta) => ours = Some(meta),
-                None => has_foreign_meta |= meta.flags & gst::ffi::GST_META_FLAG_POOLED == 0,
+                Some(meta) if !meta.is_received() => ours = Some(meta),
+                _ => has_foreign_meta |= meta.flags & gst::ffi::GST_META_FLAG_POOLED == 0,
             }
         }
     }
     let ours = ours?;
+    let in_pool = ours.in_pool()?;
     let (memory_offset_bytes, size_bytes) = ours.place_in_memory();
     Some(Returned {
         id: ours.id(),
-        slot: ours.slot(),
+        slot: in_pool.slot,
         has_foreign_meta,
-        root: ours.root(),
+        root: in_pool.root(),
         memory_offset_bytes,
         size_bytes,
     })

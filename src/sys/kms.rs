@@ -215,11 +215,6 @@ pub fn device_path(device: BorrowedFd<'_>) -> Option<String> {
     ))
 }
 
-/// The number that tells one dma-buf from every other as long as it lives.
-pub fn dma_buf_inode(dma_buf: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(nix::sys::stat::fstat(dma_buf)?.st_ino)
-}
-
 /// struct dma_buf_export_sync_file, Linux 6.0
 #[repr(C)]
 struct DmaBufExportSyncFile {

@@ -8,6 +8,7 @@ pub mod direct_io;
 pub mod dma_buf;
 pub mod dma_heap;
 pub mod fbdev;
+pub mod file_id;
 pub mod file_map;
 pub mod kms;
 pub mod memfd;

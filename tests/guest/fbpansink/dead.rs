@@ -64,7 +64,12 @@ fn a_frame_whose_memory_was_freed_is_dropped_by_its_id_and_the_next_is_shown() {
     pool.set_active(true).unwrap();
     let buffers = [(); 3].map(|()| pool.acquire_free(Wait::No).unwrap());
     let owner = |buffer: &gst::BufferRef, handles: &[BufferHandle]| {
-        let at = buffer.meta::<PhysMemMeta>().unwrap().region().ptr();
+        let at = buffer
+            .meta::<PhysMemMeta>()
+            .unwrap()
+            .region()
+            .unwrap()
+            .ptr();
         let mut of = handles.iter().map(|handle| handle.ptr().as_ptr());
         of.position(|ptr| ptr == at).unwrap()
     };

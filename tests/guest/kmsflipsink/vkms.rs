@@ -924,7 +924,7 @@ fn a_frame_whose_memory_was_freed_is_dropped_and_the_next_is_shown() {
     pool.set_config(config).unwrap();
     pool.set_active(true).unwrap();
     let [freed, kept] = [(); 2].map(|()| pool.acquire_free(Wait::No).unwrap());
-    let at = freed.meta::<PhysMemMeta>().unwrap().region().ptr();
+    let at = freed.meta::<PhysMemMeta>().unwrap().region().unwrap().ptr();
     handles.retain(|handle| handle.ptr().as_ptr() != at);
     assert_eq!(handles.len(), 1);
 

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The functions that GStreamer calls for the meta.
+
+use std::{os::fd::AsRawFd, sync::OnceLock};
+
+use gst::{
+    ffi::{GstBuffer, GstMemory, GstMeta, GstMetaInfo, GstMetaTransformCopy},
+    glib::{
+        self,
+        ffi::{GFALSE, GQuark, GTRUE, gboolean, gpointer},
+        translate::*,
+    },
+};
+
+use super::*;
+
+pub(super) fn api() -> glib::Type {
+    static API: OnceLock<glib::Type> = OnceLock::new();
+    *API.get_or_init(|| {
+        // "memory": the meta depends on the buffer's memory, so that base
+        // classes drop it when they write into other memory.
+        let tags = [
+            c"memory".as_ptr(),
+            c"memory-reference".as_ptr(),
+            std::ptr::null(),
+        ];
+        // SAFETY: a static name and a null-terminated array of static strings.
+        unsafe {
+            from_glib(gst::ffi::gst_meta_api_type_register(
+                c"GstPhysMemMetaAPI".as_ptr(),
+                tags.as_ptr() as *mut _,
+            ))
+        }
+    })
+}
+
+struct Info(*const GstMetaInfo);
+// SAFETY: GStreamer never frees or changes a registered GstMetaInfo.
+unsafe impl Send for Info {}
+// SAFETY: as above.
+unsafe impl Sync for Info {}
+
+pub(super) fn info() -> *const GstMetaInfo {
+    static INFO: OnceLock<Info> = OnceLock::new();
+    INFO.get_or_init(|| Info(new_info())).0
+}
+
+#[cfg(not(feature = "v1_24"))]
+fn new_info() -> *const GstMetaInfo {
+    // SAFETY: the size is that of the struct that the functions take.
+    unsafe {
+        gst::ffi::gst_meta_register(
+            api().into_glib(),
+            META_NAME.as_ptr(),
+            size_of::<ffi::GstPhysMemMeta>(),
+            Some(init),
+            Some(free),
+            Some(transform),
+        )
+    }
+}
+
+#[cfg(feature = "v1_24")]
+fn new_info() -> *const GstMetaInfo {
+    // SAFETY: the size is that of the struct that the functions take; the info is ours
+    // to fill in until it is registered.
+    unsafe {
+        let size = size_of::<ffi::GstPhysMemMeta>();
+        let info = gst::ffi::gst_meta_info_new(api().into_glib(), META_NAME.as_ptr(), size);
+        (*info).init_func = Some(init);
+        (*info).free_func = Some(free);
+        (*info).transform_func = Some(transform);
+        (*info).serialize_func = Some(wire_format::serialize);
+        (*info).deserialize_func = Some(wire_format::deserialize);
+        gst::ffi::gst_meta_info_register(info)
+    }
+}
+
+pub(super) fn register(plugin: &gst::Plugin) {
+    let info = info();
+    // A process that receives a buffer finds the plugin by the meta's name. Until 1.28
+    // it must have loaded the plugin by itself.
+    #[cfg(feature = "v1_28")]
+    // SAFETY: the plugin is being initialised, the info registered for good.
+    unsafe {
+        gst::ffi::gst_meta_factory_register(plugin.to_glib_none().0, info);
+    }
+    let _ = (plugin, info);
+}
+
+/// Adds a meta with `description` and `flags` (GST_META_FLAG_*).
+pub(super) fn attach(
+    buffer: &mut gst::BufferRef,
+    description: Arc<Description>,
+    flags: u32,
+) -> *mut GstMeta {
+    // SAFETY: `info()` describes exactly `ffi::GstPhysMemMeta`; the buffer is writable
+    // (`&mut`), and the pointer is valid until the meta is freed.
+    unsafe {
+        let buffer = buffer.as_mut_ptr();
+        let added = gst::ffi::gst_buffer_add_meta(buffer, info(), std::ptr::null_mut());
+        if let Some(meta) = added.cast::<ffi::GstPhysMemMeta>().as_mut() {
+            meta.meta.flags |= flags;
+            fill(meta, description, buffer);
+        }
+        added
+    }
+}
+
+/// Makes the C fields point into `description` and hands it to the meta.
+fn fill(meta: &mut ffi::GstPhysMemMeta, description: Arc<Description>, buffer: *const GstBuffer) {
+    let Description {
+        facts,
+        unknown_reason,
+        ..
+    } = &*description;
+    let mut flags = 0;
+    meta.source = 0;
+    meta.phys_addr = 0;
+    meta.extents = std::ptr::null();
+    meta.n_extents = 0;
+    if let Ok(address) = &facts.address {
+        flags |= ffi::GST_PHYS_MEM_FLAG_ADDRESS_KNOWN;
+        if address.is_contiguous() {
+            flags |= ffi::GST_PHYS_MEM_FLAG_CONTIGUOUS;
+        }
+        meta.source = address.source() as i32;
+        meta.phys_addr = address.first().0;
+        meta.extents = address.extents().as_ptr();
+        meta.n_extents = address.extents().len() as u32;
+    }
+    if facts.is_pinned {
+        flags |= ffi::GST_PHYS_MEM_FLAG_PINNED;
+    }
+    if facts.is_external {
+        flags |= ffi::GST_PHYS_MEM_FLAG_EXTERNAL;
+    }
+    let in_pool = description.in_pool();
+    if in_pool.is_none() {
+        flags |= ffi::GST_PHYS_MEM_FLAG_RECEIVED;
+    }
+    let as_ptr = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr());
+    meta.id = facts.id;
+    meta.flags = flags;
+    meta.kind = facts.kind as i32;
+    meta.size = facts.size_bytes as u64;
+    let dma_buf = in_pool.and_then(|in_pool| in_pool.region.dma_buf());
+    meta.dmabuf_fd = dma_buf.map_or(-1, |fd| fd.as_raw_fd());
+    meta.heap = as_ptr(&facts.heap);
+    meta.unknown_reason = as_ptr(unknown_reason);
+    meta.memory = in_pool.map_or(std::ptr::null(), InPool::root);
+    meta.is_about = is_about;
+    meta.private = Box::into_raw(Box::new(Private {
+        description,
+        buffer,
+    }));
+}
+
+unsafe extern "C" fn is_about(
+    meta: *const ffi::GstPhysMemMeta,
+    memory: *mut GstMemory,
+) -> gboolean {
+    // SAFETY: the caller passes a meta that `fill` completed, and a memory that is alive.
+    let (meta, memory) = unsafe {
+        (
+            &*meta.cast::<PhysMemMeta>(),
+            gst::MemoryRef::from_ptr(memory),
+        )
+    };
+    meta.description().about.is(memory).into_glib()
+}
+
+unsafe extern "C" fn init(
+    meta: *mut GstMeta,
+    _params: gpointer,
+    _buffer: *mut GstBuffer,
+) -> gboolean {
+    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes.
+    unsafe { (*(meta as *mut ffi::GstPhysMemMeta)).private = std::ptr::null_mut() };
+    GTRUE
+}
+
+unsafe extern "C" fn free(meta: *mut GstMeta, _buffer: *mut GstBuffer) {
+    // SAFETY: `private` is null or came from Box::into_raw in `fill`, and
+    // GStreamer frees a meta once.
+    unsafe {
+        let meta = meta as *mut ffi::GstPhysMemMeta;
+        if !(*meta).private.is_null() {
+            drop(Box::from_raw((*meta).private));
+        }
+    }
+}
+
+/// Copies the meta along with the same, whole memory; else drops it.
+unsafe extern "C" fn transform(
+    to: *mut GstBuffer,
+    meta: *mut GstMeta,
+    _from: *mut GstBuffer,
+    type_: GQuark,
+    data: gpointer,
+) -> gboolean {
+    // SAFETY: GStreamer passes two valid buffers, `to` writable, the meta
+    // of `_from`, and for "gst-copy" a GstMetaTransformCopy.
+    unsafe {
+        if type_ != glib::Quark::from_str("gst-copy").into_glib() {
+            return GFALSE;
+        }
+        let copy = data as *const GstMetaTransformCopy;
+        if !copy.is_null() && (*copy).region != GFALSE {
+            return GTRUE;
+        }
+        let description = &(*(meta as *const PhysMemMeta)).private().description;
+        let to = gst::BufferRef::from_mut_ptr(to);
+        let same = to.n_memory() == 1 && description.about.is(to.peek_memory(0));
+        if same && to.meta::<PhysMemMeta>().is_none() {
+            attach(to, description.clone(), 0);
+        }
+        GTRUE
+    }
+}
+
+/// Since GStreamer 1.24: the meta of a buffer that goes to another process.
+#[cfg(feature = "v1_24")]
+mod wire_format {
+    use gst::ffi::GstByteArrayInterface;
+
+    use super::*;
+
+    pub unsafe extern "C" fn serialize(
+        meta: *const GstMeta,
+        data: *mut GstByteArrayInterface,
+        version: *mut u8,
+    ) -> gboolean {
+        // SAFETY: GStreamer passes a meta that `attach` completed, bytes to append to and
+        // a place for the version.
+        unsafe {
+            let Some(bytes) = (*meta.cast::<PhysMemMeta>()).to_wire() else {
+                return GFALSE;
+            };
+            *version = wire::VERSION;
+            append(data, &bytes).into_glib()
+        }
+    }
+
+    /// gst_byte_array_interface_append_data(), which is inline in C.
+    ///
+    /// # Safety
+    /// `data` is an initialised interface.
+    unsafe fn append(data: *mut GstByteArrayInterface, bytes: &[u8]) -> bool {
+        // SAFETY: as the caller says; `resize` makes room for the length it is told.
+        unsafe {
+            let old_len = (*data).len;
+            let len = old_len + bytes.len();
+            let Some(resize) = (*data).resize else {
+                return false;
+            };
+            if resize(data, len) == GFALSE {
+                return false;
+            }
+            (*data).len = len;
+            let end = (*data).data.add(old_len);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());
+        }
+        true
+    }
+
+    pub unsafe extern "C" fn deserialize(
+        _info: *const GstMetaInfo,
+        buffer: *mut GstBuffer,
+        data: *const u8,
+        size: usize,
+        version: u8,
+    ) -> *mut GstMeta {
+        let malformed = |why: &dyn std::fmt::Display| {
+            gst::warning!(gst::CAT_RUST, "a GstPhysMemMeta of another process: {why}");
+            std::ptr::null_mut()
+        };
+        if version != wire::VERSION {
+            return malformed(&format_args!("version {version} is not known here"));
+        }
+        // SAFETY: GStreamer passes a writable buffer and `size` bytes.
+        let (buffer, bytes) = unsafe {
+            (
+                gst::BufferRef::from_mut_ptr(buffer),
+                std::slice::from_raw_parts(data, size),
+            )
+        };
+        match PhysMemMeta::from_wire(bytes) {
+            Ok(description) => attach(buffer, description, 0),
+            Err(err) => malformed(&err),
+        }
+    }
+}

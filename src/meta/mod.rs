@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `GstPhysMemMeta`: what is known of a pool buffer's memory, on the buffer.
+//!
+//! A GstMeta of its own and not a GstCustomMeta, because the transform function
+//! must look at the copy's memory: the meta stays only where the copy holds the
+//! very same memory, whole; a deep copy, a part or another memory drops it. And
+//! since GStreamer replaces the memory of a shared buffer that is mapped for
+//! writing without telling any meta, each reader here looks at the buffer's memory
+//! again: an address that is given is never that of other bytes.
+//!
+//! With GStreamer 1.24 (feature `v1_24`) the meta goes along when unixfdsink sends a
+//! buffer to another process. What arrives there is about a file, the memory's, and a
+//! buffer of unixfdsrc is believed to be at the address only if its memory is of that
+//! very file.
+//!
+//! C programs read the public struct [`ffi::GstPhysMemMeta`] (see
+//! `include/gstphysmem.h`), Rust programs the [`PhysMemMeta`] below, and those
+//! without either ask the pool to `describe` the buffer.
+
+pub mod ffi;
+mod imp;
+#[cfg(any(test, feature = "v1_24"))]
+mod wire;
+
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    os::fd::BorrowedFd,
+    sync::Arc,
+};
+
+use gst::{
+    ffi::{GstBuffer, GstMeta},
+    glib,
+};
+use gst_allocators::DmaBufMemory;
+
+use crate::memory::{Address, AddressUnknown, Extent, MemoryKind, PhysAddr, Region};
+#[cfg(feature = "v1_24")]
+use crate::sys::file_id::FileId;
+
+/// Everything behind the meta.
+struct Private {
+    /// Shared by the copies that share the memory.
+    description: Arc<Description>,
+    /// The buffer that the meta is on, for as long as it is.
+    buffer: *const GstBuffer,
+}
+
+struct Description {
+    facts: Facts,
+    unknown_reason: Option<CString>,
+    about: About,
+}
+
+/// What can be said in any process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Facts {
+    id: u32,
+    size_bytes: usize,
+    /// Where in its memory object the buffer begins, as the pool made it.
+    memory_offset_bytes: usize,
+    kind: MemoryKind,
+    heap: Option<CString>,
+    is_pinned: bool,
+    is_external: bool,
+    address: Result<Address, AddressUnknown>,
+}
+
+/// Which bytes all this is about.
+enum About {
+    /// Those of a pool in this process.
+    Pool(InPool),
+    /// Those of a file that another process sent.
+    #[cfg(feature = "v1_24")]
+    File(FileId),
+}
+
+/// Where a buffer belongs.
+pub(crate) struct InPool {
+    /// The index of the pool's slot.
+    pub slot: usize,
+    /// The block of memory that the buffer lies in.
+    region: Arc<Region>,
+    /// The memory that the pool made the buffer of; compared, never dereferenced.
+    root: usize,
+}
+
+impl InPool {
+    /// The memory that the pool made the buffer of: compared, and looked into by
+    /// those who know that the buffer still holds it.
+    pub fn root(&self) -> *const gst::ffi::GstMemory {
+        self.root as *const _
+    }
+}
+
+impl About {
+    /// These are the bytes of `memory`.
+    fn is(&self, memory: &gst::MemoryRef) -> bool {
+        match self {
+            Self::Pool(in_pool) => std::ptr::eq(memory.as_ptr(), in_pool.root()),
+            #[cfg(feature = "v1_24")]
+            Self::File(file) => crate::memory::file_of(memory).as_ref() == Some(file),
+        }
+    }
+}
+
+impl Description {
+    fn new(facts: Facts, about: About) -> Arc<Self> {
+        let reason = facts.address.as_ref().err();
+        Arc::new(Self {
+            unknown_reason: reason.and_then(|reason| c_string(&reason.to_string())),
+            facts,
+            about,
+        })
+    }
+
+    fn in_pool(&self) -> Option<&InPool> {
+        match &self.about {
+            About::Pool(in_pool) => Some(in_pool),
+            #[cfg(feature = "v1_24")]
+            About::File(_) => None,
+        }
+    }
+}
+
+/// Text of ours has no NUL.
+fn c_string(text: &str) -> Option<CString> {
+    CString::new(text).ok()
+}
+
+/// Id, address and origin of a pool buffer's memory.
+///
+/// `buffer.meta::<PhysMemMeta>()` gives it. It costs a walk over the buffer's
+/// metas, about 10 ns, no system call; on a buffer that came from another process,
+/// one fstat for each question about the address.
+#[repr(transparent)]
+pub struct PhysMemMeta(ffi::GstPhysMemMeta);
+
+// SAFETY: the struct is written once, before the buffer leaves its pool or source;
+// what it points to is owned by `private`, whose content is Send and Sync.
+unsafe impl Send for PhysMemMeta {}
+// SAFETY: as above.
+unsafe impl Sync for PhysMemMeta {}
+
+impl PhysMemMeta {
+    fn private(&self) -> &Private {
+        // SAFETY: `attach` sets `private` before anyone sees the meta, and only
+        // the meta's own free function takes it away.
+        unsafe { &*self.0.private }
+    }
+
+    fn description(&self) -> &Description {
+        &self.private().description
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.description().facts
+    }
+
+    /// The buffer's memory, if it is the one that all this is about.
+    fn memory(&self) -> Option<&gst::MemoryRef> {
+        // SAFETY: a meta lives in its buffer, which `&self` borrows from.
+        let buffer = unsafe { gst::BufferRef::from_ptr(self.private().buffer) };
+        let one = (buffer.n_memory() == 1).then(|| buffer.peek_memory(0))?;
+        self.description().about.is(one).then_some(one)
+    }
+
+    /// The buffer's id: never 0, the same each time the pool hands this buffer out,
+    /// unique in the process whose pool it is.
+    pub fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    /// Another process said all this, and sent the memory with it. The buffer is of no
+    /// pool in this process.
+    pub fn is_received(&self) -> bool {
+        self.in_pool().is_none()
+    }
+
+    /// Where the buffer's bytes are, all that it had when the pool handed it out, or
+    /// why that is not known. [`phys_addr`](Self::phys_addr) follows a buffer that
+    /// was resized since.
+    pub fn address(&self) -> Result<&Address, &AddressUnknown> {
+        if !self.is_alive() {
+            Err(&AddressUnknown::Gone)
+        } else if self.memory().is_none() {
+            Err(&AddressUnknown::Replaced)
+        } else {
+            self.facts().address.as_ref()
+        }
+    }
+
+    /// Physical address of the buffer's first byte, if known.
+    pub fn phys_addr(&self) -> Option<PhysAddr> {
+        let made_at = self.facts().memory_offset_bytes;
+        let moved = self.memory()?.offset().checked_sub(made_at)?;
+        self.address().ok()?.at(moved as u64)
+    }
+
+    /// The physically contiguous pieces of [`address`](Self::address), in order;
+    /// empty if unknown.
+    pub fn extents(&self) -> &[Extent] {
+        self.address().map_or(&[], Address::extents)
+    }
+
+    /// True if one extent is known to hold the whole buffer.
+    pub fn is_contiguous(&self) -> bool {
+        self.address().is_ok_and(Address::is_contiguous)
+    }
+
+    /// True if the kernel cannot move the pages, so that the address stays true. Pages
+    /// that came from another process are pinned if the dma-buf pins them that came
+    /// with them, not if only that process does.
+    pub fn is_pinned(&self) -> bool {
+        self.facts().is_pinned && self.is_alive()
+    }
+
+    /// What pins the pages, or why they are not pinned, in words.
+    pub fn pin_note(&self) -> &str {
+        match self.region() {
+            Some(region) => region.pin_note(),
+            None if self.is_pinned() => "pinned by the dma-buf that came from another process",
+            None => "at most pinned by the process that sent the buffer, while it lives",
+        }
+    }
+
+    /// The dma-buf of the buffer's memory, if it has one.
+    pub fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        if let Some(region) = self.region() {
+            return region.dma_buf();
+        }
+        let memory = self.memory()?.downcast_memory_ref::<DmaBufMemory>()?;
+        // SAFETY: the memory keeps its descriptor open, and the buffer, which `&self`
+        // borrows from, keeps the memory.
+        Some(unsafe { BorrowedFd::borrow_raw(memory.fd()) })
+    }
+
+    /// The buffer's size in bytes as the pool hands it out.
+    pub fn size_bytes(&self) -> usize {
+        self.facts().size_bytes
+    }
+
+    /// What kind of memory this is.
+    pub fn kind(&self) -> MemoryKind {
+        self.facts().kind
+    }
+
+    /// The pool did not allocate the memory.
+    pub fn is_external(&self) -> bool {
+        self.facts().is_external
+    }
+
+    /// The dma-heap or device that the memory came from.
+    pub fn heap(&self) -> Option<&str> {
+        self.facts().heap.as_ref()?.to_str().ok()
+    }
+
+    /// The memory was not freed by its owner.
+    pub fn is_alive(&self) -> bool {
+        self.region().is_none_or(|region| region.is_alive())
+    }
+
+    /// The block of memory that the buffer lies in; none if another process has it.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.in_pool().map(|in_pool| &in_pool.region)
+    }
+
+    /// The slot that the buffer belongs to, if it is of a pool in this process.
+    pub(crate) fn in_pool(&self) -> Option<&InPool> {
+        self.description().in_pool()
+    }
+
+    /// Offset and size, in bytes, with which the pool made the buffer's memory.
+    pub(crate) fn place_in_memory(&self) -> (usize, usize) {
+        (self.facts().memory_offset_bytes, self.facts().size_bytes)
+    }
+
+    /// The id of a buffer whose memory was freed by its owner: there is nothing to be
+    /// shown or copied, and a map fails.
+    pub fn freed_id(buffer: &gst::BufferRef) -> Option<u32> {
+        let meta = buffer.meta::<Self>()?;
+        (!meta.is_alive()).then(|| meta.id())
+    }
+
+    /// This meta as ours, if it is.
+    pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
+        // SAFETY: the info says that the meta is one of those made by `attach`.
+        (meta.info == imp::info()).then(|| unsafe { &*std::ptr::from_ref(meta).cast() })
+    }
+
+    /// Puts the meta on a buffer that a pool has just made around `memory`,
+    /// POOLED and LOCKED: it stays for the buffer's whole life.
+    pub(crate) fn add(buffer: &mut gst::BufferRef, id: u32, slot: usize, memory: &gst::MemoryRef) {
+        let Some((region, offset_bytes)) = crate::memory::region_of(memory) else {
+            return;
+        };
+        let size_bytes = memory.size();
+        let address = match region.address() {
+            Ok(whole) => whole
+                .slice(offset_bytes as u64, size_bytes as u64)
+                .ok_or(AddressUnknown::NotGiven),
+            Err(reason) => Err(reason.clone()),
+        };
+        let facts = Facts {
+            id,
+            size_bytes,
+            memory_offset_bytes: memory.offset(),
+            kind: region.kind(),
+            heap: region.heap().and_then(c_string),
+            is_pinned: region.is_pinned(),
+            is_external: region.is_external(),
+            address,
+        };
+        let about = About::Pool(InPool {
+            slot,
+            region: region.clone(),
+            root: memory.as_ptr() as usize,
+        });
+        let flags = gst::ffi::GST_META_FLAG_POOLED | gst::ffi::GST_META_FLAG_LOCKED;
+        imp::attach(buffer, Description::new(facts, about), flags);
+    }
+
+    /// What to tell the process that the buffer's memory is sent to; none for memory
+    /// that cannot be sent, that is gone, or that is not what this is about.
+    #[cfg(feature = "v1_24")]
+    fn to_wire(&self) -> Option<Vec<u8>> {
+        let memory = self.memory().filter(|_| self.is_alive())?;
+        let file = crate::memory::file_of(memory)?;
+        let mut facts = self.facts().clone();
+        // Whoever has the dma-buf has what pins it. Other memory is pinned by this
+        // process, which may end before the other does.
+        facts.is_pinned &= memory.is_memory_type::<DmaBufMemory>();
+        Some(wire::write(&facts, file))
+    }
+
+    /// The opposite, for a buffer that is about to get the memory that was sent.
+    #[cfg(feature = "v1_24")]
+    fn from_wire(bytes: &[u8]) -> Result<Arc<Description>, wire::Malformed> {
+        let (facts, file) = wire::read(bytes)?;
+        Ok(Description::new(facts, About::File(file)))
+    }
+}
+
+// SAFETY: `GstPhysMemMeta` starts with a GstMeta and is registered under the
+// API type returned here.
+unsafe impl gst::MetaAPI for PhysMemMeta {
+    type GstType = ffi::GstPhysMemMeta;
+
+    fn meta_api() -> glib::Type {
+        imp::api()
+    }
+}
+
+impl fmt::Debug for PhysMemMeta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PhysMemMeta")
+            .field("id", &self.id())
+            .field("received", &self.is_received())
+            .field("address", &self.address())
+            .field("pinned", &self.is_pinned())
+            .field("size_bytes", &self.size_bytes())
+            .field("kind", &self.kind())
+            .field("heap", &self.heap())
+            .finish()
+    }
+}
+
+/// Registers the meta's types, so that `gst_meta_api_type_get_tags` and friends
+/// know them before the first buffer exists.
+pub(crate) fn register(plugin: &gst::Plugin) {
+    imp::register(plugin);
+}
+
+/// The name of the meta, as `gst_meta_get_info` takes it.
+pub const META_NAME: &CStr = c"GstPhysMemMeta";

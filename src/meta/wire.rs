@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the meta says as bytes, for a buffer that goes to another process. Pure.
+//!
+//! The other process has the same memory by a descriptor of its own, so what names the
+//! memory is the file. All integers are little-endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | id |
+//! | 4 | flags: `PINNED`, `EXTERNAL` |
+//! | 4 | kind |
+//! | 4 | source of the address, or `NO_ADDRESS` |
+//! | 8 | size of the buffer |
+//! | 8 | offset of the buffer in the memory |
+//! | 8, 8 | st_dev and st_ino of the memory's file |
+//! | 4 | length of the heap's name, or `NO_HEAP` |
+//! | 4 | number of extents, or, without an address, length of the reason |
+//! | | the heap's name |
+//! | 16 each | extents: physical address, length; or the reason, in words |
+
+use std::ffi::CString;
+
+use super::{Facts, ffi};
+use crate::{
+    memory::{Address, AddressSource, AddressUnknown, Extent, MemoryKind, PhysAddr},
+    sys::file_id::FileId,
+};
+
+/// Of what this file reads and writes.
+#[cfg(feature = "v1_24")]
+pub const VERSION: u8 = 0;
+
+const NO_ADDRESS: u32 = u32::MAX;
+const NO_HEAP: u32 = u32::MAX;
+const FLAGS: u32 = ffi::GST_PHYS_MEM_FLAG_PINNED | ffi::GST_PHYS_MEM_FLAG_EXTERNAL;
+
+/// Bytes that no sender of ours wrote.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(&'static str);
+
+/// `facts`, about the bytes of `file`.
+pub fn write(facts: &Facts, file: FileId) -> Vec<u8> {
+    let reason;
+    let (source, count, tail) = match &facts.address {
+        Ok(address) => {
+            let extents = address.extents().iter();
+            let bytes = extents.flat_map(|e| [e.phys.0, e.len_bytes].map(u64::to_le_bytes));
+            (
+                address.source() as u32,
+                address.extents().len() as u32,
+                bytes.flatten().collect(),
+            )
+        }
+        Err(unknown) => {
+            reason = match unknown {
+                AddressUnknown::Sender(reason) => reason.clone(),
+                unknown => unknown.to_string(),
+            };
+            (NO_ADDRESS, reason.len() as u32, reason.into_bytes())
+        }
+    };
+    let heap = facts.heap.as_ref().map(|heap| heap.as_bytes());
+    let mut flags = 0;
+    if facts.is_pinned {
+        flags |= ffi::GST_PHYS_MEM_FLAG_PINNED;
+    }
+    if facts.is_external {
+        flags |= ffi::GST_PHYS_MEM_FLAG_EXTERNAL;
+    }
+    let mut bytes = Vec::new();
+    for word in [facts.id, flags, facts.kind as u32, source] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for long in [
+        facts.size_bytes as u64,
+        facts.memory_offset_bytes as u64,
+        file.st_dev,
+        file.st_ino,
+    ] {
+        bytes.extend(long.to_le_bytes());
+    }
+    for word in [heap.map_or(NO_HEAP, |heap| heap.len() as u32), count] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(heap.unwrap_or_default());
+    bytes.extend::<Vec<u8>>(tail);
+    bytes
+}
+
+/// The opposite of [`write()`]. What is taken is consistent, whoever wrote it.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong with the bytes.
+pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
+    let mut rest = Rest(bytes);
+    let id = rest.word()?;
+    let flags = rest.word()?;
+    let kind = kind_of(rest.word()?).ok_or(Malformed("unknown kind of memory"))?;
+    let source = rest.word()?;
+    let size_bytes = rest.size()?;
+    let memory_offset_bytes = rest.size()?;
+    let file = FileId {
+        st_dev: rest.long()?,
+        st_ino: rest.long()?,
+    };
+    let (heap_len, count) = (rest.word()?, rest.word()?);
+    if id == 0 || flags & !FLAGS != 0 || size_bytes == 0 {
+        return Err(Malformed("no id, no bytes or unknown flags"));
+    }
+    let heap = match heap_len {
+        NO_HEAP => None,
+        len => Some(CString::new(rest.text(len)?)),
+    };
+    let heap = heap
+        .transpose()
+        .map_err(|_| Malformed("a NUL in the heap's name"))?;
+    let address = if source == NO_ADDRESS {
+        Err(AddressUnknown::Sender(rest.text(count)?.to_owned()))
+    } else {
+        let source = source_of(source).ok_or(Malformed("unknown source of the address"))?;
+        let extents = (0..count).map(|_| rest.extent());
+        let extents = extents.collect::<Result<Vec<_>, _>>()?;
+        let total = |sum: u64, extent: &Extent| sum.checked_add(extent.len_bytes);
+        if extents.iter().try_fold(0, total) != Some(size_bytes as u64) {
+            return Err(Malformed("extents of another size than the buffer"));
+        }
+        Ok(Address::new(extents, source).ok_or(Malformed("extents past the last address"))?)
+    };
+    if !rest.0.is_empty() {
+        return Err(Malformed("bytes left over"));
+    }
+    let facts = Facts {
+        id,
+        size_bytes,
+        memory_offset_bytes,
+        kind,
+        heap,
+        is_pinned: flags & ffi::GST_PHYS_MEM_FLAG_PINNED != 0,
+        is_external: flags & ffi::GST_PHYS_MEM_FLAG_EXTERNAL != 0,
+        address,
+    };
+    Ok((facts, file))
+}
+
+fn kind_of(number: u32) -> Option<MemoryKind> {
+    // A buffer is never of kind auto.
+    use MemoryKind::*;
+    let kinds = [Cma, System, Udmabuf, Hugepage, Normal, External];
+    kinds.into_iter().find(|&kind| kind as u32 == number)
+}
+
+fn source_of(number: u32) -> Option<AddressSource> {
+    use AddressSource::*;
+    let sources = [Pagemap, CmaTrace, SmemStart, User];
+    sources.into_iter().find(|&source| source as u32 == number)
+}
+
+/// The bytes that were not read yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or(Malformed("it ends too early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn word(&mut self) -> Result<u32, Malformed> {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(self.take(4)?);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn long(&mut self) -> Result<u64, Malformed> {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn size(&mut self) -> Result<usize, Malformed> {
+        usize::try_from(self.long()?).map_err(|_| Malformed("a size beyond this machine"))
+    }
+
+    fn text(&mut self, len: u32) -> Result<&'a str, Malformed> {
+        str::from_utf8(self.take(len as usize)?).map_err(|_| Malformed("words that are not UTF-8"))
+    }
+
+    fn extent(&mut self) -> Result<Extent, Malformed> {
+        Ok(Extent {
+            phys: PhysAddr(self.long()?),
+            len_bytes: self.long()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts(address: Result<Address, AddressUnknown>, heap: Option<&str>) -> Facts {
+        Facts {
+            id: 7,
+            size_bytes: 0x3000,
+            memory_offset_bytes: 64,
+            kind: MemoryKind::Cma,
+            heap: heap.map(|heap| CString::new(heap).unwrap()),
+            is_pinned: true,
+            is_external: false,
+            address,
+        }
+    }
+
+    fn known(pieces: &[(u64, u64)]) -> Result<Address, AddressUnknown> {
+        let extents = pieces.iter().map(|&(phys, len_bytes)| Extent {
+            phys: PhysAddr(phys),
+            len_bytes,
+        });
+        Ok(Address::new(extents.collect(), AddressSource::CmaTrace).unwrap())
+    }
+
+    const FILE: FileId = FileId {
+        st_dev: 3,
+        st_ino: u64::MAX,
+    };
+
+    #[test]
+    fn what_was_written_is_read() {
+        for facts in [
+            facts(known(&[(0x8000_0000, 0x3000)]), Some("linux,cma")),
+            facts(known(&[(0x9000, 0x1000), (0x1000, 0x2000)]), None),
+            facts(Err(AddressUnknown::Sender("a reason".into())), Some("")),
+        ] {
+            assert_eq!(read(&write(&facts, FILE)), Ok((facts, FILE)));
+        }
+    }
+
+    #[test]
+    fn the_reason_crosses_in_words() {
+        let sent = facts(Err(AddressUnknown::NoPermission), None);
+        let (received, _) = read(&write(&sent, FILE)).unwrap();
+        let reason = AddressUnknown::NoPermission.to_string();
+        assert_eq!(received.address, Err(AddressUnknown::Sender(reason)));
+    }
+
+    #[test]
+    fn every_shortened_or_lengthened_message_is_refused() {
+        let mut bytes = write(&facts(known(&[(0x1000, 0x3000)]), Some("reserved")), FILE);
+        for len in 0..bytes.len() {
+            assert!(read(&bytes[..len]).is_err(), "{len} bytes");
+        }
+        bytes.push(0);
+        assert_eq!(read(&bytes), Err(Malformed("bytes left over")));
+    }
+
+    #[test]
+    fn extents_that_do_not_cover_the_buffer_are_refused() {
+        let mut other = facts(known(&[(0x1000, 0x3000)]), None);
+        other.size_bytes += 1;
+        let refused = Malformed("extents of another size than the buffer");
+        assert_eq!(read(&write(&other, FILE)), Err(refused));
+    }
+
+    #[test]
+    fn a_count_without_bytes_allocates_nothing() {
+        let mut bytes = write(&facts(known(&[(0x1000, 0x3000)]), None), FILE);
+        let count = bytes.len() - 16 - 4;
+        bytes[count..count + 4].fill(0xff);
+        assert_eq!(read(&bytes), Err(Malformed("it ends too early")));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_consistent(
+            mut bytes in Just(write(&facts(known(&[(0x9000, 0x1000), (0x1000, 0x2000)]), Some("h")), FILE)),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok((facts, file)) = read(&bytes) {
+                prop_assert!(facts.id != 0 && facts.kind != MemoryKind::Auto);
+                if let Ok(address) = &facts.address {
+                    prop_assert_eq!(address.len_bytes(), facts.size_bytes as u64);
+                }
+                prop_assert_eq!(read(&write(&facts, file)), Ok((facts, file)));
+            }
+        }
+    }
+}
