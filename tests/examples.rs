@@ -89,11 +89,23 @@ fn rust_example(name: &str) -> PathBuf {
             profile,
             "--example",
             name,
+            "--features",
+            features(),
         ])
         .current_dir(root())
         .env("CARGO_TARGET_DIR", profile_dir.parent().unwrap());
     output_of(&mut cargo);
     profile_dir.join("examples").join(name)
+}
+
+/// Those of this test that decide which GStreamer it needs.
+fn features() -> &'static str {
+    match () {
+        () if cfg!(feature = "v1_28") => "v1_28",
+        () if cfg!(feature = "v1_26") => "v1_26",
+        () if cfg!(feature = "v1_24") => "v1_24",
+        () => "",
+    }
 }
 
 fn compile(arguments: &[&str], packages: &[&str]) {
@@ -250,4 +262,62 @@ fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     assert_eq!(after.matches("cudaFree: ").count(), 3, "{out}");
     assert!(after.ends_with("last buffer gone\n"), "{out}");
     assert!(before.contains(": external memory, "), "{out}");
+}
+
+/// unixfdsink is of GStreamer 1.24.
+#[cfg(feature = "v1_24")]
+#[test]
+fn a_c_program_is_told_where_the_frames_of_another_process_are() {
+    use gst::prelude::*;
+    use gstphysmem::{memory::MemoryKind, meta::PhysMemMeta, pool::PhysBufferPool, pool::Wait};
+
+    const SIZE: u32 = 3 * 4096;
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    let mut config = pool.config();
+    config.set_params(None, SIZE, 2, 2);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+
+    let receive = scratch().join("receive");
+    compile(
+        &["examples/c/receive.c", "-o", receive.to_str().unwrap()],
+        &["gstreamer-app-1.0"],
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("frames");
+    let sender = gst::parse::launch(&format!(
+        "appsrc name=in format=time caps=application/x-test \
+         ! unixfdsink wait-for-connection=true enable-last-sample=false sync=false socket-path={}",
+        socket.display()
+    ));
+    let sender = sender.unwrap().downcast::<gst::Pipeline>().unwrap();
+    sender.set_state(gst::State::Playing).unwrap();
+    let appsrc = sender.by_name("in").unwrap();
+    let appsrc = appsrc.downcast::<gst_app::AppSrc>().unwrap();
+
+    let mut expected = String::new();
+    for first in 1..=2 {
+        let mut buffer = pool.acquire_free(Wait::No).unwrap();
+        let writable = buffer.get_mut().unwrap();
+        writable.copy_from_slice(0, &[first]).unwrap();
+        let meta = buffer.meta::<PhysMemMeta>().unwrap();
+        let place = match meta.phys_addr() {
+            Some(phys) => format!("at {phys} in {} pieces", meta.extents().len()),
+            None => "unknown".to_owned(),
+        };
+        expected += &format!(
+            "buffer {}: {SIZE} bytes {place}, first byte {first}\n",
+            meta.id()
+        );
+        drop(meta);
+        appsrc.push_buffer(buffer).unwrap();
+    }
+    let receive = &mut with_plugin(receive);
+    let out = output_of(receive.args([socket.to_str().unwrap(), "2"]));
+    assert_eq!(out, expected);
+    // Its end gives the buffers back.
+    let wait = Wait::AtMost(std::time::Duration::from_secs(30));
+    let _both = [0; 2].map(|_| pool.acquire_free(wait).unwrap());
+    sender.set_state(gst::State::Null).unwrap();
 }
