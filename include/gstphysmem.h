@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /**
- * gstphysmem.h: where a buffer's memory is, for C and C++.
+ * gstphysmem.h: where a buffer's memory is, and pools over memory of the application, for C
+ * and C++. Made by cbindgen of src/ffi.rs, src/meta/ffi.rs and cbindgen.toml.
  *
- * Up to "Functions of the library" everything here is inline: include it, load the plugin as
- * any other (its elements do that, or gst_plugin_load_by_name("physmem")), link nothing.
+ * To read the meta, link nothing: what is for it is inline, at the end. Load the plugin as
+ * any other (its elements do that, or gst_plugin_load_by_name("physmem")). The functions
+ * before, gst_phys_..., are the library's, which is the plugin: link it (pkg-config --cflags
+ * --libs gstphysmem), and call gst_init() first.
  *
  * The pool is a GObject and needs no header at all:
  *
  *   GstPlugin *plugin = gst_plugin_load_by_name ("physmem");
  *   GstBufferPool *pool = g_object_new (g_type_from_name ("GstPhysBufferPool"), NULL);
+ *   gst_object_ref_sink (pool);
  *
  * Its properties, the first five given to g_object_new() and not changed later:
  *
@@ -44,70 +48,395 @@
 #define GST_PHYS_MEM_H
 
 #include <gst/gst.h>
+#include <stddef.h>
+#include <stdint.h>
 
 G_BEGIN_DECLS
 
-/** A run of physically contiguous bytes. */
-typedef struct _GstPhysExtent {
-  guint64 phys_addr; /**< first byte, as the memory controller counts: not behind an IOMMU */
-  guint64 size;      /**< bytes */
-} GstPhysExtent;
-
-/** What a buffer is made of: the values of the GObject enumeration of the same name. */
-typedef enum {
-  GST_PHYS_MEMORY_KIND_AUTO = 0,     /**< asks for the best that works; never in a meta */
-  GST_PHYS_MEMORY_KIND_CMA = 1,      /**< contiguous, dma-buf */
-  GST_PHYS_MEMORY_KIND_SYSTEM = 2,   /**< scattered, dma-buf, address unknown */
-  GST_PHYS_MEMORY_KIND_UDMABUF = 3,  /**< scattered, dma-buf */
-  GST_PHYS_MEMORY_KIND_HUGEPAGE = 4, /**< contiguous within each huge page */
-  GST_PHYS_MEMORY_KIND_NORMAL = 5,   /**< scattered */
-  GST_PHYS_MEMORY_KIND_EXTERNAL = 6  /**< memory of somebody else */
-} GstPhysMemoryKind;
-
-/** Who said where the memory is. */
-typedef enum {
-  GST_PHYS_ADDRESS_SOURCE_PAGEMAP = 0,    /**< /proc/self/pagemap */
-  GST_PHYS_ADDRESS_SOURCE_CMA_TRACE = 1,  /**< the kernel's cma tracepoint, at allocation */
-  GST_PHYS_ADDRESS_SOURCE_SMEM_START = 2, /**< the framebuffer driver */
-  GST_PHYS_ADDRESS_SOURCE_USER = 3        /**< the owner of external memory */
-} GstPhysAddressSource;
-
-/** Of GstPhysMemMeta.flags. */
-typedef enum {
-  GST_PHYS_MEM_FLAG_ADDRESS_KNOWN = 1 << 0, /**< source, phys_addr and extents are valid */
-  GST_PHYS_MEM_FLAG_CONTIGUOUS = 1 << 1,    /**< one extent holds the whole buffer */
-  GST_PHYS_MEM_FLAG_PINNED = 1 << 2,        /**< the pages cannot move: the address stays true */
-  GST_PHYS_MEM_FLAG_EXTERNAL = 1 << 3,      /**< the pool did not allocate the memory */
-  GST_PHYS_MEM_FLAG_RECEIVED = 1 << 4       /**< another process said all this, and sent the memory */
-} GstPhysMemFlags;
+/**
+ * Flag of GstPhysMemMeta: source, phys_addr and extents are valid.
+ */
+#define GST_PHYS_MEM_FLAG_ADDRESS_KNOWN (1 << 0)
 
 /**
- * What is known of a buffer's memory. To be read only. Every pointer in it is owned by the meta
- * and valid as long as the meta is, that is, as long as the buffer.
- *
- * Only a copy that shares the whole memory keeps the meta: its address is never that of other
- * bytes. An address is valid only if flags has GST_PHYS_MEM_FLAG_ADDRESS_KNOWN; 0 means nothing.
+ * Flag of GstPhysMemMeta: one extent holds the whole buffer.
  */
-typedef struct _GstPhysMemMeta GstPhysMemMeta;
-struct _GstPhysMemMeta {
-  GstMeta meta;                 /**< parent */
-  guint32 id;                   /**< unique in the pool's process, never 0, same for each use */
-  guint32 flags;                /**< GstPhysMemFlags */
-  gint32 kind;                  /**< GstPhysMemoryKind */
-  gint32 source;                /**< GstPhysAddressSource, if the address is known */
-  guint64 phys_addr;            /**< of the buffer's first byte, if known */
-  guint64 size;                 /**< of the buffer as the pool handed it out, bytes */
-  const GstPhysExtent *extents; /**< contiguous pieces, in the order of the bytes, or NULL */
-  guint32 n_extents;            /**< how many, 0 if the address is unknown */
-  gint32 dmabuf_fd;             /**< or -1; the memory's: dup() to keep it, never close it. Of a
-                                 * buffer that was received ask the memory itself */
-  const gchar *heap;            /**< dma-heap or device that the memory came from, or NULL */
-  const gchar *unknown_reason;  /**< why the address is unknown, one sentence, or NULL */
-  const GstMemory *memory;      /**< what all this is about, NULL if received; only to be compared */
-  /*< private >*/
-  gboolean (*is_about) (const GstPhysMemMeta *meta, GstMemory *memory);
-  gpointer priv;
-};
+#define GST_PHYS_MEM_FLAG_CONTIGUOUS (1 << 1)
+
+/**
+ * Flag of GstPhysMemMeta: the kernel cannot move the pages, so the address stays true.
+ */
+#define GST_PHYS_MEM_FLAG_PINNED (1 << 2)
+
+/**
+ * Flag of GstPhysMemMeta: the pool did not allocate the memory.
+ */
+#define GST_PHYS_MEM_FLAG_EXTERNAL (1 << 3)
+
+/**
+ * Flag of GstPhysMemMeta: another process said all this, and sent the memory with it.
+ */
+#define GST_PHYS_MEM_FLAG_RECEIVED (1 << 4)
+
+/**
+ * The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which
+ * needs CAP_SYS_ADMIN.
+ */
+#define GST_PHYS_ADDR_UNKNOWN 0
+
+/**
+ * Where a buffer's memory comes from.
+ */
+typedef enum GstPhysMemoryKind {
+  /**
+   * The first that works of cma, udmabuf, hugepage and normal.
+   */
+  GST_PHYS_MEMORY_KIND_AUTO,
+  /**
+   * A dma-buf heap over the contiguous memory allocator.
+   */
+  GST_PHYS_MEMORY_KIND_CMA,
+  /**
+   * The dma-buf heap `system`.
+   */
+  GST_PHYS_MEMORY_KIND_SYSTEM,
+  /**
+   * A memfd exported as a dma-buf.
+   */
+  GST_PHYS_MEMORY_KIND_UDMABUF,
+  /**
+   * A memfd of huge pages.
+   */
+  GST_PHYS_MEMORY_KIND_HUGEPAGE,
+  /**
+   * A memfd of normal pages.
+   */
+  GST_PHYS_MEMORY_KIND_NORMAL,
+  /**
+   * Memory of somebody else.
+   */
+  GST_PHYS_MEMORY_KIND_EXTERNAL,
+} GstPhysMemoryKind;
+
+/**
+ * Who said where the memory is.
+ */
+typedef enum GstPhysAddressSource {
+  /**
+   * /proc/self/pagemap.
+   */
+  GST_PHYS_ADDRESS_SOURCE_PAGEMAP,
+  /**
+   * The kernel's cma tracepoint, seen while the block was allocated.
+   */
+  GST_PHYS_ADDRESS_SOURCE_CMA_TRACE,
+  /**
+   * `smem_start` of a framebuffer.
+   */
+  GST_PHYS_ADDRESS_SOURCE_SMEM_START,
+  /**
+   * The owner of external memory.
+   */
+  GST_PHYS_ADDRESS_SOURCE_USER,
+} GstPhysAddressSource;
+
+/**
+ * Why a function below returned NULL, FALSE or -1; of the domain GST_PHYS_POOL_ERROR.
+ */
+typedef enum GstPhysPoolError {
+  /**
+   * The system refused, as the message says.
+   */
+  GST_PHYS_POOL_ERROR_FAILED = 0,
+  /**
+   * No buffer within the time given.
+   */
+  GST_PHYS_POOL_ERROR_NO_BUFFER = 1,
+  /**
+   * The pool is flushing or inactive.
+   */
+  GST_PHYS_POOL_ERROR_FLUSHING = 2,
+  /**
+   * More memory could not be had.
+   */
+  GST_PHYS_POOL_ERROR_NO_MEMORY = 3,
+  /**
+   * The buffer's state does not allow this.
+   */
+  GST_PHYS_POOL_ERROR_ILLEGAL_STEP = 4,
+  /**
+   * No buffer of the pool has this id.
+   */
+  GST_PHYS_POOL_ERROR_NO_SUCH_ID = 5,
+  /**
+   * The owner of the memory freed it.
+   */
+  GST_PHYS_POOL_ERROR_GONE = 6,
+  /**
+   * Memory of this kind has no dma-buf.
+   */
+  GST_PHYS_POOL_ERROR_NO_DMA_BUF = 7,
+} GstPhysPoolError;
+
+/**
+ * Owns a block of memory together with the way to free it.
+ */
+typedef struct GstPhysBufferHandle GstPhysBufferHandle;
+
+/**
+ * A block of memory that stays mapped read-write as long as anybody uses its pool.
+ */
+typedef struct GstPhysMemBlock {
+  /**
+   * First byte, as the CPU sees it, not NULL.
+   */
+  gpointer data;
+  /**
+   * Length in bytes, not 0.
+   */
+  size_t size;
+  /**
+   * First byte, as hardware sees it, believed of a block in one piece; or
+   * GST_PHYS_ADDR_UNKNOWN.
+   */
+  uint64_t phys_addr;
+} GstPhysMemBlock;
+
+/**
+ * A run of physically contiguous bytes.
+ */
+typedef struct GstPhysExtent {
+  /**
+   * First byte, as the memory controller counts: not behind an IOMMU.
+   */
+  uint64_t phys_addr;
+  /**
+   * Length in bytes.
+   */
+  uint64_t size;
+} GstPhysExtent;
+
+/**
+ * What is known of a buffer's memory. To be read only. Every pointer in it is owned by the
+ * meta and valid as long as the meta is, that is, as long as the buffer.
+ *
+ * Only a copy that shares the whole memory keeps the meta: its address is never that of
+ * other bytes. phys_addr and extents are of the buffer as the pool handed it out: for one
+ * that was resized since, see gst_buffer_get_phys_addr(). They mean something only if
+ * gst_phys_mem_meta_is_address_known(); 0 means nothing.
+ */
+typedef struct GstPhysMemMeta {
+  /**
+   * The parent.
+   */
+  GstMeta meta;
+  /**
+   * Unique in the process whose pool it is, never 0, the same for each use.
+   */
+  uint32_t id;
+  /**
+   * GST_PHYS_MEM_FLAG_...
+   */
+  uint32_t flags;
+  /**
+   * A GstPhysMemoryKind.
+   */
+  int32_t kind;
+  /**
+   * A GstPhysAddressSource, if the address is known.
+   */
+  int32_t source;
+  /**
+   * Of the first byte, if known.
+   */
+  uint64_t phys_addr;
+  /**
+   * Bytes.
+   */
+  uint64_t size;
+  /**
+   * Where in its memory the buffer began, bytes.
+   */
+  uint64_t offset;
+  /**
+   * The contiguous pieces, in the order of the bytes, or NULL.
+   */
+  const struct GstPhysExtent *extents;
+  /**
+   * How many, 0 if the address is unknown.
+   */
+  uint32_t n_extents;
+  /**
+   * Or -1. It is the memory's: dup() to keep it, never close it. Of a buffer that was
+   * received ask the memory itself.
+   */
+  int32_t dmabuf_fd;
+  /**
+   * dma-heap or device that the memory came from, or NULL.
+   */
+  const char *heap;
+  /**
+   * Why the address is unknown, one sentence, or NULL.
+   */
+  const char *unknown_reason;
+  /**
+   * What all this is about, or NULL if it was received; only to be compared.
+   */
+  const GstMemory *memory;
+  /**
+   * Private: FALSE once the owner of external memory freed it.
+   */
+  gboolean (*is_alive)(const struct GstPhysMemMeta *meta);
+  /**
+   * Private: whether all this is about a memory.
+   */
+  gboolean (*is_about)(const struct GstPhysMemMeta *meta, GstMemory *memory);
+  /**
+   * Private.
+   */
+  gpointer opaque;
+} GstPhysMemMeta;
+
+/**
+ * A pool over blocks that outlive it and every buffer and memory that came from it, one
+ * buffer each. Configure it with a buffer size that the smallest block can hold. The array
+ * is copied.
+ *
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for a block
+ * without data or size, or that ends beyond the last address
+ *
+ * # Safety
+ * `blocks` points to `n_blocks` blocks of memory that nobody else manages.
+ */
+GstBufferPool *gst_phys_buffer_pool_new_with_regions(const struct GstPhysMemBlock *blocks,
+                                                     uint32_t n_blocks);
+
+/**
+ * Takes over data, size bytes, mapped read-write until destroy is called with user_data (a
+ * pointer to whatever free, munmap or cudaFree need to know). destroy runs exactly once, on
+ * any thread: when the handle is freed, or, while a buffer over it is mapped, right after
+ * the last map. A device at work does not hold it off: map the buffer meanwhile.
+ *
+ * Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for what is
+ * no block (see GstPhysMemBlock), and then nothing was taken over
+ *
+ * # Safety
+ * `data` is a block of memory that nobody else frees, `destroy` the way to free it from any
+ * thread.
+ */
+struct GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
+                                                       size_t size,
+                                                       uint64_t phys_addr,
+                                                       GDestroyNotify destroy,
+                                                       gpointer user_data);
+
+/**
+ * Frees a handle that no pool owns; NULL is ignored.
+ *
+ * # Safety
+ * `handle` is freed once, and was not given to a pool that owns it.
+ */
+void gst_phys_buffer_handle_free(struct GstPhysBufferHandle *handle);
+
+/**
+ * A pool that owns the handles: each is freed when the pool and the last buffer and memory
+ * that came from it are gone.
+ *
+ * handles: (transfer full) (array length=n_handles): the handles; the array stays the
+ * caller's
+ *
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle
+ * or the array is NULL, and then no handle was taken
+ *
+ * # Safety
+ * `handles` points to `n_handles` handles, none twice; they are the pool's from now on.
+ */
+GstBufferPool *gst_phys_buffer_pool_new_with_handles(struct GstPhysBufferHandle *const *handles,
+                                                     uint32_t n_handles);
+
+/**
+ * A pool that borrows the handles: the application frees each whenever it likes. Its buffer
+ * is then not handed out again, a map of it fails, and `validate` says FALSE.
+ *
+ * handles: (transfer none) (array length=n_handles): the handles
+ *
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle
+ * or the array is NULL
+ *
+ * # Safety
+ * `handles` points to `n_handles` handles, none freed before this returns.
+ */
+GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles(struct GstPhysBufferHandle *const *handles,
+                                                              uint32_t n_handles);
+
+/**
+ * The domain of these errors.
+ */
+GQuark gst_phys_pool_error_quark(void);
+
+/**
+ * A free buffer, to be filled. Any number of threads may use this and the functions below
+ * at once; flushing and deactivating the pool end every wait. What is misuse of a function
+ * (a pool of another type, a NULL buffer) is a critical warning, and sets no error.
+ *
+ * timeout: nanoseconds, 0 for no wait, -1 for ever
+ *
+ * Returns: (transfer full) (nullable): the buffer
+ *
+ * # Safety
+ * `pool` is an object, `error` NULL or a place for an error.
+ */
+GstBuffer *gst_phys_buffer_pool_acquire_free(GstBufferPool *pool, int64_t timeout, GError **error);
+
+/**
+ * Puts a buffer at the end of the filled queue.
+ *
+ * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none):
+ * it is then free again once its last reference is gone
+ *
+ * # Safety
+ * `pool` is an object, `error` NULL or a place for an error.
+ */
+gboolean gst_phys_buffer_pool_submit_filled(GstBufferPool *pool, GstBuffer *buffer, GError **error);
+
+/**
+ * The oldest filled buffer.
+ *
+ * timeout: nanoseconds, 0 for no wait, -1 for ever
+ *
+ * Returns: (transfer full) (nullable): the buffer
+ *
+ * # Safety
+ * `pool` is an object, `error` NULL or a place for an error.
+ */
+GstBuffer *gst_phys_buffer_pool_acquire_filled(GstBufferPool *pool,
+                                               int64_t timeout,
+                                               GError **error);
+
+/**
+ * Ends the consumer's use of a buffer. It is free again when its last reference is gone.
+ *
+ * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
+ *
+ * # Safety
+ * `pool` is an object, `error` NULL or a place for an error.
+ */
+gboolean gst_phys_buffer_pool_release_filled(GstBufferPool *pool,
+                                             GstBuffer *buffer,
+                                             GError **error);
+
+/**
+ * A new file descriptor of the dma-buf of the buffer with this id, for another process.
+ *
+ * Returns: the descriptor, the caller's to close, or -1
+ *
+ * # Safety
+ * `pool` is an object, `error` NULL or a place for an error.
+ */
+int gst_phys_buffer_pool_export_dmabuf(GstBufferPool *pool, uint32_t id, GError **error);
+
+/** The domain of the errors of this library. */
+#define GST_PHYS_POOL_ERROR (gst_phys_pool_error_quark ())
 
 /**
  * The buffer's meta, or NULL. It costs a walk over the buffer's metas (and an fstat, for a buffer
@@ -139,22 +468,26 @@ gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
   return memory == meta->memory || (meta->memory == NULL && meta->is_about (meta, memory)) ? meta : NULL;
 }
 
-/** TRUE if the meta says where the buffer is. */
+/** TRUE if the meta says where the buffer is, and the memory was not freed by its owner. */
 static inline gboolean
 gst_phys_mem_meta_is_address_known (const GstPhysMemMeta *meta)
 {
-  return (meta->flags & GST_PHYS_MEM_FLAG_ADDRESS_KNOWN) != 0;
+  if ((meta->flags & GST_PHYS_MEM_FLAG_ADDRESS_KNOWN) == 0)
+    return FALSE;
+  return (meta->flags & GST_PHYS_MEM_FLAG_EXTERNAL) == 0 || meta->is_alive (meta);
 }
 
 /**
- * Physical address of the byte at `offset`, in *address; FALSE if it is unknown or `offset` is
- * past the end.
+ * Physical address of the byte at `offset` of the buffer as the pool handed it out, in *address;
+ * FALSE if it is unknown or `offset` is past the end.
  */
 static inline gboolean
 gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint64 *address)
 {
   guint32 i;
 
+  if (!gst_phys_mem_meta_is_address_known (meta))
+    return FALSE;
   for (i = 0; i < meta->n_extents; i++) {
     if (offset < meta->extents[i].size) {
       *address = meta->extents[i].phys_addr + offset;
@@ -165,113 +498,21 @@ gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint6
   return FALSE;
 }
 
-/*
- * Functions of the library, which is the plugin's: link it (pkg-config --cflags --libs
- * gstphysmem). Call gst_init() first.
- */
-
-/* --- Memory of the application --- */
-
-/** A phys_addr that is to be looked up (in /proc/self/pagemap, which needs CAP_SYS_ADMIN). */
-#define GST_PHYS_ADDR_UNKNOWN G_MAXUINT64
-
-/** A block of memory that stays mapped read-write as long as anybody uses its pool. */
-typedef struct _GstPhysMemBlock {
-  gpointer data;     /**< first byte, as the CPU sees it, not NULL */
-  gsize size;        /**< bytes, not 0 */
-  guint64 phys_addr; /**< of a contiguous block, believed; or GST_PHYS_ADDR_UNKNOWN */
-} GstPhysMemBlock;
-
-/** Owns a block of memory together with the way to free it. */
-typedef struct _GstPhysBufferHandle GstPhysBufferHandle;
-
 /**
- * A pool over blocks that outlive it and every buffer and memory that came from it, one buffer
- * each. Configure it with a buffer size that the smallest block can hold. The array is copied.
- *
- * Returns: (transfer full): the pool, or NULL for a block without data or size
+ * Physical address of the buffer's first byte as it is now, which may have been resized since
+ * the pool handed it out, in *address; FALSE if it is unknown.
  */
-GstBufferPool *gst_phys_buffer_pool_new_with_regions (const GstPhysMemBlock *blocks, guint n_blocks);
+static inline gboolean
+gst_buffer_get_phys_addr (GstBuffer *buffer, guint64 *address)
+{
+  const GstPhysMemMeta *meta = gst_buffer_get_phys_mem_meta (buffer);
+  gsize offset;
 
-/**
- * Takes over `data`, `size` bytes, mapped read-write until `destroy` is called with `user_data`
- * (a pointer to whatever free, munmap or cudaFree need to know). `destroy` runs exactly once,
- * on any thread: when the handle is freed, or, while the memory is mapped, right after the
- * last map.
- *
- * Returns: (transfer full): the handle, or NULL for NULL or size 0; then nothing was taken over
- */
-GstPhysBufferHandle *gst_phys_buffer_handle_new (gpointer data, gsize size, guint64 phys_addr,
-    GDestroyNotify destroy, gpointer user_data);
-
-/** Frees a handle that no pool owns; NULL is ignored. */
-void gst_phys_buffer_handle_free (GstPhysBufferHandle *handle);
-
-/**
- * A pool that owns the handles: each is freed when the pool and the last buffer and memory that
- * came from it are gone.
- *
- * handles: (transfer full) (array length=n_handles): the handles; the array stays the caller's
- * Returns: (transfer full): the pool
- */
-GstBufferPool *gst_phys_buffer_pool_new_with_handles (GstPhysBufferHandle *const *handles,
-    guint n_handles);
-
-/**
- * A pool that borrows the handles: the application frees each whenever it likes. Its buffer is
- * then not handed out again, a map of it fails, and `validate` says FALSE.
- *
- * handles: (transfer none) (array length=n_handles): the handles
- * Returns: (transfer full): the pool
- */
-GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles (GstPhysBufferHandle *const *handles,
-    guint n_handles);
-
-/* --- The four verbs, and export, with their reasons ---
- *
- * They do what the signals of the same names do. Any number of threads may use them at
- * once; flushing and deactivating the pool end every wait. A timeout is in nanoseconds, 0
- * for no wait, -1 for ever.
- */
-
-/** Why a function below returned NULL, FALSE or -1. */
-typedef enum {
-  GST_PHYS_POOL_ERROR_FAILED = 0,       /**< the system refused, as the message says */
-  GST_PHYS_POOL_ERROR_NO_BUFFER = 1,    /**< none within the time given */
-  GST_PHYS_POOL_ERROR_FLUSHING = 2,     /**< the pool is flushing or inactive */
-  GST_PHYS_POOL_ERROR_NO_MEMORY = 3,    /**< more memory could not be had */
-  GST_PHYS_POOL_ERROR_ILLEGAL_STEP = 4, /**< the buffer's state does not allow this */
-  GST_PHYS_POOL_ERROR_NO_SUCH_ID = 5,   /**< no buffer of the pool has this id */
-  GST_PHYS_POOL_ERROR_GONE = 6,         /**< the owner of the memory freed it */
-  GST_PHYS_POOL_ERROR_NO_DMA_BUF = 7    /**< memory of this kind has none */
-} GstPhysPoolError;
-
-/** The domain of these errors. */
-#define GST_PHYS_POOL_ERROR (gst_phys_pool_error_quark ())
-GQuark gst_phys_pool_error_quark (void);
-
-/** Returns: (transfer full) (nullable): a free buffer, to be filled */
-GstBuffer *gst_phys_buffer_pool_acquire_free (GstBufferPool *pool, gint64 timeout, GError **error);
-
-/**
- * Puts a buffer at the end of the filled queue.
- *
- * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
- */
-gboolean gst_phys_buffer_pool_submit_filled (GstBufferPool *pool, GstBuffer *buffer, GError **error);
-
-/** Returns: (transfer full) (nullable): the oldest filled buffer */
-GstBuffer *gst_phys_buffer_pool_acquire_filled (GstBufferPool *pool, gint64 timeout, GError **error);
-
-/**
- * Ends the consumer's use of a buffer. It is free again when its last reference is gone.
- *
- * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
- */
-gboolean gst_phys_buffer_pool_release_filled (GstBufferPool *pool, GstBuffer *buffer, GError **error);
-
-/** Returns: a new file descriptor of the buffer's dma-buf, the caller's to close, or -1 */
-gint gst_phys_buffer_pool_export_dmabuf (GstBufferPool *pool, guint32 id, GError **error);
+  if (meta == NULL)
+    return FALSE;
+  gst_memory_get_sizes (gst_buffer_peek_memory (buffer, 0), &offset, NULL);
+  return offset >= meta->offset && gst_phys_mem_meta_address_at (meta, offset - meta->offset, address);
+}
 
 G_END_DECLS
 

@@ -1,162 +1,97 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `include/gstphysmem.h` says the same as the Rust types.
+//! `include/gstphysmem.h`: made of the sources, C and C++, and what misuse of it does.
 
-use std::{
-    mem::{offset_of, size_of},
-    path::Path,
-    process::Command,
-};
+mod common;
 
-use gst::glib::{self, prelude::*, translate::IntoGlib};
-use gstphysmem::{
-    ffi::PoolErrorCode,
-    memory::{AddressSource, Extent, MemoryKind},
-    meta::ffi::{self, GstPhysMemMeta},
-};
+use std::process::Command;
 
-fn header_dir() -> String {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/include").to_owned()
-}
+use common::{c_program, compile, output_of, root, scratch, with_plugin};
+use gst::glib::{self, prelude::*};
+use gstphysmem::{memory::MemoryKind, meta::ffi::GstPhysMemMeta};
 
-fn output_of(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {err}");
-    String::from_utf8(output.stdout).unwrap()
-}
+/// What cbindgen makes the header of: cbindgen.toml.
+const SOURCES: [&str; 4] = [
+    "src/memory/kind.rs",
+    "src/memory/address.rs",
+    "src/meta/ffi.rs",
+    "src/ffi.rs",
+];
 
-fn flags() -> Vec<String> {
-    let flags = output_of(Command::new("pkg-config").args(["--cflags", "--libs", "gstreamer-1.0"]));
-    flags.split_whitespace().map(str::to_owned).collect()
-}
-
-/// The values of C expressions, as a C program prints them.
-fn in_c(expressions: &[&str]) -> Vec<i64> {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (source, program) = (scratch.join("values.c"), scratch.join("values"));
-    let prints: String = expressions
-        .iter()
-        .map(|expression| format!("printf (\"%lld\\n\", (long long) ({expression}));\n"))
-        .collect();
-    std::fs::write(
-        &source,
-        format!(
-            "#include <gstphysmem.h>\n#include <stddef.h>\n#include <stdio.h>\n\
-             int main (void) {{\n{prints}return 0; }}\n"
-        ),
-    )
-    .unwrap();
-    output_of(
-        Command::new("cc")
-            .args(["-Wall", "-Wextra", "-Werror", "-I", &header_dir(), "-o"])
-            .args([&program, &source])
-            .args(flags()),
+#[test]
+fn the_header_is_made_of_the_sources() {
+    let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
+    let builder = cbindgen::Builder::new().with_config(config);
+    let builder = SOURCES.iter().fold(builder, |builder, source| {
+        builder.with_src(root().join(source))
+    });
+    let mut made = Vec::new();
+    builder.generate().unwrap().write(&mut made);
+    let path = root().join("include/gstphysmem.h");
+    if std::env::var_os("PHYSMEM_UPDATE").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    assert!(
+        std::fs::read(&path).unwrap() == made,
+        "it is older than its sources: PHYSMEM_UPDATE=1 cargo test --test c_api"
     );
-    output_of(&mut Command::new(program))
-        .lines()
-        .map(|line| line.parse().unwrap())
-        .collect()
 }
 
 #[test]
-fn the_header_agrees_with_the_rust_types() {
-    macro_rules! meta {
-        ($($field:ident)*) => {
-            vec![$((concat!("offsetof (GstPhysMemMeta, ", stringify!($field), ")"), offset_of!(GstPhysMemMeta, $field) as i64)),*]
-        };
-    }
-    let mut values = meta!(meta id flags kind source phys_addr size extents n_extents dmabuf_fd heap unknown_reason memory);
-    // `private` is not for others to see, in Rust.
-    let private = size_of::<GstPhysMemMeta>() - 2 * size_of::<*const ()>();
-    values.extend([
-        ("offsetof (GstPhysMemMeta, is_about)", private as i64),
-        (
-            "sizeof (GstPhysMemMeta)",
-            size_of::<GstPhysMemMeta>() as i64,
-        ),
-        (
-            "offsetof (GstPhysExtent, phys_addr)",
-            offset_of!(Extent, phys) as i64,
-        ),
-        (
-            "offsetof (GstPhysExtent, size)",
-            offset_of!(Extent, len_bytes) as i64,
-        ),
-        ("sizeof (GstPhysExtent)", size_of::<Extent>() as i64),
-        (
-            "GST_PHYS_MEM_FLAG_ADDRESS_KNOWN",
-            ffi::GST_PHYS_MEM_FLAG_ADDRESS_KNOWN.into(),
-        ),
-        (
-            "GST_PHYS_MEM_FLAG_CONTIGUOUS",
-            ffi::GST_PHYS_MEM_FLAG_CONTIGUOUS.into(),
-        ),
-        (
-            "GST_PHYS_MEM_FLAG_PINNED",
-            ffi::GST_PHYS_MEM_FLAG_PINNED.into(),
-        ),
-        (
-            "GST_PHYS_MEM_FLAG_EXTERNAL",
-            ffi::GST_PHYS_MEM_FLAG_EXTERNAL.into(),
-        ),
-        (
-            "GST_PHYS_MEM_FLAG_RECEIVED",
-            ffi::GST_PHYS_MEM_FLAG_RECEIVED.into(),
-        ),
-        (
-            "GST_PHYS_ADDRESS_SOURCE_PAGEMAP",
-            AddressSource::Pagemap as i64,
-        ),
-        (
-            "GST_PHYS_ADDRESS_SOURCE_CMA_TRACE",
-            AddressSource::CmaTrace as i64,
-        ),
-        (
-            "GST_PHYS_ADDRESS_SOURCE_SMEM_START",
-            AddressSource::SmemStart as i64,
-        ),
-        ("GST_PHYS_ADDRESS_SOURCE_USER", AddressSource::User as i64),
-    ]);
-    macro_rules! errors {
-        ($($c:ident $rust:ident)*) => {
-            [$((concat!("GST_PHYS_POOL_ERROR_", stringify!($c)), PoolErrorCode::$rust as i64)),*]
-        };
-    }
-    values.extend(errors!(
-        FAILED Failed NO_BUFFER NoBuffer FLUSHING Flushing NO_MEMORY NoMemory
-        ILLEGAL_STEP IllegalStep NO_SUCH_ID NoSuchId GONE Gone NO_DMA_BUF NoDmaBuf
-    ));
+fn c_and_rust_agree_on_sizes_and_kinds() {
     let kinds = glib::EnumClass::with_type(MemoryKind::static_type()).unwrap();
-    let kinds: Vec<_> = kinds
-        .values()
-        .iter()
-        .map(|kind| {
-            let name = format!("GST_PHYS_MEMORY_KIND_{}", kind.nick().to_uppercase());
-            (name, i64::from(kind.value()))
-        })
-        .collect();
-    assert_eq!(kinds.len(), 7);
-    assert_eq!(MemoryKind::External.into_glib(), 6);
-    values.extend(kinds.iter().map(|(name, value)| (name.as_str(), *value)));
+    let kinds = kinds.values().iter().map(|kind| {
+        let name = format!("GST_PHYS_MEMORY_KIND_{}", kind.nick().to_uppercase());
+        (name, i64::from(kind.value()))
+    });
+    let size = (
+        "sizeof (GstPhysMemMeta)".to_owned(),
+        size_of::<GstPhysMemMeta>() as i64,
+    );
+    let values: Vec<_> = kinds.chain([size]).collect();
+    assert_eq!(values.len(), 8);
 
-    let expressions: Vec<_> = values.iter().map(|(expression, _)| *expression).collect();
-    let c: Vec<_> = expressions
+    let prints: String = values
         .iter()
-        .copied()
-        .zip(in_c(&expressions))
+        .map(|(expression, _)| format!("printf (\"%lld\\n\", (long long) ({expression}));\n"))
         .collect();
-    assert_eq!(c, values);
+    let source = scratch().join("values.c");
+    let program = scratch().join("values");
+    let text = format!(
+        "#include <gstphysmem.h>\n#include <stdio.h>\nint main (void) {{\n{prints}return 0; }}\n"
+    );
+    std::fs::write(&source, text).unwrap();
+    compile(
+        &[source.to_str().unwrap(), "-o", program.to_str().unwrap()],
+        &["gstreamer-1.0"],
+    );
+    let out = output_of(&mut Command::new(program));
+    let in_c: Vec<i64> = out.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(
+        in_c,
+        values.iter().map(|(_, value)| *value).collect::<Vec<_>>()
+    );
+}
+
+/// What a caller must not do is a critical warning, and nothing happens.
+#[test]
+fn misuse_is_a_critical_warning() {
+    let program = c_program("tests/c/misuse.c", "misuse");
+    let output = with_plugin(program).env_remove("G_DEBUG").output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{err}", output.status);
+    assert_eq!(err.matches("CRITICAL").count(), 10, "{err}");
 }
 
 #[test]
 fn the_header_is_c_plus_plus_too() {
-    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("include.cc");
+    let source = scratch().join("include.cc");
     std::fs::write(
         &source,
         "#include <gstphysmem.h>\n\
          guint32 id (GstBuffer *buffer) { return gst_buffer_get_phys_mem_meta (buffer)->id; }\n",
     )
     .unwrap();
+    let flags = output_of(Command::new("pkg-config").args(["--cflags", "gstreamer-1.0"]));
     output_of(
         Command::new("c++")
             .args([
@@ -165,10 +100,10 @@ fn the_header_is_c_plus_plus_too() {
                 "-Wextra",
                 "-Werror",
                 "-fsyntax-only",
-                "-I",
-                &header_dir(),
+                "-Iinclude",
             ])
             .arg(source)
-            .args(flags()),
+            .args(flags.split_whitespace())
+            .current_dir(root()),
     );
 }

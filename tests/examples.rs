@@ -1,62 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The examples, built as their heads say and run on this machine.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod common;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use std::{path::PathBuf, process::Command};
 
-fn scratch() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-}
-
-/// Where cargo put this test, the plugin's library beside it.
-fn deps() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().to_owned()
-}
-
-/// A directory with the library just built, and no other.
-fn library_dir() -> PathBuf {
-    let plugins = tempfile::tempdir_in(scratch()).unwrap().keep();
-    let library = deps().join("libgstphysmem.so");
-    // By the name too that programs remember, as `meson install` has it.
-    for name in ["libgstphysmem.so", "libgstphysmem.so.0.1"] {
-        std::os::unix::fs::symlink(&library, plugins.join(name)).unwrap();
-    }
-    plugins
-}
-
-/// A command that finds the plugin just built, and no other.
-fn with_plugin(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let plugins = library_dir();
-    let mut command = Command::new(program);
-    command
-        // cargo's, whose target/debug may hold an older build of the plugin.
-        .env_remove("LD_LIBRARY_PATH")
-        .env("GST_REGISTRY", plugins.join("registry.bin"))
-        .env("GST_PLUGIN_PATH", plugins)
-        .env("G_DEBUG", "fatal-warnings");
-    command
-}
-
-/// Standard output; standard error too if it fails.
-#[track_caller]
-fn output_of(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{out}\n{err}",
-        output.status
-    );
-    out
-}
+use common::{c_program, compile, deps, output_of, root, scratch, with_plugin};
 
 #[track_caller]
 fn assert_played(out: &str) {
@@ -108,21 +57,6 @@ fn features() -> &'static str {
     }
 }
 
-fn compile(arguments: &[&str], packages: &[&str]) {
-    let flags = output_of(
-        Command::new("pkg-config")
-            .args(["--cflags", "--libs"])
-            .args(packages),
-    );
-    output_of(
-        Command::new("cc")
-            .args(["-Wall", "-Wextra", "-Werror", "-Iinclude"])
-            .args(arguments)
-            .args(flags.split_whitespace())
-            .current_dir(root()),
-    );
-}
-
 #[test]
 fn the_rust_application_plays() {
     assert_played(&output_of(&mut with_plugin(rust_example("app"))));
@@ -155,22 +89,7 @@ fn the_c_application_plays_and_leaks_nothing() {
 
 #[test]
 fn the_c_application_owns_and_frees_the_memory_of_its_buffers() {
-    let program = scratch().join("external");
-    let directory = library_dir();
-    let directory = directory.to_str().unwrap();
-    let (search, run_path) = (format!("-L{directory}"), format!("-Wl,-rpath,{directory}"));
-    let output = program.to_str().unwrap();
-    compile(
-        &[
-            "examples/c/external.c",
-            "-o",
-            output,
-            &search,
-            &run_path,
-            "-lgstphysmem",
-        ],
-        &["gstreamer-1.0"],
-    );
+    let program = c_program("examples/c/external.c", "external");
     // Warnings are expected: a map of freed memory fails.
     let out = output_of(with_plugin(&program).env_remove("G_DEBUG"));
     assert_eq!(

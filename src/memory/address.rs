@@ -26,7 +26,7 @@ pub struct Extent {
 }
 
 /// Who said where the memory is.
-#[repr(i32)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressSource {
     /// /proc/self/pagemap.

@@ -8,7 +8,7 @@ use gst::glib;
 /// Where a buffer's memory comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, glib::Enum)]
 #[enum_type(name = "GstPhysMemoryKind")]
-#[repr(i32)]
+#[repr(C)]
 pub enum MemoryKind {
     /// The first that works of cma, udmabuf, hugepage and normal.
     #[default]

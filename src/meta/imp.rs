@@ -126,7 +126,7 @@ fn fill(meta: &mut ffi::GstPhysMemMeta, description: Arc<Description>, buffer: *
         }
         meta.source = address.source() as i32;
         meta.phys_addr = address.first().0;
-        meta.extents = address.extents().as_ptr();
+        meta.extents = address.extents().as_ptr().cast();
         meta.n_extents = address.extents().len() as u32;
     }
     if facts.is_pinned {
@@ -144,16 +144,26 @@ fn fill(meta: &mut ffi::GstPhysMemMeta, description: Arc<Description>, buffer: *
     meta.flags = flags;
     meta.kind = facts.kind as i32;
     meta.size = facts.size_bytes as u64;
+    meta.offset = facts.memory_offset_bytes as u64;
     let dma_buf = in_pool.and_then(|in_pool| in_pool.region.dma_buf());
     meta.dmabuf_fd = dma_buf.map_or(-1, |fd| fd.as_raw_fd());
     meta.heap = as_ptr(&facts.heap);
     meta.unknown_reason = as_ptr(unknown_reason);
     meta.memory = in_pool.map_or(std::ptr::null(), InPool::root);
+    meta.is_alive = is_alive;
     meta.is_about = is_about;
-    meta.private = Box::into_raw(Box::new(Private {
+    let private = Private {
         description,
         buffer,
-    }));
+    };
+    meta.opaque = Box::into_raw(Box::new(private)).cast();
+}
+
+unsafe extern "C" fn is_alive(meta: *const ffi::GstPhysMemMeta) -> gboolean {
+    // SAFETY: the caller passes a meta that `fill` completed.
+    unsafe { &*meta.cast::<PhysMemMeta>() }
+        .is_alive()
+        .into_glib()
 }
 
 unsafe extern "C" fn is_about(
@@ -176,17 +186,17 @@ unsafe extern "C" fn init(
     _buffer: *mut GstBuffer,
 ) -> gboolean {
     // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes.
-    unsafe { (*(meta as *mut ffi::GstPhysMemMeta)).private = std::ptr::null_mut() };
+    unsafe { (*(meta as *mut ffi::GstPhysMemMeta)).opaque = std::ptr::null_mut() };
     GTRUE
 }
 
 unsafe extern "C" fn free(meta: *mut GstMeta, _buffer: *mut GstBuffer) {
-    // SAFETY: `private` is null or came from Box::into_raw in `fill`, and
+    // SAFETY: `opaque` is null or came from Box::into_raw in `fill`, and
     // GStreamer frees a meta once.
     unsafe {
         let meta = meta as *mut ffi::GstPhysMemMeta;
-        if !(*meta).private.is_null() {
-            drop(Box::from_raw((*meta).private));
+        if !(*meta).opaque.is_null() {
+            drop(Box::from_raw((*meta).opaque.cast::<Private>()));
         }
     }
 }

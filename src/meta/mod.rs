@@ -138,16 +138,16 @@ fn c_string(text: &str) -> Option<CString> {
 pub struct PhysMemMeta(ffi::GstPhysMemMeta);
 
 // SAFETY: the struct is written once, before the buffer leaves its pool or source;
-// what it points to is owned by `private`, whose content is Send and Sync.
+// what it points to is owned by `opaque`, whose content is Send and Sync.
 unsafe impl Send for PhysMemMeta {}
 // SAFETY: as above.
 unsafe impl Sync for PhysMemMeta {}
 
 impl PhysMemMeta {
     fn private(&self) -> &Private {
-        // SAFETY: `attach` sets `private` before anyone sees the meta, and only
-        // the meta's own free function takes it away.
-        unsafe { &*self.0.private }
+        // SAFETY: `attach` sets `opaque` to a Private before anyone sees the meta, and
+        // only the meta's own free function takes it away.
+        unsafe { &*self.0.opaque.cast::<Private>() }
     }
 
     fn description(&self) -> &Description {

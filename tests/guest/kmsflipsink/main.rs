@@ -4,9 +4,13 @@
 
 mod cards;
 mod cirrus;
+#[cfg(feature = "v1_24")]
+mod dma_drm;
 mod overlay;
 mod player;
 mod rate;
+#[cfg(feature = "v1_24")]
+mod unixfd;
 mod unpaced;
 mod vivid;
 mod vkms;

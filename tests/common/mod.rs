@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Programs that tests compile and run with the plugin just built. No test lives here.
+#![allow(dead_code)] // every test binary uses its own part of it
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn scratch() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// Where cargo put this test, the plugin's library beside it.
+pub fn deps() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().to_owned()
+}
+
+/// A directory with the library just built, and no other.
+pub fn library_dir() -> PathBuf {
+    let plugins = tempfile::tempdir_in(scratch()).unwrap().keep();
+    let library = deps().join("libgstphysmem.so");
+    // By the name too that programs remember, as `meson install` has it.
+    for name in ["libgstphysmem.so", "libgstphysmem.so.0.1"] {
+        std::os::unix::fs::symlink(&library, plugins.join(name)).unwrap();
+    }
+    plugins
+}
+
+/// A command that finds the plugin just built, and no other.
+pub fn with_plugin(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let plugins = library_dir();
+    let mut command = Command::new(program);
+    command
+        // cargo's, whose target/debug may hold an older build of the plugin.
+        .env_remove("LD_LIBRARY_PATH")
+        .env("GST_REGISTRY", plugins.join("registry.bin"))
+        .env("GST_PLUGIN_PATH", plugins)
+        .env("G_DEBUG", "fatal-warnings");
+    command
+}
+
+/// Standard output; standard error too if it fails.
+#[track_caller]
+pub fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{out}\n{err}",
+        output.status
+    );
+    out
+}
+
+pub fn compile(arguments: &[&str], packages: &[&str]) {
+    let flags = output_of(
+        Command::new("pkg-config")
+            .args(["--cflags", "--libs"])
+            .args(packages),
+    );
+    output_of(
+        Command::new("cc")
+            .args(["-Wall", "-Wextra", "-Werror", "-Iinclude"])
+            .args(arguments)
+            .args(flags.split_whitespace())
+            .current_dir(root()),
+    );
+}
+
+/// A C program linked with the library just built.
+#[track_caller]
+pub fn c_program(source: &str, name: &str) -> PathBuf {
+    let program = scratch().join(name);
+    let directory = library_dir();
+    let directory = directory.to_str().unwrap();
+    let (search, run_path) = (format!("-L{directory}"), format!("-Wl,-rpath,{directory}"));
+    let output = program.to_str().unwrap();
+    let arguments = [source, "-o", output, &search, &run_path, "-lgstphysmem"];
+    compile(&arguments, &["gstreamer-1.0"]);
+    program
+}
