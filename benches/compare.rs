@@ -5,8 +5,12 @@
 //! Each pair runs in turn, ours and the peer's, several rounds; what is printed
 //! is `name ours peer ratio`, medians of the rounds, the ratio being that of
 //! each round. Inputs are made once, in target/bench.
+//! A measurement that fails says so on stderr, and the others go on.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{Line, Measured, Options, chart};
 use gst::prelude::*;
 use gstphysmem::{memory::MemoryKind, pool::PhysBufferPool};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -221,35 +225,39 @@ fn timed(frames: usize, work: impl FnOnce()) -> Run {
 
 /// Plays a line from its first frame on; the first one, and all that goes before
 /// it, is not counted.
-fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Run {
+fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Measured<Run> {
     play_into("fakesink name=sink", line, frames, offer)
 }
 
-fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> Run {
-    let pipeline = gst::parse::launch(&format!("{line} ! {sink}"))
-        .unwrap()
+fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> Measured<Run> {
+    let pipeline = gst::parse::launch(&format!("{line} ! {sink}"))?
         .downcast::<gst::Pipeline>()
         .unwrap();
     if let Some(picture) = offer {
         offer_pool(&pipeline, *picture);
     }
+    let run = play_through(&pipeline, frames).map_err(|error| format!("{line}: {error}"));
+    pipeline.set_state(gst::State::Null)?;
+    Ok(run?)
+}
+
+fn play_through(pipeline: &gst::Pipeline, frames: usize) -> Measured<Run> {
     let bus = pipeline.bus().unwrap();
     let paused = pipeline.set_state(gst::State::Paused);
     if paused.and_then(|_| pipeline.state(TIMEOUT).0).is_err() {
-        panic!("{line}: {:?}", bus.pop_filtered(&[gst::MessageType::Error]));
+        return Err(format!("{:?}", bus.pop_filtered(&[gst::MessageType::Error])).into());
     }
+    let mut end = None;
     let run = timed(frames - 1, || {
-        pipeline.set_state(gst::State::Playing).unwrap();
+        // Should it fail, there is a message.
+        let _ = pipeline.set_state(gst::State::Playing);
         let ends = [gst::MessageType::Eos, gst::MessageType::Error];
-        let message = bus.timed_pop_filtered(TIMEOUT, &ends).unwrap();
-        assert_eq!(
-            message.type_(),
-            gst::MessageType::Eos,
-            "{line}: {message:?}"
-        );
+        end = bus.timed_pop_filtered(TIMEOUT, &ends);
     });
-    pipeline.set_state(gst::State::Null).unwrap();
-    run
+    match end {
+        Some(message) if message.type_() == gst::MessageType::Eos => Ok(run),
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 /// Makes the sink propose a pool, as a display does.
@@ -282,8 +290,8 @@ fn two_buffers(picture: &Picture) -> [gst::MappedBuffer<gst::buffer::Writable>; 
 }
 
 /// The limit for a cached file: nothing but the reads.
-fn bare_pread(picture: &Picture, path: &Path) -> Run {
-    let file = File::open(path).unwrap();
+fn bare_pread(picture: &Picture, path: &Path) -> Measured<Run> {
+    let file = File::open(path)?;
     let mut buffers = two_buffers(picture);
     let mut read = |n: usize| {
         let bytes = buffers[n % 2].as_mut_slice();
@@ -291,17 +299,17 @@ fn bare_pread(picture: &Picture, path: &Path) -> Run {
             .unwrap();
     };
     read(0);
-    timed(picture.frames - 1, || (1..picture.frames).for_each(read))
+    let frames = 1..picture.frames;
+    Ok(timed(frames.len(), || frames.for_each(read)))
 }
 
 /// The limit for a cold file: nothing but O_DIRECT reads, `DEPTH` in flight.
-fn bare_io_uring(picture: &Picture, path: &Path) -> Run {
+fn bare_io_uring(picture: &Picture, path: &Path) -> Measured<Run> {
     const DEPTH: usize = 4;
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_DIRECT)
-        .open(path)
-        .unwrap();
+        .open(path)?;
     let pool = picture.pool();
     pool.set_active(true).unwrap();
     let mut buffers: Vec<_> = (0..DEPTH)
@@ -310,9 +318,9 @@ fn bare_io_uring(picture: &Picture, path: &Path) -> Run {
             buffer.into_mapped_buffer_writable().unwrap()
         })
         .collect();
-    let mut ring = io_uring::IoUring::new(8).unwrap();
+    let mut ring = io_uring::IoUring::new(8)?;
     let frame_bytes = picture.frame_bytes();
-    timed(picture.frames, || {
+    Ok(timed(picture.frames, || {
         let (mut begun, mut done) = (0, 0);
         while done < picture.frames {
             while begun < picture.frames && begun - done < DEPTH {
@@ -333,7 +341,7 @@ fn bare_io_uring(picture: &Picture, path: &Path) -> Run {
                 done += 1;
             }
         }
-    })
+    }))
 }
 
 /// Takes the file out of the page cache.
@@ -351,137 +359,64 @@ fn make_warm(path: &Path) {
 }
 
 /// Nanoseconds from one acquire with its release to the next, all threads together.
-fn pool_cycle_ns(pool: &gst::BufferPool, threads: usize) -> f64 {
+fn pool_cycle_ns(name: &str, pool: &gst::BufferPool, threads: usize) -> Measured<f64> {
     const TIME: Duration = Duration::from_millis(200);
     let caps = gst::Caps::new_empty_simple("application/octet-stream");
     let mut config = pool.config();
     config.set_params(Some(&caps), 4096, 16, 0);
-    pool.set_config(config).unwrap();
-    pool.set_active(true).unwrap();
+    pool.set_config(config)?;
+    pool.set_active(true)?;
     let start = Instant::now();
-    let cycles: u64 = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut cycles = 0;
-                    while start.elapsed() < TIME {
-                        for _ in 0..64 {
-                            drop(pool.acquire_buffer(None).unwrap());
-                        }
-                        cycles += 64;
-                    }
-                    cycles
-                })
-            })
-            .collect();
+    let work = || -> Result<u64, gst::FlowError> {
+        let mut cycles = 0;
+        while start.elapsed() < TIME {
+            for _ in 0..64 {
+                drop(pool.acquire_buffer(None)?);
+            }
+            cycles += 64;
+        }
+        Ok(cycles)
+    };
+    let cycles = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap())
-            .sum()
+            .sum::<Result<u64, _>>()
     });
     let time = start.elapsed();
     if let Err(error) = pool.set_active(false) {
-        // Seen once with the stock pool of 1.22, after four threads.
-        eprintln!("{}: {error}", pool.type_());
+        // Seen once with the stock pool of 1.22, after four threads. The cycles count.
+        eprintln!("{name}: {} would not be deactivated: {error}", pool.type_());
     }
-    time.as_secs_f64() * 1e9 / cycles as f64
-}
-
-/// A line of the result.
-struct Line {
-    name: String,
-    ours: f64,
-    peer: f64,
-    ratio: f64,
-}
-
-impl Line {
-    fn print(&self) {
-        let Self {
-            name,
-            ours,
-            peer,
-            ratio,
-        } = self;
-        println!("{name} {ours:.1} {peer:.1} {ratio:.2}");
-    }
-
-    /// What `print` printed, in a guest of the lab.
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let name = words.next()?.to_owned();
-        let mut number = || words.next()?.parse::<f64>().ok();
-        let (ours, peer, ratio) = (number()?, number()?, number()?);
-        // A small ratio was rounded away.
-        let ratio = if ratio > 0.0 { ratio } else { ours / peer };
-        Some(Self {
-            name,
-            ours,
-            peer,
-            ratio,
-        })
-    }
-
-    /// How many times better ours is.
-    fn better(&self) -> f64 {
-        if self.name.ends_with(":frames/s") {
-            self.ratio
-        } else {
-            1.0 / self.ratio
-        }
-    }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    Ok(time.as_secs_f64() * 1e9 / cycles? as f64)
 }
 
 struct Bench {
-    rounds: usize,
-    only: Option<String>,
+    options: Options,
     lines: Vec<Line>,
 }
 
 impl Bench {
-    fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only))
-    }
-
-    /// `measure` gives the same pairs each time: a name, ours and the peer's.
-    fn pair(&mut self, measure: impl Fn() -> Vec<(String, f64, f64)>) {
-        let rounds: Vec<_> = (0..self.rounds).map(|_| measure()).collect();
-        for index in 0..rounds[0].len() {
-            let of = |value: fn(&(String, f64, f64)) -> f64| {
-                let mut values: Vec<f64> =
-                    rounds.iter().map(|round| value(&round[index])).collect();
-                median(&mut values)
-            };
-            let line = Line {
-                name: rounds[0][index].0.clone(),
-                ours: of(|pair| pair.1),
-                peer: of(|pair| pair.2),
-                ratio: of(|pair| pair.1 / pair.2),
-            };
-            line.print();
-            self.lines.push(line);
-        }
-    }
-
     /// Frames a second and CPU time a frame of two runs.
-    fn compare(&mut self, name: &str, ours: impl Fn() -> Run, peer: impl Fn() -> Run) {
-        if !self.wants(name) {
+    fn compare(
+        &mut self,
+        name: &str,
+        ours: impl Fn() -> Measured<Run>,
+        peer: impl Fn() -> Measured<Run>,
+    ) {
+        if !self.options.wants(name) {
             return;
         }
-        self.pair(|| {
-            let (ours, peer) = (ours(), peer());
+        self.lines.extend(self.options.measure(name, || {
+            let (ours, peer) = (ours()?, peer()?);
             let rate = Run::frames_per_second;
             let cpu = Run::cpu_us_per_frame;
-            vec![
+            Ok(vec![
                 (format!("{name}:frames/s"), rate(&ours), rate(&peer)),
                 (format!("{name}:cpu-us/frame"), cpu(&ours), cpu(&peer)),
-            ]
-        });
+            ])
+        }));
     }
 
     fn cached(&mut self, picture: &Picture, path: &Path) {
@@ -531,7 +466,7 @@ impl Bench {
         let frames = picture.frames;
         let ours = picture.rawvideosrc(path, "io-mode=io-uring direct=true");
         let name = |what: &str| format!("cold/{}/{what}", picture.name);
-        let cold = |run: &dyn Fn() -> Run| {
+        let cold = |run: &dyn Fn() -> Measured<Run>| {
             make_cold(path);
             run()
         };
@@ -555,7 +490,7 @@ impl Bench {
     /// A file for each frame.
     fn sequence(&mut self, picture: &Picture, path: &Path, dir: &Path) {
         let name = format!("cached/{}/sequence-vs-multifilesrc", picture.name);
-        if !self.wants(&name) {
+        if !self.options.wants(&name) {
             return;
         }
         let dir = dir.join(picture.name);
@@ -615,110 +550,30 @@ impl Bench {
     fn pools(&mut self) {
         for threads in [1, 4, 8] {
             let name = format!("pool/{threads}-threads:ns/cycle");
-            if !self.wants(&name) {
+            if !self.options.wants(&name) {
                 continue;
             }
-            self.pair(|| {
+            self.lines.extend(self.options.measure(&name, || {
                 let ours = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
-                let ours = pool_cycle_ns(ours.upcast_ref(), threads);
-                let peer = pool_cycle_ns(&gst::BufferPool::new(), threads);
-                vec![(name.clone(), ours, peer)]
-            });
+                let ours = pool_cycle_ns(&name, ours.upcast_ref(), threads)?;
+                let peer = pool_cycle_ns(&name, &gst::BufferPool::new(), threads)?;
+                Ok(vec![(name.clone(), ours, peer)])
+            }));
         }
     }
 }
 
-/// Bars of how many times better ours is, on a scale of powers of two.
-fn chart(lines: &[Line], rounds: usize) -> String {
-    const ROW_PX: usize = 22;
-    const LEFT_PX: usize = 380;
-    const UNIT_PX: f64 = 33.0;
-    let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = machine
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown CPU", |rest| {
-            rest.trim_start_matches(['\t', ' ', ':'])
-        });
-    let cores = std::thread::available_parallelism().map_or(0, |count| count.get());
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let day = gst::glib::DateTime::now_utc()
-        .and_then(|now| now.format("%Y-%m-%d"))
-        .unwrap();
-    let text = |x: usize, y: usize, size: usize, anchor: &str, text: &str| {
-        format!(
-            "<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\" text-anchor=\"{anchor}\">{text}</text>\n"
-        )
-    };
-    let height = lines.len() * ROW_PX + 80;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"900\" height=\"{height}\" font-family=\"sans-serif\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
-    svg += &text(
-        10,
-        22,
-        15,
-        "start",
-        "How many times better than the peer (medians of paired runs)",
-    );
-    svg += &text(
-        10,
-        42,
-        11,
-        "start",
-        &format!(
-            "{day}, {cpu}, {cores} cores, Linux {}, {}, gst-plugin-physmem {}, {rounds} rounds",
-            release.trim(),
-            gst::version_string(),
-            env!("CARGO_PKG_VERSION")
-        ),
-    );
-    for (index, line) in lines.iter().enumerate() {
-        let y = 60 + index * ROW_PX;
-        let better = line.better();
-        let length = better.log2() * UNIT_PX;
-        let zero = (LEFT_PX + 80) as f64;
-        let (x, colour) = if length < 0.0 {
-            (zero + length, "#c0504d")
-        } else {
-            (zero, "#4f81bd")
-        };
-        let name = line.name.replace('&', "&amp;").replace('<', "&lt;");
-        svg += &text(LEFT_PX, y + 14, 11, "end", &name);
-        svg += &format!(
-            "<rect x=\"{x:.0}\" y=\"{}\" width=\"{:.0}\" height=\"{}\" fill=\"{colour}\"/>\n",
-            y + 3,
-            length.abs().max(1.0),
-            ROW_PX - 6
-        );
-        let after = (zero + length.max(0.0)) as usize + 6;
-        svg += &text(after, y + 14, 11, "start", &format!("{better:.2}x"));
-    }
-    svg += "</svg>\n";
-    svg
-}
-
 fn main() {
-    let mut bench = Bench {
-        rounds: 5,
-        only: None,
-        lines: Vec::new(),
-    };
     let mut svg = None;
     let mut display = None;
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().expect("a value");
-        match arg.as_str() {
-            // Cargo's own.
-            "--bench" => {}
-            "--rounds" => bench.rounds = value().parse().expect("a number of rounds"),
-            "--only" => bench.only = Some(value()),
+    let mut lines = Vec::new();
+    let usage = " [--svg FILE] [--lines FILE] [--display fb|kms]";
+    let options = Options::parse(usage, |option, value| {
+        match option {
             "--svg" => svg = Some(PathBuf::from(value())),
             "--lines" => {
-                let lines = std::fs::read_to_string(value()).expect("lines of another run");
-                bench.lines.extend(lines.lines().filter_map(Line::parse));
+                let text = std::fs::read_to_string(value()).expect("lines of another run");
+                lines.extend(text.lines().filter_map(Line::parse));
             }
             "--display" => {
                 display = Some(match value().as_str() {
@@ -727,14 +582,11 @@ fn main() {
                     other => panic!("no display is called {other}: fb or kms"),
                 });
             }
-            _ => {
-                eprintln!(
-                    "usage: compare [--rounds N] [--only PART-OF-A-NAME] [--svg FILE] [--lines FILE] [--display fb|kms]"
-                );
-                std::process::exit(2);
-            }
+            _ => return false,
         }
-    }
+        true
+    });
+    let mut bench = Bench { options, lines };
     gst::init().unwrap();
     gstphysmem::plugin_register_static().unwrap();
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
@@ -756,7 +608,7 @@ fn main() {
     }
     bench.pools();
     if let Some(svg) = svg {
-        std::fs::write(&svg, chart(&bench.lines, bench.rounds)).unwrap();
+        std::fs::write(&svg, chart::svg(&bench.lines, bench.options.rounds)).unwrap();
         eprintln!("{} written", svg.display());
     }
 }

@@ -12,11 +12,15 @@
 //!   of them acquired. The peer is the stock pool.
 //! - `metadata/WHAT:own-bytes`: those of them that our code asked for, against the design's
 //!   1024.
+//!
+//! Each measurement is a process of its own: what a peer that fails or hangs leaves behind
+//! ends with it, a line on stderr says so, and the others go on undisturbed.
 #![allow(clippy::unwrap_used)]
+
+mod common;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    os::unix::process::CommandExt,
     process::Command,
     ptr::NonNull,
     sync::{
@@ -27,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::{Measured, Options};
 use gst::{glib::translate::*, prelude::*};
 use gstphysmem::{
     handle::BufferHandle,
@@ -36,8 +41,8 @@ use gstphysmem::{
 
 /// Of one measurement.
 const TIME: Duration = Duration::from_millis(300);
-/// A peer that is not done by then is given up, and the program with it: the stock pool
-/// may spin for minutes once more threads use it than there are processors.
+/// A peer that is not done by then is given up: the stock pool may spin for minutes once
+/// more threads use it than there are processors.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BUFFERS: u32 = 16;
 const SIZE: u32 = 4096;
@@ -207,7 +212,7 @@ impl Drop for StockAndGQueue {
 }
 
 /// Nanoseconds a buffer that was handed over, all threads together.
-fn handover_ns(name: &str, way: Arc<dyn Way>, producers: usize, consumers: usize) -> f64 {
+fn handover_ns(way: Arc<dyn Way>, producers: usize, consumers: usize) -> Measured<f64> {
     let consumed = Arc::new(AtomicU64::new(0));
     let (ended, all_ended) = mpsc::channel();
     for thread in 0..producers + consumers {
@@ -232,11 +237,10 @@ fn handover_ns(name: &str, way: Arc<dyn Way>, producers: usize, consumers: usize
     way.close();
     for _ in 0..producers + consumers {
         if all_ended.recv_timeout(PATIENCE).is_err() {
-            eprintln!("{name}: its threads did not end within {PATIENCE:?}; giving up");
-            std::process::exit(1);
+            return Err(format!("its threads did not end within {PATIENCE:?}").into());
         }
     }
-    time.as_secs_f64() * 1e9 / (after - before) as f64
+    Ok(time.as_secs_f64() * 1e9 / (after - before) as f64)
 }
 
 /// What malloc has handed out, in bytes.
@@ -270,21 +274,27 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// Bytes for each of the last `n` of 2 `n` buffers that are out, as `counter` counts them.
-fn bytes_per_buffer(counter: fn() -> usize, make: &dyn Fn(u32) -> gst::BufferPool, n: u32) -> f64 {
-    let of = |count: u32| {
+fn bytes_per_buffer(
+    counter: fn() -> usize,
+    make: &dyn Fn(u32) -> gst::BufferPool,
+    n: u32,
+) -> Measured<f64> {
+    let of = |count: u32| -> Measured<usize> {
         let before = counter();
         let pool = make(count);
         let buffers: Vec<_> = (0..count)
-            .map(|_| pool.acquire_buffer(None).unwrap())
-            .collect();
+            .map(|_| pool.acquire_buffer(None))
+            .collect::<Result<_, _>>()?;
         let bytes = counter() - before - buffers.capacity() * size_of::<gst::Buffer>();
         drop(buffers);
-        pool.set_active(false).unwrap();
-        bytes
+        match pool.set_active(false) {
+            Ok(()) => Ok(bytes),
+            Err(error) => Err(format!("{} would not be deactivated: {error}", pool.type_()).into()),
+        }
     };
-    of(n); // types, caches
-    let (small, large) = (of(n), of(2 * n));
-    (large as f64 - small as f64) / f64::from(n)
+    of(n)?; // types, caches
+    let (small, large) = (of(n)?, of(2 * n)?);
+    Ok((large as f64 - small as f64) / f64::from(n))
 }
 
 /// Buffers of `size` bytes of `kind`; their payload is mapped, not malloc'ed.
@@ -320,29 +330,37 @@ fn is_there(kind: MemoryKind) -> bool {
     is_there && pool.set_active(false).is_ok()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 struct Bench {
-    rounds: usize,
-    only: Option<String>,
+    options: Options,
+    /// The one measurement of this process, which another one has started.
+    alone: Option<String>,
 }
 
 impl Bench {
-    fn pair(&self, name: &str, ours: impl Fn() -> f64, peer: impl Fn() -> f64) {
-        if self.only.as_ref().is_some_and(|only| !name.contains(only)) {
-            return;
+    fn pair(&self, name: &str, ours: impl Fn() -> Measured<f64>, peer: impl Fn() -> Measured<f64>) {
+        match &self.alone {
+            Some(alone) if alone == name => {
+                let round = || Ok(vec![(name.to_owned(), ours()?, peer()?)]);
+                self.options.measure(name, round);
+            }
+            None if self.options.wants(name) => self.measure_alone(name),
+            _ => {}
         }
-        let rounds: Vec<_> = (0..self.rounds).map(|_| (ours(), peer())).collect();
-        let of = |value: fn(&(f64, f64)) -> f64| median(rounds.iter().map(value).collect());
-        println!(
-            "{name} {:.1} {:.1} {:.2}",
-            of(|pair| pair.0),
-            of(|pair| pair.1),
-            of(|pair| pair.0 / pair.1)
-        );
+    }
+
+    fn measure_alone(&self, name: &str) {
+        // GLib's slices keep what was freed to themselves, so that malloc's counters do
+        // not see it. They read the environment before main.
+        let slices = std::env::var_os("G_SLICE").unwrap_or_else(|| "always-malloc".into());
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--rounds", &self.options.rounds.to_string()])
+            .args(["--alone", name])
+            .env("G_SLICE", slices)
+            .status()
+            .unwrap();
+        if !status.success() {
+            common::failed(name, &status);
+        }
     }
 
     fn handovers(&self) {
@@ -355,8 +373,8 @@ impl Bench {
                 let name = format!("handover/{producers}-to-{consumers}/{peer}:ns");
                 self.pair(
                     &name,
-                    || handover_ns(&name, Ours::open(), producers, consumers),
-                    || handover_ns(&name, open(), producers, consumers),
+                    || handover_ns(Ours::open(), producers, consumers),
+                    || handover_ns(open(), producers, consumers),
                 );
             }
         }
@@ -367,10 +385,10 @@ impl Bench {
         const PAYLOAD: u32 = 64;
         let stock = || {
             let make = |count| active(gst::BufferPool::new(), PAYLOAD, count);
-            bytes_per_buffer(malloced, &make, 64) - f64::from(PAYLOAD)
+            Ok(bytes_per_buffer(malloced, &make, 64)? - f64::from(PAYLOAD))
         };
         let own = || OWN.load(Ordering::Relaxed);
-        let target = || 1024.0;
+        let target = || Ok(1024.0);
         let line = |name: &str, make: &dyn Fn(u32) -> gst::BufferPool| {
             let name = format!("metadata/{name}");
             self.pair(
@@ -389,49 +407,28 @@ impl Bench {
         for kind in [MemoryKind::Normal, MemoryKind::Cma, MemoryKind::Hugepage] {
             if is_there(kind) {
                 line(&format!("{kind}-page"), &allocated(kind, SIZE));
-            } else {
+            } else if self.alone.is_none() {
                 eprintln!("SKIPPED metadata/{kind}-page: no such memory here");
             }
         }
     }
 }
 
-/// GLib's slices keep what was freed to themselves, so that malloc's counters do not see it.
-/// They read the environment before main.
-fn without_slices() {
-    if std::env::var_os("G_SLICE").is_none() {
-        let program = std::env::current_exe().unwrap();
-        let failure = Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .env("G_SLICE", "always-malloc")
-            .exec();
-        panic!("{failure}");
-    }
-}
-
 fn main() {
-    let mut bench = Bench {
-        rounds: 5,
-        only: None,
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().expect("a value");
-        match arg.as_str() {
-            // Cargo's own.
-            "--bench" => {}
-            "--rounds" => bench.rounds = value().parse().expect("a number of rounds"),
-            "--only" => bench.only = Some(value()),
-            _ => {
-                eprintln!("usage: pool [--rounds N] [--only PART-OF-A-NAME]");
-                std::process::exit(2);
-            }
+    let mut alone = None;
+    let options = Options::parse("", |option, value| {
+        let is_alone = option == "--alone";
+        if is_alone {
+            alone = Some(value());
         }
-    }
-    without_slices();
+        is_alone
+    });
+    let bench = Bench { options, alone };
     gst::init().unwrap();
     gstphysmem::plugin_register_static().unwrap();
-    println!("name ours peer ratio");
+    if bench.alone.is_none() {
+        println!("name ours peer ratio");
+    }
     bench.handovers();
     bench.metadata();
 }
