@@ -362,13 +362,10 @@ impl Session {
 
     /// Says so, and counts the frame as dropped.
     fn is_freed(&self, buffer: &gst::Buffer) -> bool {
-        let freed = PhysMemMeta::freed_id(buffer);
-        if let Some(id) = freed {
+        let freed = PhysMemMeta::why_dropped(buffer);
+        if let Some(why) = &freed {
             self.counters.freed();
-            gst::warning!(
-                CAT,
-                "frame dropped: the memory of buffer {id} was freed by its owner"
-            );
+            gst::warning!(CAT, "{why}");
         }
         freed.is_some()
     }

@@ -400,16 +400,12 @@ impl KmsFlipSink {
 
     /// Says so, and counts the frame as dropped.
     fn is_freed(&self, buffer: &gst::BufferRef) -> bool {
-        let freed = PhysMemMeta::freed_id(buffer);
-        if let Some(id) = freed {
+        let freed = PhysMemMeta::why_dropped(buffer);
+        if let Some(why) = &freed {
             if let Some(head) = self.started(|started| started.head.clone()) {
                 head.count_freed();
             }
-            gst::warning!(
-                CAT,
-                imp = self,
-                "frame dropped: the memory of buffer {id} was freed by its owner"
-            );
+            gst::warning!(CAT, imp = self, "{why}");
         }
         freed.is_some()
     }

@@ -283,6 +283,14 @@ impl PhysMemMeta {
         (!meta.is_alive()).then(|| meta.id())
     }
 
+    /// The same, in the words of an element that drops the frame for it.
+    pub(crate) fn why_dropped(buffer: &gst::BufferRef) -> Option<String> {
+        let id = Self::freed_id(buffer)?;
+        Some(format!(
+            "frame dropped: the memory of buffer {id} was freed by its owner"
+        ))
+    }
+
     /// This meta as ours, if it is.
     pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
         // SAFETY: the info says that the meta is one of those made by `attach`.

@@ -340,12 +340,8 @@ impl BaseTransformImpl for PhysMemUpload {
         let Some(input) = self.take_queued_buffer() else {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
-        if let Some(id) = PhysMemMeta::freed_id(&input) {
-            gst::warning!(
-                CAT,
-                imp = self,
-                "dropping buffer {id}: its memory was freed by its owner"
-            );
+        if let Some(why) = PhysMemMeta::why_dropped(&input) {
+            gst::warning!(CAT, imp = self, "{why}");
             lock(&self.counters).dropped += 1;
             return Ok(GenerateOutputSuccess::Dropped);
         }
