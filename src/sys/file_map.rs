@@ -10,7 +10,6 @@
 
 use std::{
     io,
-    num::NonZeroUsize,
     os::fd::AsFd,
     ptr::{self, NonNull},
     sync::{
@@ -96,19 +95,7 @@ impl FileMap {
     /// Maps the first `len_bytes` of `file`.
     pub fn new(file: impl AsFd, len_bytes: usize) -> io::Result<Self> {
         install_handler()?;
-        let len =
-            NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: no address is asked for, so no existing mapping is replaced.
-        let ptr = unsafe {
-            mman::mmap(
-                None,
-                len,
-                mman::ProtFlags::PROT_READ,
-                mman::MapFlags::MAP_SHARED,
-                file,
-                0,
-            )
-        }?;
+        let ptr = super::mmap::map_shared(file, len_bytes, mman::ProtFlags::PROT_READ)?;
         let node = claim();
         node.damaged.store(false, Ordering::Relaxed);
         node.start.store(ptr.as_ptr() as usize, Ordering::Relaxed);

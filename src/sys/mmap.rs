@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Mappings that end when they are dropped, and the touching of their pages.
 
+use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -37,23 +38,24 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above; no method changes the mapping through a shared reference.
 unsafe impl Sync for Mapping {}
 
+/// Maps the first `len_bytes` of `file`, MAP_SHARED; the caller unmaps.
+pub(super) fn map_shared(
+    file: impl AsFd,
+    len_bytes: usize,
+    protection: mman::ProtFlags,
+) -> io::Result<NonNull<c_void>> {
+    let len = NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+    let flags = mman::MapFlags::MAP_SHARED;
+    // SAFETY: no address is asked for, so no existing mapping is replaced.
+    Ok(unsafe { mman::mmap(None, len, protection, flags, file, 0) }?)
+}
+
 impl Mapping {
     /// Maps the first `len_bytes` of `file`, MAP_SHARED, and keeps the mapping out
     /// of forked children (a child's write must not end up in a frame).
     pub fn shared(file: impl AsFd, len_bytes: usize) -> io::Result<Self> {
-        let len =
-            NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: no address is asked for, so no existing mapping is replaced.
-        let ptr = unsafe {
-            mman::mmap(
-                None,
-                len,
-                mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE,
-                mman::MapFlags::MAP_SHARED,
-                file,
-                0,
-            )
-        }?;
+        let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
+        let ptr = map_shared(file, len_bytes, protection)?;
         let mapping = Self {
             ptr: ptr.cast(),
             len_bytes,
