@@ -4,6 +4,8 @@
 //! Pure arithmetic over [`gst_video::VideoInfo`] and [`gst_video::VideoMeta`];
 //! this room maps nothing, reads nothing and knows no element.
 
+use std::ops::Range;
+
 /// The most planes that any format has.
 pub const MAX_PLANES: usize = 4;
 /// Colours in the palette plane of `RGB8P`, four bytes each.
@@ -24,6 +26,12 @@ pub struct Plane {
 }
 
 impl Plane {
+    /// Where the picture bytes of a row are, counted from the frame's start.
+    pub fn row(&self, row: usize) -> Range<usize> {
+        let start = self.offset_bytes + row * self.stride_bytes;
+        start..start + self.row_bytes
+    }
+
     /// One byte past the last picture byte, counted from the frame's start.
     pub fn end_bytes(&self) -> Option<usize> {
         if self.rows == 0 {
@@ -303,6 +311,14 @@ pub struct Run {
     pub len_bytes: usize,
 }
 
+impl Run {
+    /// Where it goes to in `part`, the piece of the mapping that begins at byte `part_start`.
+    pub fn target<'a>(&self, part_start: usize, part: &'a mut [u8]) -> &'a mut [u8] {
+        let at = self.target_bytes - part_start;
+        &mut part[at..at + self.len_bytes]
+    }
+}
+
 /// How the bytes of a frame travel from one layout to another: the fewest runs
 /// that touch nothing but picture bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -342,8 +358,8 @@ impl Transfer {
             for row in 0..rows {
                 transfer.push(Run {
                     part,
-                    target_bytes: to.offset_bytes + row * to.stride_bytes,
-                    source_bytes: from.offset_bytes + row * from.stride_bytes,
+                    target_bytes: to.row(row).start,
+                    source_bytes: from.row(row).start,
                     len_bytes: row_bytes,
                 });
             }
@@ -449,31 +465,13 @@ impl Transfer {
 const JOINED_GAP_BYTES: usize = 4096;
 
 #[cfg(test)]
+pub(crate) mod samples;
+
+#[cfg(test)]
 mod tests {
+    use super::samples::{format, info, naive, padded, rows_of};
     use super::*;
     use proptest::prelude::*;
-
-    fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
-        gst_video::VideoInfo::builder(format, width, height)
-            .build()
-            .unwrap()
-    }
-
-    /// Copies by walking rows, the slow and obvious way.
-    fn naive(source: &FrameLayout, target: &FrameLayout, from: &[u8], to: &mut [u8]) {
-        for (a, b) in source.planes().iter().zip(target.planes()) {
-            for row in 0..a.rows {
-                let a_at = a.offset_bytes + row * a.stride_bytes;
-                let b_at = b.offset_bytes + row * b.stride_bytes;
-                to[b_at..b_at + a.row_bytes].copy_from_slice(&from[a_at..a_at + a.row_bytes]);
-            }
-        }
-    }
-
-    fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
-        gst::init().unwrap();
-        proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
-    }
 
     #[test]
     fn stock_layouts_are_those_of_video_info() {
@@ -570,7 +568,7 @@ mod tests {
             format in format(),
             width in 1u32..70,
             height in 1u32..40,
-            padding in 0i32..33,
+            padding in 0usize..33,
             gap in 0usize..9,
             packed in any::<bool>(),
             free in any::<bool>(),
@@ -578,21 +576,15 @@ mod tests {
         ) {
             let info = info(format, width, height);
             let source = if packed { FrameLayout::packed(&info) } else { FrameLayout::of_info(&info) };
-            let target = if info.format_info().is_tiled() {
-                FrameLayout::of_info(&info)
-            } else {
-                let strides: Vec<i32> = FrameLayout::of_info(&info).planes().iter()
-                    .map(|plane| plane.stride_bytes as i32 + padding).collect();
-                let mut layout = FrameLayout::custom(&info, &strides, &[], 0).unwrap();
-                for (index, plane) in layout.planes.iter_mut().enumerate() {
+            let mut target = padded(&info, padding);
+            if !info.format_info().is_tiled() {
+                for (index, plane) in target.planes.iter_mut().enumerate() {
                     plane.offset_bytes += (index + 1) * gap;
                 }
-                layout.size_bytes += 4 * gap;
-                layout
-            };
+                target.size_bytes += 4 * gap;
+            }
             let from: Vec<u8> = (0..source.size_bytes).map(|i| (i * 31 % 251) as u8).collect();
-            let mut expected = vec![0xEE; target.size_bytes];
-            naive(&source, &target, &from, &mut expected);
+            let expected = naive(&from, &source, &target);
             let mut got = vec![0xEE; target.size_bytes];
             let transfer = Transfer::new(&source, &target, false, free);
             let hands = transfer.split(hands);
@@ -601,17 +593,12 @@ mod tests {
                 pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes);
             prop_assert!(apart);
             for run in in_order {
-                got[run.target_bytes..run.target_bytes + run.len_bytes]
+                run.target(0, &mut got)
                     .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
             }
             if free {
                 // Padding may hold anything; the picture may not.
-                for plane in target.planes() {
-                    for row in 0..plane.rows {
-                        let at = plane.offset_bytes + row * plane.stride_bytes;
-                        prop_assert_eq!(&got[at..at + plane.row_bytes], &expected[at..at + plane.row_bytes]);
-                    }
-                }
+                prop_assert_eq!(rows_of(&got, &target), rows_of(&expected, &target));
             } else {
                 prop_assert_eq!(got, expected);
             }

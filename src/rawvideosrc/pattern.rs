@@ -401,12 +401,7 @@ impl FrameSource for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
-        gst_video::VideoInfo::builder(format, width, height)
-            .build()
-            .unwrap()
-    }
+    use crate::layout::samples::{info, naive};
 
     #[test]
     fn every_format_and_size_can_be_drawn() {
@@ -487,15 +482,7 @@ mod tests {
         pattern.draw(3, &mut target).unwrap();
         let stock = render(3, &info).unwrap();
         let stock_layout = FrameLayout::of_info(&info);
-        let mut expected = vec![0xEE; 4000];
-        for (from, to) in stock_layout.planes().iter().zip(layout.planes()) {
-            for row in 0..from.rows {
-                let a = from.offset_bytes + row * from.stride_bytes;
-                let b = to.offset_bytes + row * to.stride_bytes;
-                expected[b..b + to.row_bytes].copy_from_slice(&stock[a..a + from.row_bytes]);
-            }
-        }
-        assert_eq!(bytes, expected);
+        assert_eq!(bytes, naive(&stock, &stock_layout, &layout));
     }
 
     #[test]

@@ -185,8 +185,8 @@ impl DirectFile {
                 }
                 let skip = (from - at) as usize;
                 let len = run.len_bytes.min(have - skip);
-                let to = run.target_bytes - part_start;
-                part[to..to + len].copy_from_slice(&bounce[skip..skip + len]);
+                let to = run.target(part_start, part);
+                to[..len].copy_from_slice(&bounce[skip..skip + len]);
                 self.bounced_bytes.fetch_add(len as u64, Ordering::Relaxed);
                 if len < run.len_bytes {
                     run.target_bytes += len;
@@ -215,8 +215,7 @@ impl Medium for DirectFile {
         let upwards = |a: &Run, b: &Run| b.source_bytes >= a.source_bytes + a.len_bytes;
         for runs in runs.chunk_by(upwards) {
             if let [run] = runs {
-                let at = run.target_bytes - part_start;
-                let to = &mut part[at..at + run.len_bytes];
+                let to = run.target(part_start, part);
                 let offset_bytes = start_bytes + run.source_bytes as u64;
                 if let Some(middle) = self.middle(offset_bytes, to.as_ptr(), to.len()) {
                     match self.carry_run(offset_bytes, to, middle) {

@@ -55,15 +55,13 @@ impl<S: FrameSource> FrameSource for Follower<S> {
 mod tests {
     use super::super::{FrameIndex, FrameReader, PlainFile, Route};
     use super::*;
-    use crate::layout::FrameLayout;
+    use crate::layout::{FrameLayout, samples};
     use std::io::Write;
 
     #[test]
     fn frames_are_read_as_they_are_written() {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 64, 16)
-            .build()
-            .unwrap();
+        let info = samples::info(gst_video::VideoFormat::Gray8, 64, 16);
         let layout = FrameLayout::of_info(&info);
         let file = tempfile::NamedTempFile::new().unwrap();
         let index = FrameIndex::Regular {

@@ -224,42 +224,44 @@ impl<M: Medium> FrameSource for FrameReader<M> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{DirectFile, MappedFile, PlainFile};
     use super::*;
-    use crate::{layout::FrameLayout, sys::file_map::FileMap};
+    use crate::{
+        layout::{
+            FrameLayout,
+            samples::{format, info, naive, padded, rows_of},
+        },
+        sys::file_map::FileMap,
+    };
     use proptest::prelude::*;
-    use std::{io::Write, sync::Arc};
+    use std::{fs::File, io::Write, sync::Arc};
 
-    /// The frames of `layout` in `bytes`, copied row by row.
-    fn naive(bytes: &[u8], source: &FrameLayout, target: &FrameLayout) -> Vec<u8> {
-        let mut to = vec![0xEE; target.size_bytes];
-        for (a, b) in source.planes().iter().zip(target.planes()) {
-            for row in 0..a.rows {
-                let a_at = a.offset_bytes + row * a.stride_bytes;
-                let b_at = b.offset_bytes + row * b.stride_bytes;
-                to[b_at..b_at + a.row_bytes].copy_from_slice(&bytes[a_at..a_at + a.row_bytes]);
-            }
+    /// A layout that frames may come in: without padding, the stock one, or with more.
+    pub fn source_layout(info: &gst_video::VideoInfo, padding: usize) -> FrameLayout {
+        match padding {
+            0..100 => FrameLayout::packed(info),
+            100..200 => FrameLayout::of_info(info),
+            padding => padded(info, padding),
         }
-        to
     }
 
-    fn rows_of(bytes: &[u8], layout: &FrameLayout) -> Vec<Vec<u8>> {
-        layout
-            .planes()
-            .iter()
-            .flat_map(|plane| {
-                (0..plane.rows).map(|row| {
-                    let at = plane.offset_bytes + row * plane.stride_bytes;
-                    bytes[at..at + plane.row_bytes].to_vec()
-                })
-            })
-            .collect()
-    }
-
-    fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
-        gst::init().unwrap();
-        proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
+    /// A file of so many frames behind a header, its bytes, and where the frames are.
+    pub fn file_of(
+        frames: usize,
+        layout: &FrameLayout,
+        header: usize,
+    ) -> (File, Vec<u8>, FrameIndex) {
+        let bytes: Vec<u8> = (0..header + frames * layout.size_bytes)
+            .map(|i| (i * 131 % 253) as u8)
+            .collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let index = FrameIndex::Regular {
+            start_bytes: header as u64,
+            step_bytes: layout.size_bytes as u64,
+        };
+        (file, bytes, index)
     }
 
     proptest! {
@@ -276,30 +278,11 @@ mod tests {
             way in 0..3,
             shift in 0usize..3,
         ) {
-            let info = gst_video::VideoInfo::builder(format, width, height).build().unwrap();
-            let pad = |bytes: usize| {
-                if info.format_info().is_tiled() {
-                    return FrameLayout::of_info(&info);
-                }
-                let strides: Vec<i32> = FrameLayout::of_info(&info).planes().iter()
-                    .map(|plane| (plane.stride_bytes + bytes) as i32).collect();
-                FrameLayout::custom(&info, &strides, &[], 0).unwrap()
-            };
-            let source = match source_padding {
-                0..100 => FrameLayout::packed(&info),
-                100..200 => FrameLayout::of_info(&info),
-                padding => pad(padding),
-            };
-            let target = pad(target_padding);
-            let bytes: Vec<u8> = (0..header + 2 * source.size_bytes)
-                .map(|i| (i * 131 % 253) as u8).collect();
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&bytes).unwrap();
+            let info = info(format, width, height);
+            let source = source_layout(&info, source_padding);
+            let target = padded(&info, target_padding);
+            let (file, bytes, index) = file_of(2, &source, header);
             let route = Route::new(source, &info, threads);
-            let index = FrameIndex::Regular {
-                start_bytes: header as u64,
-                step_bytes: source.size_bytes as u64,
-            };
             let mut reader: Box<dyn FrameSource> = match way {
                 0 => Box::new(FrameReader::new(PlainFile(file), index, route).unwrap()),
                 1 => {
@@ -335,19 +318,9 @@ mod tests {
     #[test]
     fn planes_that_are_mapped_apart_are_filled() {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 67, 35)
-            .build()
-            .unwrap();
+        let info = info(gst_video::VideoFormat::I420, 67, 35);
         let layout = FrameLayout::of_info(&info);
-        let bytes: Vec<u8> = (0..layout.size_bytes)
-            .map(|i| (i * 131 % 253) as u8)
-            .collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&bytes).unwrap();
-        let index = FrameIndex::Regular {
-            start_bytes: 0,
-            step_bytes: layout.size_bytes as u64,
-        };
+        let (file, bytes, index) = file_of(1, &layout, 0);
         let mut reader =
             FrameReader::new(PlainFile(file), index, Route::new(layout, &info, 3)).unwrap();
         let mut planes = layout
@@ -370,9 +343,7 @@ mod tests {
     #[test]
     fn a_mapped_file_that_is_cut_short_is_an_error_and_no_signal() {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, 64, 64)
-            .build()
-            .unwrap();
+        let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
         let layout = FrameLayout::of_info(&info);
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 * 16384).unwrap();

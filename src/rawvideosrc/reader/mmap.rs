@@ -56,8 +56,7 @@ impl Medium for MappedFile {
         _lane: &mut Lane,
     ) -> io::Result<()> {
         for run in runs {
-            let at = run.target_bytes - part_start;
-            let to = &mut part[at..at + run.len_bytes];
+            let to = run.target(part_start, part);
             self.map
                 .copy_to(start_bytes + run.source_bytes as u64, to)
                 .ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -81,9 +81,8 @@ impl<'a> Target<'a> {
             apart,
             layout,
         } = self;
-        let place = layout.planes[plane];
-        let start = place.offset_bytes + row * place.stride_bytes;
-        &mut parts[if *apart { plane } else { 0 }][start..start + place.row_bytes]
+        let place = layout.planes[plane].row(row);
+        &mut parts[if *apart { plane } else { 0 }][place]
     }
 }
 

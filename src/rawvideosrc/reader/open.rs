@@ -162,6 +162,7 @@ pub fn guess_layout(info: &gst_video::VideoInfo, data_bytes: u64) -> FrameLayout
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::samples;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -185,9 +186,7 @@ mod tests {
     #[test]
     fn files_of_other_programs_are_recognised_by_their_size() {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgr, 33, 17)
-            .build()
-            .unwrap();
+        let info = samples::info(gst_video::VideoFormat::Bgr, 33, 17);
         assert_eq!(guess_layout(&info, 1700 * 3).size_bytes, 1700);
         assert_eq!(guess_layout(&info, 1683 * 3).size_bytes, 1683);
         assert_eq!(guess_layout(&info, 1683 * 3 + 1).size_bytes, 1700);

@@ -84,9 +84,8 @@ fn read_runs(
     // One run, or an answer cut short: what is missing is asked for piece by
     // piece, and the end of the file shows itself.
     for run in runs {
-        let at = run.target_bytes - part_start;
-        let bytes = &mut part[at..at + run.len_bytes];
-        file.read_exact_at(bytes, offset_bytes + run.source_bytes as u64)?;
+        let to = run.target(part_start, part);
+        file.read_exact_at(to, offset_bytes + run.source_bytes as u64)?;
     }
     Ok(())
 }

@@ -377,9 +377,10 @@ fn pieces(batch: &[Run]) -> Vec<Piece> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::tests::{file_of, source_layout};
     use super::*;
+    use crate::layout::samples::{format, info, padded, rows_of};
     use proptest::prelude::*;
-    use std::io::Write;
 
     struct Page {
         bytes: Bounce,
@@ -401,27 +402,6 @@ mod tests {
         }
     }
 
-    fn rows_of(bytes: &[u8], layout: &FrameLayout) -> Vec<Vec<u8>> {
-        let rows = |plane: &crate::layout::Plane| {
-            let plane = *plane;
-            (0..plane.rows).map(move |row| {
-                let at = plane.offset_bytes + row * plane.stride_bytes;
-                at..at + plane.row_bytes
-            })
-        };
-        layout
-            .planes()
-            .iter()
-            .flat_map(rows)
-            .map(|range| bytes[range].to_vec())
-            .collect()
-    }
-
-    fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
-        gst::init().unwrap();
-        proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
         #[test]
@@ -436,29 +416,10 @@ mod tests {
             is_direct in any::<bool>(),
             depth in 1usize..5,
         ) {
-            let info = gst_video::VideoInfo::builder(format, width, height).build().unwrap();
-            let pad = |bytes: usize| {
-                if info.format_info().is_tiled() {
-                    return FrameLayout::of_info(&info);
-                }
-                let strides: Vec<i32> = FrameLayout::of_info(&info).planes().iter()
-                    .map(|plane| (plane.stride_bytes + bytes) as i32).collect();
-                FrameLayout::custom(&info, &strides, &[], 0).unwrap()
-            };
-            let source = match source_padding {
-                0..100 => FrameLayout::packed(&info),
-                100..200 => FrameLayout::of_info(&info),
-                padding => pad(padding),
-            };
-            let target = pad(target_padding);
-            let bytes: Vec<u8> = (0..header + 4 * source.size_bytes)
-                .map(|i| (i * 131 % 253) as u8).collect();
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&bytes).unwrap();
-            let index = FrameIndex::Regular {
-                start_bytes: header as u64,
-                step_bytes: source.size_bytes as u64,
-            };
+            let info = info(format, width, height);
+            let source = source_layout(&info, source_padding);
+            let target = padded(&info, target_padding);
+            let (file, bytes, index) = file_of(4, &source, header);
             let route = || Route::new(source, &info, 1);
             let prefetcher = if is_direct {
                 let Ok(file) = DirectFile::new(file) else {
