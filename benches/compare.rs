@@ -425,36 +425,20 @@ impl Bench {
         let peer = picture.filesrc(path);
         make_warm(path);
         let name = |what: &str| format!("cached/{}/{what}", picture.name);
-        self.compare(
-            &name("read-vs-filesrc"),
-            || play(&ours("io-mode=read"), frames, None),
-            || play(&peer, frames, None),
-        );
-        self.compare(
-            &name("read-1-thread-vs-filesrc"),
-            || play(&ours("io-mode=read threads=1"), frames, None),
-            || play(&peer, frames, None),
-        );
-        self.compare(
-            &name("pool-sink-vs-filesrc"),
-            || play(&ours("io-mode=read"), frames, Some(picture)),
-            || play(&peer, frames, Some(picture)),
-        );
-        self.compare(
-            &name("pool-sink-mmap-vs-filesrc"),
-            || play(&ours("io-mode=mmap"), frames, Some(picture)),
-            || play(&peer, frames, Some(picture)),
-        );
-        self.compare(
-            &name("io-uring-vs-filesrc"),
-            || play(&ours("io-mode=io-uring"), frames, None),
-            || play(&peer, frames, None),
-        );
-        self.compare(
-            &name("mmap-vs-filesrc"),
-            || play(&ours("io-mode=mmap"), frames, None),
-            || play(&peer, frames, None),
-        );
+        for (what, properties, offer) in [
+            ("read-vs-filesrc", "io-mode=read", None),
+            ("read-1-thread-vs-filesrc", "io-mode=read threads=1", None),
+            ("pool-sink-vs-filesrc", "io-mode=read", Some(picture)),
+            ("pool-sink-mmap-vs-filesrc", "io-mode=mmap", Some(picture)),
+            ("io-uring-vs-filesrc", "io-mode=io-uring", None),
+            ("mmap-vs-filesrc", "io-mode=mmap", None),
+        ] {
+            self.compare(
+                &name(what),
+                || play(&ours(properties), frames, offer),
+                || play(&peer, frames, offer),
+            );
+        }
         self.compare(
             &name("read-1-thread-vs-bare-pread"),
             || play(&ours("io-mode=read threads=1"), frames, None),
