@@ -4,12 +4,13 @@
 
 use gst::prelude::*;
 
-use crate::player::{Player, assert_on_screen, bgrx_bytes, dma_frame, numbered};
+use crate::player::{Player, assert_on_screen, bgrx_bytes, dma_frame, init, numbered};
 
 const W: usize = 1024;
 const H: usize = 768;
 
 fn caps(drm_format: &str) -> gst::Caps {
+    init();
     let structure = gst::Structure::builder("video/x-raw")
         .field("format", "DMA_DRM")
         .field("drm-format", drm_format)
@@ -82,11 +83,16 @@ fn a_stream_may_turn_from_a_fourcc_to_a_format_and_back() {
 }
 
 #[test]
-fn memory_that_is_no_dma_buf_under_such_caps_is_an_error_in_words() {
+fn memory_that_is_no_dma_buf_is_copied_since_a_linear_layout_can_be() {
     let player = player_of(&caps("XR24"));
     player.set_state(gst::State::Playing);
-    let bytes = bgrx_bytes(&numbered(W, H, 1), W * 4);
-    player.push(gst::Buffer::from_slice(bytes));
-    let error = player.wait_for_error();
-    assert!(error.contains("dma-buf"), "{error}");
+    let picture = numbered(W, H, 1);
+    player.show(gst::Buffer::from_slice(bgrx_bytes(&picture, W * 4)));
+    assert_on_screen(&picture);
+    assert_eq!(
+        (player.count("zero-copy"), player.count("copied")),
+        (0, 1),
+        "{}",
+        player.stats()
+    );
 }

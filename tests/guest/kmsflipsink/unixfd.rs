@@ -3,7 +3,7 @@
 //! from outside of the machine, and on the screen. Needs vkms, and a guest run with
 //! --debian13.
 
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use gst::prelude::*;
 use gstphysmem::meta::PhysMemMeta;
@@ -24,6 +24,7 @@ impl Sender {
             "rawvideosrc num-buffers={frames} ! video/x-raw,format=BGRx,width={width},height={height} \
              ! physmemupload kind=cma ! unixfdsink wait-for-connection=true sync=false socket-path={socket}"
         ))
+        .stdout(Stdio::null())
         .spawn()
         .expect("gst-launch starts");
         let sender = Self(child);
