@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use drm::buffer::Handle as GemName;
 use drm::control::{
@@ -288,6 +288,7 @@ impl Card {
             card: self.clone(),
             id,
             shape: *shape,
+            verdict: OnceLock::new(),
         })
     }
 
@@ -298,6 +299,19 @@ impl Card {
             AtomicCommitFlags::TEST_ONLY,
             control::atomic::AtomicModeReq::new(),
         )
+    }
+}
+
+#[cfg(test)]
+impl Card {
+    /// No device at all: each ioctl fails.
+    pub fn blank() -> Arc<Self> {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let card = Self::new(file.into(), "/dev/null".into(), true).unwrap();
+        Arc::new(Self {
+            can_import: true,
+            ..card
+        })
     }
 }
 
@@ -564,6 +578,7 @@ pub struct Framebuffer {
     card: Arc<Card>,
     id: framebuffer::Handle,
     shape: FbShape,
+    verdict: OnceLock<Result<(), String>>,
 }
 
 impl Framebuffer {
@@ -575,6 +590,40 @@ impl Framebuffer {
     /// What it was made from.
     pub fn shape(&self) -> &FbShape {
         &self.shape
+    }
+
+    /// Whether the driver shows it, or why not. Unknown until a commit tells: AddFB2
+    /// and TEST_ONLY do not try to pin and map the memory.
+    pub fn verdict(&self) -> Option<Result<(), &str>> {
+        let verdict = self.verdict.get()?;
+        Some(verdict.as_ref().copied().map_err(String::as_str))
+    }
+
+    /// Notes what the kernel said. The first word counts: what is refused after it
+    /// was shown once is refused for another reason than its memory.
+    pub fn judge(&self, verdict: Result<(), &str>) {
+        self.verdict.get_or_init(|| verdict.map_err(str::to_owned));
+    }
+}
+
+#[cfg(test)]
+impl Framebuffer {
+    /// Of a blank card.
+    pub fn blank(card: &Arc<Card>) -> Arc<Self> {
+        Arc::new(Self {
+            card: card.clone(),
+            id: control::from_u32(1).unwrap(),
+            shape: FbShape {
+                width: 4,
+                height: 4,
+                fourcc: 0,
+                modifier: None,
+                n_planes: 1,
+                pitches: [16; 4],
+                offsets: [0; 4],
+            },
+            verdict: OnceLock::new(),
+        })
     }
 }
 

@@ -111,10 +111,9 @@ pub struct Lane {
     pub is_flushing: bool,
     /// The sink goes; whether to restore what was shown before.
     pub closing: Option<bool>,
-    /// The newest frame whose commit the kernel took, or that was dropped.
+    /// The newest frame whose commit the kernel took or refused, or that was
+    /// dropped.
     pub settled_serial: u64,
-    /// The newest frame whose commit it refused, and why.
-    pub refused: Option<(u64, io::ErrorKind, String)>,
     /// Counters.
     pub stats: Stats,
 }
@@ -183,6 +182,65 @@ fn required(props: &super::card::Props, name: &str) -> io::Result<property::Hand
             format!("the driver has no property {name}"),
         )
     })
+}
+
+#[cfg(test)]
+impl Crtc {
+    /// Of a blank card: CRTC 1 with plane 1.
+    pub fn blank(observer: Arc<dyn Observer>) -> Self {
+        let object = control::RawResourceHandle::MIN;
+        let handle = object.into();
+        let mut scanout = Scanout::default();
+        scanout.add_lane(1);
+        let lane = Lane {
+            id: 1,
+            object,
+            props: PlaneProps {
+                fb_id: handle,
+                crtc_id: handle,
+                src: [handle; 4],
+                dst: [handle; 4],
+                in_fence_fd: None,
+            },
+            saved: Vec::new(),
+            was_on: false,
+            extras: Vec::new(),
+            extras_saved: Vec::new(),
+            are_extras_new: false,
+            observer,
+            is_flushing: false,
+            closing: None,
+            settled_serial: 0,
+            stats: Stats::new(1),
+        };
+        Self {
+            id: 1,
+            connector: 1,
+            object,
+            connector_object: object,
+            mode_id: handle,
+            active: handle,
+            connector_crtc_id: handle,
+            link_status: None,
+            mode: None,
+            wish: ModeWish::Auto,
+            need: None,
+            needs_setup: true,
+            scanout,
+            lanes: vec![lane],
+            saved: Saved {
+                mode: None,
+                active: 0,
+                connector_crtc: 0,
+            },
+            has_vblank: true,
+            in_flight: None,
+            last_flip_ns: 0,
+            retry_at_ns: 0,
+            busy_since_ns: None,
+            is_plugged: true,
+        }
+    }
 }
 
 impl Crtc {
@@ -412,7 +470,6 @@ impl Lane {
             is_flushing: false,
             closing: None,
             settled_serial: 0,
-            refused: None,
             stats: Stats::new(16_666_667),
         })
     }

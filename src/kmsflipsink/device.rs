@@ -379,14 +379,10 @@ impl Inner {
             crtc.busy_since_ns = None;
             crtc.needs_setup = false;
             crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
-            let taken: Vec<_> = crtc
-                .scanout
-                .queued()
-                .map(|(id, frame)| (id, frame.serial))
-                .collect();
-            for (id, serial) in taken {
-                if let Some(lane) = crtc.lane_mut(id) {
-                    lane.settled_serial = serial;
+            for (id, frame) in crtc.scanout.queued() {
+                frame.framebuffer.judge(Ok(()));
+                if let Some(lane) = crtc.lanes.iter_mut().find(|lane| lane.id == id) {
+                    lane.settled_serial = frame.serial;
                     lane.are_extras_new = false;
                 }
             }
@@ -423,8 +419,11 @@ impl Inner {
                     crtc.retry_at_ns = now_ns + MASTER_RETRY_NS;
                 }
                 for (id, frame) in failed {
+                    // Here, and not where somebody waits for it: a flush ends that
+                    // waiting, and the framebuffer is to be known as refused all the same.
+                    frame.framebuffer.judge(Err(&reason));
                     if let Some(lane) = crtc.lane_mut(id) {
-                        lane.refused = Some((frame.serial, error.kind(), reason.clone()));
+                        lane.settled_serial = frame.serial;
                         lane.stats.dropped.refused += 1;
                         outbox
                             .reports
@@ -912,4 +911,130 @@ fn read_events(card: &Card) {
         }
     }
     outbox.deliver();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::card::Framebuffer;
+    use super::super::head::{Head, NotPresented};
+    use super::super::placement::{Placement, Rect};
+    use super::*;
+
+    struct Deaf;
+
+    impl Observer for Deaf {
+        fn report(&self, _: Report) {}
+    }
+
+    /// A card whose thread the test plays, with a sink on it.
+    fn stage() -> Head {
+        gst::init().unwrap();
+        let card = Card::blank();
+        let mut inner = card.engine.lock();
+        inner.crtcs.push(Crtc::blank(Arc::new(Deaf)));
+        inner.is_running = true;
+        drop(inner);
+        Head::blank(&card)
+    }
+
+    fn frame(framebuffer: &Arc<Framebuffer>) -> Frame {
+        let whole = Rect::of_size(4, 4);
+        Frame {
+            framebuffer: framebuffer.clone(),
+            placement: Placement {
+                src: whole,
+                dst: whole,
+            },
+            fence: None,
+            buffer: gst::Buffer::new(),
+            due_ns: None,
+            running_time: None,
+            submitted_ns: 0,
+            is_zero_copy: true,
+            is_foreign: true,
+            is_counted: true,
+            serial: 0,
+        }
+    }
+
+    /// Takes what is pending as for a commit, once there is something.
+    fn begin_commit(head: &Head) {
+        let engine = &head.card.engine;
+        let mut inner = engine.lock();
+        while !inner.crtcs[0].scanout.begin_commit(false) {
+            engine.wait(&mut inner, Duration::from_millis(1));
+        }
+        inner.crtcs[0].in_flight = Some((0, true));
+    }
+
+    fn end_commit(head: &Head, errno: i32) {
+        let result = match errno {
+            0 => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(errno)),
+        };
+        let mut outbox = Outbox::default();
+        head.card.engine.lock().committed(1, result, 1, &mut outbox);
+        outbox.deliver();
+        head.card.engine.notify();
+    }
+
+    #[test]
+    fn a_first_commit_that_is_refused_is_told_to_who_waits_for_it() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let presented = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
+            begin_commit(&head);
+            end_commit(&head, libc::EINVAL);
+            waiting.join().unwrap()
+        });
+        assert!(matches!(presented, Err(NotPresented::Refused(_))));
+    }
+
+    #[test]
+    fn a_first_commit_that_is_refused_after_a_flush_is_known_all_the_same() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let presented = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
+            begin_commit(&head);
+            head.withdraw();
+            head.set_flushing(true);
+            waiting.join().unwrap()
+        });
+        assert!(presented.is_ok(), "a flush ends the waiting: {presented:?}");
+        end_commit(&head, libc::EINVAL);
+        assert!(matches!(framebuffer.verdict(), Some(Err(_))));
+    }
+
+    #[test]
+    fn a_frame_that_was_dropped_before_its_commit_says_nothing_of_its_memory() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let presented = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
+            begin_commit(&head);
+            end_commit(&head, libc::EACCES);
+            let mut outbox = Outbox::default();
+            head.card.engine.lock().next_step(2, &mut outbox);
+            head.card.engine.notify();
+            waiting.join().unwrap()
+        });
+        assert!(presented.is_ok(), "dropped and counted: {presented:?}");
+        assert_eq!(framebuffer.verdict(), None);
+    }
+
+    #[test]
+    fn a_commit_that_was_taken_settles_it_for_good() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        for errno in [0, libc::EINVAL] {
+            head.present(frame(&framebuffer), false).unwrap();
+            begin_commit(&head);
+            end_commit(&head, errno);
+            let mut outbox = Outbox::default();
+            head.card.engine.lock().flipped(1, 1, 1, &mut outbox);
+            assert_eq!(framebuffer.verdict(), Some(Ok(())));
+        }
+    }
 }

@@ -111,6 +111,29 @@ pub struct Head {
     serial: AtomicU64,
 }
 
+#[cfg(test)]
+impl Head {
+    /// On the one plane of a blank card.
+    pub fn blank(card: &Arc<Card>) -> Self {
+        Self {
+            card: card.clone(),
+            route: Route {
+                card: 0,
+                connector: 1,
+                crtc: 1,
+                crtc_index: 0,
+                kms_plane: 1,
+                kind: discovery::PlaneKind::Primary,
+            },
+            connector_name: String::new(),
+            fourccs: Vec::new(),
+            in_formats: Vec::new(),
+            max_size: (4, 4),
+            serial: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Head {
     /// Finds what was asked for and takes it.
     pub fn open(
@@ -301,10 +324,11 @@ impl Head {
     }
 
     /// Hands a frame over. Waits while an earlier one waits for its commit, and,
-    /// if `until_taken`, until the kernel has taken or refused this one.
-    pub fn present(&self, mut frame: Frame, until_taken: bool) -> Result<(), NotPresented> {
+    /// if `until_settled`, until the kernel took or refused this one.
+    pub fn present(&self, mut frame: Frame, until_settled: bool) -> Result<(), NotPresented> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         frame.serial = serial;
+        let framebuffer = frame.framebuffer.clone();
         let engine = &self.card.engine;
         let id = self.route.kms_plane;
         let mut waiting = Some(frame);
@@ -331,10 +355,6 @@ impl Head {
                     None => Ok(()),
                 };
             }
-            let verdict = match &lane.refused {
-                Some((refused, _, reason)) if *refused == serial => Some(Err(reason.clone())),
-                _ => (lane.settled_serial >= serial).then_some(Ok(())),
-            };
             match waiting.take() {
                 Some(mut frame) => {
                     // From here on it counts: waiting for room is not latency.
@@ -342,18 +362,20 @@ impl Head {
                     match crtc.scanout.submit(id, frame) {
                         Ok(()) => {
                             engine.wake();
-                            if !until_taken {
+                            if !until_settled {
                                 return Ok(());
                             }
                         }
                         Err(frame) => waiting = Some(frame),
                     }
                 }
-                None => {
-                    if let Some(verdict) = verdict {
-                        return verdict.map_err(NotPresented::Refused);
-                    }
+                None if lane.settled_serial >= serial => {
+                    return match framebuffer.verdict() {
+                        Some(Err(reason)) => Err(NotPresented::Refused(reason.to_owned())),
+                        _ => Ok(()),
+                    };
                 }
+                None => {}
             }
             engine.wait(&mut inner, Duration::from_secs(1));
         }

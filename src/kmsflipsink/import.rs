@@ -38,9 +38,12 @@ pub enum NotImportable {
     /// Unknown to KMS.
     #[error("KMS has no name for the format {0}")]
     Format(String),
-    /// The kernel refused.
+    /// The kernel refused to make a framebuffer.
     #[error("the driver refuses {0}")]
     Refused(String),
+    /// The kernel made one and refused to show it.
+    #[error("the driver refuses the frame's memory: {0}")]
+    Unshowable(String),
 }
 
 /// The framebuffers of one sink on one card.
@@ -59,7 +62,7 @@ struct Shared {
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
-    verdict: Result<Arc<Framebuffer>, NotImportable>,
+    framebuffer: Result<Arc<Framebuffer>, NotImportable>,
 }
 
 /// Equal only for the same memory in the same layout.
@@ -74,10 +77,8 @@ pub struct Identity {
 pub struct Imported {
     /// The framebuffer.
     pub framebuffer: Arc<Framebuffer>,
-    /// It was made just now, and no commit has shown it yet.
-    pub is_new: bool,
-    /// For `refuse`.
-    pub key: usize,
+    /// No commit has shown it yet.
+    pub is_untried: bool,
 }
 
 /// Where the colour planes of a buffer are.
@@ -109,45 +110,36 @@ impl Imports {
             return Err(NotImportable::NoImport(self.shared.card.driver.clone()));
         }
         let located = locate(buffer, info, modifier)?;
-        let Located { key, identity, .. } = located;
-        if let Some(entry) = self.shared.entries.lock().get(&key)
-            && entry.identity == identity
-        {
-            let framebuffer = entry.verdict.clone()?;
-            return Ok(Imported {
-                framebuffer,
-                is_new: false,
-                key,
-            });
-        }
-        let verdict = self.shared.import(&located);
-        self.remember(
-            buffer,
-            key,
-            Entry {
-                identity,
-                verdict: verdict.clone(),
-            },
-        );
+        let framebuffer = match self.shared.find(&located) {
+            Some(known) => known?,
+            None => {
+                let made = self.shared.import(&located);
+                let entry = Entry {
+                    identity: located.identity,
+                    framebuffer: made.clone(),
+                };
+                self.remember(buffer, located.key, entry);
+                made?
+            }
+        };
+        let is_untried = match framebuffer.verdict() {
+            None => true,
+            Some(Ok(())) => false,
+            Some(Err(reason)) => {
+                let unshowable = NotImportable::Unshowable(reason.to_owned());
+                // The framebuffer can go; that it was refused is kept.
+                let entry = Entry {
+                    identity: located.identity,
+                    framebuffer: Err(unshowable.clone()),
+                };
+                self.remember(buffer, located.key, entry);
+                return Err(unshowable);
+            }
+        };
         Ok(Imported {
-            framebuffer: verdict?,
-            is_new: true,
-            key,
+            framebuffer,
+            is_untried,
         })
-    }
-
-    /// The kernel refused to show the framebuffer of `key`: its memory is copied
-    /// from now on.
-    pub fn refuse(&self, key: usize, reason: &str) {
-        let mut entries = self.shared.entries.lock();
-        let old = entries.get_mut(&key).map(|entry| {
-            std::mem::replace(
-                &mut entry.verdict,
-                Err(NotImportable::Refused(format!("a frame: {reason}"))),
-            )
-        });
-        drop(entries);
-        drop(old);
     }
 
     /// How many framebuffers are kept.
@@ -156,7 +148,7 @@ impl Imports {
             .entries
             .lock()
             .values()
-            .filter(|entry| entry.verdict.is_ok())
+            .filter(|entry| entry.framebuffer.is_ok())
             .count()
     }
 
@@ -177,6 +169,12 @@ impl Imports {
 }
 
 impl Shared {
+    fn find(&self, located: &Located<'_>) -> Option<Result<Arc<Framebuffer>, NotImportable>> {
+        let entries = self.entries.lock();
+        let entry = entries.get(&located.key)?;
+        (entry.identity == located.identity).then(|| entry.framebuffer.clone())
+    }
+
     fn import(self: &Arc<Self>, located: &Located<'_>) -> Result<Arc<Framebuffer>, NotImportable> {
         let shape = &located.identity.shape;
         let modifier = shape.modifier.filter(|_| self.card.has_modifiers);
@@ -323,5 +321,77 @@ pub fn first_dma_buf(buffer: &gst::BufferRef) -> Option<BorrowedFd<'_>> {
         None
     } else {
         dma_buf_of(buffer.peek_memory(0)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gst_allocators::prelude::*;
+
+    use super::*;
+
+    /// A frame in an fd that passes for a dma-buf, and its framebuffer in the cache.
+    fn imported() -> (Imports, gst_video::VideoInfo, gst::Buffer, Arc<Framebuffer>) {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, 4, 4)
+            .build()
+            .unwrap();
+        let fd = std::fs::File::open("/dev/zero").unwrap();
+        let allocator = gst_allocators::DmaBufAllocator::new();
+        // SAFETY: an fd that the memory now owns; nobody maps it.
+        let memory = unsafe { allocator.alloc_dmabuf(fd, info.size()) }.unwrap();
+        let mut buffer = gst::Buffer::new();
+        buffer.get_mut().unwrap().append_memory(memory);
+        let card = Card::blank();
+        let framebuffer = Framebuffer::blank(&card);
+        let imports = Imports::new(card);
+        let located = locate(&buffer, &info, None).unwrap();
+        let entry = Entry {
+            identity: located.identity,
+            framebuffer: Ok(framebuffer.clone()),
+        };
+        imports.remember(&buffer, located.key, entry);
+        (imports, info, buffer, framebuffer)
+    }
+
+    #[test]
+    fn an_import_is_untried_until_a_commit_shows_it() {
+        let (imports, info, buffer, framebuffer) = imported();
+        for _ in 0..2 {
+            let found = imports.framebuffer(&buffer, &info, None).unwrap();
+            assert!(found.is_untried, "asking for it is no commit");
+            assert!(Arc::ptr_eq(&found.framebuffer, &framebuffer));
+        }
+        framebuffer.judge(Ok(()));
+        assert!(
+            !imports
+                .framebuffer(&buffer, &info, None)
+                .unwrap()
+                .is_untried
+        );
+    }
+
+    #[test]
+    fn an_import_whose_first_commit_was_refused_is_given_up() {
+        let (imports, info, buffer, framebuffer) = imported();
+        framebuffer.judge(Err("no room"));
+        for _ in 0..2 {
+            let error = imports.framebuffer(&buffer, &info, None).unwrap_err();
+            assert_eq!(error, NotImportable::Unshowable("no room".into()));
+        }
+        assert_eq!((imports.len(), Arc::strong_count(&framebuffer)), (0, 1));
+    }
+
+    #[test]
+    fn an_import_that_was_shown_survives_a_refusal() {
+        let (imports, info, buffer, framebuffer) = imported();
+        framebuffer.judge(Ok(()));
+        framebuffer.judge(Err("the mode is gone"));
+        assert!(
+            !imports
+                .framebuffer(&buffer, &info, None)
+                .unwrap()
+                .is_untried
+        );
     }
 }

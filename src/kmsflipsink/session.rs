@@ -12,7 +12,7 @@ use super::copies::{self, Copies, Offered};
 use super::crtc::{Frame, ModeSet};
 use super::format::{self, Layout};
 use super::head::{Head, KmsError, NotPresented};
-use super::import::{self, Imports};
+use super::import::{self, Imported, Imports, NotImportable};
 use super::mode::{FrameNeed, ModeWish};
 use super::placement::{self, Fit, Picture, Placement, Rect, Target};
 use crate::memory::{MemoryKind, Region, Request};
@@ -242,28 +242,25 @@ impl Session {
             Ok(imported) => imported,
             Err(error) => return copied(error.to_string()),
         };
-        let refuse = |reason: String| {
-            self.imports.refuse(imported.key, &reason);
-            copied(format!("the driver refuses the frame's memory: {reason}"))
-        };
-        if imported.is_new
-            && let Err(error) = self.head.test(&imported.framebuffer, &placement, None)
+        let Imported {
+            framebuffer,
+            is_untried,
+        } = imported;
+        let refused = |reason| copied(NotImportable::Unshowable(reason).to_string());
+        if is_untried
+            && let Err(error) = self.head.test(&framebuffer, &placement, None)
             && !is_about_us(&error)
         {
-            return refuse(sys::describe(&error));
+            let reason = sys::describe(&error);
+            framebuffer.judge(Err(&reason));
+            return refused(reason);
         }
-        let mut frame = frame(
-            buffer,
-            imported.framebuffer.clone(),
-            placement,
-            timing,
-            true,
-        );
+        let mut frame = frame(buffer, framebuffer, placement, timing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
         frame.fence = import::first_dma_buf(buffer).and_then(kms::pending_write_fence);
         // What TEST_ONLY does not tell: whether the memory can be pinned and mapped.
-        match self.head.present(frame, imported.is_new) {
-            Err(NotPresented::Refused(reason)) => refuse(reason),
+        match self.head.present(frame, is_untried) {
+            Err(NotPresented::Refused(reason)) => refused(reason),
             Ok(()) => {
                 self.note(Way::ZeroCopy("the display reads upstream's dma-bufs"));
                 Ok(())

@@ -157,6 +157,13 @@ impl Player {
         }
     }
 
+    /// Flushes as a seek does, from the source on.
+    pub fn flush(&self) {
+        let appsrc = self.appsrc();
+        assert!(appsrc.send_event(gst::event::FlushStart::new()));
+        assert!(appsrc.send_event(gst::event::FlushStop::new(true)));
+    }
+
     fn appsrc(&self) -> gst_app::AppSrc {
         self.pipeline.by_name("src").unwrap().downcast().unwrap()
     }
@@ -300,9 +307,19 @@ pub fn dma_frame(picture: &Picture) -> gst::Buffer {
 
 /// The same, `offset` bytes into the dma-buf and in rows of `stride` bytes.
 pub fn dma_frame_at(picture: &Picture, offset: usize, stride: usize) -> gst::Buffer {
+    dma_frame_of(MemoryKind::Cma, picture, offset, stride)
+}
+
+/// The same in a udmabuf: vkms takes it for a framebuffer and says yes to
+/// TEST_ONLY, but until 6.2 udmabufs have no vmap, and it refuses the commit.
+pub fn udmabuf_frame(picture: &Picture) -> gst::Buffer {
+    dma_frame_of(MemoryKind::Udmabuf, picture, 0, picture.width * 4)
+}
+
+fn dma_frame_of(kind: MemoryKind, picture: &Picture, offset: usize, stride: usize) -> gst::Buffer {
     let mut bytes = vec![0x5a; offset];
     bytes.extend(bgrx_bytes(picture, stride));
-    let (fd, size) = heap_buffer(&bytes);
+    let (fd, size) = heap_buffer(kind, &bytes);
     let allocator = gst_allocators::DmaBufAllocator::new();
     // SAFETY: a dma-buf of `size` bytes that the memory now owns.
     let memory = unsafe { allocator.alloc_dmabuf(fd, size) }.unwrap();
@@ -328,9 +345,9 @@ pub fn dma_frame_at(picture: &Picture, offset: usize, stride: usize) -> gst::Buf
 }
 
 /// A dma-buf with these bytes.
-fn heap_buffer(bytes: &[u8]) -> (OwnedFd, usize) {
+fn heap_buffer(kind: MemoryKind, bytes: &[u8]) -> (OwnedFd, usize) {
     let request = Request {
-        kind: MemoryKind::Cma,
+        kind,
         size_bytes: bytes.len(),
         needs_dma_buf: true,
         ..Request::default()

@@ -17,7 +17,7 @@ use gstphysmem::pool::{PhysBufferPool, Wait};
 
 use crate::player::{
     Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
-    dma_frame_at, info, init, numbered, part, placed, plain,
+    dma_frame_at, info, init, numbered, part, placed, plain, udmabuf_frame,
 };
 use crate::support::{self, Picture, VkmsCrc};
 
@@ -582,6 +582,75 @@ fn a_connector_without_display_drops_frames_until_it_is_back() {
     force_connector("unspecified");
     player.reach(gst::State::Null);
     assert!(player.errors().is_empty());
+}
+
+/// Whether this kernel's vkms refuses to show a udmabuf that it has imported.
+fn refuses_udmabufs() -> bool {
+    support::kernel() == "6.1"
+}
+
+#[test]
+fn what_is_refused_only_at_the_commit_is_copied() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let pictures = [1, 2].map(|number| numbered(W, H, number));
+    let frames = pictures.each_ref().map(udmabuf_frame);
+    for _ in 0..2 {
+        for (frame, picture) in frames.iter().zip(&pictures) {
+            player.show(frame.clone());
+            assert_on_screen(picture);
+        }
+    }
+    assert_eq!(
+        (player.count("copied"), player.count("framebuffers")),
+        if refuses_udmabufs() { (4, 0) } else { (0, 2) },
+        "{}",
+        player.stats()
+    );
+}
+
+#[test]
+fn a_flush_does_not_vouch_for_memory_that_no_commit_has_shown() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    for round in 0..8 {
+        let [before, after] = [0, 1].map(|index| numbered(W, H, round * 2 + index));
+        let frame = udmabuf_frame(&after);
+        player.show(buffer_of(&before));
+        // It waits for this one's flip, or is on its way to its commit.
+        player.push(buffer_of(&before));
+        player.push(frame.clone());
+        std::thread::sleep(Duration::from_millis(round as u64 * 2));
+        player.flush();
+        player.show(buffer_of(&before));
+        player.show(frame);
+        assert_on_screen(&after);
+    }
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+#[test]
+fn an_unplugged_display_does_not_vouch_for_memory_that_no_commit_has_shown() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let pictures = [1, 2].map(|number| numbered(W, H, number));
+    let frames = pictures.each_ref().map(udmabuf_frame);
+    player.show(buffer_of(&pictures[0]));
+    force_connector("off");
+    player.wait_for_event("unplugged");
+    frames.iter().for_each(|frame| player.push(frame.clone()));
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-disconnected") == 2
+    });
+    force_connector("on");
+    player.wait_for_event("plugged");
+    for (frame, picture) in frames.into_iter().zip(&pictures) {
+        player.show(frame);
+        assert_on_screen(picture);
+    }
+    force_connector("unspecified");
+    player.reach(gst::State::Null);
+    assert_eq!(player.errors(), [""; 0]);
 }
 
 /// Plugs the display in or out, and tells the world as a driver with a
