@@ -19,8 +19,8 @@ use drm::control::{
 use drm::{ClientCapability, Device as _, DriverCapability};
 use parking_lot::Mutex;
 
-use super::device;
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
+use super::engine::Engine;
 use super::mode::ModeLine;
 use crate::sys::{self, kms};
 
@@ -49,7 +49,7 @@ pub struct Card {
     /// Framebuffers may carry a modifier.
     pub has_modifiers: bool,
     /// The scanout of this card.
-    pub engine: device::Engine,
+    pub engine: Engine,
 }
 
 impl AsFd for Card {
@@ -99,7 +99,7 @@ impl Card {
             can_import: false,
             can_export: false,
             has_modifiers: false,
-            engine: device::Engine::new()?,
+            engine: Engine::new()?,
         };
         card.unusable = card.identify().err();
         Ok(card)
@@ -212,6 +212,11 @@ impl Card {
             by_name.insert(info.name().to_string_lossy().into_owned(), (info, value));
         }
         Ok(Props(by_name))
+    }
+
+    /// A property blob that holds a mode.
+    pub fn mode_blob(&self, mode: &Mode) -> io::Result<u64> {
+        Ok(self.create_property_blob(mode)?.into())
     }
 
     /// The GEM object behind a dma-buf.

@@ -12,8 +12,8 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::card::{self, Card, Framebuffer};
 use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
-use super::device::{self, Joining, make_blob};
 use super::discovery::{self, CardSnapshot, NoRoute, Route, Wish};
+use super::engine::{self, Joining};
 use super::format;
 use super::mode::{self, FrameNeed, ModeLine, ModeWish, NoMode};
 use super::placement::Placement;
@@ -182,7 +182,7 @@ impl Head {
         if !insert(&card, crtc, lane, follows_vt) {
             return Ok(None);
         }
-        device::start(&card).map_err(failed("starting a thread"))?;
+        engine::start(&card).map_err(failed("starting a thread"))?;
         drop(joining);
         let connector = snapshot
             .connectors
@@ -248,7 +248,9 @@ impl Head {
             .into_iter()
             .map(|index| {
                 let (mode, line) = modes[index];
-                let blob = make_blob(&self.card, &mode)
+                let blob = self
+                    .card
+                    .mode_blob(&mode)
                     .map_err(|source| self.failed("describing a mode", source))?;
                 Ok(ModeSet { mode, line, blob })
             })

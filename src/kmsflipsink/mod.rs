@@ -4,22 +4,22 @@
 //!
 //! The way of a frame: `imp` takes it from GStreamer, `session` decides how it
 //! is shown (`placement`, `format`, `import`, `copies`), `head` hands it to the
-//! card's thread in `device`, which commits it (`crtc`) and follows it by
+//! card's thread in `engine`, which commits it (`crtc`) and follows it by
 //! `scanout` from pending to current. `discovery` and `mode` choose card,
 //! connector, plane and mode. Pure, and tested without a device: discovery,
 //! mode, placement, format, scanout, stats.
 //!
 //! Locks: the element's `Settings` and `State`, in this order; below them one
-//! lock for each card (`device`). No ioctl, no wait and no call into GStreamer
+//! lock for each card (`engine`). No ioctl, no wait and no call into GStreamer
 //! happens under any of them; the one exception is the GEM handle table in
 //! `card`, and says why.
 
 mod card;
 mod copies;
 mod crtc;
-mod device;
 mod discovery;
 mod dma_drm;
+mod engine;
 mod format;
 mod head;
 mod imp;

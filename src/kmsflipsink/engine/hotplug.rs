@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A display that is plugged in or out: asks the connectors in use, and chooses
+//! a mode for a display that is there again.
+
+use drm::control::{self, Device as _};
+
+use super::{Outbox, Report};
+use crate::kmsflipsink::card::{self, Card};
+use crate::kmsflipsink::crtc::ModeSet;
+use crate::kmsflipsink::mode;
+use crate::sys;
+
+/// Asks the displays of all CRTCs in use whether they are there.
+pub(super) fn look_at_connectors(card: &Card) {
+    let watched: Vec<(u32, u32)> = card
+        .engine
+        .lock()
+        .crtcs
+        .iter()
+        .map(|crtc| (crtc.id, crtc.connector))
+        .collect();
+    for (crtc, connector) in watched {
+        let info =
+            card::connector_handle(connector).and_then(|handle| card.get_connector(handle, true));
+        let mut outbox = Outbox::default();
+        let stale = match info {
+            Ok(info) => note_connector(card, crtc, &info, &mut outbox),
+            Err(error) => {
+                let mut inner = card.engine.lock();
+                if error.raw_os_error() == Some(libc::ENODEV) {
+                    inner.lose_device(&sys::describe(&error), &mut outbox);
+                }
+                None
+            }
+        };
+        outbox.deliver();
+        if let Some(blob) = stale {
+            let _ = card.destroy_property_blob(blob);
+        }
+    }
+}
+
+fn note_connector(
+    card: &Card,
+    crtc_id: u32,
+    info: &control::connector::Info,
+    outbox: &mut Outbox,
+) -> Option<u64> {
+    let is_plugged = info.state() != control::connector::State::Disconnected;
+    let lines: Vec<_> = info.modes().iter().map(card::mode_line).collect();
+    let mut inner = card.engine.lock();
+    let crtc = inner.crtc(crtc_id)?;
+    let was_plugged = std::mem::replace(&mut crtc.is_plugged, is_plugged);
+    if was_plugged && !is_plugged {
+        outbox.tell_all(crtc, &Report::Unplugged);
+    }
+    if was_plugged || !is_plugged {
+        return None;
+    }
+    let old = crtc.mode?;
+    // The same mode again if the display has it, else a new choice.
+    let index = info
+        .modes()
+        .iter()
+        .position(|mode| *mode == old.mode)
+        .or_else(|| mode::choose(&lines, crtc.wish, None, crtc.need).ok());
+    let (wish, need) = (crtc.wish, crtc.need);
+    drop(inner);
+    let mut new = old;
+    if let Some(index) = index.filter(|&index| info.modes()[index] != old.mode)
+        && let Ok(blob) = card.mode_blob(&info.modes()[index])
+    {
+        new = ModeSet {
+            mode: info.modes()[index],
+            line: lines[index],
+            blob,
+        };
+    }
+    let mut inner = card.engine.lock();
+    let crtc = inner.crtc(crtc_id)?;
+    (crtc.wish, crtc.need) = (wish, need);
+    crtc.mode = Some(new);
+    crtc.needs_setup = true;
+    for lane in &mut crtc.lanes {
+        lane.stats.set_period(new.line.period_ns());
+    }
+    outbox.tell_all(crtc, &Report::Plugged(new.line));
+    (new.blob != old.blob).then_some(old.blob)
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What came of a step: a commit that was taken or refused, a flip, the loss of
+//! the card. Frames that leave, and what sinks get to know, go into the
+//! [`Outbox`]; no ioctl here.
+
+use std::io;
+
+use super::{Crtc, Inner, Master, Outbox, Report};
+use crate::kmsflipsink::stats::Flip;
+use crate::sys;
+
+/// A flip event that has not come after this long is not coming.
+const FLIP_TIMEOUT_NS: u64 = 1_000_000_000;
+/// Between two tries to become master again.
+pub(super) const MASTER_RETRY_NS: u64 = 250_000_000;
+/// Between two tries to commit while the kernel says EBUSY.
+const BUSY_RETRY_NS: u64 = 2_000_000;
+/// A CRTC that is busy this long with nothing of ours stays so.
+const BUSY_TIMEOUT_NS: u64 = 1_000_000_000;
+
+/// Why a frame was not shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Loss {
+    NoMaster,
+    Unplugged,
+}
+
+impl Inner {
+    /// The kernel took or refused the commit in flight.
+    pub(super) fn committed(
+        &mut self,
+        crtc_id: u32,
+        result: io::Result<()>,
+        now_ns: u64,
+        outbox: &mut Outbox,
+    ) {
+        let Some(crtc) = self.crtcs.iter_mut().find(|crtc| crtc.id == crtc_id) else {
+            return;
+        };
+        let Err(error) = result else {
+            crtc.busy_since_ns = None;
+            crtc.needs_setup = false;
+            crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
+            for (id, frame) in crtc.scanout.queued() {
+                frame.framebuffer.judge(Ok(()));
+                if let Some(lane) = crtc.lanes.iter_mut().find(|lane| lane.id == id) {
+                    lane.settled_serial = frame.serial;
+                    lane.are_extras_new = false;
+                }
+            }
+            return;
+        };
+        let was_setup = crtc.in_flight.take().is_some_and(|(_, is_setup)| is_setup);
+        match error.raw_os_error() {
+            Some(libc::EBUSY)
+                if now_ns - *crtc.busy_since_ns.get_or_insert(now_ns) < BUSY_TIMEOUT_NS =>
+            {
+                crtc.retry_at_ns = now_ns + BUSY_RETRY_NS;
+                defer(crtc, outbox);
+            }
+            Some(libc::EACCES | libc::EPERM) => {
+                defer(crtc, outbox);
+                self.lose_master(now_ns, "another program became master of the card", outbox);
+            }
+            Some(libc::ENODEV) => {
+                defer(crtc, outbox);
+                self.lose_device(&sys::describe(&error), outbox);
+            }
+            // Somebody may have changed the CRTC behind our back: once more,
+            // with everything set up again.
+            _ if !was_setup => {
+                crtc.needs_setup = true;
+                defer(crtc, outbox);
+            }
+            _ => refuse(crtc, &sys::describe(&error), now_ns, outbox),
+        }
+    }
+
+    /// Somebody else may commit.
+    pub(super) fn lose_master(&mut self, now_ns: u64, reason: &str, outbox: &mut Outbox) {
+        if self.master == Master::Ours {
+            for crtc in &mut self.crtcs {
+                crtc.needs_setup = true;
+                outbox.tell_all(crtc, &Report::MasterLost(reason.to_owned()));
+            }
+        }
+        self.master = Master::Lost {
+            retry_at_ns: now_ns + MASTER_RETRY_NS,
+        };
+    }
+
+    /// Nobody may.
+    pub(super) fn lose_device(&mut self, reason: &str, outbox: &mut Outbox) {
+        if self.gone.is_none() {
+            self.gone = Some(reason.to_owned());
+            for crtc in &mut self.crtcs {
+                crtc.in_flight = None;
+                outbox.frames.extend(
+                    crtc.scanout
+                        .commit_failed()
+                        .into_iter()
+                        .map(|(_, frame)| frame),
+                );
+                outbox.tell_all(crtc, &Report::Gone(reason.to_owned()));
+            }
+        }
+    }
+
+    /// What was committed is on the screen.
+    pub(super) fn flipped(
+        &mut self,
+        crtc_id: u32,
+        shown_ns: u64,
+        sequence: u32,
+        outbox: &mut Outbox,
+    ) {
+        if let Some(crtc) = self.crtc(crtc_id) {
+            let sequence = (crtc.has_vblank && sequence != 0).then_some(sequence);
+            finish_flip(crtc, shown_ns, sequence, outbox);
+        }
+    }
+
+    /// Takes lanes away, and the CRTC with the last of them.
+    pub(super) fn close(
+        &mut self,
+        crtc_id: u32,
+        lanes: &[u32],
+        outbox: &mut Outbox,
+    ) -> Option<u64> {
+        let crtc = self.crtc(crtc_id)?;
+        for &id in lanes {
+            outbox.frames.extend(crtc.scanout.remove_lane(id));
+            crtc.lanes.retain(|lane| lane.id != id);
+        }
+        let blob = crtc
+            .lanes
+            .is_empty()
+            .then(|| crtc.mode.map(|mode| mode.blob))
+            .flatten();
+        self.crtcs.retain(|crtc| !crtc.lanes.is_empty());
+        blob
+    }
+}
+
+/// The commit is to be made again.
+fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
+    outbox.frames.extend(
+        crtc.scanout
+            .commit_deferred()
+            .into_iter()
+            .map(|(_, frame)| frame),
+    );
+}
+
+/// The commit is not to be made again: its frames are lost.
+fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
+    let failed = crtc.scanout.commit_failed();
+    crtc.busy_since_ns = None;
+    if failed.is_empty() {
+        // A setup without a new frame: wait for one.
+        crtc.retry_at_ns = now_ns + MASTER_RETRY_NS;
+    }
+    for (id, frame) in failed {
+        // Here, and not where somebody waits for it: a flush ends that waiting,
+        // and the framebuffer is to be known as refused all the same.
+        frame.framebuffer.judge(Err(reason));
+        if let Some(lane) = crtc.lane_mut(id) {
+            lane.settled_serial = frame.serial;
+            lane.stats.dropped.refused += 1;
+            let report = Report::Refused(reason.to_owned());
+            outbox.reports.push((lane.observer.clone(), report));
+        }
+        outbox.frames.push(frame);
+    }
+}
+
+/// There is nowhere to show the frame that waits for its commit.
+pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
+    for lane in &mut crtc.lanes {
+        if let Some(frame) = crtc.scanout.withdraw(lane.id) {
+            let dropped = &mut lane.stats.dropped;
+            *(match loss {
+                Loss::NoMaster => &mut dropped.no_master,
+                Loss::Unplugged => &mut dropped.disconnected,
+            }) += 1;
+            lane.settled_serial = frame.serial;
+            outbox.frames.push(frame);
+        }
+    }
+}
+
+/// Ends a flip whose event does not come; the time until then.
+pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> Option<u64> {
+    let (since_ns, _) = crtc.in_flight?;
+    let deadline_ns = since_ns + FLIP_TIMEOUT_NS;
+    if now_ns < deadline_ns {
+        return Some(deadline_ns);
+    }
+    for lane in &mut crtc.lanes {
+        lane.stats.lost_events += 1;
+    }
+    finish_flip(crtc, now_ns, None, outbox);
+    None
+}
+
+fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &mut Outbox) {
+    let Some((_, is_modeset)) = crtc.in_flight.take() else {
+        return;
+    };
+    crtc.last_flip_ns = shown_ns;
+    let period_ns = crtc.period_ns();
+    for flipped in crtc.scanout.flipped() {
+        outbox.frames.extend(flipped.released);
+        let (Some(frame), Some(lane)) = (
+            crtc.scanout.current(flipped.lane),
+            crtc.lanes.iter_mut().find(|lane| lane.id == flipped.lane),
+        ) else {
+            continue;
+        };
+        if !frame.is_counted {
+            continue;
+        }
+        let late_ns = frame.due_ns.map(|due_ns| shown_ns.saturating_sub(due_ns));
+        lane.stats.flipped(Flip {
+            submitted_ns: frame.submitted_ns,
+            shown_ns,
+            sequence,
+            late_ns,
+            is_zero_copy: frame.is_zero_copy,
+            is_modeset,
+        });
+        let report = Report::Shown {
+            running_time: frame.running_time,
+            late_ns,
+            period_ns,
+        };
+        outbox.reports.push((lane.observer.clone(), report));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kmsflipsink::card::{Card, Framebuffer};
+    use crate::kmsflipsink::crtc::{Frame, Observer};
+    use crate::kmsflipsink::head::{Head, NotPresented};
+    use crate::kmsflipsink::placement::{Placement, Rect};
+
+    struct Deaf;
+
+    impl Observer for Deaf {
+        fn report(&self, _: Report) {}
+    }
+
+    /// A card whose thread the test plays, with a sink on it.
+    fn stage() -> Head {
+        gst::init().unwrap();
+        let card = Card::blank();
+        let mut inner = card.engine.lock();
+        inner.crtcs.push(Crtc::blank(Arc::new(Deaf)));
+        inner.is_running = true;
+        drop(inner);
+        Head::blank(&card)
+    }
+
+    fn frame(framebuffer: &Arc<Framebuffer>) -> Frame {
+        let whole = Rect::of_size(4, 4);
+        Frame {
+            framebuffer: framebuffer.clone(),
+            placement: Placement {
+                src: whole,
+                dst: whole,
+            },
+            fence: None,
+            buffer: gst::Buffer::new(),
+            due_ns: None,
+            running_time: None,
+            submitted_ns: 0,
+            is_zero_copy: true,
+            is_foreign: true,
+            is_counted: true,
+            serial: 0,
+        }
+    }
+
+    /// Takes what is pending as for a commit, once there is something.
+    fn begin_commit(head: &Head) {
+        let engine = &head.card.engine;
+        let mut inner = engine.lock();
+        while !inner.crtcs[0].scanout.begin_commit(false) {
+            engine.wait(&mut inner, Duration::from_millis(1));
+        }
+        inner.crtcs[0].in_flight = Some((0, true));
+    }
+
+    fn end_commit(head: &Head, errno: i32) {
+        let result = match errno {
+            0 => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(errno)),
+        };
+        let mut outbox = Outbox::default();
+        head.card.engine.lock().committed(1, result, 1, &mut outbox);
+        outbox.deliver();
+        head.card.engine.notify();
+    }
+
+    #[test]
+    fn a_first_commit_that_is_refused_is_told_to_who_waits_for_it() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let presented = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
+            begin_commit(&head);
+            end_commit(&head, libc::EINVAL);
+            waiting.join().unwrap()
+        });
+        assert!(matches!(presented, Err(NotPresented::Refused(_))));
+    }
+
+    #[test]
+    fn a_first_commit_that_is_refused_after_a_flush_is_known_all_the_same() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let presented = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
+            begin_commit(&head);
+            head.withdraw();
+            head.set_flushing(true);
+            waiting.join().unwrap()
+        });
+        assert!(presented.is_ok(), "a flush ends the waiting: {presented:?}");
+        end_commit(&head, libc::EINVAL);
+        assert!(matches!(framebuffer.verdict(), Some(Err(_))));
+    }
+
+    #[test]
+    fn a_frame_that_was_dropped_before_its_commit_says_nothing_of_its_memory() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let presented = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
+            begin_commit(&head);
+            end_commit(&head, libc::EACCES);
+            let mut outbox = Outbox::default();
+            head.card.engine.lock().next_step(2, &mut outbox);
+            head.card.engine.notify();
+            waiting.join().unwrap()
+        });
+        assert!(presented.is_ok(), "dropped and counted: {presented:?}");
+        assert_eq!(framebuffer.verdict(), None);
+    }
+
+    #[test]
+    fn a_commit_that_was_taken_settles_it_for_good() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        for errno in [0, libc::EINVAL] {
+            head.present(frame(&framebuffer), false).unwrap();
+            begin_commit(&head);
+            end_commit(&head, errno);
+            let mut outbox = Outbox::default();
+            head.card.engine.lock().flipped(1, 1, 1, &mut outbox);
+            assert_eq!(framebuffer.verdict(), Some(Ok(())));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the thread listens to, in one poll: its wake fd, the card, kernel events
+//! and the virtual terminal.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use drm::control::{Device as _, Event};
+use nix::poll::{PollFd, PollFlags};
+
+use super::hotplug::look_at_connectors;
+use super::{Master, Outbox};
+use crate::kmsflipsink::card::Card;
+use crate::sys;
+use crate::sys::kms::{ActiveVt, Uevents, monotonic_ns};
+
+/// What the thread listens to besides the card.
+pub(super) struct Senses {
+    uevents: Option<Uevents>,
+    vt: Option<ActiveVt>,
+    home: String,
+}
+
+impl Senses {
+    /// What cannot be opened is not listened to.
+    pub(super) fn open() -> Self {
+        let mut vt = ActiveVt::open().ok();
+        let home = vt
+            .as_mut()
+            .and_then(|vt| vt.name().ok())
+            .unwrap_or_default();
+        Self {
+            uevents: Uevents::open().ok(),
+            vt,
+            home,
+        }
+    }
+
+    /// Sleeps until something happens, and deals with it.
+    pub(super) fn wait(&mut self, card: &Card, until_ns: u64) {
+        let is_gone = card.engine.lock().gone.is_some();
+        let mut fds = vec![PollFd::new(card.engine.wake.as_fd(), PollFlags::POLLIN)];
+        // A device that is gone is always "readable".
+        if !is_gone {
+            fds.push(PollFd::new(card.as_fd(), PollFlags::POLLIN));
+            fds.extend(
+                self.uevents
+                    .iter()
+                    .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)),
+            );
+            fds.extend(
+                self.vt
+                    .iter()
+                    .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLPRI)),
+            );
+        }
+        let time = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
+        let time = nix::sys::time::TimeSpec::from_duration(time.min(Duration::from_secs(3600)));
+        if nix::poll::ppoll(&mut fds, Some(time), None).is_err() {
+            return;
+        }
+        let happened = |index: usize| {
+            fds.get(index)
+                .and_then(PollFd::revents)
+                .is_some_and(|events| !events.is_empty())
+        };
+        let (woken, drm, second, third) = (happened(0), happened(1), happened(2), happened(3));
+        let (uevent, vt) = if self.uevents.is_some() {
+            (second, third)
+        } else {
+            (false, second)
+        };
+        drop(fds);
+        if woken {
+            let _ = card.engine.wake.read();
+        }
+        if drm {
+            read_events(card);
+        }
+        if uevent {
+            self.read_uevents(card);
+        }
+        if vt {
+            self.read_vt(card);
+        }
+    }
+
+    fn read_uevents(&self, card: &Card) {
+        let mut concerns_us = false;
+        while let Some(event) = self.uevents.as_ref().and_then(Uevents::next) {
+            concerns_us |= event.device.is_empty() || card.path.ends_with(&event.device);
+        }
+        if concerns_us {
+            look_at_connectors(card);
+        }
+    }
+
+    fn read_vt(&mut self, card: &Card) {
+        if let Some(Ok(name)) = self.vt.as_mut().map(ActiveVt::name) {
+            let mut inner = card.engine.lock();
+            if inner.follows_vt && card.is_ours {
+                inner.is_vt_away = name != self.home;
+                if let Master::Lost { retry_at_ns } = &mut inner.master {
+                    *retry_at_ns = 0;
+                }
+            }
+        }
+    }
+}
+
+fn read_events(card: &Card) {
+    let events = match card.receive_events() {
+        Ok(events) => events,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => return,
+        Err(error) => {
+            let mut outbox = Outbox::default();
+            card.engine
+                .lock()
+                .lose_device(&sys::describe(&error), &mut outbox);
+            outbox.deliver();
+            return;
+        }
+    };
+    let mut outbox = Outbox::default();
+    for event in events {
+        if let Event::PageFlip(flip) = event {
+            let shown_ns = flip.duration.as_nanos() as u64;
+            card.engine
+                .lock()
+                .flipped(flip.crtc.into(), shown_ns, flip.frame, &mut outbox);
+        }
+    }
+    outbox.deliver();
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the thread does next: closing, giving up the card or taking it back,
+//! committing, waiting. Decided from what is shared alone; no ioctl here.
+
+use drm::control::atomic::AtomicModeReq;
+
+use super::outcome::{Loss, drop_pending, expire_flip};
+use super::{Crtc, Inner, Master, Outbox};
+
+/// What the thread does next.
+pub(super) enum Step {
+    Exit,
+    Commit {
+        crtc: u32,
+        request: AtomicModeReq,
+        is_setup: bool,
+    },
+    Restore {
+        crtc: u32,
+        lanes: Vec<u32>,
+    },
+    Close {
+        crtc: u32,
+        lanes: Vec<u32>,
+    },
+    Suspend,
+    Reclaim,
+    Wait {
+        until_ns: u64,
+    },
+}
+
+impl Inner {
+    /// Decides, and takes what a commit needs.
+    pub(super) fn next_step(&mut self, now_ns: u64, outbox: &mut Outbox) -> Step {
+        if self.gone.is_some() {
+            return self.step_when_gone(outbox);
+        }
+        if self.crtcs.is_empty() {
+            return match self.n_joining {
+                0 => self.leave(),
+                _ => Step::Wait { until_ns: u64::MAX },
+            };
+        }
+        let mut until_ns = now_ns + 10_000_000_000;
+        for crtc in &mut self.crtcs {
+            if let Some(deadline_ns) = expire_flip(crtc, now_ns, outbox) {
+                until_ns = until_ns.min(deadline_ns);
+            }
+        }
+        if let Some(step) = self.step_to_close() {
+            return step;
+        }
+        match self.master {
+            Master::Ours if self.is_vt_away => return Step::Suspend,
+            Master::Lost { retry_at_ns } if !self.is_vt_away => {
+                if retry_at_ns <= now_ns {
+                    return Step::Reclaim;
+                }
+                until_ns = until_ns.min(retry_at_ns);
+            }
+            _ => {}
+        }
+        let is_master = self.master == Master::Ours;
+        for crtc in &mut self.crtcs {
+            if !is_master || !crtc.is_plugged {
+                let loss = if is_master {
+                    Loss::Unplugged
+                } else {
+                    Loss::NoMaster
+                };
+                drop_pending(crtc, loss, outbox);
+                continue;
+            }
+            match commit_time(crtc) {
+                Some(at_ns) if at_ns <= now_ns => {
+                    crtc.scanout.begin_commit(crtc.needs_setup);
+                    crtc.in_flight = Some((now_ns, crtc.needs_setup));
+                    return Step::Commit {
+                        crtc: crtc.id,
+                        request: crtc.request(),
+                        is_setup: crtc.needs_setup,
+                    };
+                }
+                Some(at_ns) => until_ns = until_ns.min(at_ns),
+                None => {}
+            }
+        }
+        Step::Wait { until_ns }
+    }
+
+    fn leave(&mut self) -> Step {
+        (self.is_running, self.is_leaving) = (false, true);
+        Step::Exit
+    }
+
+    /// Nothing can be restored; everything is released.
+    fn step_when_gone(&mut self, outbox: &mut Outbox) -> Step {
+        for crtc in &mut self.crtcs {
+            let ids: Vec<_> = crtc
+                .lanes
+                .iter()
+                .filter(|lane| lane.closing.is_some())
+                .map(|lane| lane.id)
+                .collect();
+            for id in ids {
+                outbox.frames.extend(crtc.scanout.remove_lane(id));
+                crtc.lanes.retain(|lane| lane.id != id);
+            }
+            drop_pending(crtc, Loss::Unplugged, outbox);
+        }
+        self.crtcs.retain(|crtc| !crtc.lanes.is_empty());
+        if self.crtcs.is_empty() {
+            return self.leave();
+        }
+        Step::Wait { until_ns: u64::MAX }
+    }
+
+    fn step_to_close(&mut self) -> Option<Step> {
+        for crtc in self.crtcs.iter().filter(|crtc| crtc.in_flight.is_none()) {
+            let closing: Vec<_> = crtc
+                .lanes
+                .iter()
+                .filter(|lane| lane.closing.is_some())
+                .collect();
+            if closing.is_empty() {
+                continue;
+            }
+            let lanes = closing.iter().map(|lane| lane.id).collect();
+            let restores = closing.iter().any(|lane| lane.closing == Some(true));
+            // A CRTC that was never set up shows what it showed before.
+            let is_untouched = closing
+                .iter()
+                .all(|lane| crtc.scanout.current(lane.id).is_none());
+            return Some(
+                if restores && !is_untouched && self.master == Master::Ours {
+                    Step::Restore {
+                        crtc: crtc.id,
+                        lanes,
+                    }
+                } else {
+                    Step::Close {
+                        crtc: crtc.id,
+                        lanes,
+                    }
+                },
+            );
+        }
+        None
+    }
+}
+
+/// When the next commit of a CRTC may be made; None if there is nothing for it.
+fn commit_time(crtc: &Crtc) -> Option<u64> {
+    let wants = crtc.scanout.has_pending() || (crtc.needs_setup && crtc.scanout.has_current());
+    if crtc.in_flight.is_some() || crtc.mode.is_none() || !wants {
+        return None;
+    }
+    // Without a vertical blank the driver says "done" at once: the mode's own
+    // period paces us.
+    let paced_ns = if crtc.has_vblank {
+        0
+    } else {
+        crtc.last_flip_ns + crtc.period_ns()
+    };
+    Some(paced_ns.max(crtc.retry_at_ns))
+}
