@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What upstream is offered to write into: the first kind of memory that the
+//! card can show, as a pool.
+
+use super::plan::{Choice, Manner, fb_shape};
+use super::{Session, is_about_us};
+use crate::kmsflipsink::CAT;
+use crate::kmsflipsink::copies;
+use crate::kmsflipsink::format::{self, Layout};
+use crate::memory::{MemoryKind, Region, Request};
+use crate::pool::{FixedLayout, PhysBufferPool, Reuse, Slots};
+use crate::sys;
+
+/// What upstream is offered.
+#[derive(Debug)]
+pub struct Proposal {
+    /// The pool.
+    pub pool: PhysBufferPool,
+    /// Bytes in a buffer.
+    pub size_bytes: u32,
+    /// Buffers that the sink holds, and one to fill.
+    pub min: u32,
+    /// Most there can be; 0 for any number.
+    pub max: u32,
+    /// The kind whose allocator may be used without the pool.
+    pub allocator: Option<MemoryKind>,
+}
+
+/// Pending, queued and current, and one that upstream fills.
+const MIN_BUFFERS: u32 = 4;
+/// Buffers in a pool that cannot grow.
+const N_OFFERED: u32 = 8;
+
+impl Session {
+    /// The pool to offer upstream, with how many buffers the sink itself holds.
+    pub fn pool(&self, manner: &Manner) -> Result<Proposal, String> {
+        if self.modifier.is_some() {
+            return Err("DMA_DRM caps mean that upstream has memory of its own".into());
+        }
+        if matches!(self.plan.choice, Choice::Composed(_)) {
+            return Err("frames are copied anyway".into());
+        }
+        let kinds: &[MemoryKind] = match manner.kind {
+            MemoryKind::Auto => &[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::External],
+            ref kind => std::slice::from_ref(kind),
+        };
+        let mut refusals = Vec::new();
+        for &kind in kinds {
+            let offered = if kind == MemoryKind::External {
+                self.dumb_pool()
+            } else {
+                self.heap_pool(kind)
+            };
+            match offered {
+                Ok(pool) => {
+                    let why = if refusals.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" ({})", refusals.join("; "))
+                    };
+                    gst::info!(CAT, "offering {}{why}", kind_name(kind));
+                    return Ok(Proposal {
+                        pool,
+                        size_bytes: self.plan.layout.size_bytes as u32,
+                        min: MIN_BUFFERS,
+                        max: if kind == MemoryKind::External || !self.is_packed() {
+                            N_OFFERED
+                        } else {
+                            0
+                        },
+                        allocator: (kind != MemoryKind::External && self.is_packed())
+                            .then_some(kind),
+                    });
+                }
+                Err(error) => refusals.push(format!("no {}: {error}", kind_name(kind))),
+            }
+        }
+        Err(refusals.join("; "))
+    }
+
+    /// Whether the driver's layout is the one that caps imply.
+    fn is_packed(&self) -> bool {
+        (0..self.info.n_planes() as usize).all(|plane| {
+            self.info.stride()[plane] as u32 == self.plan.layout.strides[plane]
+                && self.info.offset()[plane] == self.plan.layout.offsets[plane] as usize
+        })
+    }
+
+    /// A pool of heap memory, once a piece of it has been imported and tested.
+    fn heap_pool(&self, kind: MemoryKind) -> Result<PhysBufferPool, String> {
+        if !self.head.card.can_import {
+            return Err("the driver imports no dma-bufs".into());
+        }
+        let request = Request {
+            kind,
+            size_bytes: self.plan.layout.size_bytes,
+            needs_dma_buf: true,
+            ..Request::default()
+        };
+        let first = Region::allocate(&request).map_err(|error| error.to_string())?;
+        self.try_region(&first)?;
+        if self.is_packed() {
+            drop(first);
+            return Ok(PhysBufferPool::builder()
+                .kind(kind)
+                .require_dma_buf(true)
+                .build());
+        }
+        let mut regions = vec![first];
+        while regions.len() < N_OFFERED as usize {
+            regions.push(Region::allocate(&request).map_err(|error| error.to_string())?);
+        }
+        Ok(PhysBufferPool::over(
+            &Slots::new(regions, Reuse::LeastRecent),
+            Some(fixed(&self.plan.layout)),
+        ))
+    }
+
+    fn try_region(&self, region: &Region) -> Result<(), String> {
+        let fd = region.dma_buf().ok_or("it has no dma-buf")?;
+        let shape = fb_shape(&self.info, &self.plan.layout);
+        let fds = vec![fd; shape.n_planes];
+        let framebuffer = self
+            .head
+            .card
+            .import(&shape, &fds)
+            .map_err(|error| format!("import: {}", sys::describe(&error)))?;
+        match self.plan.choice {
+            Choice::Direct(placement) => match self.head.test(&framebuffer, &placement, None) {
+                Err(error) if !is_about_us(&error) => {
+                    Err(format!("showing it: {}", sys::describe(&error)))
+                }
+                _ => Ok(()),
+            },
+            Choice::Composed(_) | Choice::Nowhere => Ok(()),
+        }
+    }
+
+    fn dumb_pool(&self) -> Result<PhysBufferPool, String> {
+        let shape = fb_shape(&self.info, &self.plan.layout);
+        let dumb_shape = format::dumb_shape(&self.info);
+        let mut regions = Vec::new();
+        for _ in 0..N_OFFERED {
+            let shown = copies::allocate(&self.head.card, &dumb_shape, &shape, true)
+                .map_err(|error| sys::describe(&error))?;
+            self.offered.add(&shown);
+            regions.push(shown.region);
+        }
+        Ok(PhysBufferPool::over(
+            &Slots::new(regions, Reuse::LeastRecent),
+            Some(fixed(&self.plan.layout)),
+        ))
+    }
+}
+
+fn kind_name(kind: MemoryKind) -> &'static str {
+    match kind {
+        MemoryKind::External => "dumb buffers",
+        MemoryKind::Cma => "CMA memory",
+        MemoryKind::Udmabuf => "udmabufs",
+        _ => "memory of this kind",
+    }
+}
+
+fn fixed(layout: &Layout) -> FixedLayout {
+    FixedLayout {
+        stride: layout.strides.map(|stride| stride as i32),
+        offset: layout.offsets.map(|offset| offset as usize),
+        size_bytes: layout.size_bytes,
+    }
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MPL-2.0
+//! How frames of one caps can be shown: in which mode, where on the screen, and
+//! whether by the plane alone. Tried with TEST_ONLY commits of a stand-in; what
+//! becomes of real frames is `session`'s.
+
+use std::io;
+
+use crate::kmsflipsink::card::{FbShape, Framebuffer};
+use crate::kmsflipsink::crtc::ModeSet;
+use crate::kmsflipsink::format::{self, Layout};
+use crate::kmsflipsink::head::{Head, KmsError};
+use crate::kmsflipsink::placement::{self, Fit, Picture, Placement, Rect, Target};
+use crate::memory::MemoryKind;
+
+/// What the user said about the way frames are shown; copied from the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// The part of the screen to use.
+    pub rectangle: Option<Rect>,
+    /// Whether scaling keeps proportions.
+    pub keep_aspect: bool,
+    /// Whether rows become columns.
+    pub is_turned: bool,
+    /// The memory to offer upstream; auto looks what can be shown.
+    pub kind: MemoryKind,
+}
+
+impl Manner {
+    /// Where pictures go on a screen of this size.
+    pub(super) fn target(&self, screen: (u32, u32)) -> Target {
+        Target {
+            screen,
+            rectangle: self.rectangle,
+            keep_aspect: self.keep_aspect,
+        }
+    }
+}
+
+/// How a picture gets onto the screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// By a plane that reads frames.
+    Direct(Placement),
+    /// By a copy into a buffer of the screen's size.
+    Composed(Placement),
+    /// Nothing of it is visible.
+    Nowhere,
+}
+
+/// What the driver agreed to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// The size of the screen in the mode chosen.
+    pub(super) screen: (u32, u32),
+    /// Of the producer's frames in memory that we offer.
+    pub(super) layout: Layout,
+    /// For a whole frame.
+    pub(super) choice: Choice,
+}
+
+impl Plan {
+    /// Tries modes and fits until the driver says yes. A dumb buffer stands in for
+    /// the frame.
+    pub(super) fn find(
+        head: &Head,
+        info: &gst_video::VideoInfo,
+        manner: &Manner,
+        modes: &[ModeSet],
+    ) -> Result<(Self, ModeSet, Framebuffer), KmsError> {
+        let (layout, stand_in_frame) = stand_in(head, info)?;
+        let whole = picture(info, None, manner);
+        let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
+        let target_in = |mode: &ModeSet| manner.target((mode.line.width, mode.line.height));
+        for mode in modes {
+            let target = target_in(mode);
+            let choice = choose(&whole, &target, |placement| {
+                head.test(&stand_in_frame, placement, Some(mode))
+                    .map_err(|error| last_error = error)
+                    .is_ok()
+            });
+            if matches!(choice, Choice::Direct(_)) {
+                return Ok((
+                    Self {
+                        screen: target.screen,
+                        layout,
+                        choice,
+                    },
+                    *mode,
+                    stand_in_frame,
+                ));
+            }
+        }
+        for mode in modes {
+            let target = target_in(mode);
+            let (width, height) = target.screen;
+            let Some(covering) = sized(info, width, height) else {
+                continue;
+            };
+            let (_, framebuffer) = stand_in(head, &covering)?;
+            let screen = Rect::of_size(width, height);
+            match head.test(
+                &framebuffer,
+                &Placement {
+                    src: screen,
+                    dst: screen,
+                },
+                Some(mode),
+            ) {
+                Ok(()) => {
+                    let choice = composed(&whole, &target);
+                    return Ok((
+                        Self {
+                            screen: target.screen,
+                            layout,
+                            choice,
+                        },
+                        *mode,
+                        stand_in_frame,
+                    ));
+                }
+                Err(error) => last_error = error,
+            }
+        }
+        Err(KmsError::Refused {
+            path: head.card.path.clone(),
+            what: format!(
+                "{}x{} {} on plane {} of {} in {}",
+                info.width(),
+                info.height(),
+                info.format().to_str(),
+                head.route.kms_plane,
+                head.connector_name,
+                modes
+                    .iter()
+                    .map(|mode| mode.line.to_string())
+                    .collect::<Vec<_>>()
+                    .join(" or ")
+            ),
+            source: last_error,
+        })
+    }
+}
+
+/// The first fit that the driver takes.
+pub(super) fn choose(
+    picture: &Picture,
+    target: &Target,
+    mut is_taken: impl FnMut(&Placement) -> bool,
+) -> Choice {
+    let mut tried = None;
+    for fit in [Fit::Scaled, Fit::Centred] {
+        let placed = placement::place(picture, target, fit);
+        if placed.is_some() && placed != tried && placed.as_ref().is_some_and(&mut is_taken) {
+            return placed.map_or(Choice::Nowhere, Choice::Direct);
+        }
+        tried = placed;
+    }
+    composed(picture, target)
+}
+
+fn composed(picture: &Picture, target: &Target) -> Choice {
+    placement::place(picture, target, Fit::Composed).map_or(Choice::Nowhere, Choice::Composed)
+}
+
+/// What is shown of a frame of `info`.
+pub(super) fn picture(
+    info: &gst_video::VideoInfo,
+    crop: Option<(u32, u32, u32, u32)>,
+    manner: &Manner,
+) -> Picture {
+    let whole = Rect::of_size(info.width(), info.height());
+    let crop = crop.map_or(whole, |(x, y, width, height)| {
+        let (x, y) = (x.min(info.width()), y.min(info.height()));
+        Rect {
+            x: x as i32,
+            y: y as i32,
+            width: width.min(info.width() - x),
+            height: height.min(info.height() - y),
+        }
+    });
+    let pixel_aspect = (
+        info.par().numer().max(1) as u32,
+        info.par().denom().max(1) as u32,
+    );
+    Picture {
+        crop,
+        pixel_aspect,
+        is_turned: manner.is_turned,
+    }
+}
+
+/// The framebuffer of a frame in one piece of memory.
+pub(super) fn fb_shape(info: &gst_video::VideoInfo, layout: &Layout) -> FbShape {
+    FbShape {
+        width: info.width(),
+        height: info.height(),
+        fourcc: format::fourcc_of(info.format()).map_or(0, |fourcc| fourcc as u32),
+        modifier: None,
+        n_planes: info.n_planes() as usize,
+        pitches: layout.strides,
+        offsets: layout.offsets,
+    }
+}
+
+/// The same format in another size.
+pub(super) fn sized(
+    info: &gst_video::VideoInfo,
+    width: u32,
+    height: u32,
+) -> Option<gst_video::VideoInfo> {
+    gst_video::VideoInfo::builder(info.format(), width, height)
+        .build()
+        .ok()
+}
+
+/// A dumb buffer's framebuffer with the driver's own layout, to test with.
+pub(super) fn stand_in(
+    head: &Head,
+    info: &gst_video::VideoInfo,
+) -> Result<(Layout, Framebuffer), KmsError> {
+    let shape = format::dumb_shape(info);
+    let dumb = head
+        .card
+        .create_dumb(shape.width, shape.height, shape.bits)
+        .map_err(|source| head.failed("creating a dumb buffer", source))?;
+    let refused = |source| KmsError::Refused {
+        path: head.card.path.clone(),
+        what: format!(
+            "{}x{} {}",
+            info.width(),
+            info.height(),
+            info.format().to_str()
+        ),
+        source,
+    };
+    let layout = format::layout(info, dumb.pitch())
+        .ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EOVERFLOW)))?;
+    let framebuffer = dumb
+        .framebuffer(&fb_shape(info, &layout))
+        .map_err(refused)?;
+    Ok((layout, framebuffer))
+}
