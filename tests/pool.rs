@@ -450,6 +450,25 @@ fn everything_is_there_for_languages_without_a_header() {
 }
 
 #[test]
+fn no_buffer_in_place_of_one_is_refused_in_words() {
+    let pool = active_pool(64, 1, 1);
+    let _held = pool.acquire_free(Wait::No).unwrap();
+    let nothing = pool.emit_by_name::<Option<gst::Buffer>>("acquire-free", &[&0i64]);
+    assert!(nothing.is_none());
+    let said = || pool.property::<Option<String>>("last-error").unwrap();
+    for verb in ["submit-filled", "release-filled"] {
+        assert!(!pool.emit_by_name::<bool>(verb, &[&nothing]));
+        assert!(said().contains("no buffer was given"), "{}", said());
+        pool.emit_by_name::<Option<gst::Buffer>>("acquire-free", &[&0i64]);
+    }
+    assert!(
+        pool.emit_by_name::<Option<gst::Structure>>("describe", &[&nothing])
+            .is_none()
+    );
+    assert!(said().contains("no buffer was given"), "{}", said());
+}
+
+#[test]
 fn validation_asks_the_callback_and_the_signal() {
     let pool = active_pool(64, 2, 2);
     let (a, b) = (

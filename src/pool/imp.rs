@@ -120,7 +120,7 @@ impl PhysBufferPool {
 
     /// What an action signal cannot return; one that waits in vain is no failure of
     /// the pool's, so it is not logged as an error.
-    pub(super) fn remember_refusal(&self, refusal: &PoolError) {
+    pub(super) fn remember_refusal(&self, refusal: &impl std::fmt::Display) {
         gst::debug!(CAT, imp = self, "{refusal}");
         *self.last_error.lock() = Some(refusal.to_string());
     }

@@ -22,91 +22,50 @@
 //! `validating` (guint id) is emitted by `validate`: a handler that returns
 //! FALSE declares the buffer invalid.
 
+use std::{fmt::Display, os::fd::IntoRawFd};
+
 use gst::{
-    glib::{self, subclass::Signal},
+    glib::{self, subclass::Signal, value::FromValue},
     prelude::*,
     subclass::prelude::ObjectSubclassIsExt,
 };
 
-use super::{PhysBufferPool, PoolError, imp::wait_from_ns};
+use super::{PhysBufferPool, Wait, imp::wait_from_ns};
 
 pub(super) fn signals() -> Vec<Signal> {
+    let (buffer, timeout, id) = (
+        [gst::Buffer::static_type()],
+        [i64::static_type()],
+        [u32::static_type()],
+    );
     vec![
-        action("describe", &[gst::Buffer::static_type()])
-            .return_type::<Option<gst::Structure>>()
-            .class_handler(|args| {
-                let buffer = args[1].get::<gst::Buffer>().ok()?;
-                Some(PhysBufferPool::describe(&buffer).to_value())
-            })
-            .build(),
-        action("dump", &[])
-            .return_type::<String>()
-            .class_handler(|args| Some(pool(args)?.dump().to_value()))
-            .build(),
-        action("acquire-free", &[i64::static_type()])
-            .return_type::<Option<gst::Buffer>>()
-            .class_handler(|args| {
-                let wait = wait_from_ns(args[1].get().ok()?);
-                let pool = pool(args)?;
-                Some(told(&pool, pool.acquire_free(wait)).to_value())
-            })
-            .build(),
-        action("submit-filled", &[gst::Buffer::static_type()])
-            .return_type::<bool>()
-            .class_handler(|args| {
-                let buffer = args[1].get::<gst::Buffer>().ok()?;
-                let pool = pool(args)?;
-                Some(told(&pool, pool.submit_filled(buffer)).is_some().to_value())
-            })
-            .build(),
-        action("acquire-filled", &[i64::static_type()])
-            .return_type::<Option<gst::Buffer>>()
-            .class_handler(|args| {
-                let wait = wait_from_ns(args[1].get().ok()?);
-                let pool = pool(args)?;
-                Some(told(&pool, pool.acquire_filled(wait)).to_value())
-            })
-            .build(),
-        action("release-filled", &[gst::Buffer::static_type()])
-            .return_type::<bool>()
-            .class_handler(|args| {
-                let buffer = args[1].get::<gst::Buffer>().ok()?;
-                let pool = pool(args)?;
-                Some(
-                    told(&pool, pool.release_filled(buffer))
-                        .is_some()
-                        .to_value(),
-                )
-            })
-            .build(),
-        action("buffer-by-id", &[u32::static_type()])
-            .return_type::<Option<gst::Buffer>>()
-            .class_handler(|args| {
-                let id = args[1].get().ok()?;
-                Some(pool(args)?.buffer_by_id(id).to_value())
-            })
-            .build(),
-        action("validate", &[u32::static_type()])
-            .return_type::<bool>()
-            .class_handler(|args| {
-                let id = args[1].get().ok()?;
-                Some(pool(args)?.validate(id).to_value())
-            })
-            .build(),
-        action("validate-all", &[])
-            .return_type::<bool>()
-            .class_handler(|args| Some(pool(args)?.validate_all().to_value()))
-            .build(),
-        action("export-dmabuf", &[u32::static_type()])
-            .return_type::<i32>()
-            .class_handler(|args| {
-                use std::os::fd::IntoRawFd;
-                let id = args[1].get().ok()?;
-                let pool = pool(args)?;
-                let fd = told(&pool, pool.export_dmabuf(id));
-                Some(fd.map_or(-1, IntoRawFd::into_raw_fd).to_value())
-            })
-            .build(),
+        action("describe", &buffer, |pool, params| {
+            let buffer = told(pool, given(params))?;
+            PhysBufferPool::describe(&buffer)
+        }),
+        action("dump", &[], |pool, _| pool.dump()),
+        action("acquire-free", &timeout, |pool, params| {
+            told(pool, pool.acquire_free(wait(params)))
+        }),
+        action("submit-filled", &buffer, |pool, params| {
+            let buffer = told(pool, given(params));
+            buffer.is_some_and(|buffer| told(pool, pool.submit_filled(buffer)).is_some())
+        }),
+        action("acquire-filled", &timeout, |pool, params| {
+            told(pool, pool.acquire_filled(wait(params)))
+        }),
+        action("release-filled", &buffer, |pool, params| {
+            let buffer = told(pool, given(params));
+            buffer.is_some_and(|buffer| told(pool, pool.release_filled(buffer)).is_some())
+        }),
+        action("buffer-by-id", &id, |pool, params| {
+            pool.buffer_by_id(param(params))
+        }),
+        action("validate", &id, |pool, params| pool.validate(param(params))),
+        action("validate-all", &[], |pool, _| pool.validate_all()),
+        action("export-dmabuf", &id, |pool, params| {
+            told(pool, pool.export_dmabuf(param(params))).map_or(-1, IntoRawFd::into_raw_fd)
+        }),
         Signal::builder("validating")
             .param_types([u32::static_type()])
             .return_type::<bool>()
@@ -123,19 +82,49 @@ pub(super) fn signals() -> Vec<Signal> {
     ]
 }
 
-fn action(name: &str, params: &[glib::Type]) -> glib::subclass::signal::SignalBuilder {
+/// An action signal. A class handler that gives no value where the signal has a result
+/// ends the process: this one always gives one.
+fn action<R: Into<glib::Value> + StaticType>(
+    name: &str,
+    params: &[glib::Type],
+    act: impl Fn(&PhysBufferPool, &[glib::Value]) -> R + Send + Sync + 'static,
+) -> Signal {
     Signal::builder(name)
         .param_types(params.iter().copied())
+        .return_type::<R>()
         .run_last()
         .action()
+        .class_handler(move |args| {
+            let done = args.split_first().and_then(|(pool, params)| {
+                let pool = pool.get::<PhysBufferPool>().ok()?;
+                Some(act(&pool, params).into())
+            });
+            Some(done.unwrap_or_else(|| glib::Value::from_type(R::static_type())))
+        })
+        .build()
 }
 
-fn pool(args: &[glib::Value]) -> Option<PhysBufferPool> {
-    args[0].get().ok()
+/// The parameter of a signal that has one, whose type GObject has checked.
+fn param<'v, T: Default + FromValue<'v>>(params: &'v [glib::Value]) -> T
+where
+    T::Checker: glib::value::ValueTypeChecker,
+{
+    let param = params.first().and_then(|param| param.get().ok());
+    param.unwrap_or_default()
+}
+
+fn wait(params: &[glib::Value]) -> Wait {
+    wait_from_ns(param(params))
+}
+
+/// The buffer, unless the NULL of an acquire that failed was passed on.
+fn given(params: &[glib::Value]) -> Result<gst::Buffer, &'static str> {
+    param::<Option<gst::Buffer>>(params)
+        .ok_or("no buffer was given, but NULL: see whether it was acquired")
 }
 
 /// The result, whose error goes to the property `last-error`.
-fn told<T>(pool: &PhysBufferPool, result: Result<T, PoolError>) -> Option<T> {
+fn told<T>(pool: &PhysBufferPool, result: Result<T, impl Display>) -> Option<T> {
     result
         .inspect_err(|refusal| pool.imp().remember_refusal(refusal))
         .ok()
