@@ -706,12 +706,37 @@ fn pools_that_share_pages_have_filled_queues_of_their_own() {
         pool
     });
     a.submit_filled(a.acquire_free(Wait::No).unwrap()).unwrap();
+    assert_eq!((a.filled_count(), b.filled_count()), (1, 0));
     assert!(matches!(
         b.acquire_filled(Wait::No),
         Err(PoolError::NoBuffer)
     ));
     a.release_filled(a.acquire_filled(Wait::No).unwrap())
         .unwrap();
+}
+
+#[test]
+fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(2, 64), Reuse::MostRecent);
+    let [a, b] = [(); 2].map(|()| {
+        let pool = PhysBufferPool::over(&slots, None);
+        configure(&pool, None, 64, 0, 0);
+        pool.set_active(true).unwrap();
+        pool
+    });
+    std::thread::scope(|scope| {
+        // The first to wait is the first to be woken, had they one condition.
+        let other = scope.spawn(|| a.acquire_filled(Wait::Forever).map(|_| ()));
+        std::thread::sleep(Duration::from_millis(100));
+        let consumer = scope.spawn(|| b.acquire_filled(Wait::AtMost(Duration::from_secs(20))));
+        std::thread::sleep(Duration::from_millis(100));
+        b.submit_filled(b.acquire_free(Wait::No).unwrap()).unwrap();
+        let woken = consumer.join().unwrap();
+        a.set_flushing(true);
+        assert!(matches!(other.join().unwrap(), Err(PoolError::Flushing)));
+        b.release_filled(woken.unwrap()).unwrap();
+    });
 }
 
 #[test]

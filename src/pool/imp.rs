@@ -13,7 +13,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use super::{
     CAT, PoolError,
     config::{self, ConfigError, FixedLayout, Limits, Plan},
-    slots::{Claim, Maker, Refusal, Reuse, Slots, Wait},
+    slots::{Claim, Maker, Refusal, Reuse, Share, Slots, Wait},
 };
 use crate::{
     memory::{self, MemoryKind, PhysAddr, Region, Request},
@@ -55,7 +55,7 @@ pub struct PhysBufferPool {
     #[property(name = "last-error", get = Self::last_error, type = Option<String>, nick = "Last error", blurb = "Why the last activation or action signal that failed did")]
     _computed: (),
 
-    slots: OnceLock<Slots>,
+    share: OnceLock<Share>,
     layout: OnceLock<FixedLayout>,
     plan: parking_lot::Mutex<Option<Plan>>,
     /// Of the current plan, read on every acquire and release.
@@ -71,7 +71,7 @@ impl Default for PhysBufferPool {
         Self {
             settings: Mutex::default(),
             _computed: (),
-            slots: OnceLock::new(),
+            share: OnceLock::new(),
             layout: OnceLock::new(),
             plan: parking_lot::Mutex::new(None),
             epoch: AtomicU64::new(0),
@@ -98,15 +98,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl PhysBufferPool {
     /// Makes the pool serve existing memory; to be called before it is used.
     pub(super) fn set_slots(&self, slots: Slots, layout: Option<FixedLayout>) {
-        let _ = self.slots.set(slots);
+        let _ = self.share.set(Share::new(slots));
         if let Some(layout) = layout {
             let _ = self.layout.set(layout);
         }
     }
 
+    pub(super) fn share(&self) -> &Share {
+        self.share
+            .get_or_init(|| Share::new(Slots::new(Vec::new(), Reuse::MostRecent)))
+    }
+
     pub(super) fn slots(&self) -> &Slots {
-        self.slots
-            .get_or_init(|| Slots::new(Vec::new(), Reuse::MostRecent))
+        self.share().slots()
     }
 
     /// True if the pool allocates its memory itself.
@@ -142,7 +146,7 @@ impl PhysBufferPool {
     }
 
     fn filled(&self) -> u32 {
-        self.slots().filled_count() as u32
+        self.share().filled_count() as u32
     }
 
     fn total(&self) -> u32 {
@@ -222,7 +226,7 @@ impl PhysBufferPool {
                 Err(gst::FlowError::Eos) => {}
                 done => return done,
             }
-            if !self.slots().wait_free(|| self.flushing(), deadline) {
+            if !self.share().wait_free(|| self.flushing(), deadline) {
                 return Err(gst::FlowError::Eos);
             }
         }
@@ -423,10 +427,10 @@ impl BufferPoolImpl for PhysBufferPool {
         let dont_wait =
             params.is_some_and(|p| p.flags().contains(gst::BufferPoolAcquireFlags::DONTWAIT));
         let wait = if dont_wait { Wait::No } else { Wait::Forever };
-        self.slots()
+        self.share()
             .acquire(self, wait)
             .map_err(|refusal| match refusal {
-                Refusal::Empty | Refusal::TimedOut => gst::FlowError::Eos,
+                Refusal::Empty => gst::FlowError::Eos,
                 Refusal::Flushing => gst::FlowError::Flushing,
                 Refusal::NoMemory => gst::FlowError::Error,
                 Refusal::AllDead => {
@@ -437,12 +441,12 @@ impl BufferPoolImpl for PhysBufferPool {
     }
 
     fn release_buffer(&self, buffer: gst::Buffer) {
-        self.slots().release(self.epoch(), buffer);
+        self.share().release(self.epoch(), buffer);
     }
 
     fn flush_start(&self) {
         self.flushing.store(true, Ordering::Release);
-        for buffer in self.slots().flush(self.epoch()) {
+        for buffer in self.share().flush() {
             super::give_pool(&self.obj(), buffer);
         }
     }

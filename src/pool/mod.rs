@@ -204,7 +204,7 @@ impl PhysBufferPool {
     pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let imp = self.imp();
         let mut detached = None;
-        let result = imp.slots().submit(imp, buffer, |buffer| {
+        let result = imp.share().submit(imp, buffer, |buffer| {
             // A queued buffer must not keep alive the pool that holds the queue.
             detached = take_pool(buffer);
             detached.is_some()
@@ -220,7 +220,7 @@ impl PhysBufferPool {
     /// Takes the oldest filled buffer.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         let imp = self.imp();
-        match imp.slots().acquire_filled(imp, wait) {
+        match imp.share().acquire_filled(imp, wait) {
             Ok(buffer) => Ok(give_pool(self, buffer)),
             Err(slots::Refusal::Flushing) => Err(PoolError::Flushing),
             Err(slots::Refusal::AllDead) => Err(PoolError::AllGone),
@@ -231,7 +231,7 @@ impl PhysBufferPool {
     /// Ends the consumer's use of a buffer. It is free again when its last
     /// reference is gone; usually that is the one given here.
     pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
-        Ok(self.imp().slots().release_filled(&buffer)?)
+        Ok(self.imp().share().release_filled(&buffer)?)
     }
 
     /// The buffer with this id, while somebody holds it or it waits in the filled
@@ -249,7 +249,7 @@ impl PhysBufferPool {
 
     /// How many wait in the filled queue.
     pub fn filled_count(&self) -> usize {
-        self.imp().slots().filled_count()
+        self.imp().share().filled_count()
     }
 
     /// How many exist, those not counted whose memory was freed by its owner.

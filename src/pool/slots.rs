@@ -53,10 +53,9 @@ pub struct Slots(Arc<Shared>);
 
 pub(super) struct Shared {
     inner: Mutex<Inner>,
-    /// A buffer became free, or somebody flushes.
+    /// A buffer became free, or somebody flushes. Whoever waits here may take it,
+    /// whichever of the pools he asks.
     freed: Condvar,
-    /// A buffer was submitted, or somebody flushes.
-    submitted: Condvar,
     reuse: Reuse,
 }
 
@@ -64,16 +63,30 @@ pub(super) struct Shared {
 struct Inner {
     slots: Vec<Slot>,
     free: VecDeque<usize>,
-    filled: VecDeque<Filled>,
+    /// One for each pool that was asked for what is filled.
+    queues: Vec<Queue>,
     /// Slots being allocated outside the lock.
     growing: usize,
     counters: Counters,
 }
 
+/// What one pool was given filled, and those who wait for it. A buffer is taken out
+/// only by the pool whose layout it has, so that nobody else is to be woken for it.
+struct Queue {
+    filled: VecDeque<Filled>,
+    /// A buffer was submitted, or somebody flushes. Its own address names the queue.
+    submitted: Arc<Condvar>,
+}
+
 struct Filled {
     slot: usize,
-    epoch: u64,
     buffer: gst::Buffer,
+}
+
+/// One pool's part in the slots: all of its verbs.
+pub(super) struct Share {
+    slots: Slots,
+    submitted: Arc<Condvar>,
 }
 
 /// What happened so far; read through `stats`.
@@ -192,9 +205,8 @@ enum Deadline {
 /// Why no buffer was handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// None there, and the caller would not wait.
+    /// None there, and the caller would not wait (longer).
     Empty,
-    TimedOut,
     Flushing,
     /// More memory could not be had, and no buffer is out that could come back.
     NoMemory,
@@ -223,7 +235,6 @@ impl Slots {
         let slots = Self(Arc::new(Shared {
             inner: Mutex::new(Inner::default()),
             freed: Condvar::new(),
-            submitted: Condvar::new(),
             reuse,
         }));
         for region in regions {
@@ -237,13 +248,6 @@ impl Slots {
         let inner = self.0.inner.lock();
         let alive = |&&index: &&usize| inner.slots[index].region.is_alive();
         inner.free.iter().filter(alive).count()
-    }
-
-    /// How many wait in the filled queue.
-    pub fn filled_count(&self) -> usize {
-        let inner = self.0.inner.lock();
-        let alive = |f: &&Filled| inner.slots[f.slot].region.is_alive();
-        inner.filled.iter().filter(alive).count()
     }
 
     /// How many there are, dead ones not counted.
@@ -300,12 +304,7 @@ impl Slots {
     pub(super) fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         let inner = self.0.inner.lock();
         let slot = inner.slots.iter().find(|s| s.id == id && s.is_live())?;
-        let filled = inner
-            .filled
-            .iter()
-            .find(|f| inner.slots[f.slot].id == id)
-            .map(|f| f.buffer.clone());
-        filled.or_else(|| slot.try_ref())
+        slot.try_ref()
     }
 
     /// Adds memory as a free slot.
@@ -323,35 +322,57 @@ impl Slots {
         let mut inner = self.0.inner.lock();
         inner.free.clear();
         let slots = std::mem::take(&mut inner.slots);
-        let filled = std::mem::take(&mut inner.filled);
         drop(inner);
-        drop((slots, filled));
+        drop(slots);
+    }
+}
+
+impl Share {
+    pub fn new(slots: Slots) -> Self {
+        Self {
+            slots,
+            submitted: Arc::new(Condvar::new()),
+        }
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.slots.0
+    }
+
+    /// How many wait in the filled queue.
+    pub fn filled_count(&self) -> usize {
+        let mut inner = self.shared().inner.lock();
+        let (slots, queue) = inner.queue(&self.submitted);
+        let alive = |f: &&Filled| slots[f.slot].region.is_alive();
+        queue.filled.iter().filter(alive).count()
     }
 
     /// Wakes everybody who waits, so that they look at `is_flushing` again, and
-    /// gives back what `epoch` left in the filled queue.
-    pub(super) fn flush(&self, epoch: u64) -> Vec<gst::Buffer> {
-        let mut inner = self.0.inner.lock();
-        let (ours, others) = std::mem::take(&mut inner.filled)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|f| f.epoch == epoch);
-        inner.filled = others;
+    /// gives back what is left in the filled queue.
+    pub fn flush(&self) -> Vec<gst::Buffer> {
+        let mut inner = self.shared().inner.lock();
+        let filled = std::mem::take(&mut inner.queue(&self.submitted).1.filled);
         drop(inner);
-        self.0.freed.notify_all();
-        self.0.submitted.notify_all();
-        ours.into_iter().map(|f| f.buffer).collect()
+        self.shared().freed.notify_all();
+        self.submitted.notify_all();
+        filled.into_iter().map(|f| f.buffer).collect()
     }
 
     /// Takes a free buffer, growing or waiting as allowed.
-    pub(super) fn acquire(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
+    pub fn acquire(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
+        let shared = self.shared();
         let mut deadline = None;
         let mut may_grow = true;
-        let mut inner = self.0.inner.lock();
+        let mut inner = shared.inner.lock();
         loop {
             if maker.is_flushing() {
                 return Err(Refusal::Flushing);
             }
-            while let Some(index) = inner.pop_free(self.0.reuse) {
+            while let Some(index) = inner.pop_free(shared.reuse) {
                 let slot = &mut inner.slots[index];
                 if !slot.region.is_alive() {
                     slot.place = Place::Dead;
@@ -375,7 +396,7 @@ impl Slots {
                             slot: index,
                             region: slot.region.clone(),
                             serial: slot.serial,
-                            slots: Arc::downgrade(&self.0),
+                            slots: Arc::downgrade(&self.slots.0),
                         };
                         drop(inner);
                         drop(stale);
@@ -387,13 +408,13 @@ impl Slots {
                 inner.growing += 1;
                 drop(inner);
                 let region = maker.allocate();
-                inner = self.0.inner.lock();
+                inner = shared.inner.lock();
                 inner.growing -= 1;
                 match region {
                     Some(region) => inner.push(region),
                     None if inner.slots.is_empty() => {
                         // Who waited for this attempt has to make his own.
-                        self.0.freed.notify_all();
+                        shared.freed.notify_all();
                         return Err(Refusal::NoMemory);
                     }
                     None => may_grow = false,
@@ -407,27 +428,28 @@ impl Slots {
             let timed_out = match *deadline.get_or_insert_with(|| wait.deadline()) {
                 Deadline::Now => return Err(Refusal::Empty),
                 Deadline::Never => {
-                    self.0.freed.wait(&mut inner);
+                    shared.freed.wait(&mut inner);
                     false
                 }
-                Deadline::At(at) => self.0.freed.wait_until(&mut inner, at).timed_out(),
+                Deadline::At(at) => shared.freed.wait_until(&mut inner, at).timed_out(),
             };
-            if timed_out && inner.free.is_empty() {
-                return Err(if maker.is_flushing() {
-                    Refusal::Flushing
-                } else {
-                    Refusal::TimedOut
-                });
+            if timed_out {
+                deadline = Some(Deadline::Now); // once more, for what came in this very moment
             }
         }
     }
 
     /// Waits until a buffer is free, or there is a reason to give up waiting; false
     /// at `deadline`.
-    pub(super) fn wait_free(&self, is_flushing: impl Fn() -> bool, deadline: Instant) -> bool {
-        let mut inner = self.0.inner.lock();
+    pub fn wait_free(&self, is_flushing: impl Fn() -> bool, deadline: Instant) -> bool {
+        let mut inner = self.shared().inner.lock();
         while inner.free.is_empty() && !is_flushing() && !inner.is_all_dead() {
-            if self.0.freed.wait_until(&mut inner, deadline).timed_out() {
+            if self
+                .shared()
+                .freed
+                .wait_until(&mut inner, deadline)
+                .timed_out()
+            {
                 return !inner.free.is_empty();
             }
         }
@@ -437,7 +459,7 @@ impl Slots {
     /// Makes the wrapper of a claimed slot, outside the lock.
     fn finish_claim(&self, maker: &impl Maker, claim: Claim) -> Result<gst::Buffer, Refusal> {
         let buffer = maker.wrap(&claim);
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.shared().inner.lock();
         let ours = |s: &&mut Slot| s.id == claim.id && s.serial == claim.serial;
         let Some(slot) = inner.slots.get_mut(claim.slot).filter(ours) else {
             return Err(Refusal::Flushing); // cleared meanwhile
@@ -451,20 +473,20 @@ impl Slots {
             None => {
                 inner.recycle(claim.slot);
                 drop(inner);
-                self.0.freed.notify_one();
+                self.shared().freed.notify_one();
                 Err(Refusal::NoMemory)
             }
         }
     }
 
     /// Takes back a buffer whose last reference went.
-    pub(super) fn release(&self, epoch: u64, buffer: gst::Buffer) {
+    pub fn release(&self, epoch: u64, buffer: gst::Buffer) {
         let Some(returned) = wrapper::look_at(&buffer) else {
             return;
         };
         // Who found it by id since its last unref may still read it: what follows
         // changes it only if nobody did, and from under the lock on nobody can.
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.shared().inner.lock();
         let Some(slot) = inner.slot_of(&returned) else {
             drop(inner);
             return; // the slots were cleared; the buffer was the memory's last holder
@@ -473,7 +495,7 @@ impl Slots {
         if returned.has_foreign_meta && wrapper::is_unshared(&buffer) {
             drop(inner);
             wrapper::remove_foreign_metas(&buffer);
-            inner = self.0.inner.lock();
+            inner = self.shared().inner.lock();
         }
         let Some(slot) = inner.slot_of(&returned) else {
             drop(inner);
@@ -497,7 +519,7 @@ impl Slots {
         };
         inner.counters.released += 1;
         drop(inner);
-        self.0.freed.notify_one();
+        self.shared().freed.notify_one();
         drop(discarded);
     }
 
@@ -505,13 +527,13 @@ impl Slots {
     /// the lock, before anyone can take it out, and says whether it was the pool's
     /// still. A buffer whose memory is gone is refused, and its slot dies with its
     /// last reference.
-    pub(super) fn submit(
+    pub fn submit(
         &self,
         maker: &impl Maker,
         buffer: gst::Buffer,
         detach: impl FnOnce(&gst::Buffer) -> bool,
     ) -> Result<(), SubmitRefusal> {
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.shared().inner.lock();
         if maker.is_flushing() {
             return Err(SubmitRefusal::Flushing);
         }
@@ -530,39 +552,30 @@ impl Slots {
                 step: Step::SubmitFilled,
             }));
         }
-        inner.filled.push_back(Filled {
-            slot,
-            epoch: maker.epoch(),
-            buffer,
-        });
+        let (_, queue) = inner.queue(&self.submitted);
+        queue.filled.push_back(Filled { slot, buffer });
         inner.counters.submitted += 1;
         drop(inner);
-        self.0.submitted.notify_one();
+        self.submitted.notify_one();
         Ok(())
     }
 
     /// Takes the oldest buffer that this pool was given filled.
-    pub(super) fn acquire_filled(
-        &self,
-        maker: &impl Maker,
-        wait: Wait,
-    ) -> Result<gst::Buffer, Refusal> {
-        let deadline = wait.deadline();
-        let mut inner = self.0.inner.lock();
+    pub fn acquire_filled(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
+        let mut deadline = wait.deadline();
+        let mut inner = self.shared().inner.lock();
         loop {
             if maker.is_flushing() {
                 return Err(Refusal::Flushing);
             }
             // A queued slot is ready; one whose memory is gone is as good as not
             // there, and leaves the queue with the next flush.
-            let Inner { slots, filled, .. } = &mut *inner;
-            let next = filled.iter().position(|f| {
+            let (slots, queue) = inner.queue(&self.submitted);
+            let next = queue.filled.iter().position(|f| {
                 let slot = &mut slots[f.slot];
-                f.epoch == maker.epoch()
-                    && slot.region.is_alive()
-                    && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
+                slot.region.is_alive() && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
             });
-            if let Some(filled) = next.and_then(|next| inner.filled.remove(next)) {
+            if let Some(filled) = next.and_then(|next| queue.filled.remove(next)) {
                 inner.counters.consumed += 1;
                 return Ok(filled.buffer);
             }
@@ -572,21 +585,31 @@ impl Slots {
             let timed_out = match deadline {
                 Deadline::Now => return Err(Refusal::Empty),
                 Deadline::Never => {
-                    self.0.submitted.wait(&mut inner);
+                    self.submitted.wait(&mut inner);
                     false
                 }
-                Deadline::At(at) => self.0.submitted.wait_until(&mut inner, at).timed_out(),
+                Deadline::At(at) => self.submitted.wait_until(&mut inner, at).timed_out(),
             };
-            if timed_out && !maker.is_flushing() && !inner.has_filled(maker.epoch()) {
-                return Err(Refusal::TimedOut);
+            if timed_out {
+                deadline = Deadline::Now; // once more, for what came in this very moment
             }
         }
     }
 
     /// Marks a consumed buffer as released; the caller then drops it.
-    pub(super) fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), IllegalStep> {
-        let mut inner = self.0.inner.lock();
+    pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), IllegalStep> {
+        let mut inner = self.shared().inner.lock();
         inner.step(buffer, Step::ReleaseFilled).map(|_| ())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut inner = self.shared().inner.lock();
+        // The pool's end has flushed it: it is empty.
+        inner
+            .queues
+            .retain(|q| !Arc::ptr_eq(&q.submitted, &self.submitted));
     }
 }
 
@@ -626,10 +649,15 @@ impl Shared {
 
 impl HandleWatcher for Shared {
     fn handle_dropped(&self) {
-        let buried = self.inner.lock().bury();
+        let mut inner = self.inner.lock();
+        let buried = inner.bury();
+        let queues: Vec<_> = inner.queues.iter().map(|q| q.submitted.clone()).collect();
+        drop(inner);
         // Some may have waited for this very buffer, or now wait in vain.
         self.freed.notify_all();
-        self.submitted.notify_all();
+        for submitted in queues {
+            submitted.notify_all();
+        }
         drop(buried);
     }
 }
@@ -671,10 +699,17 @@ impl Inner {
             .collect()
     }
 
-    /// A filled buffer of `epoch` can be taken.
-    fn has_filled(&self, epoch: u64) -> bool {
-        let mut filled = self.filled.iter();
-        filled.any(|f| f.epoch == epoch && self.slots[f.slot].region.is_alive())
+    /// The slots, and the queue that this condition names.
+    fn queue(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Queue) {
+        let named = |q: &Queue| Arc::ptr_eq(&q.submitted, submitted);
+        let index = self.queues.iter().position(named).unwrap_or_else(|| {
+            self.queues.push(Queue {
+                filled: VecDeque::new(),
+                submitted: submitted.clone(),
+            });
+            self.queues.len() - 1
+        });
+        (&mut self.slots, &mut self.queues[index])
     }
 
     fn slot_of(&mut self, returned: &wrapper::Returned) -> Option<&mut Slot> {

@@ -42,7 +42,7 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
         .field("kind", pool.kind())
         .field("total", slots.total() as u32)
         .field("free", slots.free_count() as u32)
-        .field("filled", slots.filled_count() as u32)
+        .field("filled", pool.share().filled_count() as u32)
         .field("dead", slots.dead_count() as u32)
         .field("bytes", bytes)
         .field("acquired", counters.acquired)
@@ -76,7 +76,7 @@ pub(super) fn dump(pool: &PhysBufferPool) -> String {
         pool.kind(),
         slots.total(),
         slots.free_count(),
-        slots.filled_count(),
+        pool.share().filled_count(),
         slots.dead_count()
     );
     slots.for_each(|id, region, state, refs| {
