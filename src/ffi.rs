@@ -269,7 +269,10 @@ impl PoolErrorCode {
             PoolError::NoBuffer => Self::NoBuffer,
             PoolError::Flushing => Self::Flushing,
             PoolError::NoMemory(_) => Self::NoMemory,
-            PoolError::IllegalStep(_) => Self::IllegalStep,
+            PoolError::IllegalStep(_)
+            | PoolError::Foreign { .. }
+            | PoolError::NoMeta
+            | PoolError::Replaced { .. } => Self::IllegalStep,
             PoolError::NoSuchId(_) => Self::NoSuchId,
             PoolError::Gone { .. } | PoolError::AllGone => Self::Gone,
             PoolError::NoDmaBuf { .. } => Self::NoDmaBuf,

@@ -302,9 +302,88 @@ fn misuse_is_refused_by_name_and_changes_nothing() {
     drop(buffer);
     assert_eq!(pool.free_count(), 1);
 
-    let other = active_pool(64, 1, 1);
+}
+
+#[test]
+fn a_buffer_that_is_not_the_pools_is_refused_by_name() {
+    let (pool, other) = (active_pool(64, 1, 1), active_pool(64, 1, 1));
+    let own = pool.acquire_free(Wait::No).unwrap();
     let foreign = other.acquire_free(Wait::No).unwrap();
-    assert!(pool.submit_filled(foreign).is_err());
+    let text = |buffer: &gst::Buffer| {
+        let id = id(buffer);
+        format!(
+            "buffer {id} belongs to another pool than {}, or is a copy of one",
+            pool.name()
+        )
+    };
+    for buffer in [foreign, own.copy()] {
+        let expected = text(&buffer);
+        let submitted = pool.submit_filled(buffer.clone()).unwrap_err();
+        assert_eq!(submitted.to_string(), expected);
+        let released = pool.release_filled(buffer).unwrap_err();
+        assert_eq!(released.to_string(), expected);
+    }
+    for buffer in [gst::Buffer::new(), own.copy_deep().unwrap()] {
+        let refused = pool.submit_filled(buffer).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the buffer is no pool's: it has no GstPhysMemMeta"
+        );
+    }
+    pool.submit_filled(own).unwrap();
+}
+
+#[test]
+fn a_buffer_without_its_memory_is_not_submitted() {
+    let pool = active_pool(64, 3, 3);
+    let acquire = || pool.acquire_free(Wait::No).unwrap();
+    let (mut emptied, mut replaced, mut longer) = (acquire(), acquire(), acquire());
+    emptied.make_mut().remove_all_memory();
+    let other = gst::Memory::with_size(64);
+    replaced.make_mut().replace_all_memory(other);
+    longer.make_mut().append_memory(gst::Memory::with_size(64));
+    for buffer in [emptied, replaced, longer] {
+        let expected = id(&buffer);
+        match pool.submit_filled(buffer) {
+            Err(refused @ PoolError::Replaced { id }) => {
+                assert_eq!(id, expected);
+                let text = refused.to_string();
+                assert!(text.contains("removed or replaced"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((pool.filled_count(), pool.free_count()), (0, 3));
+}
+
+#[test]
+fn a_buffer_that_was_resized_while_its_memory_was_held_is_submitted() {
+    let pool = active_pool(64, 1, 1);
+    let mut buffer = pool.acquire_free(Wait::No).unwrap();
+    let held = buffer.memory(0).unwrap();
+    buffer.make_mut().set_size(10);
+    pool.submit_filled(buffer).unwrap();
+    assert_eq!(pool.acquire_filled(Wait::No).unwrap().size(), 10);
+    drop(held);
+}
+
+#[test]
+fn who_kept_a_buffer_that_was_flushed_submits_it_again() {
+    let pool = active_pool(64, 2, 2);
+    let kept = pool.acquire_free(Wait::No).unwrap();
+    pool.submit_filled(kept.clone()).unwrap();
+    pool.submit_filled(pool.acquire_free(Wait::No).unwrap())
+        .unwrap();
+    pool.set_flushing(true);
+    pool.set_flushing(false);
+    assert_eq!(pool.state(id(&kept)), Some(BufferState::LockedByProducer));
+    assert_eq!((pool.filled_count(), pool.free_count()), (0, 1));
+    let expected = id(&kept);
+    pool.submit_filled(kept).unwrap();
+    let taken = pool.acquire_filled(Wait::No).unwrap();
+    assert_eq!(id(&taken), expected);
+    pool.release_filled(taken).unwrap();
+    assert_eq!(pool.free_count(), 2);
 }
 
 #[test]
@@ -688,7 +767,7 @@ fn a_copy_is_not_the_buffer_that_was_acquired() {
     let buffer = pool.acquire_free(Wait::No).unwrap();
     assert!(matches!(
         pool.submit_filled(buffer.copy()),
-        Err(PoolError::IllegalStep(_))
+        Err(PoolError::Foreign { .. })
     ));
     drop(buffer);
     pool.set_active(false).unwrap();

@@ -446,9 +446,8 @@ impl BufferPoolImpl for PhysBufferPool {
 
     fn flush_start(&self) {
         self.flushing.store(true, Ordering::Release);
-        for buffer in self.share().flush() {
-            super::give_pool(&self.obj(), buffer);
-        }
+        self.share()
+            .flush(|buffer| super::give_pool(&self.obj(), buffer));
     }
 
     fn flush_stop(&self) {

@@ -90,6 +90,25 @@ pub enum PoolError {
     /// The buffer is not in a state that allows this.
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
+    /// The buffer did not go out of this pool.
+    #[error("buffer {id} belongs to another pool than {pool}, or is a copy of one")]
+    Foreign {
+        /// The id that its meta says.
+        id: u32,
+        /// The name of the pool that was asked.
+        pool: String,
+    },
+    /// The buffer came out of no pool of ours.
+    #[error("the buffer is no pool's: it has no GstPhysMemMeta")]
+    NoMeta,
+    /// Somebody took the buffer's memory out of it.
+    #[error(
+        "buffer {id}: its memory was removed or replaced: map a buffer for writing only while nobody else has a reference to it"
+    )]
+    Replaced {
+        /// The buffer's id.
+        id: u32,
+    },
     /// No buffer of the pool has this id.
     #[error("no buffer {0} in this pool")]
     NoSuchId(u32),
@@ -210,18 +229,31 @@ impl PhysBufferPool {
             detached.is_some()
         });
         drop(detached);
-        result.map_err(|refusal| match refusal {
-            slots::SubmitRefusal::Flushing => PoolError::Flushing,
-            slots::SubmitRefusal::Illegal(step) => PoolError::IllegalStep(step),
-            slots::SubmitRefusal::Gone(id) => PoolError::Gone { id },
-        })
+        result.map_err(|refused| self.refused(refused))
+    }
+
+    fn refused(&self, refused: slots::Refused) -> PoolError {
+        match refused {
+            slots::Refused::Flushing => PoolError::Flushing,
+            slots::Refused::Illegal(step) => PoolError::IllegalStep(step),
+            slots::Refused::Gone(id) => PoolError::Gone { id },
+            slots::Refused::Replaced(id) => PoolError::Replaced { id },
+            slots::Refused::NoMeta => PoolError::NoMeta,
+            slots::Refused::Foreign(id) => PoolError::Foreign {
+                id,
+                pool: self.name().into(),
+            },
+        }
     }
 
     /// Takes the oldest filled buffer.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         let imp = self.imp();
         match imp.share().acquire_filled(imp, wait) {
-            Ok(buffer) => Ok(give_pool(self, buffer)),
+            Ok(buffer) => {
+                give_pool(self, &buffer);
+                Ok(buffer)
+            }
             Err(slots::Refusal::Flushing) => Err(PoolError::Flushing),
             Err(slots::Refusal::AllDead) => Err(PoolError::AllGone),
             Err(_) => Err(PoolError::NoBuffer),
@@ -231,7 +263,8 @@ impl PhysBufferPool {
     /// Ends the consumer's use of a buffer. It is free again when its last
     /// reference is gone; usually that is the one given here.
     pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
-        Ok(self.imp().share().release_filled(&buffer)?)
+        let result = self.imp().share().release_filled(&buffer);
+        result.map_err(|refused| self.refused(refused))
     }
 
     /// The buffer with this id, while somebody holds it or it waits in the filled
@@ -335,7 +368,7 @@ fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
 }
 
 /// Gives a buffer its pool back: its end then returns it there.
-fn give_pool(pool: &PhysBufferPool, buffer: gst::Buffer) -> gst::Buffer {
+fn give_pool(pool: &PhysBufferPool, buffer: &gst::Buffer) {
     use glib::translate::IntoGlibPtr;
     let pool: gst::BufferPool = pool.clone().upcast();
     // SAFETY: as in `take_pool`; the buffer owns the reference it is given.
@@ -343,7 +376,6 @@ fn give_pool(pool: &PhysBufferPool, buffer: gst::Buffer) -> gst::Buffer {
         let field = &raw mut (*buffer.as_mut_ptr()).pool;
         AtomicPtr::from_ptr(field).store(pool.into_glib_ptr(), Ordering::Release);
     }
-    buffer
 }
 
 /// Registers the pool's type, so that `g_type_from_name` finds it.

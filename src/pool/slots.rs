@@ -352,14 +352,22 @@ impl Share {
     }
 
     /// Wakes everybody who waits, so that they look at `is_flushing` again, and
-    /// gives back what is left in the filled queue.
-    pub fn flush(&self) -> Vec<gst::Buffer> {
+    /// empties the filled queue: `attach` makes each buffer in it the pool's again,
+    /// under the lock, so that who kept a reference may submit it again.
+    pub fn flush(&self, attach: impl Fn(&gst::Buffer)) {
         let mut inner = self.shared().inner.lock();
-        let filled = std::mem::take(&mut inner.queue(&self.submitted).1.filled);
+        let (slots, queue) = inner.queue(&self.submitted);
+        let filled = std::mem::take(&mut queue.filled);
+        for Filled { slot, buffer } in &filled {
+            let slot = &mut slots[*slot];
+            // Never refused: what is in the queue is ready.
+            let _ = slot.state.take(slot.id, Step::Flush);
+            attach(buffer);
+        }
         drop(inner);
         self.shared().freed.notify_all();
         self.submitted.notify_all();
-        filled.into_iter().map(|f| f.buffer).collect()
+        drop(filled);
     }
 
     /// Takes a free buffer, growing or waiting as allowed.
@@ -532,28 +540,40 @@ impl Share {
         maker: &impl Maker,
         buffer: gst::Buffer,
         detach: impl FnOnce(&gst::Buffer) -> bool,
-    ) -> Result<(), SubmitRefusal> {
+    ) -> Result<(), Refused> {
         let mut inner = self.shared().inner.lock();
         if maker.is_flushing() {
-            return Err(SubmitRefusal::Flushing);
+            return Err(Refused::Flushing);
         }
-        let slot = inner.step(&buffer, Step::SubmitFilled)?;
-        let id = inner.slots[slot].id;
-        if !inner.slots[slot].region.is_alive() {
-            return Err(SubmitRefusal::Gone(id));
-        }
-        if !detach(&buffer) {
-            // Found by id while its last holder let go of it: it is on its way
-            // into the free list, whatever its state.
-            inner.counters.refused += 1;
-            return Err(SubmitRefusal::Illegal(IllegalStep {
+        let index = inner.find(&buffer)?;
+        let slot = &mut inner.slots[index];
+        let id = slot.id;
+        let next = slot.state.after(id, Step::SubmitFilled);
+        let result = match next {
+            Err(illegal) => Err(Refused::Illegal(illegal)),
+            Ok(_) if !slot.region.is_alive() => Err(Refused::Gone(id)),
+            Ok(_) if !wrapper::has_own_memory(&buffer) => Err(Refused::Replaced(id)),
+            // Found by id while its last holder let go of it: it is on its way into
+            // the free list, whatever its state.
+            Ok(_) if !detach(&buffer) => Err(Refused::Illegal(IllegalStep {
                 id,
                 state: BufferState::Idle,
                 step: Step::SubmitFilled,
-            }));
+            })),
+            Ok(next) => Ok(next),
+        };
+        match result {
+            Ok(next) => slot.state = next,
+            Err(refused) => {
+                inner.counters.refused += 1;
+                return Err(refused);
+            }
         }
         let (_, queue) = inner.queue(&self.submitted);
-        queue.filled.push_back(Filled { slot, buffer });
+        queue.filled.push_back(Filled {
+            slot: index,
+            buffer,
+        });
         inner.counters.submitted += 1;
         drop(inner);
         self.submitted.notify_one();
@@ -597,9 +617,15 @@ impl Share {
     }
 
     /// Marks a consumed buffer as released; the caller then drops it.
-    pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), IllegalStep> {
+    pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), Refused> {
         let mut inner = self.shared().inner.lock();
-        inner.step(buffer, Step::ReleaseFilled).map(|_| ())
+        let index = inner.find(buffer)?;
+        let slot = &mut inner.slots[index];
+        let taken = slot.state.take(slot.id, Step::ReleaseFilled);
+        if taken.is_err() {
+            inner.counters.refused += 1;
+        }
+        Ok(taken?)
     }
 }
 
@@ -613,16 +639,21 @@ impl Drop for Share {
     }
 }
 
-/// Why a buffer was not taken into the filled queue.
+/// Why a buffer was not taken from who submits or releases it; nothing was changed.
 #[derive(Debug)]
-pub(super) enum SubmitRefusal {
+pub(super) enum Refused {
     Flushing,
     Illegal(IllegalStep),
     /// The memory of the buffer with this id was freed by its owner.
     Gone(u32),
+    /// The buffer with this id holds other memory than the pool gave it, or none.
+    Replaced(u32),
+    /// The buffer with this id went out of another pool, or is a copy.
+    Foreign(u32),
+    NoMeta,
 }
 
-impl From<IllegalStep> for SubmitRefusal {
+impl From<IllegalStep> for Refused {
     fn from(illegal: IllegalStep) -> Self {
         Self::Illegal(illegal)
     }
@@ -724,27 +755,22 @@ impl Inner {
         }
     }
 
-    /// Takes `step` with the slot that the buffer belongs to, and says which.
-    fn step(&mut self, buffer: &gst::BufferRef, step: Step) -> Result<usize, IllegalStep> {
-        let (id, index) = buffer
-            .meta::<PhysMemMeta>()
-            .and_then(|m| Some((m.id(), m.in_pool()?.slot)))
-            .unwrap_or((0, usize::MAX));
-        // A copy shares memory and meta; only the buffer that went out may come in.
-        let own = |s: &&mut Slot| s.id == id && std::ptr::eq(s.wrapper, buffer.as_ptr());
-        let taken = match self.slots.get_mut(index).filter(own) {
-            Some(slot) => slot.state.take(id, step),
-            // A buffer of another pool, a copy, or one of no pool, is nobody's here.
-            None => Err(IllegalStep {
-                id,
-                state: BufferState::Idle,
-                step,
-            }),
+    /// The slot that the buffer went out of: of a copy, which shares memory and meta,
+    /// there is none.
+    fn find(&mut self, buffer: &gst::BufferRef) -> Result<usize, Refused> {
+        let found = match buffer.meta::<PhysMemMeta>() {
+            None => Err(Refused::NoMeta),
+            Some(meta) => {
+                let own = |s: &Slot| s.id == meta.id() && std::ptr::eq(s.wrapper, buffer.as_ptr());
+                let index = meta.in_pool().map(|in_pool| in_pool.slot);
+                let found = index.filter(|&index| self.slots.get(index).is_some_and(own));
+                found.ok_or(Refused::Foreign(meta.id()))
+            }
         };
-        if taken.is_err() {
+        if found.is_err() {
             self.counters.refused += 1;
         }
-        taken.map(|()| index)
+        found
     }
 
     fn recycle(&mut self, index: usize) {

@@ -57,17 +57,21 @@ pub enum Step {
     AcquireFilled,
     /// The consumer is done with it.
     ReleaseFilled,
+    /// A flush takes it out of the filled queue again: who kept a reference is its
+    /// producer, as he was before he handed it over.
+    Flush,
     /// The last reference went: back to the free list, whoever held it.
     Recycle,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AcquireFree,
         Self::SubmitFilled,
         Self::AcquireFilled,
         Self::ReleaseFilled,
+        Self::Flush,
         Self::Recycle,
     ];
 
@@ -82,6 +86,7 @@ impl Step {
             (Self::SubmitFilled, LockedByProducer) => Some(ReadyForConsume),
             (Self::AcquireFilled, ReadyForConsume) => Some(LockedByConsumer),
             (Self::ReleaseFilled, LockedByConsumer) => Some(Idle),
+            (Self::Flush, ReadyForConsume) => Some(LockedByProducer),
             (Self::Recycle, LockedByProducer | LockedByConsumer | Idle | ReadyForConsume) => {
                 Some(Idle)
             }
@@ -95,6 +100,7 @@ impl Step {
             Self::SubmitFilled => "submit-filled",
             Self::AcquireFilled => "acquire-filled",
             Self::ReleaseFilled => "release-filled",
+            Self::Flush => "flush",
             Self::Recycle => "recycle",
         }
     }
@@ -121,9 +127,14 @@ pub struct IllegalStep {
 impl BufferState {
     /// Takes `step` with buffer `id`, or refuses it and changes nothing.
     pub(super) fn take(&mut self, id: u32, step: Step) -> Result<(), IllegalStep> {
-        let state = *self;
-        *self = step.from(state).ok_or(IllegalStep { id, state, step })?;
+        *self = self.after(id, step)?;
         Ok(())
+    }
+
+    /// The state that `step` would lead buffer `id` to.
+    pub(super) fn after(self, id: u32, step: Step) -> Result<Self, IllegalStep> {
+        let state = self;
+        step.from(state).ok_or(IllegalStep { id, state, step })
     }
 }
 
