@@ -152,7 +152,8 @@ impl BufferHandle {
         self.with_address(address)
     }
 
-    /// Says where the block is, piece by piece; `None` takes it back.
+    /// Says where the block is, piece by piece; `None` takes it back. An address of
+    /// fewer bytes than the block has is none: the buffers' metas say so.
     pub fn with_address(mut self, address: Option<Address>) -> Self {
         self.address = address;
         self
@@ -232,6 +233,8 @@ impl WeakBufferHandle {
     /// Has `watcher` told of the handle's end; nobody is, if that is past already.
     pub(crate) fn watch(&self, watcher: Weak<dyn HandleWatcher>) {
         let mut watchers = lock(&self.0.watchers);
+        // A handle may outlive any number of pools.
+        watchers.retain(|watcher| watcher.strong_count() > 0);
         if self.is_alive() {
             watchers.push(watcher);
         }
@@ -368,6 +371,21 @@ mod tests {
         assert_eq!(heard.1.load(Ordering::SeqCst), 1);
         weak.watch(watcher);
         assert_eq!(heard.1.load(Ordering::SeqCst), 1, "too late to watch");
+    }
+
+    #[test]
+    fn watchers_that_went_leave_nothing_in_the_handle() {
+        struct Deaf;
+        impl HandleWatcher for Deaf {
+            fn handle_dropped(&self) {}
+        }
+        let (handle, _) = counted(64);
+        let weak = handle.downgrade();
+        for _ in 0..10 {
+            let watcher = Arc::new(Deaf);
+            weak.watch(Arc::downgrade(&(watcher as Arc<dyn HandleWatcher>)));
+        }
+        assert_eq!(lock(&handle.block.watchers).len(), 1, "the last to come");
     }
 
     #[test]
