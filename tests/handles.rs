@@ -188,6 +188,19 @@ fn the_owner_can_say_where_the_block_is_piece_by_piece() {
 }
 
 #[test]
+fn an_address_of_a_part_of_the_block_is_refused_in_words() {
+    gst::init().unwrap();
+    let half = Address::contiguous(PhysAddr(0x8000), SIZE as u64 / 2, AddressSource::User);
+    let handle = handle().0.with_address(half);
+    let pool = borrowing(std::slice::from_ref(&handle));
+    let buffer = pool.acquire_buffer(None).unwrap();
+    let meta = buffer.meta::<PhysMemMeta>().unwrap();
+    let reason = meta.address().unwrap_err().to_string();
+    assert!(reason.contains("4096 of its 8192 bytes"), "{reason}");
+    assert!(!meta.is_pinned() && meta.phys_addr().is_none());
+}
+
+#[test]
 fn a_dropped_handle_is_never_handed_out_again() {
     let (mut handles, counters) = handles(3);
     let pool = borrowing(&handles);

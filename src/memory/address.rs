@@ -199,6 +199,16 @@ pub enum AddressUnknown {
     /// External memory whose owner gave no address.
     #[error("the owner of this memory gave no address: give one, or ask for it to be looked up")]
     NotGiven,
+    /// External memory whose owner gave the address of a part.
+    #[error(
+        "the owner of this memory gave the address of {given_bytes} of its {size_bytes} bytes: give that of all, or none to have it looked up"
+    )]
+    GivenInPart {
+        /// Bytes that the address is of.
+        given_bytes: u64,
+        /// Bytes of the block.
+        size_bytes: u64,
+    },
     /// /proc/self/pagemap could not be read.
     #[error(
         "/proc/self/pagemap: {0}: the kernel needs CONFIG_PROC_PAGE_MONITOR, and /proc must be mounted"

@@ -117,6 +117,15 @@ impl Region {
         owner: Owner,
         dma_buf: Option<OwnedFd>,
     ) -> Arc<Self> {
+        let address = match address {
+            ExternalAddress::Given(address) if address.len_bytes() < size_bytes as u64 => {
+                ExternalAddress::Unknown(AddressUnknown::GivenInPart {
+                    given_bytes: address.len_bytes(),
+                    size_bytes: size_bytes as u64,
+                })
+            }
+            other => other,
+        };
         let is_pinned = matches!(address, ExternalAddress::Given(_));
         let address = match address {
             ExternalAddress::Given(address) => Ok(address),
