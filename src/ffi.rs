@@ -266,15 +266,15 @@ pub enum PoolErrorCode {
 impl PoolErrorCode {
     fn of(error: &PoolError) -> Self {
         match error {
-            PoolError::NoBuffer => Self::NoBuffer,
-            PoolError::Flushing => Self::Flushing,
-            PoolError::NoMemory(_) => Self::NoMemory,
+            PoolError::NoBuffer { .. } => Self::NoBuffer,
+            PoolError::Flushing { .. } => Self::Flushing,
+            PoolError::NoMemory { .. } => Self::NoMemory,
             PoolError::IllegalStep(_)
             | PoolError::Foreign { .. }
             | PoolError::NoMeta
             | PoolError::Replaced { .. } => Self::IllegalStep,
-            PoolError::NoSuchId(_) => Self::NoSuchId,
-            PoolError::Gone { .. } | PoolError::AllGone => Self::Gone,
+            PoolError::NoSuchId { .. } => Self::NoSuchId,
+            PoolError::Gone { .. } | PoolError::AllGone { .. } => Self::Gone,
             PoolError::NoDmaBuf { .. } => Self::NoDmaBuf,
             PoolError::Duplicate { .. } => Self::Failed,
         }

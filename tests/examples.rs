@@ -115,7 +115,7 @@ fn python_reaches_all_that_the_pool_does() {
     assert_eq!(lines[0], "2 buffers of 4096 bytes, 2 free");
     for expected in [
         "submit-filled is not allowed in state ready-for-consume",
-        "refused: no buffer within the time given",
+        ": no buffer within the time given",
         "is normal memory, which has no dma-buf: use kind cma, system or udmabuf",
         "pool of normal: 2 buffers, 2 free, 0 filled, 0 dead",
         "acquired 1, refused 1",

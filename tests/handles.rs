@@ -222,7 +222,7 @@ fn a_dropped_handle_is_never_handed_out_again() {
         assert!(pair.iter().all(|b| id(b) != dead_id));
         assert!(matches!(
             pool.acquire_free(Wait::No),
-            Err(PoolError::NoBuffer)
+            Err(PoolError::NoBuffer { .. })
         ));
     }
     let stats = pool.property::<gst::Structure>("stats");
@@ -291,7 +291,7 @@ fn a_dead_buffer_leaves_the_filled_queue() {
     }
     assert!(matches!(
         pool.acquire_filled(Wait::No),
-        Err(PoolError::NoBuffer)
+        Err(PoolError::NoBuffer { .. })
     ));
     assert_eq!((pool.free_count(), pool.total_count()), (2, 2));
 }
@@ -304,6 +304,10 @@ fn a_dead_buffer_is_not_submitted() {
     let expected = id(&buffer);
     drop(handle);
     match pool.submit_filled(buffer) {
+        Err(PoolError::Gone { id }) => assert_eq!(id, expected),
+        other => panic!("{other:?}"),
+    }
+    match pool.export_dmabuf(expected) {
         Err(PoolError::Gone { id }) => assert_eq!(id, expected),
         other => panic!("{other:?}"),
     }
@@ -342,8 +346,14 @@ fn who_waits_for_the_last_buffer_is_woken_by_its_death() {
             std::thread::yield_now();
         }
         drop(handle);
-        assert!(matches!(producer.join().unwrap(), Err(PoolError::AllGone)));
-        assert!(matches!(consumer.join().unwrap(), Err(PoolError::AllGone)));
+        assert!(matches!(
+            producer.join().unwrap(),
+            Err(PoolError::AllGone { .. })
+        ));
+        assert!(matches!(
+            consumer.join().unwrap(),
+            Err(PoolError::AllGone { .. })
+        ));
         drop(held);
         assert!(pool.last_error().unwrap().contains("freed by its owner"));
     }

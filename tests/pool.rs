@@ -301,7 +301,6 @@ fn misuse_is_refused_by_name_and_changes_nothing() {
     ));
     drop(buffer);
     assert_eq!(pool.free_count(), 1);
-
 }
 
 #[test]
@@ -391,10 +390,13 @@ fn waiting_ends_after_the_time_given() {
     let pool = active_pool(64, 1, 1);
     let _held = pool.acquire_free(Wait::No).unwrap();
     let wait = Wait::AtMost(Duration::from_millis(20));
-    assert!(matches!(pool.acquire_free(wait), Err(PoolError::NoBuffer)));
+    assert!(matches!(
+        pool.acquire_free(wait),
+        Err(PoolError::NoBuffer { .. })
+    ));
     assert!(matches!(
         pool.acquire_filled(wait),
-        Err(PoolError::NoBuffer)
+        Err(PoolError::NoBuffer { .. })
     ));
 }
 
@@ -407,7 +409,10 @@ fn flushing_wakes_consumers_and_frees_what_was_filled() {
     };
     std::thread::sleep(Duration::from_millis(20));
     pool.set_flushing(true);
-    assert!(matches!(consumer.join().unwrap(), Err(PoolError::Flushing)));
+    assert!(matches!(
+        consumer.join().unwrap(),
+        Err(PoolError::Flushing { .. })
+    ));
     pool.set_flushing(false);
     pool.submit_filled(pool.acquire_free(Wait::No).unwrap())
         .unwrap();
@@ -788,7 +793,7 @@ fn pools_that_share_pages_have_filled_queues_of_their_own() {
     assert_eq!((a.filled_count(), b.filled_count()), (1, 0));
     assert!(matches!(
         b.acquire_filled(Wait::No),
-        Err(PoolError::NoBuffer)
+        Err(PoolError::NoBuffer { .. })
     ));
     a.release_filled(a.acquire_filled(Wait::No).unwrap())
         .unwrap();
@@ -813,7 +818,10 @@ fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
         b.submit_filled(b.acquire_free(Wait::No).unwrap()).unwrap();
         let woken = consumer.join().unwrap();
         a.set_flushing(true);
-        assert!(matches!(other.join().unwrap(), Err(PoolError::Flushing)));
+        assert!(matches!(
+            other.join().unwrap(),
+            Err(PoolError::Flushing { .. })
+        ));
         b.release_filled(woken.unwrap()).unwrap();
     });
 }
@@ -839,4 +847,211 @@ fn a_name_that_does_not_exist_fails_in_words() {
     configure(&pool, None, 4096, 1, 1);
     assert!(pool.set_active(true).is_err());
     assert!(pool.last_error().unwrap().contains("no-such-heap"));
+}
+
+fn waits(pool: &PhysBufferPool) -> u64 {
+    let stats = pool.property::<gst::Structure>("stats");
+    stats.get("waits").unwrap()
+}
+
+#[test]
+fn waits_are_counted_where_somebody_waits() {
+    let pool = active_pool(64, 1, 1);
+    let _held = pool.acquire_free(Wait::No).unwrap();
+    for _ in 0..3 {
+        assert!(pool.acquire_free(Wait::No).is_err());
+        assert!(pool.acquire_filled(Wait::No).is_err());
+    }
+    assert_eq!(waits(&pool), 0);
+    let moment = Wait::AtMost(Duration::from_millis(2));
+    assert!(pool.acquire_free(moment).is_err());
+    assert_eq!(waits(&pool), 1);
+    assert!(pool.acquire_filled(moment).is_err());
+    assert_eq!(waits(&pool), 2);
+}
+
+#[test]
+fn refusals_name_the_pool() {
+    let pool = active_pool(64, 1, 1);
+    let name = pool.name();
+    let text = |error: PoolError| error.to_string();
+    let _held = pool.acquire_free(Wait::No).unwrap();
+    for refused in [
+        text(pool.acquire_free(Wait::No).unwrap_err()),
+        text(pool.acquire_filled(Wait::No).unwrap_err()),
+    ] {
+        assert_eq!(refused, format!("{name}: no buffer within the time given"));
+    }
+    let unknown = text(pool.export_dmabuf(u32::MAX).unwrap_err());
+    assert_eq!(unknown, format!("{name} has no buffer {}", u32::MAX));
+    pool.set_flushing(true);
+    let flushing = text(pool.acquire_filled(Wait::No).unwrap_err());
+    assert_eq!(
+        flushing,
+        format!("{name} is flushing: activate it, or end the flush")
+    );
+}
+
+/// Runs `test`, the test of this name, in a process of its own: it changes what others
+/// would notice.
+fn alone(name: &str, test: impl FnOnce()) {
+    if std::env::var_os("PHYSMEM_TEST_ALONE").is_some() {
+        return test();
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env("PHYSMEM_TEST_ALONE", "1")
+        .status();
+    assert!(child.unwrap().success());
+}
+
+#[test]
+fn who_is_refused_more_memory_is_told_why() {
+    alone("who_is_refused_more_memory_is_told_why", || {
+        static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+        let pool = active_pool(4096, 0, 0);
+        gst::log::set_threshold_for_name("physmempool", gst::DebugLevel::Warning);
+        gst::log::add_log_function(|category, level, _, _, _, _, message| {
+            let is_ours = category.name() == "physmempool" && level == gst::DebugLevel::Warning;
+            let text = message.get().map(|text| text.to_string());
+            if is_ours && text.is_some_and(|text| text.contains("no memory")) {
+                WARNINGS.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
+        nix::sys::resource::setrlimit(limit, 64, 64).unwrap();
+
+        let mut held = Vec::new();
+        let refused = loop {
+            match pool.acquire_free(Wait::No) {
+                Ok(buffer) => held.push(buffer),
+                Err(refused) => break refused,
+            }
+        };
+        let is_told = |text: &str| text.contains("4096 bytes of normal") && text.contains("EMFILE");
+        let refused = refused.to_string();
+        assert!(is_told(&refused), "{refused}");
+        assert!(refused.starts_with(pool.name().as_str()), "{refused}");
+
+        let moment = Wait::AtMost(Duration::from_millis(5));
+        match pool.acquire_free(moment) {
+            Err(PoolError::NoMemory { reason, .. }) => assert!(is_told(&reason), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(
+            pool.emit_by_name::<Option<gst::Buffer>>("acquire-free", &[&1_000_000i64])
+                .is_none()
+        );
+        assert!(is_told(&pool.last_error().unwrap()));
+
+        // One that is out may come back: who has time waits for it, and the reason stays.
+        let before = waits(&pool);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| pool.acquire_free(Wait::Forever).map(|b| id(&b)));
+            while waits(&pool) == before {
+                std::thread::yield_now();
+            }
+            assert!(is_told(&pool.last_error().unwrap()));
+            let expected = id(&held[0]);
+            held.remove(0);
+            assert_eq!(waiter.join().unwrap().unwrap(), expected);
+        });
+        assert_eq!(WARNINGS.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn no_more_buffers_are_out_than_the_maximum_of_existing_memory() {
+    gst::init().unwrap();
+    let slots = Slots::new(pages(3, 64), Reuse::MostRecent);
+    let pool = PhysBufferPool::over(&slots, None);
+    configure(&pool, None, 64, 0, 1);
+    pool.set_active(true).unwrap();
+    assert_eq!((pool.free_count(), pool.total_count()), (1, 3));
+    let first = pool.acquire_free(Wait::No).unwrap();
+    assert_eq!(pool.free_count(), 0);
+    let refused = pool.acquire_free(Wait::AtMost(Duration::from_millis(2)));
+    assert!(matches!(refused, Err(PoolError::NoBuffer { .. })));
+
+    // Another pool over the same pages has a number of its own.
+    let other = PhysBufferPool::over(&slots, None);
+    configure(&other, None, 64, 0, 2);
+    other.set_active(true).unwrap();
+    let _held = [
+        other.acquire_free(Wait::No).unwrap(),
+        other.acquire_free(Wait::No).unwrap(),
+    ];
+    // All pages are out: each pool waits, and what comes back to the first is its own.
+    let long = Wait::AtMost(Duration::from_secs(20));
+    std::thread::scope(|scope| {
+        let at_its_most = scope.spawn(|| other.acquire_free(long).map(|_| ()));
+        while waits(&pool) < 2 {
+            std::thread::yield_now();
+        }
+        let waiter = scope.spawn(|| pool.acquire_free(long).map(|_| ()));
+        while waits(&pool) < 3 {
+            std::thread::yield_now();
+        }
+        drop(first);
+        assert!(waiter.join().unwrap().is_ok());
+        other.set_flushing(true);
+        let flushed = at_its_most.join().unwrap();
+        assert!(matches!(flushed, Err(PoolError::Flushing { .. })));
+    });
+}
+
+#[test]
+fn a_config_that_was_not_taken_says_why_and_one_that_was_forgets_it() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    let mut config = pool.config();
+    config.set_params(None, 0, 0, 0);
+    assert!(pool.set_config(config).is_err());
+    assert!(pool.last_error().unwrap().contains("the buffer size is 0"));
+
+    let mut config = pool.config();
+    config.set_params(Some(&bgrx(100, 50)), 0, 1, 2);
+    config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
+    config.set_video_alignment(&gst_video::VideoAlignment::new(0, 0, 0, 8, &[63; 4]));
+    assert!(pool.set_config(config).is_err());
+    let said = pool.last_error().unwrap();
+    assert!(
+        said.contains("read it back") && said.contains("GstVideoMeta"),
+        "{said}"
+    );
+    pool.set_config(pool.config()).unwrap();
+    assert_eq!(pool.last_error(), None);
+}
+
+#[test]
+fn a_prefix_beyond_all_memory_is_refused_in_words() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    let mut config = pool.config();
+    config.set_params(None, 64, 1, 1);
+    let params = gst::AllocationParams::new(gst::MemoryFlags::empty(), 0, usize::MAX - 63, 0);
+    config.set_allocator(None::<&gst::Allocator>, Some(&params));
+    assert!(pool.set_config(config).is_err());
+    let said = pool.last_error().unwrap();
+    assert!(said.contains("more than an address space holds"), "{said}");
+}
+
+#[test]
+fn a_buffer_whose_memory_is_still_held_shows_as_detached() {
+    let pool = active_pool(64, 1, 1);
+    let buffer = pool.acquire_free(Wait::No).unwrap();
+    let (id, memory) = (id(&buffer), buffer.memory(0).unwrap());
+    let is_detached = || {
+        let stats = pool.property::<gst::Structure>("stats");
+        let buffers = stats.get::<gst::Array>("buffers").unwrap();
+        let buffer = buffers[0].get::<gst::Structure>().unwrap();
+        buffer.get::<bool>("detached").unwrap()
+    };
+    assert!(!is_detached() && !pool.dump().contains("detached"));
+    drop(buffer);
+    assert!(is_detached());
+    assert!(pool.dump().contains(&format!("  {id}: detached")));
+    assert_eq!(pool.state(id), Some(BufferState::Idle));
+    drop(memory);
+    assert!(!is_detached() && !pool.dump().contains("detached"));
 }

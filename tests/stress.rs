@@ -196,7 +196,7 @@ impl Round {
         loop {
             let buffer = match self.pool.acquire_filled(Wait::Forever) {
                 Ok(buffer) => buffer,
-                Err(PoolError::Flushing) => return,
+                Err(PoolError::Flushing { .. }) => return,
                 Err(other) => panic!("{other}"),
             };
             let witness = &self.witnesses[&id(&buffer)];

@@ -174,7 +174,7 @@ fn blame(result: &Result<()>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => match error.downcast_ref() {
-            Some(PoolError::Flushing) => 1,
+            Some(PoolError::Flushing { .. }) => 1,
             None | Some(_) => 2,
         },
     }
@@ -267,7 +267,9 @@ fn produce(pool: &PhysBufferPool, ring: SyncSender<Descriptor>, frames: usize) -
             id,
             held: buffer,
         });
-        queued.map_err(|_| PoolError::Flushing)?; // the engine's thread has ended
+        queued.map_err(|_| PoolError::Flushing {
+            pool: pool.name().into(),
+        })?; // the engine's thread has ended
     }
     Ok(())
 }
@@ -280,7 +282,10 @@ fn engine_thread(
     for Descriptor { transfer, id, held } in ring {
         engine.transfer(transfer)?;
         // As in an interrupt handler: the id is all that it knows.
-        let buffer = pool.buffer_by_id(id).ok_or(PoolError::NoSuchId(id))?;
+        let buffer = pool.buffer_by_id(id).ok_or_else(|| PoolError::NoSuchId {
+            id,
+            pool: pool.name().into(),
+        })?;
         drop(held);
         pool.submit_filled(buffer)?;
     }

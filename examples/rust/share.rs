@@ -297,7 +297,7 @@ fn fill(pool: &PhysBufferPool) {
         }
         sequence += 1;
     };
-    if !matches!(ended.downcast_ref(), Some(PoolError::Flushing)) {
+    if !matches!(ended.downcast_ref(), Some(PoolError::Flushing { .. })) {
         eprintln!("share: filling: {ended}");
         std::process::exit(1); // the main thread waits for consumers
     }
@@ -386,7 +386,7 @@ fn lend(pool: &PhysBufferPool, link: &Link, lent: &Lent, is_gone: &AtomicBool) -
         // Not for ever: a consumer that holds every buffer may die meanwhile.
         let buffer = match pool.acquire_filled(Wait::AtMost(Duration::from_millis(100))) {
             Ok(buffer) => buffer,
-            Err(PoolError::NoBuffer) => continue,
+            Err(PoolError::NoBuffer { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
         let id = buffer

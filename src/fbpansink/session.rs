@@ -333,7 +333,7 @@ impl Session {
         let pool = self.copy_pool(stream)?;
         let mut copy = match pool.acquire_free(Wait::AtMost(FREE_PAGE_LIMIT)) {
             Ok(copy) => copy,
-            Err(PoolError::NoBuffer) => {
+            Err(PoolError::NoBuffer { .. }) => {
                 self.counters.dropped();
                 gst::warning!(
                     CAT,
@@ -341,7 +341,7 @@ impl Session {
                 );
                 return Ok(None);
             }
-            Err(PoolError::Flushing) => return Err(NotShown::Flushing),
+            Err(PoolError::Flushing { .. }) => return Err(NotShown::Flushing),
             Err(e) => return Err(pool_error(e)),
         };
         let copied = (|| {

@@ -24,7 +24,8 @@ pub struct FixedLayout {
 pub(super) struct Plan {
     pub size_bytes: usize,
     pub prefix_bytes: usize,
-    pub padding_bytes: usize,
+    /// Prefix, buffer and padding: what a block has to hold.
+    pub block_bytes: usize,
     pub min: usize,
     pub max: usize,
     pub video: Option<VideoPlan>,
@@ -55,6 +56,9 @@ pub(super) struct Limits {
     pub layout: Option<FixedLayout>,
     /// Number and size of existing regions; none for a pool that allocates.
     pub regions: Option<(usize, usize)>,
+    /// Bits that are 0 in the address of each block's first byte, as
+    /// GstAllocationParams has them.
+    pub align: usize,
 }
 
 /// Checks `config` against `limits` and completes it in place.
@@ -69,7 +73,23 @@ pub(super) fn plan(
     let (prefix, padding) = match (limits.layout, config.allocator()) {
         // What lies before and behind is not the buffer's.
         (Some(_), _) | (None, None) => (0, 0),
-        (None, Some((_, params))) => (params.prefix(), params.padding()),
+        (None, Some((allocator, params))) => {
+            if params.align() & !limits.align != 0 {
+                let possible = gst::AllocationParams::new(
+                    params.flags(),
+                    limits.align,
+                    params.prefix(),
+                    params.padding(),
+                );
+                config.set_allocator(allocator.as_ref(), Some(&possible));
+                corrections.push(format!(
+                    "blocks aligned by {:#x} wanted, these are by {:#x}",
+                    params.align(),
+                    limits.align
+                ));
+            }
+            (params.prefix(), params.padding())
+        }
     };
 
     let video = match caps.as_deref().map(video_info) {
@@ -91,6 +111,17 @@ pub(super) fn plan(
         )));
     };
 
+    let block = prefix
+        .checked_add(wanted)
+        .and_then(|sum| sum.checked_add(padding))
+        .filter(|&sum| isize::try_from(sum).is_ok());
+    let Some(block_bytes) = block else {
+        return Err(ConfigError::Impossible(format!(
+            "{wanted} bytes a buffer, prefix {prefix} and padding {padding} are more than an \
+             address space holds"
+        )));
+    };
+
     if let Some((0, _)) = limits.regions {
         return Err(ConfigError::Impossible(
             "there is no memory to serve buffers from: none was given, or its owner freed it"
@@ -99,7 +130,7 @@ pub(super) fn plan(
     }
     let (mut new_min, mut new_max) = (min, max);
     if let Some((count, region_bytes)) = limits.regions {
-        if prefix + wanted + padding > region_bytes {
+        if block_bytes > region_bytes {
             return Err(ConfigError::Impossible(format!(
                 "{wanted} bytes a buffer (prefix {prefix}, padding {padding}) do not fit into the \
                  {region_bytes} bytes of each existing block"
@@ -123,7 +154,7 @@ pub(super) fn plan(
     Ok(Plan {
         size_bytes: wanted,
         prefix_bytes: prefix,
-        padding_bytes: padding,
+        block_bytes,
         min: new_min as usize,
         max: match new_max {
             0 => usize::MAX,
@@ -243,6 +274,7 @@ mod tests {
     const OWNED: Limits = Limits {
         layout: None,
         regions: None,
+        align: 4095,
     };
 
     fn config(caps: Option<&gst::Caps>, size: u32, min: u32, max: u32) -> gst::BufferPoolConfig {
@@ -297,6 +329,7 @@ mod tests {
                 size_bytes: 512 * 50,
             }),
             regions: Some((3, 512 * 60)),
+            align: 0,
         };
         assert!(matches!(
             plan(&mut config, &limits),
@@ -308,11 +341,43 @@ mod tests {
         assert_eq!(config.params().unwrap().3, 3, "max is what exists");
     }
 
+    fn with_params(align: usize, prefix: usize, padding: usize) -> gst::BufferPoolConfig {
+        let config = config(None, 64, 0, 0);
+        let params = gst::AllocationParams::new(gst::MemoryFlags::empty(), align, prefix, padding);
+        config.set_allocator(None::<&gst::Allocator>, Some(&params));
+        config
+    }
+
+    #[test]
+    fn prefix_and_padding_beyond_all_memory_are_refused() {
+        for (prefix, padding) in [(usize::MAX, 0), (0, usize::MAX), (usize::MAX / 2, 0)] {
+            let mut config = with_params(0, prefix, padding);
+            assert!(matches!(
+                plan(&mut config, &OWNED),
+                Err(ConfigError::Impossible(_))
+            ));
+        }
+        let plan = plan(&mut with_params(0, 100, 10), &OWNED).unwrap();
+        assert_eq!((plan.prefix_bytes, plan.block_bytes), (100, 174));
+    }
+
+    #[test]
+    fn an_alignment_that_blocks_do_not_have_comes_back_corrected() {
+        let mut config = with_params(0xffff, 0, 0);
+        assert_eq!(
+            plan(&mut config, &OWNED).unwrap_err(),
+            ConfigError::Corrected("blocks aligned by 0xffff wanted, these are by 0xfff".into())
+        );
+        assert_eq!(config.allocator().unwrap().1.align(), 4095);
+        assert!(plan(&mut config, &OWNED).is_ok());
+    }
+
     #[test]
     fn no_memory_at_all_is_refused() {
         let limits = Limits {
             layout: None,
             regions: Some((0, usize::MAX)),
+            align: 0,
         };
         assert!(matches!(
             plan(&mut config(None, 64, 0, 0), &limits),
@@ -326,6 +391,7 @@ mod tests {
         let limits = Limits {
             layout: None,
             regions: Some((3, 64)),
+            align: 0,
         };
         let refused = plan(&mut config, &limits).unwrap_err();
         assert_eq!(

@@ -4,7 +4,7 @@
 
 use std::sync::{
     Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::{
     memory::{self, MemoryKind, PhysAddr, Region, Request},
     meta::PhysMemMeta,
     structure_property::StructureProperty,
+    sys::mmap::page_size_bytes,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -35,24 +36,41 @@ pub(super) type Validator = Box<dyn Fn(u32, &Arc<Region>) -> bool + Send + Sync>
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::PhysBufferPool)]
 pub struct PhysBufferPool {
+    /// What the buffers are asked to be made of. What [`MemoryKind::Auto`] came to is in
+    /// the meta of each buffer, and in [`stats`](super::PhysBufferPool#statistics).
     #[property(name = "kind", get, set, construct_only, type = MemoryKind, member = kind,
         nick = "Memory kind", blurb = "What the buffers are made of; 'auto' takes the first kind that works", builder(MemoryKind::Auto))]
+    /// Name of the dma-heap below `/dev/dma_heap`; none for the system's CMA heap.
     #[property(name = "heap", get, set, construct_only, type = Option<String>, member = heap,
         nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kind 'cma' (default: the system's CMA heap)")]
+    /// Kinds that cannot be exported as dma-buf are passed over.
     #[property(name = "require-dma-buf", get, set, construct_only, type = bool, member = require_dma_buf,
         nick = "Require dma-buf", blurb = "With kind 'auto': pass over kinds that cannot be exported as dma-buf")]
+    /// Only memory that is one physically contiguous piece is taken.
     #[property(name = "require-contiguous", get, set, construct_only, type = bool, member = require_contiguous,
         nick = "Require contiguous", blurb = "Only memory that is one physically contiguous piece")]
+    /// Highest physical address that the hardware can reach, inclusive; 0 is no limit.
     #[property(name = "max-address", get, set, construct_only, type = u64, member = max_address,
         nick = "Highest address", blurb = "Highest physical address that the hardware can reach, 0 for any: buffers beyond are refused")]
     settings: Mutex<Settings>,
 
+    /// Buffers that can be acquired now, as [`free_count`](super::PhysBufferPool::free_count).
     #[property(name = "free", get = Self::free, type = u32, nick = "Free buffers", blurb = "Buffers that can be acquired now")]
+    /// Buffers in the filled queue, as [`filled_count`](super::PhysBufferPool::filled_count).
     #[property(name = "filled", get = Self::filled, type = u32, nick = "Filled buffers", blurb = "Buffers in the filled queue")]
+    /// Buffers that exist, as [`total_count`](super::PhysBufferPool::total_count).
     #[property(name = "total", get = Self::total, type = u32, nick = "All buffers", blurb = "Buffers that exist")]
+    /// Bytes in a buffer, without prefix and padding; 0 before the pool is configured.
     #[property(name = "buffer-size", get = Self::buffer_size, type = u64, nick = "Buffer size", blurb = "Bytes in a buffer, 0 before the pool is configured")]
+    /// Counters, the memory chosen and the state of each buffer: see
+    /// [Statistics](super::PhysBufferPool#statistics).
     #[property(name = "stats", get = Self::stats, type = StructureProperty, nick = "Statistics", blurb = "Counters, memory chosen, state of each buffer")]
-    #[property(name = "last-error", get = Self::last_error, type = Option<String>, nick = "Last error", blurb = "Why the last activation or action signal that failed did")]
+    /// Why the last `set_config`, `set_active` or action signal that failed did, in words
+    /// that name what refused and what would help. A config or activation that succeeds
+    /// clears it. What GstBufferPool refuses by itself never reaches the pool and is not
+    /// here: to activate a pool without a config, to configure one that is active or has
+    /// buffers out; its debug category `bufferpool` says so.
+    #[property(name = "last-error", get = Self::last_error, type = Option<String>, nick = "Last error", blurb = "Why the last configuration, activation or action signal that failed did; NULL where GstBufferPool itself refused (not configured, still active, buffers out)")]
     _computed: (),
 
     share: OnceLock<Share>,
@@ -60,9 +78,12 @@ pub struct PhysBufferPool {
     plan: parking_lot::Mutex<Option<Plan>>,
     /// Of the current plan, read on every acquire and release.
     epoch: AtomicU64,
+    max: AtomicUsize,
     flushing: AtomicBool,
     allocator: parking_lot::Mutex<Option<gst::Allocator>>,
     last_error: parking_lot::Mutex<Option<String>>,
+    /// Why the pool could not grow when it last tried to.
+    refused_growth: parking_lot::Mutex<Option<String>>,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
 }
 
@@ -75,9 +96,11 @@ impl Default for PhysBufferPool {
             layout: OnceLock::new(),
             plan: parking_lot::Mutex::new(None),
             epoch: AtomicU64::new(0),
+            max: AtomicUsize::new(0),
             flushing: AtomicBool::new(true),
             allocator: parking_lot::Mutex::new(None),
             last_error: parking_lot::Mutex::new(None),
+            refused_growth: parking_lot::Mutex::new(None),
             validator: parking_lot::Mutex::new(None),
         }
     }
@@ -141,8 +164,12 @@ impl PhysBufferPool {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    pub(super) fn free_count(&self) -> usize {
+        self.share().free_count(self.at_most())
+    }
+
     fn free(&self) -> u32 {
-        self.slots().free_count() as u32
+        self.free_count() as u32
     }
 
     fn filled(&self) -> u32 {
@@ -166,17 +193,21 @@ impl PhysBufferPool {
     }
 
     fn limits(&self) -> Limits {
+        let mut align = page_size_bytes() - 1;
         let regions = (!self.is_owner()).then(|| {
-            let (mut count, mut size) = (0, usize::MAX);
-            self.slots().for_each(|_, region, _, _| {
+            let (mut count, mut size, mut addresses) = (0, usize::MAX, align + 1);
+            self.slots().for_each(|slot| {
                 count += 1;
-                size = size.min(region.size_bytes());
+                size = size.min(slot.region.size_bytes());
+                addresses |= slot.region.ptr() as usize;
             });
+            align = (1 << addresses.trailing_zeros()) - 1;
             (count, size)
         });
         Limits {
             layout: self.layout.get().copied(),
             regions,
+            align,
         }
     }
 
@@ -197,6 +228,22 @@ impl PhysBufferPool {
         *self.last_error.lock() = Some(message);
     }
 
+    /// A block more was wanted. Who asks for a buffer may wait for one that is out, and
+    /// ask again and again: the reason is logged when it is news.
+    fn remember_growth(&self, error: Option<&memory::MemoryError>) {
+        let reason = error.map(ToString::to_string);
+        let mut refused = self.refused_growth.lock();
+        let is_news = *refused != reason;
+        refused.clone_from(&reason);
+        drop(refused);
+        if let Some(reason) = reason {
+            if is_news {
+                gst::warning!(CAT, imp = self, "no memory for a further buffer: {reason}");
+            }
+            *self.last_error.lock() = Some(reason);
+        }
+    }
+
     /// Asks the application's callback, then the `validating` signal.
     pub(super) fn validate(&self, id: u32) -> bool {
         let Some(region) = self.slots().region_by_id(id) else {
@@ -210,31 +257,53 @@ impl PhysBufferPool {
             && self.obj().emit_by_name::<bool>("validating", &[&id])
     }
 
-    /// Timed acquire; `gst_buffer_pool_acquire_buffer` knows only yes and no.
-    pub(super) fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, gst::FlowError> {
-        let pool = self.obj();
-        let deadline = match wait {
-            Wait::Forever => return pool.acquire_buffer(None),
-            Wait::No => return pool.acquire_buffer(Some(&dont_wait())),
-            Wait::AtMost(time) => match std::time::Instant::now().checked_add(time) {
-                Some(deadline) => deadline,
-                None => return pool.acquire_buffer(None),
-            },
-        };
-        loop {
-            match pool.acquire_buffer(Some(&dont_wait())) {
-                Err(gst::FlowError::Eos) => {}
-                done => return done,
+    pub(super) fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
+        let params = acquire_params(wait);
+        let acquired = self.obj().acquire_buffer(params.as_ref());
+        acquired.map_err(|flow| {
+            let pool = self.obj().name().into();
+            let refused_growth = self.refused_growth.lock().clone();
+            match (flow, refused_growth) {
+                (gst::FlowError::Flushing, _) => PoolError::Flushing { pool },
+                _ if self.slots().is_all_dead() => PoolError::AllGone { pool },
+                (_, Some(reason)) => PoolError::NoMemory { pool, reason },
+                (gst::FlowError::Eos, None) => PoolError::NoBuffer { pool },
+                (flow, None) => PoolError::NoMemory {
+                    pool,
+                    reason: flow.to_string(),
+                },
             }
-            if !self.share().wait_free(|| self.flushing(), deadline) {
-                return Err(gst::FlowError::Eos);
-            }
+        })
+    }
+}
+
+/// GStreamer knows waiting for ever and DONTWAIT. A time in `stop` puts off the latter:
+/// the fields are for pools to use as they like.
+fn acquire_params(wait: Wait) -> Option<gst::BufferPoolAcquireParams> {
+    let dont_wait = gst::BufferPoolAcquireFlags::DONTWAIT;
+    match wait {
+        Wait::Forever => None,
+        Wait::No => Some(gst::BufferPoolAcquireParams::with_flags(dont_wait)),
+        Wait::AtMost(time) => {
+            let time = gst::ClockTime::try_from(time).ok()?; // else centuries
+            Some(gst::BufferPoolAcquireParams::with_start_stop(
+                gst::ClockTime::ZERO,
+                time,
+                dont_wait,
+            ))
         }
     }
 }
 
-fn dont_wait() -> gst::BufferPoolAcquireParams {
-    gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT)
+fn wait_of(params: Option<&gst::BufferPoolAcquireParams>) -> Wait {
+    let dont_wait = gst::BufferPoolAcquireFlags::DONTWAIT;
+    let Some(params) = params.filter(|params| params.flags().contains(dont_wait)) else {
+        return Wait::Forever;
+    };
+    match params.stop() {
+        gst::GenericFormattedValue::Time(Some(time)) => Wait::AtMost(time.into()),
+        _ => Wait::No,
+    }
 }
 
 /// Nanoseconds as the signals take them: negative waits for ever.
@@ -255,26 +324,22 @@ impl Maker for PhysBufferPool {
         self.flushing()
     }
 
-    fn may_grow_to(&self) -> usize {
-        match &*self.plan.lock() {
-            Some(plan) if self.is_owner() => plan.max,
-            _ => 0,
-        }
+    fn at_most(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    fn may_grow(&self) -> bool {
+        self.is_owner()
     }
 
     fn allocate(&self) -> Option<Arc<Region>> {
         let size = {
             let plan = self.plan.lock();
-            let plan = plan.as_ref()?;
-            plan.prefix_bytes + plan.size_bytes + plan.padding_bytes
+            plan.as_ref()?.block_bytes
         };
-        match self.allocate_region(size) {
-            Ok(region) => Some(region),
-            Err(err) => {
-                self.remember_error(err.to_string());
-                None
-            }
-        }
+        let allocated = self.allocate_region(size);
+        self.remember_growth(allocated.as_ref().err());
+        allocated.ok()
     }
 
     fn wrap(&self, claim: &Claim) -> Option<gst::Buffer> {
@@ -368,7 +433,9 @@ impl BufferPoolImpl for PhysBufferPool {
         let plan = match config::plan(config, &self.limits()) {
             Ok(plan) => plan,
             Err(err @ ConfigError::Corrected(_)) => {
-                gst::debug!(CAT, imp = self, "config corrected: {err}");
+                self.remember_refusal(&format_args!(
+                    "config corrected, read it back and set it again if it will do: {err}"
+                ));
                 return false;
             }
             Err(err @ ConfigError::Impossible(_)) => {
@@ -376,6 +443,7 @@ impl BufferPoolImpl for PhysBufferPool {
                 return false;
             }
         };
+        *self.last_error.lock() = None;
         // Peers overwrite the allocator with the one they would use; what our
         // buffers are made of is not theirs to choose.
         let params = config
@@ -388,6 +456,7 @@ impl BufferPoolImpl for PhysBufferPool {
             .clone();
         config.set_allocator(Some(&allocator), Some(&params));
         gst::debug!(CAT, imp = self, "config: {plan:?}");
+        self.max.store(plan.max, Ordering::Relaxed);
         *self.plan.lock() = Some(plan);
         self.epoch.store(next_epoch(), Ordering::Relaxed);
         self.parent_set_config(config)
@@ -395,6 +464,7 @@ impl BufferPoolImpl for PhysBufferPool {
 
     fn start(&self) -> bool {
         *self.last_error.lock() = None;
+        *self.refused_growth.lock() = None;
         let Some(plan) = self.plan.lock().clone() else {
             self.remember_error("the pool is not configured".into());
             return false;
@@ -404,6 +474,7 @@ impl BufferPoolImpl for PhysBufferPool {
                 match self.allocate() {
                     Some(region) => self.slots().add(region),
                     None => {
+                        gst::error!(CAT, imp = self, "not started: {:?}", self.last_error());
                         self.slots().clear();
                         return false;
                     }
@@ -424,17 +495,15 @@ impl BufferPoolImpl for PhysBufferPool {
         &self,
         params: Option<&gst::BufferPoolAcquireParams>,
     ) -> Result<gst::Buffer, gst::FlowError> {
-        let dont_wait =
-            params.is_some_and(|p| p.flags().contains(gst::BufferPoolAcquireFlags::DONTWAIT));
-        let wait = if dont_wait { Wait::No } else { Wait::Forever };
         self.share()
-            .acquire(self, wait)
+            .acquire(self, wait_of(params))
             .map_err(|refusal| match refusal {
                 Refusal::Empty => gst::FlowError::Eos,
                 Refusal::Flushing => gst::FlowError::Flushing,
                 Refusal::NoMemory => gst::FlowError::Error,
                 Refusal::AllDead => {
-                    self.remember_error(PoolError::AllGone.to_string());
+                    let pool = self.obj().name().into();
+                    self.remember_error(PoolError::AllGone { pool }.to_string());
                     gst::FlowError::Error
                 }
             })

@@ -79,14 +79,26 @@ glib::wrapper! {
 #[non_exhaustive]
 pub enum PoolError {
     /// No buffer there, and the caller would not wait (longer).
-    #[error("no buffer within the time given")]
-    NoBuffer,
+    #[error("{pool}: no buffer within the time given")]
+    NoBuffer {
+        /// The pool's name.
+        pool: String,
+    },
     /// The pool is flushing or inactive.
-    #[error("the pool is flushing: activate it, or end the flush")]
-    Flushing,
-    /// The pool could not get more memory.
-    #[error("no memory: {0}")]
-    NoMemory(String),
+    #[error("{pool} is flushing: activate it, or end the flush")]
+    Flushing {
+        /// The pool's name.
+        pool: String,
+    },
+    /// The pool could not get more memory, and none of its buffers became free within
+    /// the time given.
+    #[error("{pool}: no memory: {reason}")]
+    NoMemory {
+        /// The pool's name.
+        pool: String,
+        /// What refused, and what would help.
+        reason: String,
+    },
     /// The buffer is not in a state that allows this.
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
@@ -110,8 +122,13 @@ pub enum PoolError {
         id: u32,
     },
     /// No buffer of the pool has this id.
-    #[error("no buffer {0} in this pool")]
-    NoSuchId(u32),
+    #[error("{pool} has no buffer {id}")]
+    NoSuchId {
+        /// The id asked for.
+        id: u32,
+        /// The pool's name.
+        pool: String,
+    },
     /// The owner of the buffer's memory has freed it.
     #[error("buffer {id}: its memory was freed by its owner")]
     Gone {
@@ -119,8 +136,11 @@ pub enum PoolError {
         id: u32,
     },
     /// No buffer is left, and none will come.
-    #[error("the memory of every buffer was freed by its owner")]
-    AllGone,
+    #[error("{pool}: the memory of every buffer was freed by its owner")]
+    AllGone {
+        /// The pool's name.
+        pool: String,
+    },
     /// The buffer's memory cannot be given to another process or device as a dma-buf.
     #[error("buffer {id} is {kind} memory, which has no dma-buf: use kind cma, system or udmabuf")]
     NoDmaBuf {
@@ -208,13 +228,14 @@ impl PhysBufferPool {
     }
 
     /// Takes a free buffer to be filled.
+    ///
+    /// # Errors
+    /// [`PoolError::NoBuffer`] after the time given, [`PoolError::NoMemory`] instead if the
+    /// pool would have grown and could not. With [`Wait::Forever`] it waits on even then, as
+    /// long as a buffer is out that may come back; [`last_error`](Self::last_error) has the
+    /// reason meanwhile.
     pub fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
-        self.imp().acquire_free(wait).map_err(|err| match err {
-            gst::FlowError::Eos => PoolError::NoBuffer,
-            gst::FlowError::Flushing => PoolError::Flushing,
-            _ if self.imp().slots().is_all_dead() => PoolError::AllGone,
-            _ => PoolError::NoMemory(self.last_error().unwrap_or_default()),
-        })
+        self.imp().acquire_free(wait)
     }
 
     /// Puts a filled buffer at the end of the filled queue. Fails, and drops the
@@ -234,7 +255,9 @@ impl PhysBufferPool {
 
     fn refused(&self, refused: slots::Refused) -> PoolError {
         match refused {
-            slots::Refused::Flushing => PoolError::Flushing,
+            slots::Refused::Flushing => PoolError::Flushing {
+                pool: self.name().into(),
+            },
             slots::Refused::Illegal(step) => PoolError::IllegalStep(step),
             slots::Refused::Gone(id) => PoolError::Gone { id },
             slots::Refused::Replaced(id) => PoolError::Replaced { id },
@@ -247,6 +270,10 @@ impl PhysBufferPool {
     }
 
     /// Takes the oldest filled buffer.
+    ///
+    /// # Errors
+    /// [`PoolError::NoBuffer`] after the time given; the pool flushes; or all memory was
+    /// freed by its owner.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         let imp = self.imp();
         match imp.share().acquire_filled(imp, wait) {
@@ -254,14 +281,25 @@ impl PhysBufferPool {
                 give_pool(self, &buffer);
                 Ok(buffer)
             }
-            Err(slots::Refusal::Flushing) => Err(PoolError::Flushing),
-            Err(slots::Refusal::AllDead) => Err(PoolError::AllGone),
-            Err(_) => Err(PoolError::NoBuffer),
+            Err(refusal) => {
+                let pool = self.name().into();
+                Err(match refusal {
+                    slots::Refusal::Flushing => PoolError::Flushing { pool },
+                    slots::Refusal::AllDead => PoolError::AllGone { pool },
+                    slots::Refusal::Empty | slots::Refusal::NoMemory => {
+                        PoolError::NoBuffer { pool }
+                    }
+                })
+            }
         }
     }
 
     /// Ends the consumer's use of a buffer. It is free again when its last
     /// reference is gone; usually that is the one given here.
+    ///
+    /// # Errors
+    /// The buffer was not taken out of this pool's filled queue. The reference given is
+    /// dropped then, too.
     pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let result = self.imp().share().release_filled(&buffer);
         result.map_err(|refused| self.refused(refused))
@@ -275,9 +313,10 @@ impl PhysBufferPool {
         self.imp().slots().buffer_by_id(id)
     }
 
-    /// How many buffers could be acquired now without allocating.
+    /// How many buffers could be acquired now without allocating; not more than the
+    /// configured maximum leaves.
     pub fn free_count(&self) -> usize {
-        self.imp().slots().free_count()
+        self.imp().free_count()
     }
 
     /// How many wait in the filled queue.
@@ -293,9 +332,9 @@ impl PhysBufferPool {
     /// The state of a buffer.
     pub fn state(&self, id: u32) -> Option<BufferState> {
         let mut found = None;
-        self.imp().slots().for_each(|slot, _, state, _| {
-            if slot == id {
-                found = Some(state);
+        self.imp().slots().for_each(|slot| {
+            if slot.id == id {
+                found = Some(slot.state);
             }
         });
         found
@@ -308,8 +347,18 @@ impl PhysBufferPool {
 
     /// A new file descriptor of the buffer's dma-buf: for other processes (over a
     /// Unix socket) and other devices. The memory lives as long as any of them.
+    ///
+    /// # Errors
+    /// There is no such buffer, its memory is gone or has no dma-buf, or this process has
+    /// too many open files.
     pub fn export_dmabuf(&self, id: u32) -> Result<OwnedFd, PoolError> {
-        let region = self.region(id).ok_or(PoolError::NoSuchId(id))?;
+        let region = self.region(id).ok_or_else(|| PoolError::NoSuchId {
+            id,
+            pool: self.name().into(),
+        })?;
+        if !region.is_alive() {
+            return Err(PoolError::Gone { id });
+        }
         let fd = region.dma_buf().ok_or(PoolError::NoDmaBuf {
             id,
             kind: region.kind(),
@@ -328,7 +377,7 @@ impl PhysBufferPool {
     /// having lost its memory.
     pub fn validate_all(&self) -> bool {
         let mut ids = Vec::new();
-        self.imp().slots().for_each(|id, _, _, _| ids.push(id));
+        self.imp().slots().for_each(|slot| ids.push(slot.id));
         self.imp().slots().dead_count() == 0 && ids.into_iter().all(|id| self.validate(id))
     }
 
@@ -342,9 +391,24 @@ impl PhysBufferPool {
     }
 
     /// Everything the buffer's meta says, as a structure for languages without
-    /// the header: `id`, `size`, `kind`, `heap`, `ownership`, `pinned`,
-    /// `pin-note`, `dmabuf-fd`, and either `phys-addr`, `contiguous`,
-    /// `address-source`, `extents` or `address-unknown`.
+    /// the header; none of a buffer that has none:
+    ///
+    /// | field | type | meaning |
+    /// |---|---|---|
+    /// | `id` | guint | the same each time the pool hands this buffer out |
+    /// | `received` | gboolean | another process sent the buffer, and says all this |
+    /// | `size` | guint64 | bytes, as the pool hands it out |
+    /// | `kind` | GstPhysMemoryKind | what it is made of |
+    /// | `heap` | string | the dma-heap, if it is of one |
+    /// | `ownership` | string | `owned` by the pool, or `external` |
+    /// | `alive` | gboolean | the owner has not freed the memory |
+    /// | `pinned`, `pin-note` | gboolean, string | whether the address stays true, and why |
+    /// | `dmabuf-fd` | gint | borrowed from the memory, or -1 |
+    /// | `phys-addr` | guint64 | of the first byte, as the buffer is now |
+    /// | `contiguous` | gboolean | one extent holds all bytes |
+    /// | `address-source` | string | who said so |
+    /// | `extents` | GstValueArray | a structure of `phys-addr` and `size` for each piece |
+    /// | `address-unknown` | string | in place of the last four, why the address is not known |
     pub fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
         stats::describe(buffer)
     }

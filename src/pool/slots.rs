@@ -30,7 +30,7 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
     state::{BufferState, IllegalStep, Step},
@@ -53,8 +53,7 @@ pub struct Slots(Arc<Shared>);
 
 pub(super) struct Shared {
     inner: Mutex<Inner>,
-    /// A buffer became free, or somebody flushes. Whoever waits here may take it,
-    /// whichever of the pools he asks.
+    /// A buffer became free, or somebody flushes.
     freed: Condvar,
     reuse: Reuse,
 }
@@ -63,18 +62,20 @@ pub(super) struct Shared {
 struct Inner {
     slots: Vec<Slot>,
     free: VecDeque<usize>,
-    /// One for each pool that was asked for what is filled.
-    queues: Vec<Queue>,
+    /// One for each pool that has been used.
+    parts: Vec<Part>,
     /// Slots being allocated outside the lock.
     growing: usize,
     counters: Counters,
 }
 
-/// What one pool was given filled, and those who wait for it. A buffer is taken out
-/// only by the pool whose layout it has, so that nobody else is to be woken for it.
-struct Queue {
+/// What is one pool's alone. A filled buffer is taken only by the pool whose layout it
+/// has, so that nobody else is to be woken for it.
+struct Part {
+    /// Buffers that were handed out and have not come back, the filled ones too.
+    out: usize,
     filled: VecDeque<Filled>,
-    /// A buffer was submitted, or somebody flushes. Its own address names the queue.
+    /// A buffer was submitted, or somebody flushes. Its own address names the part.
     submitted: Arc<Condvar>,
 }
 
@@ -83,7 +84,7 @@ struct Filled {
     buffer: gst::Buffer,
 }
 
-/// One pool's part in the slots: all of its verbs.
+/// One pool's access to the slots: all of its verbs.
 pub(super) struct Share {
     slots: Slots,
     submitted: Arc<Condvar>,
@@ -94,6 +95,7 @@ pub(super) struct Share {
 pub(super) struct Counters {
     pub acquired: u64,
     pub released: u64,
+    /// Acquires, of free and of filled buffers, that had to wait.
     pub waits: u64,
     pub submitted: u64,
     pub consumed: u64,
@@ -137,13 +139,26 @@ enum Place {
     Dead,
 }
 
+/// A live slot as it is just now.
+pub(super) struct Seen<'a> {
+    pub id: u32,
+    pub region: &'a Arc<Region>,
+    pub state: BufferState,
+    /// References to its buffer.
+    pub refs: u32,
+    /// The buffer came back, its memory did not yet: somebody holds that.
+    pub is_detached: bool,
+}
+
 /// What the pool that asks brings along.
 pub(super) trait Maker {
     /// Names the layout; a parked wrapper of another epoch is not used.
     fn epoch(&self) -> u64;
     fn is_flushing(&self) -> bool;
-    /// At most so many slots; the pool allocates more on demand up to that.
-    fn may_grow_to(&self) -> usize;
+    /// At most so many of its buffers are out at a time.
+    fn at_most(&self) -> usize;
+    /// It allocates slots on demand, up to that number.
+    fn may_grow(&self) -> bool;
     /// Allocates memory for one more slot.
     fn allocate(&self) -> Option<Arc<Region>>;
     /// Makes the buffer around a slot's memory.
@@ -202,6 +217,22 @@ enum Deadline {
     At(Instant),
 }
 
+impl Deadline {
+    /// Waits for `condition`; when the time is over, there is one more look, at
+    /// what came in that very moment.
+    fn wait(&mut self, condition: &Condvar, inner: &mut MutexGuard<'_, Inner>) {
+        match *self {
+            Self::Now => {}
+            Self::Never => condition.wait(inner),
+            Self::At(at) => {
+                if condition.wait_until(inner, at).timed_out() {
+                    *self = Self::Now;
+                }
+            }
+        }
+    }
+}
+
 /// Why no buffer was handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -243,13 +274,6 @@ impl Slots {
         slots
     }
 
-    /// How many could be acquired right now.
-    pub fn free_count(&self) -> usize {
-        let inner = self.0.inner.lock();
-        let alive = |&&index: &&usize| inner.slots[index].region.is_alive();
-        inner.free.iter().filter(alive).count()
-    }
-
     /// How many there are, dead ones not counted.
     pub fn total(&self) -> usize {
         let inner = self.0.inner.lock();
@@ -285,11 +309,17 @@ impl Slots {
         self.0.inner.lock().counters
     }
 
-    /// Runs `f` over (id, region, state, reference count) of every live slot.
-    pub(super) fn for_each(&self, mut f: impl FnMut(u32, &Arc<Region>, BufferState, u32)) {
+    /// Runs `f` over every live slot.
+    pub(super) fn for_each(&self, mut f: impl FnMut(Seen<'_>)) {
         let inner = self.0.inner.lock();
         for slot in inner.slots.iter().filter(|s| s.is_live()) {
-            f(slot.id, &slot.region, slot.state, slot.ref_count());
+            f(Seen {
+                id: slot.id,
+                region: &slot.region,
+                state: slot.state,
+                refs: slot.ref_count(),
+                is_detached: slot.place == Place::Detached,
+            });
         }
     }
 
@@ -313,8 +343,7 @@ impl Slots {
         region.watch(&(watcher as Weak<dyn HandleWatcher>));
         let mut inner = self.0.inner.lock();
         inner.push(region);
-        drop(inner);
-        self.0.freed.notify_one();
+        self.0.tell_freed(inner);
     }
 
     /// Forgets every slot; the memory goes with the last buffer that holds it.
@@ -343,12 +372,20 @@ impl Share {
         &self.slots.0
     }
 
+    /// How many could be acquired right now, if `at_most` so many may be out.
+    pub fn free_count(&self, at_most: usize) -> usize {
+        let mut inner = self.shared().inner.lock();
+        let allowed = at_most.saturating_sub(inner.part(&self.submitted).1.out);
+        let alive = |&&index: &&usize| inner.slots[index].region.is_alive();
+        inner.free.iter().filter(alive).count().min(allowed)
+    }
+
     /// How many wait in the filled queue.
     pub fn filled_count(&self) -> usize {
         let mut inner = self.shared().inner.lock();
-        let (slots, queue) = inner.queue(&self.submitted);
+        let (slots, part) = inner.part(&self.submitted);
         let alive = |f: &&Filled| slots[f.slot].region.is_alive();
-        queue.filled.iter().filter(alive).count()
+        part.filled.iter().filter(alive).count()
     }
 
     /// Wakes everybody who waits, so that they look at `is_flushing` again, and
@@ -356,8 +393,8 @@ impl Share {
     /// under the lock, so that who kept a reference may submit it again.
     pub fn flush(&self, attach: impl Fn(&gst::Buffer)) {
         let mut inner = self.shared().inner.lock();
-        let (slots, queue) = inner.queue(&self.submitted);
-        let filled = std::mem::take(&mut queue.filled);
+        let (slots, part) = inner.part(&self.submitted);
+        let filled = std::mem::take(&mut part.filled);
         for Filled { slot, buffer } in &filled {
             let slot = &mut slots[*slot];
             // Never refused: what is in the queue is ready.
@@ -373,14 +410,18 @@ impl Share {
     /// Takes a free buffer, growing or waiting as allowed.
     pub fn acquire(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
         let shared = self.shared();
-        let mut deadline = None;
-        let mut may_grow = true;
+        let mut deadline = wait.deadline();
+        let mut may_grow = maker.may_grow();
+        let mut has_waited = false;
         let mut inner = shared.inner.lock();
         loop {
             if maker.is_flushing() {
                 return Err(Refusal::Flushing);
             }
-            while let Some(index) = inner.pop_free(shared.reuse) {
+            let at_most = maker.at_most();
+            while inner.part(&self.submitted).1.out < at_most
+                && let Some(index) = inner.pop_free(shared.reuse)
+            {
                 let slot = &mut inner.slots[index];
                 if !slot.region.is_alive() {
                     slot.place = Place::Dead;
@@ -393,6 +434,7 @@ impl Share {
                 match slot.parked.take() {
                     Some(parked) if parked.epoch == maker.epoch() => {
                         slot.wrapper = parked.buffer.as_ptr();
+                        inner.part(&self.submitted).1.out += 1;
                         inner.counters.acquired += 1;
                         return Ok(parked.buffer);
                     }
@@ -406,13 +448,14 @@ impl Share {
                             serial: slot.serial,
                             slots: Arc::downgrade(&self.slots.0),
                         };
+                        inner.part(&self.submitted).1.out += 1;
                         drop(inner);
                         drop(stale);
                         return self.finish_claim(maker, claim);
                     }
                 }
             }
-            if may_grow && inner.slots.len() + inner.growing < maker.may_grow_to() {
+            if may_grow && inner.slots.len() + inner.growing < at_most {
                 inner.growing += 1;
                 drop(inner);
                 let region = maker.allocate();
@@ -432,36 +475,13 @@ impl Share {
             if inner.is_all_dead() {
                 return Err(Refusal::AllDead);
             }
-            inner.counters.waits += 1;
-            let timed_out = match *deadline.get_or_insert_with(|| wait.deadline()) {
-                Deadline::Now => return Err(Refusal::Empty),
-                Deadline::Never => {
-                    shared.freed.wait(&mut inner);
-                    false
-                }
-                Deadline::At(at) => shared.freed.wait_until(&mut inner, at).timed_out(),
-            };
-            if timed_out {
-                deadline = Some(Deadline::Now); // once more, for what came in this very moment
+            if matches!(deadline, Deadline::Now) {
+                return Err(Refusal::Empty);
             }
+            inner.counters.waits += u64::from(!has_waited);
+            has_waited = true;
+            deadline.wait(&shared.freed, &mut inner);
         }
-    }
-
-    /// Waits until a buffer is free, or there is a reason to give up waiting; false
-    /// at `deadline`.
-    pub fn wait_free(&self, is_flushing: impl Fn() -> bool, deadline: Instant) -> bool {
-        let mut inner = self.shared().inner.lock();
-        while inner.free.is_empty() && !is_flushing() && !inner.is_all_dead() {
-            if self
-                .shared()
-                .freed
-                .wait_until(&mut inner, deadline)
-                .timed_out()
-            {
-                return !inner.free.is_empty();
-            }
-        }
-        true
     }
 
     /// Makes the wrapper of a claimed slot, outside the lock.
@@ -470,6 +490,7 @@ impl Share {
         let mut inner = self.shared().inner.lock();
         let ours = |s: &&mut Slot| s.id == claim.id && s.serial == claim.serial;
         let Some(slot) = inner.slots.get_mut(claim.slot).filter(ours) else {
+            inner.part(&self.submitted).1.out -= 1;
             return Err(Refusal::Flushing); // cleared meanwhile
         };
         match buffer {
@@ -480,8 +501,8 @@ impl Share {
             }
             None => {
                 inner.recycle(claim.slot);
-                drop(inner);
-                self.shared().freed.notify_one();
+                inner.part(&self.submitted).1.out -= 1;
+                self.shared().tell_freed(inner);
                 Err(Refusal::NoMemory)
             }
         }
@@ -495,6 +516,8 @@ impl Share {
         // Who found it by id since its last unref may still read it: what follows
         // changes it only if nobody did, and from under the lock on nobody can.
         let mut inner = self.shared().inner.lock();
+        let (_, part) = inner.part(&self.submitted);
+        part.out = part.out.saturating_sub(1);
         let Some(slot) = inner.slot_of(&returned) else {
             drop(inner);
             return; // the slots were cleared; the buffer was the memory's last holder
@@ -521,13 +544,14 @@ impl Share {
                 inner.recycle(returned.slot);
             } else {
                 slot.place = Place::Detached;
+                // Nobody's, as its buffer. Every state may be recycled.
+                let _ = slot.state.take(slot.id, Step::Recycle);
             }
             inner.counters.detached += 1;
             Some(buffer)
         };
         inner.counters.released += 1;
-        drop(inner);
-        self.shared().freed.notify_one();
+        self.shared().tell_freed(inner);
         drop(discarded);
     }
 
@@ -569,8 +593,8 @@ impl Share {
                 return Err(refused);
             }
         }
-        let (_, queue) = inner.queue(&self.submitted);
-        queue.filled.push_back(Filled {
+        let (_, part) = inner.part(&self.submitted);
+        part.filled.push_back(Filled {
             slot: index,
             buffer,
         });
@@ -583,6 +607,7 @@ impl Share {
     /// Takes the oldest buffer that this pool was given filled.
     pub fn acquire_filled(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
         let mut deadline = wait.deadline();
+        let mut has_waited = false;
         let mut inner = self.shared().inner.lock();
         loop {
             if maker.is_flushing() {
@@ -590,29 +615,24 @@ impl Share {
             }
             // A queued slot is ready; one whose memory is gone is as good as not
             // there, and leaves the queue with the next flush.
-            let (slots, queue) = inner.queue(&self.submitted);
-            let next = queue.filled.iter().position(|f| {
+            let (slots, part) = inner.part(&self.submitted);
+            let next = part.filled.iter().position(|f| {
                 let slot = &mut slots[f.slot];
                 slot.region.is_alive() && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
             });
-            if let Some(filled) = next.and_then(|next| queue.filled.remove(next)) {
+            if let Some(filled) = next.and_then(|next| part.filled.remove(next)) {
                 inner.counters.consumed += 1;
                 return Ok(filled.buffer);
             }
             if inner.is_all_dead() {
                 return Err(Refusal::AllDead);
             }
-            let timed_out = match deadline {
-                Deadline::Now => return Err(Refusal::Empty),
-                Deadline::Never => {
-                    self.submitted.wait(&mut inner);
-                    false
-                }
-                Deadline::At(at) => self.submitted.wait_until(&mut inner, at).timed_out(),
-            };
-            if timed_out {
-                deadline = Deadline::Now; // once more, for what came in this very moment
+            if matches!(deadline, Deadline::Now) {
+                return Err(Refusal::Empty);
             }
+            inner.counters.waits += u64::from(!has_waited);
+            has_waited = true;
+            deadline.wait(&self.submitted, &mut inner);
         }
     }
 
@@ -634,8 +654,8 @@ impl Drop for Share {
         let mut inner = self.shared().inner.lock();
         // The pool's end has flushed it: it is empty.
         inner
-            .queues
-            .retain(|q| !Arc::ptr_eq(&q.submitted, &self.submitted));
+            .parts
+            .retain(|part| !Arc::ptr_eq(&part.submitted, &self.submitted));
     }
 }
 
@@ -660,6 +680,18 @@ impl From<IllegalStep> for Refused {
 }
 
 impl Shared {
+    /// There is one free slot more. Those who wait in one pool are alike; of several
+    /// pools, one may not take it (it has its number out, or flushes) and sleep on.
+    fn tell_freed(&self, inner: MutexGuard<'_, Inner>) {
+        let is_shared = inner.parts.len() > 1;
+        drop(inner);
+        if is_shared {
+            self.freed.notify_all();
+        } else {
+            self.freed.notify_one();
+        }
+    }
+
     /// The memory of a wrapper was freed: a detached slot is free again.
     fn memory_freed(&self, index: usize, serial: u64) {
         let mut inner = self.inner.lock();
@@ -670,8 +702,7 @@ impl Shared {
             Place::Out => slot.place = Place::OutMemoryGone,
             Place::Detached => {
                 inner.recycle(index);
-                drop(inner);
-                self.freed.notify_one();
+                self.tell_freed(inner);
             }
             Place::Free | Place::OutMemoryGone | Place::Dead => {}
         }
@@ -682,11 +713,11 @@ impl HandleWatcher for Shared {
     fn handle_dropped(&self) {
         let mut inner = self.inner.lock();
         let buried = inner.bury();
-        let queues: Vec<_> = inner.queues.iter().map(|q| q.submitted.clone()).collect();
+        let parts: Vec<_> = inner.parts.iter().map(|p| p.submitted.clone()).collect();
         drop(inner);
         // Some may have waited for this very buffer, or now wait in vain.
         self.freed.notify_all();
-        for submitted in queues {
+        for submitted in parts {
             submitted.notify_all();
         }
         drop(buried);
@@ -730,17 +761,18 @@ impl Inner {
             .collect()
     }
 
-    /// The slots, and the queue that this condition names.
-    fn queue(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Queue) {
-        let named = |q: &Queue| Arc::ptr_eq(&q.submitted, submitted);
-        let index = self.queues.iter().position(named).unwrap_or_else(|| {
-            self.queues.push(Queue {
+    /// The slots, and the part of the pool that this condition names.
+    fn part(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Part) {
+        let named = |part: &Part| Arc::ptr_eq(&part.submitted, submitted);
+        let index = self.parts.iter().position(named).unwrap_or_else(|| {
+            self.parts.push(Part {
+                out: 0,
                 filled: VecDeque::new(),
                 submitted: submitted.clone(),
             });
-            self.queues.len() - 1
+            self.parts.len() - 1
         });
-        (&mut self.slots, &mut self.queues[index])
+        (&mut self.slots, &mut self.parts[index])
     }
 
     fn slot_of(&mut self, returned: &wrapper::Returned) -> Option<&mut Slot> {

@@ -25,7 +25,8 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
     let mut address_unknown = None;
     let mut bytes = 0u64;
     let mut buffers = Vec::new();
-    slots.for_each(|id, region, state, refs| {
+    slots.for_each(|slot| {
+        let region = slot.region;
         bytes += region.size_bytes() as u64;
         choice = choice.take().or_else(|| region.choice().map(str::to_owned));
         pin_note.get_or_insert_with(|| region.pin_note().to_owned());
@@ -33,15 +34,16 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
             address_unknown.get_or_insert_with(|| reason.to_string());
         }
         let buffer = gst::Structure::builder("buffer")
-            .field("id", id)
-            .field("state", state)
-            .field("refs", refs);
+            .field("id", slot.id)
+            .field("state", slot.state)
+            .field("refs", slot.refs)
+            .field("detached", slot.is_detached);
         buffers.push(region_fields(buffer, region).build().to_send_value());
     });
     let mut stats = gst::Structure::builder("physmem-pool-stats")
         .field("kind", pool.kind())
         .field("total", slots.total() as u32)
-        .field("free", slots.free_count() as u32)
+        .field("free", pool.free_count() as u32)
         .field("filled", pool.share().filled_count() as u32)
         .field("dead", slots.dead_count() as u32)
         .field("bytes", bytes)
@@ -75,14 +77,21 @@ pub(super) fn dump(pool: &PhysBufferPool) -> String {
         "pool of {}: {} buffers, {} free, {} filled, {} dead",
         pool.kind(),
         slots.total(),
-        slots.free_count(),
+        pool.free_count(),
         pool.share().filled_count(),
         slots.dead_count()
     );
-    slots.for_each(|id, region, state, refs| {
+    slots.for_each(|slot| {
+        let region = slot.region;
         let _ = writeln!(
             text,
-            "  {id}: {state}, refs {refs}, {} bytes of {}{}, {}, {}",
+            "  {}: {}, refs {}, {} bytes of {}{}, {}, {}",
+            slot.id,
+            match slot.is_detached {
+                true => "detached (somebody holds its memory)",
+                false => slot.state.as_str(),
+            },
+            slot.refs,
             region.size_bytes(),
             region.kind(),
             region.heap().map(|h| format!(" ({h})")).unwrap_or_default(),
