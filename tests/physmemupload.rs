@@ -313,6 +313,59 @@ fn a_buffer_whose_memory_was_freed_is_dropped_and_the_stream_goes_on() {
     assert_eq!(stats.get::<u64>("dropped").unwrap(), 1);
 }
 
+const NO_HEAP: &str = "no-such-heap";
+
+#[test]
+fn memory_that_cannot_be_had_is_the_elements_own_error() {
+    // videotestsrc would take the pool that were offered, and fail without a reason.
+    let line = Line::new("videotestsrc num-buffers=3", MemoryKind::Cma);
+    line.upload.set_property("heap", NO_HEAP);
+    line.pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = line.pipeline.bus().unwrap();
+    let timeout = gst::ClockTime::from_seconds(60);
+    let message = bus.timed_pop_filtered(timeout, &[gst::MessageType::Error]);
+    let message = message.unwrap();
+    assert_eq!(message.src(), Some(line.upload.upcast_ref()));
+    let said = format!("{message:?}");
+    assert!(said.contains(NO_HEAP), "{said}");
+}
+
+#[test]
+fn what_auto_falls_back_to_passes_whatever_the_heap() {
+    let line = Line::new("videotestsrc num-buffers=5", MemoryKind::Auto);
+    line.upload.set_property("heap", NO_HEAP);
+    line.play();
+    assert_eq!(line.counts(), (5, 0));
+}
+
+#[test]
+fn the_block_that_was_tried_is_the_first_that_upstream_gets() {
+    gst::init().unwrap();
+    let upload = gst::glib::Object::builder::<PhysMemUpload>()
+        .property("kind", MemoryKind::Normal)
+        .build();
+    let mut harness = gst_check::Harness::with_element(&upload, Some("sink"), Some("src"));
+    let caps = "video/x-raw,format=BGRx,width=64,height=48,framerate=0/1";
+    harness.set_src_caps_str(caps);
+    harness.set_sink_caps_str(caps);
+    let caps = caps.parse::<gst::Caps>().unwrap();
+    let mut query = gst::query::Allocation::new(Some(&caps), true);
+    assert!(upload.static_pad("sink").unwrap().query(&mut query));
+    let pool = query
+        .allocation_pools()
+        .find_map(|(pool, ..)| pool)
+        .unwrap();
+    let pool = pool.downcast::<PhysBufferPool>().unwrap();
+    assert_eq!(pool.total_count(), 1);
+    // A larger buffer than the block was tried for.
+    let mut config = pool.config();
+    config.set_params(Some(&caps), 1 << 20, 1, 0);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    let buffer = pool.acquire_buffer(None).unwrap();
+    assert_eq!((buffer.size(), pool.total_count()), (1 << 20, 1));
+}
+
 /// Has the sink answer ALLOCATION queries with this pool.
 fn offer(line: &Line, pool: &PhysBufferPool, size: u32) {
     let pool = pool.clone();

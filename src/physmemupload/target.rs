@@ -38,7 +38,10 @@ impl Wanted {
         }
         memory::region_of(buffer.peek_memory(0)).is_some_and(|(region, _)| {
             let right_kind = self.kind == MemoryKind::Auto || self.kind == region.kind();
-            let right_heap = self.heap.is_none() || self.heap.as_deref() == region.heap();
+            // A heap's name says nothing of the kinds that auto falls back to.
+            let is_fallback = self.kind == MemoryKind::Auto && region.kind() != MemoryKind::Cma;
+            let right_heap =
+                self.heap.is_none() || is_fallback || self.heap.as_deref() == region.heap();
             region.is_external() || right_kind && right_heap
         })
     }
@@ -51,7 +54,9 @@ impl Wanted {
             .find_map(|(pool, ..)| pool?.downcast().ok())
     }
 
-    /// Completes downstream's answer to upstream's ALLOCATION query.
+    /// Completes downstream's answer to upstream's ALLOCATION query. Memory that cannot be
+    /// had is not offered: who adopts such a pool fails to activate it and does not say
+    /// why. The first copy will.
     pub fn offer(
         &self,
         query: &mut gst::query::Allocation,
@@ -72,19 +77,22 @@ impl Wanted {
             Some(info) => u32::try_from(info.size()).unwrap_or(0),
             None => self.buffer_size,
         };
-        if info.is_some() {
-            // For streams without frames it would be asked for a block of its own
-            // for each buffer, which costs more than the copy.
-            query.add_allocation_param(Some(memory::allocator(self.kind)), Default::default());
-        }
         if size != 0 && need_pool {
             let pool = self.pool();
             let mut config = pool.config();
             config.set_params(caps, size, 0, 0);
-            match pool.set_config(config) {
-                Ok(()) => query.add_allocation_pool(Some(&pool), size, 0, 0),
-                Err(error) => gst::warning!(CAT, "{} is not offered: {error}", pool.name()),
+            let tried = pool.set_config(config).map_err(|error| error.to_string());
+            let tried = tried.and_then(|()| pool.allocate_ahead().map_err(|e| e.to_string()));
+            if let Err(reason) = tried {
+                gst::warning!(CAT, "upstream is offered no memory: {reason}");
+                return;
             }
+            query.add_allocation_pool(Some(&pool), size, 0, 0);
+        }
+        if info.is_some() {
+            // For streams without frames it would be asked for a block of its own
+            // for each buffer, which costs more than the copy.
+            query.add_allocation_param(Some(memory::allocator(self.kind)), Default::default());
         }
     }
 }

@@ -223,6 +223,13 @@ impl PhysBufferPool {
         })
     }
 
+    pub(super) fn allocate_ahead(&self) -> Result<(), memory::MemoryError> {
+        let block_bytes = self.plan.lock().as_ref().map_or(0, |p| p.block_bytes);
+        let region = self.allocate_region(block_bytes)?;
+        self.slots().add(region);
+        Ok(())
+    }
+
     fn remember_error(&self, message: String) {
         gst::error!(CAT, imp = self, "{message}");
         *self.last_error.lock() = Some(message);
@@ -456,6 +463,13 @@ impl BufferPoolImpl for PhysBufferPool {
             .clone();
         config.set_allocator(Some(&allocator), Some(&params));
         gst::debug!(CAT, imp = self, "config: {plan:?}");
+        let mut fits = true;
+        self.slots()
+            .for_each(|slot| fits &= slot.region.size_bytes() >= plan.block_bytes);
+        if self.is_owner() && !fits {
+            // Allocated ahead for a smaller buffer; nobody has it, as GStreamer knows.
+            self.slots().clear();
+        }
         self.max.store(plan.max, Ordering::Relaxed);
         *self.plan.lock() = Some(plan);
         self.epoch.store(next_epoch(), Ordering::Relaxed);

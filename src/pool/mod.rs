@@ -58,7 +58,7 @@ pub(crate) use imp::wait_from_ns;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
-use crate::memory::{MemoryKind, PhysAddr, Region};
+use crate::memory::{MemoryError, MemoryKind, PhysAddr, Region};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -225,6 +225,12 @@ impl PhysBufferPool {
         let pool = Builder::default().kind(MemoryKind::External).build();
         pool.imp().set_slots(slots.clone(), layout);
         pool
+    }
+
+    /// Allocates a block of the configured pool before anybody activates it, which then
+    /// uses it: who offers the pool to others knows that there is such memory.
+    pub(crate) fn allocate_ahead(&self) -> Result<(), MemoryError> {
+        self.imp().allocate_ahead()
     }
 
     /// Takes a free buffer to be filled.
