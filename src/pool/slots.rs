@@ -569,14 +569,14 @@ impl Share {
         if maker.is_flushing() {
             return Err(Refused::Flushing);
         }
-        let index = inner.find(&buffer)?;
+        let (index, root) = inner.find(&buffer)?;
         let slot = &mut inner.slots[index];
         let id = slot.id;
         let next = slot.state.after(id, Step::SubmitFilled);
         let result = match next {
             Err(illegal) => Err(Refused::Illegal(illegal)),
             Ok(_) if !slot.region.is_alive() => Err(Refused::Gone(id)),
-            Ok(_) if !wrapper::has_own_memory(&buffer) => Err(Refused::Replaced(id)),
+            Ok(_) if !wrapper::is_of(&buffer, root) => Err(Refused::Replaced(id)),
             // Found by id while its last holder let go of it: it is on its way into
             // the free list, whatever its state.
             Ok(_) if !detach(&buffer) => Err(Refused::Illegal(IllegalStep {
@@ -589,7 +589,8 @@ impl Share {
         match result {
             Ok(next) => slot.state = next,
             Err(refused) => {
-                inner.counters.refused += 1;
+                // That memory goes is its owner's right, and no mistake of the caller's.
+                inner.counters.refused += u64::from(!matches!(refused, Refused::Gone(_)));
                 return Err(refused);
             }
         }
@@ -639,7 +640,7 @@ impl Share {
     /// Marks a consumed buffer as released; the caller then drops it.
     pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), Refused> {
         let mut inner = self.shared().inner.lock();
-        let index = inner.find(buffer)?;
+        let (index, _) = inner.find(buffer)?;
         let slot = &mut inner.slots[index];
         let taken = slot.state.take(slot.id, Step::ReleaseFilled);
         if taken.is_err() {
@@ -787,15 +788,18 @@ impl Inner {
         }
     }
 
-    /// The slot that the buffer went out of: of a copy, which shares memory and meta,
-    /// there is none.
-    fn find(&mut self, buffer: &gst::BufferRef) -> Result<usize, Refused> {
+    /// The slot that the buffer went out of, and the memory it went out with. Of a copy,
+    /// which shares memory and meta, there is none.
+    fn find(
+        &mut self,
+        buffer: &gst::BufferRef,
+    ) -> Result<(usize, *const gst::ffi::GstMemory), Refused> {
         let found = match buffer.meta::<PhysMemMeta>() {
             None => Err(Refused::NoMeta),
             Some(meta) => {
                 let own = |s: &Slot| s.id == meta.id() && std::ptr::eq(s.wrapper, buffer.as_ptr());
-                let index = meta.in_pool().map(|in_pool| in_pool.slot);
-                let found = index.filter(|&index| self.slots.get(index).is_some_and(own));
+                let found = meta.in_pool().map(|in_pool| (in_pool.slot, in_pool.root()));
+                let found = found.filter(|&(index, _)| self.slots.get(index).is_some_and(own));
                 found.ok_or(Refused::Foreign(meta.id()))
             }
         };

@@ -50,14 +50,10 @@ pub(super) fn look_at(buffer: &gst::BufferRef) -> Option<Returned> {
     })
 }
 
-/// The buffer's bytes are in the memory that the pool made it of, or in a part of it:
-/// who resizes a buffer while somebody else holds its memory gets one.
-pub(super) fn has_own_memory(buffer: &gst::BufferRef) -> bool {
-    let meta = buffer.meta::<PhysMemMeta>();
-    let Some(in_pool) = meta.as_ref().and_then(|meta| meta.in_pool()) else {
-        return false;
-    };
-    let is_root = |memory: &gst::MemoryRef| std::ptr::eq(memory.as_ptr(), in_pool.root());
+/// The buffer's bytes are in `root`, the memory that the pool made it of, or in a part of
+/// it: who resizes a buffer while somebody else holds its memory gets one.
+pub(super) fn is_of(buffer: &gst::BufferRef, root: *const gst::ffi::GstMemory) -> bool {
+    let is_root = |memory: &gst::MemoryRef| std::ptr::eq(memory.as_ptr(), root);
     let is_own = |memory: &gst::MemoryRef| is_root(memory) || memory.parent().is_some_and(is_root);
     buffer.n_memory() == 1 && is_own(buffer.peek_memory(0))
 }
