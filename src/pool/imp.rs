@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The GObject side of the pool: properties, signals, virtual methods.
-#![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
 
 use std::sync::{
     Arc, Mutex, OnceLock,

@@ -69,7 +69,63 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
-    /// A GstBufferPool whose buffers carry [`PhysMemMeta`].
+    /// A GstBufferPool whose buffers carry [`PhysMemMeta`](crate::meta::PhysMemMeta).
+    ///
+    /// Where `set_config` or `set_active` fails, [`last_error`](Self::last_error) says why.
+    ///
+    /// # Signals
+    ///
+    /// The verbs again, for languages without these docs' types. All but `validating` are
+    /// action signals, emitted by the application:
+    ///
+    /// | signal | arguments | result |
+    /// |---|---|---|
+    /// | `acquire-free` | gint64 timeout in ns, 0 not at all, -1 for ever | GstBuffer or NULL |
+    /// | `submit-filled` | GstBuffer | gboolean |
+    /// | `acquire-filled` | gint64 timeout | GstBuffer or NULL |
+    /// | `release-filled` | GstBuffer | gboolean |
+    /// | `buffer-by-id` | guint id | GstBuffer or NULL |
+    /// | `describe` | GstBuffer | GstStructure, or NULL for a buffer without the meta |
+    /// | `export-dmabuf` | guint id | a new file descriptor, or -1 |
+    /// | `validate` | guint id | gboolean |
+    /// | `validate-all` | | gboolean |
+    /// | `dump` | | text for people |
+    ///
+    /// A signal keeps a reference of its own: of a buffer that is submitted or released
+    /// the caller drops his, whether or not it was taken. The property `last-error` says
+    /// why the last of them failed that did. Threads that share the pool share it too: C
+    /// has functions with a GError, [`crate::ffi`].
+    ///
+    /// `validating` (guint id, gboolean result) is emitted by `validate`: a handler that
+    /// returns FALSE declares the buffer invalid, and no further handler is asked. So does
+    /// one in a language without types that raises or returns nothing: its result is FALSE.
+    ///
+    /// # Statistics
+    ///
+    /// The fields of the structure `stats`:
+    ///
+    /// | field | type | meaning |
+    /// |---|---|---|
+    /// | `kind` | GstPhysMemoryKind | what was asked for |
+    /// | `total`, `free`, `filled` | guint | as the properties |
+    /// | `dead` | guint | buffers whose memory was freed by its owner |
+    /// | `bytes` | guint64 | of all buffers together |
+    /// | `acquired`, `released` | guint64 | buffers that went out and came back |
+    /// | `waits` | guint64 | acquires, of free and of filled buffers, that had to wait |
+    /// | `submitted`, `consumed` | guint64 | into the filled queue, and out of it |
+    /// | `detached` | guint64 | buffers that came back without their memory |
+    /// | `refused-steps` | guint64 | submits and releases that were mistakes |
+    /// | `buffers` | GstValueArray | a structure for each, below |
+    /// | `choice` | string | what kind auto came to, and what it passed over |
+    /// | `pin-note` | string | what pins the memory, or why it is not pinned |
+    /// | `address-unknown` | string | why addresses are not known |
+    /// | `last-error` | string | as the property |
+    ///
+    /// The last four are there if there is something to say. Pools that share [`Slots`]
+    /// count together. Of each buffer: `id`, `state` (a GstPhysBufferState), `refs`,
+    /// `detached` (it came back, and somebody still holds its memory), and of its memory
+    /// what [`describe`](Self::describe) says: `size`, `kind`, `heap`, `ownership`,
+    /// `alive`, `pinned`, `pin-note`, `dmabuf-fd` and the address.
     pub struct PhysBufferPool(ObjectSubclass<imp::PhysBufferPool>)
         @extends gst::BufferPool, gst::Object;
 }
@@ -195,7 +251,7 @@ impl Builder {
         self
     }
 
-    /// Refuse memory beyond this physical address, inclusive.
+    /// Refuse memory beyond this physical address, inclusive; `PhysAddr(0)` is no limit.
     pub fn max_address(mut self, address: PhysAddr) -> Self {
         self.max_address = Some(address);
         self
@@ -244,9 +300,13 @@ impl PhysBufferPool {
         self.imp().acquire_free(wait)
     }
 
-    /// Puts a filled buffer at the end of the filled queue. Fails, and drops the
-    /// reference given, unless the buffer was acquired from this pool and not
-    /// yet submitted, and its memory is still there.
+    /// Puts a filled buffer at the end of the filled queue.
+    ///
+    /// # Errors
+    /// The buffer was not acquired from this pool, was submitted already, has lost its
+    /// memory, or the pool is flushing. The reference given is dropped then, too: if it was
+    /// the last, the buffer is free again and what was written to it is lost. Who wants to
+    /// try again keeps a clone.
     pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let imp = self.imp();
         let mut detached = None;
@@ -374,7 +434,7 @@ impl PhysBufferPool {
     }
 
     /// True if the buffer exists, its memory is alive, and neither the callback
-    /// nor a handler of the signal `validating` objects.
+    /// nor a handler of the signal `validating` objects: see [Signals](Self#signals).
     pub fn validate(&self, id: u32) -> bool {
         self.imp().validate(id)
     }

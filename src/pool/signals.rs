@@ -1,26 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The pool's signals: the whole Rust API again for languages without a header.
-//!
-//! All but `validating` are action signals, emitted by the application:
-//!
-//! | signal | arguments | result |
-//! |---|---|---|
-//! | `describe` | GstBuffer | GstStructure, or NULL for a buffer without the meta |
-//! | `dump` | | text for people |
-//! | `acquire-free` | gint64 timeout in ns, 0 not at all, -1 for ever | GstBuffer or NULL |
-//! | `submit-filled` | GstBuffer | gboolean |
-//! | `acquire-filled` | gint64 timeout | GstBuffer or NULL |
-//! | `release-filled` | GstBuffer | gboolean |
-//! | `buffer-by-id` | guint | GstBuffer or NULL |
-//! | `validate` | guint id | gboolean |
-//! | `validate-all` | | gboolean |
-//! | `export-dmabuf` | guint id | a new file descriptor, or -1 |
-//!
-//! The property `last-error` says why the last of them failed that did. Threads that share
-//! the pool share it too: C has functions with a GError, `crate::ffi`.
-//!
-//! `validating` (guint id) is emitted by `validate`: a handler that returns
-//! FALSE declares the buffer invalid.
+//! [`PhysBufferPool`] documents them.
 
 use std::{fmt::Display, os::fd::IntoRawFd};
 
