@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gst::prelude::*;
@@ -813,16 +813,21 @@ fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
         // The first to wait is the first to be woken, had they one condition.
         let other = scope.spawn(|| a.acquire_filled(Wait::Forever).map(|_| ()));
         std::thread::sleep(Duration::from_millis(100));
-        let consumer = scope.spawn(|| b.acquire_filled(Wait::AtMost(Duration::from_secs(20))));
+        let consumer = scope.spawn(|| b.acquire_filled(Wait::Forever));
         std::thread::sleep(Duration::from_millis(100));
         b.submit_filled(b.acquire_free(Wait::No).unwrap()).unwrap();
-        let woken = consumer.join().unwrap();
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !consumer.is_finished() && Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        // Lets nobody wait for a wake-up that went elsewhere.
         a.set_flushing(true);
+        b.set_flushing(true);
         assert!(matches!(
             other.join().unwrap(),
             Err(PoolError::Flushing { .. })
         ));
-        b.release_filled(woken.unwrap()).unwrap();
+        b.release_filled(consumer.join().unwrap().unwrap()).unwrap();
     });
 }
 
