@@ -17,14 +17,17 @@
  * Its properties, the first five given to g_object_new() and not changed later:
  *
  *   kind                GstPhysMemoryKind  what the buffers are made of
- *   heap                gchararray         a dma-heap below /dev/dma_heap
+ *   heap                gchararray         a dma-heap below /dev/dma_heap; of kind udmabuf: hugetlb, shmem
  *   require-dma-buf     gboolean           with kind auto: pass over kinds without a dma-buf
  *   require-contiguous  gboolean           only memory that is one physical piece
  *   max-address         guint64            refuse memory beyond, 0 for no limit
  *   free, filled, total guint              buffers, read only
  *   buffer-size         guint64            bytes, read only
  *   stats               GstStructure       counters, state and address of each buffer, read only
- *   last-error          gchararray         why the last activation or signal that failed did, read only
+ *   last-error          gchararray         why the last activation, configuration or signal that failed
+ *                                          did, read only; of what GStreamer refuses without asking the
+ *                                          pool (activation before configuration, configuration while
+ *                                          active) it knows nothing
  *
  * Its action signals, for g_signal_emit_by_name(). Buffers returned are the caller's to unref;
  * buffers given stay the caller's too (the signal takes a reference of its own): unref after
@@ -35,14 +38,15 @@
  *   acquire-filled  (gint64 timeout) -> GstBuffer or NULL   the oldest filled buffer
  *   release-filled  (GstBuffer)      -> gboolean            ends the consumer's use of it
  *   buffer-by-id    (guint id)       -> GstBuffer or NULL   for an interrupt that knows the id
- *   describe        (GstBuffer)      -> GstStructure or NULL, what the meta says
+ *   describe        (GstBuffer)      -> GstStructure or NULL, what the meta says; `extents` by
+ *                                       gst_structure_get_array()
  *   export-dmabuf   (guint id)       -> gint, a new descriptor that the caller closes, or -1
  *   validate        (guint id)       -> gboolean
  *   validate-all    ()               -> gboolean
  *   dump            ()               -> gchararray, one line a buffer, for people
  *
  * Signal `validating` (guint id) -> gboolean is emitted by validate; a handler that returns
- * FALSE declares the buffer invalid.
+ * FALSE declares the buffer invalid, as one does in Python that raises or returns nothing.
  */
 #ifndef GST_PHYS_MEM_H
 #define GST_PHYS_MEM_H
