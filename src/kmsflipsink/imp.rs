@@ -439,7 +439,7 @@ impl ElementImpl for KmsFlipSink {
                 "Sink/Video",
                 "Shows video on a KMS plane by atomic flips, without copies where the memory can be shown; \
                  gst-launch-1.0 videotestsrc ! kmsflipsink connector=HDMI-A-1 mode=1920x1080@60",
-                env!("CARGO_PKG_REPOSITORY"),
+                "The gst-plugin-physmem developers",
             )
         });
         Some(&METADATA)
