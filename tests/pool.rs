@@ -779,16 +779,20 @@ fn a_copy_is_not_the_buffer_that_was_acquired() {
     assert_eq!(pool.total_count(), 0, "all was counted back");
 }
 
-#[test]
-fn pools_that_share_pages_have_filled_queues_of_their_own() {
+fn pools_that_share_pages() -> [PhysBufferPool; 2] {
     gst::init().unwrap();
     let slots = Slots::new(pages(2, 64), Reuse::MostRecent);
-    let [a, b] = [(); 2].map(|()| {
+    [(); 2].map(|()| {
         let pool = PhysBufferPool::over(&slots, None);
         configure(&pool, None, 64, 0, 0);
         pool.set_active(true).unwrap();
         pool
-    });
+    })
+}
+
+#[test]
+fn pools_that_share_pages_have_filled_queues_of_their_own() {
+    let [a, b] = pools_that_share_pages();
     a.submit_filled(a.acquire_free(Wait::No).unwrap()).unwrap();
     assert_eq!((a.filled_count(), b.filled_count()), (1, 0));
     assert!(matches!(
@@ -801,14 +805,7 @@ fn pools_that_share_pages_have_filled_queues_of_their_own() {
 
 #[test]
 fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
-    gst::init().unwrap();
-    let slots = Slots::new(pages(2, 64), Reuse::MostRecent);
-    let [a, b] = [(); 2].map(|()| {
-        let pool = PhysBufferPool::over(&slots, None);
-        configure(&pool, None, 64, 0, 0);
-        pool.set_active(true).unwrap();
-        pool
-    });
+    let [a, b] = pools_that_share_pages();
     std::thread::scope(|scope| {
         // The first to wait is the first to be woken, had they one condition.
         let other = scope.spawn(|| a.acquire_filled(Wait::Forever).map(|_| ()));
