@@ -532,7 +532,7 @@ impl Bench {
     }
 
     fn pools(&mut self) {
-        for threads in [1, 4, 8] {
+        for threads in [1, 2, 4, 8] {
             let name = format!("pool/{threads}-threads:ns/cycle");
             if !self.options.wants(&name) {
                 continue;
