@@ -9,7 +9,7 @@ use super::{
     Claim, Maker, Refusal, Refused, Shared, Slots, Wait,
     inner::{Filled, Parked, Place, Slot},
     next_serial,
-    wait::Deadline,
+    wait::Patience,
 };
 use crate::pool::{
     state::{BufferState, IllegalStep, Step},
@@ -76,9 +76,8 @@ impl Share {
     /// Takes a free buffer, growing or waiting as allowed.
     pub fn acquire(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
         let shared = self.shared();
-        let mut deadline = wait.deadline();
+        let mut patience = Patience::of(wait);
         let mut may_grow = maker.may_grow();
-        let mut has_waited = false;
         let mut inner = shared.inner.lock();
         loop {
             if maker.is_flushing() {
@@ -138,15 +137,7 @@ impl Share {
                 }
                 continue;
             }
-            if inner.is_all_dead() {
-                return Err(Refusal::AllDead);
-            }
-            if matches!(deadline, Deadline::Now) {
-                return Err(Refusal::Empty);
-            }
-            inner.counters.waits += u64::from(!has_waited);
-            has_waited = true;
-            deadline.wait(&shared.freed, &mut inner);
+            patience.wait(&shared.freed, &mut inner)?;
         }
     }
 
@@ -273,8 +264,7 @@ impl Share {
 
     /// Takes the oldest buffer that this pool was given filled.
     pub fn acquire_filled(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
-        let mut deadline = wait.deadline();
-        let mut has_waited = false;
+        let mut patience = Patience::of(wait);
         let mut inner = self.shared().inner.lock();
         loop {
             if maker.is_flushing() {
@@ -291,15 +281,7 @@ impl Share {
                 inner.counters.consumed += 1;
                 return Ok(filled.buffer);
             }
-            if inner.is_all_dead() {
-                return Err(Refusal::AllDead);
-            }
-            if matches!(deadline, Deadline::Now) {
-                return Err(Refusal::Empty);
-            }
-            inner.counters.waits += u64::from(!has_waited);
-            has_waited = true;
-            deadline.wait(&self.submitted, &mut inner);
+            patience.wait(&self.submitted, &mut inner)?;
         }
     }
 

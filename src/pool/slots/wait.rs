@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, MutexGuard};
 
-use super::inner::Inner;
+use super::{Refusal, inner::Inner};
 
 /// How long to wait for a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Wait {
 }
 
 impl Wait {
-    pub(super) fn deadline(self) -> Deadline {
+    fn deadline(self) -> Deadline {
         match self {
             Self::No => Deadline::Now,
             Self::Forever => Deadline::Never,
@@ -32,7 +32,7 @@ impl Wait {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Deadline {
+enum Deadline {
     Now,
     Never,
     At(Instant),
@@ -41,7 +41,7 @@ pub(super) enum Deadline {
 impl Deadline {
     /// Waits for `condition`; when the time is over, there is one more look, at
     /// what came in that very moment.
-    pub(super) fn wait(&mut self, condition: &Condvar, inner: &mut MutexGuard<'_, Inner>) {
+    fn wait(&mut self, condition: &Condvar, inner: &mut MutexGuard<'_, Inner>) {
         match *self {
             Self::Now => {}
             Self::Never => condition.wait(inner),
@@ -51,5 +51,40 @@ impl Deadline {
                 }
             }
         }
+    }
+}
+
+/// The waiting of one call, whose time runs from the first need to wait: who finds a
+/// buffer does not read the clock.
+pub(super) struct Patience {
+    wait: Wait,
+    deadline: Option<Deadline>,
+}
+
+impl Patience {
+    pub(super) fn of(wait: Wait) -> Self {
+        Self {
+            wait,
+            deadline: None,
+        }
+    }
+
+    /// Waits until something happened, unless nothing can come or the time is over.
+    pub(super) fn wait(
+        &mut self,
+        condition: &Condvar,
+        inner: &mut MutexGuard<'_, Inner>,
+    ) -> Result<(), Refusal> {
+        if inner.is_all_dead() {
+            return Err(Refusal::AllDead);
+        }
+        let is_first = self.deadline.is_none();
+        let deadline = self.deadline.get_or_insert_with(|| self.wait.deadline());
+        if matches!(deadline, Deadline::Now) {
+            return Err(Refusal::Empty);
+        }
+        inner.counters.waits += u64::from(is_first);
+        deadline.wait(condition, inner);
+        Ok(())
     }
 }
