@@ -190,7 +190,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_handles(
     n_handles: u32,
 ) -> *mut GstBufferPool {
     // SAFETY: the caller vouches for pointer and count.
-    match unsafe { array_of_handles(handles, n_handles) } {
+    match unsafe { array_of_handles("gst_phys_buffer_pool_new_with_handles", handles, n_handles) } {
         Some(handles) => {
             let handles = handles.iter();
             // SAFETY: none is NULL, and the caller gives every one away.
@@ -217,7 +217,13 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_borrowed_handles(
     n_handles: u32,
 ) -> *mut GstBufferPool {
     // SAFETY: the caller vouches for pointer and count.
-    match unsafe { array_of_handles(handles, n_handles) } {
+    match unsafe {
+        array_of_handles(
+            "gst_phys_buffer_pool_new_with_borrowed_handles",
+            handles,
+            n_handles,
+        )
+    } {
         Some(handles) => {
             let handles = handles.iter();
             // SAFETY: none is NULL, and the caller vouches for their lives.
@@ -231,13 +237,14 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_borrowed_handles(
 /// # Safety
 /// As [`array`].
 unsafe fn array_of_handles<'a>(
+    function: &str,
     handles: *const *mut GstPhysBufferHandle,
     n_handles: u32,
 ) -> Option<&'a [*mut GstPhysBufferHandle]> {
     // SAFETY: as the caller says.
     unsafe { array(handles, n_handles) }
         .filter(|handles| handles.iter().all(|handle| !handle.is_null()))
-        .or_else(|| refuse("gst_phys_buffer_pool_new_with_handles", "a handle is NULL"))
+        .or_else(|| refuse(function, "a handle is NULL"))
 }
 
 /// Why a function below returned NULL, FALSE or -1; of the domain GST_PHYS_POOL_ERROR.

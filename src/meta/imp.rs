@@ -76,6 +76,7 @@ fn new_info() -> *const GstMetaInfo {
     }
 }
 
+#[cfg_attr(not(feature = "v1_28"), expect(unused_variables))]
 pub(super) fn register(plugin: &gst::Plugin) {
     let info = info();
     // A process that receives a buffer finds the plugin by the meta's name. Until 1.28
@@ -85,7 +86,6 @@ pub(super) fn register(plugin: &gst::Plugin) {
     unsafe {
         gst::ffi::gst_meta_factory_register(plugin.to_glib_none().0, info);
     }
-    let _ = (plugin, info);
 }
 
 /// Adds a meta with `description` and `flags` (GST_META_FLAG_*).
