@@ -153,7 +153,8 @@ fn without_cuda_the_example_says_so() {
     );
 }
 
-/// The runtime's three functions over malloc show when and how often it is freed.
+/// The runtime's functions over malloc show when and how often it is freed. Their
+/// "GPU" writes at the synchronisation only, as a real one may.
 #[test]
 fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     let source = scratch().join("cudart.c");
@@ -161,8 +162,12 @@ fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     std::fs::write(
         &source,
         "#include <stdlib.h>\n\
+         #include <string.h>\n\
          int cudaMallocManaged (void **p, size_t n, unsigned f) { *p = malloc (n); return !(*p && f == 1); }\n\
          int cudaFree (void *p) { free (p); return 0; }\n\
+         static struct { void *p; int value; size_t n; } pending;\n\
+         int cudaMemset (void *p, int value, size_t n) { pending.p = p; pending.value = value; pending.n = n; return 0; }\n\
+         int cudaDeviceSynchronize (void) { memset (pending.p, pending.value, pending.n); return 0; }\n\
          const char *cudaGetErrorString (int e) { return e ? \"error\" : \"no error\"; }\n",
     )
     .unwrap();
@@ -181,6 +186,8 @@ fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     assert_eq!(after.matches("cudaFree: ").count(), 3, "{out}");
     assert!(after.ends_with("last buffer gone\n"), "{out}");
     assert!(before.contains(": external memory, "), "{out}");
+    let filled = "6 frames of 307200 bytes filled by the GPU, all seen by the CPU\n";
+    assert!(before.contains(filled), "{out}");
 }
 
 /// unixfdsink is of GStreamer 1.24.

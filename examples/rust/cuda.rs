@@ -9,8 +9,12 @@
 //! It compiles and starts anywhere: the runtime is opened when the program runs, by
 //! the name that `CUDART` says or `libcudart.so`. Managed memory is used, which CPU
 //! and GPU reach at the same virtual address; its physical address is the driver's
-//! business and not known to the kernel's pagemap while it lies on the GPU, so none
-//! is given and what pagemap tells is shown as it is.
+//! business. What pagemap tells when the pool starts is shown as it is: the place of
+//! pages that move to the GPU as soon as it writes to them, and so not pinned.
+//!
+//! The GPU is the producer here: it fills each free buffer (`cudaMemset`), the program
+//! waits until it has done so and submits the buffer; a consumer on the CPU takes the
+//! filled buffers and compares every byte.
 
 use std::{
     error::Error,
@@ -19,17 +23,30 @@ use std::{
 };
 
 use gst::prelude::*;
-use gstphysmem::{handle::BufferHandle, meta::PhysMemMeta, pool::PhysBufferPool};
+use gstphysmem::{
+    handle::BufferHandle,
+    meta::PhysMemMeta,
+    pool::{PhysBufferPool, Wait},
+};
 
 const SIZE: usize = 320 * 240 * 4;
+const FRAMES: u8 = 6;
 const CUDA_MEM_ATTACH_GLOBAL: c_uint = 1;
 
-/// The three functions that we use, from a library that is never closed.
+type MallocManaged = unsafe extern "C" fn(*mut *mut c_void, usize, c_uint) -> c_int;
+type Free = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Memset = unsafe extern "C" fn(*mut c_void, c_int, usize) -> c_int;
+type DeviceSynchronize = unsafe extern "C" fn() -> c_int;
+type ErrorString = unsafe extern "C" fn(c_int) -> *const c_char;
+
+/// The functions that we use, from a library that is never closed.
 #[derive(Clone, Copy)]
 struct Cuda {
-    malloc_managed: unsafe extern "C" fn(*mut *mut c_void, usize, c_uint) -> c_int,
-    free: unsafe extern "C" fn(*mut c_void) -> c_int,
-    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
+    malloc_managed: MallocManaged,
+    free: Free,
+    memset: Memset,
+    device_synchronize: DeviceSynchronize,
+    error_string: ErrorString,
 }
 
 impl Cuda {
@@ -47,26 +64,21 @@ impl Cuda {
             NonNull::new(unsafe { libc::dlsym(library, symbol.as_ptr()) })
                 .ok_or_else(|| format!("{name} is no CUDA runtime: {}", dl_error()))
         };
-        let (malloc_managed, free, error_string) = (
-            symbol(c"cudaMallocManaged")?,
-            symbol(c"cudaFree")?,
-            symbol(c"cudaGetErrorString")?,
-        );
+        let (malloc_managed, free) = (symbol(c"cudaMallocManaged")?, symbol(c"cudaFree")?);
+        let (memset, synchronize) = (symbol(c"cudaMemset")?, symbol(c"cudaDeviceSynchronize")?);
+        let error_string = symbol(c"cudaGetErrorString")?;
         // SAFETY: these are the functions' types in cuda_runtime_api.h.
         unsafe {
             Ok(Self {
-                malloc_managed: std::mem::transmute::<
-                    NonNull<c_void>,
-                    unsafe extern "C" fn(*mut *mut c_void, usize, c_uint) -> c_int,
-                >(malloc_managed),
-                free: std::mem::transmute::<
-                    NonNull<c_void>,
-                    unsafe extern "C" fn(*mut c_void) -> c_int,
-                >(free),
-                error_string: std::mem::transmute::<
-                    NonNull<c_void>,
-                    unsafe extern "C" fn(c_int) -> *const c_char,
-                >(error_string),
+                malloc_managed: std::mem::transmute::<NonNull<c_void>, MallocManaged>(
+                    malloc_managed,
+                ),
+                free: std::mem::transmute::<NonNull<c_void>, Free>(free),
+                memset: std::mem::transmute::<NonNull<c_void>, Memset>(memset),
+                device_synchronize: std::mem::transmute::<NonNull<c_void>, DeviceSynchronize>(
+                    synchronize,
+                ),
+                error_string: std::mem::transmute::<NonNull<c_void>, ErrorString>(error_string),
             })
         }
     }
@@ -98,6 +110,26 @@ impl Cuda {
                 }
             })
         })
+    }
+
+    /// Lets the GPU set all bytes of a buffer, and waits until it has.
+    fn fill(&self, buffer: &mut gst::BufferRef, value: u8) -> Result<(), Box<dyn Error>> {
+        let mut map = buffer.map_writable()?;
+        // SAFETY: the buffer's memory came from cudaMallocManaged, is mapped for
+        // writing here and as long as `map` says; it outlives the synchronisation.
+        let code = unsafe {
+            (self.memset)(
+                map.as_mut_slice().as_mut_ptr().cast(),
+                value.into(),
+                map.size(),
+            )
+        };
+        self.check("cudaMemset", code)?;
+        // SAFETY: it takes nothing and waits for the device.
+        self.check("cudaDeviceSynchronize", unsafe {
+            (self.device_synchronize)()
+        })?;
+        Ok(())
     }
 }
 
@@ -134,20 +166,47 @@ fn main() -> Result<(), Box<dyn Error>> {
     pool.set_config(config)?;
     pool.set_active(true)?;
 
-    let mut buffer = pool.acquire_buffer(None)?;
+    let buffer = pool.acquire_free(Wait::No)?;
     let meta = buffer.meta::<PhysMemMeta>().ok_or("no meta")?;
     let (id, kind) = (meta.id(), meta.kind());
     match meta.address() {
-        Ok(address) => println!("buffer {id}: {kind} memory, at {}", address.first()),
+        Ok(address) => {
+            let pinned = match meta.is_pinned() {
+                true => "pinned",
+                false => "not pinned: it moves when the GPU takes the pages",
+            };
+            println!(
+                "buffer {id}: {kind} memory, at {} ({pinned})",
+                address.first()
+            );
+        }
         Err(reason) => println!("buffer {id}: {kind} memory, address unknown: {reason}"),
     }
-    let buffer_mut = buffer.get_mut().ok_or("somebody else holds the buffer")?;
-    buffer_mut.memset(0.., 0x80)?; // a kernel of the GPU would do this
+    drop(buffer); // back in the pool
 
+    for frame in 1..=FRAMES {
+        let mut free = pool.acquire_free(Wait::No)?;
+        let buffer = free.get_mut().ok_or("somebody else holds the buffer")?;
+        cuda.fill(buffer, frame)?;
+        pool.submit_filled(free)?;
+        let filled = pool.acquire_filled(Wait::No)?;
+        let wrong = filled
+            .map_readable()?
+            .iter()
+            .filter(|byte| **byte != frame)
+            .count();
+        if wrong > 0 {
+            return Err(format!("frame {frame}: {wrong} of {SIZE} bytes are not the GPU's").into());
+        }
+        pool.release_filled(filled)?;
+    }
+    println!("{FRAMES} frames of {SIZE} bytes filled by the GPU, all seen by the CPU");
+
+    let last = pool.acquire_buffer(None)?;
     pool.set_active(false)?;
     drop(pool);
     println!("pool given up, one buffer left");
-    drop(buffer);
+    drop(last);
     println!("last buffer gone");
     Ok(())
 }
