@@ -299,6 +299,10 @@ typedef struct GstPhysMemMeta {
    * Private.
    */
   gpointer opaque;
+  /**
+   * Private: the buffer that the meta is on.
+   */
+  const GstBuffer *buffer;
 } GstPhysMemMeta;
 
 /**

@@ -279,6 +279,8 @@ fn error_message(error: &ScreenError) -> gst::ErrorMessage {
 #[glib::object_subclass]
 impl ObjectSubclass for FbPanSink {
     const NAME: &'static str = "GstFbPanSink";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::FbPanSink;
     type ParentType = gst_video::VideoSink;
 }

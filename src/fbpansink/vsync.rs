@@ -4,28 +4,30 @@
 //! waits on most DRM drivers (adding FBIO_WAITFORVSYNC would halve the rate),
 //! returns at once on old fbdev drivers; FBIO_WAITFORVSYNC is missing, works, or
 //! returns at once without waiting.
+use crate::shared_enum::shared_enum;
 use crate::sys::fbdev::{self, VarScreeninfo};
-use gst::glib;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
 /// The `vsync` property.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstFbPanSinkVsync")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Vsync {
     /// Measure the driver when the device is opened and wait accordingly.
     #[default]
-    #[enum_value(name = "Measure the driver, wait as it needs", nick = "auto")]
     Auto,
     /// FBIO_WAITFORVSYNC after each pan.
-    #[enum_value(name = "Wait with FBIO_WAITFORVSYNC after each pan", nick = "wait")]
     Wait,
     /// Never wait; a fb_page may be written while it is still scanned out.
-    #[enum_value(name = "Never wait (frames may tear)", nick = "none")]
     None,
 }
+
+shared_enum!(Vsync, c"GstFbPanSinkVsync", {
+    Auto: c"auto", c"Measure the driver, wait as it needs";
+    Wait: c"wait", c"Wait with FBIO_WAITFORVSYNC after each pan";
+    None: c"none", c"Never wait (frames may tear)";
+});
 
 /// How the end of a pan is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

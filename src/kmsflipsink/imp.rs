@@ -422,6 +422,8 @@ impl KmsFlipSink {
 #[glib::object_subclass]
 impl ObjectSubclass for KmsFlipSink {
     const NAME: &'static str = "GstKmsFlipSink";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::KmsFlipSink;
     type ParentType = gst_video::VideoSink;
 }

@@ -222,6 +222,9 @@ pub enum AddressUnknown {
     /// Another process did not know it either, and says why.
     #[error("{0} (says the process that sent the buffer)")]
     Sender(String),
+    /// Another copy of this library, which made the buffer, does not know it, and says why.
+    #[error("{0}")]
+    Other(String),
     /// External memory that its owner has freed.
     #[error("the owner of this memory has freed it")]
     Gone,

@@ -102,7 +102,10 @@ pub fn register() {
         ("PhysMemNormal", MemoryKind::Normal),
         ("PhysMemAuto", MemoryKind::Auto),
     ] {
-        gst::Allocator::register(name, allocator(kind).clone());
+        // Those of another copy of this library are as good.
+        if gst::Allocator::find(Some(name)).is_none() {
+            gst::Allocator::register(name, allocator(kind).clone());
+        }
     }
 }
 
@@ -114,7 +117,8 @@ struct Attached {
     on_free: Option<OnFree>,
 }
 
-static QUARK: LazyLock<glib::Quark> = LazyLock::new(|| glib::Quark::from_str("GstPhysMemRegion"));
+static QUARK: LazyLock<glib::Quark> =
+    LazyLock::new(|| crate::copies::quark_of_this_copy("GstPhysMemRegion"));
 
 /// GstMemory over the region's bytes `offset_bytes .. offset_bytes + size_bytes`; a map
 /// gives the region's own mapping. Where there is a dma-buf it is GstDmaBufMemory.

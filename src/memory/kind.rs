@@ -3,39 +3,38 @@
 
 use std::fmt;
 
-use gst::glib;
+use crate::shared_enum::shared_enum;
 
 /// Where a buffer's memory comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, glib::Enum)]
-#[enum_type(name = "GstPhysMemoryKind")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum MemoryKind {
     /// The first that works of cma, udmabuf, hugepage and normal.
     #[default]
-    #[enum_value(name = "Auto: the best kind that works here", nick = "auto")]
     Auto,
     /// A dma-buf heap over the contiguous memory allocator.
-    #[enum_value(name = "CMA: contiguous, dma-buf", nick = "cma")]
     Cma,
     /// The dma-buf heap `system`.
-    #[enum_value(
-        name = "System heap: scattered, dma-buf, address unknown",
-        nick = "system"
-    )]
     System,
     /// A memfd exported as a dma-buf.
-    #[enum_value(name = "udmabuf: scattered, dma-buf", nick = "udmabuf")]
     Udmabuf,
     /// A memfd of huge pages.
-    #[enum_value(name = "Huge pages: contiguous within each", nick = "hugepage")]
     Hugepage,
     /// A memfd of normal pages.
-    #[enum_value(name = "Normal pages: scattered", nick = "normal")]
     Normal,
     /// Memory of somebody else.
-    #[enum_value(name = "External: memory that exists already", nick = "external")]
     External,
 }
+
+shared_enum!(MemoryKind, c"GstPhysMemoryKind", {
+    Auto: c"auto", c"Auto: the best kind that works here";
+    Cma: c"cma", c"CMA: contiguous, dma-buf";
+    System: c"system", c"System heap: scattered, dma-buf, address unknown";
+    Udmabuf: c"udmabuf", c"udmabuf: scattered, dma-buf";
+    Hugepage: c"hugepage", c"Huge pages: contiguous within each";
+    Normal: c"normal", c"Normal pages: scattered";
+    External: c"external", c"External: memory that exists already";
+});
 
 impl MemoryKind {
     /// The nickname that properties take.

@@ -4,7 +4,7 @@
 use std::{ffi::c_char, mem::offset_of};
 
 use gst::{
-    ffi::{GstMemory, GstMeta},
+    ffi::{GstBuffer, GstMemory, GstMeta},
     glib::ffi::{gboolean, gpointer},
 };
 
@@ -83,4 +83,6 @@ pub struct GstPhysMemMeta {
         unsafe extern "C" fn(meta: *const GstPhysMemMeta, memory: *mut GstMemory) -> gboolean,
     /// Private.
     pub(super) opaque: gpointer,
+    /// Private: the buffer that the meta is on.
+    pub(super) buffer: *const GstBuffer,
 }

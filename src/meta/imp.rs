@@ -14,9 +14,17 @@ use gst::{
 
 use super::*;
 
+/// The API type: that of another copy of this library, if its struct is the same.
 pub(super) fn api() -> glib::Type {
     static API: OnceLock<glib::Type> = OnceLock::new();
     *API.get_or_init(|| {
+        // SAFETY: a static name; an info is never freed.
+        unsafe {
+            let theirs = gst::ffi::gst_meta_get_info(META_NAME.as_ptr());
+            if !theirs.is_null() && (*theirs).size == size_of::<ffi::GstPhysMemMeta>() {
+                return from_glib((*theirs).api);
+            }
+        }
         // "memory": the meta depends on the buffer's memory, so that base
         // classes drop it when they write into other memory.
         let tags = [
@@ -24,14 +32,27 @@ pub(super) fn api() -> glib::Type {
             c"memory-reference".as_ptr(),
             std::ptr::null(),
         ];
-        // SAFETY: a static name and a null-terminated array of static strings.
+        // SAFETY: a name, which is copied, and a null-terminated array of static strings.
         unsafe {
             from_glib(gst::ffi::gst_meta_api_type_register(
-                c"GstPhysMemMetaAPI".as_ptr(),
+                free_name(c"GstPhysMemMetaAPI").as_ptr(),
                 tags.as_ptr() as *mut _,
             ))
         }
     })
+}
+
+/// The name, with a number if another copy of this library has a type of it.
+fn free_name(name: &CStr) -> CString {
+    let numbered = |n| match n {
+        0 => Some(name.to_owned()),
+        n => c_string(&format!("{}-{n}", name.to_str().ok()?)),
+    };
+    let is_free = |name: &CString| {
+        // SAFETY: a C string.
+        unsafe { glib::gobject_ffi::g_type_from_name(name.as_ptr()) == 0 }
+    };
+    (0..).filter_map(numbered).find(is_free).unwrap_or_default()
 }
 
 struct Info(*const GstMetaInfo);
@@ -51,7 +72,7 @@ fn new_info() -> *const GstMetaInfo {
     unsafe {
         gst::ffi::gst_meta_register(
             api().into_glib(),
-            META_NAME.as_ptr(),
+            free_name(META_NAME).as_ptr(),
             size_of::<ffi::GstPhysMemMeta>(),
             Some(init),
             Some(free),
@@ -66,7 +87,8 @@ fn new_info() -> *const GstMetaInfo {
     // to fill in until it is registered.
     unsafe {
         let size = size_of::<ffi::GstPhysMemMeta>();
-        let info = gst::ffi::gst_meta_info_new(api().into_glib(), META_NAME.as_ptr(), size);
+        let name = free_name(META_NAME);
+        let info = gst::ffi::gst_meta_info_new(api().into_glib(), name.as_ptr(), size);
         (*info).init_func = Some(init);
         (*info).free_func = Some(free);
         (*info).transform_func = Some(transform);
@@ -152,11 +174,8 @@ fn fill(meta: &mut ffi::GstPhysMemMeta, description: Arc<Description>, buffer: *
     meta.memory = in_pool.map_or(std::ptr::null(), InPool::root);
     meta.is_alive = is_alive;
     meta.is_about = is_about;
-    let private = Private {
-        description,
-        buffer,
-    };
-    meta.opaque = Box::into_raw(Box::new(private)).cast();
+    meta.buffer = buffer;
+    meta.opaque = Arc::into_raw(description).cast_mut().cast();
 }
 
 unsafe extern "C" fn is_alive(meta: *const ffi::GstPhysMemMeta) -> gboolean {
@@ -191,12 +210,12 @@ unsafe extern "C" fn init(
 }
 
 unsafe extern "C" fn free(meta: *mut GstMeta, _buffer: *mut GstBuffer) {
-    // SAFETY: `opaque` is null or came from Box::into_raw in `fill`, and
+    // SAFETY: `opaque` is null or came from Arc::into_raw in `fill`, and
     // GStreamer frees a meta once.
     unsafe {
         let meta = meta as *mut ffi::GstPhysMemMeta;
         if !(*meta).opaque.is_null() {
-            drop(Box::from_raw((*meta).opaque.cast::<Private>()));
+            drop(Arc::from_raw((*meta).opaque.cast::<Description>()));
         }
     }
 }
@@ -210,7 +229,7 @@ unsafe extern "C" fn transform(
     data: gpointer,
 ) -> gboolean {
     // SAFETY: GStreamer passes two valid buffers, `to` writable, the meta
-    // of `_from`, and for "gst-copy" a GstMetaTransformCopy.
+    // of `_from`, which is one of ours, and for "gst-copy" a GstMetaTransformCopy.
     unsafe {
         if type_ != glib::Quark::from_str("gst-copy").into_glib() {
             return GFALSE;
@@ -219,11 +238,15 @@ unsafe extern "C" fn transform(
         if !copy.is_null() && (*copy).region != GFALSE {
             return GTRUE;
         }
-        let description = &(*(meta as *const PhysMemMeta)).private().description;
+        let description = (*meta.cast::<ffi::GstPhysMemMeta>())
+            .opaque
+            .cast::<Description>();
+        Arc::increment_strong_count(description);
+        let description = Arc::from_raw(description.cast_const());
         let to = gst::BufferRef::from_mut_ptr(to);
         let same = to.n_memory() == 1 && description.about.is(to.peek_memory(0));
         if same && to.meta::<PhysMemMeta>().is_none() {
-            attach(to, description.clone(), 0);
+            attach(to, description, 0);
         }
         GTRUE
     }

@@ -19,6 +19,7 @@
 
 pub mod ffi;
 mod imp;
+mod other;
 #[cfg(any(test, feature = "v1_24"))]
 mod wire;
 
@@ -29,24 +30,14 @@ use std::{
     sync::Arc,
 };
 
-use gst::{
-    ffi::{GstBuffer, GstMeta},
-    glib,
-};
+use gst::{ffi::GstMeta, glib};
 use gst_allocators::DmaBufMemory;
 
 use crate::memory::{Address, AddressUnknown, Extent, MemoryKind, PhysAddr, Region};
 #[cfg(feature = "v1_24")]
 use crate::sys::file_id::FileId;
 
-/// Everything behind the meta.
-struct Private {
-    /// Shared by the copies that share the memory.
-    description: Arc<Description>,
-    /// The buffer that the meta is on, for as long as it is.
-    buffer: *const GstBuffer,
-}
-
+/// Everything behind the meta; shared by the copies that share the memory.
 struct Description {
     facts: Facts,
     unknown_reason: Option<CString>,
@@ -74,6 +65,8 @@ enum About {
     /// Those of a file that another process sent.
     #[cfg(feature = "v1_24")]
     File(FileId),
+    /// Those that another copy of this library knows.
+    Other(other::TheirMeta),
 }
 
 /// Where a buffer belongs.
@@ -101,6 +94,7 @@ impl About {
             Self::Pool(in_pool) => std::ptr::eq(memory.as_ptr(), in_pool.root()),
             #[cfg(feature = "v1_24")]
             Self::File(file) => crate::memory::file_of(memory).as_ref() == Some(file),
+            Self::Other(meta) => meta.is_about(memory),
         }
     }
 }
@@ -120,6 +114,7 @@ impl Description {
             About::Pool(in_pool) => Some(in_pool),
             #[cfg(feature = "v1_24")]
             About::File(_) => None,
+            About::Other(_) => None,
         }
     }
 }
@@ -138,20 +133,24 @@ fn c_string(text: &str) -> Option<CString> {
 pub struct PhysMemMeta(ffi::GstPhysMemMeta);
 
 // SAFETY: the struct is written once, before the buffer leaves its pool or source;
-// what it points to is owned by `opaque`, whose content is Send and Sync.
+// what it points to is owned by `opaque`, whose content is Send and Sync (`About::Other`
+// points to the meta itself).
 unsafe impl Send for PhysMemMeta {}
 // SAFETY: as above.
 unsafe impl Sync for PhysMemMeta {}
 
 impl PhysMemMeta {
-    fn private(&self) -> &Private {
-        // SAFETY: `attach` sets `opaque` to a Private before anyone sees the meta, and
-        // only the meta's own free function takes it away.
-        unsafe { &*self.0.opaque.cast::<Private>() }
+    fn is_own(&self) -> bool {
+        std::ptr::eq(self.0.meta.info, imp::info())
     }
 
     fn description(&self) -> &Description {
-        &self.private().description
+        if !self.is_own() {
+            return other::description(&self.0);
+        }
+        // SAFETY: `attach` sets `opaque` to a Description before anyone sees the meta, and
+        // only the meta's own free function takes it away.
+        unsafe { &*self.0.opaque.cast::<Description>() }
     }
 
     fn facts(&self) -> &Facts {
@@ -161,7 +160,7 @@ impl PhysMemMeta {
     /// The buffer's memory, if it is the one that all this is about.
     fn memory(&self) -> Option<&gst::MemoryRef> {
         // SAFETY: a meta lives in its buffer, which `&self` borrows from.
-        let buffer = unsafe { gst::BufferRef::from_ptr(self.private().buffer) };
+        let buffer = unsafe { gst::BufferRef::from_ptr(self.0.buffer) };
         let one = (buffer.n_memory() == 1).then(|| buffer.peek_memory(0))?;
         self.description().about.is(one).then_some(one)
     }
@@ -175,7 +174,7 @@ impl PhysMemMeta {
     /// Another process said all this, and sent the memory with it. The buffer is of no
     /// pool in this process.
     pub fn is_received(&self) -> bool {
-        self.in_pool().is_none()
+        self.0.flags & ffi::GST_PHYS_MEM_FLAG_RECEIVED != 0
     }
 
     /// Where the buffer's bytes are, all that it had when the pool handed it out, or
@@ -220,6 +219,12 @@ impl PhysMemMeta {
     pub fn pin_note(&self) -> &str {
         match self.region() {
             Some(region) => region.pin_note(),
+            None if !self.is_received() && self.is_pinned() => {
+                "pinned, says the other copy of this library that made the buffer"
+            }
+            None if !self.is_received() => {
+                "not pinned, says the other copy of this library that made the buffer"
+            }
             None if self.is_pinned() => "pinned by the dma-buf that came from another process",
             None => "at most pinned by the process that sent the buffer, while it lives",
         }
@@ -258,12 +263,24 @@ impl PhysMemMeta {
 
     /// The memory was not freed by its owner.
     pub fn is_alive(&self) -> bool {
-        self.region().is_none_or(|region| region.is_alive())
+        match &self.description().about {
+            About::Pool(in_pool) => in_pool.region.is_alive(),
+            #[cfg(feature = "v1_24")]
+            About::File(_) => true,
+            About::Other(meta) => meta.is_alive(),
+        }
     }
 
-    /// The block of memory that the buffer lies in; none if another process has it.
+    /// The block of memory that the buffer lies in; none if another process has it, or
+    /// another copy of this library in this process.
     pub fn region(&self) -> Option<&Arc<Region>> {
         self.in_pool().map(|in_pool| &in_pool.region)
+    }
+
+    /// Another copy of this library in this process has made the buffer, and it still has
+    /// the memory that it was made of.
+    pub(crate) fn is_of_other_copy(&self) -> bool {
+        !self.is_own() && !self.is_received() && self.memory().is_some()
     }
 
     /// The slot that the buffer belongs to, if it is of a pool in this process.
@@ -294,7 +311,7 @@ impl PhysMemMeta {
     /// This meta as ours, if it is.
     pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
         // SAFETY: the info says that the meta is one of those made by `attach`.
-        (meta.info == imp::info()).then(|| unsafe { &*std::ptr::from_ref(meta).cast() })
+        std::ptr::eq(meta.info, imp::info()).then(|| unsafe { &*std::ptr::from_ref(meta).cast() })
     }
 
     /// Puts the meta on a buffer that a pool has just made around `memory`,
@@ -380,5 +397,6 @@ pub(crate) fn register(plugin: &gst::Plugin) {
     imp::register(plugin);
 }
 
-/// The name of the meta, as `gst_meta_get_info` takes it.
+/// The name of the meta, as `gst_meta_get_info` takes it. Where two copies of this library
+/// are in one process it is that of the first, and the other's metas have a number behind it.
 pub const META_NAME: &CStr = c"GstPhysMemMeta";

@@ -20,9 +20,12 @@
 
 use std::ffi::CString;
 
-use super::{Facts, ffi};
+use super::{
+    Facts, ffi,
+    other::{kind_of, source_of},
+};
 use crate::{
-    memory::{Address, AddressSource, AddressUnknown, Extent, MemoryKind, PhysAddr},
+    memory::{Address, AddressUnknown, Extent, PhysAddr},
     sys::file_id::FileId,
 };
 
@@ -96,7 +99,7 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
     let mut rest = Rest(bytes);
     let id = rest.word()?;
     let flags = rest.word()?;
-    let kind = kind_of(rest.word()?).ok_or(Malformed("unknown kind of memory"))?;
+    let kind = kind_of(rest.word()? as i32).ok_or(Malformed("unknown kind of memory"))?;
     let source = rest.word()?;
     let size_bytes = rest.size()?;
     let memory_offset_bytes = rest.size()?;
@@ -118,7 +121,7 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
     let address = if source == NO_ADDRESS {
         Err(AddressUnknown::Sender(rest.text(count)?.to_owned()))
     } else {
-        let source = source_of(source).ok_or(Malformed("unknown source of the address"))?;
+        let source = source_of(source as i32).ok_or(Malformed("unknown source of the address"))?;
         let extents = (0..count).map(|_| rest.extent());
         let extents = extents.collect::<Result<Vec<_>, _>>()?;
         let total = |sum: u64, extent: &Extent| sum.checked_add(extent.len_bytes);
@@ -141,19 +144,6 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
         address,
     };
     Ok((facts, file))
-}
-
-fn kind_of(number: u32) -> Option<MemoryKind> {
-    // A buffer is never of kind auto.
-    use MemoryKind::*;
-    let kinds = [Cma, System, Udmabuf, Hugepage, Normal, External];
-    kinds.into_iter().find(|&kind| kind as u32 == number)
-}
-
-fn source_of(number: u32) -> Option<AddressSource> {
-    use AddressSource::*;
-    let sources = [Pagemap, CmaTrace, SmemStart, User];
-    sources.into_iter().find(|&source| source as u32 == number)
 }
 
 /// The bytes that were not read yet.
@@ -200,6 +190,7 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{AddressSource, MemoryKind};
     use proptest::prelude::*;
 
     fn facts(address: Result<Address, AddressUnknown>, heap: Option<&str>) -> Facts {

@@ -210,6 +210,8 @@ fn copy_bytes(input: &gst::BufferRef, output: &mut gst::BufferRef) -> Result<(),
 #[glib::object_subclass]
 impl ObjectSubclass for PhysMemUpload {
     const NAME: &'static str = "GstPhysMemUpload";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysMemUpload;
     type ParentType = gst_base::BaseTransform;
 }

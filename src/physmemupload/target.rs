@@ -7,6 +7,7 @@ use gst::prelude::*;
 use super::CAT;
 use crate::{
     memory::{self, MemoryKind},
+    meta::PhysMemMeta,
     pool::PhysBufferPool,
 };
 
@@ -36,14 +37,25 @@ impl Wanted {
         if buffer.n_memory() != 1 {
             return false;
         }
-        memory::region_of(buffer.peek_memory(0)).is_some_and(|(region, _)| {
-            let right_kind = self.kind == MemoryKind::Auto || self.kind == region.kind();
-            // A heap's name says nothing of the kinds that auto falls back to.
-            let is_fallback = self.kind == MemoryKind::Auto && region.kind() != MemoryKind::Cma;
-            let right_heap =
-                self.heap.is_none() || is_fallback || self.heap.as_deref() == region.heap();
-            region.is_external() || right_kind && right_heap
-        })
+        let meta;
+        let (kind, heap, is_external) = match memory::region_of(buffer.peek_memory(0)) {
+            Some((region, _)) => (region.kind(), region.heap(), region.is_external()),
+            // Of a pool that another copy of this library has made, the meta says as much.
+            None => {
+                meta = buffer.meta::<PhysMemMeta>();
+                match &meta {
+                    Some(meta) if meta.is_of_other_copy() => {
+                        (meta.kind(), meta.heap(), meta.is_external())
+                    }
+                    _ => return false,
+                }
+            }
+        };
+        let right_kind = self.kind == MemoryKind::Auto || self.kind == kind;
+        // A heap's name says nothing of the kinds that auto falls back to.
+        let is_fallback = self.kind == MemoryKind::Auto && kind != MemoryKind::Cma;
+        let right_heap = self.heap.is_none() || is_fallback || self.heap.as_deref() == heap;
+        is_external || right_kind && right_heap
     }
 
     /// A pool that downstream offers is taken if it is one of ours: a display's pages

@@ -402,6 +402,8 @@ fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoPlan) {
 #[glib::object_subclass]
 impl ObjectSubclass for PhysBufferPool {
     const NAME: &'static str = "GstPhysBufferPool";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysBufferPool;
     type ParentType = gst::BufferPool;
 

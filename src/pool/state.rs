@@ -7,26 +7,28 @@
 //! itself, that is the pool's lock, so of two threads that try the same step one
 //! wins and the other is told so.
 
-use gst::glib;
+use crate::shared_enum::shared_enum;
 
 /// Who may touch a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-#[enum_type(name = "GstPhysBufferState")]
 pub enum BufferState {
     /// In the free list, nobody's.
-    #[enum_value(name = "Free, in the pool", nick = "idle")]
     Idle,
     /// Acquired to be filled.
-    #[enum_value(name = "Being filled", nick = "locked-by-producer")]
     LockedByProducer,
     /// Submitted, waits in the filled queue.
-    #[enum_value(name = "Filled, in the queue", nick = "ready-for-consume")]
     ReadyForConsume,
     /// Taken out of the filled queue, being read.
-    #[enum_value(name = "Being read", nick = "locked-by-consumer")]
     LockedByConsumer,
 }
+
+shared_enum!(BufferState, c"GstPhysBufferState", {
+    Idle: c"idle", c"Free, in the pool";
+    LockedByProducer: c"locked-by-producer", c"Being filled";
+    ReadyForConsume: c"ready-for-consume", c"Filled, in the queue";
+    LockedByConsumer: c"locked-by-consumer", c"Being read";
+});
 
 impl BufferState {
     /// The name used in messages, statistics and structures.

@@ -300,6 +300,8 @@ impl RawVideoSrc {
 #[glib::object_subclass]
 impl ObjectSubclass for RawVideoSrc {
     const NAME: &'static str = "GstRawVideoSrc";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::RawVideoSrc;
     type ParentType = gst_base::BaseSrc;
     type Interfaces = (gst::URIHandler,);

@@ -3,34 +3,29 @@
 
 use gst::glib;
 
+use crate::shared_enum::shared_enum;
+
 /// How a file is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstRawVideoSrcIoMode")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(i32)]
 pub enum IoMode {
     /// What suits the file best.
     #[default]
-    #[enum_value(
-        name = "io-uring for a file that is not in memory yet, else read",
-        nick = "auto"
-    )]
     Auto,
     /// preadv into the buffers.
-    #[enum_value(name = "Read each frame into its buffer (preadv)", nick = "read")]
     Read,
     /// The file's own pages.
-    #[enum_value(
-        name = "Map the file; its pages are sent as they are, or copied if downstream has special memory",
-        nick = "mmap"
-    )]
     Mmap,
     /// Several frames in flight.
-    #[enum_value(
-        name = "Read ahead with io_uring, straight into the buffers",
-        nick = "io-uring"
-    )]
     IoUring,
 }
+
+shared_enum!(IoMode, c"GstRawVideoSrcIoMode", {
+    Auto: c"auto", c"io-uring for a file that is not in memory yet, else read";
+    Read: c"read", c"Read each frame into its buffer (preadv)";
+    Mmap: c"mmap", c"Map the file; its pages are sent as they are, or copied if downstream has special memory";
+    IoUring: c"io-uring", c"Read ahead with io_uring, straight into the buffers";
+});
 
 /// Values of the properties, copied at start.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ pub mod fbdev;
 pub mod file_id;
 pub mod file_map;
 pub mod kms;
+pub mod maps;
 pub mod memfd;
 pub mod meminfo;
 pub mod mmap;

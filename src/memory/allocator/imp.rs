@@ -25,6 +25,8 @@ pub struct PhysDmaBufAllocator {
 #[glib::object_subclass]
 impl ObjectSubclass for PhysDmaBufAllocator {
     const NAME: &'static str = "GstPhysDmaBufAllocator";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysDmaBufAllocator;
     type ParentType = gst_allocators::DmaBufAllocator;
     type Interfaces = (gst_allocators::PhysMemoryAllocator,);
@@ -66,6 +68,8 @@ pub struct PhysFdAllocator {
 #[glib::object_subclass]
 impl ObjectSubclass for PhysFdAllocator {
     const NAME: &'static str = "GstPhysFdAllocator";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysFdAllocator;
     type ParentType = gst_allocators::FdAllocator;
     type Interfaces = (gst_allocators::PhysMemoryAllocator,);
@@ -106,6 +110,8 @@ pub struct PhysMemAllocator {
 #[glib::object_subclass]
 impl ObjectSubclass for PhysMemAllocator {
     const NAME: &'static str = "GstPhysMemAllocator";
+    // Beside another copy of this library: src/copies.rs.
+    const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysMemAllocator;
     type ParentType = gst::Allocator;
     type Interfaces = (gst_allocators::PhysMemoryAllocator,);
