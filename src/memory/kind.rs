@@ -65,7 +65,7 @@ impl fmt::Display for MemoryKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gst::glib::prelude::*;
+    use gst::glib::{self, prelude::*};
 
     #[test]
     fn nick_is_the_one_glib_knows() {
