@@ -1,70 +1,31 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Virtual methods and properties. What they mean is decided in the modules
-//! beside this one.
+//! beside this one; what the streaming thread does is in `streaming`.
 //!
 //! Locks: `settings` is copied at start; `state` is held for moments only, and
 //! never while anything is opened, awaited or read: whoever does that takes what
 //! it needs out and puts it back. Neither is taken under the other.
 
 use super::{
-    CAT, IoMode,
-    cursor::Cursor,
-    errors,
+    CAT, IoMode, errors,
     input::Input,
     known::Known,
     playback::Playback,
-    pool,
+    pool, seek,
+    session::{PoolInUse, Session, State, Stream},
     settings::Settings,
-    source::{Delivery, Order, Source, Undelivered},
     stats::Stats,
-    timeline::Timeline,
     uri,
     waker::Waker,
 };
 use crate::structure_property::StructureProperty;
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::base_src::CreateSuccess, subclass::prelude::*};
-use gst_video::prelude::*;
 use parking_lot::Mutex;
 use std::sync::{
     Arc, LazyLock,
     atomic::{AtomicBool, Ordering},
 };
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Stopped,
-    Started(Box<Session>),
-}
-
-impl State {
-    fn session(&mut self) -> Option<&mut Session> {
-        match self {
-            Self::Stopped => None,
-            Self::Started(session) => Some(session),
-        }
-    }
-
-    /// None before the caps are known.
-    fn stream(&mut self) -> Option<&mut Stream> {
-        self.session()?.stream.as_mut()
-    }
-}
-
-/// From start to stop.
-struct Session {
-    input: Input,
-    cursor: Cursor,
-    stream: Option<Stream>,
-    waker: Arc<Waker>,
-}
-
-/// From caps to caps.
-struct Stream {
-    info: gst_video::VideoInfo,
-    playback: Playback,
-}
 
 /// The implementation of [`super::RawVideoSrc`].
 #[derive(Default, glib::Properties)]
@@ -126,17 +87,15 @@ pub struct RawVideoSrc {
     settings: std::sync::Mutex<Settings>,
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "What has been read, how, and how long it took")]
-    stats: Mutex<Stats>,
-    state: Mutex<State>,
+    pub(super) stats: Mutex<Stats>,
+    pub(super) state: Mutex<State>,
     uri: Mutex<Option<String>>,
-    /// The seek that is coming asks for the start of a frame.
-    snaps: AtomicBool,
     /// An error has been posted since start.
     failed: AtomicBool,
 }
 
 impl RawVideoSrc {
-    fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
+    pub(super) fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
         // Nothing panics while it is held.
         let lock = self.settings.lock();
         lock.unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -149,151 +108,6 @@ impl RawVideoSrc {
     fn set_is_live(&self, is_live: bool) {
         self.lock_settings().is_live = is_live;
         self.obj().set_live(is_live);
-    }
-
-    /// Works on the session without the lock; for moments when no one else needs
-    /// it: between caps, when there is no stream to ask about either.
-    fn with_session<T>(&self, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
-        let State::Started(mut session) = std::mem::take(&mut *self.state.lock()) else {
-            return None;
-        };
-        let result = work(&mut session);
-        *self.state.lock() = State::Started(session);
-        Some(result)
-    }
-
-    /// The frame that is due in a live stream: those before it are late.
-    fn live_cursor(&self, cursor: Cursor, timeline: &Timeline) -> Cursor {
-        let segment = self.obj().segment();
-        let due = || {
-            let segment = segment.downcast_ref::<gst::ClockTime>()?;
-            let now = self.obj().current_running_time()?;
-            segment.position_from_running_time(now)
-        };
-        match (cursor, due()) {
-            (
-                Cursor::Frame {
-                    n,
-                    step: step @ 1..,
-                },
-                Some(now),
-            ) => {
-                let current = timeline.frame_at(now.nseconds());
-                if current > n {
-                    self.stats.lock().frames_dropped(current - n);
-                    gst::debug!(CAT, imp = self, "frames {n} to {} are late", current - 1);
-                }
-                Cursor::Frame {
-                    n: n.max(current),
-                    step,
-                }
-            }
-            _ => cursor,
-        }
-    }
-
-    /// The next frame, its number and its time.
-    fn next_buffer(&self) -> Result<gst::Buffer, gst::FlowError> {
-        let is_live = self.obj().is_live();
-        let (info, timeline, first_frame, cursor, waker, source) = {
-            let mut state = self.state.lock();
-            let session = state.session().ok_or(gst::FlowError::Flushing)?;
-            let stream = session.stream.as_mut();
-            let Stream { info, playback } = stream.ok_or(gst::FlowError::NotNegotiated)?;
-            (
-                info.clone(),
-                playback.timeline,
-                playback.first_frame,
-                session.cursor.resolve(&playback.timeline),
-                session.waker.clone(),
-                playback.source.take(),
-            )
-        };
-        let mut source = source.ok_or(gst::FlowError::Error)?;
-        let cursor = match is_live {
-            true => self.live_cursor(cursor, &timeline),
-            false => cursor,
-        };
-        let pool = self.obj().buffer_pool();
-        let delivered = source.deliver(&Order {
-            info: &info,
-            timeline: &timeline,
-            first_frame,
-            cursor,
-            pool: pool.as_ref(),
-            waker: &waker,
-        });
-        let bounced = self.stats.lock().bounced_so_far(source.bounced_bytes());
-        if bounced > 0 {
-            gst::debug!(
-                gst::CAT_PERFORMANCE,
-                imp = self,
-                "{bounced} bytes went through a bounce buffer: file, buffer or memory is not what O_DIRECT takes"
-            );
-        }
-        self.put_back(
-            source,
-            if delivered.is_ok() {
-                cursor.advance()
-            } else {
-                cursor
-            },
-        );
-        let Delivery {
-            mut buffer,
-            waited,
-            read,
-        } = delivered.map_err(|why| self.explain(why))?;
-        let n = cursor.frame().unwrap_or_default();
-        self.stats
-            .lock()
-            .frame_read(info.size() as u64, waited, read);
-        gst::trace!(
-            CAT,
-            imp = self,
-            "frame {n} in {read:?}, after {waited:?} for a buffer"
-        );
-        let time = |ns: Option<u64>| ns.map(gst::ClockTime::from_nseconds);
-        let buffer_mut = buffer.make_mut();
-        buffer_mut.set_pts(time(timeline.time_ns(n)));
-        buffer_mut.set_duration(time(timeline.frame_duration_ns(n)));
-        buffer_mut.set_offset(n);
-        buffer_mut.set_offset_end(n + 1);
-        if info.is_interlaced() {
-            let mut flags = gst_video::VideoBufferFlags::INTERLACED;
-            if info.field_order() == gst_video::VideoFieldOrder::TopFieldFirst {
-                flags |= gst_video::VideoBufferFlags::TFF;
-            }
-            buffer_mut.set_video_flags(flags);
-        }
-        Ok(buffer)
-    }
-
-    fn put_back(&self, source: Source, cursor: Cursor) {
-        if let Some(session) = self.state.lock().session() {
-            session.cursor = cursor;
-            if let Some(stream) = &mut session.stream {
-                stream.playback.source = Some(source);
-            }
-        }
-    }
-
-    fn explain(&self, why: Undelivered) -> gst::FlowError {
-        let location = self.lock_settings().location.clone();
-        match why {
-            Undelivered::Flow(flow) => return flow,
-            Undelivered::Finished => return gst::FlowError::Eos,
-            Undelivered::Woken => return gst::FlowError::Flushing,
-            Undelivered::EndsBefore(n) => {
-                gst::info!(CAT, imp = self, "the file ends before frame {n}");
-                return gst::FlowError::Eos;
-            }
-            Undelivered::Read(error) => {
-                self.post_error_message(errors::of_read(location.as_deref(), &error));
-            }
-            Undelivered::Buffer(error) => self.post_error_message(errors::of_buffer(&error)),
-        }
-        gst::FlowError::Error
     }
 }
 
@@ -319,6 +133,27 @@ impl ObjectImpl for RawVideoSrc {
 impl GstObjectImpl for RawVideoSrc {}
 
 impl ElementImpl for RawVideoSrc {
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        // The base class adjusts the times of a live source whenever it begins to
+        // play; `times` takes the same measure then.
+        if transition == gst::StateChange::PausedToPlaying
+            && let Some(session) = self.state.lock().session()
+        {
+            session.live_offset_ns = None;
+        }
+        self.parent_change_state(transition)
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        match event.type_() {
+            gst::EventType::Seek => self.seek(&event, |event| self.parent_send_event(event)),
+            _ => self.parent_send_event(event),
+        }
+    }
+
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
@@ -405,12 +240,20 @@ impl BaseSrcImpl for RawVideoSrc {
         for note in &input.notes {
             gst::info!(CAT, imp = self, "{note}");
         }
-        *self.state.lock() = State::Started(Box::new(Session {
-            input,
-            cursor: Cursor::START,
-            stream: None,
-            waker,
-        }));
+        let mut session = Session::new(input, &self.template(), waker);
+        let seek = match std::mem::take(&mut *self.state.lock()) {
+            State::Stopped(seek) => seek,
+            State::Started(_) => None,
+        };
+        if seek.is_some() && !session.is_seekable {
+            let location = self.lock_settings().location.clone().unwrap_or_default();
+            return Err(gst::error_msg!(
+                gst::ResourceError::Seek,
+                ("one cannot seek in \"{location}\", a pipe or device: play it without, or from a file")
+            ));
+        }
+        session.seek = seek;
+        *self.state.lock() = State::Started(Box::new(session));
         Ok(())
     }
 
@@ -437,23 +280,18 @@ impl BaseSrcImpl for RawVideoSrc {
     }
 
     fn is_seekable(&self) -> bool {
-        if self.obj().is_live() {
-            return false;
-        }
-        match self.state.lock().session() {
-            Some(session) => session.input.is_seekable(),
-            None => false,
-        }
+        let mut state = self.state.lock();
+        !self.obj().is_live() && state.session().is_some_and(|session| session.is_seekable)
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
-        let template = self.obj().pad_template("src")?.caps().clone();
-        let known = match self.state.lock().session() {
-            Some(session) => Some(session.input.caps(&template)),
-            None => None,
-        };
-        let caps =
-            known.unwrap_or_else(|| Known::from_settings(&self.lock_settings()).caps(&template));
+        let known = self
+            .state
+            .lock()
+            .session()
+            .map(|session| session.caps.clone());
+        let caps = known
+            .unwrap_or_else(|| Known::from_settings(&self.lock_settings()).caps(&self.template()));
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,
@@ -461,14 +299,21 @@ impl BaseSrcImpl for RawVideoSrc {
     }
 
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
-        self.probe_stream()?;
-        self.parent_negotiate()
+        // The base class takes a failure for the end, and an event that waits for this
+        // thread is not seen from here: whatever must be awaited is awaited in `create`,
+        // which negotiates then.
+        match self.is_unprobed() {
+            true => Ok(()),
+            false => self.parent_negotiate(),
+        }
     }
 
     fn fixate(&self, caps: gst::Caps) -> gst::Caps {
         let fixated = match self.state.lock().session() {
-            Some(session) => session.input.fixate(caps.clone()),
-            None => return self.parent_fixate(caps),
+            Some(Session {
+                input: Some(input), ..
+            }) => input.fixate(caps.clone()),
+            _ => return self.parent_fixate(caps),
         };
         match fixated {
             Ok(caps) => self.parent_fixate(caps),
@@ -482,63 +327,32 @@ impl BaseSrcImpl for RawVideoSrc {
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(caps)?;
-        let played = self.with_session(|session| {
-            if let Some(stream) = session.stream.take() {
-                session.cursor = session.cursor.unresolve(&stream.playback.timeline);
-                session.input.take_back(stream.playback.source);
-            }
-            let playback = Playback::new(&mut session.input, &info, &session.waker)?;
-            let facts = (
-                playback.mode,
-                playback.reason.clone(),
-                playback.leftover_bytes,
-            );
-            session.stream = Some(Stream { info, playback });
-            Ok(facts)
-        });
-        match played {
-            None => Err(gst::loggable_error!(CAT, "not started")),
-            Some(Err(error)) => {
-                self.post_error_message(errors::of_setup(&error));
-                Err(gst::loggable_error!(CAT, "{error}"))
-            }
-            Some(Ok((mode, reason, leftover_bytes))) => {
-                gst::info!(CAT, imp = self, "{mode}: {reason}");
-                self.stats.lock().set_mode(mode, reason);
-                if leftover_bytes > 0 {
-                    gst::warning!(
-                        CAT,
-                        imp = self,
-                        "the last {leftover_bytes} bytes are no whole frame and are not played"
-                    );
-                }
-                Ok(())
-            }
-        }
+        self.prepare(info)
     }
 
     fn decide_allocation(
         &self,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        let depth = {
-            let mut state = self.state.lock();
-            let stream = state.stream().ok_or(gst::loggable_error!(CAT, "no caps"))?;
-            let Stream { info, playback } = stream;
-            let source = playback
-                .source
-                .as_mut()
-                .ok_or(gst::loggable_error!(CAT, "busy"))?;
-            let takes_meta = query
-                .find_allocation_meta::<gst_video::VideoMeta>()
-                .is_some();
-            if source.may_wrap(info, !pool::has_special_memory(query), takes_meta) {
-                None
-            } else {
-                Some(source.depth())
-            }
+        let mut state = self.state.lock();
+        let Some(session) = state.session() else {
+            return Err(gst::loggable_error!(CAT, "not started"));
         };
-        let Some(depth) = depth else {
+        let Some(stream) = &mut session.stream else {
+            // Nothing has been negotiated yet: it is asked again then.
+            pool::decline(query);
+            return Ok(());
+        };
+        let source = &mut stream.playback.source;
+        let source = source.as_mut().ok_or(gst::loggable_error!(CAT, "busy"))?;
+        let takes_meta = query
+            .find_allocation_meta::<gst_video::VideoMeta>()
+            .is_some();
+        let wraps = source.may_wrap(&stream.info, !pool::has_special_memory(query), takes_meta);
+        let depth = source.depth();
+        let in_use = std::mem::take(&mut session.pool);
+        drop(state);
+        if wraps {
             gst::info!(
                 CAT,
                 imp = self,
@@ -546,15 +360,20 @@ impl BaseSrcImpl for RawVideoSrc {
             );
             pool::decline(query);
             return Ok(());
+        }
+        let own = match in_use {
+            PoolInUse::Own(own) => Some(own),
+            _ => None,
         };
-        let decision = pool::decide(query, depth)?;
-        let owner = if decision.is_downstream {
-            "downstream's"
-        } else {
-            "our own"
-        };
-        gst::debug!(CAT, imp = self, "writing into {owner} {decision:?}");
+        let decision = pool::decide(query, depth, own)?;
+        gst::debug!(CAT, imp = self, "writing into {decision:?}");
         decision.answer(query);
+        if let Some(session) = self.state.lock().session() {
+            session.pool = match decision {
+                pool::Decision::Downstream(_) => PoolInUse::Downstream,
+                pool::Decision::Own(own) => PoolInUse::Own(own),
+            };
+        }
         Ok(())
     }
 
@@ -568,71 +387,43 @@ impl BaseSrcImpl for RawVideoSrc {
     }
 
     fn times(&self, buffer: &gst::BufferRef) -> (Option<gst::ClockTime>, Option<gst::ClockTime>) {
-        match (self.obj().is_live(), buffer.pts()) {
-            (true, Some(start)) => (Some(start), buffer.duration().map(|length| start + length)),
-            _ => (None, None),
-        }
+        let (true, Some(start)) = (self.obj().is_live(), buffer.pts()) else {
+            return (None, None);
+        };
+        self.note_live_start(start);
+        (Some(start), buffer.duration().map(|length| start + length))
     }
 
     fn event(&self, event: &gst::Event) -> bool {
-        if let gst::EventView::Seek(seek) = event.view() {
-            // The segment that `do_seek` gets does not have this flag.
-            let snaps = seek.get().1.contains(gst::SeekFlags::KEY_UNIT);
-            self.snaps.store(snaps, Ordering::Relaxed);
+        match event.type_() {
+            gst::EventType::Seek => self.seek(event, |event| self.parent_event(&event)),
+            _ => self.parent_event(event),
         }
-        self.parent_event(event)
     }
 
     fn do_seek(&self, segment: &mut gst::Segment) -> bool {
         let Some(segment) = segment.downcast_mut::<gst::ClockTime>() else {
             return false;
         };
-        let (mut source, timeline) = match self.state.lock().stream() {
-            Some(stream) => (
-                stream.playback.source.take(),
-                Some(stream.playback.timeline),
-            ),
-            None => (None, None),
-        };
+        let source = self.state.lock().session().and_then(Session::take_source);
         // What is in flight may take a while to land.
-        if let Some(source) = &mut source {
+        let source = source.map(|mut source| {
             source.reset();
-        }
+            source
+        });
         let mut state = self.state.lock();
         let Some(session) = state.session() else {
             return false;
         };
-        if let Some(stream) = &mut session.stream {
-            stream.playback.source = source;
+        session.give_source(source);
+        session.cursor = seek::go(segment, session.timeline().as_ref());
+        // Where the caps or the answer of downstream met a flush, there is no pool of
+        // downstream's.
+        let is_to_ask = session.stream.is_some() && !matches!(session.pool, PoolInUse::Downstream);
+        drop(state);
+        if is_to_ask && segment.flags().contains(gst::SegmentFlags::RESET) {
+            self.obj().src_pad().mark_reconfigure();
         }
-        let duration = timeline
-            .and_then(|timeline| timeline.duration_ns())
-            .map(gst::ClockTime::from_nseconds);
-        segment.set_duration(duration);
-        let is_reverse = segment.rate() < 0.0;
-        let mut start = segment.start().unwrap_or_default();
-        if let (Some(timeline), true) = (timeline, self.snaps.swap(false, Ordering::Relaxed)) {
-            let n = timeline.frame_at(start.nseconds());
-            start = gst::ClockTime::from_nseconds(timeline.time_ns(n).unwrap_or_default());
-            segment.set_start(start);
-            segment.set_time(start);
-        }
-        let stop = segment.stop().or(duration);
-        if is_reverse && stop.is_none() {
-            return false;
-        }
-        let position = if is_reverse { stop } else { Some(start) };
-        segment.set_position(position);
-        let skips = gst::SegmentFlags::TRICKMODE | gst::SegmentFlags::SKIP;
-        let stride = match segment.flags().intersects(skips) {
-            true => (segment.rate().abs() as i64).max(1),
-            false => 1,
-        };
-        session.cursor = Cursor::Time {
-            start_ns: start.nseconds(),
-            stop_ns: stop.map(gst::ClockTime::nseconds),
-            step: if is_reverse { -stride } else { stride },
-        };
         true
     }
 
@@ -671,42 +462,106 @@ impl BaseSrcImpl for RawVideoSrc {
 }
 
 impl RawVideoSrc {
-    /// Looks at the beginning of a pipe before the caps are negotiated.
-    fn probe_stream(&self) -> Result<(), gst::LoggableError> {
-        let is_unprobed = |state: &mut State| {
-            state
-                .session()
-                .is_some_and(|session| session.input.is_unprobed)
-        };
-        if !is_unprobed(&mut self.state.lock()) {
-            return Ok(());
-        }
-        let taken = self
-            .state
-            .lock()
-            .session()
-            .map(|session| session.input.take_stream());
-        let Some(Some(mut stream)) = taken else {
-            return Err(gst::loggable_error!(CAT, "not started"));
-        };
-        let location = self.lock_settings().location.clone().unwrap_or_default();
-        let probed = Input::probe(&mut stream, &location);
-        let mut state = self.state.lock();
-        let Some(session) = state.session() else {
-            return Err(gst::loggable_error!(CAT, "stopped"));
-        };
-        session.input.give_stream(stream);
-        match probed {
-            Ok(Some(header)) => {
-                session.input.take_probe(header);
-                Ok(())
+    pub(super) fn template(&self) -> gst::Caps {
+        let template = self.obj().pad_template("src");
+        template.map_or_else(gst::Caps::new_any, |template| template.caps().clone())
+    }
+
+    /// Prepares to play in the format that was agreed on.
+    fn prepare(&self, info: gst_video::VideoInfo) -> Result<(), gst::LoggableError> {
+        let (mut input, waker, source) = {
+            let mut state = self.state.lock();
+            let session = state.session();
+            let session = session.ok_or(gst::loggable_error!(CAT, "not started"))?;
+            if let Some(timeline) = session.timeline() {
+                session.cursor = session.cursor.unresolve(&timeline);
             }
-            Ok(None) => Err(gst::loggable_error!(CAT, "flushing")),
+            let input = session.input.take();
+            let input = input.ok_or(gst::loggable_error!(CAT, "busy"))?;
+            (input, session.waker.clone(), session.take_source())
+        };
+        input.take_back(source);
+        let prepared = Playback::new(&mut input, &info, &waker);
+        let mut state = self.state.lock();
+        let session = state.session();
+        let session = session.ok_or(gst::loggable_error!(CAT, "stopped"))?;
+        session.input = Some(input);
+        session.stream = None;
+        let playback = match prepared {
+            Ok(playback) => playback,
             Err(error) => {
                 drop(state);
                 self.post_error_message(errors::of_setup(&error));
-                Err(gst::loggable_error!(CAT, "{error}"))
+                return Err(gst::loggable_error!(CAT, "{error}"));
+            }
+        };
+        let duration_ns = playback.timeline.duration_ns();
+        let (mode, reason) = (playback.mode, playback.reason.clone());
+        let leftover_bytes = playback.leftover_bytes;
+        session.stream = Some(Stream { info, playback });
+        drop(state);
+        self.set_duration(duration_ns);
+        gst::info!(CAT, imp = self, "{mode}: {reason}");
+        self.stats.lock().set_mode(mode, reason);
+        if leftover_bytes > 0 {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "the last {leftover_bytes} bytes are no whole frame and are not played"
+            );
+        }
+        Ok(())
+    }
+
+    /// Answers a seek; `perform` has the base class carry it out.
+    fn seek(&self, event: &gst::Event, perform: impl FnOnce(gst::Event) -> bool) -> bool {
+        let gst::EventView::Seek(seek) = event.view() else {
+            return false;
+        };
+        if self.obj().is_live() {
+            return false;
+        }
+        if seek.get().1.contains(gst::SeekFlags::INSTANT_RATE_CHANGE) {
+            return self.change_rate(seek);
+        }
+        let current = self.segment();
+        let in_time = match &mut *self.state.lock() {
+            // Both are carried out before the first frame, when all is known.
+            State::Stopped(waiting) => {
+                *waiting = Some(event.clone());
+                return true;
+            }
+            State::Started(session) if !session.is_seekable => return false,
+            State::Started(session) => match &session.stream {
+                Some(stream) => seek::in_time(seek, &current, &stream.playback),
+                None => {
+                    session.seek = Some(event.clone());
+                    return true;
+                }
+            },
+        };
+        match in_time {
+            Some(event) => perform(event),
+            None => {
+                gst::info!(CAT, imp = self, "there is no such place: {event:?}");
+                false
             }
         }
+    }
+
+    /// Downstream changes its speed by itself; the frames stay the same.
+    fn change_rate(&self, seek: &gst::event::Seek) -> bool {
+        let (rate, flags, start_type, _, stop_type, _) = seek.get();
+        let factor = rate / self.segment().rate();
+        let changes_nothing_else = !flags.contains(gst::SeekFlags::FLUSH)
+            && start_type == gst::SeekType::None
+            && stop_type == gst::SeekType::None;
+        if !changes_nothing_else || factor <= 0.0 {
+            return false;
+        }
+        let flags = gst::SegmentFlags::from_bits_truncate(flags.bits());
+        let change = gst::event::InstantRateChange::builder(factor, flags);
+        let pad = self.obj().src_pad().clone();
+        pad.push_event(change.seqnum(seek.seqnum()).build())
     }
 }

@@ -16,9 +16,12 @@ mod input;
 mod known;
 mod playback;
 mod pool;
+mod seek;
+mod session;
 mod settings;
 mod source;
 mod stats;
+mod streaming;
 mod uri;
 
 pub mod guess;

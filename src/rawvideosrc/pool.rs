@@ -8,32 +8,52 @@ use gst::prelude::*;
 /// Buffers to have at least, so that one can be filled while another is used.
 const LEAST_BUFFERS: u32 = 2;
 
-/// The pool for the answer to an ALLOCATION query, configured but not active,
-/// and the size and numbers that it was configured with.
+/// The pool for the answer to an ALLOCATION query, and the size and numbers that it
+/// was configured with.
 #[derive(Debug)]
-pub struct Decision {
-    /// The pool.
-    pub pool: gst::BufferPool,
-    /// Bytes of a buffer.
-    pub size: u32,
-    /// Buffers it has at least.
-    pub min: u32,
-    /// Buffers it has at most; 0 for no limit.
-    pub max: u32,
-    /// Whether downstream proposed it.
-    pub is_downstream: bool,
+pub struct Answer {
+    pool: gst::BufferPool,
+    size: u32,
+    min: u32,
+    max: u32,
+}
+
+/// A pool of our own.
+#[derive(Debug)]
+pub struct Own {
+    answer: Answer,
+    made_for: Needs,
+}
+
+/// What a pool of our own is made for.
+#[derive(Debug, PartialEq)]
+struct Needs {
+    caps: gst::Caps,
+    size: u32,
+    min: u32,
+    max: u32,
+    takes_padding: bool,
+}
+
+/// Whose buffers the frames are written to.
+#[derive(Debug)]
+pub enum Decision {
+    /// Downstream's, from a pool that is not active yet.
+    Downstream(Answer),
+    /// Our own.
+    Own(Own),
 }
 
 impl Decision {
     /// Puts the pool into the query.
     pub fn answer(&self, query: &mut gst::query::Allocation) {
-        let Self {
+        let (Self::Downstream(answer) | Self::Own(Own { answer, .. })) = self;
+        let Answer {
             pool,
             size,
             min,
             max,
-            ..
-        } = self;
+        } = answer;
         if query.allocation_pools().next().is_some() {
             query.set_nth_allocation_pool(0, Some(pool), *size, *min, *max);
         } else {
@@ -71,11 +91,13 @@ pub fn decline(query: &mut gst::query::Allocation) {
     }
 }
 
-/// Takes downstream's pool if it can serve, else [`own_pool`]. `depth` is the
-/// number of buffers that are filled at the same time.
+/// Takes downstream's pool if it can serve, else [`own_pool`], or the one of the
+/// decision before if that would be made the same. `depth` is the number of buffers
+/// that are filled at the same time.
 pub fn decide(
     query: &gst::query::Allocation,
     depth: usize,
+    before: Option<Own>,
 ) -> Result<Decision, gst::LoggableError> {
     let (caps, _) = query.get_owned();
     let caps = caps.ok_or_else(|| gst::loggable_error!(super::CAT, "no caps in the query"))?;
@@ -100,13 +122,12 @@ pub fn decide(
                     );
                     continue;
                 }
-                return Ok(Decision {
+                return Ok(Decision::Downstream(Answer {
                     pool,
                     size,
                     min,
                     max,
-                    is_downstream: true,
-                });
+                }));
             }
             Err(error) => gst::info!(super::CAT, "passing over {}: {error}", pool.name()),
         }
@@ -116,7 +137,20 @@ pub fn decide(
     let in_flight = u32::try_from(depth).unwrap_or(u32::MAX);
     let min = min.saturating_add(in_flight).max(LEAST_BUFFERS);
     let max = if max == 0 { 0 } else { max.max(min) };
+    let made_for = Needs {
+        caps: caps.clone(),
+        size: least_size,
+        min,
+        max,
+        takes_padding,
+    };
     let allocator = query.allocation_params().next();
+    match before {
+        Some(own) if allocator.is_none() && own.made_for == made_for => {
+            return Ok(Decision::Own(own));
+        }
+        _ => {}
+    }
     let pool = own_pool(
         allocator
             .as_ref()
@@ -129,13 +163,15 @@ pub fn decide(
         takes_padding,
         allocator,
     )?;
-    Ok(Decision {
-        pool,
-        size,
-        min,
-        max,
-        is_downstream: false,
-    })
+    Ok(Decision::Own(Own {
+        answer: Answer {
+            pool,
+            size,
+            min,
+            max,
+        },
+        made_for,
+    }))
 }
 
 /// Whether the pool's buffers are not laid out as the caps alone say. Options

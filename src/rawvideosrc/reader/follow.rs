@@ -30,8 +30,10 @@ impl<S: FrameSource> FrameSource for Follower<S> {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         loop {
             // Events are taken before the file is looked at, so that what is
-            // written in between ends the next wait.
-            while self.inotify.read_events().is_ok() {}
+            // written in between ends the next wait. Once: a writer that never
+            // pauses would keep this thread here, and events that are left are
+            // only one look too many.
+            let _ = self.inotify.read_events();
             match self.reader.read(n, target)? {
                 Outcome::End => {}
                 outcome => return Ok(outcome),

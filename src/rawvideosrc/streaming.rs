@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the streaming thread does for each frame: it waits for what is not known yet,
+//! carries out the seek that came too early, and delivers.
+
+use super::{
+    CAT,
+    cursor::Cursor,
+    errors,
+    imp::RawVideoSrc,
+    input::Input,
+    seek,
+    source::{Delivery, Order, Undelivered},
+    timeline::Timeline,
+};
+use gst::{
+    glib::translate::{ToGlibPtr, ToGlibPtrMut},
+    prelude::*,
+    subclass::prelude::*,
+};
+use gst_base::prelude::*;
+use gst_video::prelude::*;
+use std::time::Duration;
+
+impl RawVideoSrc {
+    /// The next frame, its number and its time.
+    pub(super) fn next_buffer(&self) -> Result<gst::Buffer, gst::FlowError> {
+        if self.is_unprobed() {
+            self.probe_stream()?;
+            if !self.obj().negotiate() {
+                return Err(self.not_negotiated());
+            }
+        }
+        self.seek_at_last()?;
+        let (info, timeline, first_frame, cursor, live_offset_ns, waker, source) = {
+            let mut state = self.state.lock();
+            let session = state.session().ok_or(gst::FlowError::Flushing)?;
+            let stream = session.stream.as_mut();
+            let stream = stream.ok_or(gst::FlowError::NotNegotiated)?;
+            let playback = &mut stream.playback;
+            (
+                stream.info.clone(),
+                playback.timeline,
+                playback.first_frame,
+                session.cursor.resolve(&playback.timeline),
+                session.live_offset_ns,
+                session.waker.clone(),
+                playback.source.take(),
+            )
+        };
+        let mut source = source.ok_or(gst::FlowError::Error)?;
+        let cursor = self.without_late_frames(cursor, &timeline, live_offset_ns);
+        let pool = self.obj().buffer_pool();
+        let delivered = source.deliver(&Order {
+            info: &info,
+            timeline: &timeline,
+            first_frame,
+            cursor,
+            pool: pool.as_ref(),
+            waker: &waker,
+        });
+        let bounced = self.stats.lock().bounced_so_far(source.bounced_bytes());
+        if bounced > 0 {
+            gst::debug!(
+                gst::CAT_PERFORMANCE,
+                imp = self,
+                "{bounced} bytes went through a bounce buffer: file, buffer or memory is not what O_DIRECT takes"
+            );
+        }
+        if let Some(session) = self.state.lock().session() {
+            session.cursor = match delivered {
+                Ok(_) => cursor.advance(),
+                Err(_) => cursor,
+            };
+            session.give_source(Some(source));
+        }
+        let delivery = delivered.map_err(|why| self.explain(why))?;
+        let n = cursor.frame().unwrap_or_default();
+        Ok(self.stamped(delivery, n, &info, &timeline))
+    }
+
+    /// The frame with its number, times and flags.
+    fn stamped(
+        &self,
+        delivery: Delivery,
+        n: u64,
+        info: &gst_video::VideoInfo,
+        timeline: &Timeline,
+    ) -> gst::Buffer {
+        let Delivery {
+            mut buffer,
+            waited,
+            read,
+        } = delivery;
+        self.count(n, info, waited, read);
+        let time = |ns: Option<u64>| ns.map(gst::ClockTime::from_nseconds);
+        let buffer_mut = buffer.make_mut();
+        buffer_mut.set_pts(time(timeline.time_ns(n)));
+        buffer_mut.set_duration(time(timeline.frame_duration_ns(n)));
+        buffer_mut.set_offset(n);
+        buffer_mut.set_offset_end(n + 1);
+        if info.is_interlaced() {
+            let mut flags = gst_video::VideoBufferFlags::INTERLACED;
+            if info.field_order() == gst_video::VideoFieldOrder::TopFieldFirst {
+                flags |= gst_video::VideoBufferFlags::TFF;
+            }
+            buffer_mut.set_video_flags(flags);
+        }
+        buffer
+    }
+
+    fn count(&self, n: u64, info: &gst_video::VideoInfo, waited: Duration, read: Duration) {
+        self.stats
+            .lock()
+            .frame_read(info.size() as u64, waited, read);
+        gst::trace!(
+            CAT,
+            imp = self,
+            "frame {n} in {read:?}, after {waited:?} for a buffer"
+        );
+    }
+
+    fn explain(&self, why: Undelivered) -> gst::FlowError {
+        let location = self.lock_settings().location.clone();
+        match why {
+            Undelivered::Flow(flow) => return flow,
+            Undelivered::Finished => return gst::FlowError::Eos,
+            Undelivered::Woken => return gst::FlowError::Flushing,
+            Undelivered::EndsBefore(n) => {
+                gst::info!(CAT, imp = self, "the file ends before frame {n}");
+                return gst::FlowError::Eos;
+            }
+            Undelivered::Read(error) => {
+                self.post_error_message(errors::of_read(location.as_deref(), &error));
+            }
+            Undelivered::Buffer(error) => self.post_error_message(errors::of_buffer(&error)),
+        }
+        gst::FlowError::Error
+    }
+
+    /// Whether nobody has looked at the beginning of a pipe yet.
+    pub(super) fn is_unprobed(&self) -> bool {
+        let mut state = self.state.lock();
+        let input = state.session().and_then(|session| session.input.as_ref());
+        input.is_some_and(|input| input.is_unprobed)
+    }
+
+    /// Looks at the beginning of a pipe, once there is one.
+    fn probe_stream(&self) -> Result<(), gst::FlowError> {
+        let input = match self.state.lock().session() {
+            Some(session) => session.input.take(),
+            None => return Err(gst::FlowError::Flushing),
+        };
+        let mut input = input.ok_or(gst::FlowError::Error)?;
+        let mut stream = input.take_stream().ok_or(gst::FlowError::Error)?;
+        let location = input.settings.location.clone().unwrap_or_default();
+        let probed = Input::probe(&mut stream, &location);
+        input.give_stream(stream);
+        let result = match probed {
+            Ok(Some(header)) => {
+                input.take_probe(header);
+                Ok(())
+            }
+            Ok(None) => Err(gst::FlowError::Flushing),
+            Err(error) => {
+                self.post_error_message(errors::of_setup(&error));
+                Err(gst::FlowError::Error)
+            }
+        };
+        let caps = input.caps(&self.template());
+        if let Some(session) = self.state.lock().session() {
+            session.caps = caps;
+            session.input = Some(input);
+        }
+        result
+    }
+
+    /// Why there are no caps.
+    fn not_negotiated(&self) -> gst::FlowError {
+        let flags = self.obj().src_pad().pad_flags();
+        match flags.contains(gst::PadFlags::FLUSHING) {
+            true => gst::FlowError::Flushing,
+            false => gst::FlowError::NotNegotiated,
+        }
+    }
+
+    /// Carries out the seek that came before the caps; no frame has been sent yet.
+    fn seek_at_last(&self) -> Result<(), gst::FlowError> {
+        let mut segment = self.segment();
+        let event = {
+            let mut state = self.state.lock();
+            let session = state.session().ok_or(gst::FlowError::Flushing)?;
+            let Some(stream) = &session.stream else {
+                return Ok(());
+            };
+            let Some(event) = session.seek.take() else {
+                return Ok(());
+            };
+            let playback = &stream.playback;
+            let done = match event.view() {
+                gst::EventView::Seek(seek) => seek::in_time(seek, &segment, playback),
+                _ => None,
+            };
+            let timeline = playback.timeline;
+            done.filter(|seek| match seek.view() {
+                gst::EventView::Seek(seek) => seek::apply(seek, &mut segment),
+                _ => false,
+            })
+            .inspect(|_| session.cursor = seek::go(&mut segment, Some(&timeline)))
+            .ok_or(event)
+        };
+        match event {
+            Ok(event) => {
+                self.set_segment(&segment);
+                if segment.flags().contains(gst::SegmentFlags::SEGMENT) {
+                    let start = gst::message::SegmentStart::builder(segment.position());
+                    let message = start.src(&*self.obj()).seqnum(event.seqnum()).build();
+                    self.post_message(message);
+                }
+                Ok(())
+            }
+            Err(event) => {
+                self.post_error_message(gst::error_msg!(
+                    gst::ResourceError::Seek,
+                    ("there is no such place as was asked for before the start: {event:?}")
+                ));
+                Err(gst::FlowError::Error)
+            }
+        }
+    }
+
+    /// Tells the base class how long the stream is.
+    pub(super) fn set_duration(&self, duration_ns: Option<u64>) {
+        let mut segment = self.segment();
+        segment.set_duration(duration_ns.map(gst::ClockTime::from_nseconds));
+        self.set_segment(&segment);
+    }
+
+    /// The base class's segment. The getter of the bindings waits for the streaming
+    /// thread, which an event must not.
+    pub(super) fn segment(&self) -> gst::FormattedSegment<gst::ClockTime> {
+        let mut segment = gst::FormattedSegment::new();
+        self.with_base_segment(|base| {
+            // SAFETY: `base` is a valid segment in TIME, as `constructed` has set it; a
+            // GstSegment is plain data.
+            unsafe { gst::ffi::gst_segment_copy_into(base, segment.to_glib_none_mut().0) }
+        });
+        segment
+    }
+
+    /// Only the streaming thread writes it, or who has stopped that.
+    fn set_segment(&self, segment: &gst::FormattedSegment<gst::ClockTime>) {
+        self.with_base_segment(|base| {
+            // SAFETY: both are valid segments; a GstSegment is plain data.
+            unsafe { gst::ffi::gst_segment_copy_into(segment.to_glib_none().0, base) }
+        });
+    }
+
+    fn with_base_segment(&self, work: impl FnOnce(&mut gst::ffi::GstSegment)) {
+        let obj = self.obj();
+        let base = obj.upcast_ref::<gst_base::BaseSrc>();
+        let base_ptr: *mut gst_base::ffi::GstBaseSrc = base.as_ptr();
+        let _lock = base.object_lock();
+        // SAFETY: the pointer is that of a living object; GstBaseSrc documents its
+        // segment as one that subclasses change, under the object's lock, which is
+        // held while it is lent.
+        work(unsafe { &mut (*base_ptr).segment });
+    }
+
+    /// Takes note of when a live source begins to play, as the base class does in
+    /// the same moment.
+    pub(super) fn note_live_start(&self, time: gst::ClockTime) {
+        let running_time = self.obj().current_running_time();
+        if let (Some(session), Some(now)) = (self.state.lock().session(), running_time) {
+            let offset_ns = now.nseconds() as i64 - time.nseconds() as i64;
+            session.live_offset_ns.get_or_insert(offset_ns);
+        }
+    }
+
+    /// The frame that is due in a live stream: those before it are late.
+    fn without_late_frames(
+        &self,
+        cursor: Cursor,
+        timeline: &Timeline,
+        live_offset_ns: Option<i64>,
+    ) -> Cursor {
+        let (Cursor::Frame { n, step }, Some(offset_ns)) = (cursor, live_offset_ns) else {
+            return cursor;
+        };
+        let Some(now) = self.obj().current_running_time() else {
+            return cursor;
+        };
+        let due_ns = u64::try_from(now.nseconds() as i64 - offset_ns).unwrap_or_default();
+        let current = timeline.frame_at(due_ns);
+        if current > n {
+            self.stats.lock().frames_dropped(current - n);
+            gst::debug!(CAT, imp = self, "frames {n} to {} are late", current - 1);
+        }
+        let n = n.max(current);
+        Cursor::Frame { n, step }
+    }
+}
