@@ -11,6 +11,7 @@ use super::screen::Options;
 use super::session::{NotShown, Offer, Session, Stream};
 use super::stats::{self, Counters};
 use super::vsync::Vsync;
+use crate::adoption::Adoption;
 use crate::structure_property::StructureProperty;
 use gst::glib;
 use gst::prelude::*;
@@ -80,6 +81,7 @@ pub struct FbPanSink {
 
     state: Mutex<State>,
     counters: Mutex<Arc<Counters>>,
+    adoption: Adoption,
 }
 
 /// A poisoned lock cannot be: nothing panics while one is held.
@@ -384,6 +386,7 @@ impl BaseSinkImpl for FbPanSink {
             );
         }
         self.replace_stream(Stream::new(info, place));
+        self.adoption.restart();
         Ok(())
     }
 
@@ -406,6 +409,7 @@ impl BaseSinkImpl for FbPanSink {
             query.add_allocation_pool(Some(&pool), place.layout.size_bytes as u32, min, max);
         }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        self.adoption.answered(need_pool);
         if let Some(stream) = self.stream() {
             stream.note_offer(if need_pool {
                 Offer::Made
@@ -427,7 +431,10 @@ impl BaseSinkImpl for FbPanSink {
 
     fn event(&self, event: gst::Event) -> bool {
         match event.type_() {
-            gst::EventType::FlushStop => self.forget_last(),
+            gst::EventType::FlushStop => {
+                self.forget_last();
+                self.adoption.flushed();
+            }
             // "End of stream" is said when the last frame is on screen.
             gst::EventType::Eos => self.session().iter().for_each(|session| session.drain()),
             _ => {}
@@ -497,6 +504,9 @@ impl VideoSinkImpl for FbPanSink {
             );
             self.obj().set_property("enable-last-sample", false);
         }
+        let is_adopted = session.is_in_place(&stream, buffer);
+        self.adoption
+            .note(self.obj().sink_pad(), buffer, is_adopted);
         let shown = self
             .unless_flushing(|| session.put_in_place(&stream, buffer))
             .and_then(|frame| match frame {

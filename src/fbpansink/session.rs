@@ -267,6 +267,11 @@ impl Session {
         }
     }
 
+    /// Whether a frame was written where it is to be shown.
+    pub fn is_in_place(&self, stream: &Stream, buffer: &gst::Buffer) -> bool {
+        self.slots.index_of(buffer).is_some() && is_in_place(buffer, stream)
+    }
+
     /// Finds the fb_page that a frame is in, or copies it into a free one; `None`
     /// if the frame was dropped.
     pub fn put_in_place(

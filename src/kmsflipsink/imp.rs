@@ -31,6 +31,7 @@ use super::placement::Rect;
 use super::report;
 use super::session::{Manner, Session, Timing};
 use super::tune::{self, Tuning};
+use crate::adoption::Adoption;
 use crate::memory::{self, MemoryKind};
 use crate::meta::PhysMemMeta;
 use crate::structure_property::StructureProperty;
@@ -179,6 +180,7 @@ pub struct KmsFlipSink {
     _computed: (),
 
     state: Mutex<State>,
+    adoption: Adoption,
     /// Counters of the time before the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
 }
@@ -522,6 +524,7 @@ impl BaseSinkImpl for KmsFlipSink {
         // Frames of the old caps that belong to upstream leave the screen, so
         // that it can renegotiate its memory.
         self.drain();
+        self.adoption.restart();
         match self.plan(&info, modifier) {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -538,6 +541,7 @@ impl BaseSinkImpl for KmsFlipSink {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
         let (caps, needs_pool) = query.get_owned();
+        self.adoption.answered(needs_pool);
         let Some((caps, session)) = caps.zip(self.session()).filter(|_| needs_pool) else {
             return Ok(());
         };
@@ -560,7 +564,10 @@ impl BaseSinkImpl for KmsFlipSink {
                     );
                 }
             }
-            Err(reason) => gst::info!(CAT, imp = self, "offering no pool: {reason}"),
+            Err(reason) => {
+                self.adoption.answered(false);
+                gst::info!(CAT, imp = self, "offering no pool: {reason}");
+            }
         }
         Ok(())
     }
@@ -573,6 +580,7 @@ impl BaseSinkImpl for KmsFlipSink {
                     head.wait_idle(DRAIN_TIME);
                 }
                 gst::EventType::FlushStart => head.withdraw(),
+                gst::EventType::FlushStop => self.adoption.flushed(),
                 _ => {}
             }
         }
@@ -642,6 +650,9 @@ impl VideoSinkImpl for KmsFlipSink {
         };
         match shown {
             Ok(()) => {
+                let is_adopted = !session.wants_other_memory();
+                self.adoption
+                    .note(self.obj().sink_pad(), buffer, is_adopted);
                 let old = self.started(|started| started.last.replace(buffer.clone()));
                 drop(old);
                 Ok(gst::FlowSuccess::Ok)

@@ -150,6 +150,11 @@ impl Session {
         self.notes.lock().way.clone()
     }
 
+    /// Whether the last frame was copied for the memory that it came in.
+    pub fn wants_other_memory(&self) -> bool {
+        matches!(&self.notes.lock().way, Way::Copy(why) if why != NEEDS_COMPOSING)
+    }
+
     /// In words, for INFO.
     pub fn describe(&self) -> String {
         let (width, height) = self.plan.screen;

@@ -16,7 +16,10 @@ use super::{
     CAT,
     target::{Target, Wanted, is_mappable, video_info},
 };
-use crate::{memory::MemoryKind, meta::PhysMemMeta, structure_property::StructureProperty};
+use crate::{
+    adoption::Adoption, memory::MemoryKind, meta::PhysMemMeta,
+    structure_property::StructureProperty,
+};
 
 /// The stream that flows now.
 #[derive(Default)]
@@ -52,6 +55,7 @@ pub struct PhysMemUpload {
         nick = "Statistics", blurb = "How many buffers passed untouched, were copied, were dropped, and why")]
     counters: Mutex<Counters>,
     stream: Mutex<Stream>,
+    adoption: Adoption,
 }
 
 /// A poisoned lock cannot be, as nothing panics while it is held.
@@ -99,7 +103,12 @@ impl PhysMemUpload {
         };
         let wanted = lock(&self.settings).clone();
         let src_pad = self.obj().src_pad().clone();
-        let target = Target::find(&wanted, &src_pad, caps.as_ref(), bytes).map_err(|message| {
+        let found = Target::find(&wanted, &src_pad, caps.as_ref(), bytes);
+        if src_pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            // Downstream's answer was none: it is asked again for the next buffer.
+            return Err(gst::FlowError::Flushing);
+        }
+        let target = found.map_err(|message| {
             self.post_error_message(message);
             gst::FlowError::Error
         })?;
@@ -293,6 +302,7 @@ impl BaseTransformImpl for PhysMemUpload {
 
     fn set_caps(&self, caps: &gst::Caps, _: &gst::Caps) -> Result<(), gst::LoggableError> {
         lock(&self.stream).caps = Some(caps.clone());
+        self.adoption.restart();
         self.forget_target();
         Ok(())
     }
@@ -300,7 +310,10 @@ impl BaseTransformImpl for PhysMemUpload {
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.type_() {
             gst::EventType::FlushStart => self.set_flushing(true),
-            gst::EventType::FlushStop => self.set_flushing(false),
+            gst::EventType::FlushStop => {
+                self.set_flushing(false);
+                self.adoption.flushed();
+            }
             _ => {}
         }
         self.parent_sink_event(event)
@@ -325,6 +338,8 @@ impl BaseTransformImpl for PhysMemUpload {
             let wanted = lock(&self.settings).clone();
             wanted.offer(query, caps.as_ref(), need_pool);
         }
+        let offers = query.allocation_pools().any(|(pool, ..)| pool.is_some());
+        self.adoption.answered(offers && need_pool);
         Ok(())
     }
 
@@ -350,6 +365,7 @@ impl BaseTransformImpl for PhysMemUpload {
         let is_mappable = lock(&self.stream).caps.as_ref().is_none_or(is_mappable);
         // An empty buffer (a gap, say) has no bytes that could be anywhere.
         let passes = !is_mappable || input.size() == 0 || lock(&self.settings).is_met_by(&input);
+        self.adoption.note(self.obj().sink_pad(), &input, passes);
         if passes {
             lock(&self.counters).passed += 1;
             return Ok(GenerateOutputSuccess::Buffer(input));
