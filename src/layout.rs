@@ -42,6 +42,28 @@ impl Plane {
             .checked_add(self.row_bytes)?
             .checked_add(self.offset_bytes)
     }
+
+    /// The planes share bytes of picture. Rows of one that lie in the padding of the
+    /// other's do not: so two chroma planes may be side by side.
+    fn meets(&self, other: &Self) -> bool {
+        let (mut a, mut b) = (0, 0);
+        while a < self.rows && b < other.rows {
+            let (x, y) = (self.row(a), other.row(b));
+            if x.end <= y.start {
+                a += 1;
+            } else if y.end <= x.start {
+                b += 1;
+            } else {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// From the first picture byte to the last, with what lies between.
+    fn span(&self) -> Range<usize> {
+        self.offset_bytes..self.end_bytes().unwrap_or(usize::MAX)
+    }
 }
 
 /// What keeps a layout from being used.
@@ -82,6 +104,14 @@ pub enum LayoutError {
         end_bytes: usize,
         /// Size of the frame.
         size_bytes: usize,
+    },
+    /// Two planes of a buffer to be written share bytes, so that one would spoil the other.
+    #[error("planes {one} and {other} lie over one another: the buffer's GstVideoMeta is wrong")]
+    Overlap {
+        /// Index of a plane.
+        one: usize,
+        /// Index of the other.
+        other: usize,
     },
     /// Numbers beyond the address space.
     #[error("the frame is larger than the address space")]
@@ -128,8 +158,8 @@ impl FrameLayout {
         layout
     }
 
-    /// The layout of a buffer of `info`'s format: from its meta, which tells
-    /// the strides that the pool chose, else the default one.
+    /// The layout of a buffer of `info`'s format that is to be filled: from its meta,
+    /// which tells the strides that the pool chose, else the default one.
     pub fn of_buffer(
         info: &gst_video::VideoInfo,
         buffer: &gst::BufferRef,
@@ -143,7 +173,10 @@ impl FrameLayout {
         }
         layout.size_bytes = buffer.size();
         layout.check()?;
-        Ok(layout)
+        match layout.overlap() {
+            Some((one, other)) => Err(LayoutError::Overlap { one, other }),
+            None => Ok(layout),
+        }
     }
 
     /// The layout of a file with the strides, offsets and frame size that its
@@ -200,6 +233,33 @@ impl FrameLayout {
     /// The planes in use.
     pub fn planes(&self) -> &[Plane] {
         &self.planes[..self.n_planes]
+    }
+
+    /// Two planes that share bytes of picture.
+    fn overlap(&self) -> Option<(usize, usize)> {
+        let planes = self.planes();
+        (1..planes.len())
+            .flat_map(|other| (0..other).map(move |one| (one, other)))
+            .find(|&(one, other)| planes[one].meets(&planes[other]))
+    }
+
+    /// No plane lies among the rows of another.
+    fn is_apart(&self) -> bool {
+        let planes = self.planes();
+        (1..planes.len()).all(|other| {
+            let b = planes[other].span();
+            planes[..other].iter().all(|one| {
+                let a = one.span();
+                a.end <= b.start || b.end <= a.start
+            })
+        })
+    }
+
+    /// The planes lie one after the other as they are counted.
+    fn is_in_order(&self) -> bool {
+        self.planes()
+            .windows(2)
+            .all(|pair| pair[0].span().end <= pair[1].offset_bytes)
     }
 
     /// Whether every plane lies inside the frame.
@@ -339,6 +399,10 @@ impl Transfer {
         parts: bool,
         padding_is_free: bool,
     ) -> Self {
+        // What lies between the rows is padding only where it is not another plane, and
+        // where it is, only a frame laid out in the same way carries the right bytes there.
+        let is_same = source.planes() == target.planes();
+        let padding_is_free = padding_is_free && (parts || is_same || target.is_apart());
         let mut transfer = Self { runs: Vec::new() };
         for (index, (from, to)) in source.planes().iter().zip(target.planes()).enumerate() {
             let part = if parts { index } else { 0 };
@@ -364,7 +428,7 @@ impl Transfer {
                 });
             }
         }
-        if padding_is_free {
+        if padding_is_free && (is_same || target.is_in_order()) {
             transfer.join_over_padding();
         }
         transfer
@@ -544,6 +608,85 @@ mod tests {
         assert_eq!(transfer.len_bytes(), 160);
     }
 
+    /// A layout of so many planes of `info`'s, each with its offset and stride.
+    fn placed(info: &gst_video::VideoInfo, places: &[(usize, usize)], size: usize) -> FrameLayout {
+        let mut layout = FrameLayout::of_info(info);
+        for (plane, &(offset, stride)) in layout.planes.iter_mut().zip(places) {
+            (plane.offset_bytes, plane.stride_bytes) = (offset, stride);
+        }
+        layout.size_bytes = size;
+        layout.check().unwrap();
+        layout
+    }
+
+    /// As gst_video_meta_deserialize does, which compares nothing with the buffer.
+    fn buffer_with_meta(
+        info: &gst_video::VideoInfo,
+        places: &[(usize, usize)],
+        size: usize,
+    ) -> gst::Buffer {
+        let mut buffer = gst::Buffer::with_size(size).unwrap();
+        let (mut offsets, mut strides) = ([0; 4], [0; 4]);
+        for (n, &(offset, stride)) in places.iter().enumerate() {
+            (offsets[n], strides[n]) = (offset, stride as i32);
+        }
+        // SAFETY: the buffer is writable, and both arrays have four numbers.
+        unsafe {
+            gst_video::ffi::gst_buffer_add_video_meta_full(
+                buffer.get_mut().unwrap().as_mut_ptr(),
+                0,
+                gst::glib::translate::IntoGlib::into_glib(info.format()),
+                info.width(),
+                info.height(),
+                places.len() as u32,
+                &offsets,
+                &strides,
+            );
+        }
+        buffer
+    }
+
+    #[test]
+    fn planes_over_one_another_are_no_place_for_a_frame() {
+        gst::init().unwrap();
+        // Found by fuzzing: every plane at byte 0.
+        let dot = info(gst_video::VideoFormat::A420, 1, 1);
+        let buffer = buffer_with_meta(&dot, &[(0, 54), (0, 14), (0, 81), (0, 822_178_048)], 93);
+        assert_eq!(
+            FrameLayout::of_buffer(&dot, &buffer),
+            Err(LayoutError::Overlap { one: 0, other: 1 })
+        );
+        // The last row of the first plane is the first row of the second.
+        let info = info(gst_video::VideoFormat::Nv12, 4, 4);
+        let buffer = buffer_with_meta(&info, &[(0, 4), (12, 4)], 24);
+        assert_eq!(
+            FrameLayout::of_buffer(&info, &buffer),
+            Err(LayoutError::Overlap { one: 0, other: 1 })
+        );
+    }
+
+    /// IMC4 and IMC2: U and V share the lines of one plane, each has a half of them.
+    #[test]
+    fn chroma_planes_side_by_side_are_written_row_by_row() {
+        gst::init().unwrap();
+        let info = info(gst_video::VideoFormat::I420, 8, 4);
+        let buffer = buffer_with_meta(&info, &[(0, 8), (32, 8), (36, 8)], 48);
+        let target = FrameLayout::of_buffer(&info, &buffer).unwrap();
+        // The same strides as the target's: rows could be joined, but for the neighbour.
+        let source = placed(&info, &[(0, 8), (32, 8), (48, 8)], 64);
+        let from: Vec<u8> = (0..64).collect();
+        let mut got = vec![0xEE; 48];
+        for run in Transfer::new(&source, &target, false, true).runs() {
+            run.target(0, &mut got)
+                .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
+        }
+        let mut expected: Vec<u8> = (0..32).collect();
+        expected.extend([
+            32, 33, 34, 35, 48, 49, 50, 51, 40, 41, 42, 43, 56, 57, 58, 59,
+        ]);
+        assert_eq!(got, expected);
+    }
+
     #[test]
     fn strides_too_small_are_refused() {
         gst::init().unwrap();
@@ -563,6 +706,38 @@ mod tests {
     }
 
     proptest! {
+        /// Planes anywhere, in any order, with any stride: refused, or filled right.
+        #[test]
+        fn a_frame_goes_right_into_whatever_is_not_refused(
+            format in format(),
+            width in 1u32..12,
+            height in 1u32..8,
+            places in proptest::collection::vec((0usize..300, 0usize..40), 4),
+            source_padding in 0usize..20,
+            free in any::<bool>(),
+            hands in 1usize..4,
+        ) {
+            let info = info(format, width, height);
+            let stock = FrameLayout::of_info(&info);
+            if info.format_info().is_tiled() {
+                return Ok(());
+            }
+            let places: Vec<_> = places[..stock.n_planes].iter().zip(stock.planes())
+                .map(|(&(offset, more), plane)| (offset, plane.stride_bytes + more)).collect();
+            let buffer = buffer_with_meta(&info, &places, 4000);
+            let Ok(target) = FrameLayout::of_buffer(&info, &buffer) else { return Ok(()) };
+            let source = padded(&info, source_padding);
+            let from: Vec<u8> = (0..source.size_bytes).map(|i| (i * 31 % 251) as u8).collect();
+            let mut got = vec![0xEE; target.size_bytes];
+            for hand in Transfer::new(&source, &target, false, free).split(hands) {
+                for run in hand.runs() {
+                    run.target(0, &mut got)
+                        .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
+                }
+            }
+            prop_assert_eq!(rows_of(&got, &target), rows_of(&from, &source));
+        }
+
         #[test]
         fn a_transfer_moves_the_bytes_that_a_naive_copy_moves(
             format in format(),

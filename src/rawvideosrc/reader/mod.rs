@@ -127,7 +127,8 @@ impl Route {
         }
         let padding_is_free = self.pixel_bytes.is_none_or(|pixel_bytes| {
             let plane = target.layout.planes[0];
-            plane.stride_bytes - plane.row_bytes < pixel_bytes
+            // The stride of a single row may be anything.
+            plane.stride_bytes.saturating_sub(plane.row_bytes) < pixel_bytes
         });
         let transfer = Transfer::new(&self.source, &target.layout, target.apart, padding_is_free);
         self.transfers = transfer.split(if target.apart { 1 } else { self.hands });
