@@ -45,7 +45,10 @@ impl GstPhysMemBlock {
     /// The block, if it can be one.
     fn checked(&self) -> Option<MemoryBlock> {
         let virt = NonNull::new(self.data.cast::<u8>())?;
-        let last = u64::try_from(self.size).ok()?.checked_sub(1)?;
+        // No object is larger, and none runs past the last address of the process.
+        let size = isize::try_from(self.size).ok()?;
+        virt.addr().get().checked_add(self.size)?;
+        let last = u64::try_from(size).ok()?.checked_sub(1)?;
         self.phys_addr.checked_add(last)?;
         Some(MemoryBlock {
             virt,

@@ -79,7 +79,7 @@ fn misuse_is_a_critical_warning() {
     let output = with_plugin(program).env_remove("G_DEBUG").output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{err}", output.status);
-    assert_eq!(err.matches("CRITICAL").count(), 10, "{err}");
+    assert_eq!(err.matches("CRITICAL").count(), 13, "{err}");
 }
 
 #[test]

@@ -556,6 +556,7 @@ impl BaseSinkImpl for KmsFlipSink {
                     return Ok(());
                 }
                 let (size, min, max) = (proposal.size_bytes, proposal.min, proposal.max);
+                proposal.pool.set_maker(Some(self.obj().upcast_ref()));
                 query.add_allocation_pool(Some(&proposal.pool), size, min, max);
                 if let Some(kind) = proposal.allocator {
                     query.add_allocation_param(

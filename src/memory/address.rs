@@ -52,7 +52,7 @@ impl fmt::Display for AddressSource {
 
 /// Where a block of memory is: extents in the order of its bytes, neighbours
 /// merged, at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Shared by the block and the buffers over all of it: there may be one a page.
     extents: Arc<[Extent]>,
@@ -60,15 +60,19 @@ pub struct Address {
 }
 
 impl Address {
-    /// Merges extents that continue one another. `None` if no byte remains or an
-    /// extent runs past the end of the address space.
+    /// Merges extents that continue one another. `None` if no byte remains, if an
+    /// extent runs past the end of the address space, or if all together have more
+    /// bytes than a number can say.
     pub fn new(extents: Vec<Extent>, source: AddressSource) -> Option<Self> {
         let mut merged: Vec<Extent> = Vec::with_capacity(extents.len());
+        // Extents may come from another process: no sum of theirs is safe before this one.
+        let mut total_bytes = 0u64;
         for extent in extents {
             if extent.len_bytes == 0 {
                 continue;
             }
             extent.phys.0.checked_add(extent.len_bytes - 1)?;
+            total_bytes = total_bytes.checked_add(extent.len_bytes)?;
             match merged.last_mut() {
                 Some(last) if last.phys.0.checked_add(last.len_bytes) == Some(extent.phys.0) => {
                     last.len_bytes += extent.len_bytes;
@@ -176,15 +180,30 @@ impl Address {
     }
 }
 
+/// Short, however many extents there are: a frame in scattered pages has thousands.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 4;
+        write!(f, "{} [", self.source)?;
+        for (index, extent) in self.extents.iter().take(SHOWN).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{}+{:#x}", extent.phys, extent.len_bytes)?;
+        }
+        match self.extents.len().checked_sub(SHOWN) {
+            None | Some(0) => f.write_str("]"),
+            Some(more) => write!(f, ", and {more} more]"),
+        }
+    }
+}
+
 /// Why an address is absent. Each sentence says what would help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressUnknown {
-    /// The kernel hides frame numbers from this process.
-    #[error(
-        "the kernel shows physical addresses only to processes with CAP_SYS_ADMIN: run as root, or give the program that capability"
-    )]
-    NoPermission,
+    /// The kernel hides addresses from this process: the file or call that refused, and
+    /// what exactly is missing.
+    #[error("{0}")]
+    NoPermission(String),
     /// The mapping has no pages that pagemap could list.
     #[error(
         "the driver maps this memory without pages (VM_PFNMAP), and the kernel lists no address for such a mapping: use kind cma or udmabuf"
@@ -225,6 +244,9 @@ pub enum AddressUnknown {
     /// Another copy of this library, which made the buffer, does not know it, and says why.
     #[error("{0}")]
     Other(String),
+    /// Other processes are not told.
+    #[error("the pool that the buffer comes from tells no other process (withhold-address)")]
+    Withheld,
     /// External memory that its owner has freed.
     #[error("the owner of this memory has freed it")]
     Gone,
@@ -277,6 +299,36 @@ mod tests {
     }
 
     #[test]
+    fn more_bytes_than_a_number_can_say_are_no_address() {
+        let none = |pieces: &[(u64, u64)]| {
+            let extents = pieces
+                .iter()
+                .map(|&(phys, len)| extent(phys, len))
+                .collect();
+            Address::new(extents, AddressSource::User).is_none()
+        };
+        // All of the address space, in two pieces that touch: 2^64 bytes.
+        assert!(none(&[
+            (0, 0xffff_ffff_ffff),
+            (0xffff_ffff_ffff, u64::MAX - 0xffff_ffff_fffe)
+        ]));
+        // The same bytes twice, apart.
+        assert!(none(&[(0, u64::MAX), (5, u64::MAX - 5)]));
+        assert!(!none(&[(0, u64::MAX)]));
+        assert!(!none(&[(1, u64::MAX - 1), (0, 1)]));
+    }
+
+    #[test]
+    fn debug_output_is_short_however_scattered_the_memory_is() {
+        let scattered: Vec<_> = (0..2025).map(|i| (i * 0x3000, 0x1000)).collect();
+        let text = format!("{:?}", address(&scattered));
+        assert!(text.len() < 200, "{} bytes", text.len());
+        assert!(text.ends_with(", and 2021 more]"), "{text}");
+        let text = format!("{:?}", address(&[(0x1000, 0x1000), (0x8000, 0x1000)]));
+        assert_eq!(text, "pagemap [0x1000+0x1000, 0x8000+0x1000]");
+    }
+
+    #[test]
     fn last_byte_is_the_highest_not_the_last_in_order() {
         let a = address(&[(0x9000, 0x1000), (0x1000, 0x1000)]);
         assert_eq!(a.first(), PhysAddr(0x9000));
@@ -292,7 +344,51 @@ mod tests {
         assert_eq!(a.at(0x1000), None);
     }
 
+    /// Small, or at an edge of the numbers.
+    fn edgy() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0u64..300,
+            any::<u64>(),
+            (0u64..300).prop_map(|n| u64::MAX - n),
+            (0u64..300).prop_map(|n| (1 << 63) - n),
+            (0u64..4).prop_map(|n| (1 << 32) - 2 + n),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn no_number_is_too_large_to_be_asked_about(
+            pieces in proptest::collection::vec((edgy(), edgy()), 0..8),
+            questions in proptest::collection::vec((edgy(), edgy()), 4),
+        ) {
+            let extents: Vec<_> = pieces.iter().map(|&(phys, len)| extent(phys, len)).collect();
+            let total: u128 = pieces.iter().map(|&(_, len)| u128::from(len)).sum();
+            let fits = pieces.iter().all(|&(phys, len)| len == 0 || phys.checked_add(len - 1).is_some());
+            let made = Address::new(extents, AddressSource::User);
+            prop_assert_eq!(made.is_some(), fits && total > 0 && total <= u128::from(u64::MAX));
+            let Some(a) = made else { return Ok(()) };
+            prop_assert_eq!(u128::from(a.len_bytes()), total);
+            for (offset, len) in questions {
+                let mut rest = offset;
+                let mut naive = None;
+                for &(phys, len) in &pieces {
+                    if rest < len {
+                        naive = Some(PhysAddr(phys + rest));
+                        break;
+                    }
+                    rest -= len;
+                }
+                prop_assert_eq!(a.at(offset), naive);
+                if let Some(part) = a.slice(offset, len) {
+                    prop_assert_eq!(part.len_bytes(), len);
+                    prop_assert_eq!(Some(part.first()), naive);
+                }
+                if let Some(phys) = a.contiguous_at(offset, len) {
+                    prop_assert_eq!(Some(phys), naive);
+                }
+            }
+        }
+
         #[test]
         fn slice_agrees_with_at_byte_by_byte(
             frames in proptest::collection::vec(0u64..64, 1..12),

@@ -7,6 +7,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use super::allocator::CAT;
+use super::remedy;
 use super::source::Source;
 use super::{Address, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
 use crate::sys::dma_heap;
@@ -193,10 +194,13 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
         Ok(names) => MemoryError::NoHeap { kind, names },
         Err(source) => MemoryError::Refused {
             object: dma_heap::DIRECTORY.to_owned(),
+            remedy: remedy::for_device(
+                Path::new(dma_heap::DIRECTORY),
+                &source,
+                "the kernel needs CONFIG_DMABUF_HEAPS, and CONFIG_DMABUF_HEAPS_CMA with cma= \
+                 on its command line",
+            ),
             source,
-            remedy: "the kernel needs CONFIG_DMABUF_HEAPS, and CONFIG_DMABUF_HEAPS_CMA with cma= \
-                     on its command line"
-                .to_owned(),
         },
     }
 }

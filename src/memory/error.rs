@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{AddressUnknown, MemoryKind, PhysAddr};
+use super::{AddressUnknown, Available, MemoryKind, PhysAddr};
 use crate::sys::describe;
 
 /// Why there is no block of memory.
@@ -24,15 +24,15 @@ pub enum MemoryError {
     },
     /// More than the machine has, which the kernel would try to give nevertheless.
     #[error(
-        "{size_bytes} bytes of kind {kind} are more than the {available_bytes} bytes that are available (MemAvailable in /proc/meminfo): ask for less"
+        "{size_bytes} bytes of kind {kind} are more than the {} bytes that are available ({}): ask for less, or free memory", available.bytes, available.limit
     )]
     TooLarge {
         /// The kind asked for.
         kind: MemoryKind,
         /// Bytes asked for.
         size_bytes: usize,
-        /// Bytes that the kernel says it can give.
-        available_bytes: u64,
+        /// Bytes that can be had before processes are killed for them.
+        available: Available,
     },
     /// The kernel refused.
     #[error("{object}: {}: {remedy}", describe(source))]

@@ -9,9 +9,12 @@
 mod address;
 mod allocate;
 mod allocator;
+mod available;
 mod error;
 mod kind;
+mod permission;
 mod region;
+mod remedy;
 mod resolve;
 mod source;
 
@@ -22,6 +25,7 @@ pub(crate) use allocator::file_of;
 pub use allocator::{
     PhysDmaBufAllocator, PhysFdAllocator, PhysMemAllocator, allocator, region_of, register, wrap,
 };
+pub use available::{Available, Limit};
 pub use error::{AccessError, MemoryError};
 pub use kind::MemoryKind;
 pub use region::{Access, ExternalAddress, Owner, Region};

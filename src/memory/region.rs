@@ -302,7 +302,11 @@ impl fmt::Debug for Region {
             .field("heap", &self.heap)
             .field("ptr", &self.ptr)
             .field("size_bytes", &self.size_bytes)
-            .field("address", &self.address)
+            // Goes into warnings, which anybody may read: physical addresses do not.
+            .field(
+                "extents",
+                &self.address.as_ref().ok().map(|a| a.extents().len()),
+            )
             .field("is_pinned", &self.is_pinned)
             .finish_non_exhaustive()
     }

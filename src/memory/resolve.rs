@@ -4,26 +4,34 @@
 use std::io;
 use std::ptr::NonNull;
 
+use super::permission;
 use super::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
+use crate::sys;
 use crate::sys::mmap::page_size_bytes;
 use crate::sys::pagemap::{self, Entry};
-use crate::sys::{self};
 
 /// Where `ptr .. ptr + len_bytes` is, according to pagemap. All pages must have been
 /// touched before.
 pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, AddressUnknown> {
-    let entries = pagemap::read(ptr, len_bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => AddressUnknown::NoPermission,
-        _ => AddressUnknown::Pagemap(sys::describe(&error)),
-    })?;
-    let page = page_size_bytes();
-    let first_offset = ptr.as_ptr() as usize % page;
-    match extents(&entries, page as u64, first_offset as u64, len_bytes as u64) {
-        Ok(extents) => {
-            Address::new(extents, AddressSource::Pagemap).ok_or(AddressUnknown::NotPresent)
+    let page_bytes = page_size_bytes();
+    let first_offset = ptr.as_ptr() as usize % page_bytes;
+    let mut pages = Pages::new(page_bytes as u64, first_offset as u64, len_bytes as u64);
+    pagemap::read(ptr, len_bytes, |entry| pages.take(entry)).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                AddressUnknown::NoPermission(permission::why_pagemap_refused(&error))
+            }
+            _ => AddressUnknown::Pagemap(sys::describe(&error)),
         }
-        Err(Unlisted::Hidden) => Err(AddressUnknown::NoPermission),
-        Err(Unlisted::Absent) => match pagemap::is_pfnmap(ptr) {
+    })?;
+    match pages.unlisted {
+        None => {
+            Address::new(pages.extents, AddressSource::Pagemap).ok_or(AddressUnknown::NotPresent)
+        }
+        Some(Unlisted::Hidden) => Err(AddressUnknown::NoPermission(
+            permission::why_frames_are_hidden(),
+        )),
+        Some(Unlisted::Absent) => match pagemap::is_pfnmap(ptr) {
             Ok(true) => Err(AddressUnknown::PfnMap),
             Ok(false) | Err(_) => Err(AddressUnknown::NotPresent),
         },
@@ -31,7 +39,7 @@ pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, Add
 }
 
 /// Why pagemap's entries hold no address.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unlisted {
     /// Present, but the frame number is withheld.
     Hidden,
@@ -39,34 +47,52 @@ enum Unlisted {
     Absent,
 }
 
-/// One extent for each page, the first and the last cut to the range.
-fn extents(
-    entries: &[Entry],
+/// Collects one extent for each page, the first and the last cut to the range.
+struct Pages {
     page_bytes: u64,
-    first_offset: u64,
-    len_bytes: u64,
-) -> Result<Vec<Extent>, Unlisted> {
-    if !entries.iter().all(|entry| entry.is_present()) {
-        return Err(Unlisted::Absent);
+    /// Where in the next page the range goes on.
+    offset: u64,
+    rest_bytes: u64,
+    extents: Vec<Extent>,
+    unlisted: Option<Unlisted>,
+}
+
+impl Pages {
+    fn new(page_bytes: u64, first_offset: u64, len_bytes: u64) -> Self {
+        Self {
+            page_bytes,
+            offset: first_offset,
+            rest_bytes: len_bytes,
+            extents: Vec::new(),
+            unlisted: None,
+        }
     }
-    // Frame 0 belongs to the firmware; as an entry it means CAP_SYS_ADMIN is missing.
-    if entries.iter().any(|entry| entry.pfn() == 0) {
-        return Err(Unlisted::Hidden);
+
+    /// False once it is known that there is no address.
+    fn take(&mut self, entry: Entry) -> bool {
+        // An absent page says more of the mapping than a hidden one, so all are looked at.
+        if !entry.is_present() {
+            self.unlisted = Some(Unlisted::Absent);
+            return false;
+        }
+        // Frame 0 belongs to the firmware; as an entry it means that numbers are hidden.
+        // And no frame is beyond the last address.
+        let phys = entry.pfn().checked_mul(self.page_bytes);
+        match phys.filter(|&phys| phys != 0) {
+            Some(phys) if self.unlisted.is_none() => {
+                let len_bytes = self.rest_bytes.min(self.page_bytes - self.offset);
+                self.extents.push(Extent {
+                    phys: PhysAddr(phys + self.offset),
+                    len_bytes,
+                });
+                self.rest_bytes -= len_bytes;
+                self.offset = 0;
+            }
+            Some(_) => {}
+            None => self.unlisted = Some(Unlisted::Hidden),
+        }
+        true
     }
-    let mut offset = first_offset;
-    let mut rest = len_bytes;
-    Ok(entries
-        .iter()
-        .map(|entry| {
-            let extent = Extent {
-                phys: PhysAddr(entry.pfn() * page_bytes + offset),
-                len_bytes: rest.min(page_bytes - offset),
-            };
-            rest -= extent.len_bytes;
-            offset = 0;
-            extent
-        })
-        .collect())
 }
 
 #[cfg(test)]
@@ -86,25 +112,48 @@ mod tests {
         }
     }
 
+    fn extents(
+        entries: &[Entry],
+        first_offset: u64,
+        len_bytes: u64,
+    ) -> Result<Vec<Extent>, Unlisted> {
+        let mut pages = Pages::new(4096, first_offset, len_bytes);
+        let _seen = entries.iter().all(|&entry| pages.take(entry));
+        pages.unlisted.map_or(Ok(pages.extents), Err)
+    }
+
     #[test]
     fn first_and_last_page_are_cut_to_the_range() {
         let entries = [present(5), present(9)];
         assert_eq!(
-            extents(&entries, 4096, 100, 4096),
+            extents(&entries, 100, 4096),
             Ok(vec![pair(5 * 4096 + 100, 3996), pair(9 * 4096, 100)])
         );
     }
 
     #[test]
     fn frame_number_zero_is_hidden_not_address_zero() {
-        let entries = [present(5), Entry(PRESENT)];
-        assert_eq!(extents(&entries, 4096, 0, 8192), Err(Unlisted::Hidden));
+        let entries = [present(5), Entry(PRESENT), present(6)];
+        assert_eq!(extents(&entries, 0, 12288), Err(Unlisted::Hidden));
     }
 
     #[test]
     fn a_single_absent_page_leaves_the_address_unknown() {
         // Swapped out: bit 62, and the swap slot where the frame number would be.
-        let entries = [present(5), Entry(1 << 62 | 77)];
-        assert_eq!(extents(&entries, 4096, 0, 8192), Err(Unlisted::Absent));
+        let swapped = Entry(1 << 62 | 77);
+        let absent = Err(Unlisted::Absent);
+        assert_eq!(extents(&[present(5), swapped], 0, 8192), absent);
+        assert_eq!(extents(&[Entry(PRESENT), swapped], 0, 8192), absent);
+    }
+
+    #[test]
+    fn a_frame_number_beyond_all_addresses_is_none() {
+        let last = (1 << 52) - 1;
+        let entries = [present(last)];
+        assert_eq!(extents(&entries, 0, 4096), Ok(vec![pair(last << 12, 4096)]));
+        assert_eq!(
+            extents(&[present((1 << 55) - 1)], 0, 4096),
+            Err(Unlisted::Hidden)
+        );
     }
 }

@@ -5,11 +5,12 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::region::Backing;
-use super::resolve;
 use super::{Address, AddressSource, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
+use super::{available, permission, remedy, resolve};
 use crate::sys;
 use crate::sys::cma_trace::{CmaTrace, Unavailable};
 use crate::sys::dma_buf::{self, Direction};
@@ -92,18 +93,18 @@ impl Source {
             .checked_next_multiple_of(page_bytes)
             .filter(|&size| isize::try_from(size).is_ok())
             .ok_or(MemoryError::Absurd { size_bytes })?;
-        let is_bounded = matches!(
-            self,
-            Self::CmaHeap(_) | Self::UdmabufHugetlb | Self::Hugetlb
-        );
-        match meminfo::field_bytes("MemAvailable") {
-            Ok(Some(available_bytes)) if !is_bounded && size_bytes as u64 > available_bytes => {
-                Err(MemoryError::TooLarge {
-                    kind: self.kind(),
-                    size_bytes,
-                    available_bytes,
-                })
-            }
+        let available = match self {
+            Self::CmaHeap(_) | Self::UdmabufHugetlb | Self::Hugetlb => None,
+            // The system heap's pages count towards no control group.
+            Self::SystemHeap(_) => available::now(false),
+            Self::UdmabufShmem | Self::Shmem => available::now(true),
+        };
+        match available {
+            Some(available) if size_bytes as u64 > available.bytes => Err(MemoryError::TooLarge {
+                kind: self.kind(),
+                size_bytes,
+                available,
+            }),
             _ => Ok(size_bytes),
         }
     }
@@ -116,15 +117,15 @@ impl Source {
                 (Pages::Huge, Some(libc::ENOENT | libc::ENODEV | libc::EINVAL | libc::ENOSYS)) => {
                     "the kernel needs CONFIG_HUGETLBFS".to_owned()
                 }
-                (Pages::Huge, _) => format!(
-                    "reserve huge pages, {} for each block: sysctl vm.nr_hugepages \
-                     (HugePages_Free in /proc/meminfo says how many are left)",
-                    size_bytes / huge_page_size_bytes()
-                ),
-                (Pages::Normal, Some(libc::EMFILE | libc::ENFILE)) => {
-                    "raise the limit of open files (ulimit -n)".to_owned()
+                (Pages::Huge, _) => {
+                    let reserve = format!(
+                        "reserve huge pages, {} for each block: sysctl vm.nr_hugepages \
+                         (HugePages_Free in /proc/meminfo says how many are left)",
+                        size_bytes / huge_page_size_bytes()
+                    );
+                    remedy::for_memory(&source, &reserve)
                 }
-                (Pages::Normal, _) => "ask for less, or free memory".to_owned(),
+                (Pages::Normal, _) => remedy::for_memory(&source, ASK_FOR_LESS),
             },
             source,
         };
@@ -135,8 +136,18 @@ impl Source {
         Ok((memfd, mapping))
     }
 
+    /// Whoever gets the memfd, by whatever way, may read it.
+    fn seal(&self, memfd: &OwnedFd) -> Result<(), MemoryError> {
+        memfd::seal_for_others(memfd.as_fd()).map_err(|source| MemoryError::Refused {
+            object: format!("F_ADD_SEALS on a block of {self}"),
+            remedy: remedy::for_memory(&source, "use another kind of memory"),
+            source,
+        })
+    }
+
     fn memfd(&self, pages: Pages, size_bytes: usize) -> Result<Region, MemoryError> {
         let (memfd, mapping) = self.pages(pages, size_bytes)?;
+        self.seal(&memfd)?;
         let ptr = mapping.ptr();
         // Before the look-up, since pinning may move the pages first.
         // SAFETY: the mapping is read-write; the region drops the pin before it.
@@ -166,25 +177,31 @@ impl Source {
         // First of all, so that nothing is allocated where there is no udmabuf.
         let device = udmabuf::open().map_err(|source| MemoryError::Refused {
             object: udmabuf::PATH.to_owned(),
-            remedy: match source.raw_os_error() {
-                Some(libc::EACCES | libc::EPERM) => NO_PERMISSION.to_owned(),
-                _ => "the kernel needs CONFIG_UDMABUF (modprobe udmabuf)".to_owned(),
-            },
+            remedy: remedy::for_device(
+                Path::new(udmabuf::PATH),
+                &source,
+                "the kernel needs CONFIG_UDMABUF (modprobe udmabuf)",
+            ),
             source,
         })?;
         let (memfd, mapping) = self.pages(pages, size_bytes)?;
         let dma_buf = udmabuf::create(&device, memfd.as_fd(), size_bytes).map_err(|source| {
             MemoryError::Refused {
                 object: format!("UDMABUF_CREATE of {size_bytes} bytes of {self}"),
-                remedy: match source.raw_os_error() {
-                    Some(libc::EINVAL) => "the driver's limit is \
+                remedy: match (source.raw_os_error(), udmabuf::size_limit_bytes()) {
+                    (Some(libc::EINVAL), Some(limit)) if size_bytes as u64 > limit => format!(
+                        "the driver takes at most {limit} bytes: raise \
                          /sys/module/udmabuf/parameters/size_limit_mb"
-                        .to_owned(),
-                    _ => "ask for less, or free memory".to_owned(),
+                    ),
+                    (Some(libc::EINVAL), _) => {
+                        format!("this kernel takes no {heap} pages: use another heap or kind")
+                    }
+                    _ => remedy::for_memory(&source, ASK_FOR_LESS),
                 },
                 source,
             }
         })?;
+        self.seal(&memfd)?;
         let ptr = mapping.ptr();
         Ok(Region {
             ptr,
@@ -217,14 +234,16 @@ fn huge_page_size_bytes() -> usize {
     })
 }
 
-const NO_PERMISSION: &str = "add the user to the group that owns it, or run as root";
+const ASK_FOR_LESS: &str = "ask for less, or free memory";
 
 fn not_pinned(error: &io::Error, size_bytes: usize) -> String {
     let why = sys::describe(error);
     let remedy = match error.raw_os_error() {
         Some(libc::ENOMEM) => match pin::memlock_limit_bytes() {
             Some(limit) if limit < u64::MAX => {
-                format!("raise RLIMIT_MEMLOCK, now {limit} bytes for all blocks (ulimit -l)")
+                format!(
+                    "raise RLIMIT_MEMLOCK, now {limit} bytes for all that the user pins (ulimit -l)"
+                )
             }
             _ => "free memory".to_owned(),
         },
@@ -233,6 +252,7 @@ fn not_pinned(error: &io::Error, size_bytes: usize) -> String {
                 .to_owned()
         }
         Some(libc::ENOSYS) => "the kernel needs CONFIG_IO_URING".to_owned(),
+        Some(libc::EMFILE) => "raise the limit of open files (ulimit -n)".to_owned(),
         _ => "the address may change".to_owned(),
     };
     format!("not pinned: io_uring refused {size_bytes} bytes: {why}: {remedy}")
@@ -242,12 +262,12 @@ fn not_pinned(error: &io::Error, size_bytes: usize) -> String {
 fn open_heap(name: &str) -> Result<File, MemoryError> {
     dma_heap::open(name).map_err(|source| MemoryError::Refused {
         object: dma_heap::path(name).display().to_string(),
-        remedy: match source.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM) => NO_PERMISSION.to_owned(),
-            _ => match dma_heap::names() {
+        remedy: {
+            let missing = match dma_heap::names() {
                 Ok(names) => format!("the heaps here are: {}", names.join(", ")),
                 Err(_) => "the kernel needs CONFIG_DMABUF_HEAPS".to_owned(),
-            },
+            };
+            remedy::for_device(&dma_heap::path(name), &source, &missing)
         },
         source,
     })
@@ -263,15 +283,12 @@ fn alloc_of_heap(
     dma_heap::alloc(heap, size_bytes).map_err(|source| MemoryError::Refused {
         object: format!("{size_bytes} bytes from {kind} heap {name} failed"),
         remedy: match (kind, source.raw_os_error()) {
-            (_, Some(libc::EMFILE | libc::ENFILE)) => {
-                "raise the limit of open files (ulimit -n)".to_owned()
-            }
             (MemoryKind::Cma, Some(libc::ENOMEM)) => {
                 "enlarge cma= on the kernel command line (CmaFree in /proc/meminfo says what \
                  is left)"
                     .to_owned()
             }
-            _ => "ask for less, or free memory".to_owned(),
+            _ => remedy::for_memory(&source, ASK_FOR_LESS),
         },
         source,
     })
@@ -281,7 +298,7 @@ fn map_dma_buf(dma_buf: &OwnedFd, name: &str, size_bytes: usize) -> Result<Mappi
     Mapping::shared(dma_buf, size_bytes).map_err(|source| MemoryError::Refused {
         object: format!("mmap of {size_bytes} bytes of heap {name}"),
         remedy: match source.raw_os_error() {
-            Some(libc::ENOMEM) => "ask for less, or free memory".to_owned(),
+            Some(libc::ENOMEM | libc::EAGAIN) => remedy::for_memory(&source, ASK_FOR_LESS),
             _ => "this heap's memory is not for the CPU: choose another heap".to_owned(),
         },
         source,
@@ -342,39 +359,37 @@ fn traced_address(
     size_bytes: usize,
     unlisted: AddressUnknown,
 ) -> Result<Address, AddressUnknown> {
-    let page = page_size_bytes() as u64;
-    match traced {
+    let why = match traced {
         Ok(Some(allocations)) => {
-            let mut whole = allocations
-                .iter()
-                .filter(|allocation| allocation.count * page == size_bytes as u64);
-            match (whole.next(), whole.next()) {
-                (Some(one), None) => Address::contiguous(
-                    PhysAddr(one.pfn.saturating_mul(page)),
-                    size_bytes as u64,
-                    AddressSource::CmaTrace,
-                )
-                .ok_or(unlisted),
-                _ => Err(AddressUnknown::TraceUnavailable(format!(
-                    "it recorded {} allocations, not the one of {size_bytes} bytes",
-                    allocations.len()
-                ))),
+            let page = page_size_bytes() as u64;
+            let is_whole = |pages: u64| pages.checked_mul(page) == Some(size_bytes as u64);
+            let mut whole = allocations.iter().filter(|block| is_whole(block.count));
+            let one = match (whole.next(), whole.next()) {
+                (Some(one), None) => one.pfn.checked_mul(page),
+                _ => None,
+            };
+            let source = AddressSource::CmaTrace;
+            let address =
+                one.and_then(|at| Address::contiguous(PhysAddr(at), size_bytes as u64, source));
+            if let Some(address) = address {
+                return Ok(address);
             }
+            format!(
+                "it recorded {} allocations, not the one of {size_bytes} bytes",
+                allocations.len()
+            )
         }
-        Ok(None) => Err(AddressUnknown::TraceUnavailable(
-            "its records were lost, or have an unknown format".to_owned(),
+        Ok(None) => "its records were lost, or have an unknown format".to_owned(),
+        Err(unavailable) => permission::why_no_trace(&unavailable),
+    };
+    Err(match unlisted {
+        AddressUnknown::PfnMap => AddressUnknown::TraceUnavailable(why),
+        // Either way would do here, so both are told.
+        AddressUnknown::NoPermission(hidden) => AddressUnknown::NoPermission(format!(
+            "{hidden}; the kernel's cma tracepoint does not tell either: {why}"
         )),
-        // Without privilege neither way leads anywhere, and one remedy serves both.
-        Err(unavailable) if unavailable.source.kind() == io::ErrorKind::PermissionDenied => {
-            Err(AddressUnknown::NoPermission)
-        }
-        Err(_) if unlisted != AddressUnknown::PfnMap => Err(unlisted),
-        Err(unavailable) => Err(AddressUnknown::TraceUnavailable(format!(
-            "{}: {}: mount tracefs (mount -t tracefs tracefs /sys/kernel/tracing); the kernel needs CONFIG_CMA, CONFIG_FTRACE and CONFIG_PERF_EVENTS",
-            unavailable.object,
-            sys::describe(&unavailable.source)
-        ))),
-    }
+        unlisted => unlisted,
+    })
 }
 
 fn system(name: &str, size_bytes: usize) -> Result<Region, MemoryError> {

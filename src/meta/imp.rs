@@ -116,70 +116,69 @@ pub(super) fn attach(
     description: Arc<Description>,
     flags: u32,
 ) -> *mut GstMeta {
+    let mut params = Some(description);
     // SAFETY: `info()` describes exactly `ffi::GstPhysMemMeta`; the buffer is writable
-    // (`&mut`), and the pointer is valid until the meta is freed.
+    // (`&mut`), the params are what `init` takes, and the pointer that comes back is
+    // valid until the meta is freed.
     unsafe {
-        let buffer = buffer.as_mut_ptr();
-        let added = gst::ffi::gst_buffer_add_meta(buffer, info(), std::ptr::null_mut());
-        if let Some(meta) = added.cast::<ffi::GstPhysMemMeta>().as_mut() {
-            meta.meta.flags |= flags;
-            fill(meta, description, buffer);
+        let params = (&raw mut params).cast();
+        let added = gst::ffi::gst_buffer_add_meta(buffer.as_mut_ptr(), info(), params);
+        if let Some(meta) = added.as_mut() {
+            meta.flags |= flags;
         }
         added
     }
 }
 
-/// Makes the C fields point into `description` and hands it to the meta.
-fn fill(meta: &mut ffi::GstPhysMemMeta, description: Arc<Description>, buffer: *const GstBuffer) {
+/// The C struct whose fields point into `description`, which it owns.
+fn filled(
+    meta: GstMeta,
+    description: Arc<Description>,
+    buffer: *const GstBuffer,
+) -> ffi::GstPhysMemMeta {
     let Description {
         facts,
         unknown_reason,
         ..
     } = &*description;
-    let mut flags = 0;
-    meta.source = 0;
-    meta.phys_addr = 0;
-    meta.extents = std::ptr::null();
-    meta.n_extents = 0;
-    if let Ok(address) = &facts.address {
-        flags |= ffi::GST_PHYS_MEM_FLAG_ADDRESS_KNOWN;
-        if address.is_contiguous() {
-            flags |= ffi::GST_PHYS_MEM_FLAG_CONTIGUOUS;
-        }
-        meta.source = address.source() as i32;
-        meta.phys_addr = address.first().0;
-        meta.extents = address.extents().as_ptr().cast();
-        meta.n_extents = address.extents().len() as u32;
-    }
-    if facts.is_pinned {
-        flags |= ffi::GST_PHYS_MEM_FLAG_PINNED;
-    }
-    if facts.is_external {
-        flags |= ffi::GST_PHYS_MEM_FLAG_EXTERNAL;
-    }
+    let address = facts.address.as_ref().ok();
     let in_pool = description.in_pool();
-    if in_pool.is_none() {
-        flags |= ffi::GST_PHYS_MEM_FLAG_RECEIVED;
-    }
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
     let as_ptr = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr());
-    meta.id = facts.id;
-    meta.flags = flags;
-    meta.kind = facts.kind as i32;
-    meta.size = facts.size_bytes as u64;
-    meta.offset = facts.memory_offset_bytes as u64;
     let dma_buf = in_pool.and_then(|in_pool| in_pool.region.dma_buf());
-    meta.dmabuf_fd = dma_buf.map_or(-1, |fd| fd.as_raw_fd());
-    meta.heap = as_ptr(&facts.heap);
-    meta.unknown_reason = as_ptr(unknown_reason);
-    meta.memory = in_pool.map_or(std::ptr::null(), InPool::root);
-    meta.is_alive = is_alive;
-    meta.is_about = is_about;
-    meta.buffer = buffer;
-    meta.opaque = Arc::into_raw(description).cast_mut().cast();
+    ffi::GstPhysMemMeta {
+        meta,
+        id: facts.id,
+        flags: flag(address.is_some(), ffi::GST_PHYS_MEM_FLAG_ADDRESS_KNOWN)
+            | flag(
+                address.is_some_and(Address::is_contiguous),
+                ffi::GST_PHYS_MEM_FLAG_CONTIGUOUS,
+            )
+            | flag(facts.is_pinned, ffi::GST_PHYS_MEM_FLAG_PINNED)
+            | flag(facts.is_external, ffi::GST_PHYS_MEM_FLAG_EXTERNAL)
+            | flag(in_pool.is_none(), ffi::GST_PHYS_MEM_FLAG_RECEIVED),
+        kind: facts.kind as i32,
+        source: address.map_or(0, |address| address.source() as i32),
+        phys_addr: address.map_or(0, |address| address.first().0),
+        size: facts.size_bytes as u64,
+        offset: facts.memory_offset_bytes as u64,
+        extents: address.map_or(std::ptr::null(), |address| {
+            address.extents().as_ptr().cast()
+        }),
+        n_extents: address.map_or(0, |address| address.extents().len() as u32),
+        dmabuf_fd: dma_buf.map_or(-1, |fd| fd.as_raw_fd()),
+        heap: as_ptr(&facts.heap),
+        unknown_reason: as_ptr(unknown_reason),
+        memory: in_pool.map_or(std::ptr::null(), InPool::root),
+        is_alive,
+        is_about,
+        buffer,
+        opaque: Arc::into_raw(description).cast_mut().cast(),
+    }
 }
 
 unsafe extern "C" fn is_alive(meta: *const ffi::GstPhysMemMeta) -> gboolean {
-    // SAFETY: the caller passes a meta that `fill` completed.
+    // SAFETY: the caller passes a meta that `init` filled.
     unsafe { &*meta.cast::<PhysMemMeta>() }
         .is_alive()
         .into_glib()
@@ -189,7 +188,7 @@ unsafe extern "C" fn is_about(
     meta: *const ffi::GstPhysMemMeta,
     memory: *mut GstMemory,
 ) -> gboolean {
-    // SAFETY: the caller passes a meta that `fill` completed, and a memory that is alive.
+    // SAFETY: the caller passes a meta that `init` filled, and a memory that is alive.
     let (meta, memory) = unsafe {
         (
             &*meta.cast::<PhysMemMeta>(),
@@ -199,24 +198,38 @@ unsafe extern "C" fn is_about(
     meta.description().about.is(memory).into_glib()
 }
 
+/// Only `attach` has something to say of a buffer's memory. Whoever finds the meta by its
+/// name and adds one (`gst_buffer_add_meta (buffer, gst_meta_get_info (...), NULL)`) gets
+/// none: GStreamer gives NULL where this gives FALSE.
 unsafe extern "C" fn init(
     meta: *mut GstMeta,
-    _params: gpointer,
-    _buffer: *mut GstBuffer,
+    params: gpointer,
+    buffer: *mut GstBuffer,
 ) -> gboolean {
-    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes.
-    unsafe { (*(meta as *mut ffi::GstPhysMemMeta)).opaque = std::ptr::null_mut() };
+    // SAFETY: params that are not NULL are those of `attach`.
+    let params = unsafe { params.cast::<Option<Arc<Description>>>().as_mut() };
+    let Some(description) = params.and_then(Option::take) else {
+        glib::g_critical!(
+            "GStreamer-PhysMem",
+            "a GstPhysMemMeta is made by the pool that makes the buffer, and by nobody else"
+        );
+        return GFALSE;
+    };
+    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes, of which it has
+    // set the GstMeta.
+    unsafe {
+        let filled = filled(meta.read(), description, buffer);
+        meta.cast::<ffi::GstPhysMemMeta>().write(filled);
+    }
     GTRUE
 }
 
 unsafe extern "C" fn free(meta: *mut GstMeta, _buffer: *mut GstBuffer) {
-    // SAFETY: `opaque` is null or came from Arc::into_raw in `fill`, and
-    // GStreamer frees a meta once.
+    // SAFETY: `init` made the meta, with an `opaque` of Arc::into_raw, and GStreamer
+    // frees a meta once.
     unsafe {
-        let meta = meta as *mut ffi::GstPhysMemMeta;
-        if !(*meta).opaque.is_null() {
-            drop(Arc::from_raw((*meta).opaque.cast::<Description>()));
-        }
+        let meta = meta.cast::<ffi::GstPhysMemMeta>();
+        drop(Arc::from_raw((*meta).opaque.cast::<Description>()));
     }
 }
 
@@ -264,7 +277,7 @@ mod wire_format {
         data: *mut GstByteArrayInterface,
         version: *mut u8,
     ) -> gboolean {
-        // SAFETY: GStreamer passes a meta that `attach` completed, bytes to append to and
+        // SAFETY: GStreamer passes a meta that `init` filled, bytes to append to and
         // a place for the version.
         unsafe {
             let Some(bytes) = (*meta.cast::<PhysMemMeta>()).to_wire() else {

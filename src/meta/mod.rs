@@ -77,6 +77,8 @@ pub(crate) struct InPool {
     region: Arc<Region>,
     /// The memory that the pool made the buffer of; compared, never dereferenced.
     root: usize,
+    /// Other processes are not told the address.
+    withhold_address: bool,
 }
 
 impl InPool {
@@ -148,7 +150,7 @@ impl PhysMemMeta {
         if !self.is_own() {
             return other::description(&self.0);
         }
-        // SAFETY: `attach` sets `opaque` to a Description before anyone sees the meta, and
+        // SAFETY: `init` sets `opaque` to a Description before anyone sees the meta, and
         // only the meta's own free function takes it away.
         unsafe { &*self.0.opaque.cast::<Description>() }
     }
@@ -310,13 +312,19 @@ impl PhysMemMeta {
 
     /// This meta as ours, if it is.
     pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
-        // SAFETY: the info says that the meta is one of those made by `attach`.
+        // SAFETY: the info says that the meta is one of those that `init` filled.
         std::ptr::eq(meta.info, imp::info()).then(|| unsafe { &*std::ptr::from_ref(meta).cast() })
     }
 
     /// Puts the meta on a buffer that a pool has just made around `memory`,
     /// POOLED and LOCKED: it stays for the buffer's whole life.
-    pub(crate) fn add(buffer: &mut gst::BufferRef, id: u32, slot: usize, memory: &gst::MemoryRef) {
+    pub(crate) fn add(
+        buffer: &mut gst::BufferRef,
+        id: u32,
+        slot: usize,
+        memory: &gst::MemoryRef,
+        withhold_address: bool,
+    ) {
         let Some((region, offset_bytes)) = crate::memory::region_of(memory) else {
             return;
         };
@@ -341,6 +349,7 @@ impl PhysMemMeta {
             slot,
             region: region.clone(),
             root: memory.as_ptr() as usize,
+            withhold_address,
         });
         let flags = gst::ffi::GST_META_FLAG_POOLED | gst::ffi::GST_META_FLAG_LOCKED;
         imp::attach(buffer, Description::new(facts, about), flags);
@@ -356,6 +365,12 @@ impl PhysMemMeta {
         // Whoever has the dma-buf has what pins it. Other memory is pinned by this
         // process, which may end before the other does.
         facts.is_pinned &= memory.is_memory_type::<DmaBufMemory>();
+        if self
+            .in_pool()
+            .is_some_and(|in_pool| in_pool.withhold_address)
+        {
+            facts.address = Err(AddressUnknown::Withheld);
+        }
         Some(wire::write(&facts, file))
     }
 

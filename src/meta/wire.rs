@@ -35,6 +35,8 @@ pub const VERSION: u8 = 0;
 
 const NO_ADDRESS: u32 = u32::MAX;
 const NO_HEAP: u32 = u32::MAX;
+/// Our own reasons and names are far shorter.
+const MAX_TEXT_BYTES: u32 = 4096;
 const FLAGS: u32 = ffi::GST_PHYS_MEM_FLAG_PINNED | ffi::GST_PHYS_MEM_FLAG_EXTERNAL;
 
 /// Bytes that no sender of ours wrote.
@@ -113,9 +115,10 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
     }
     let heap = match heap_len {
         NO_HEAP => None,
-        len => Some(CString::new(rest.text(len)?)),
+        len => Some(rest.text(len)?),
     };
     let heap = heap
+        .map(CString::new)
         .transpose()
         .map_err(|_| Malformed("a NUL in the heap's name"))?;
     let address = if source == NO_ADDRESS {
@@ -175,8 +178,18 @@ impl<'a> Rest<'a> {
         usize::try_from(self.long()?).map_err(|_| Malformed("a size beyond this machine"))
     }
 
+    /// Words for people. They go into logs and, by way of GLib, into C strings, so no
+    /// NUL may be in them, nor anything else that is not to be read.
     fn text(&mut self, len: u32) -> Result<&'a str, Malformed> {
-        str::from_utf8(self.take(len as usize)?).map_err(|_| Malformed("words that are not UTF-8"))
+        if len > MAX_TEXT_BYTES {
+            return Err(Malformed("a text without end"));
+        }
+        let text = str::from_utf8(self.take(len as usize)?)
+            .map_err(|_| Malformed("words that are not UTF-8"))?;
+        match text.contains(char::is_control) {
+            true => Err(Malformed("control characters among the words")),
+            false => Ok(text),
+        }
     }
 
     fn extent(&mut self) -> Result<Extent, Malformed> {
@@ -232,9 +245,9 @@ mod tests {
 
     #[test]
     fn the_reason_crosses_in_words() {
-        let sent = facts(Err(AddressUnknown::NoPermission), None);
+        let sent = facts(Err(AddressUnknown::PfnMap), None);
         let (received, _) = read(&write(&sent, FILE)).unwrap();
-        let reason = AddressUnknown::NoPermission.to_string();
+        let reason = AddressUnknown::PfnMap.to_string();
         assert_eq!(received.address, Err(AddressUnknown::Sender(reason)));
     }
 
@@ -254,6 +267,44 @@ mod tests {
         other.size_bytes += 1;
         let refused = Malformed("extents of another size than the buffer");
         assert_eq!(read(&write(&other, FILE)), Err(refused));
+    }
+
+    /// What a process that is not one of ours may send.
+    #[test]
+    fn words_that_are_not_for_reading_are_refused() {
+        let refused = Err(Malformed("control characters among the words"));
+        for text in ["a\0b", "\0", "line\nline", "\x1b[2J", "tab\t"] {
+            let reason = facts(Err(AddressUnknown::Sender(text.into())), None);
+            assert_eq!(read(&write(&reason, FILE)), refused, "{text:?}");
+            let mut bytes = write(&facts(Err(AddressUnknown::NotGiven), Some("heap!")), FILE);
+            let at = 56;
+            assert_eq!(&bytes[at..at + 5], b"heap!");
+            let text = &text.as_bytes()[..text.len().min(5)];
+            bytes[at..at + text.len()].copy_from_slice(text);
+            assert_eq!(read(&bytes), refused, "{text:?}");
+        }
+        let endless = facts(Err(AddressUnknown::Sender("x".repeat(4097))), None);
+        assert_eq!(
+            read(&write(&endless, FILE)),
+            Err(Malformed("a text without end"))
+        );
+    }
+
+    /// A message found by fuzzing: no address, and a reason of one byte, NUL.
+    #[test]
+    fn the_message_that_fuzzing_found_is_refused() {
+        let mut bytes = vec![7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+        bytes.extend([0xff; 4]);
+        bytes.extend([
+            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1, 0, 0, 0, 0xff, 0xff, 1, 0,
+        ]);
+        bytes.extend([0, 0x20, 0, 0, 0xb7, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf7]);
+        bytes.extend([
+            0x46, 0xff, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0,
+        ]);
+        assert_eq!(bytes.len(), 57);
+        let refused = Malformed("control characters among the words");
+        assert_eq!(read(&bytes), Err(refused));
     }
 
     #[test]
@@ -280,6 +331,31 @@ mod tests {
                     prop_assert_eq!(address.len_bytes(), facts.size_bytes as u64);
                 }
                 prop_assert_eq!(read(&write(&facts, file)), Ok((facts, file)));
+            }
+        }
+
+        #[test]
+        fn whatever_is_read_can_be_told_in_c_strings(
+            tail in proptest::collection::vec(any::<u8>(), 0..40),
+            heap_len in prop_oneof![Just(NO_HEAP), 0u32..20],
+            count in 0u32..20,
+            is_known in any::<bool>(),
+        ) {
+            let mut bytes = Vec::new();
+            let source = if is_known { 0 } else { NO_ADDRESS };
+            for word in [7, 0, MemoryKind::Cma as u32, source] {
+                bytes.extend(word.to_le_bytes());
+            }
+            for long in [16u64, 0, 3, 5] {
+                bytes.extend(long.to_le_bytes());
+            }
+            bytes.extend(heap_len.to_le_bytes());
+            bytes.extend(count.to_le_bytes());
+            bytes.extend(tail);
+            if let Ok((facts, _)) = read(&bytes) {
+                let text = facts.address.map_or_else(|reason| reason.to_string(), |a| format!("{a:?}"));
+                prop_assert!(!text.contains('\0'));
+                prop_assert!(CString::new(text).is_ok());
             }
         }
     }

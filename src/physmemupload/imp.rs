@@ -50,6 +50,8 @@ pub struct PhysMemUpload {
     #[property(name = "buffer-size", get, set, type = u32, member = buffer_size, mutable_ready,
         nick = "Buffer size", blurb = "Bytes of the buffers offered to upstream where the caps name no size (audio, byte streams); \
             at least upstream's largest buffer. 0 = upstream is offered none and its buffers are copied")]
+    #[property(name = "withhold-address", get, set, type = bool, member = withhold_address, mutable_ready,
+        nick = "Withhold address", blurb = "Do not tell the processes that buffers of this element's memory are sent to (by unixfdsink) their physical addresses")]
     settings: Mutex<Wanted>,
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "How many buffers passed untouched, were copied, were dropped, and why")]
@@ -336,7 +338,7 @@ impl BaseTransformImpl for PhysMemUpload {
         let _answered = self.obj().src_pad().peer_query(query);
         if caps.as_ref().is_none_or(is_mappable) {
             let wanted = lock(&self.settings).clone();
-            wanted.offer(query, caps.as_ref(), need_pool);
+            wanted.offer(query, caps.as_ref(), need_pool, self.obj().upcast_ref());
         }
         let offers = query.allocation_pools().any(|(pool, ..)| pool.is_some());
         self.adoption.answered(offers && need_pool);

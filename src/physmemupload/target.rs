@@ -21,11 +21,15 @@ pub(super) struct Wanted {
     pub heap: Option<String>,
     /// Of the buffers offered to upstream, for streams that have no frames.
     pub buffer_size: u32,
+    /// Buffers of this memory do not tell other processes where they are.
+    pub withhold_address: bool,
 }
 
 impl Wanted {
     fn pool(&self) -> PhysBufferPool {
-        let builder = PhysBufferPool::builder().kind(self.kind);
+        let builder = PhysBufferPool::builder()
+            .kind(self.kind)
+            .withhold_address(self.withhold_address);
         match &self.heap {
             Some(heap) => builder.heap(heap).build(),
             None => builder.build(),
@@ -67,13 +71,14 @@ impl Wanted {
     }
 
     /// Completes downstream's answer to upstream's ALLOCATION query. Memory that cannot be
-    /// had is not offered: who adopts such a pool fails to activate it and does not say
-    /// why. The first copy will.
+    /// had is not offered: the first copy fails and says why. Where it turns out to be too
+    /// little for what upstream wants of it, `element` says so.
     pub fn offer(
         &self,
         query: &mut gst::query::Allocation,
         caps: Option<&gst::Caps>,
         need_pool: bool,
+        element: &gst::Element,
     ) {
         if Self::offered(query).is_some() {
             return;
@@ -99,6 +104,7 @@ impl Wanted {
                 gst::warning!(CAT, "upstream is offered no memory: {reason}");
                 return;
             }
+            pool.set_maker(Some(element));
             query.add_allocation_pool(Some(&pool), size, 0, 0);
         }
         if info.is_some() {
@@ -154,6 +160,8 @@ impl Target {
                 .find_allocation_meta::<gst_video::VideoMeta>()
                 .is_some();
         if answered && let Some(pool) = Wanted::offered(&query) {
+            // There is other memory than this.
+            pool.set_maker(None);
             match activate(&pool, caps, size_bytes, takes_video_meta) {
                 Ok(target) => return Ok(target),
                 Err(reason) => gst::info!(CAT, "not copying into {}: {reason}", pool.name()),

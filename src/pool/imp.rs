@@ -28,6 +28,7 @@ pub struct Settings {
     require_dma_buf: bool,
     require_contiguous: bool,
     max_address: u64,
+    withhold_address: bool,
 }
 
 pub(super) type Validator = Box<dyn Fn(u32, &Arc<Region>) -> bool + Send + Sync>;
@@ -51,6 +52,9 @@ pub struct PhysBufferPool {
     /// Highest physical address that the hardware can reach, inclusive; 0 is no limit.
     #[property(name = "max-address", get, set, construct_only, type = u64, member = max_address,
         nick = "Highest address", blurb = "Highest physical address that the hardware can reach, 0 for any: buffers beyond are refused")]
+    /// The process that a buffer is sent to is told nothing of where its memory is.
+    #[property(name = "withhold-address", get, set, construct_only, type = bool, member = withhold_address,
+        nick = "Withhold address", blurb = "Do not tell the processes that buffers are sent to (by unixfdsink) their physical addresses, which the kernel shows to privileged processes only")]
     settings: Mutex<Settings>,
 
     /// Buffers that can be acquired now, as [`free_count`](super::PhysBufferPool::free_count).
@@ -84,6 +88,8 @@ pub struct PhysBufferPool {
     /// Why the pool could not grow when it last tried to.
     refused_growth: parking_lot::Mutex<Option<String>>,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
+    /// The element that made the pool for others to use.
+    maker: glib::WeakRef<gst::Element>,
 }
 
 impl Default for PhysBufferPool {
@@ -101,6 +107,7 @@ impl Default for PhysBufferPool {
             last_error: parking_lot::Mutex::new(None),
             refused_growth: parking_lot::Mutex::new(None),
             validator: parking_lot::Mutex::new(None),
+            maker: glib::WeakRef::new(),
         }
     }
 }
@@ -149,6 +156,23 @@ impl PhysBufferPool {
     pub(super) fn remember_refusal(&self, refusal: &impl std::fmt::Display) {
         gst::debug!(CAT, imp = self, "{refusal}");
         *self.last_error.lock() = Some(refusal.to_string());
+    }
+
+    pub(super) fn set_maker(&self, element: Option<&gst::Element>) {
+        self.maker.set(element);
+    }
+
+    /// Whoever adopted the pool knows that there is no buffer, and calls it what it likes
+    /// ("not-negotiated", say); the reason is known here.
+    fn post_want_of_memory(&self) {
+        if let Some(maker) = self.maker.upgrade() {
+            let reason = self.last_error().unwrap_or_default();
+            gst::element_error!(
+                maker,
+                gst::ResourceError::NoSpaceLeft,
+                ("No memory for the frames: {reason}")
+            );
+        }
     }
 
     pub(super) fn set_validator(&self, validator: Option<Validator>) {
@@ -358,7 +382,8 @@ impl Maker for PhysBufferPool {
         );
         let mut buffer = gst::Buffer::new();
         let buffer_ref = buffer.make_mut();
-        PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory);
+        let withhold = lock(&self.settings).withhold_address;
+        PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory, withhold);
         buffer_ref.append_memory(memory);
         if let Some(video) = &plan.video {
             add_video_meta(buffer_ref, video);
@@ -491,6 +516,7 @@ impl BufferPoolImpl for PhysBufferPool {
                     None => {
                         gst::error!(CAT, imp = self, "not started: {:?}", self.last_error());
                         self.slots().clear();
+                        self.post_want_of_memory();
                         return false;
                     }
                 }
@@ -515,7 +541,10 @@ impl BufferPoolImpl for PhysBufferPool {
             .map_err(|refusal| match refusal {
                 Refusal::Empty => gst::FlowError::Eos,
                 Refusal::Flushing => gst::FlowError::Flushing,
-                Refusal::NoMemory => gst::FlowError::Error,
+                Refusal::NoMemory => {
+                    self.post_want_of_memory();
+                    gst::FlowError::Error
+                }
                 Refusal::AllDead => {
                     let pool = self.obj().name().into();
                     self.remember_error(PoolError::AllGone { pool }.to_string());

@@ -121,7 +121,8 @@ glib::wrapper! {
     /// | `address-unknown` | string | why addresses are not known |
     /// | `last-error` | string | as the property |
     ///
-    /// The last four are there if there is something to say. Pools that share [`Slots`]
+    /// The last four are there if there is something to say; the first three of them count
+    /// the buffers where what is said is not true of all ("3 of 5 buffers: ..."). Pools that share [`Slots`]
     /// count together. Of each buffer: `id`, `state` (a GstPhysBufferState), `refs`,
     /// `detached` (it came back, and somebody still holds its memory), and of its memory
     /// what [`describe`](Self::describe) says: `size`, `kind`, `heap`, `ownership`,
@@ -224,6 +225,7 @@ pub struct Builder {
     require_dma_buf: bool,
     require_contiguous: bool,
     max_address: Option<PhysAddr>,
+    withhold_address: bool,
 }
 
 impl Builder {
@@ -257,6 +259,12 @@ impl Builder {
         self
     }
 
+    /// Do not tell the processes that buffers are sent to where they are.
+    pub fn withhold_address(mut self, withhold: bool) -> Self {
+        self.withhold_address = withhold;
+        self
+    }
+
     /// Makes the pool; memory is allocated when it is activated.
     pub fn build(self) -> PhysBufferPool {
         glib::Object::builder()
@@ -265,6 +273,7 @@ impl Builder {
             .property("require-dma-buf", self.require_dma_buf)
             .property("require-contiguous", self.require_contiguous)
             .property("max-address", self.max_address.map_or(0, |a| a.0))
+            .property("withhold-address", self.withhold_address)
             .build()
     }
 }
@@ -287,6 +296,13 @@ impl PhysBufferPool {
     /// uses it: who offers the pool to others knows that there is such memory.
     pub(crate) fn allocate_ahead(&self) -> Result<(), MemoryError> {
         self.imp().allocate_ahead()
+    }
+
+    /// Has the element that offers the pool to others post an error when there is no memory
+    /// for its buffers: who adopts a pool does not know why it failed, and says that
+    /// nothing was negotiated. `None` while the element itself tries the pool.
+    pub(crate) fn set_maker(&self, element: Option<&gst::Element>) {
+        self.imp().set_maker(element);
     }
 
     /// Takes a free buffer to be filled.

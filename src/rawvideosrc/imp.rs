@@ -365,7 +365,7 @@ impl BaseSrcImpl for RawVideoSrc {
             PoolInUse::Own(own) => Some(own),
             _ => None,
         };
-        let decision = pool::decide(query, depth, own)?;
+        let decision = pool::decide(query, depth, own, self.obj().upcast_ref())?;
         gst::debug!(CAT, imp = self, "writing into {decision:?}");
         decision.answer(query);
         if let Some(session) = self.state.lock().session() {

@@ -93,11 +93,12 @@ pub fn decline(query: &mut gst::query::Allocation) {
 
 /// Takes downstream's pool if it can serve, else [`own_pool`], or the one of the
 /// decision before if that would be made the same. `depth` is the number of buffers
-/// that are filled at the same time.
+/// that are filled at the same time; `element` says so if there is no memory for them.
 pub fn decide(
     query: &gst::query::Allocation,
     depth: usize,
     before: Option<Own>,
+    element: &gst::Element,
 ) -> Result<Decision, gst::LoggableError> {
     let (caps, _) = query.get_owned();
     let caps = caps.ok_or_else(|| gst::loggable_error!(super::CAT, "no caps in the query"))?;
@@ -155,6 +156,7 @@ pub fn decide(
         allocator
             .as_ref()
             .and_then(|(allocator, _)| allocator.as_ref()),
+        element,
     );
     let (size, min, max) = configure(
         &pool,
@@ -194,11 +196,13 @@ fn gives_padding(pool: &gst::BufferPool, info: &gst_video::VideoInfo) -> bool {
 
 /// The pool for when downstream has none: of downstream's own memory, if it
 /// offers that, else of the best that this machine has.
-fn own_pool(allocator: Option<&gst::Allocator>) -> gst::BufferPool {
+fn own_pool(allocator: Option<&gst::Allocator>, element: &gst::Element) -> gst::BufferPool {
     if allocator.is_some() {
         return gst_video::VideoBufferPool::new().upcast();
     }
-    PhysBufferPool::builder().build().upcast()
+    let pool = PhysBufferPool::builder().build();
+    pool.set_maker(Some(element));
+    pool.upcast()
 }
 
 /// Returns the size and numbers that the pool agreed to.

@@ -5,6 +5,7 @@
 //! that others trace is changed, and tracing need not be on. The fields' places
 //! come from the event's `format` file, since they differ between kernels.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -71,10 +72,28 @@ pub struct CmaTrace {
 /// Why there is no trace: the object, and the errno.
 #[derive(Debug)]
 pub struct Unavailable {
-    /// A path, or the name of a system call.
-    pub object: String,
+    /// What refused.
+    pub object: Object,
     /// What it said.
     pub source: io::Error,
+}
+
+/// What can refuse a trace.
+#[derive(Debug)]
+pub enum Object {
+    /// A file or directory of tracefs.
+    Path(PathBuf),
+    /// A system call, by name.
+    Call(&'static str),
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Call(name) => f.write_str(name),
+        }
+    }
 }
 
 impl CmaTrace {
@@ -84,19 +103,21 @@ impl CmaTrace {
         let read = |name: &str| {
             let path = directory.join(name);
             fs::read_to_string(&path).map_err(|source| Unavailable {
-                object: path.display().to_string(),
+                object: Object::Path(path),
                 source,
             })
         };
         let broken = |name: &str| Unavailable {
-            object: directory.join(name).display().to_string(),
+            object: Object::Path(directory.join(name)),
             source: io::Error::from(io::ErrorKind::InvalidData),
         };
         let id = read("id")?.trim().parse().map_err(|_| broken("id"))?;
         let format = Format::parse(&read("format")?).ok_or_else(|| broken("format"))?;
-        let perf = |object: &str| {
-            let object = object.to_owned();
-            |source| Unavailable { object, source }
+        let perf = |name| {
+            move |source| Unavailable {
+                object: Object::Call(name),
+                source,
+            }
         };
         let event = open_event(id).map_err(perf("perf_event_open"))?;
         let ring = Mapping::shared(&event, (1 + DATA_PAGES) * page_size_bytes())
@@ -144,8 +165,8 @@ fn event_directory() -> Result<PathBuf, Unavailable> {
             match fs::metadata(&directory) {
                 Ok(_) => return Ok(directory),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    denied.get_or_insert(Unavailable {
-                        object: tracefs.to_owned(),
+                    denied.get_or_insert_with(|| Unavailable {
+                        object: Object::Path(closed(&directory)),
                         source: error,
                     });
                 }
@@ -154,9 +175,17 @@ fn event_directory() -> Result<PathBuf, Unavailable> {
         }
     }
     Err(denied.unwrap_or_else(|| Unavailable {
-        object: format!("{}/events/cma", TRACEFS[0]),
+        object: Object::Path(Path::new(TRACEFS[0]).join("events/cma")),
         source: io::Error::from_raw_os_error(libc::ENOENT),
     }))
+}
+
+/// The directory on the way to `path` that lets nobody through: the last that is seen.
+fn closed(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find(|directory| fs::metadata(directory).is_ok())
+        .unwrap_or(path)
+        .to_owned()
 }
 
 /// A disabled event on a tracepoint, for the calling thread on any CPU.
@@ -170,23 +199,28 @@ fn open_event(id: u64) -> io::Result<OwnedFd> {
         flags: ATTR_DISABLED,
         ..Default::default()
     };
-    // SAFETY: `attr` is a valid struct perf_event_attr of the size it states; pid 0,
-    // cpu -1 and group -1 are plain numbers.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attr,
-            0 as libc::pid_t,
-            -1 as libc::c_int,
-            -1 as libc::c_int,
-            PERF_FLAG_FD_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
+    loop {
+        // SAFETY: `attr` is a valid struct perf_event_attr of the size it states; pid 0,
+        // cpu -1 and group -1 are plain numbers.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                &raw const attr,
+                0 as libc::pid_t,
+                -1 as libc::c_int,
+                -1 as libc::c_int,
+                PERF_FLAG_FD_CLOEXEC,
+            )
+        };
+        if fd >= 0 {
+            // SAFETY: the kernel has just given us this fd; nobody else owns it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
-    // SAFETY: the kernel has just given us this fd; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Where a field of a record is.

@@ -3,7 +3,9 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::mmap::in_steps;
 
 /// The pages a memfd is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +25,40 @@ pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd
     let len = i64::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let fd = open(name, pages)?;
     nix::unistd::ftruncate(fd.as_fd(), len)?;
-    loop {
-        match nix::fcntl::fallocate(fd.as_fd(), nix::fcntl::FallocateFlags::empty(), 0, len) {
-            Ok(()) => break,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    // SAFETY: F_ADD_SEALS takes an int and touches no memory; the fd is open.
-    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    in_steps(len_bytes, |offset_bytes, step_bytes| {
+        nix::fcntl::fallocate(
+            fd.as_fd(),
+            nix::fcntl::FallocateFlags::empty(),
+            offset_bytes as i64,
+            step_bytes as i64,
+        )
+        .map_err(io::Error::from)
+    })?;
+    add_seals(fd.as_fd(), libc::F_SEAL_SHRINK)?;
     Ok(fd)
+}
+
+/// Makes the memfd safe to be given away: what is mapped already stays writable, and
+/// nobody, in whatever process, can write to it in another way, change its length, or
+/// punch a hole into it, which would leave this process's mapping with other pages than
+/// the hardware was told of. Not before a udmabuf was made of it, which is refused then
+/// (since 6.14).
+pub fn seal_for_others(memfd: BorrowedFd<'_>) -> io::Result<()> {
+    match add_seals(memfd, libc::F_SEAL_GROW | libc::F_SEAL_FUTURE_WRITE) {
+        // Before 5.1 there is no such seal.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            add_seals(memfd, libc::F_SEAL_GROW)
+        }
+        result => result,
+    }
+}
+
+fn add_seals(memfd: BorrowedFd<'_>, seals: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_ADD_SEALS takes an int and touches no memory; the fd is open.
+    match unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn open(name: &CStr, pages: Pages) -> io::Result<OwnedFd> {
@@ -56,4 +80,40 @@ fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just given us this fd; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::mmap::Mapping;
+
+    fn errno(result: nix::Result<()>) -> i32 {
+        result.unwrap_err() as i32
+    }
+
+    #[test]
+    fn what_was_given_away_cannot_be_changed_by_those_who_have_it() {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let len = 1 << 16;
+        let memfd = create(c"test", Pages::Normal, len).unwrap();
+        let ours = Mapping::shared(&memfd, len).unwrap();
+        seal_for_others(memfd.as_fd()).unwrap();
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        assert_eq!(errno(fallocate(&memfd, hole, 0, 4096)), libc::EPERM);
+        for other_len in [0, 2 * len as i64] {
+            let errno = errno(nix::unistd::ftruncate(&memfd, other_len));
+            assert_eq!(errno, libc::EPERM, "{other_len} bytes");
+        }
+        assert!(nix::unistd::write(&memfd, b"x").is_err());
+        assert!(
+            Mapping::shared(&memfd, len).is_err(),
+            "a second writable mapping"
+        );
+        // Ours goes on, and who reads sees it.
+        // SAFETY: the mapping is read-write and nobody else has it.
+        unsafe { ours.ptr().write(7) };
+        let mut byte = [0];
+        nix::sys::uio::pread(&memfd, &mut byte, 0).unwrap();
+        assert_eq!(byte, [7]);
+    }
 }

@@ -96,32 +96,59 @@ impl Drop for Mapping {
 /// # Safety
 /// `ptr .. ptr + len_bytes` is mapped read-write for the call's time.
 pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
+    if !knows_populate() {
+        // SAFETY: as this function's; the kernel gave no sign that it is other than
+        // ordinary memory.
+        unsafe { touch(ptr, len_bytes) };
+        return Ok(());
+    }
     let page = page_size_bytes();
     let start = ptr.as_ptr() as usize & !(page - 1);
-    let len = (ptr.as_ptr() as usize + len_bytes).next_multiple_of(page) - start;
-    loop {
+    let end = (ptr.as_ptr() as usize)
+        .checked_add(len_bytes)
+        .and_then(|end| end.checked_next_multiple_of(page))
+        .ok_or(io::Error::from(Errno::EINVAL))?;
+    in_steps(end - start, |offset, len| {
+        let at = (start + offset) as *mut _;
         // SAFETY: MADV_POPULATE_WRITE faults pages in and changes no byte; the
         // pages are those of the range that the caller vouches for.
-        let rc = unsafe { libc::madvise(start as *mut _, len, libc::MADV_POPULATE_WRITE) };
-        if rc == 0 {
-            return Ok(());
+        match unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
-        match Errno::last() {
-            Errno::EINTR | Errno::EAGAIN => {}
-            // EINVAL is also what device memory gives, which must not be touched.
-            Errno::EINVAL if !knows_populate() => {
-                // SAFETY: as this function's; the kernel gave no sign that it is
-                // other than ordinary memory.
-                unsafe { touch(ptr, len_bytes) };
-                return Ok(());
+    })
+}
+
+/// The most that is asked of the kernel at once.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Calls `step` with offset and length until `len_bytes` are done. A signal makes the
+/// kernel give up such a call, and some kernels undo what it had done (fallocate of 6.1
+/// does): of a program with a timer, one call for all would never come to its end. A
+/// step that is interrupted is halved, down to one page.
+pub(super) fn in_steps(
+    len_bytes: usize,
+    mut step: impl FnMut(usize, usize) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut longest = STEP_BYTES.max(page_size_bytes());
+    let mut offset = 0;
+    while offset < len_bytes {
+        let len = longest.min(len_bytes - offset);
+        match step(offset, len) {
+            Ok(()) => offset += len,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {
+                let half = (longest / 2).next_multiple_of(page_size_bytes());
+                longest = half.max(page_size_bytes());
             }
-            errno => return Err(errno.into()),
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// The kernel has MADV_POPULATE_WRITE (5.14 and later): only then an empty range
-/// is no error.
+/// is no error. EINVAL for a real range is also what device memory gives, which must
+/// not be touched.
 fn knows_populate() -> bool {
     static KNOWS: OnceLock<bool> = OnceLock::new();
     *KNOWS.get_or_init(|| {
@@ -147,5 +174,66 @@ pub unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
         // An OR with a zero that the compiler sees through is dropped as no change.
         byte.fetch_or(std::hint::black_box(0), Ordering::Relaxed);
         offset += page - ((base + offset) & (page - 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that undoes what it was at when a signal came, with a signal for every
+    /// `bytes_between` bytes of work.
+    fn steps_of(len_bytes: usize, bytes_between: usize) -> Vec<(usize, usize)> {
+        let mut done = Vec::new();
+        let mut until_signal = bytes_between;
+        in_steps(len_bytes, |offset, len| {
+            if len > until_signal {
+                until_signal = bytes_between;
+                return Err(Errno::EINTR.into());
+            }
+            until_signal -= len;
+            done.push((offset, len));
+            Ok(())
+        })
+        .unwrap();
+        done
+    }
+
+    #[test]
+    fn signals_that_undo_a_step_do_not_keep_the_work_from_its_end() {
+        let page = page_size_bytes();
+        for (len, between) in [
+            (8 << 20, usize::MAX),
+            ((8 << 20) + page, 1 << 19),
+            (1 << 20, page),
+            (page, page),
+        ] {
+            let mut end = 0;
+            for (offset, len) in steps_of(len, between) {
+                assert_eq!(offset, end);
+                assert!(len > 0 && len <= STEP_BYTES);
+                end += len;
+            }
+            assert_eq!(end, len);
+        }
+    }
+
+    #[test]
+    fn what_fails_ends_the_steps() {
+        let mut calls = 0;
+        let error = in_steps(8 << 20, |_, _| {
+            calls += 1;
+            Err(Errno::ENOSPC.into())
+        });
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn a_range_past_the_last_address_is_refused() {
+        let last = NonNull::new(usize::MAX as *mut u8).unwrap();
+        // SAFETY: nothing is touched, which is what is tried here.
+        let error = unsafe { populate(last, 2) };
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 }

@@ -2,6 +2,7 @@
 //! Kernel interfaces: the only home of ioctl and mmap. Names are the kernel's
 //! own; everything returns `io::Result` and is translated above.
 
+pub mod cgroup;
 pub mod cma_trace;
 pub mod console;
 pub mod direct_io;
@@ -17,6 +18,7 @@ pub mod meminfo;
 pub mod mmap;
 pub mod pagemap;
 pub mod pin;
+pub mod privileges;
 pub mod ring;
 pub mod udmabuf;
 

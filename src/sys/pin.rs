@@ -45,9 +45,15 @@ impl Pin {
                 iov_len: MAX_BUFFER_BYTES.min(len_bytes - offset),
             })
             .collect();
-        // SAFETY: the buffers lie in the caller's range, which stays mapped while
-        // they are registered; the ring never does input or output.
-        unsafe { ring.submitter().register_buffers(&buffers) }?;
+        loop {
+            // SAFETY: the buffers lie in the caller's range, which stays mapped while
+            // they are registered; the ring never does input or output.
+            match unsafe { ring.submitter().register_buffers(&buffers) } {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Self {
             ring: Box::new(ring),
             pid: std::process::id(),

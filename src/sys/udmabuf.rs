@@ -24,6 +24,12 @@ mod raw {
     nix::ioctl_write_ptr!(udmabuf_create, b'u', 0x42, super::UdmabufCreate);
 }
 
+/// The largest udmabuf that the driver makes; `None` if it does not say.
+pub fn size_limit_bytes() -> Option<u64> {
+    let limit = std::fs::read_to_string("/sys/module/udmabuf/parameters/size_limit_mb").ok()?;
+    limit.trim().parse::<u64>().ok()?.checked_mul(1 << 20)
+}
+
 /// Opens the device.
 pub fn open() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(PATH)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MPL-2.0 */
-/* What a program must not do with the functions of the library, ten times; and what it may. */
+/* What a program must not do with the functions of the library, thirteen times; and what it may. */
 #include <gst/gst.h>
 #include <gstphysmem.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SIZE 4096
 
@@ -22,6 +23,38 @@ destroy (gpointer data)
 {
   (void) data;
   destroyed++;
+}
+
+/* Only a pool has something to say of a buffer's memory. */
+static void
+meta_by_name (void)
+{
+  GstBuffer *buffer = gst_buffer_new_allocate (NULL, SIZE, NULL);
+  const GstMetaInfo *info = gst_meta_get_info ("GstPhysMemMeta");
+  GstBuffer *copy;
+
+  check (info != NULL, "the meta is not registered");
+  check (gst_buffer_add_meta (buffer, info, NULL) == NULL, "a meta that nobody filled");
+  check (gst_buffer_get_phys_mem_meta (buffer) == NULL, "a meta stayed");
+  copy = gst_buffer_copy (buffer);
+  gst_buffer_unref (copy);
+  gst_buffer_unref (buffer);
+}
+
+/* A block that is longer than what is mapped breaks the caller's promise, but it is only
+ * looked up in the page tables, where it is not. */
+static void
+much_too_long (guint8 *bytes)
+{
+  GstPhysMemBlock block = { bytes, (gsize) 1 << 62, GST_PHYS_ADDR_UNKNOWN };
+  GstBufferPool *pool = gst_phys_buffer_pool_new_with_regions (&block, 1);
+  gchar *text = NULL;
+
+  check (pool != NULL, "a long block");
+  g_signal_emit_by_name (pool, "dump", &text);
+  check (strstr (text, "address unknown") != NULL, text);
+  g_free (text);
+  gst_object_unref (pool);
 }
 
 /* g_object_new() gives a floating reference, which is the caller's and stays so. */
@@ -45,6 +78,8 @@ main (int argc, char **argv)
   GstPhysMemBlock none = { NULL, SIZE, GST_PHYS_ADDR_UNKNOWN };
   GstPhysMemBlock empty = { bytes, 0, GST_PHYS_ADDR_UNKNOWN };
   GstPhysMemBlock beyond = { bytes, SIZE, G_MAXUINT64 - 5 };
+  GstPhysMemBlock wraps = { bytes, G_MAXSIZE, GST_PHYS_ADDR_UNKNOWN };
+  GstPhysMemBlock last = { (gpointer) (G_MAXSIZE - 4095), 2 * SIZE, GST_PHYS_ADDR_UNKNOWN };
   GstPhysMemBlock zeroed = { bytes, SIZE, 0 };
   GstPhysBufferHandle *handles[] = { NULL, NULL };
   GstBufferPool *pool;
@@ -53,10 +88,14 @@ main (int argc, char **argv)
   gst_init (&argc, &argv);
   gst_plugin_load_by_name ("physmem");
   floating ();
+  meta_by_name ();
+  much_too_long (bytes);
 
   check (gst_phys_buffer_pool_new_with_regions (&none, 1) == NULL, "a block without data");
   check (gst_phys_buffer_pool_new_with_regions (&empty, 1) == NULL, "an empty block");
   check (gst_phys_buffer_pool_new_with_regions (&beyond, 1) == NULL, "a block beyond all addresses");
+  check (gst_phys_buffer_pool_new_with_regions (&wraps, 1) == NULL, "a block as large as all memory");
+  check (gst_phys_buffer_pool_new_with_regions (&last, 1) == NULL, "a block past the last pointer");
   check (gst_phys_buffer_handle_new (bytes, 0, 0, destroy, NULL) == NULL, "an empty handle");
   check (gst_phys_buffer_handle_new (bytes, SIZE, G_MAXUINT64, destroy, NULL) == NULL, "a handle beyond all addresses");
   handles[0] = gst_phys_buffer_handle_new (bytes, SIZE, 0, destroy, NULL);

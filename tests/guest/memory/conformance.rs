@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What every kind of memory must do.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use gstphysmem::memory::{Address, Region, Request, region_of, wrap};
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags};
 
 use crate::allocate;
@@ -73,7 +74,7 @@ fn our_maps() -> usize {
 }
 
 /// What page `index` of a region holds after `fill` with this seed: no two pages alike.
-fn page_bytes(seed: u64, index: usize) -> Vec<u8> {
+pub fn page_bytes(seed: u64, index: usize) -> Vec<u8> {
     let mut page = vec![0; PAGE];
     for (i, byte) in page.iter_mut().enumerate() {
         *byte = (i as u64).wrapping_mul(seed.wrapping_mul(2) + 1) as u8;
@@ -282,16 +283,38 @@ fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
     assert!(mem.is_memory_type::<gst_allocators::FdMemory>());
     fill(region, 8);
     let fd = region.fd().expect("allocated memory has an fd");
-    let elsewhere = Elsewhere::map(fd, region.size_bytes());
+    // A memfd that was given away may be read; a dma-buf is a device's to write to.
+    let may_write = region
+        .dma_buf()
+        .is_some_and(|dma_buf| dma_buf.as_raw_fd() == fd.as_raw_fd());
+    let elsewhere = Elsewhere::map(fd, region.size_bytes(), may_write).expect("can be mapped");
     let access = region.begin_access(true).expect("the memory is there");
     for page in sample_pages(region.size_bytes() / PAGE, 8) {
         assert!(elsewhere.page(page) == page_bytes(8, page), "page {page}");
+    }
+    if !may_write {
+        let refused = Elsewhere::map(fd, region.size_bytes(), true);
+        assert_eq!(refused.err(), Some(Errno::EPERM));
+        return cannot_be_taken_away(region, fd);
     }
     // And the other way.
     elsewhere.write(PAGE, 0xa5);
     // SAFETY: the byte lies in the region, which nobody else uses now.
     let byte = unsafe { access.ptr().add(PAGE).read_volatile() };
     assert_eq!(byte, 0xa5);
+}
+
+/// Whoever has the memfd cannot put other pages in the place of those whose addresses
+/// were told.
+fn cannot_be_taken_away(region: &Arc<Region>, memfd: BorrowedFd<'_>) {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let len = region.size_bytes() as i64;
+    assert_eq!(fallocate(memfd, hole, 0, len), Err(Errno::EPERM));
+    assert_eq!(nix::unistd::ftruncate(memfd, 0), Err(Errno::EPERM));
+    assert_eq!(nix::unistd::ftruncate(memfd, 2 * len), Err(Errno::EPERM));
+    fill(region, 11);
+    bytes_are_at_the_address(region);
 }
 
 /// A second mapping of the memory, as another process would have.
@@ -301,15 +324,16 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn map(fd: impl AsFd, len_bytes: usize) -> Self {
+    fn map(fd: impl AsFd, len_bytes: usize, may_write: bool) -> nix::Result<Self> {
         let len = std::num::NonZeroUsize::new(len_bytes).expect("not 0");
-        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let mut prot = ProtFlags::PROT_READ;
+        prot.set(ProtFlags::PROT_WRITE, may_write);
         // SAFETY: a new mapping at no particular address.
-        let ptr = unsafe { nix::sys::mman::mmap(None, len, prot, MapFlags::MAP_SHARED, fd, 0) };
-        Self {
-            ptr: ptr.expect("the fd can be mapped").cast(),
+        let ptr = unsafe { nix::sys::mman::mmap(None, len, prot, MapFlags::MAP_SHARED, fd, 0) }?;
+        Ok(Self {
+            ptr: ptr.cast(),
             len_bytes,
-        }
+        })
     }
 
     fn page(&self, index: usize) -> Vec<u8> {

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+//! How much memory the machine can give before it kills processes for it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::sys::{cgroup, meminfo};
+
+/// What everybody else needs to go on: page tables, slabs, a program that starts.
+const LEAST_MARGIN_BYTES: u64 = 16 << 20;
+/// The margin of larger machines, as a part of all memory.
+const MARGIN_PART: u64 = 64;
+
+/// So much can be had, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Available {
+    /// Bytes.
+    pub bytes: u64,
+    /// Whose limit it is.
+    pub limit: Limit,
+}
+
+/// What bounds the memory of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// The machine's memory.
+    Machine,
+    /// The limit of a control group, in this file.
+    Cgroup(PathBuf),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine => {
+                f.write_str("MemAvailable in /proc/meminfo, less CmaFree and a margin")
+            }
+            Self::Cgroup(file) => write!(f, "the control group's limit in {}", file.display()),
+        }
+    }
+}
+
+/// What pages that stay in place can be had; `None` where the kernel does not say.
+/// `is_charged` tells whether they count towards the process's control group.
+pub(super) fn now(is_charged: bool) -> Option<Available> {
+    let machine = of_machine(|name| meminfo::field_bytes(name).ok().flatten());
+    let group = is_charged.then(cgroup::memory_room).flatten();
+    let machine = machine.map(|bytes| Available {
+        bytes,
+        limit: Limit::Machine,
+    });
+    let group = group.map(|room| Available {
+        bytes: room.bytes,
+        limit: Limit::Cgroup(room.limit),
+    });
+    machine
+        .into_iter()
+        .chain(group)
+        .min_by_key(|available| available.bytes)
+}
+
+/// MemAvailable counts the free pages of the contiguous memory allocator, which only
+/// movable memory may use: no heap's, and no page that is pinned.
+fn of_machine(field: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let margin = (field("MemTotal")? / MARGIN_PART).max(LEAST_MARGIN_BYTES);
+    let available = field("MemAvailable")?;
+    let unusable = field("CmaFree").unwrap_or(0).saturating_add(margin);
+    Some(available.saturating_sub(unusable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn machine(fields: &[(&str, u64)]) -> Option<u64> {
+        of_machine(|name| {
+            let found = fields.iter().find(|(field, _)| *field == name);
+            found.map(|&(_, mib)| mib * MIB)
+        })
+    }
+
+    #[test]
+    fn free_cma_pages_and_a_margin_are_not_available() {
+        let small = [("MemTotal", 768), ("MemAvailable", 600), ("CmaFree", 250)];
+        assert_eq!(machine(&small), Some(334 * MIB));
+        let large = [("MemTotal", 6400), ("MemAvailable", 6000)];
+        assert_eq!(machine(&large), Some(5900 * MIB));
+    }
+
+    #[test]
+    fn a_machine_of_free_cma_pages_alone_has_nothing() {
+        let fields = [("MemTotal", 768), ("MemAvailable", 200), ("CmaFree", 256)];
+        assert_eq!(machine(&fields), Some(0));
+        assert_eq!(machine(&[("MemTotal", 768)]), None);
+    }
+
+    #[test]
+    fn the_running_machine_says_something() {
+        assert!(now(true).unwrap().bytes <= now(false).unwrap().bytes);
+    }
+}
