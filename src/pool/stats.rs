@@ -20,19 +20,17 @@ use crate::{
 pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
     let slots = pool.slots();
     let counters = slots.counters();
-    let mut choice = None;
-    let mut pin_note = None;
-    let mut address_unknown = None;
+    let mut choices = Tally::default();
+    let mut pin_notes = Tally::default();
+    let mut unknown = Tally::default();
     let mut bytes = 0u64;
     let mut buffers = Vec::new();
     slots.for_each(|slot| {
         let region = slot.region;
         bytes += region.size_bytes() as u64;
-        choice = choice.take().or_else(|| region.choice().map(str::to_owned));
-        pin_note.get_or_insert_with(|| region.pin_note().to_owned());
-        if let Err(reason) = region.address() {
-            address_unknown.get_or_insert_with(|| reason.to_string());
-        }
+        choices.count(region.choice().map(str::to_owned));
+        pin_notes.count(Some(region.pin_note().to_owned()));
+        unknown.count(region.address().err().map(ToString::to_string));
         let buffer = gst::Structure::builder("buffer")
             .field("id", slot.id)
             .field("state", slot.state)
@@ -56,9 +54,9 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
         .field("refused-steps", counters.refused)
         .field("buffers", gst::Array::from_values(buffers));
     for (name, text) in [
-        ("choice", choice),
-        ("pin-note", pin_note),
-        ("address-unknown", address_unknown),
+        ("choice", choices.in_words()),
+        ("pin-note", pin_notes.in_words()),
+        ("address-unknown", unknown.in_words()),
         ("last-error", pool.last_error()),
     ] {
         if let Some(text) = text {
@@ -66,6 +64,49 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
         }
     }
     stats.build()
+}
+
+/// What is said of buffers that need not all be alike: the first pages of a pool may be
+/// pinned, and the next be one too many.
+#[derive(Default)]
+struct Tally {
+    /// Each text and how many buffers it is true of, in the order of the buffers.
+    texts: Vec<(String, usize)>,
+    /// All buffers, also those of which nothing is to be said.
+    total: usize,
+}
+
+impl Tally {
+    /// More texts than this differ in their numbers only.
+    const SHOWN: usize = 4;
+
+    fn count(&mut self, text: Option<String>) {
+        self.total += 1;
+        let Some(text) = text else { return };
+        match self.texts.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, count)) => *count += 1,
+            None => self.texts.push((text, 1)),
+        }
+    }
+
+    /// The text, if it is true of all; else each with the number of its buffers.
+    fn in_words(&self) -> Option<String> {
+        let texts = match &self.texts[..] {
+            [] => return None,
+            [(text, count)] if *count == self.total => return Some(text.clone()),
+            texts => texts,
+        };
+        let shown = texts.iter().take(Self::SHOWN);
+        let mut words: Vec<_> = shown
+            .map(|(text, count)| format!("{count} of {} buffers: {text}", self.total))
+            .collect();
+        let rest = texts.iter().skip(Self::SHOWN);
+        let rest: usize = rest.map(|(_, count)| count).sum();
+        if rest > 0 {
+            words.push(format!("{rest} more for reasons like these"));
+        }
+        Some(words.join("; "))
+    }
 }
 
 /// One line a buffer, for people.
@@ -208,4 +249,42 @@ fn extent_value(extent: &Extent) -> glib::SendValue {
         .field("size", extent.len_bytes)
         .build()
         .to_send_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    fn tally(texts: &[Option<&str>]) -> Option<String> {
+        let mut tally = Tally::default();
+        for text in texts {
+            tally.count(text.map(str::to_owned));
+        }
+        tally.in_words()
+    }
+
+    #[test]
+    fn what_is_true_of_all_buffers_is_said_once() {
+        assert_eq!(tally(&[]), None);
+        assert_eq!(tally(&[None, None]), None);
+        assert_eq!(tally(&[Some("pinned"), Some("pinned")]).unwrap(), "pinned");
+    }
+
+    #[test]
+    fn buffers_that_differ_are_told_apart() {
+        assert_eq!(
+            tally(&[Some("pinned"), Some("not"), Some("pinned")]).unwrap(),
+            "2 of 3 buffers: pinned; 1 of 3 buffers: not"
+        );
+        assert_eq!(
+            tally(&[None, Some("unknown")]).unwrap(),
+            "1 of 2 buffers: unknown"
+        );
+        let many: Vec<_> = ["a", "b", "c", "d", "e", "f", "f"].map(Some).into();
+        let words = tally(&many).unwrap();
+        assert!(
+            words.ends_with("1 of 7 buffers: d; 3 more for reasons like these"),
+            "{words}"
+        );
+    }
 }
