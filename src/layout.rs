@@ -235,6 +235,19 @@ impl FrameLayout {
         &self.planes[..self.n_planes]
     }
 
+    /// Whether every row of a frame of `info`'s, which is not aligned, has a place of its
+    /// own. gst_video_info_align() adds up whatever paddings it is given.
+    pub fn holds(&self, info: &gst_video::VideoInfo) -> bool {
+        let plain = Self::of_info(info);
+        let mut pairs = self.planes().iter().zip(plain.planes());
+        self.check().is_ok()
+            && self.overlap().is_none()
+            && pairs.all(|(plane, plain)| {
+                plane.row_bytes >= plain.row_bytes
+                    && (plane.rows <= 1 || plane.stride_bytes >= plain.row_bytes)
+            })
+    }
+
     /// Two planes that share bytes of picture.
     fn overlap(&self) -> Option<(usize, usize)> {
         let planes = self.planes();
@@ -315,7 +328,7 @@ impl FrameLayout {
             .unwrap_or(info.size());
         if format.is_tiled() {
             // Tiles are no rows: the plane is one run of bytes.
-            let row_bytes = next - offset_bytes;
+            let row_bytes = next.saturating_sub(offset_bytes);
             return Plane {
                 offset_bytes,
                 stride_bytes: row_bytes,

@@ -139,6 +139,27 @@ fn what_the_pool_says_of_a_buffer_arrives_with_it() {
 }
 
 #[test]
+fn a_pool_that_withholds_its_addresses_tells_no_other_process() {
+    gst::init().unwrap();
+    let pool = PhysBufferPool::builder()
+        .kind(MemoryKind::Normal)
+        .withhold_address(true)
+        .build();
+    activate(&pool, 1);
+    let sent = pool.acquire_free(Wait::No).unwrap();
+    let received = Crossing::new().send(sent.clone());
+    let (here, there) = (meta(&sent), meta(&received));
+    assert_eq!(there.id(), here.id());
+    assert_eq!(there.size_bytes(), here.size_bytes());
+    assert_eq!(there.phys_addr(), None);
+    let reason = there.address().unwrap_err().to_string();
+    assert!(reason.contains("withhold-address"), "{reason}");
+    // In its own process nothing is withheld.
+    let withheld = here.address().err();
+    assert!(!withheld.is_some_and(|reason| *reason == AddressUnknown::Withheld));
+}
+
+#[test]
 fn a_language_without_a_header_reads_what_was_received() {
     let pool = pool(MemoryKind::Normal, 1);
     let sent = pool.acquire_free(Wait::No).unwrap();

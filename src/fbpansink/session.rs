@@ -489,7 +489,7 @@ fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
     let address = found
         .map(|all| format!("{} ({})", address::describe(&all), all.source()))
         .map_err(|unknown| unknown.reason);
-    gst::info!(CAT, "physical address: {address:?}");
+    gst::debug!(CAT, "physical address: {address:?}");
     (regions, address)
 }
 

@@ -7,9 +7,9 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use super::allocator::CAT;
-use super::remedy;
 use super::source::Source;
 use super::{Address, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
+use super::{available, remedy};
 use crate::sys::dma_heap;
 
 /// What a block of memory must be.
@@ -61,6 +61,30 @@ pub(super) fn allocate(request: &Request<'_>) -> Result<Region, MemoryError> {
                 .next_back()
                 .map_or_else(|| no_heap(kind), |(_, error)| error)
         }),
+    }
+}
+
+/// Whether so many blocks can be had at all. Without it a pool would take block after
+/// block, for minutes, until the machine has no more.
+pub(crate) fn check_total(
+    kind: MemoryKind,
+    size_bytes: usize,
+    count: usize,
+) -> Result<(), MemoryError> {
+    let size_bytes = size_bytes.saturating_mul(count);
+    let available = match kind {
+        MemoryKind::Normal => available::now(true),
+        MemoryKind::System => available::now(false),
+        // These may be of huge pages, which are reserved, or of a heap.
+        _ => available::in_total(),
+    };
+    match available {
+        Some(available) if size_bytes as u64 > available.bytes => Err(MemoryError::TooLarge {
+            kind,
+            size_bytes,
+            available,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -24,7 +24,9 @@ pub struct Available {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// The machine's memory.
+    /// All of the machine's memory, whoever has it now.
+    Total,
+    /// What of the machine's memory can be had now.
     Machine,
     /// The limit of a control group, in this file.
     Cgroup(PathBuf),
@@ -33,6 +35,7 @@ pub enum Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Total => f.write_str("MemTotal in /proc/meminfo"),
             Self::Machine => {
                 f.write_str("MemAvailable in /proc/meminfo, less CmaFree and a margin")
             }
@@ -58,6 +61,15 @@ pub(super) fn now(is_charged: bool) -> Option<Available> {
         .into_iter()
         .chain(group)
         .min_by_key(|available| available.bytes)
+}
+
+/// All that there is: no kind can give more.
+pub(super) fn in_total() -> Option<Available> {
+    let bytes = meminfo::field_bytes("MemTotal").ok().flatten()?;
+    Some(Available {
+        bytes,
+        limit: Limit::Total,
+    })
 }
 
 /// MemAvailable counts the free pages of the contiguous memory allocator, which only

@@ -20,6 +20,7 @@ mod source;
 
 pub use address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
 pub use allocate::Request;
+pub(crate) use allocate::check_total;
 #[cfg(feature = "v1_24")]
 pub(crate) use allocator::file_of;
 pub use allocator::{

@@ -78,6 +78,10 @@ pub(crate) struct InPool {
     /// The memory that the pool made the buffer of; compared, never dereferenced.
     root: usize,
     /// Other processes are not told the address.
+    #[cfg_attr(
+        not(feature = "v1_24"),
+        expect(dead_code, reason = "nothing is sent before 1.24")
+    )]
     withhold_address: bool,
 }
 

@@ -209,9 +209,12 @@ fn video_plan(
         if config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
             && let Some(mut align) = config.video_alignment()
         {
-            info.align(&mut align).map_err(|_| {
-                ConfigError::Impossible(format!("alignment {align:?} cannot be laid out"))
-            })?;
+            let aligned = info.align(&mut align).is_ok();
+            if !aligned || !FrameLayout::of_info(&info).holds(&packed) {
+                return Err(ConfigError::Impossible(format!(
+                    "alignment {align:?} cannot be laid out"
+                )));
+            }
             config.set_video_alignment(&align);
             alignment = Some(align);
         }
@@ -359,6 +362,45 @@ mod tests {
         }
         let plan = plan(&mut with_params(0, 100, 10), &OWNED).unwrap();
         assert_eq!((plan.prefix_bytes, plan.block_bytes), (100, 174));
+    }
+
+    #[test]
+    fn paddings_that_wrap_around_are_refused() {
+        let huge = [
+            // Found by trying: the planes end behind the buffer, or lie before it.
+            (15, 4_294_966_656, 0, 0),
+            (0, 4_294_967_040, 1, 0),
+            (4_294_967_040, 0, 0, 4_294_967_040),
+            (0, 0, u32::MAX, 0),
+            (0, 0, 0, u32::MAX),
+        ];
+        for format in ["I420", "BGRx", "NV12", "GRAY8"] {
+            for (left, right, top, bottom) in huge {
+                let caps = format!("video/x-raw,format={format},width=640,height=480");
+                gst::init().unwrap();
+                let caps: gst::Caps = caps.parse().unwrap();
+                let mut config = config(Some(&caps), 0, 0, 0);
+                config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+                config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
+                let align = gst_video::VideoAlignment::new(top, bottom, left, right, &[0; 4]);
+                config.set_video_alignment(&align);
+                match plan(&mut config, &OWNED) {
+                    Err(ConfigError::Impossible(_)) => {}
+                    Err(corrected) => panic!("{corrected}"),
+                    // What fits nevertheless has a place for every byte of every row.
+                    Ok(plan) => {
+                        let video = plan.video.unwrap();
+                        let stock = gst_video::VideoInfo::from_caps(&caps).unwrap();
+                        for n in 0..stock.n_planes() as usize {
+                            let rows = stock.comp_height(n as u8) as usize;
+                            let stride = usize::try_from(video.stride[n]).unwrap();
+                            let end = video.offset[n].checked_add(stride * rows).unwrap();
+                            assert!(end <= plan.size_bytes, "{format} plane {n}: {align:?}");
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub struct PhysBufferPool {
     refused_growth: parking_lot::Mutex<Option<String>>,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
     /// The element that made the pool for others to use.
-    maker: glib::WeakRef<gst::Element>,
+    pub(super) maker: glib::WeakRef<gst::Element>,
 }
 
 impl Default for PhysBufferPool {
@@ -156,23 +156,6 @@ impl PhysBufferPool {
     pub(super) fn remember_refusal(&self, refusal: &impl std::fmt::Display) {
         gst::debug!(CAT, imp = self, "{refusal}");
         *self.last_error.lock() = Some(refusal.to_string());
-    }
-
-    pub(super) fn set_maker(&self, element: Option<&gst::Element>) {
-        self.maker.set(element);
-    }
-
-    /// Whoever adopted the pool knows that there is no buffer, and calls it what it likes
-    /// ("not-negotiated", say); the reason is known here.
-    fn post_want_of_memory(&self) {
-        if let Some(maker) = self.maker.upgrade() {
-            let reason = self.last_error().unwrap_or_default();
-            gst::element_error!(
-                maker,
-                gst::ResourceError::NoSpaceLeft,
-                ("No memory for the frames: {reason}")
-            );
-        }
     }
 
     pub(super) fn set_validator(&self, validator: Option<Validator>) {
@@ -244,6 +227,17 @@ impl PhysBufferPool {
             needs_contiguous: settings.require_contiguous,
             max_address: (settings.max_address != 0).then_some(PhysAddr(settings.max_address)),
         })
+    }
+
+    /// The buffers that there have to be from the start.
+    fn allocate_least(&self, plan: &Plan) -> Result<(), memory::MemoryError> {
+        let missing = plan.min.saturating_sub(self.slots().total());
+        memory::check_total(self.kind(), plan.block_bytes, missing)?;
+        while self.slots().total() < plan.min {
+            let region = self.allocate_region(plan.block_bytes)?;
+            self.slots().add(region);
+        }
+        Ok(())
     }
 
     pub(super) fn allocate_ahead(&self) -> Result<(), memory::MemoryError> {
@@ -509,18 +503,13 @@ impl BufferPoolImpl for PhysBufferPool {
             self.remember_error("the pool is not configured".into());
             return false;
         };
-        if self.is_owner() {
-            while self.slots().total() < plan.min {
-                match self.allocate() {
-                    Some(region) => self.slots().add(region),
-                    None => {
-                        gst::error!(CAT, imp = self, "not started: {:?}", self.last_error());
-                        self.slots().clear();
-                        self.post_want_of_memory();
-                        return false;
-                    }
-                }
-            }
+        if self.is_owner()
+            && let Err(error) = self.allocate_least(&plan)
+        {
+            self.slots().clear();
+            self.remember_error(error.to_string());
+            self.post_want_of_memory();
+            return false;
         }
         true
     }

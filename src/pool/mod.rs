@@ -36,6 +36,7 @@
 mod config;
 mod external;
 mod imp;
+mod maker;
 mod signals;
 mod slots;
 mod state;

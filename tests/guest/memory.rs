@@ -6,6 +6,8 @@
 mod conformance;
 #[path = "memory/faults.rs"]
 mod faults;
+#[path = "memory/pressure.rs"]
+mod pressure;
 #[path = "memory/privileges.rs"]
 mod privileges;
 #[path = "memory/ramfb.rs"]
@@ -387,6 +389,19 @@ mod any {
     fn injected_failures_are_clean_errors() {
         let _alone = alone_in_the_lab();
         faults::every_failure_is_clean(&every_source(256 << 10));
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_refused_and_nobody_is_killed() {
+        let _alone = alone_in_the_lab();
+        pressure::is_refused_before_anybody_is_killed();
+        pressure::is_told_by_the_source_that_lacks_it();
+    }
+
+    #[test]
+    fn a_timer_of_the_program_does_not_keep_it_from_memory() {
+        let _alone = alone_in_the_lab();
+        pressure::is_had_in_spite_of_a_timer();
     }
 
     /// Runs the calling test once more, as nobody, with `CHILD` in the environment.

@@ -306,7 +306,7 @@ unsafe extern "C" fn mem_is_span(
         if !offset.is_null() {
             *offset = (*mem1).offset.wrapping_sub((*(*mem1).parent).offset);
         }
-        glib::ffi::gboolean::from((*mem1).offset + (*mem1).size == (*mem2).offset)
+        glib::ffi::gboolean::from((*mem1).offset.wrapping_add((*mem1).size) == (*mem2).offset)
     }
 }
 

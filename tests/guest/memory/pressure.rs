@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+//! More memory than there is, and signals while it is being had.
+
+use gstphysmem::memory::{MemoryError, MemoryKind, Region, Request};
+
+use super::{allocate, conformance, request};
+use crate::support;
+
+const BLOCK: usize = 16 << 20;
+
+/// How many processes the kernel has killed for want of memory.
+fn oom_kills() -> u64 {
+    let vmstat = std::fs::read_to_string("/proc/vmstat").expect("/proc is mounted");
+    let line = vmstat
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "));
+    line.expect("the kernel counts them")
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// Of every kind that the kernel would give without end: blocks until one is refused.
+pub fn is_refused_before_anybody_is_killed() {
+    let udmabuf = Request {
+        heap: Some("shmem"),
+        ..request(MemoryKind::Udmabuf, BLOCK)
+    };
+    let killed = oom_kills();
+    for request in [
+        request(MemoryKind::Normal, BLOCK),
+        udmabuf,
+        request(MemoryKind::System, BLOCK),
+        request(MemoryKind::Auto, BLOCK),
+    ] {
+        let mut blocks = Vec::new();
+        let refusal = loop {
+            match Region::allocate(&request) {
+                Ok(block) => blocks.push(block),
+                Err(error) => break error,
+            }
+            assert!(
+                blocks.len() * BLOCK < 4 << 30,
+                "the guest has no such memory"
+            );
+        };
+        println!(
+            "{}: {} blocks, then {refusal:.300}",
+            request.kind,
+            blocks.len()
+        );
+        let is_expected = match refusal {
+            MemoryError::TooLarge { .. } => true,
+            MemoryError::NoKind(_) => request.kind == MemoryKind::Auto,
+            _ => false,
+        };
+        assert!(is_expected, "{refusal}");
+        // What was given is there: every page can be written.
+        for (seed, block) in blocks.iter().enumerate().step_by(5) {
+            conformance::fill(block, seed as u64);
+        }
+        assert!(blocks.len() > 4, "refused far too early");
+        assert_eq!(oom_kills(), killed, "{}", request.kind);
+    }
+}
+
+/// A source that has no memory for its frames says so, and not that nothing was negotiated.
+pub fn is_told_by_the_source_that_lacks_it() {
+    let pipeline = "rawvideosrc width=16000 height=16000 num-buffers=1 ! fakesink";
+    let ran = support::run(&mut support::gst_launch(pipeline));
+    assert!(!ran.status.success());
+    let first = ran.stderr.lines().find(|line| line.starts_with("ERROR"));
+    let first = first.unwrap_or_else(|| panic!("{}", ran.stderr));
+    assert!(first.contains("No memory for the frames: "), "{first}");
+    assert!(first.contains("MemAvailable"), "{first}");
+}
+
+/// A program with a timer, as profilers have: on 6.1 fallocate starts anew at each signal.
+pub fn is_had_in_spite_of_a_timer() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler does nothing; the struct is zeroed but for handler and flags.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        assert_eq!(
+            libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()),
+            0
+        );
+    }
+    let every = |us: libc::suseconds_t| {
+        let time = libc::timeval {
+            tv_sec: 0,
+            tv_usec: us,
+        };
+        let timer = libc::itimerval {
+            it_interval: time,
+            it_value: time,
+        };
+        // SAFETY: a whole itimerval, which the kernel only reads.
+        let rc = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+        assert_eq!(rc, 0);
+    };
+    for kind in [MemoryKind::Normal, MemoryKind::Hugepage, MemoryKind::Cma] {
+        every(2000);
+        let region = allocate(&request(kind, 32 << 20));
+        every(0);
+        conformance::fill(&region, 3);
+    }
+}

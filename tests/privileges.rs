@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Addresses for users who are not root: what each is told who has too little, and what it
+//! takes to have enough. Where the address lies is compared with what root reads in the
+//! page tables of the user's process. (Heaps, tracepoint and the view from outside of the
+//! machine: tests/guest/memory/privileges.rs.)
+
+use std::ffi::CString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use gstphysmem::memory::{MemoryKind, Region, Request};
+
+const PAGES: usize = 5;
+const PAGE: usize = 4096;
+const CHILD: &str = "PHYSMEM_TEST_UNPRIVILEGED";
+
+/// The part that runs as nobody: where its pages are, virtual and physical, or why it does
+/// not know. They stay there until its input ends.
+fn child() {
+    gst::init().unwrap();
+    let region = Region::allocate(&Request {
+        kind: MemoryKind::Normal,
+        size_bytes: PAGES * PAGE,
+        ..Request::default()
+    })
+    .unwrap();
+    match region.address() {
+        Ok(address) => {
+            let pages = (0..PAGES).map(|page| {
+                let phys = address.at((page * PAGE) as u64).unwrap();
+                format!("{}:{}", region.ptr() as usize + page * PAGE, phys.0)
+            });
+            println!("\nADDRESS {}", pages.collect::<Vec<_>>().join(" "));
+        }
+        Err(reason) => println!("\nABSENT {reason}"),
+    }
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// This program once more, where everybody can read it.
+fn copy_of_this_program(directory: &Path) -> PathBuf {
+    let copy = directory.join("unprivileged");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    for path in [directory, &copy] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    copy
+}
+
+/// What nobody is told who runs the program with these options of setpriv. An address is
+/// compared with root's.
+fn told(program: &Path, options: &[&str]) -> String {
+    let mut child = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(options)
+        .arg("--")
+        .arg(program)
+        .args([
+            "--exact",
+            "who_is_not_root_is_told_what_is_missing",
+            "--nocapture",
+        ])
+        .env(CHILD, "1")
+        .env("GST_REGISTRY_DISABLE", "yes")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("setpriv is there");
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    let told = lines
+        .find(|line| line.starts_with("ADDRESS ") || line.starts_with("ABSENT "))
+        .unwrap_or_else(|| panic!("nothing is said with {options:?}"));
+    if let Some(pages) = told.strip_prefix("ADDRESS ") {
+        let pagemap = std::fs::File::open(format!("/proc/{}/pagemap", child.id())).unwrap();
+        for page in pages.split(' ') {
+            let (virt, phys) = page.split_once(':').unwrap();
+            let (virt, phys): (u64, u64) = (virt.parse().unwrap(), phys.parse().unwrap());
+            let mut entry = [0; 8];
+            pagemap
+                .read_exact_at(&mut entry, virt / PAGE as u64 * 8)
+                .unwrap();
+            let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
+            assert!(frame != 0);
+            assert_eq!(phys, frame * PAGE as u64);
+        }
+    }
+    drop(child.stdin.take());
+    lines.for_each(drop);
+    assert!(child.wait().unwrap().success());
+    told
+}
+
+/// setcap cap_sys_admin+ep.
+fn give_file_capability(program: &Path) -> std::io::Result<()> {
+    // struct vfs_cap_data: revision 2, effective; permitted and inheritable, low and high.
+    let words = [0x0200_0001u32, 1 << 21, 0, 0, 0];
+    let data: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let path = CString::new(program.as_os_str().as_bytes()).unwrap();
+    // SAFETY: two C strings, and as many bytes as are said.
+    let rc = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            c"security.capability".as_ptr(),
+            data.as_ptr().cast(),
+            data.len(),
+            0,
+        )
+    };
+    match rc {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[track_caller]
+fn assert_told(told: &str, all_of: &[&str], none_of: &[&str]) {
+    assert!(told.starts_with("ABSENT "), "{told}");
+    for words in all_of {
+        assert!(told.contains(words), "not {words:?}: {told}");
+    }
+    for words in none_of {
+        assert!(!told.contains(words), "{words:?}: {told}");
+    }
+}
+
+#[test]
+fn who_is_not_root_is_told_what_is_missing() {
+    if std::env::var_os(CHILD).is_some() {
+        return child();
+    }
+    gst::init().unwrap();
+    let ours = Region::allocate(&Request {
+        kind: MemoryKind::Normal,
+        size_bytes: PAGE,
+        ..Request::default()
+    });
+    if ours.unwrap().address().is_err() {
+        println!("SKIPPED: only who has CAP_SYS_ADMIN can give it");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = copy_of_this_program(directory.path());
+
+    let missing = [
+        "/proc/self/pagemap",
+        "without CAP_SYS_ADMIN",
+        "AmbientCapabilities=CAP_SYS_ADMIN",
+    ];
+    assert_told(&told(&program, &[]), &missing, &["EACCES", "setcap"]);
+    let ambient = ["--inh-caps", "+sys_admin", "--ambient-caps", "+sys_admin"];
+    let address = told(&program, &ambient);
+    assert!(address.starts_with("ADDRESS "), "{address}");
+
+    // What does not work, though one reads it everywhere.
+    match give_file_capability(&program) {
+        Ok(()) => {
+            let missing = [
+                "/proc/self/pagemap: Permission denied (EACCES)",
+                "not dumpable",
+            ];
+            assert_told(&told(&program, &[]), &missing, &["without CAP_SYS_ADMIN"]);
+        }
+        Err(error) => println!("SKIPPED: no file capabilities here: {error}"),
+    }
+}
