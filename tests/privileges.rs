@@ -57,7 +57,9 @@ fn told(program: &Path, options: &[&str]) -> String {
     let mut child = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .args(options)
-        .arg("--")
+        // By way of a shell, as users start programs: setpriv itself still has root's
+        // capabilities, compared with which those of the file are no gain.
+        .args(["--", "sh", "-c", "exec \"$0\" \"$@\""])
         .arg(program)
         .args([
             "--exact",
