@@ -3,34 +3,57 @@
 
 use std::path::{Path, PathBuf};
 
+/// Digits, or spaces, that a number may be filled up with.
+const MAX_WIDTH: usize = 99;
+
 /// A path with one number in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     before: String,
-    /// Digits at least, with zeroes in front.
-    digits: usize,
+    /// Letters at least.
+    width: usize,
+    /// With zeroes in front, else spaces.
+    has_zeroes: bool,
     after: String,
 }
 
 impl Sequence {
-    /// From a path with a `%d` or `%05d` in its file name; none if it has none.
+    /// From a path with a number in its file name as printf has it, `%d`, `%05d`,
+    /// `%3d` or `%i`, and `%%` for a percent sign; none if there is no number, more
+    /// than one, or anything else behind a percent sign.
     pub fn parse(location: &str) -> Option<Self> {
         let name_start = location.rfind('/').map_or(0, |slash| slash + 1);
-        let percent = name_start + location[name_start..].find('%')?;
-        let rest = &location[percent + 1..];
-        let d = rest.find(|letter: char| !letter.is_ascii_digit())?;
-        if !rest[d..].starts_with('d') {
-            return None;
+        let (directory, mut rest) = location.split_at(name_start);
+        let mut text = directory.to_owned();
+        let mut number = None;
+        while let Some(percent) = rest.find('%') {
+            text.push_str(&rest[..percent]);
+            rest = &rest[percent + 1..];
+            if let Some(behind) = rest.strip_prefix('%') {
+                text.push('%');
+                rest = behind;
+                continue;
+            }
+            let conversion = rest.find(|letter: char| !letter.is_ascii_digit())?;
+            let width = &rest[..conversion];
+            rest = rest[conversion..].strip_prefix(['d', 'i', 'u'])?;
+            if number.is_some() {
+                return None;
+            }
+            number = Some(Self {
+                before: std::mem::take(&mut text),
+                has_zeroes: width.starts_with('0'),
+                width: match width {
+                    "" => 1,
+                    width => width.parse().ok().filter(|width| *width <= MAX_WIDTH)?,
+                },
+                after: String::new(),
+            });
         }
-        let digits = match &rest[..d] {
-            "" => 1,
-            width if width.starts_with('0') && width.len() <= 3 => width.parse().ok()?,
-            _ => return None,
-        };
+        text.push_str(rest);
         Some(Self {
-            before: location[..percent].to_owned(),
-            digits: digits.max(1),
-            after: rest[d + 1..].to_owned(),
+            after: text,
+            ..number?
         })
     }
 
@@ -38,10 +61,14 @@ impl Sequence {
     pub fn path(&self, number: u64) -> PathBuf {
         let Self {
             before,
-            digits,
+            width,
+            has_zeroes,
             after,
         } = self;
-        format!("{before}{number:0digits$}{after}").into()
+        match has_zeroes {
+            true => format!("{before}{number:0width$}{after}").into(),
+            false => format!("{before}{number:width$}{after}").into(),
+        }
     }
 
     /// The number of a file of the sequence.
@@ -50,7 +77,7 @@ impl Sequence {
         let digits = text
             .strip_prefix(self.before.as_str())?
             .strip_suffix(self.after.as_str())?;
-        let number = digits.parse().ok()?;
+        let number = digits.trim_start_matches(' ').parse().ok()?;
         (self.path(number) == path).then_some(number)
     }
 
@@ -95,14 +122,24 @@ mod tests {
         assert_eq!(path("/a/f-%05d.raw", 42), Some("/a/f-00042.raw".into()));
         assert_eq!(path("%d", 7), Some("7".into()));
         assert_eq!(path("f%02d", 1234), Some("f1234".into()));
+        assert_eq!(path("f%3d.raw", 7), Some("f  7.raw".into()));
+        assert_eq!(path("f%3d.raw", 1234), Some("f1234.raw".into()));
+        assert_eq!(path("f%i.raw", 7), Some("f7.raw".into()));
+        assert_eq!(path("f%02u.raw", 7), Some("f07.raw".into()));
+        assert_eq!(path("100%%-%d.raw", 7), Some("100%-7.raw".into()));
+        assert_eq!(path("%d-100%%.raw", 7), Some("7-100%.raw".into()));
+        assert_eq!(path("%%d-%d.raw", 7), Some("%d-7.raw".into()));
         for none in [
             "plain.raw",
             "/a%05d/plain.raw",
             "100%",
+            "100%%.raw",
             "%s.raw",
-            "%5d.raw",
             "%05",
             "%x%d",
+            "%d-%d.raw",
+            "%100d.raw",
+            "%-3d.raw",
         ] {
             assert_eq!(Sequence::parse(none), None, "{none}");
         }
@@ -117,6 +154,11 @@ mod tests {
         for other in ["f-1.raw", "f-0010.raw", "g-001.raw", "f-002.txt"] {
             std::fs::write(dir.path().join(other), b"x").unwrap();
         }
+        for number in [8, 9, 10] {
+            std::fs::write(dir.path().join(format!("s-{number:3}.raw")), b"x").unwrap();
+        }
+        let spaced = Sequence::parse(dir.path().join("s-%3d.raw").to_str().unwrap()).unwrap();
+        assert_eq!(spaced.find().unwrap(), Some((8, 3)));
         let pattern = dir.path().join("f-%03d.raw");
         let sequence = Sequence::parse(pattern.to_str().unwrap()).unwrap();
         assert_eq!(sequence.find().unwrap(), Some((10, 3)));
