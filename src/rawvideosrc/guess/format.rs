@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Formats by the names that FFmpeg, V4L2, DRM, fourcc.org and people have for them.
+//!
+//! A name may say all (`nv12`, `yuv420p10le`) or parts (`420`, `10bit`). Parts are put
+//! together; parts that contradict each other, and formats that GStreamer does not
+//! have, make the name say nothing, which is better than a wrong picture.
+
+use gst_video::{VideoFormat, VideoFormatInfo};
+
+/// Names that stand for one format, whatever else is said; GStreamer's own names,
+/// the ones in the second column, are known besides.
+const NAMES: &[(&str, &str)] = &[
+    // FFmpeg.
+    ("yuyv422", "YUY2"),
+    ("uyvy422", "UYVY"),
+    ("yvyu422", "YVYU"),
+    ("uyyvyy411", "IYU1"),
+    ("rgb24", "RGB"),
+    ("bgr24", "BGR"),
+    ("rgb0", "RGBx"),
+    ("bgr0", "BGRx"),
+    ("0rgb", "xRGB"),
+    ("0bgr", "xBGR"),
+    ("rgb565le", "RGB16"),
+    ("bgr565le", "BGR16"),
+    ("rgb555le", "RGB15"),
+    ("bgr555le", "BGR15"),
+    ("rgba64le", "RGBA64_LE"),
+    ("rgba64be", "RGBA64_BE"),
+    ("bgra64le", "BGRA64_LE"),
+    ("bgra64be", "BGRA64_BE"),
+    ("x2rgb10le", "BGR10x2_LE"),
+    ("x2bgr10le", "RGB10x2_LE"),
+    ("y210le", "Y210"),
+    ("p010le", "P010_10LE"),
+    ("p010be", "P010_10BE"),
+    ("p012le", "P012_LE"),
+    ("p012be", "P012_BE"),
+    ("p016le", "P016_LE"),
+    ("p016be", "P016_BE"),
+    ("pal8", "RGB8P"),
+    // fourcc.org and V4L2.
+    ("yuyv", "YUY2"),
+    ("yunv", "YUY2"),
+    ("iyuv", "I420"),
+    ("yu12", "I420"),
+    ("422p", "Y42B"),
+    ("411p", "Y41B"),
+    ("yuv9", "YUV9"),
+    ("y800", "GRAY8"),
+    ("nm12", "NV12"),
+    ("nm21", "NV21"),
+    ("p010", "P010_10LE"),
+    ("p012", "P012_LE"),
+    ("p016", "P016_LE"),
+    ("rgb3", "RGB"),
+    ("bgr3", "BGR"),
+    ("rgb565", "RGB16"),
+    ("bgr565", "BGR16"),
+    ("rgb555", "RGB15"),
+    ("bgr555", "BGR15"),
+    // DRM, whose names begin with the highest bits of a little-endian word.
+    ("xrgb8888", "BGRx"),
+    ("xr24", "BGRx"),
+    ("argb8888", "BGRA"),
+    ("ar24", "BGRA"),
+    ("xbgr8888", "RGBx"),
+    ("xb24", "RGBx"),
+    ("abgr8888", "RGBA"),
+    ("ab24", "RGBA"),
+    ("rg16", "RGB16"),
+    ("bg16", "BGR16"),
+    ("xrgb1555", "RGB15"),
+    ("xr15", "RGB15"),
+    ("xrgb2101010", "BGR10x2_LE"),
+    ("xr30", "BGR10x2_LE"),
+    ("argb2101010", "BGR10A2_LE"),
+    ("ar30", "BGR10A2_LE"),
+    ("xbgr2101010", "RGB10x2_LE"),
+    ("xb30", "RGB10x2_LE"),
+    ("abgr2101010", "RGB10A2_LE"),
+    ("ab30", "RGB10A2_LE"),
+    ("yu16", "Y42B"),
+    ("yu24", "Y444"),
+];
+
+/// Names of formats that GStreamer does not have, or that mean one thing to some
+/// and another to others (`rgb888` is BGR to DRM and RGB to cameras).
+const NOT_ONE: &[&str] = &[
+    "rgb8", "rgb32", "bgr32", "rgb4", "bgr4", "rgb888", "bgr888", "rgba8888", "bgra8888",
+    "rgbx8888", "bgrx8888", "rgb48", "rgb48le", "rgb48be", "bgr48", "bgr48le", "bgr48be", "yv16",
+    "yv24", "ya8", "ya16", "p210", "p216", "p410", "p416", "p210le", "p216le", "yuv422i", "422i",
+];
+
+/// What one word says of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// All.
+    Exact(VideoFormat),
+    /// How chroma is sampled, and perhaps more.
+    Sampled(Sampled),
+    /// Bits of a component.
+    Depth(Depth),
+    /// Something that there is no format for.
+    Foreign,
+}
+
+/// How much of a name a word is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    bits: u32,
+    is_big_endian: bool,
+}
+
+/// Luma and chroma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampled {
+    /// 420, 422, 444 ..., and 400 for none.
+    sampling: u32,
+    /// None if the name does not say.
+    is_semi_planar: Option<bool>,
+    is_vu: bool,
+    has_alpha: bool,
+    depth: Option<Depth>,
+}
+
+impl Word {
+    /// What a word in lower case says. `is_among_yuv`: others say that this is
+    /// about YUV, so that a number may be a way to sample.
+    pub fn parse(word: &str, is_among_yuv: bool) -> Option<Self> {
+        if let Some(format) = own_name(word) {
+            return Some(Self::Exact(format));
+        }
+        if let Some((_, name)) = NAMES.iter().find(|(known, _)| *known == word) {
+            return Some(named(name));
+        }
+        if NOT_ONE.contains(&word) {
+            return Some(Self::Foreign);
+        }
+        depth(word)
+            .map(Self::Depth)
+            .or_else(|| gray(word))
+            .or_else(|| planes_of_rgb(word))
+            .or_else(|| sampled(word, is_among_yuv))
+    }
+}
+
+/// A format by the name that GStreamer has for it.
+pub fn own_name(word: &str) -> Option<VideoFormat> {
+    VideoFormat::iter_raw().find(|format| format.to_str().eq_ignore_ascii_case(word))
+}
+
+fn named(name: &str) -> Word {
+    own_name(name).map_or(Word::Foreign, Word::Exact)
+}
+
+/// `le` or `be` at the end, and what is before it.
+fn endianness(word: &str) -> (&str, Option<bool>) {
+    match (word.strip_suffix("le"), word.strip_suffix("be")) {
+        (Some(rest), _) => (rest, Some(false)),
+        (_, Some(rest)) => (rest, Some(true)),
+        _ => (word, None),
+    }
+}
+
+/// Bits of a component as formats have them.
+fn bits(digits: &str) -> Option<u32> {
+    digits.parse().ok().filter(|bits| (8..=16).contains(bits))
+}
+
+/// `10bit`, `10b`, `10le`.
+fn depth(word: &str) -> Option<Depth> {
+    let (rest, is_big_endian) = endianness(word);
+    let digits = ["bits", "bit", "b"]
+        .iter()
+        .find_map(|unit| rest.strip_suffix(unit));
+    let digits = digits.or_else(|| is_big_endian.map(|_| rest))?;
+    // Whole pixels are counted, too: "24bit".
+    let bits = bits(digits).or_else(|| digits.parse().ok().filter(|n| [24, 32].contains(n)))?;
+    Some(Depth {
+        bits,
+        is_big_endian: is_big_endian.unwrap_or(false),
+    })
+}
+
+/// `gray`, `grey16le`, `mono8`, `y8`.
+fn gray(word: &str) -> Option<Word> {
+    let names = [
+        ("gray", true),
+        ("grey", true),
+        ("mono", false),
+        ("y", false),
+    ];
+    let (digits, stands_alone) = names
+        .iter()
+        .find_map(|(name, alone)| Some((word.strip_prefix(name)?, *alone)))?;
+    let (digits, is_big_endian) = endianness(digits);
+    let bits = match digits {
+        "" if stands_alone && is_big_endian.is_none() => 8,
+        digits => bits(digits)?,
+    };
+    let depth = Depth {
+        bits,
+        is_big_endian: is_big_endian.unwrap_or(false),
+    };
+    Some(Word::Sampled(Sampled {
+        sampling: 400,
+        is_semi_planar: Some(false),
+        is_vu: false,
+        has_alpha: false,
+        depth: Some(depth),
+    }))
+}
+
+/// FFmpeg's `gbrp`, `gbrap10le`.
+fn planes_of_rgb(word: &str) -> Option<Word> {
+    let (rest, is_big_endian) = endianness(word.strip_prefix("gbr")?);
+    let (has_alpha, digits) = match rest.strip_prefix("ap") {
+        Some(digits) => (true, digits),
+        None => (false, rest.strip_prefix('p')?),
+    };
+    let alpha = if has_alpha { "A" } else { "" };
+    if digits.is_empty() {
+        return Some(named(&format!("GBR{alpha}")));
+    }
+    let end = if is_big_endian == Some(true) {
+        "BE"
+    } else {
+        "LE"
+    };
+    Some(named(&format!("GBR{alpha}_{}{end}", bits(digits)?)))
+}
+
+/// `yuv420p10le`, `420sp`, `yuva444p`, `yvu420`, `444p`; and `422`, where that is
+/// likely to be no number of something else.
+fn sampled(word: &str, is_among_yuv: bool) -> Option<Word> {
+    let prefixes = [
+        ("yuva", false, true),
+        ("yuvj", false, false),
+        ("yuv", false, false),
+        ("yvu", true, false),
+        ("ycbcr", false, false),
+        ("ycrcb", true, false),
+        ("i4", false, false),
+    ];
+    let prefix = prefixes
+        .iter()
+        .find(|(prefix, ..)| word.starts_with(prefix));
+    let (rest, is_vu, has_alpha) = match prefix {
+        Some(("i4", ..)) => (&word[1..], false, false),
+        Some((prefix, is_vu, has_alpha)) => (&word[prefix.len()..], *is_vu, *has_alpha),
+        None => (word, false, false),
+    };
+    let sampling = rest.get(..3)?;
+    let sampling = ["420", "422", "444", "440", "411", "410", "400"]
+        .iter()
+        .find(|known| **known == sampling)?;
+    let (rest, is_big_endian) = endianness(&rest[3..]);
+    let (is_semi_planar, digits) = ["semiplanar", "planar", "sp", "p"]
+        .iter()
+        .find_map(|name| Some((Some(name.starts_with('s')), rest.strip_prefix(name)?)))
+        .unwrap_or((None, rest));
+    if prefix.is_none() && is_semi_planar.is_none() && !(is_among_yuv && rest.is_empty()) {
+        return None;
+    }
+    let depth = match (digits, is_big_endian) {
+        ("", None) => None,
+        _ => Some(Depth {
+            bits: bits(digits)?,
+            is_big_endian: is_big_endian.unwrap_or(false),
+        }),
+    };
+    Some(Word::Sampled(Sampled {
+        sampling: sampling.parse().ok()?,
+        is_semi_planar,
+        is_vu,
+        has_alpha,
+        depth,
+    }))
+}
+
+impl Sampled {
+    /// What a file called .yuv is, if nothing else is said.
+    const USUAL: Self = Self {
+        sampling: 420,
+        is_semi_planar: None,
+        is_vu: false,
+        has_alpha: false,
+        depth: None,
+    };
+
+    fn format(&self, depth: Depth) -> Option<VideoFormat> {
+        let end = if depth.is_big_endian { "BE" } else { "LE" };
+        let semi = self.is_semi_planar == Some(true);
+        let name = match (self.sampling, depth.bits, semi, self.is_vu) {
+            (420, 8, true, false) => "NV12".into(),
+            (420, 8, true, true) => "NV21".into(),
+            (422, 8, true, false) => "NV16".into(),
+            (422, 8, true, true) => "NV61".into(),
+            (444, 8, true, false) => "NV24".into(),
+            (420, 10, true, false) => format!("P010_10{end}"),
+            (420, bits @ (12 | 16), true, false) => format!("P0{bits}_{end}"),
+            (420, 8, false, true) => "YV12".into(),
+            (410, 8, false, true) => "YVU9".into(),
+            (_, _, true, _) | (_, _, _, true) => return None,
+            (sampling, 8, ..) if self.has_alpha => format!("A{sampling}"),
+            (sampling, bits, ..) if self.has_alpha => format!("A{sampling}_{bits}{end}"),
+            (420, 8, ..) => "I420".into(),
+            (422, 8, ..) => "Y42B".into(),
+            (444, 8, ..) => "Y444".into(),
+            (411, 8, ..) => "Y41B".into(),
+            (410, 8, ..) => "YUV9".into(),
+            (400, 8, ..) => "GRAY8".into(),
+            (400, 16, ..) => format!("GRAY16_{end}"),
+            (400, bits, ..) => format!("GRAY{bits}_{end}16"),
+            (sampling @ (420 | 422), bits, ..) => format!("I{sampling}_{bits}{end}"),
+            (444, bits, ..) => format!("Y444_{bits}{end}"),
+            _ => return None,
+        };
+        own_name(&name)
+    }
+
+    /// Both, unless they contradict each other.
+    fn and(self, other: Self) -> Option<Self> {
+        fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<Option<T>> {
+            match (a, b) {
+                (Some(a), Some(b)) if a != b => None,
+                (a, b) => Some(a.or(b)),
+            }
+        }
+        (self.sampling == other.sampling).then_some(Self {
+            sampling: self.sampling,
+            is_semi_planar: same(self.is_semi_planar, other.is_semi_planar)?,
+            is_vu: self.is_vu || other.is_vu,
+            has_alpha: self.has_alpha || other.has_alpha,
+            depth: same(self.depth, other.depth)?,
+        })
+    }
+}
+
+/// How a format samples chroma, in the same numbers.
+fn sampling_of(info: &VideoFormatInfo) -> Option<u32> {
+    if info.is_gray() {
+        return Some(400);
+    }
+    let shifts = (info.w_sub().get(1)?, info.h_sub().get(1)?);
+    info.is_yuv().then_some(match shifts {
+        (1, 1) => 420,
+        (1, 0) => 422,
+        (0, 0) => 444,
+        (2, 0) => 411,
+        (2, 2) => 410,
+        _ => return None,
+    })
+}
+
+/// The format that all words together name. `is_yuv_file`: the file is called so.
+pub fn agree(words: &[Word], is_yuv_file: bool) -> Option<VideoFormat> {
+    let (mut exact, mut sampled, mut depth) = (None, None::<Sampled>, None);
+    for word in words {
+        match *word {
+            Word::Foreign => return None,
+            Word::Exact(format) => {
+                if exact.is_some_and(|known| known != format) {
+                    return None;
+                }
+                exact = Some(format);
+            }
+            Word::Sampled(one) => {
+                sampled = Some(match sampled {
+                    Some(other) => other.and(one)?,
+                    None => one,
+                });
+            }
+            Word::Depth(bits) => {
+                if depth.is_some_and(|known| known != bits) {
+                    return None;
+                }
+                depth = Some(bits);
+            }
+        }
+    }
+    if let Some(format) = exact {
+        return refine(format, sampled, depth);
+    }
+    let sampled = match sampled {
+        None if is_yuv_file => Sampled::USUAL,
+        sampled => sampled?,
+    };
+    if let (Some(a), Some(b)) = (sampled.depth, depth)
+        && a.bits != b.bits
+    {
+        return None;
+    }
+    let usual = Depth {
+        bits: 8,
+        is_big_endian: false,
+    };
+    sampled.format(sampled.depth.or(depth).unwrap_or(usual))
+}
+
+/// A format that is named, unless more is said that does not go with it.
+fn refine(
+    format: VideoFormat,
+    sampled: Option<Sampled>,
+    depth: Option<Depth>,
+) -> Option<VideoFormat> {
+    let info = VideoFormatInfo::from_format(format);
+    let sampling = sampling_of(&info);
+    if let Some(said) = sampled
+        && sampling != Some(said.sampling)
+    {
+        return None;
+    }
+    let depth = depth.or(sampled.and_then(|sampled| sampled.depth));
+    let own_bits = *info.depth().first()?;
+    let pixel_bits = info.pixel_stride().first().map(|bytes| *bytes as u32 * 8);
+    match depth {
+        None => Some(format),
+        Some(depth) if depth.bits == own_bits => Some(format),
+        Some(depth) if info.is_rgb() && pixel_bits == Some(depth.bits) => Some(format),
+        // "nv12_10bit".
+        Some(depth) if own_bits == 8 => {
+            let is_semi_planar = match format {
+                VideoFormat::I420 | VideoFormat::Y42b | VideoFormat::Y444 | VideoFormat::Gray8 => {
+                    false
+                }
+                VideoFormat::Nv12 | VideoFormat::Nv16 => true,
+                _ => return None,
+            };
+            let deeper = Sampled {
+                sampling: sampling?,
+                is_semi_planar: Some(is_semi_planar),
+                ..Sampled::USUAL
+            };
+            deeper.format(depth)
+        }
+        Some(_) => None,
+    }
+}
