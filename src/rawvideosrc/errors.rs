@@ -1,13 +1,142 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The modules' errors as messages for the bus: each with the path, the errno
-//! and what to do.
+//! Why there is nothing to play, and the modules' errors as messages for the bus:
+//! each with the path, the errno and what to do.
 
 use super::{
-    input::SetupError,
-    reader::{ReadError, open::OpenError},
+    reader::{
+        ReadError,
+        open::{MAX_FRAME_BYTES, OpenError},
+    },
     source::BufferError,
+    y4m::Y4mError,
 };
+use crate::layout::LayoutError;
 use gst::{ResourceError, StreamError};
+use std::path::PathBuf;
+
+/// Why there is nothing to play.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The file.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Neither the user nor downstream said it.
+    #[error(
+        "{} of \"{location}\" not known: set the properties, or put a capsfilter behind", missing.join(", ")
+    )]
+    Missing {
+        /// The file.
+        location: String,
+        /// Names of the properties.
+        missing: Vec<&'static str>,
+    },
+    /// A format that has no planes.
+    #[error(
+        "format {format} is no raw video format: choose one that gst-inspect-1.0 rawvideosrc lists"
+    )]
+    Format {
+        /// Its name.
+        format: String,
+    },
+    /// GstVideoInfo refuses the size, or no system call could read it.
+    #[error(
+        "a frame of {width}x{height} {format} is larger than the {MAX_FRAME_BYTES} bytes that can be read at once: check width and height"
+    )]
+    TooLarge {
+        /// Pixels across.
+        width: i32,
+        /// Pixels down.
+        height: i32,
+        /// Name of the format.
+        format: String,
+    },
+    /// Strides, offsets or frame size that make no sense.
+    #[error("plane-strides, plane-offsets or frame-size do not fit {format}: {source}")]
+    Layout {
+        /// Name of the format.
+        format: String,
+        /// What does not fit.
+        source: LayoutError,
+    },
+    /// A property that says something else of the pictures than their own header.
+    #[error(
+        "the header of \"{location}\" says {header}, the properties {properties}: leave {remedy} out, or give what fits a frame of {frame_bytes} bytes"
+    )]
+    Header {
+        /// The file.
+        location: String,
+        /// Size and format in the file.
+        header: String,
+        /// Those asked for.
+        properties: String,
+        /// Names of the properties.
+        remedy: &'static str,
+        /// From header line to header line.
+        frame_bytes: usize,
+    },
+    /// Properties for files that do not say where their frames are.
+    #[error(
+        "\"{location}\" is YUV4MPEG2, which says itself where its frames are: leave {} out", properties.join(", ")
+    )]
+    Placed {
+        /// The file.
+        location: String,
+        /// Names of the properties.
+        properties: Vec<&'static str>,
+    },
+    /// A YUV4MPEG2 file that is broken.
+    #[error("\"{}\" is YUV4MPEG2, but {source}", path.display())]
+    Y4m {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Y4mError,
+    },
+    /// A sequence of files of two kinds.
+    #[error(
+        "\"{}\" does not begin with a YUV4MPEG2 header, as the first file of the sequence does: move it away", path.display()
+    )]
+    NotAlike {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A location with a number that no file has.
+    #[error("no file \"{location}\": check the directory, and the digits after the %")]
+    NoFiles {
+        /// The pattern.
+        location: String,
+    },
+    /// The frames to play are none of the file's.
+    #[error(
+        "start-frame {start} and stop-frame {stop} leave nothing of the {frames} frames of \"{location}\""
+    )]
+    Range {
+        /// First one asked for.
+        start: u64,
+        /// Last one asked for.
+        stop: i64,
+        /// In the file.
+        frames: u64,
+        /// The file.
+        location: String,
+    },
+    /// The file cannot be read in the way that was asked for.
+    #[error("\"{location}\" cannot be read with io-mode={mode}: {why}; use io-mode=auto")]
+    Mode {
+        /// The file.
+        location: String,
+        /// The nick of the mode.
+        mode: &'static str,
+        /// The reason.
+        why: String,
+    },
+    /// The waker ended the search for frames.
+    #[error("the search for frames was ended")]
+    Woken,
+    /// The pattern cannot be drawn, or the reader cannot start.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
 
 /// Nothing can be played.
 pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
@@ -18,15 +147,19 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
         SetupError::Open(OpenError::Permission { .. }) => {
             gst::error_msg!(ResourceError::NotAuthorized, ("{error}"))
         }
-        SetupError::Open(OpenError::NoWholeFrame { .. }) | SetupError::Y4m { .. } => {
+        SetupError::Open(OpenError::NoWholeFrame { .. })
+        | SetupError::Y4m { .. }
+        | SetupError::NotAlike { .. } => {
             gst::error_msg!(StreamError::WrongType, ("{error}"))
         }
         SetupError::Open(_) => gst::error_msg!(ResourceError::OpenRead, ("{error}")),
-        SetupError::Missing { .. } | SetupError::Format { .. } => {
+        SetupError::Missing { .. } | SetupError::Format { .. } | SetupError::Woken => {
             gst::error_msg!(StreamError::Format, ("{error}"))
         }
         SetupError::TooLarge { .. }
         | SetupError::Layout { .. }
+        | SetupError::Header { .. }
+        | SetupError::Placed { .. }
         | SetupError::Range { .. }
         | SetupError::Mode { .. } => gst::error_msg!(ResourceError::Settings, ("{error}")),
         SetupError::Read(_) => gst::error_msg!(StreamError::Failed, ("{error}")),

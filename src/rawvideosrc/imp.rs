@@ -7,9 +7,11 @@
 //! it needs out and puts it back. Neither is taken under the other.
 
 use super::{
-    CAT, IoMode, errors,
+    CAT, IoMode,
+    errors::{self, SetupError},
     input::Input,
     known::Known,
+    negotiation,
     playback::Playback,
     pool, seek,
     session::{PoolInUse, Session, State, Stream},
@@ -205,15 +207,17 @@ impl URIHandlerImpl for RawVideoSrc {
         let bad = |why: String| glib::Error::new(gst::URIError::BadUri, &why);
         let parsed = uri::Parsed::parse(text).map_err(|error| bad(error.to_string()))?;
         let mut values = Vec::new();
-        for (name, value) in &parsed.properties {
+        for (name, text) in &parsed.properties {
             let pspec = self.obj().find_property(name).filter(|pspec| {
                 pspec.owner_type() == Self::type_()
                     && pspec.flags().contains(glib::ParamFlags::WRITABLE)
             });
-            let pspec = pspec.ok_or_else(|| bad(format!("there is no property \"{name}\"")))?;
-            let value = glib::Value::deserialize_with_pspec(value, &pspec)
-                .map_err(|_| bad(format!("\"{value}\" is no value for \"{name}\"")))?;
-            values.push((name, value));
+            let pspec = pspec.ok_or_else(|| bad(uri::unknown(name)))?;
+            values.push((name, uri::value(&pspec, text).map_err(bad)?));
+        }
+        if self.obj().current_state() > gst::State::Ready {
+            let why = "the URI can be changed in the states NULL and READY only";
+            return Err(glib::Error::new(gst::URIError::BadState, why));
         }
         self.obj().set_property("location", &parsed.path);
         for (name, value) in values {
@@ -289,9 +293,14 @@ impl BaseSrcImpl for RawVideoSrc {
             .state
             .lock()
             .session()
-            .map(|session| session.caps.clone());
-        let caps = known
-            .unwrap_or_else(|| Known::from_settings(&self.lock_settings()).caps(&self.template()));
+            .map(|session| (session.caps.clone(), session.guesses.clone()));
+        let caps = match known {
+            Some((caps, guesses)) => {
+                let said = negotiation::said_behind(self.obj().src_pad());
+                negotiation::believe(caps, &guesses, &said)
+            }
+            None => Known::from_settings(&self.lock_settings()).caps(&self.template()),
+        };
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,
@@ -304,7 +313,9 @@ impl BaseSrcImpl for RawVideoSrc {
         // which negotiates then.
         match self.is_unprobed() {
             true => Ok(()),
-            false => self.parent_negotiate(),
+            false => self
+                .parent_negotiate()
+                .inspect_err(|_| self.explain_refusal()),
         }
     }
 
@@ -462,6 +473,11 @@ impl BaseSrcImpl for RawVideoSrc {
 }
 
 impl RawVideoSrc {
+    /// Whether an error has been posted since start.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn template(&self) -> gst::Caps {
         let template = self.obj().pad_template("src");
         template.map_or_else(gst::Caps::new_any, |template| template.caps().clone())
@@ -491,24 +507,22 @@ impl RawVideoSrc {
             Ok(playback) => playback,
             Err(error) => {
                 drop(state);
-                self.post_error_message(errors::of_setup(&error));
+                if !matches!(error, SetupError::Woken) {
+                    self.post_error_message(errors::of_setup(&error));
+                }
                 return Err(gst::loggable_error!(CAT, "{error}"));
             }
         };
         let duration_ns = playback.timeline.duration_ns();
         let (mode, reason) = (playback.mode, playback.reason.clone());
-        let leftover_bytes = playback.leftover_bytes;
+        let doubts = playback.doubts.clone();
         session.stream = Some(Stream { info, playback });
         drop(state);
         self.set_duration(duration_ns);
         gst::info!(CAT, imp = self, "{mode}: {reason}");
         self.stats.lock().set_mode(mode, reason);
-        if leftover_bytes > 0 {
-            gst::warning!(
-                CAT,
-                imp = self,
-                "the last {leftover_bytes} bytes are no whole frame and are not played"
-            );
+        for doubt in doubts {
+            gst::element_imp_warning!(self, gst::StreamError::Format, ["{doubt}"]);
         }
         Ok(())
     }

@@ -3,23 +3,24 @@
 //! known: opened, looked into, and checked as far as that goes.
 
 use super::{
+    count::{self, Counted, read_header},
+    errors::SetupError,
+    file_layout::{self, Data, FileLayout},
     guess::Guess,
     known::Known,
     reader::{
-        FrameIndex, ReadError, StreamInput,
-        open::{MAX_FRAME_BYTES, OpenError, Opened, Opening, guess_layout},
+        StreamInput,
+        open::{MAX_FRAME_BYTES, OpenError, Opened, Opening},
     },
     sequence::Sequence,
     settings::Settings,
     source::Source,
     waker::Waker,
-    y4m::{self, Header, Y4mError},
+    y4m::{self, Header},
 };
-use crate::layout::{FrameLayout, LayoutError};
+use crate::layout::FrameLayout;
 use gst_video::VideoFormat;
 use std::{
-    io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,95 +30,6 @@ const DEFAULT_SIZE: (i32, i32) = (640, 480);
 const PATTERN_RATE: gst::Fraction = gst::Fraction::new_raw(30, 1);
 /// As rawvideoparse has it.
 const FILE_RATE: gst::Fraction = gst::Fraction::new_raw(25, 1);
-/// Frame headers looked at before all others are believed to be as short.
-const HEADERS_TRIED: u64 = 64;
-
-/// Why there is nothing to play.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The file.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Neither the user nor downstream said it.
-    #[error(
-        "{} of \"{location}\" not known: set the properties, or put a capsfilter behind", missing.join(", ")
-    )]
-    Missing {
-        /// The file.
-        location: String,
-        /// Names of the properties.
-        missing: Vec<&'static str>,
-    },
-    /// A format that has no planes.
-    #[error(
-        "format {format} is no raw video format: choose one that gst-inspect-1.0 rawvideosrc lists"
-    )]
-    Format {
-        /// Its name.
-        format: String,
-    },
-    /// GstVideoInfo refuses the size, or no system call could read it.
-    #[error(
-        "a frame of {width}x{height} {format} is larger than the {MAX_FRAME_BYTES} bytes that can be read at once: check width and height"
-    )]
-    TooLarge {
-        /// Pixels across.
-        width: i32,
-        /// Pixels down.
-        height: i32,
-        /// Name of the format.
-        format: String,
-    },
-    /// Strides, offsets or frame size that make no sense.
-    #[error("plane-strides, plane-offsets or frame-size do not fit {format}: {source}")]
-    Layout {
-        /// Name of the format.
-        format: String,
-        /// What does not fit.
-        source: LayoutError,
-    },
-    /// A YUV4MPEG2 file that is broken.
-    #[error("\"{}\" is YUV4MPEG2, but {source}", path.display())]
-    Y4m {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: Y4mError,
-    },
-    /// A location with a number that no file has.
-    #[error("no file \"{location}\": check the directory, and the digits between % and d")]
-    NoFiles {
-        /// The pattern.
-        location: String,
-    },
-    /// The frames to play are none of the file's.
-    #[error(
-        "start-frame {start} and stop-frame {stop} leave nothing of the {frames} frames of \"{location}\""
-    )]
-    Range {
-        /// First one asked for.
-        start: u64,
-        /// Last one asked for.
-        stop: i64,
-        /// In the file.
-        frames: u64,
-        /// The file.
-        location: String,
-    },
-    /// The file cannot be read in the way that was asked for.
-    #[error("\"{location}\" cannot be read with io-mode={mode}: {why}; use io-mode=auto")]
-    Mode {
-        /// The file.
-        location: String,
-        /// The nick of the mode.
-        mode: &'static str,
-        /// The reason.
-        why: String,
-    },
-    /// The pattern cannot be drawn, or the reader cannot start.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
 
 /// Where the frames are.
 #[derive(Debug)]
@@ -134,7 +46,7 @@ pub enum Body {
         first: u64,
         /// How many there are.
         count: u64,
-        /// The first of them, whose size is that of all.
+        /// The first of them.
         opened: Opened,
     },
     /// In a pipe. Taken by the reader, which gives it back.
@@ -151,21 +63,14 @@ pub struct Input {
     /// Of a YUV4MPEG2 file.
     pub header: Option<Header>,
     known: Known,
-    /// What was guessed, to be logged.
+    /// What the name suggests, and nothing that is known contradicts.
+    guess: Guess,
+    /// What was found and guessed, to be logged.
     pub notes: Vec<String>,
-    /// A stream whose first bytes have not been looked at.
+    /// Frames of so many bytes that have been found.
+    counted: Option<(u64, Counted)>,
+    /// Something has yet to be looked at that may take a while.
     pub is_unprobed: bool,
-}
-
-/// Frames of a file: where, and how many.
-#[derive(Debug)]
-pub struct Counted {
-    /// Where they begin.
-    pub index: FrameIndex,
-    /// How many there are.
-    pub frames: u64,
-    /// Bytes at the end that are no whole frame.
-    pub leftover_bytes: u64,
 }
 
 impl Input {
@@ -186,64 +91,86 @@ impl Input {
         };
         let mut input = Self {
             known: Known::from_settings(&settings),
+            guess: Guess::default(),
             is_unprobed: matches!(body, Body::Stream(_)),
             settings,
             body,
             header: None,
+            counted: None,
             notes: Vec::new(),
         };
         if let Body::File(opened) | Body::Files { opened, .. } = &input.body {
             let header = read_header(opened)?;
-            input.take_header(header);
+            input.take_header(header)?;
         }
         if input.header.is_none() {
             input.guess();
         }
-        if let Known {
-            format: Some(format),
-            width: Some(width),
-            height: Some(height),
-            ..
-        } = input.known
-        {
-            let info = frame_info(format, width, height)?;
-            let layout = input.layout(&info)?;
-            if let Body::File(opened) | Body::Files { opened, .. } = &input.body {
-                input.count(opened, &layout)?;
-            }
-        }
+        input.check()?;
         Ok(input)
     }
 
-    /// Looks at the first bytes of a stream: whether they are a YUV4MPEG2 header,
-    /// and which. None if the waker ended the wait.
-    pub fn probe(
-        stream: &mut StreamInput,
-        location: &str,
-    ) -> Result<Option<Option<Header>>, SetupError> {
-        let path = PathBuf::from(location);
-        let failed = |source| OpenError::Other {
-            path: path.clone(),
-            source,
+    /// What can be said before the caps are known, and without a long search.
+    fn check(&mut self) -> Result<(), SetupError> {
+        let Some(info) = self.known.info()? else {
+            return Ok(());
         };
-        let Some(start) = stream.peek(y4m::MAGIC.len() + 1).map_err(failed)? else {
-            return Ok(None);
+        let layout = self.layout(&info)?.layout;
+        let Body::File(opened) = &self.body else {
+            return Ok(());
         };
-        if !y4m::is_y4m(&start) {
-            return Ok(Some(None));
+        match &self.header {
+            _ if self.settings.follow => Ok(()),
+            Some(header) => {
+                let frame_bytes = layout.size_bytes as u64;
+                count::check_y4m(opened, header, frame_bytes)?;
+                let counted = count::regular(opened, header, frame_bytes)?;
+                self.is_unprobed = counted.is_none();
+                self.counted = counted.map(|counted| (frame_bytes, counted));
+                Ok(())
+            }
+            None => {
+                let counted = count::of_raw(opened, &layout, self.settings.offset);
+                self.check_frames(opened, &layout, counted.frames)
+            }
         }
-        let line = stream.take_line(y4m::MAX_HEADER_BYTES).map_err(failed)?;
-        let Some(line) = line else { return Ok(None) };
-        let header = Header::parse(&line).map_err(|source| SetupError::Y4m { path, source })?;
-        Ok(Some(Some(header)))
     }
 
-    /// The stream, to be probed without any lock.
-    pub fn take_stream(&mut self) -> Option<StreamInput> {
-        match &mut self.body {
-            Body::Stream(stream) => stream.take(),
-            _ => None,
+    /// An error if the file has none.
+    pub fn check_frames(
+        &self,
+        opened: &Opened,
+        layout: &FrameLayout,
+        frames: u64,
+    ) -> Result<(), SetupError> {
+        if frames > 0 {
+            return Ok(());
         }
+        let start_bytes = self.settings.offset;
+        Err(SetupError::Open(OpenError::NoWholeFrame {
+            path: opened.path.clone(),
+            have_bytes: opened.len_bytes.saturating_sub(start_bytes),
+            start_bytes,
+            frame_bytes: layout.size_bytes as u64,
+        }))
+    }
+
+    /// Looks at what may take a while: the first bytes of a stream, or the lines of a
+    /// file whose frames are not at equal distances. `Woken` if the waker ended it.
+    pub fn probe(&mut self, waker: &Waker) -> Result<(), SetupError> {
+        if let Body::Stream(Some(stream)) = &mut self.body {
+            let location = self.settings.location.as_deref().unwrap_or_default();
+            let header = probe_stream(stream, location)?;
+            self.take_header(header)?;
+        } else if let (Body::File(opened), Some(header), Some(info)) =
+            (&self.body, &self.header, self.known.info()?)
+        {
+            let frame_bytes = FrameLayout::packed(&info).size_bytes as u64;
+            let counted = count::listed(opened, header, frame_bytes, waker)?;
+            self.counted = Some((frame_bytes, counted));
+        }
+        self.is_unprobed = false;
+        Ok(())
     }
 
     /// The stream is back.
@@ -258,45 +185,98 @@ impl Input {
         }
     }
 
-    /// What was found at the beginning of a stream.
-    pub fn take_probe(&mut self, header: Option<Header>) {
-        self.take_header(header);
-        self.is_unprobed = false;
-    }
-
     /// Whether one can go to any frame.
     pub fn is_seekable(&self) -> bool {
         !matches!(self.body, Body::Stream(_))
     }
 
-    fn take_header(&mut self, header: Option<Header>) {
-        let Some(header) = header else { return };
-        let own = std::mem::take(&mut self.known);
-        let framerate = own.framerate;
-        self.known = Known::from_header(&header).or(own);
-        // The rate is often wrong in headers; a user who gives one means it.
-        self.known.framerate = framerate.or(self.known.framerate);
+    /// Properties win over the header, unless that would tear the frames apart
+    /// that the file's own lines mark.
+    fn take_header(&mut self, header: Option<Header>) -> Result<(), SetupError> {
+        let Some(header) = header else { return Ok(()) };
+        let location = || self.settings.location.clone().unwrap_or_default();
+        let said = Known::from_header(&header);
+        let wanted = self.known.clone().or(said.clone());
+        if let (Some(own), Some(wanted)) = (
+            Known {
+                // A header that does not name a format leaves it to the properties.
+                format: header.colour.map_or(wanted.format, |_| said.format),
+                ..said.clone()
+            }
+            .info()?,
+            wanted.info()?,
+        ) {
+            let (frame_bytes, got) = (
+                FrameLayout::packed(&own).size_bytes,
+                FrameLayout::packed(&wanted).size_bytes,
+            );
+            if frame_bytes != got {
+                let is_format = own.format() != wanted.format();
+                let is_size = (own.width(), own.height()) != (wanted.width(), wanted.height());
+                return Err(SetupError::Header {
+                    location: location(),
+                    header: pictures(&own),
+                    properties: pictures(&wanted),
+                    remedy: match (is_format, is_size) {
+                        (true, false) => "format",
+                        (false, _) => "width and height",
+                        (true, true) => "format, width and height",
+                    },
+                    frame_bytes,
+                });
+            }
+            self.check_places(&location(), got)?;
+        }
+        self.known = wanted;
         self.notes.push(format!("YUV4MPEG2: {header:?}"));
         self.header = Some(header);
+        Ok(())
+    }
+
+    /// Properties that say where frames are have no place beside lines that do.
+    fn check_places(&self, location: &str, frame_bytes: usize) -> Result<(), SetupError> {
+        let settings = &self.settings;
+        let is_size = settings.frame_size != 0 && settings.frame_size as usize != frame_bytes;
+        let properties: Vec<&str> = [
+            ("plane-strides", !settings.strides().is_empty()),
+            ("plane-offsets", !settings.offsets().is_empty()),
+            ("frame-size", is_size),
+            ("offset", settings.offset != 0),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_set)| is_set.then_some(name))
+        .collect();
+        if properties.is_empty() {
+            return Ok(());
+        }
+        Err(SetupError::Placed {
+            location: location.to_owned(),
+            properties,
+        })
     }
 
     fn guess(&mut self) {
         let Some(location) = &self.settings.location else {
             return;
         };
-        let guess = Guess::from_path(Path::new(location));
-        let completed = self.known.clone().or(Known::from_guess(&guess));
-        if completed != self.known {
-            self.notes.push(format!(
-                "guessed from the name of \"{location}\": {guess:?}"
-            ));
+        self.guess = Guess::from_path(Path::new(location));
+        if self.guess != Guess::default() {
+            let note = format!("guessed from the name of \"{location}\": {:?}", self.guess);
+            self.notes.push(note);
         }
-        self.known = completed;
     }
 
     /// What the caps can be, as far as that is known.
     pub fn caps(&self, template: &gst::Caps) -> gst::Caps {
         self.known.caps(template)
+    }
+
+    /// What the name suggests of what is not known, each thing on its own.
+    pub fn guesses(&self) -> Vec<gst::Caps> {
+        let all = gst::Caps::new_empty_simple("video/x-raw");
+        let parts = self.guess.parts().into_iter();
+        let gaps = parts.map(|part| self.known.clone().or_guess(part).caps(&all));
+        gaps.collect()
     }
 
     /// Chooses from what downstream takes. Size and format of a file cannot be
@@ -341,77 +321,42 @@ impl Input {
     }
 
     /// How frames are laid out in the file.
-    pub fn layout(&self, info: &gst_video::VideoInfo) -> Result<FrameLayout, SetupError> {
-        let Settings {
-            frame_size, offset, ..
-        } = self.settings;
+    pub fn layout(&self, info: &gst_video::VideoInfo) -> Result<FileLayout, SetupError> {
         if self.header.is_some() {
-            return Ok(FrameLayout::packed(info));
+            return Ok(FileLayout::certain(FrameLayout::packed(info)));
         }
-        let data_bytes = match &self.body {
-            Body::File(opened) | Body::Files { opened, .. } => {
-                opened.len_bytes.saturating_sub(offset)
+        let chosen = match &self.body {
+            Body::Pattern => FileLayout::certain(FrameLayout::of_info(info)),
+            Body::File(opened) | Body::Files { opened, .. } if !self.settings.follow => {
+                let data = Data::Whole {
+                    opened,
+                    start_bytes: self.settings.offset,
+                };
+                file_layout::choose(info, &self.settings, data)?
             }
-            Body::Pattern | Body::Stream(_) => 0,
+            _ => file_layout::choose(info, &self.settings, Data::Open)?,
         };
-        let (strides, offsets) = (self.settings.strides(), self.settings.offsets());
-        let frame_size = frame_size as usize;
-        if strides.is_empty() && offsets.is_empty() {
-            let guessed = guess_layout(info, data_bytes);
-            let packed = FrameLayout::packed(info);
-            match frame_size {
-                0 => return Ok(guessed),
-                // Too small for GStreamer's padding, but not for the picture.
-                size if size < guessed.size_bytes && size >= packed.size_bytes => {
-                    return Ok(FrameLayout {
-                        size_bytes: size,
-                        ..packed
-                    });
-                }
-                _ => {}
-            }
-        }
-        let layout =
-            FrameLayout::custom(info, &strides, &offsets, frame_size).map_err(|source| {
-                SetupError::Layout {
-                    format: format_name(info.format()),
-                    source,
-                }
-            })?;
-        check_size(info, layout.size_bytes as u64)?;
-        Ok(layout)
+        check_size(info, chosen.layout.size_bytes as u64)?;
+        Ok(chosen)
     }
 
-    /// Finds the frames of a file.
-    pub fn count(&self, opened: &Opened, layout: &FrameLayout) -> Result<Counted, SetupError> {
-        if let Some(header) = &self.header {
-            let frame_bytes = layout.size_bytes as u64;
-            return count_y4m(opened, header, frame_bytes).map_err(|error| match error {
-                CountError::Io(source) => SetupError::Open(OpenError::Other {
-                    path: opened.path.clone(),
-                    source,
-                }),
-                CountError::Y4m(source) => SetupError::Y4m {
-                    path: opened.path.clone(),
-                    source,
-                },
-            });
+    /// Finds the frames of a file that does not grow.
+    pub fn count(
+        &self,
+        opened: &Opened,
+        layout: &FrameLayout,
+        waker: &Waker,
+    ) -> Result<Counted, SetupError> {
+        let frame_bytes = layout.size_bytes as u64;
+        match (&self.header, &self.counted) {
+            (_, Some((known_bytes, counted))) if *known_bytes == frame_bytes => Ok(counted.clone()),
+            (Some(header), _) => count::of_y4m(opened, header, frame_bytes, waker),
+            (None, _) => {
+                let counted = count::of_raw(opened, layout, self.settings.offset);
+                self.check_frames(opened, layout, counted.frames)?;
+                Ok(counted)
+            }
         }
-        let start_bytes = self.settings.offset;
-        let index = FrameIndex::Regular {
-            start_bytes,
-            step_bytes: layout.size_bytes as u64,
-        };
-        let (frames, leftover_bytes) = if self.settings.follow {
-            (0, 0)
-        } else {
-            opened.count_frames(start_bytes, layout)?
-        };
-        Ok(Counted {
-            index,
-            frames,
-            leftover_bytes,
-        })
     }
 
     /// The frames to play of so many: the first, and how many.
@@ -447,15 +392,13 @@ fn open_body(location: &str, waker: &Arc<Waker>) -> Result<Body, SetupError> {
             .find()
             .map_err(|_| no_files())?
             .ok_or_else(no_files)?;
-        return match Opened::open(&sequence.path(first))? {
-            Opening::File(opened) => Ok(Body::Files {
-                sequence,
-                first,
-                count,
-                opened,
-            }),
-            Opening::Stream(_) => Err(no_files()),
-        };
+        let opened = Opened::open_file(&sequence.path(first))?;
+        return Ok(Body::Files {
+            sequence,
+            first,
+            count,
+            opened,
+        });
     }
     Ok(match Opened::open(path)? {
         Opening::File(opened) => Body::File(opened),
@@ -463,101 +406,31 @@ fn open_body(location: &str, waker: &Arc<Waker>) -> Result<Body, SetupError> {
     })
 }
 
-fn read_header(opened: &Opened) -> Result<Option<Header>, SetupError> {
-    let mut bytes = vec![0; y4m::MAX_HEADER_BYTES];
+/// The header that a stream begins with, if it is YUV4MPEG2.
+fn probe_stream(stream: &mut StreamInput, location: &str) -> Result<Option<Header>, SetupError> {
+    let path = PathBuf::from(location);
     let failed = |source| OpenError::Other {
-        path: opened.path.clone(),
+        path: path.clone(),
         source,
     };
-    let len = read_some_at(&opened.file, &mut bytes, 0).map_err(failed)?;
-    if !y4m::is_y4m(&bytes[..len]) {
+    let start = stream.peek(y4m::MAGIC.len() + 1).map_err(failed)?;
+    if !y4m::is_y4m(&start.ok_or(SetupError::Woken)?) {
         return Ok(None);
     }
-    let header = Header::parse(&bytes[..len]).map_err(|source| SetupError::Y4m {
-        path: opened.path.clone(),
-        source,
-    })?;
-    Ok(Some(header))
+    let line = stream.take_line(y4m::MAX_HEADER_BYTES).map_err(failed)?;
+    let header = Header::parse(&line.ok_or(SetupError::Woken)?);
+    header
+        .map(Some)
+        .map_err(|source| SetupError::Y4m { path, source })
 }
 
-fn read_some_at(file: &std::fs::File, to: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut len = 0;
-    while len < to.len() {
-        match file.read_at(&mut to[len..], at + len as u64) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
+/// Size and format for people.
+fn pictures(info: &gst_video::VideoInfo) -> String {
+    format!("{}x{} {}", info.width(), info.height(), info.format())
 }
 
-enum CountError {
-    Io(io::Error),
-    Y4m(Y4mError),
-}
-
-impl From<io::Error> for CountError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Finds the frames behind their headers. Those are as short as can be in nearly
-/// every file; where a few samples say otherwise, each one is looked at.
-fn count_y4m(opened: &Opened, header: &Header, frame_bytes: u64) -> Result<Counted, CountError> {
-    let start = header.len_bytes as u64;
-    let step_bytes = y4m::FRAME.len() as u64 + frame_bytes;
-    let data_bytes = opened.len_bytes.saturating_sub(start);
-    let frames = data_bytes / step_bytes;
-    let is_frame = |n: u64| -> io::Result<bool> {
-        let mut bytes = [0; y4m::FRAME.len()];
-        let len = read_some_at(&opened.file, &mut bytes, start + n * step_bytes)?;
-        Ok(bytes[..len] == *y4m::FRAME)
-    };
-    let mut is_regular = true;
-    let stride = frames.div_ceil(HEADERS_TRIED).max(1);
-    for n in (0..frames)
-        .step_by(stride as usize)
-        .chain(frames.checked_sub(1))
-    {
-        is_regular &= is_frame(n)?;
-    }
-    if is_regular {
-        return Ok(Counted {
-            index: FrameIndex::Regular {
-                start_bytes: start + y4m::FRAME.len() as u64,
-                step_bytes,
-            },
-            frames,
-            leftover_bytes: data_bytes % step_bytes,
-        });
-    }
-    let mut starts = Vec::new();
-    let mut at = start;
-    while at < opened.len_bytes {
-        let mut bytes = [0; 256];
-        let len = read_some_at(&opened.file, &mut bytes, at)?;
-        let picture = match y4m::frame_header_bytes(&bytes[..len]) {
-            Ok(Some(header_bytes)) => at + header_bytes as u64,
-            Ok(None) => return Err(CountError::Y4m(Y4mError::NoFrame(at))),
-            Err(_) => break,
-        };
-        if picture + frame_bytes > opened.len_bytes {
-            break;
-        }
-        starts.push(picture);
-        at = picture + frame_bytes;
-    }
-    Ok(Counted {
-        frames: starts.len() as u64,
-        leftover_bytes: opened.len_bytes - at,
-        index: FrameIndex::Listed(starts),
-    })
-}
-
-fn frame_info(
+/// Planes and sizes of such a picture.
+pub fn frame_info(
     format: VideoFormat,
     width: i32,
     height: i32,

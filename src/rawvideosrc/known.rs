@@ -2,7 +2,7 @@
 //! What is known of the pictures before the caps are negotiated, from the
 //! properties, a YUV4MPEG2 header or the file's name.
 
-use super::{guess::Guess, settings::Settings, y4m};
+use super::{errors::SetupError, guess::Guess, input::frame_info, settings::Settings, y4m};
 use gst_video::{VideoFormat, VideoInterlaceMode};
 
 /// As yuv4mpeg's full range goes with the matrix of JPEG.
@@ -53,48 +53,64 @@ impl Known {
     /// What a YUV4MPEG2 header says.
     pub fn from_header(header: &y4m::Header) -> Self {
         let fraction = |(numer, denom)| gst::Fraction::new(numer, denom);
+        let colour = header.colour.unwrap_or_default();
         Self {
-            format: Some(header.format),
+            format: Some(colour.format),
             width: Some(header.width),
             height: Some(header.height),
             framerate: header.framerate.map(fraction),
             pixel_aspect_ratio: header.pixel_aspect_ratio.map(fraction),
-            interlace_mode: Some(header.interlace_mode),
+            interlace_mode: header.interlace_mode,
             top_field_first: header.top_field_first,
             colorimetry: header.full_range.then(|| FULL_RANGE.to_owned()),
-            chroma_site: header.chroma_site.map(str::to_owned),
-        }
-    }
-
-    /// What a name gives away.
-    pub fn from_guess(guess: &Guess) -> Self {
-        let fraction = |(numer, denom)| gst::Fraction::new(numer, denom);
-        Self {
-            format: guess.format,
-            width: guess.size.map(|(width, _)| width),
-            height: guess.size.map(|(_, height)| height),
-            framerate: guess.framerate.map(fraction),
-            ..Self::default()
+            chroma_site: colour.chroma_site.map(str::to_owned),
         }
     }
 
     /// Fills the gaps from another source.
     pub fn or(self, other: Self) -> Self {
-        // Half a size would make a wrong one.
-        let (width, height) = match (self.width, self.height) {
-            (None, None) => (other.width, other.height),
-            own => own,
-        };
+        let is_other_format = self.format.is_some() && self.format != other.format;
+        // Where chroma is goes with the format that says so.
+        let other_site = other.chroma_site.filter(|_| !is_other_format);
         Self {
             format: self.format.or(other.format),
-            width,
-            height,
+            width: self.width.or(other.width),
+            height: self.height.or(other.height),
             framerate: self.framerate.or(other.framerate),
             pixel_aspect_ratio: self.pixel_aspect_ratio.or(other.pixel_aspect_ratio),
             interlace_mode: self.interlace_mode.or(other.interlace_mode),
             top_field_first: self.top_field_first.or(other.top_field_first),
             colorimetry: self.colorimetry.or(other.colorimetry),
-            chroma_site: self.chroma_site.or(other.chroma_site),
+            chroma_site: self.chroma_site.or(other_site),
+        }
+    }
+
+    /// Fills the gaps with what a name gives away.
+    pub fn or_guess(self, guess: Guess) -> Self {
+        let fraction = |(numer, denom)| gst::Fraction::new(numer, denom);
+        // Half a size would make a wrong one.
+        let is_open = self.width.is_none() && self.height.is_none();
+        let size = guess.size.filter(|_| is_open);
+        let interlaced = guess
+            .is_interlaced
+            .then_some(VideoInterlaceMode::Interleaved);
+        self.or(Self {
+            format: guess.format,
+            width: size.map(|(width, _)| width),
+            height: size.map(|(_, height)| height),
+            framerate: guess.framerate.map(fraction),
+            interlace_mode: interlaced,
+            ..Self::default()
+        })
+    }
+
+    /// Planes and sizes, if the picture is known.
+    pub fn info(&self) -> Result<Option<gst_video::VideoInfo>, SetupError> {
+        match (self.format, self.width, self.height) {
+            (Some(format), Some(width), Some(height)) => {
+                frame_info(format, width, height).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -135,16 +151,38 @@ mod tests {
             width: Some(100),
             ..Known::default()
         };
-        let other = Known {
-            width: Some(640),
-            height: Some(480),
+        let guess = Guess {
+            size: Some((640, 480)),
             format: Some(VideoFormat::Nv12),
-            ..Known::default()
+            ..Guess::default()
         };
-        let both = own.or(other.clone());
+        let both = own.or_guess(guess);
         assert_eq!((both.width, both.height), (Some(100), None));
         assert_eq!(both.format, Some(VideoFormat::Nv12));
-        assert_eq!(Known::default().or(other.clone()), other);
+        let guessed = Known::default().or_guess(guess);
+        assert_eq!((guessed.width, guessed.height), (Some(640), Some(480)));
+    }
+
+    #[test]
+    fn properties_win_over_a_header_and_are_completed_by_it() {
+        let header = y4m::Header::parse(b"YUV4MPEG2 W24 H10 F15:1 Ip A1:1 C420mpeg2\n").unwrap();
+        let own = Known {
+            width: Some(48),
+            pixel_aspect_ratio: Some(gst::Fraction::new(4, 3)),
+            interlace_mode: Some(VideoInterlaceMode::Interleaved),
+            ..Known::default()
+        };
+        let both = own.or(Known::from_header(&header));
+        assert_eq!((both.width, both.height), (Some(48), Some(10)));
+        assert_eq!(both.pixel_aspect_ratio, Some(gst::Fraction::new(4, 3)));
+        assert_eq!(both.interlace_mode, Some(VideoInterlaceMode::Interleaved));
+        assert_eq!(both.framerate, Some(gst::Fraction::new(15, 1)));
+        assert_eq!(both.chroma_site.as_deref(), Some("mpeg2"));
+        let other = Known {
+            format: Some(VideoFormat::Yv12),
+            ..Known::default()
+        };
+        assert_eq!(other.or(Known::from_header(&header)).chroma_site, None);
     }
 
     #[test]

@@ -8,12 +8,15 @@
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
 
+mod count;
 mod cursor;
 mod errors;
+mod file_layout;
 #[allow(missing_docs)] // accessors that the Properties macro makes
 mod imp;
 mod input;
 mod known;
+mod negotiation;
 mod playback;
 mod pool;
 mod seek;

@@ -2,12 +2,16 @@
 //! What is played once the caps are known: which reader, which frames, when.
 
 use super::{
-    input::{Body, Counted, Input, SetupError, check_size},
+    count::{self, Counted},
+    errors::SetupError,
+    file_layout::FileLayout,
+    input::{Body, Input, check_size},
     pattern::Pattern,
     reader::{
-        DirectFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource, MappedFile,
-        PlainFile, Prefetcher, Route, StreamReader,
+        DirectFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource, GrowingReader,
+        MappedFile, PlainFile, Prefetcher, Route, StreamReader,
         open::{OpenError, Opened},
+        scan::Scan,
     },
     settings::{IoMode, Settings},
     source::{Mapped, Source},
@@ -18,7 +22,7 @@ use crate::{
     layout::FrameLayout,
     sys::{describe, file_map::FileMap},
 };
-use std::{fs::File, io, sync::Arc};
+use std::{fs::File, sync::Arc};
 
 /// The most threads that `threads=0` starts: memory has no room for more.
 const MOST_THREADS: usize = 4;
@@ -37,8 +41,8 @@ pub struct Playback {
     pub first_frame: u64,
     /// Bytes of one frame as the source has it; the unit of BYTES seeks.
     pub frame_bytes: u64,
-    /// What could not be played: a warning to log.
-    pub leftover_bytes: u64,
+    /// What may be wrong, in sentences for the user.
+    pub doubts: Vec<String>,
     /// Whether one can go to any frame.
     pub is_seekable: bool,
     /// How frames are read, in a word.
@@ -70,13 +74,15 @@ impl Playback {
             (true, count) => Passes::Times(count.into()),
         };
         let frame_bytes = info.size() as u64;
-        let layout = input.layout(info)?;
+        let FileLayout { layout, doubt } = input.layout(info)?;
+        let mut doubts: Vec<String> = doubt.into_iter().collect();
+        let location = settings.location.clone().unwrap_or_default();
         let endless = |choice: Choice, frames, is_seekable, first_frame| Self {
             source: Some(choice.source),
             timeline: Timeline::new(fps, frames, Passes::Times(1)),
             first_frame,
             frame_bytes: layout.size_bytes as u64,
-            leftover_bytes: 0,
+            doubts: Vec::new(),
             is_seekable,
             mode: choice.mode,
             reason: choice.reason,
@@ -94,14 +100,14 @@ impl Playback {
                 })
             }
             Body::Stream(stream) => {
-                let is_y4m = input.header.is_some();
-                let offset = if is_y4m { 0 } else { settings.offset };
+                let header = input.header.clone();
+                let offset = if header.is_some() { 0 } else { settings.offset };
                 let stream = stream.take().ok_or_else(|| SetupError::Mode {
-                    location: settings.location.clone().unwrap_or_default(),
+                    location,
                     mode: "read",
                     why: "it is being read already".into(),
                 })?;
-                let reader = StreamReader::new(stream, Route::new(layout, info, 1), offset, is_y4m);
+                let reader = StreamReader::new(stream, Route::new(layout, info, 1), offset, header);
                 let choice = Choice {
                     source: Source::Stream(Box::new(reader)),
                     mode: "read",
@@ -110,7 +116,10 @@ impl Playback {
                 let frames = u64::try_from(settings.stop_frame)
                     .ok()
                     .map(|stop| (stop + 1).saturating_sub(settings.start_frame));
-                Ok(endless(choice, frames, false, settings.start_frame))
+                Ok(Self {
+                    doubts,
+                    ..endless(choice, frames, false, settings.start_frame)
+                })
             }
             Body::Files {
                 sequence,
@@ -119,15 +128,21 @@ impl Playback {
                 opened,
             } => {
                 let (sequence, first, count) = (sequence.clone(), *first, *count);
-                let opened = opened.try_clone().map_err(|source| OpenError::Other {
-                    path: opened.path.clone(),
-                    source,
-                })?;
-                let counted = input.count(&opened, &layout)?;
-                let start_bytes = counted.index.start_bytes(0).unwrap_or(0);
-                let (first_frame, frames) = input.range(counted.frames * count)?;
+                let opened = opened.try_clone()?;
+                let counted = count::of_files(
+                    (&sequence, first, count),
+                    input.header.as_ref(),
+                    &layout,
+                    settings.offset,
+                    waker,
+                )?;
+                if counted.table.frames() == 0 {
+                    input.check_frames(&opened, &layout, 0)?;
+                }
+                let (first_frame, frames) = input.range(counted.table.frames())?;
+                doubts.extend(doubts_about_files(&counted.leftovers, &layout, info));
                 let route = Route::new(layout, info, 1);
-                let reader = FilesReader::new(sequence, first, counted.frames, start_bytes, route);
+                let reader = FilesReader::new(sequence, first, counted.table, route);
                 let choice = Choice {
                     source: Source::Each(Box::new(reader)),
                     mode: "read",
@@ -135,23 +150,35 @@ impl Playback {
                 };
                 Ok(Self {
                     timeline: Timeline::new(fps, Some(frames), passes),
+                    doubts,
                     ..endless(choice, None, true, first_frame)
                 })
             }
+            Body::File(opened) if settings.follow => {
+                let opened = opened.try_clone()?;
+                let choice = follow(input, &opened, &layout, info, waker)?;
+                Ok(Self {
+                    doubts,
+                    ..endless(choice, None, true, settings.start_frame)
+                })
+            }
             Body::File(opened) => {
-                let opened = opened.try_clone().map_err(|source| OpenError::Other {
-                    path: opened.path.clone(),
-                    source,
-                })?;
-                let counted = input.count(&opened, &layout)?;
-                let choice = choose(&settings, &opened, &counted, &layout, info, waker)?;
-                if settings.follow {
-                    return Ok(endless(choice, None, true, settings.start_frame));
-                }
+                let opened = opened.try_clone()?;
+                let counted = input.count(&opened, &layout, waker)?;
                 let (first_frame, frames) = input.range(counted.frames)?;
+                // One doubt is enough; a second one about the same bytes says nothing new.
+                if counted.leftover_bytes > 0 && doubts.is_empty() {
+                    doubts.push(doubt_about_size(
+                        &location,
+                        counted.leftover_bytes,
+                        &layout,
+                        info,
+                    ));
+                }
+                let choice = choose(&settings, &opened, &counted, &layout, info)?;
                 Ok(Self {
                     timeline: Timeline::new(fps, Some(frames), passes),
-                    leftover_bytes: counted.leftover_bytes,
+                    doubts,
                     ..endless(choice, None, true, first_frame)
                 })
             }
@@ -224,14 +251,81 @@ fn hands(settings: &Settings, layout: &FrameLayout) -> usize {
     }
 }
 
-/// The reader for a file.
+/// Bytes that are no frame may mean that no frame is what it is taken for.
+fn doubt_about_size(
+    location: &str,
+    leftover_bytes: u64,
+    layout: &FrameLayout,
+    info: &gst_video::VideoInfo,
+) -> String {
+    format!(
+        "the last {leftover_bytes} bytes of \"{location}\" are no whole frame and are not played: it was cut, or its frames are not the {} bytes of {}x{} {}; check format, width and height",
+        layout.size_bytes,
+        info.width(),
+        info.height(),
+        info.format()
+    )
+}
+
+/// The last file of a recording is often cut; others seldom are.
+fn doubts_about_files(
+    leftovers: &[(String, u64)],
+    layout: &FrameLayout,
+    info: &gst_video::VideoInfo,
+) -> Option<String> {
+    let (location, leftover_bytes) = leftovers.first()?;
+    let doubt = doubt_about_size(location, *leftover_bytes, layout, info);
+    Some(match leftovers.len() - 1 {
+        0 => doubt,
+        others => format!("{doubt}; so it is with {others} more of the files"),
+    })
+}
+
+/// The reader for a file that may grow.
+fn follow(
+    input: &Input,
+    opened: &Opened,
+    layout: &FrameLayout,
+    info: &gst_video::VideoInfo,
+    waker: &Arc<Waker>,
+) -> Result<Choice, SetupError> {
+    let settings = &input.settings;
+    let route = Route::new(*layout, info, hands(settings, layout));
+    let file = opened.try_clone()?.file;
+    let follow = |reader: Box<dyn FrameSource>| {
+        Follower::new(reader, &opened.path, waker.clone()).map_err(|error| SetupError::Mode {
+            location: settings.location.clone().unwrap_or_default(),
+            mode: "read",
+            why: describe(&error),
+        })
+    };
+    let follower = match &input.header {
+        Some(header) => {
+            let scan = Scan::new(header, layout.size_bytes as u64);
+            follow(Box::new(GrowingReader::new(file, scan, route)?))?
+        }
+        None => {
+            let index = FrameIndex::Regular {
+                start_bytes: settings.offset,
+                step_bytes: layout.size_bytes as u64,
+            };
+            follow(Box::new(FrameReader::new(PlainFile(file), index, route)?))?
+        }
+    };
+    Ok(Choice {
+        source: Source::Each(Box::new(follower)),
+        mode: "read",
+        reason: "the file may grow".into(),
+    })
+}
+
+/// The reader for a file that is as long as it will be.
 fn choose(
     settings: &Settings,
     opened: &Opened,
     counted: &Counted,
     layout: &FrameLayout,
     info: &gst_video::VideoInfo,
-    waker: &Arc<Waker>,
 ) -> Result<Choice, SetupError> {
     let location = settings.location.clone().unwrap_or_default();
     let refuse = |mode: &'static str, why: String| SetupError::Mode {
@@ -239,26 +333,9 @@ fn choose(
         mode,
         why,
     };
-    let file = || -> Result<File, SetupError> {
-        opened.file.try_clone().map_err(|source| {
-            SetupError::Open(OpenError::Other {
-                path: opened.path.clone(),
-                source,
-            })
-        })
-    };
+    let file = || -> Result<File, SetupError> { Ok(opened.try_clone()?.file) };
     let index = || counted.index.clone();
     let route = || Route::new(*layout, info, hands(settings, layout));
-    if settings.follow {
-        let reader = FrameReader::new(PlainFile(file()?), index(), route())?;
-        let follower = Follower::new(reader, &opened.path, waker.clone())
-            .map_err(|error| refuse("read", describe(&error)))?;
-        return Ok(Choice {
-            source: Source::Each(Box::new(follower)),
-            mode: "read",
-            reason: "the file may grow".into(),
-        });
-    }
     let (wanted, reason) = match settings.io_mode {
         IoMode::Auto => automatic(settings),
         wanted => (wanted, "io-mode says so".to_owned()),
@@ -374,15 +451,5 @@ fn automatic(settings: &Settings) -> (IoMode, String) {
         (IoMode::IoUring, reason.into())
     } else {
         (IoMode::Read, "the kernel reads ahead".into())
-    }
-}
-
-impl Opened {
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            file: self.file.try_clone()?,
-            path: self.path.clone(),
-            len_bytes: self.len_bytes,
-        })
     }
 }

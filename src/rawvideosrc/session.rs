@@ -48,6 +48,8 @@ pub struct Session {
     pub input: Option<Box<Input>>,
     /// What the caps can be.
     pub caps: gst::Caps,
+    /// What the file's name suggests of what those leave open.
+    pub guesses: Vec<gst::Caps>,
     /// Whether one can go to any frame.
     pub is_seekable: bool,
     /// The frame that comes next.
@@ -81,6 +83,7 @@ impl Session {
         Self {
             waker,
             caps: input.caps(template),
+            guesses: input.guesses(),
             is_seekable: input.is_seekable(),
             input: Some(Box::new(input)),
             cursor: Cursor::START,

@@ -10,6 +10,7 @@ use super::{
     },
     timeline::Timeline,
     waker::Waker,
+    y4m::Fields,
 };
 use crate::{
     layout::{FrameLayout, LayoutError},
@@ -17,6 +18,7 @@ use crate::{
     sys::ring::{Keeper, Landing},
 };
 use gst::prelude::*;
+use gst_video::{VideoBufferFlags, VideoFieldOrder, VideoInterlaceMode};
 use std::{
     io,
     sync::Arc,
@@ -70,6 +72,26 @@ pub struct Delivery {
     pub waited: Duration,
     /// Time spent filling it, or waiting until it was filled.
     pub read: Duration,
+    /// What the frame says of its own fields.
+    pub fields: Option<Fields>,
+}
+
+impl Delivery {
+    /// How its fields are stored, for a buffer in `info`'s format.
+    pub fn video_flags(&self, info: &gst_video::VideoInfo) -> VideoBufferFlags {
+        let mut flags = VideoBufferFlags::empty();
+        if info.interlace_mode() == VideoInterlaceMode::Mixed {
+            let fields = self.fields.unwrap_or_default();
+            flags.set(VideoBufferFlags::INTERLACED, fields.is_interlaced);
+            flags.set(VideoBufferFlags::TFF, fields.top_first);
+            flags.set(VideoBufferFlags::RFF, fields.repeats_first);
+        } else if info.is_interlaced() {
+            let is_top_first = info.field_order() == VideoFieldOrder::TopFieldFirst;
+            flags |= VideoBufferFlags::INTERLACED;
+            flags.set(VideoBufferFlags::TFF, is_top_first);
+        }
+        flags
+    }
 }
 
 /// Why there is no frame.
@@ -293,7 +315,7 @@ impl Source {
     pub fn deliver(&mut self, order: &Order<'_>) -> Result<Delivery, Undelivered> {
         let n = order.cursor.frame().ok_or(Undelivered::Finished)?;
         let file_n = order.file_frame(n).ok_or(Undelivered::Finished)?;
-        match self {
+        let delivered = match self {
             Self::Each(source) => deliver_now(&mut **source, order, file_n),
             Self::Stream(reader) => deliver_now(&mut **reader, order, file_n),
             Self::Mapped(mapped) if mapped.wraps => {
@@ -302,10 +324,22 @@ impl Source {
                     buffer: mapped.wrap(order, file_n)?,
                     waited: Duration::ZERO,
                     read: reading.elapsed(),
+                    fields: None,
                 })
             }
             Self::Mapped(mapped) => deliver_now(&mut mapped.reader, order, file_n),
             Self::Ahead(ahead) => ahead.deliver(order, n),
+        };
+        let fields = self.fields(file_n);
+        delivered.map(|delivery| Delivery { fields, ..delivery })
+    }
+
+    fn fields(&mut self, file_n: u64) -> Option<Fields> {
+        match self {
+            Self::Each(source) => source.fields(file_n),
+            Self::Stream(reader) => reader.fields(file_n),
+            Self::Mapped(mapped) => mapped.reader.fields(file_n),
+            Self::Ahead(ahead) => ahead.prefetcher.ground().fields(file_n),
         }
     }
 }
@@ -337,6 +371,7 @@ fn delivered(
             buffer,
             waited,
             read: reading.elapsed(),
+            fields: None,
         }),
         Ok(Outcome::End) => Err(Undelivered::EndsBefore(file_n)),
         Ok(Outcome::Woken) => Err(Undelivered::Woken),

@@ -5,10 +5,9 @@
 use super::{
     CAT,
     cursor::Cursor,
-    errors,
+    errors::{self, SetupError},
     imp::RawVideoSrc,
-    input::Input,
-    seek,
+    negotiation, seek,
     source::{Delivery, Order, Undelivered},
     timeline::Timeline,
 };
@@ -25,7 +24,7 @@ impl RawVideoSrc {
     /// The next frame, its number and its time.
     pub(super) fn next_buffer(&self) -> Result<gst::Buffer, gst::FlowError> {
         if self.is_unprobed() {
-            self.probe_stream()?;
+            self.probe()?;
             if !self.obj().negotiate() {
                 return Err(self.not_negotiated());
             }
@@ -86,10 +85,12 @@ impl RawVideoSrc {
         info: &gst_video::VideoInfo,
         timeline: &Timeline,
     ) -> gst::Buffer {
+        let flags = delivery.video_flags(info);
         let Delivery {
             mut buffer,
             waited,
             read,
+            ..
         } = delivery;
         self.count(n, info, waited, read);
         let time = |ns: Option<u64>| ns.map(gst::ClockTime::from_nseconds);
@@ -98,13 +99,7 @@ impl RawVideoSrc {
         buffer_mut.set_duration(time(timeline.frame_duration_ns(n)));
         buffer_mut.set_offset(n);
         buffer_mut.set_offset_end(n + 1);
-        if info.is_interlaced() {
-            let mut flags = gst_video::VideoBufferFlags::INTERLACED;
-            if info.field_order() == gst_video::VideoFieldOrder::TopFieldFirst {
-                flags |= gst_video::VideoBufferFlags::TFF;
-            }
-            buffer_mut.set_video_flags(flags);
-        }
+        buffer_mut.set_video_flags(flags);
         buffer
     }
 
@@ -137,41 +132,48 @@ impl RawVideoSrc {
         gst::FlowError::Error
     }
 
-    /// Whether nobody has looked at the beginning of a pipe yet.
+    /// Whether something has yet to be looked at that may take a while.
     pub(super) fn is_unprobed(&self) -> bool {
         let mut state = self.state.lock();
         let input = state.session().and_then(|session| session.input.as_ref());
         input.is_some_and(|input| input.is_unprobed)
     }
 
-    /// Looks at the beginning of a pipe, once there is one.
-    fn probe_stream(&self) -> Result<(), gst::FlowError> {
-        let input = match self.state.lock().session() {
-            Some(session) => session.input.take(),
+    /// Looks at the beginning of a pipe, once there is one, or for the frames of a file
+    /// that are not at equal distances.
+    fn probe(&self) -> Result<(), gst::FlowError> {
+        let (input, waker) = match self.state.lock().session() {
+            Some(session) => (session.input.take(), session.waker.clone()),
             None => return Err(gst::FlowError::Flushing),
         };
         let mut input = input.ok_or(gst::FlowError::Error)?;
-        let mut stream = input.take_stream().ok_or(gst::FlowError::Error)?;
-        let location = input.settings.location.clone().unwrap_or_default();
-        let probed = Input::probe(&mut stream, &location);
-        input.give_stream(stream);
-        let result = match probed {
-            Ok(Some(header)) => {
-                input.take_probe(header);
-                Ok(())
-            }
-            Ok(None) => Err(gst::FlowError::Flushing),
+        let probed = input.probe(&waker);
+        let (caps, guesses) = (input.caps(&self.template()), input.guesses());
+        if let Some(session) = self.state.lock().session() {
+            session.caps = caps;
+            session.guesses = guesses;
+            session.input = Some(input);
+        }
+        match probed {
+            Ok(()) => Ok(()),
+            Err(SetupError::Woken) => Err(gst::FlowError::Flushing),
             Err(error) => {
                 self.post_error_message(errors::of_setup(&error));
                 Err(gst::FlowError::Error)
             }
-        };
-        let caps = input.caps(&self.template());
-        if let Some(session) = self.state.lock().session() {
-            session.caps = caps;
-            session.input = Some(input);
         }
-        result
+    }
+
+    /// Posts the sentence for a negotiation that has failed, unless another has been
+    /// posted already, or the failure is only that it all stops.
+    pub(super) fn explain_refusal(&self) {
+        let pad = self.obj().src_pad().clone();
+        if self.has_failed() || pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            return;
+        }
+        let location = self.lock_settings().location.clone();
+        let sentence = negotiation::explain(location.as_deref(), &pad.query_caps(None), &pad);
+        self.post_error_message(gst::error_msg!(gst::CoreError::Negotiation, ("{sentence}")));
     }
 
     /// Why there are no caps.

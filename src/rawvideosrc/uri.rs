@@ -2,6 +2,11 @@
 //! `rawvideo:///path/clip.raw?format=nv12&width=1920&height=1080`: the path, and
 //! properties by name. Not `file:`, which belongs to others.
 
+use gst::{
+    glib::{self, translate::ToGlibPtr, translate::ToGlibPtrMut},
+    prelude::*,
+};
+
 /// The scheme.
 pub const SCHEME: &str = "rawvideo";
 
@@ -60,6 +65,65 @@ impl Parsed {
     }
 }
 
+/// There is no such property.
+pub fn unknown(name: &str) -> String {
+    format!("there is no property \"{name}\": gst-inspect-1.0 rawvideosrc lists them")
+}
+
+/// The value that a property is to have, or why it cannot: setting it to a value out
+/// of its range would be the program's fault, and end it.
+pub fn value(pspec: &glib::ParamSpec, text: &str) -> Result<glib::Value, String> {
+    let name = pspec.name();
+    let refused = || {
+        let range = range(pspec).map_or(String::new(), |range| format!(", {range}"));
+        format!(
+            "\"{text}\" is no value for \"{name}\", which takes {}{range}",
+            pspec.value_type().name()
+        )
+    };
+    // GStreamer takes nothing at all for 0.
+    if text.is_empty() && pspec.value_type() != glib::Type::STRING {
+        return Err(refused());
+    }
+    let value = glib::Value::deserialize_with_pspec(text, pspec);
+    let mut value = value.map_err(|_| refused())?;
+    // SAFETY: pspec and value live until the call returns, nobody else has the value,
+    // and it was made for this pspec, so that it is of its type.
+    let is_changed = unsafe {
+        glib::gobject_ffi::g_param_value_validate(
+            pspec.to_glib_none().0,
+            value.to_glib_none_mut().0,
+        )
+    };
+    // A value out of range has been changed to one within.
+    if is_changed != glib::ffi::GFALSE {
+        return Err(refused());
+    }
+    Ok(value)
+}
+
+/// What a property takes, in words.
+fn range(pspec: &glib::ParamSpec) -> Option<String> {
+    macro_rules! number {
+        ($($kind:ty),*) => {
+            $(if let Some(pspec) = pspec.downcast_ref::<$kind>() {
+                return Some(format!("{} to {}", pspec.minimum(), pspec.maximum()));
+            })*
+        };
+    }
+    number!(
+        glib::ParamSpecInt,
+        glib::ParamSpecUInt,
+        glib::ParamSpecInt64,
+        glib::ParamSpecUInt64,
+        gst::ParamSpecFraction
+    );
+    let class = glib::EnumClass::with_type(pspec.value_type())?;
+    let nicks: Vec<&str> = class.values().iter().map(|value| value.nick()).collect();
+    // Formats are too many to list.
+    (nicks.len() <= 16).then(|| nicks.join(", "))
+}
+
 fn decode(text: &str) -> Result<String, UriError> {
     let bytes = percent_encoding::percent_decode_str(text);
     let decoded = bytes.decode_utf8();
@@ -87,6 +151,22 @@ mod tests {
         let escaped = Parsed::parse("rawvideo:?colorimetry=a%26b").unwrap();
         assert_eq!(escaped.path, None);
         assert_eq!(escaped.properties[0].1, "a&b");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_range() {
+        gst::init().unwrap();
+        let width = glib::ParamSpecInt::builder("width").minimum(0).build();
+        assert_eq!(value(&width, "64").unwrap().get::<i32>(), Ok(64));
+        for text in ["-1", "99999999999", "64x", "", "true"] {
+            let why = value(&width, text).unwrap_err();
+            let range = "\"width\", which takes gint, 0 to 2147483647";
+            assert!(why.contains(range) && why.contains(text), "{why}");
+        }
+        let mode =
+            glib::ParamSpecEnum::builder_with_default("io-mode", crate::rawvideosrc::IoMode::Auto);
+        let why = value(&mode.build(), "fast").unwrap_err();
+        assert!(why.contains("auto, read, mmap, io-uring"), "{why}");
     }
 
     #[test]

@@ -43,6 +43,12 @@ impl Waker {
         let _ = self.event.read();
     }
 
+    /// Whether a wait would end at once by [`Waker::wake`].
+    pub fn is_woken(&self) -> bool {
+        let mut fds = [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
     /// Waits until `fd` has something to read.
     pub fn wait(&self, fd: BorrowedFd<'_>) -> io::Result<Wake> {
         loop {
@@ -82,7 +88,9 @@ mod tests {
         assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Woken);
         assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Woken);
         thread.join().unwrap();
+        assert!(waker.is_woken());
         waker.rest();
+        assert!(!waker.is_woken());
         drop(writer);
         assert_eq!(waker.wait(reader.as_fd()).unwrap(), Wake::Ready);
     }

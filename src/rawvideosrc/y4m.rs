@@ -10,29 +10,46 @@ pub const FRAME: &[u8] = b"FRAME\n";
 /// Longer headers than this are not searched for their end.
 pub const MAX_HEADER_BYTES: usize = 4096;
 
-/// What a header says.
+/// What a header says; what it leaves out is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Up to and with the newline.
     pub len_bytes: usize,
-    /// Of the picture.
-    pub format: VideoFormat,
+    /// By parameter C, or else XYSCSS.
+    pub colour: Option<Colour>,
     /// Pixels across.
     pub width: i32,
     /// Pixels down.
     pub height: i32,
-    /// Frames a second; none if not known.
+    /// Frames a second.
     pub framerate: Option<(i32, i32)>,
-    /// Width to height of a pixel; none if not known.
+    /// Width to height of a pixel.
     pub pixel_aspect_ratio: Option<(i32, i32)>,
-    /// Progressive unless said.
-    pub interlace_mode: VideoInterlaceMode,
+    /// How fields are stored; mixed: each frame says so itself.
+    pub interlace_mode: Option<VideoInterlaceMode>,
     /// For interlaced pictures: `Some(true)` if the top field comes first.
     pub top_field_first: Option<bool>,
-    /// As caps have it.
-    pub chroma_site: Option<&'static str>,
     /// Levels from 0 to 255, not from 16.
     pub full_range: bool,
+}
+
+/// A colour space of YUV4MPEG2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Colour {
+    /// Of the picture.
+    pub format: VideoFormat,
+    /// As caps have it.
+    pub chroma_site: Option<&'static str>,
+}
+
+impl Default for Colour {
+    /// What yuv4mpeg(5) says where there is no parameter C.
+    fn default() -> Self {
+        Self {
+            format: VideoFormat::I420,
+            chroma_site: Some("jpeg"),
+        }
+    }
 }
 
 /// Why a header cannot be used.
@@ -51,44 +68,71 @@ pub enum Y4mError {
     #[error("the header does not give width and height")]
     NoSize,
     /// Something else where a frame should begin.
-    #[error("no FRAME at byte {0}")]
+    #[error("there is no FRAME at byte {0}: it is damaged there, or no YUV4MPEG2 from there on")]
     NoFrame(u64),
+    /// A header and nothing behind it that could be played.
+    #[error("there is not one whole frame of {0} bytes behind its header: it is empty, or cut")]
+    NoFrames(u64),
+    /// A second header, in the middle or in another file, for other pictures.
+    #[error(
+        "the header at byte {at} says {found}, the first one {first}: play files of different pictures one by one"
+    )]
+    Differs {
+        /// Where the second one is.
+        at: u64,
+        /// Its pictures.
+        found: String,
+        /// The pictures so far.
+        first: String,
+    },
 }
 
 /// Whether the bytes are the beginning of a YUV4MPEG2 stream.
 pub fn is_y4m(bytes: &[u8]) -> bool {
     bytes
         .strip_prefix(MAGIC)
-        .is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\n')))
+        .is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\n' | b'\r')))
+}
+
+/// The words of the line that `bytes` begin with, and its length with the newline.
+/// A carriage return before the newline is part of neither, as Windows' tools leave it.
+fn line(bytes: &[u8]) -> Result<(impl Iterator<Item = &[u8]>, usize), Y4mError> {
+    let end = bytes
+        .iter()
+        .take(MAX_HEADER_BYTES)
+        .position(|byte| *byte == b'\n')
+        .ok_or(Y4mError::Unfinished(bytes.len().min(MAX_HEADER_BYTES)))?;
+    let text = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let words = text.split(|byte| *byte == b' ');
+    Ok((words.filter(|word| !word.is_empty()), end + 1))
 }
 
 impl Header {
     /// Parses the header at the beginning of `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, Y4mError> {
-        let end = bytes
-            .iter()
-            .take(MAX_HEADER_BYTES)
-            .position(|byte| *byte == b'\n')
-            .ok_or(Y4mError::Unfinished(bytes.len().min(MAX_HEADER_BYTES)))?;
+        let (words, len_bytes) = line(bytes)?;
         let mut header = Self {
-            len_bytes: end + 1,
-            format: VideoFormat::I420,
+            len_bytes,
+            colour: None,
             width: 0,
             height: 0,
             framerate: None,
             pixel_aspect_ratio: None,
-            interlace_mode: VideoInterlaceMode::Progressive,
+            interlace_mode: None,
             top_field_first: None,
-            chroma_site: None,
             full_range: false,
         };
-        let words = bytes[..end].split(|byte| *byte == b' ').skip(1);
-        for word in words.filter(|word| !word.is_empty()) {
+        let mut subsampling = None;
+        for word in words.skip(1) {
             let text = String::from_utf8_lossy(word).into_owned();
+            if let Some(value) = text.strip_prefix("XYSCSS=") {
+                subsampling = colour(value);
+            }
             header
                 .take_parameter(&text)
                 .ok_or(Y4mError::Parameter(text.clone()))??;
         }
+        header.colour = header.colour.or(subsampling);
         if header.width <= 0 || header.height <= 0 {
             return Err(Y4mError::NoSize);
         }
@@ -107,15 +151,16 @@ impl Header {
             'A' => self.pixel_aspect_ratio = ratio(value)?,
             'I' => {
                 (self.interlace_mode, self.top_field_first) = match value {
-                    "p" | "?" => (VideoInterlaceMode::Progressive, None),
-                    "t" => (VideoInterlaceMode::Interleaved, Some(true)),
-                    "b" => (VideoInterlaceMode::Interleaved, Some(false)),
-                    "m" => (VideoInterlaceMode::Mixed, None),
+                    "?" => (None, None),
+                    "p" => (Some(VideoInterlaceMode::Progressive), None),
+                    "t" => (Some(VideoInterlaceMode::Interleaved), Some(true)),
+                    "b" => (Some(VideoInterlaceMode::Interleaved), Some(false)),
+                    "m" => (Some(VideoInterlaceMode::Mixed), None),
                     _ => return None,
                 }
             }
             'C' => match colour(value) {
-                Some((format, site)) => (self.format, self.chroma_site) = (format, site),
+                Some(colour) => self.colour = Some(colour),
                 None => return Some(Err(Y4mError::Colour(value.to_owned()))),
             },
             'X' if value == "COLORRANGE=FULL" => self.full_range = true,
@@ -124,23 +169,43 @@ impl Header {
         }
         Some(Ok(()))
     }
+
+    /// Whether frames behind `other`, found at byte `at`, are like those behind this one.
+    pub fn check_same(&self, other: &Self, at: u64) -> Result<(), Y4mError> {
+        let (first, found) = (self.pictures(), other.pictures());
+        if first == found {
+            return Ok(());
+        }
+        Err(Y4mError::Differs { at, found, first })
+    }
+
+    /// Size and format for people.
+    fn pictures(&self) -> String {
+        let format = self.colour.unwrap_or_default().format;
+        format!("{}x{} {format}", self.width, self.height)
+    }
+
+    /// Whether each frame says how its fields are stored.
+    pub fn is_mixed(&self) -> bool {
+        self.interlace_mode == Some(VideoInterlaceMode::Mixed)
+    }
 }
 
-/// `Some(None)` for 0:0, which says that it is not known.
+/// `Some(None)` where either number is 0, which says that it is not known:
+/// GStreamer's y4menc writes F0:1 for a still picture.
 fn ratio(value: &str) -> Option<Option<(i32, i32)>> {
     let (numer, denom) = value.split_once(':')?;
-    let (numer, denom): (i32, i32) = (numer.parse().ok()?, denom.parse().ok()?);
-    match (numer, denom) {
-        (0, 0) => Some(None),
-        (1.., 1..) => Some(Some((numer, denom))),
+    match (numer.parse().ok()?, denom.parse().ok()?) {
+        (0, 0..) | (0.., 0) => Some(None),
+        (numer @ 1.., denom @ 1..) => Some(Some((numer, denom))),
         _ => None,
     }
 }
 
-fn colour(value: &str) -> Option<(VideoFormat, Option<&'static str>)> {
-    Some(match value {
-        "420jpeg" => (VideoFormat::I420, Some("jpeg")),
-        "420mpeg2" | "420" => (VideoFormat::I420, Some("mpeg2")),
+fn colour(value: &str) -> Option<Colour> {
+    let (format, chroma_site) = match value.to_ascii_lowercase().as_str() {
+        "420jpeg" | "420" => (VideoFormat::I420, Some("jpeg")),
+        "420mpeg2" => (VideoFormat::I420, Some("mpeg2")),
         "420paldv" => (VideoFormat::I420, Some("dv")),
         "411" => (VideoFormat::Y41b, None),
         "422" => (VideoFormat::Y42b, None),
@@ -155,28 +220,70 @@ fn colour(value: &str) -> Option<(VideoFormat, Option<&'static str>)> {
         "444p12" => (VideoFormat::Y44412le, None),
         "444p16" => (VideoFormat::Y44416le, None),
         _ => return None,
+    };
+    Some(Colour {
+        format,
+        chroma_site,
     })
 }
 
-/// Length of the frame header at the beginning of `bytes`, newline included.
-/// None if there is no frame; `Unfinished` if the bytes end too early.
-pub fn frame_header_bytes(bytes: &[u8]) -> Result<Option<usize>, Y4mError> {
-    let word = &FRAME[..FRAME.len() - 1];
-    let seen = bytes.len().min(word.len());
-    if bytes[..seen] != word[..seen] {
-        return Ok(None);
+/// How the fields of one frame are stored and shown, as its own parameter I says
+/// where the header says that frames differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// The two fields are of different moments.
+    pub is_interlaced: bool,
+    /// The top field is shown first.
+    pub top_first: bool,
+    /// The first field is shown once more.
+    pub repeats_first: bool,
+}
+
+impl Fields {
+    /// From the three letters of the parameter: how the frame is presented, whether it was
+    /// sampled in two moments, and whether its chroma was. The last one is not for flags of
+    /// buffers. Frames that are shown two or three times have the flags that MPEG-2 has for it.
+    fn parse(value: &[u8]) -> Option<Self> {
+        let [presentation, sampling, ..] = value else {
+            return None;
+        };
+        Some(Self {
+            is_interlaced: *sampling == b'i',
+            top_first: matches!(presentation, b't' | b'T' | b'3'),
+            repeats_first: matches!(presentation, b'T' | b'B' | b'2' | b'3'),
+        })
     }
-    match bytes.get(word.len()) {
-        None => return Err(Y4mError::Unfinished(bytes.len())),
-        Some(b' ' | b'\n') => {}
-        Some(_) => return Ok(None),
+}
+
+/// The line before a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLine {
+    /// Up to and with the newline.
+    pub len_bytes: usize,
+    /// None if it has no parameter I.
+    pub fields: Option<Fields>,
+}
+
+impl FrameLine {
+    /// Parses the line at the beginning of `bytes`. None if there is no frame;
+    /// `Unfinished` if the bytes end too early.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Y4mError> {
+        let word = &FRAME[..FRAME.len() - 1];
+        let seen = bytes.len().min(word.len());
+        if bytes[..seen] != word[..seen] {
+            return Ok(None);
+        }
+        match bytes.get(word.len()) {
+            None | Some(b' ' | b'\n' | b'\r') => {}
+            Some(_) => return Ok(None),
+        }
+        let (words, len_bytes) = line(bytes)?;
+        let mut parameters = words.skip(1).filter_map(|word| word.strip_prefix(b"I"));
+        Ok(Some(Self {
+            len_bytes,
+            fields: parameters.find_map(Fields::parse),
+        }))
     }
-    bytes
-        .iter()
-        .take(MAX_HEADER_BYTES)
-        .position(|byte| *byte == b'\n')
-        .map(|end| Some(end + 1))
-        .ok_or(Y4mError::Unfinished(bytes.len()))
 }
 
 #[cfg(test)]
@@ -193,14 +300,16 @@ mod tests {
             header,
             Header {
                 len_bytes: bytes.len() - FRAME.len(),
-                format: VideoFormat::I420,
+                colour: Some(Colour {
+                    format: VideoFormat::I420,
+                    chroma_site: Some("mpeg2"),
+                }),
                 width: 352,
                 height: 288,
                 framerate: Some((30000, 1001)),
                 pixel_aspect_ratio: Some((128, 117)),
-                interlace_mode: VideoInterlaceMode::Interleaved,
+                interlace_mode: Some(VideoInterlaceMode::Interleaved),
                 top_field_first: Some(true),
-                chroma_site: Some("mpeg2"),
                 full_range: false,
             }
         );
@@ -208,10 +317,60 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_not_known() {
-        let header = Header::parse(b"YUV4MPEG2 W4 H2 F0:0 A0:0\n").unwrap();
-        assert_eq!(header.framerate, None);
-        assert_eq!(header.pixel_aspect_ratio, None);
-        assert_eq!(header.format, VideoFormat::I420);
+        for zero in ["F0:0 A0:0", "F0:1 A0:1", "F30:0 A1:0", ""] {
+            let header = Header::parse(format!("YUV4MPEG2 W4 H2 {zero}\n").as_bytes()).unwrap();
+            assert_eq!(header.framerate, None, "{zero}");
+            assert_eq!(header.pixel_aspect_ratio, None, "{zero}");
+            assert_eq!((header.colour, header.interlace_mode), (None, None));
+        }
+        let unknown = Header::parse(b"YUV4MPEG2 W4 H2 I?\n").unwrap();
+        assert_eq!(unknown.interlace_mode, None);
+    }
+
+    #[test]
+    fn the_colour_space_is_in_c_or_else_in_a_comment() {
+        let colour = |text: &str| {
+            let header = Header::parse(format!("YUV4MPEG2 W4 H2{text}\n").as_bytes());
+            let colour = header.unwrap().colour.unwrap_or_default();
+            (colour.format, colour.chroma_site)
+        };
+        let jpeg = (VideoFormat::I420, Some("jpeg"));
+        assert_eq!(colour(""), jpeg);
+        assert_eq!(colour(" C420"), jpeg);
+        assert_eq!(colour(" C420jpeg XYSCSS=420MPEG2"), jpeg);
+        assert_eq!(colour(" XYSCSS=420MPEG2 C420jpeg"), jpeg);
+        assert_eq!(colour(" XYSCSS=422"), (VideoFormat::Y42b, None));
+        assert_eq!(colour(" XYSCSS=444P10"), (VideoFormat::Y44410le, None));
+        assert_eq!(colour(" XYSCSS=odd"), jpeg);
+    }
+
+    #[test]
+    fn lines_may_end_as_on_windows() {
+        let header = Header::parse(b"YUV4MPEG2 W4 H2 F25:1 C422\r\nFRAME\r\n").unwrap();
+        assert_eq!(header.len_bytes, 28);
+        assert_eq!(header.colour.unwrap().format, VideoFormat::Y42b);
+        assert!(is_y4m(b"YUV4MPEG2\r\n"));
+        let frame = FrameLine::parse(b"FRAME\r\nabc").unwrap().unwrap();
+        assert_eq!(frame.len_bytes, 7);
+        let frame = FrameLine::parse(b"FRAME Itii\r\n").unwrap().unwrap();
+        assert_eq!(frame.len_bytes, 12);
+        assert!(frame.fields.unwrap().is_interlaced);
+    }
+
+    #[test]
+    fn other_pictures_behind_a_second_header_are_refused() {
+        let parse = |text: &str| Header::parse(text.as_bytes()).unwrap();
+        let first = parse("YUV4MPEG2 W4 H2 F25:1 C420jpeg\n");
+        let same = first.check_same(&parse("YUV4MPEG2 W4 H2 F30:1\n"), 9);
+        assert_eq!(same, Ok(()));
+        for other in ["W4 H4 C420jpeg", "W4 H2 C422"] {
+            let other = parse(&format!("YUV4MPEG2 {other}\n"));
+            let text = first.check_same(&other, 77).unwrap_err().to_string();
+            assert!(
+                text.contains("byte 77") && text.contains("4x2 I420"),
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -226,8 +385,8 @@ mod tests {
             Y4mError::Parameter("F25".into())
         );
         assert_eq!(
-            parse("YUV4MPEG2 W4 H2 F1:0\n"),
-            Y4mError::Parameter("F1:0".into())
+            parse("YUV4MPEG2 W4 H2 F-1:1\n"),
+            Y4mError::Parameter("F-1:1".into())
         );
         assert_eq!(
             parse("YUV4MPEG2 W4 H2 C444alpha\n"),
@@ -239,19 +398,43 @@ mod tests {
 
     #[test]
     fn frame_headers_may_have_parameters() {
-        assert_eq!(frame_header_bytes(b"FRAME\nabc"), Ok(Some(6)));
-        assert_eq!(frame_header_bytes(b"FRAME Ib\nabc"), Ok(Some(9)));
-        assert_eq!(frame_header_bytes(b"FRAMEX\n"), Ok(None));
-        assert_eq!(frame_header_bytes(b"GARBAGE"), Ok(None));
-        assert_eq!(frame_header_bytes(b"FRA"), Err(Y4mError::Unfinished(3)));
-        assert_eq!(frame_header_bytes(b"FRAME I"), Err(Y4mError::Unfinished(7)));
+        let parse = |bytes| FrameLine::parse(bytes).map(|line| line.map(|line| line.len_bytes));
+        assert_eq!(parse(b"FRAME\nabc"), Ok(Some(6)));
+        assert_eq!(parse(b"FRAME Ib\nabc"), Ok(Some(9)));
+        assert_eq!(parse(b"FRAMEX\n"), Ok(None));
+        assert_eq!(parse(b"GARBAGE"), Ok(None));
+        assert_eq!(parse(b"FRA"), Err(Y4mError::Unfinished(3)));
+        assert_eq!(parse(b"FRAME I"), Err(Y4mError::Unfinished(7)));
+    }
+
+    #[test]
+    fn frames_say_how_their_fields_are_shown() {
+        // Interlaced, top field first, first field repeated: by yuv4mpeg(5), and for
+        // frames shown twice or thrice by the flags of MPEG-2.
+        for (letters, expected) in [
+            ("tii", (true, true, false)),
+            ("Tii", (true, true, true)),
+            ("bii", (true, false, false)),
+            ("Bii", (true, false, true)),
+            ("tpp", (false, true, false)),
+            ("1pp", (false, false, false)),
+            ("2pp", (false, false, true)),
+            ("3pp", (false, true, true)),
+        ] {
+            let line = FrameLine::parse(format!("FRAME XC I{letters}\n").as_bytes());
+            let fields = line.unwrap().unwrap().fields.unwrap();
+            let got = (fields.is_interlaced, fields.top_first, fields.repeats_first);
+            assert_eq!(got, expected, "{letters}");
+        }
+        let none = FrameLine::parse(b"FRAME Ip\n").unwrap().unwrap();
+        assert_eq!(none.fields, None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Header::parse(&bytes);
-            let _ = frame_header_bytes(&bytes);
+            let _ = FrameLine::parse(&bytes);
             let mut with_magic = b"YUV4MPEG2 ".to_vec();
             with_magic.extend_from_slice(&bytes);
             let _ = Header::parse(&with_magic);

@@ -1,79 +1,172 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames of many files, the same number in each.
+//! Frames of many files, each with frames of its own number, at places of its own.
 
-use super::{FrameSource, Lane, Medium, Outcome, PlainFile, ReadError, Route, Target};
-use crate::rawvideosrc::sequence::Sequence;
-use std::{fs::File, io};
+use super::{
+    FrameIndex, FrameSource, Lane, Medium, Outcome, PlainFile, ReadError, Route, Target,
+    open::Opened,
+};
+use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
+use std::{io, path::Path};
+
+/// Which frame is in which file.
+#[derive(Debug, Default)]
+pub struct FileTable {
+    runs: Vec<FileRun>,
+    files: u64,
+    frames: u64,
+}
+
+/// Files that are alike.
+#[derive(Debug)]
+struct FileRun {
+    /// The first of them, counted from 0.
+    first_file: u64,
+    /// The first of its frames, counted through all files.
+    first_frame: u64,
+    frames_per_file: u64,
+    index: FrameIndex,
+}
+
+/// The place of a frame.
+struct Place<'a> {
+    /// Counted from 0.
+    file: u64,
+    /// Counted from the beginning of the file.
+    frame: u64,
+    index: &'a FrameIndex,
+}
+
+impl FileTable {
+    /// Appends a file with so many frames.
+    pub fn push(&mut self, frames: u64, index: FrameIndex) {
+        let (first_file, first_frame) = (self.files, self.frames);
+        self.files += 1;
+        self.frames += frames;
+        let is_alike =
+            |run: &FileRun| run.frames_per_file == frames && run.index == index && frames > 0;
+        if !self.runs.last().is_some_and(is_alike) {
+            self.runs.push(FileRun {
+                first_file,
+                first_frame,
+                frames_per_file: frames,
+                index,
+            });
+        }
+    }
+
+    /// Frames of all files.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    fn place(&self, n: u64) -> Option<Place<'_>> {
+        if n >= self.frames {
+            return None;
+        }
+        // Of files without a frame and the one behind them, the last begins with it.
+        let after = self.runs.partition_point(|run| run.first_frame <= n);
+        let run = self.runs.get(after.checked_sub(1)?)?;
+        let within = n - run.first_frame;
+        Some(Place {
+            file: run.first_file + within.checked_div(run.frames_per_file)?,
+            frame: within % run.frames_per_file,
+            index: &run.index,
+        })
+    }
+}
 
 /// Opens each file when its first frame is asked for.
 pub struct FilesReader {
     sequence: Sequence,
     first_number: u64,
-    frames_per_file: u64,
-    start_bytes: u64,
+    table: FileTable,
     route: Route,
     open: Option<(u64, PlainFile)>,
     lane: Lane,
 }
 
 impl FilesReader {
-    /// Files from `first_number` on, each with frames from `start_bytes` on.
-    pub fn new(
-        sequence: Sequence,
-        first_number: u64,
-        frames_per_file: u64,
-        start_bytes: u64,
-        route: Route,
-    ) -> Self {
+    /// The files of `table` are those from `first_number` on.
+    pub fn new(sequence: Sequence, first_number: u64, table: FileTable, route: Route) -> Self {
         Self {
             sequence,
             first_number,
-            frames_per_file: frames_per_file.max(1),
-            start_bytes,
+            table,
             route,
             open: None,
             lane: Lane::default(),
         }
     }
-
-    fn carry(&mut self, n: u64, target: &mut Target<'_>) -> io::Result<()> {
-        let number = self.first_number + n / self.frames_per_file;
-        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
-            let file = File::open(self.sequence.path(number))?;
-            self.open = Some((number, PlainFile(file)));
-        }
-        let Some((_, file)) = &self.open else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        self.route.plan(target);
-        let frame_bytes = self.route.source().size_bytes as u64;
-        let start = self.start_bytes + n % self.frames_per_file * frame_bytes;
-        for transfer in self.route.transfers() {
-            for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-                file.carry(
-                    start,
-                    runs,
-                    0,
-                    target.part_mut(runs[0].part),
-                    &mut self.lane,
-                )?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl FrameSource for FilesReader {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
-        match self.carry(n, target) {
-            Ok(()) => Ok(Outcome::Frame),
-            Err(source) => {
-                let number = self.first_number + n / self.frames_per_file;
-                Err(ReadError::File {
-                    path: self.sequence.path(number),
-                    source,
-                })
+        let Some(place) = self.table.place(n) else {
+            return Ok(Outcome::End);
+        };
+        let number = self.first_number + place.file;
+        let path = self.sequence.path(number);
+        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
+            let opened = Opened::open_file(&path)?;
+            self.open = Some((number, PlainFile(opened.file)));
+        }
+        let start_bytes = place.index.start_bytes(place.frame);
+        let (Some((_, file)), Some(start_bytes)) = (&self.open, start_bytes) else {
+            return Ok(Outcome::End);
+        };
+        self.route.plan(target);
+        for transfer in self.route.transfers() {
+            for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
+                let part = target.part_mut(runs[0].part);
+                file.carry(start_bytes, runs, 0, part, &mut self.lane)
+                    .map_err(|error| failed(&path, error))?;
             }
+        }
+        Ok(Outcome::Frame)
+    }
+
+    fn fields(&self, n: u64) -> Option<Fields> {
+        let place = self.table.place(n)?;
+        place.index.fields(place.frame)
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> ReadError {
+    let source = match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::other("it has become shorter since its frames were counted")
+        }
+        _ => error,
+    };
+    ReadError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_frame_is_found_in_its_file(
+            files in proptest::collection::vec((0u64..4, 0u64..2), 0..30),
+        ) {
+            let mut table = FileTable::default();
+            let mut expected = Vec::new();
+            for (file, (frames, start_bytes)) in (0..).zip(files) {
+                table.push(frames, FrameIndex::Regular { start_bytes, step_bytes: 10 });
+                expected.extend((0..frames).map(|frame| (file, frame, start_bytes + 10 * frame)));
+            }
+            prop_assert_eq!(table.frames(), expected.len() as u64);
+            for (n, expected) in (0..).zip(&expected) {
+                let place = table.place(n).unwrap();
+                let start = place.index.start_bytes(place.frame).unwrap();
+                prop_assert_eq!((place.file, place.frame, start), *expected);
+            }
+            prop_assert!(table.place(expected.len() as u64).is_none());
         }
     }
 }

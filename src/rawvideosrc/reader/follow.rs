@@ -2,7 +2,10 @@
 //! A file that somebody is still writing: its end is a place to wait.
 
 use super::{FrameSource, Outcome, ReadError, Target};
-use crate::rawvideosrc::waker::{Wake, Waker};
+use crate::rawvideosrc::{
+    waker::{Wake, Waker},
+    y4m::Fields,
+};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{io, os::fd::AsFd, path::Path, sync::Arc};
 
@@ -50,6 +53,10 @@ impl<S: FrameSource> FrameSource for Follower<S> {
                 }
             }
         }
+    }
+
+    fn fields(&self, n: u64) -> Option<Fields> {
+        self.reader.fields(n)
     }
 }
 

@@ -3,8 +3,13 @@
 //! by several, each a part of the same frame: the buffer stays in the cache,
 //! and frames leave in order by themselves.
 
-use super::{FrameSource, Outcome, ReadError, Route, Target, direct::Bounce, read::WASTE_BYTES};
-use crate::layout::{Run, Transfer};
+use super::{
+    FrameIndex, FrameSource, Outcome, ReadError, Route, Target, direct::Bounce, read::WASTE_BYTES,
+};
+use crate::{
+    layout::{Run, Transfer},
+    rawvideosrc::y4m::Fields,
+};
 use std::io;
 
 /// What a thread needs for its own.
@@ -45,33 +50,6 @@ pub trait Medium: Send + Sync {
     /// See [`FrameSource::bounced_bytes`].
     fn bounced_bytes(&self) -> u64 {
         0
-    }
-}
-
-/// Where frames begin.
-#[derive(Debug, Clone)]
-pub enum FrameIndex {
-    /// One after the other, at equal distances.
-    Regular {
-        /// The first one.
-        start_bytes: u64,
-        /// From each to the next.
-        step_bytes: u64,
-    },
-    /// Anywhere.
-    Listed(Vec<u64>),
-}
-
-impl FrameIndex {
-    /// The first byte of frame `n`.
-    pub fn start_bytes(&self, n: u64) -> Option<u64> {
-        match self {
-            Self::Regular {
-                start_bytes,
-                step_bytes,
-            } => n.checked_mul(*step_bytes)?.checked_add(*start_bytes),
-            Self::Listed(starts) => starts.get(usize::try_from(n).ok()?).copied(),
-        }
     }
 }
 
@@ -122,6 +100,11 @@ impl<M: Medium> FrameReader<M> {
     /// Where frames begin.
     pub fn index(&self) -> &FrameIndex {
         &self.index
+    }
+
+    /// The same, for a file that grows.
+    pub fn index_mut(&mut self) -> &mut FrameIndex {
+        &mut self.index
     }
 
     fn carry(&mut self, start_bytes: u64, target: &mut Target<'_>) -> io::Result<()> {
@@ -220,6 +203,10 @@ impl<M: Medium> FrameSource for FrameReader<M> {
 
     fn bounced_bytes(&self) -> u64 {
         self.medium.bounced_bytes()
+    }
+
+    fn fields(&self, n: u64) -> Option<Fields> {
+        self.index.fields(n)
     }
 }
 

@@ -6,18 +6,26 @@ mod direct;
 mod files;
 mod follow;
 mod frames;
+mod growing;
+mod index;
 mod mmap;
 pub mod open;
 mod read;
+pub mod scan;
 mod stream;
 mod uring;
 
-use crate::layout::{FrameLayout, MAX_PLANES, Transfer};
-use crate::sys::describe;
+use crate::{
+    layout::{FrameLayout, MAX_PLANES, Transfer},
+    rawvideosrc::y4m::{Fields, Y4mError},
+    sys::describe,
+};
 pub use direct::DirectFile;
-pub use files::FilesReader;
+pub use files::{FileTable, FilesReader};
 pub use follow::Follower;
-pub use frames::{FrameIndex, FrameReader, Lane, Medium};
+pub use frames::{FrameReader, Lane, Medium};
+pub use growing::GrowingReader;
+pub use index::{FrameIndex, Listing};
 pub use mmap::MappedFile;
 pub use read::PlainFile;
 use std::io;
@@ -179,6 +187,17 @@ pub enum ReadError {
         /// errno.
         source: io::Error,
     },
+    /// One file of many, before a byte of it is read.
+    #[error(transparent)]
+    Open(#[from] open::OpenError),
+    /// Something in a YUV4MPEG2 stream that is no frame.
+    #[error("after {frame} frames: {source}")]
+    Y4m {
+        /// Frames before it.
+        frame: u64,
+        /// What is wrong.
+        source: Y4mError,
+    },
     /// Pages that the file does not have any more.
     #[error("frame {frame} is no longer there: the file was truncated, or its medium fails")]
     Vanished {
@@ -207,5 +226,24 @@ pub trait FrameSource: Send {
     /// Bytes that had to be copied on their way into buffers, beside the read.
     fn bounced_bytes(&self) -> u64 {
         0
+    }
+
+    /// What frame `n`, which was read last, says about its own fields.
+    fn fields(&self, _n: u64) -> Option<Fields> {
+        None
+    }
+}
+
+impl<S: FrameSource + ?Sized> FrameSource for Box<S> {
+    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        (**self).read(n, target)
+    }
+
+    fn bounced_bytes(&self) -> u64 {
+        (**self).bounced_bytes()
+    }
+
+    fn fields(&self, n: u64) -> Option<Fields> {
+        (**self).fields(n)
     }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Opening a file of frames and counting them, with every way that can fail
-//! said in a sentence that holds the path, the numbers and a remedy.
+//! Opening a file of frames, with every way that can fail said in a sentence that holds the path, the numbers and a remedy.
 
-use crate::{layout::FrameLayout, sys::describe};
+use crate::sys::describe;
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
@@ -48,6 +47,16 @@ pub enum OpenError {
         path: PathBuf,
         /// errno.
         source: io::Error,
+    },
+    /// A FIFO or a device among the files of a sequence.
+    #[error(
+        "\"{}\" is {what}, and a sequence is made of files: move it away, or play it alone", path.display()
+    )]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
     },
     /// Less than one frame.
     #[error(
@@ -124,45 +133,41 @@ impl Opened {
         }))
     }
 
-    /// The frames in it, from `start_bytes` on, and the bytes left over.
-    pub fn count_frames(
-        &self,
-        start_bytes: u64,
-        layout: &FrameLayout,
-    ) -> Result<(u64, u64), OpenError> {
-        let have_bytes = self.len_bytes.saturating_sub(start_bytes);
-        let frame_bytes = layout.size_bytes as u64;
-        if have_bytes < frame_bytes || frame_bytes == 0 {
-            return Err(OpenError::NoWholeFrame {
-                path: self.path.clone(),
-                have_bytes,
-                start_bytes,
-                frame_bytes,
-            });
-        }
-        Ok((have_bytes / frame_bytes, have_bytes % frame_bytes))
+    /// One file of a sequence: nothing that has to be waited for.
+    pub fn open_file(path: &Path) -> Result<Self, OpenError> {
+        let stream = match Self::open(path)? {
+            Opening::File(opened) => return Ok(opened),
+            Opening::Stream(file) => file,
+        };
+        let kind = stream.metadata().map(|metadata| metadata.file_type());
+        let what = match kind {
+            Ok(kind) if kind.is_fifo() => "a FIFO",
+            Ok(kind) if kind.is_socket() => "a socket",
+            _ => "a character device",
+        };
+        Err(OpenError::NotAFile {
+            path: path.to_owned(),
+            what,
+        })
     }
-}
 
-/// The layout of a file about which nothing was said: GStreamer's own, unless
-/// the size fits only frames without padding, as other programs write them.
-pub fn guess_layout(info: &gst_video::VideoInfo, data_bytes: u64) -> FrameLayout {
-    let stock = FrameLayout::of_info(info);
-    let packed = FrameLayout::packed(info);
-    let fits = |layout: &FrameLayout| {
-        data_bytes > 0 && data_bytes.is_multiple_of(layout.size_bytes as u64)
-    };
-    if !fits(&stock) && fits(&packed) {
-        packed
-    } else {
-        stock
+    /// The same file once more.
+    pub fn try_clone(&self) -> Result<Self, OpenError> {
+        let file = self.file.try_clone().map_err(|source| OpenError::Other {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            path: self.path.clone(),
+            len_bytes: self.len_bytes,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::samples;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -184,11 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn files_of_other_programs_are_recognised_by_their_size() {
-        gst::init().unwrap();
-        let info = samples::info(gst_video::VideoFormat::Bgr, 33, 17);
-        assert_eq!(guess_layout(&info, 1700 * 3).size_bytes, 1700);
-        assert_eq!(guess_layout(&info, 1683 * 3).size_bytes, 1683);
-        assert_eq!(guess_layout(&info, 1683 * 3 + 1).size_bytes, 1700);
+    fn a_fifo_among_files_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f7.raw");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let text = Opened::open_file(&path).unwrap_err().to_string();
+        assert!(text.contains("f7.raw") && text.contains("a FIFO"), "{text}");
+        let device = Opened::open_file(Path::new("/dev/null")).unwrap_err();
+        assert!(device.to_string().contains("a character device"));
     }
 }

@@ -4,7 +4,7 @@
 use super::{FrameSource, Outcome, ReadError, Route, Target};
 use crate::rawvideosrc::{
     waker::{Wake, Waker},
-    y4m::{self, Y4mError},
+    y4m::{self, Fields, FrameLine, Header, Y4mError},
 };
 use std::{
     fs::File,
@@ -21,10 +21,12 @@ pub struct StreamInput {
     /// Bytes that were read and not yet taken.
     kept: Vec<u8>,
     kept_from: usize,
+    /// Bytes of the stream that were taken.
+    taken_bytes: u64,
     /// Number of the frame that comes next.
     next: u64,
-    /// Its line has been read already.
-    at_picture: bool,
+    /// Its line has been read already, and this is what it says.
+    at_picture: Option<FrameLine>,
     /// Still to be skipped before the first frame; none until that is known.
     header_bytes: Option<u64>,
 }
@@ -48,14 +50,24 @@ impl StreamInput {
             waker,
             kept: Vec::new(),
             kept_from: 0,
+            taken_bytes: 0,
             next: 0,
-            at_picture: false,
+            at_picture: None,
             header_bytes: None,
         }
     }
 
     /// Fills `to`.
     fn take(&mut self, to: &mut [u8]) -> io::Result<Attempt> {
+        let attempt = self.fill(to)?;
+        self.taken_bytes += match attempt {
+            Attempt::Full => to.len(),
+            Attempt::Ended(len) | Attempt::Woken(len) => len,
+        } as u64;
+        Ok(attempt)
+    }
+
+    fn fill(&mut self, to: &mut [u8]) -> io::Result<Attempt> {
         let kept = &self.kept[self.kept_from..];
         let mut filled = kept.len().min(to.len());
         to[..filled].copy_from_slice(&kept[..filled]);
@@ -83,6 +95,7 @@ impl StreamInput {
     fn give_back(&mut self, bytes: &[u8]) {
         let mut kept = bytes.to_vec();
         kept.extend_from_slice(&self.kept[self.kept_from..]);
+        self.taken_bytes -= bytes.len() as u64;
         self.kept = kept;
         self.kept_from = 0;
     }
@@ -122,20 +135,48 @@ impl StreamInput {
 pub struct StreamReader {
     input: StreamInput,
     route: Route,
-    /// Each frame has a line in front.
-    is_y4m: bool,
+    /// Of YUV4MPEG2, where each frame has a line in front.
+    header: Option<Header>,
+    /// What the frame that was read last says of its fields.
+    fields: Option<Fields>,
     /// Where a frame is put together whose rows go apart.
     scratch: Vec<u8>,
 }
 
+/// What keeps the next picture from being reached.
+enum Obstacle {
+    Outcome(Outcome),
+    Io(io::Error),
+    Y4m(Y4mError),
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Y4mError> for Obstacle {
+    fn from(error: Y4mError) -> Self {
+        Self::Y4m(error)
+    }
+}
+
 impl StreamReader {
-    /// `header_bytes` come before the first frame, if the stream is still there.
-    pub fn new(mut input: StreamInput, route: Route, header_bytes: u64, is_y4m: bool) -> Self {
-        input.header_bytes.get_or_insert(header_bytes);
+    /// `offset_bytes` come before the first frame, if the stream is still there.
+    /// `header` is that of YUV4MPEG2; its line has been taken.
+    pub fn new(
+        mut input: StreamInput,
+        route: Route,
+        offset_bytes: u64,
+        header: Option<Header>,
+    ) -> Self {
+        input.header_bytes.get_or_insert(offset_bytes);
         Self {
             input,
             route,
-            is_y4m,
+            header,
+            fields: None,
             scratch: Vec::new(),
         }
     }
@@ -145,8 +186,8 @@ impl StreamReader {
         self.input
     }
 
-    /// None once the place before the next picture is reached.
-    fn seek_picture(&mut self) -> io::Result<Option<Outcome>> {
+    /// To the place where the next picture begins.
+    fn seek_picture(&mut self) -> Result<(), Obstacle> {
         while let Some(left @ 1..) = self.input.header_bytes {
             let mut waste = [0; 4096];
             let len = left.min(waste.len() as u64) as usize;
@@ -156,29 +197,44 @@ impl StreamReader {
                 Attempt::Woken(taken) => (taken, Some(Outcome::Woken)),
             };
             self.input.header_bytes = Some(left - taken as u64);
-            if outcome.is_some() {
-                return Ok(outcome);
+            if let Some(outcome) = outcome {
+                return Err(Obstacle::Outcome(outcome));
             }
         }
-        if self.is_y4m && !self.input.at_picture {
-            let Some(line) = self.input.take_line(y4m::MAX_HEADER_BYTES)? else {
-                return Ok(Some(Outcome::Woken));
-            };
+        let Some(header) = &mut self.header else {
+            return Ok(());
+        };
+        while self.input.at_picture.is_none() {
+            let at = self.input.taken_bytes;
+            let line = self.input.take_line(y4m::MAX_HEADER_BYTES)?;
+            let line = line.ok_or(Obstacle::Outcome(Outcome::Woken))?;
             if line.is_empty() {
-                return Ok(Some(Outcome::End));
+                return Err(Obstacle::Outcome(Outcome::End));
             }
-            if !matches!(y4m::frame_header_bytes(&line), Ok(Some(_))) {
-                return Err(io::Error::other(Y4mError::NoFrame(self.input.next)));
+            // The last newline of a file; or one between files that were put together.
+            if matches!(line.as_slice(), b"\n" | b"\r\n") {
+                continue;
             }
-            self.input.at_picture = true;
+            if y4m::is_y4m(&line) {
+                let next = Header::parse(&line)?;
+                header.check_same(&next, at)?;
+                *header = next;
+                continue;
+            }
+            match FrameLine::parse(&line) {
+                Ok(Some(line)) => self.input.at_picture = Some(line),
+                // Cut off.
+                Err(Y4mError::Unfinished(_)) if line.len() < y4m::MAX_HEADER_BYTES => {
+                    return Err(Obstacle::Outcome(Outcome::End));
+                }
+                _ => return Err(Y4mError::NoFrame(at).into()),
+            }
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn read_next(&mut self, target: &mut Target<'_>) -> io::Result<Outcome> {
-        if let Some(outcome) = self.seek_picture()? {
-            return Ok(outcome);
-        }
+    fn read_next(&mut self, target: &mut Target<'_>) -> Result<Outcome, Obstacle> {
+        self.seek_picture()?;
         self.route.plan(target);
         let frame_bytes = self.route.source().size_bytes;
         let whole = self.route.transfers().first().and_then(|transfer| {
@@ -214,7 +270,9 @@ impl StreamReader {
         Ok(match attempt? {
             Attempt::Full => {
                 self.input.next += 1;
-                self.input.at_picture = false;
+                let line = self.input.at_picture.take();
+                let is_mixed = self.header.as_ref().is_some_and(Header::is_mixed);
+                self.fields = line.and_then(|line| line.fields).filter(|_| is_mixed);
                 Outcome::Frame
             }
             Attempt::Ended(_) => Outcome::End,
@@ -227,16 +285,26 @@ impl FrameSource for StreamReader {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         // Frames before the one wanted (start-frame) are read and overwritten.
         loop {
-            let number = self.input.next;
-            let outcome = self.read_next(target).map_err(|source| ReadError::Io {
-                frame: number,
-                offset_bytes: number * self.route.source().size_bytes as u64,
-                source,
-            })?;
-            if outcome != Outcome::Frame || number >= n {
+            let frame = self.input.next;
+            let outcome = match self.read_next(target) {
+                Ok(outcome) | Err(Obstacle::Outcome(outcome)) => outcome,
+                Err(Obstacle::Y4m(source)) => return Err(ReadError::Y4m { frame, source }),
+                Err(Obstacle::Io(source)) => {
+                    return Err(ReadError::Io {
+                        frame,
+                        offset_bytes: self.input.taken_bytes,
+                        source,
+                    });
+                }
+            };
+            if outcome != Outcome::Frame || frame >= n {
                 return Ok(outcome);
             }
         }
+    }
+
+    fn fields(&self, _n: u64) -> Option<Fields> {
+        self.fields
     }
 }
 
@@ -263,6 +331,10 @@ mod tests {
             .unwrap()
     }
 
+    fn header() -> Option<Header> {
+        Some(Header::parse(b"YUV4MPEG2 W5 H4 Im Cmono\n").unwrap())
+    }
+
     #[test]
     fn frames_come_in_whatever_pieces_they_are_written() {
         let info = info();
@@ -274,7 +346,7 @@ mod tests {
                 writer.write_all(&[byte]).unwrap();
             }
         });
-        let mut reader = StreamReader::new(input, Route::new(source, &info, 1), 2, false);
+        let mut reader = StreamReader::new(input, Route::new(source, &info, 1), 2, None);
         let mut bytes = [0; 32];
         // Frame 0 is skipped.
         for n in [1u8, 2] {
@@ -296,7 +368,7 @@ mod tests {
         let info = info();
         let layout = FrameLayout::packed(&info);
         let (input, mut writer, waker) = pipe();
-        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, true);
+        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, header());
         let mut bytes = [0; 20];
         let mut read = |reader: &mut StreamReader| {
             let mut target = Target::whole(&mut bytes, layout).unwrap();
@@ -321,16 +393,54 @@ mod tests {
         assert_eq!(&bytes, b"abcdefghijklmnopqrst");
     }
 
-    #[test]
-    fn garbage_between_frames_is_an_error() {
+    /// What comes of a YUV4MPEG2 stream: frames with what they say, and the end.
+    fn played(bytes: &str) -> (Vec<Option<Fields>>, Result<Outcome, String>) {
         let info = info();
         let layout = FrameLayout::packed(&info);
         let (input, mut writer, _waker) = pipe();
-        writer.write_all(b"GARBAGE\n").unwrap();
-        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, true);
-        let mut bytes = [0; 20];
-        let mut target = Target::whole(&mut bytes, layout).unwrap();
-        assert!(reader.read(0, &mut target).is_err());
+        writer.write_all(bytes.as_bytes()).unwrap();
+        drop(writer);
+        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, header());
+        let mut picture = [0; 20];
+        let mut frames = Vec::new();
+        loop {
+            let mut target = Target::whole(&mut picture, layout).unwrap();
+            match reader.read(frames.len() as u64, &mut target) {
+                Ok(Outcome::Frame) => frames.push(reader.fields(0)),
+                Ok(outcome) => return (frames, Ok(outcome)),
+                Err(error) => return (frames, Err(error.to_string())),
+            }
+        }
+    }
+
+    #[test]
+    fn lines_of_any_kind_are_understood() {
+        let picture = "x".repeat(20);
+        let fields = |is_interlaced, top_first| {
+            Some(Fields {
+                is_interlaced,
+                top_first,
+                repeats_first: false,
+            })
+        };
+        let text = format!(
+            "FRAME Itii\n{picture}FRAME I1pp\r\n{picture}\nYUV4MPEG2 W5 H4 Ip Cmono XA\nFRAME Itii\n{picture}\n"
+        );
+        let frames = vec![fields(true, true), fields(false, false), None];
+        assert_eq!(played(&text), (frames, Ok(Outcome::End)));
+    }
+
+    #[test]
+    fn garbage_between_frames_is_an_error_that_says_where() {
+        let picture = "x".repeat(20);
+        let (frames, end) = played(&format!("FRAME\n{picture}FRAME\n{picture}GARBAGE\n"));
+        assert_eq!(frames.len(), 2);
+        assert!(
+            end.unwrap_err()
+                .contains("after 2 frames: there is no FRAME at byte 52")
+        );
+        let (_, other) = played("YUV4MPEG2 W50 H4 Cmono\n");
+        assert!(other.unwrap_err().contains("50x4 GRAY8"));
     }
 
     #[test]

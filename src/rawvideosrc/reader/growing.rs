@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A YUV4MPEG2 file that somebody is still writing: its frames are found as they
+//! are asked for, since nobody knows what lines the next ones begin with.
+
+use super::{
+    FrameIndex, FrameReader, FrameSource, Listing, Outcome, PlainFile, ReadError, Route, Target,
+    scan::{Scan, ScanError},
+};
+use crate::rawvideosrc::y4m::Fields;
+use std::{fs::File, sync::Arc};
+
+/// Looks for frames no further than it must.
+pub struct GrowingReader {
+    scan: Scan,
+    reader: FrameReader<PlainFile>,
+}
+
+impl GrowingReader {
+    /// Nothing is read yet.
+    pub fn new(file: File, scan: Scan, route: Route) -> Result<Self, ReadError> {
+        let index = FrameIndex::Listed(Arc::default());
+        let reader = FrameReader::new(PlainFile(file), index, route)?;
+        Ok(Self { scan, reader })
+    }
+
+    fn listing(&mut self) -> Option<&mut Listing> {
+        match self.reader.index_mut() {
+            // The only owner: nothing is copied.
+            FrameIndex::Listed(listing) => Some(Arc::make_mut(listing)),
+            FrameIndex::Regular { .. } => None,
+        }
+    }
+}
+
+impl FrameSource for GrowingReader {
+    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        loop {
+            let frame = self.listing().map_or(0, |listing| listing.frames());
+            if n < frame {
+                return self.reader.read(n, target);
+            }
+            let found = self.scan.find(&self.reader.medium().0);
+            let found = found.map_err(|error| match error {
+                ScanError::Io(source) => ReadError::Io {
+                    frame,
+                    offset_bytes: self.scan.at(),
+                    source,
+                },
+                ScanError::Y4m(source) => ReadError::Y4m { frame, source },
+            })?;
+            let Some(found) = found else {
+                return Ok(Outcome::End);
+            };
+            if let Some(listing) = self.listing() {
+                listing.push(found.start_bytes, found.fields);
+            }
+        }
+    }
+
+    fn fields(&self, n: u64) -> Option<Fields> {
+        self.reader.fields(n)
+    }
+}
