@@ -2,188 +2,13 @@
 //! The element `rawvideosrc` in pipelines, seen from outside.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::play::{Pipeline, RawFile, TIMEOUT, fifo, info, init, rows, rows_of, y4m};
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gstphysmem::{layout::FrameLayout, rawvideosrc::pattern};
-use std::{io::Write, path::Path, sync::Once};
-
-const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
-
-fn init() {
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        gstphysmem::plugin_register_static().unwrap();
-    });
-}
-
-/// A pipeline that ends in an appsink, NULL again when it goes.
-struct Pipeline {
-    pipeline: gst::Pipeline,
-    sink: gst_app::AppSink,
-}
-
-impl Drop for Pipeline {
-    fn drop(&mut self) {
-        self.pipeline.set_state(gst::State::Null).unwrap();
-    }
-}
-
-impl Pipeline {
-    /// `description` is all but the sink.
-    fn new(description: &str) -> Self {
-        init();
-        let description = format!("{description} ! appsink name=sink sync=false");
-        let pipeline = gst::parse::launch(&description)
-            .unwrap()
-            .downcast::<gst::Pipeline>()
-            .unwrap();
-        let sink = pipeline
-            .by_name("sink")
-            .unwrap()
-            .downcast::<gst_app::AppSink>()
-            .unwrap();
-        Self { pipeline, sink }
-    }
-
-    fn set(&self, state: gst::State) {
-        self.pipeline.set_state(state).unwrap();
-        let (result, _, _) = self.pipeline.state(TIMEOUT);
-        result.unwrap_or_else(|_| panic!("{:?}", self.errors()));
-    }
-
-    fn play(description: &str) -> Self {
-        let this = Self::new(description);
-        this.set(gst::State::Playing);
-        this
-    }
-
-    fn pause(description: &str) -> Self {
-        let this = Self::new(description);
-        this.set(gst::State::Paused);
-        this
-    }
-
-    fn pull(&self) -> Option<gst::Sample> {
-        let sample = self.sink.try_pull_sample(TIMEOUT);
-        assert!(
-            sample.is_some() || self.sink.is_eos(),
-            "neither a frame nor the end: {:?}",
-            self.error()
-        );
-        sample
-    }
-
-    fn seek(&self, flags: gst::SeekFlags, start: impl gst::format::FormattedValue) {
-        self.pipeline
-            .seek_simple(flags | gst::SeekFlags::FLUSH, start)
-            .unwrap();
-        let (result, _, _) = self.pipeline.state(TIMEOUT);
-        result.unwrap();
-    }
-
-    /// The errors on the bus, waiting for the first.
-    fn errors(&self) -> Vec<String> {
-        let bus = self.pipeline.bus().unwrap();
-        let first = bus.timed_pop_filtered(TIMEOUT, &[gst::MessageType::Error]);
-        self.pipeline.set_state(gst::State::Null).unwrap();
-        first
-            .into_iter()
-            .chain(std::iter::from_fn(|| {
-                bus.pop_filtered(&[gst::MessageType::Error])
-            }))
-            .map(|message| match message.view() {
-                gst::MessageView::Error(error) => error.error().to_string(),
-                _ => unreachable!(),
-            })
-            .collect()
-    }
-
-    fn error(&self) -> Option<String> {
-        let message = self
-            .pipeline
-            .bus()?
-            .pop_filtered(&[gst::MessageType::Error])?;
-        match message.view() {
-            gst::MessageView::Error(error) => Some(error.error().to_string()),
-            _ => None,
-        }
-    }
-}
-
-/// A file of frames that no two bytes in a row are alike in.
-struct RawFile {
-    dir: tempfile::TempDir,
-    bytes: Vec<u8>,
-}
-
-impl RawFile {
-    fn new(len_bytes: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut state = 1u32;
-        let bytes: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        })
-        .take(len_bytes)
-        .collect();
-        let file = Self { dir, bytes };
-        std::fs::write(file.path(), &file.bytes).unwrap();
-        file
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.dir.path().join("frames.raw")
-    }
-
-    /// A launch line for it.
-    fn source(&self, info: &gst_video::VideoInfo) -> String {
-        format!(
-            "rawvideosrc location={} format={} width={} height={} framerate=25/1",
-            self.path().display(),
-            info.format().to_str().to_lowercase().replace('_', "-"),
-            info.width(),
-            info.height()
-        )
-    }
-
-    fn frame(&self, n: usize, size_bytes: usize) -> &[u8] {
-        &self.bytes[n * size_bytes..][..size_bytes]
-    }
-
-    /// Whether that frame is what the sample holds, byte for byte.
-    fn is_frame(&self, n: usize, size_bytes: usize, sample: &gst::Sample) -> bool {
-        let got = sample.buffer().unwrap().map_readable().unwrap();
-        *got == *self.frame(n, size_bytes)
-    }
-
-    /// Cuts it short.
-    fn cut(&self, len_bytes: usize) {
-        let file = std::fs::File::options().write(true).open(self.path());
-        file.unwrap().set_len(len_bytes as u64).unwrap();
-    }
-}
-
-fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
-    init();
-    gst_video::VideoInfo::builder(format, width, height)
-        .fps((25, 1))
-        .build()
-        .unwrap()
-}
-
-/// The picture bytes of a buffer, row by row, wherever its pool has put them.
-fn rows(info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> Vec<Vec<u8>> {
-    let layout = FrameLayout::of_buffer(info, buffer).unwrap();
-    rows_of(&layout, &buffer.map_readable().unwrap())
-}
-
-fn rows_of(layout: &FrameLayout, bytes: &[u8]) -> Vec<Vec<u8>> {
-    let planes = layout.planes().iter();
-    planes
-        .flat_map(|plane| (0..plane.rows).map(|row| bytes[plane.row(row)].to_vec()))
-        .collect()
-}
+use std::{io::Write, path::Path};
 
 /// Frame number, from the offset and from the time; they must agree.
 fn number(sample: &gst::Sample) -> u64 {
@@ -882,15 +707,6 @@ fn a_mapped_file_that_is_truncated_is_an_error_and_kills_nobody() {
     }
 }
 
-fn y4m(header: &str, frame_header: impl Fn(usize) -> String, frames: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = header.as_bytes().to_vec();
-    for (n, frame) in frames.iter().enumerate() {
-        bytes.extend_from_slice(frame_header(n).as_bytes());
-        bytes.extend_from_slice(frame);
-    }
-    bytes
-}
-
 #[test]
 fn yuv4mpeg2_needs_no_properties() {
     let info = info(gst_video::VideoFormat::I420, 35, 17);
@@ -1033,17 +849,13 @@ fn a_sequence_of_files_plays_as_one() {
     assert_eq!(short.pipeline.query_duration(), Some(at_frame(4)));
 }
 
-fn fifo(dir: &Path) -> std::path::PathBuf {
-    let path = dir.join("pipe");
-    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
-    nix::unistd::mkfifo(&path, mode).unwrap();
-    path
-}
-
 #[test]
 fn a_pipe_is_played_as_it_comes() {
     let info = info(gst_video::VideoFormat::Bgr, 33, 17);
-    let content = RawFile::new(6 * info.size() + 10);
+    // Rows without padding, as nearly all programs write them.
+    let layout = FrameLayout::packed(&info);
+    let size = layout.size_bytes;
+    let content = RawFile::new(6 * size + 10);
     let path = fifo(content.dir.path());
     let line = content.source(&info).replace("frames.raw", "pipe");
     let pipeline = Pipeline::new(&format!("{line} start-frame=1"));
@@ -1051,11 +863,10 @@ fn a_pipe_is_played_as_it_comes() {
     pipeline.pipeline.set_state(gst::State::Playing).unwrap();
     let bytes = content.bytes.clone();
     let writing = std::thread::spawn(move || std::fs::write(path, bytes).unwrap());
-    let layout = FrameLayout::of_info(&info);
     for n in 0..5usize {
         let sample = pipeline.pull().unwrap();
         assert_eq!(number(&sample), n as u64);
-        let expected = rows_of(&layout, content.frame(n + 1, info.size()));
+        let expected = rows_of(&layout, content.frame(n + 1, size));
         assert!(rows(&info, sample.buffer().unwrap()) == expected);
     }
     assert_eq!(pipeline.pipeline.query_duration::<gst::ClockTime>(), None);

@@ -2,6 +2,8 @@
 //! Programs that tests compile and run with the plugin just built. No test lives here.
 #![allow(dead_code)] // every test binary uses its own part of it
 
+pub mod play;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
