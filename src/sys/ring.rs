@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reads in flight on an io_uring, in order: the kernel writes into memory that
-//! the ring owns until it is done.
+//! the ring owns until it is done. Whatever the kernel refuses, each job comes
+//! back, with the error if need be.
+
+mod fixed;
+mod queue;
 
 use std::{
-    any::Any,
     collections::VecDeque,
+    fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd},
-    sync::Arc,
 };
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{opcode, types};
+
+use fixed::FixedBlocks;
+pub use fixed::Keeper;
+use queue::{Enter, Queue};
 
 /// The kernel's IOV_MAX.
 pub const MAX_PIECES: usize = 1024;
-const ENTRIES: u32 = 64;
-/// Buffers registered at most; a pool has fewer.
-const MAX_FIXED: u32 = 64;
 /// Of the user data, for the number of the operation within its job.
 const OP_BITS: u32 = 8;
 
@@ -36,17 +40,6 @@ pub unsafe trait Landing {
     fn keeper(&self) -> Option<Keeper> {
         None
     }
-}
-
-/// Keeps memory mapped as long as it lives.
-pub type Keeper = Arc<dyn Any + Send + Sync>;
-
-/// Memory whose pages the kernel has looked up already.
-struct Fixed {
-    start: usize,
-    len_bytes: usize,
-    /// While it lives, no other memory can be at that address.
-    _keeper: Keeper,
 }
 
 /// Some bytes of the landing, or bytes that nobody wants.
@@ -71,6 +64,17 @@ impl Piece {
     }
 }
 
+/// One read: at most [`MAX_PIECES`] pieces that follow one another in a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<'a> {
+    /// Which of the ring's files.
+    pub file: usize,
+    /// Where in it.
+    pub offset_bytes: u64,
+    /// Where to.
+    pub pieces: &'a [Piece],
+}
+
 struct Job<T> {
     landing: T,
     /// Read by the kernel until its operations are done.
@@ -92,36 +96,39 @@ pub struct Done<T> {
 
 /// A ring and what is in flight on it.
 pub struct ReadRing<T: Landing> {
-    ring: IoUring,
+    queue: Queue,
+    fixed: FixedBlocks,
     jobs: VecDeque<Job<T>>,
     /// Number of the job at the front.
     front: u64,
+    /// What is read from.
+    files: Vec<File>,
     /// The kernel writes here what nobody wants.
     waste: Box<[u8]>,
-    /// Registered memory, by its index in the kernel's table; none once the
-    /// kernel has refused some.
-    fixed: Option<Vec<Fixed>>,
     /// Vectors of jobs that are done, for the next.
     spare: Vec<(Vec<libc::iovec>, Vec<usize>)>,
 }
 
-// SAFETY: the raw pointers in the jobs' iovecs point into their own landings and
-// into `waste`, which move with the ring or not at all.
+// SAFETY: the raw pointers in the jobs' iovecs and in the queue's entries point into
+// the jobs' own landings and vectors and into `waste`, which move with the ring or
+// not at all.
 unsafe impl<T: Landing + Send> Send for ReadRing<T> {}
 
 impl<T: Landing> ReadRing<T> {
-    /// Fails where io_uring is missing or forbidden. No waste piece may be longer
-    /// than `waste_bytes`.
-    pub fn new(waste_bytes: usize) -> io::Result<Self> {
-        let ring = IoUring::builder().dontfork().build(ENTRIES)?;
-        // Since 5.13 (and sparse since 5.19); without it, pages are looked up
-        // for each read.
-        let fixed = ring.submitter().register_buffers_sparse(MAX_FIXED);
+    /// Reads from `files`. Fails where io_uring is missing or forbidden. No waste
+    /// piece may be longer than `waste_bytes`.
+    pub fn new(files: Vec<File>, waste_bytes: usize) -> io::Result<Self> {
+        Self::with_enter(files, waste_bytes, queue::enter())
+    }
+
+    fn with_enter(files: Vec<File>, waste_bytes: usize, enter: Enter) -> io::Result<Self> {
+        let queue = Queue::new(enter)?;
         Ok(Self {
-            fixed: fixed.is_ok().then(Vec::new),
-            ring,
+            fixed: FixedBlocks::new(&queue.submitter()),
+            queue,
             jobs: VecDeque::new(),
             front: 0,
+            files,
             waste: vec![0; waste_bytes].into_boxed_slice(),
             spare: Vec::new(),
         })
@@ -137,21 +144,44 @@ impl<T: Landing> ReadRing<T> {
         self.jobs.is_empty()
     }
 
-    /// Lends `landing` to the kernel and begins to fill it: each read is a file,
-    /// an offset and at most [`MAX_PIECES`] pieces that follow one another there.
-    pub fn push(
-        &mut self,
-        mut landing: T,
-        reads: &[(BorrowedFd<'_>, u64, &[Piece])],
-    ) -> io::Result<()> {
+    /// Lends `landing` to the kernel and begins to fill it. An error means that the
+    /// reads make no sense; one of the kernel comes with the job, in its turn.
+    pub fn push(&mut self, landing: T, reads: &[Read<'_>]) -> io::Result<()> {
+        let renewed = self.renew();
+        let (job, fixed) = self.plan(landing, reads)?;
+        self.jobs.push_back(job);
+        match renewed {
+            Ok(()) => self.start(reads, fixed),
+            Err(error) => {
+                if let Some(job) = self.jobs.back_mut() {
+                    job.result = Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes up for what failed before, and for memory that has gone.
+    fn renew(&mut self) -> io::Result<()> {
+        if self.queue.renew()? {
+            self.fixed = FixedBlocks::new(&self.queue.submitter());
+        }
+        self.fixed.sweep(&self.queue.submitter());
+        Ok(())
+    }
+
+    /// A job with nothing under way, and the index of its memory if that is registered.
+    fn plan(&mut self, mut landing: T, reads: &[Read<'_>]) -> io::Result<(Job<T>, Option<u16>)> {
         let (mut iovecs, mut wanted) = self.spare.pop().unwrap_or_default();
         iovecs.clear();
         wanted.clear();
         let keeper = landing.keeper();
         let bytes = landing.bytes_mut();
         let (base, len) = (bytes.as_mut_ptr(), bytes.len());
-        let fixed = keeper.and_then(|keeper| self.fix(base, len, keeper));
-        for (_, _, pieces) in reads {
+        for Read { file, pieces, .. } in reads {
+            if *file >= self.files.len() || pieces.is_empty() || wanted.len() >> OP_BITS > 0 {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             for piece in *pieces {
                 let (start, room) = match piece {
                     Piece::Bytes { start, .. } if *start <= len => {
@@ -170,130 +200,98 @@ impl<T: Landing> ReadRing<T> {
             }
             wanted.push(pieces.iter().map(Piece::len_bytes).sum());
         }
-        let id = self.front + self.jobs.len() as u64;
-        self.jobs.push_back(Job {
+        let fixed = keeper.and_then(|keeper| {
+            self.fixed
+                .index(&self.queue.submitter(), base, len, &keeper)
+        });
+        let job = Job {
             landing,
             iovecs,
             wanted,
             pending: 0,
             result: Ok(true),
-        });
+        };
+        Ok((job, fixed))
+    }
+
+    /// Starts the reads of the job at the back.
+    fn start(&mut self, reads: &[Read<'_>], fixed: Option<u16>) {
+        let id = self.front + self.jobs.len() as u64 - 1;
+        let Some(job) = self.jobs.back_mut() else {
+            return;
+        };
         let mut first = 0;
-        for (index, (fd, offset, pieces)) in reads.iter().enumerate() {
-            let Some(job) = self.jobs.back() else { break };
+        for (index, read) in reads.iter().enumerate() {
             let iovec = &job.iovecs[first];
-            let fd = types::Fd(fd.as_raw_fd());
+            let fd = types::Fd(self.files[read.file].as_raw_fd());
             let to = iovec.iov_base.cast();
             let len = u32::try_from(iovec.iov_len).unwrap_or(u32::MAX);
-            let entry = match (*pieces, fixed) {
+            let entry = match (read.pieces, fixed) {
                 ([Piece::Bytes { .. }], Some(index)) => opcode::ReadFixed::new(fd, to, len, index)
-                    .offset(*offset)
+                    .offset(read.offset_bytes)
                     .build(),
-                ([_], _) => opcode::Read::new(fd, to, len).offset(*offset).build(),
-                _ => opcode::Readv::new(fd, iovec, pieces.len() as u32)
-                    .offset(*offset)
+                ([_], _) => opcode::Read::new(fd, to, len)
+                    .offset(read.offset_bytes)
+                    .build(),
+                _ => opcode::Readv::new(fd, iovec, read.pieces.len() as u32)
+                    .offset(read.offset_bytes)
                     .build(),
             };
-            first += pieces.len();
+            first += read.pieces.len();
             let entry = entry.user_data(id << OP_BITS | index as u64);
-            if let Err(error) = self.submit(&entry) {
-                // The job keeps its place; what is wrong is told in its turn.
-                if let Some(job) = self.jobs.back_mut() {
-                    job.result = Err(error);
-                }
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The index of registered memory, registered now if it is new.
-    fn fix(&mut self, base: *mut u8, len_bytes: usize, keeper: Keeper) -> Option<u16> {
-        let fixed = self.fixed.as_mut()?;
-        let start = base as usize;
-        let known = fixed
-            .iter()
-            .position(|fixed| fixed.start == start && fixed.len_bytes == len_bytes);
-        if let Some(index) = known {
-            return u16::try_from(index).ok();
-        }
-        let index = u32::try_from(fixed.len())
-            .ok()
-            .filter(|index| *index < MAX_FIXED)?;
-        let piece = libc::iovec {
-            iov_base: base.cast(),
-            iov_len: len_bytes,
-        };
-        // SAFETY: the memory is mapped as long as its keeper lives, which is kept
-        // as long as the ring.
-        let updated = unsafe {
-            self.ring
-                .submitter()
-                .register_buffers_update(index, &[piece], None)
-        };
-        if updated.is_err() {
-            // Too much for RLIMIT_MEMLOCK, or memory without pages: the next
-            // buffer would fare no better.
-            self.fixed = None;
-            return None;
-        }
-        fixed.push(Fixed {
-            start,
-            len_bytes,
-            _keeper: keeper,
-        });
-        u16::try_from(index).ok()
-    }
-
-    /// Queues an operation of the job at the back and hands it to the kernel.
-    fn submit(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        loop {
+            job.pending += 1;
             // SAFETY: the entry's memory is that of a job in `self.jobs` or of
-            // `self.waste`. Both stay until the operation has completed: a job
-            // leaves the queue only with none pending, and drop waits for all.
-            let is_queued = unsafe { self.ring.submission().push(entry) }.is_ok();
-            if is_queued && let Some(job) = self.jobs.back_mut() {
-                job.pending += 1;
-            }
-            match self.ring.submit() {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The completion queue is full: make room.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => self.reap(),
-                Err(error) => return Err(error),
-            }
-            if is_queued {
-                return Ok(());
+            // `self.waste`, its file one of `self.files`. All stay until the
+            // operation has completed or was given up: a job leaves the queue only
+            // with none pending, and drop waits for all.
+            unsafe { self.queue.push(entry) };
+        }
+        self.hand_over();
+    }
+
+    /// Gives the kernel what it will take.
+    fn hand_over(&mut self) {
+        if let Err(error) = self.queue.hand_over() {
+            let given_up = self.queue.give_up();
+            for user_data in given_up {
+                let (index, _) = place(user_data, self.front);
+                if let Some(job) = self.jobs.get_mut(index) {
+                    job.pending -= 1;
+                    // An error of its own, since io::Error cannot be cloned.
+                    job.result = Err(error
+                        .raw_os_error()
+                        .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error));
+                }
             }
         }
     }
 
     /// Takes note of what is complete.
     fn reap(&mut self) {
-        let front = self.front;
-        for entry in self.ring.completion() {
-            let index = ((entry.user_data() >> OP_BITS) - front) as usize;
-            let op = (entry.user_data() & ((1 << OP_BITS) - 1)) as usize;
+        for completion in self.queue.reap() {
+            let (index, op) = place(completion.user_data, self.front);
             let Some(job) = self.jobs.get_mut(index) else {
                 continue;
             };
             job.pending -= 1;
             let wanted = job.wanted.get(op).copied().unwrap_or_default();
-            match usize::try_from(entry.result()) {
+            match usize::try_from(completion.result) {
                 Ok(read) if read == wanted => {}
                 Ok(_) => {
                     if job.result.is_ok() {
                         job.result = Ok(false);
                     }
                 }
-                Err(_) => job.result = Err(io::Error::from_raw_os_error(-entry.result())),
+                Err(_) => job.result = Err(io::Error::from_raw_os_error(-completion.result)),
             }
         }
     }
 
-    /// The job at the front, if it is done.
+    /// The job at the front, if it is done. While it is not, something is in flight
+    /// whose completion [`ReadRing::fd`] tells of.
     pub fn pop(&mut self) -> Option<Done<T>> {
         self.reap();
+        self.hand_over();
         if self.jobs.front()?.pending > 0 {
             return None;
         }
@@ -308,24 +306,29 @@ impl<T: Landing> ReadRing<T> {
 
     /// Becomes readable when something is complete.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring's descriptor is open as long as the ring.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        self.queue.fd()
     }
 
     /// Waits until nothing is in flight and gives all back.
     pub fn drain(&mut self) {
+        self.queue.give_up().for_each(drop);
         loop {
             self.reap();
-            let pending: usize = self.jobs.iter().map(|job| job.pending).sum();
-            if pending == 0 {
+            if !self.queue.is_busy() {
                 break;
             }
-            // Interrupted or not, what counts is what the queue then says.
-            let _ = self.ring.submit_and_wait(1);
+            self.queue.wait();
         }
         self.front += self.jobs.len() as u64;
         self.jobs.clear();
     }
+}
+
+/// Of user data: the index of the job, and the number of the operation in it.
+fn place(user_data: u64, front: u64) -> (usize, usize) {
+    let index = (user_data >> OP_BITS).wrapping_sub(front);
+    let op = user_data & ((1 << OP_BITS) - 1);
+    (index as usize, op as usize)
 }
 
 impl<T: Landing> Drop for ReadRing<T> {
@@ -335,165 +338,4 @@ impl<T: Landing> Drop for ReadRing<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::{io::Write, os::fd::AsFd};
-
-    struct Heap(Vec<u8>);
-
-    // SAFETY: a vector's bytes stay where they are while it only moves.
-    unsafe impl Landing for Heap {
-        fn bytes_mut(&mut self) -> &mut [u8] {
-            &mut self.0
-        }
-    }
-
-    fn ring() -> Option<ReadRing<Heap>> {
-        match ReadRing::new(100) {
-            Ok(ring) => Some(ring),
-            Err(error) => {
-                println!("SKIPPED: no io_uring here: {error}");
-                None
-            }
-        }
-    }
-
-    fn wait(ring: &mut ReadRing<Heap>) -> Done<Heap> {
-        loop {
-            if let Some(done) = ring.pop() {
-                return done;
-            }
-            let mut fds = [nix::poll::PollFd::new(
-                ring.fd(),
-                nix::poll::PollFlags::POLLIN,
-            )];
-            nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).unwrap();
-        }
-    }
-
-    #[test]
-    fn jobs_come_back_in_the_order_they_went() {
-        let Some(mut ring) = ring() else { return };
-        let mut file = tempfile::tempfile().unwrap();
-        let bytes: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
-        file.write_all(&bytes).unwrap();
-        for at in [90_000u64, 0, 50_000, 99_000] {
-            let pieces = [
-                Piece::Bytes {
-                    start: 600,
-                    len_bytes: 400,
-                },
-                Piece::Waste(10),
-                Piece::Bytes {
-                    start: 0,
-                    len_bytes: 500,
-                },
-            ];
-            let reads = [(file.as_fd(), at, &pieces[..])];
-            ring.push(Heap(vec![1; 1000]), &reads).unwrap();
-        }
-        for at in [90_000usize, 0, 50_000, 99_000] {
-            let done = wait(&mut ring);
-            assert!(done.result.unwrap());
-            assert_eq!(done.landing.0[600..1000], bytes[at..at + 400]);
-            assert_eq!(done.landing.0[..500], bytes[at + 410..at + 910]);
-            assert_eq!(done.landing.0[500..600], [1; 100]);
-        }
-        assert!(ring.is_empty());
-    }
-
-    #[test]
-    fn the_end_of_the_file_and_errors_are_told() {
-        let Some(mut ring) = ring() else { return };
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(1500).unwrap();
-        let directory = std::fs::File::open("/").unwrap();
-        let piece = [Piece::Bytes {
-            start: 0,
-            len_bytes: 1000,
-        }];
-        ring.push(Heap(vec![1; 1000]), &[(file.as_fd(), 1000, &piece)])
-            .unwrap();
-        ring.push(Heap(vec![1; 1000]), &[(directory.as_fd(), 0, &piece)])
-            .unwrap();
-        assert!(!wait(&mut ring).result.unwrap());
-        assert_eq!(
-            wait(&mut ring).result.unwrap_err().raw_os_error(),
-            Some(libc::EISDIR)
-        );
-        let past = [Piece::Bytes {
-            start: 600,
-            len_bytes: 500,
-        }];
-        let refused = ring.push(Heap(vec![1; 1000]), &[(file.as_fd(), 0, &past)]);
-        assert!(refused.is_err());
-    }
-
-    /// Bytes that are lent again and again.
-    struct Kept(Arc<Vec<u8>>);
-
-    // SAFETY: nobody else looks at the vector's bytes while they are lent: the
-    // test below waits for each read.
-    unsafe impl Landing for Kept {
-        fn bytes_mut(&mut self) -> &mut [u8] {
-            let start = self.0.as_ptr().cast_mut();
-            // SAFETY: as above.
-            unsafe { std::slice::from_raw_parts_mut(start, self.0.len()) }
-        }
-
-        fn keeper(&self) -> Option<Keeper> {
-            Some(self.0.clone())
-        }
-    }
-
-    #[test]
-    fn memory_that_comes_again_is_registered_once() {
-        let Ok(mut ring) = ReadRing::<Kept>::new(0) else {
-            println!("SKIPPED: no io_uring here");
-            return;
-        };
-        let mut file = tempfile::tempfile().unwrap();
-        let bytes: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
-        file.write_all(&bytes).unwrap();
-        let blocks = [1, 2].map(|_| Arc::new(vec![0; 20_000]));
-        for turn in 0..10usize {
-            let block = &blocks[turn % 2];
-            let piece = [Piece::Bytes {
-                start: 100,
-                len_bytes: 10_000,
-            }];
-            let at = turn * 5_000;
-            let reads = [(file.as_fd(), at as u64, &piece[..])];
-            ring.push(Kept(block.clone()), &reads).unwrap();
-            let done = loop {
-                if let Some(done) = ring.pop() {
-                    break done;
-                }
-                std::thread::yield_now();
-            };
-            assert!(done.result.unwrap());
-            assert_eq!(block[100..10_100], bytes[at..at + 10_000]);
-        }
-        match &ring.fixed {
-            Some(fixed) => assert_eq!(fixed.len(), 2),
-            None => println!("SKIPPED: nothing can be registered here"),
-        }
-    }
-
-    #[test]
-    fn what_is_in_flight_may_be_dropped() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(64 << 20).unwrap();
-        for _ in 0..20 {
-            let Some(mut ring) = ring() else { return };
-            for n in 0..8 {
-                let piece = [Piece::Bytes {
-                    start: 0,
-                    len_bytes: 1 << 20,
-                }];
-                let reads = [(file.as_fd(), n << 20, &piece[..])];
-                ring.push(Heap(vec![0; 1 << 20]), &reads).unwrap();
-            }
-        }
-    }
-}
+mod tests;

@@ -10,16 +10,15 @@ use super::{
 use crate::{
     layout::{FrameLayout, Run, Transfer},
     rawvideosrc::waker::{Wake, Waker},
-    sys::ring::{Keeper, Landing, MAX_PIECES, Piece, ReadRing},
+    sys::ring::{Keeper, Landing, MAX_PIECES, Piece, Read, ReadRing},
 };
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::{fs::File, io};
 
 /// A frame in more reads than this is not read ahead.
 const MAX_READS: usize = 32;
+/// The ring's files: that of the page cache first, then that past it, if any.
+const BUFFERED: usize = 0;
+const DIRECT: usize = 1;
 
 /// A mapped buffer on its way.
 pub trait Freight: Landing + Send {
@@ -106,8 +105,10 @@ impl<T: Freight> Prefetcher<T> {
         route: Route,
         ground_route: Route,
     ) -> io::Result<Self> {
+        let files = vec![file.try_clone()?];
         let reader = FrameReader::new(PlainFile(file), index.clone(), ground_route);
         Self::new(
+            files,
             Ground::Plain(reader.map_err(io::Error::other)?),
             index,
             route,
@@ -121,17 +122,19 @@ impl<T: Freight> Prefetcher<T> {
         route: Route,
         ground_route: Route,
     ) -> io::Result<Self> {
+        let files = vec![file.buffered().try_clone()?, file.direct().try_clone()?];
         let reader = FrameReader::new(file, index.clone(), ground_route);
         Self::new(
+            files,
             Ground::Direct(reader.map_err(io::Error::other)?),
             index,
             route,
         )
     }
 
-    fn new(ground: Ground, index: FrameIndex, route: Route) -> io::Result<Self> {
+    fn new(files: Vec<File>, ground: Ground, index: FrameIndex, route: Route) -> io::Result<Self> {
         Ok(Self {
-            ring: ReadRing::new(GAP_BYTES)?,
+            ring: ReadRing::new(files, GAP_BYTES)?,
             ground,
             index,
             route,
@@ -176,32 +179,30 @@ impl<T: Freight> Prefetcher<T> {
             return ring.push(flight, &[]);
         };
         match ground {
-            Ground::Plain(reader) => {
-                let file = reader.medium().0.as_fd();
+            Ground::Plain(_) => {
+                let read = |at, pieces| Read {
+                    file: BUFFERED,
+                    offset_bytes: start_bytes + at as u64,
+                    pieces,
+                };
                 if let [run] = runs {
                     flight.is_grounded = false;
                     let piece = [Piece::from(run)];
-                    return ring.push(
-                        flight,
-                        &[(file, start_bytes + run.source_bytes as u64, &piece)],
-                    );
+                    return ring.push(flight, &[read(run.source_bytes, &piece)]);
                 }
-                let mut reads: Vec<(u64, Vec<Piece>)> = Vec::new();
+                let mut reads: Vec<(usize, Vec<Piece>)> = Vec::new();
                 let mut rest = runs;
                 while !rest.is_empty() {
                     let (batch, after) = rest.split_at(preadv_length(rest));
-                    reads.push((start_bytes + batch[0].source_bytes as u64, pieces(batch)));
+                    reads.push((batch[0].source_bytes, pieces(batch)));
                     rest = after;
                 }
                 if reads.len() > MAX_READS {
                     return ring.push(flight, &[]);
                 }
                 flight.is_grounded = false;
-                let reads: Vec<(BorrowedFd<'_>, u64, &[Piece])> = reads
-                    .iter()
-                    .map(|(at, pieces)| (file, *at, pieces.as_slice()))
-                    .collect();
-                ring.push(flight, &reads)
+                let reads = reads.iter().map(|(at, pieces)| read(*at, pieces));
+                ring.push(flight, &reads.collect::<Vec<_>>())
             }
             Ground::Direct(reader) => {
                 let file = reader.medium();
@@ -210,7 +211,7 @@ impl<T: Freight> Prefetcher<T> {
                     let at = start_bytes + run.source_bytes as u64;
                     let to = flight.freight.bytes_mut()[run.target_bytes..].as_ptr();
                     if let Some(middle) = file.middle(at, to, run.len_bytes) {
-                        return push_around(ring, flight, file, at, run, middle);
+                        return push_around(ring, flight, at, run, middle);
                     }
                 }
                 // All of the frame, in whole blocks, beside the buffer.
@@ -227,7 +228,12 @@ impl<T: Freight> Prefetcher<T> {
                     start: 0,
                     len_bytes,
                 }];
-                ring.push(flight, &[(file.direct().as_fd(), from, &piece)])
+                let read = Read {
+                    file: DIRECT,
+                    offset_bytes: from,
+                    pieces: &piece,
+                };
+                ring.push(flight, &[read])
             }
         }
     }
@@ -324,7 +330,6 @@ impl<T: Freight> Prefetcher<T> {
 fn push_around<T: Freight>(
     ring: &mut ReadRing<Flight<T>>,
     flight: Flight<T>,
-    file: &DirectFile,
     at: u64,
     run: &Run,
     middle: Middle,
@@ -339,10 +344,14 @@ fn push_around<T: Freight>(
     let body = piece(middle.start, tail_start);
     let head = piece(0, middle.start);
     let tail = piece(tail_start, run.len_bytes);
-    let (direct, buffered) = (file.direct().as_fd(), file.buffered().as_fd());
-    let body = (direct, at + middle.start as u64, &body[..]);
-    let head = (buffered, at, &head[..]);
-    let tail = (buffered, at + tail_start as u64, &tail[..]);
+    let read = |file, start, pieces| Read {
+        file,
+        offset_bytes: at + start as u64,
+        pieces,
+    };
+    let body = read(DIRECT, middle.start, &body);
+    let head = read(BUFFERED, 0, &head);
+    let tail = read(BUFFERED, tail_start, &tail);
     match (middle.start > 0, tail_start < run.len_bytes) {
         (false, false) => ring.push(flight, &[body]),
         (true, false) => ring.push(flight, &[body, head]),

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Memory that is registered with a ring, so that the kernel need not look its
+//! pages up for each read. The ring does not keep it: a pool that goes takes its
+//! memory along, and the pages that the kernel still holds are given back at the
+//! next read.
+
+use std::{
+    any::Any,
+    io,
+    sync::{Arc, Weak},
+};
+
+use io_uring::Submitter;
+
+/// Blocks registered at most; a pool has fewer.
+const MOST_BLOCKS: u32 = 64;
+
+/// Keeps memory mapped as long as it lives.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
+
+struct Block {
+    start: usize,
+    len_bytes: usize,
+    /// While this is here, no other keeper can be mistaken for it, even when it
+    /// has gone and its memory's place has been taken.
+    keeper: Weak<dyn Any + Send + Sync>,
+}
+
+/// The kernel's table of registered memory, by index.
+#[derive(Default)]
+pub struct FixedBlocks {
+    blocks: Vec<Option<Block>>,
+    /// The kernel has no such table, or has refused memory.
+    is_closed: bool,
+}
+
+impl FixedBlocks {
+    /// An empty table, for a ring that has none yet.
+    pub fn new(submitter: &Submitter<'_>) -> Self {
+        // Since 5.13 (and sparse since 5.19); without it, pages are looked up
+        // for each read.
+        let table = submitter.register_buffers_sparse(MOST_BLOCKS);
+        Self {
+            blocks: Vec::new(),
+            is_closed: table.is_err(),
+        }
+    }
+
+    /// Gives up the pages of memory that is no more.
+    pub fn sweep(&mut self, submitter: &Submitter<'_>) {
+        for (index, place) in (0..).zip(&mut self.blocks) {
+            if let Some(block) = place
+                && block.keeper.strong_count() == 0
+                && update(submitter, index, std::ptr::null_mut(), 0).is_ok()
+            {
+                *place = None;
+            }
+        }
+    }
+
+    /// The index of memory, which is registered now if it is new.
+    pub fn index(
+        &mut self,
+        submitter: &Submitter<'_>,
+        base: *mut u8,
+        len_bytes: usize,
+        keeper: &Keeper,
+    ) -> Option<u16> {
+        if self.is_closed {
+            return None;
+        }
+        let start = base as usize;
+        let keeper = Arc::downgrade(keeper);
+        let is_same = |place: &Option<Block>| {
+            place.as_ref().is_some_and(|block| {
+                block.start == start && block.len_bytes == len_bytes && block.keeper.ptr_eq(&keeper)
+            })
+        };
+        let known = self.blocks.iter().position(is_same);
+        if known.is_some() {
+            return known.and_then(|index| u16::try_from(index).ok());
+        }
+        let free = self.blocks.iter().position(Option::is_none);
+        let index = u16::try_from(free.unwrap_or(self.blocks.len())).ok()?;
+        if u32::from(index) >= MOST_BLOCKS {
+            return None;
+        }
+        match update(submitter, index.into(), base, len_bytes) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
+            Err(_) => {
+                // Too much for RLIMIT_MEMLOCK, or memory without pages: the next
+                // block would fare no better.
+                self.is_closed = true;
+                return None;
+            }
+        }
+        let block = Some(Block {
+            start,
+            len_bytes,
+            keeper,
+        });
+        match self.blocks.get_mut(usize::from(index)) {
+            Some(place) => *place = block,
+            None => self.blocks.push(block),
+        }
+        Some(index)
+    }
+
+    /// Blocks that are registered; none if none can be.
+    #[cfg(test)]
+    pub fn count(&self) -> Option<usize> {
+        (!self.is_closed).then(|| self.blocks.iter().flatten().count())
+    }
+}
+
+/// Null and no length empty the place.
+fn update(
+    submitter: &Submitter<'_>,
+    index: u32,
+    base: *mut u8,
+    len_bytes: usize,
+) -> io::Result<()> {
+    let piece = libc::iovec {
+        iov_base: base.cast(),
+        iov_len: len_bytes,
+    };
+    // SAFETY: the memory is mapped now, which is when the kernel looks its pages up;
+    // it counts a reference to each. The index is used only for reads into
+    // that same memory, whose landing keeps it mapped until they are done.
+    unsafe { submitter.register_buffers_update(index, &[piece], None) }
+}
