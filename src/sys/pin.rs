@@ -15,6 +15,9 @@ use io_uring::IoUring;
 /// io_uring takes no fixed buffer larger than this (io_buffer_validate).
 const MAX_BUFFER_BYTES: usize = 1 << 30;
 
+/// So often in a row is a call repeated that a signal interrupts.
+const INTERRUPTIONS: u32 = 100;
+
 /// Pinned pages; drop lets them move again.
 pub struct Pin {
     ring: Box<IoUring>,
@@ -72,9 +75,14 @@ impl Drop for Pin {
     fn drop(&mut self) {
         // A forked child shares the ring; its drop must not unpin the parent's pages.
         if self.pid == std::process::id() {
-            // Fails only where nothing is registered; closing the ring would do
-            // the same, later.
-            let _ = self.ring.submitter().unregister_buffers();
+            // A signal may interrupt the wait for what is in flight, which is nothing.
+            // Closing the ring gives the pages back, too, but later.
+            for _ in 0..INTERRUPTIONS {
+                match self.ring.submitter().unregister_buffers() {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    _ => break,
+                }
+            }
         }
     }
 }
