@@ -21,7 +21,7 @@ pub enum IoMode {
 }
 
 shared_enum!(IoMode, c"GstRawVideoSrcIoMode", {
-    Auto: c"auto", c"io-uring for a file that is not in memory yet, else read";
+    Auto: c"auto", c"io-uring with direct=true where there is io_uring, else read";
     Read: c"read", c"Read each frame into its buffer (preadv)";
     Mmap: c"mmap", c"Map the file; its pages are sent as they are, or copied if downstream has special memory";
     IoUring: c"io-uring", c"Read ahead with io_uring, straight into the buffers";
