@@ -423,7 +423,7 @@ fn a_loop_goes_on_in_time() {
 }
 
 #[test]
-fn a_file_cut_short_while_it_plays_ends() {
+fn a_file_cut_short_while_it_plays_ends_with_an_error() {
     let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
     let file = RawFile::new(90 * info.size());
     let pipeline = Pipeline::pause(&file.source(&info));
@@ -433,6 +433,9 @@ fn a_file_cut_short_while_it_plays_ends() {
     assert_eq!(number(&pipeline.pull().unwrap()), 38);
     assert_eq!(number(&pipeline.pull().unwrap()), 39);
     assert!(pipeline.pull().is_none());
+    let errors = pipeline.errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("frame 40 "), "{errors:?}");
 }
 
 #[test]

@@ -175,6 +175,13 @@ pub fn of_read(location: Option<&str>, error: &ReadError) -> gst::ErrorMessage {
     )
 }
 
+/// A stream ends where no frame does: for a warning.
+pub fn of_cut(location: &str, frame: u64, have_bytes: u64, missing_bytes: u64) -> String {
+    format!(
+        "\"{location}\" ends inside frame {frame}, which is left out: {have_bytes} bytes of it came and {missing_bytes} are missing; check whoever writes it"
+    )
+}
+
 /// A buffer cannot take a frame.
 pub fn of_buffer(error: &BufferError) -> gst::ErrorMessage {
     gst::error_msg!(

@@ -345,24 +345,35 @@ impl BaseSrcImpl for RawVideoSrc {
         &self,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        let mut state = self.state.lock();
-        let Some(session) = state.session() else {
-            return Err(gst::loggable_error!(CAT, "not started"));
+        let (mut source, info) = {
+            let mut state = self.state.lock();
+            let Some(session) = state.session() else {
+                return Err(gst::loggable_error!(CAT, "not started"));
+            };
+            let Some(stream) = &mut session.stream else {
+                // Nothing has been negotiated yet: it is asked again then.
+                pool::decline(query);
+                return Ok(());
+            };
+            let source = stream.playback.source.take();
+            let source = source.ok_or(gst::loggable_error!(CAT, "busy"))?;
+            (source, stream.info.clone())
         };
-        let Some(stream) = &mut session.stream else {
-            // Nothing has been negotiated yet: it is asked again then.
-            pool::decline(query);
-            return Ok(());
-        };
-        let source = &mut stream.playback.source;
-        let source = source.as_mut().ok_or(gst::loggable_error!(CAT, "busy"))?;
+        // What is in flight is in buffers that downstream may not want any more: of
+        // another pool, in another layout. It may take a while to land.
+        source.reset();
         let takes_meta = query
             .find_allocation_meta::<gst_video::VideoMeta>()
             .is_some();
-        let wraps = source.may_wrap(&stream.info, !pool::has_special_memory(query), takes_meta);
+        let wraps = source.may_wrap(&info, !pool::has_special_memory(query), takes_meta);
         let depth = source.depth();
-        let in_use = std::mem::take(&mut session.pool);
-        drop(state);
+        let in_use = match self.state.lock().session() {
+            Some(session) => {
+                session.give_source(Some(source));
+                std::mem::take(&mut session.pool)
+            }
+            None => PoolInUse::None,
+        };
         if wraps {
             gst::info!(
                 CAT,
@@ -497,7 +508,14 @@ impl RawVideoSrc {
             (input, session.waker.clone(), session.take_source())
         };
         input.take_back(source);
-        let prepared = Playback::new(&mut input, &info, &waker);
+        let mut prepared = Playback::new(&mut input, &info, &waker);
+        if let Ok(Playback {
+            source: Some(source),
+            ..
+        }) = &mut prepared
+        {
+            source.set_witness(self.witness());
+        }
         let mut state = self.state.lock();
         let session = state.session();
         let session = session.ok_or(gst::loggable_error!(CAT, "stopped"))?;

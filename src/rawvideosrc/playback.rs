@@ -18,10 +18,7 @@ use super::{
     timeline::{Passes, Timeline},
     waker::Waker,
 };
-use crate::{
-    layout::FrameLayout,
-    sys::{describe, file_map::FileMap},
-};
+use crate::{layout::FrameLayout, sys::describe};
 use std::{fs::File, sync::Arc};
 
 /// The most threads that `threads=0` starts: memory has no room for more.
@@ -344,9 +341,8 @@ fn choose(
         IoMode::Mmap => {
             let len_bytes = usize::try_from(opened.len_bytes)
                 .map_err(|_| refuse("mmap", "the file is larger than the address space".into()))?;
-            let map = FileMap::new(&opened.file, len_bytes)
+            let medium = MappedFile::new(file()?, len_bytes, index(), layout.size_bytes)
                 .map_err(|error| refuse("mmap", describe(&error)))?;
-            let medium = MappedFile::new(Arc::new(map));
             let reader = FrameReader::new(medium, index(), route())?;
             Ok(Choice {
                 source: Source::Mapped(Box::new(Mapped::new(reader, *layout))),

@@ -6,7 +6,7 @@ use super::{
     cursor::Cursor,
     reader::{
         Arrival, FrameReader, FrameSource, Freight, MappedFile, Medium, Outcome, Prefetcher,
-        ReadError, StreamInput, StreamReader, Target,
+        ReadError, StreamInput, StreamReader, Target, Witness,
     },
     timeline::Timeline,
     waker::Waker,
@@ -101,8 +101,15 @@ pub enum Undelivered {
     Flow(gst::FlowError),
     /// All frames have been played.
     Finished,
-    /// The file ends before this frame of it.
-    EndsBefore(u64),
+    /// The stream is over.
+    Ended {
+        /// Number of the frame that would have been next.
+        frame: u64,
+        /// Bytes of it that came.
+        have_bytes: u64,
+        /// Bytes of it that did not.
+        missing_bytes: u64,
+    },
     /// The waker ended a wait.
     Woken,
     /// Reading failed.
@@ -207,15 +214,21 @@ impl Mapped {
         (is_stock || takes_meta && !info.format_info().is_tiled()) && is_aligned(0) && is_aligned(1)
     }
 
-    fn wrap(&self, order: &Order<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
-        let medium = self.reader.medium();
-        medium.check(n).map_err(Undelivered::Read)?;
-        let memory = self
-            .reader
-            .index()
-            .start_bytes(n)
-            .and_then(|start| medium.wrap(start, self.layout.size_bytes))
-            .ok_or(Undelivered::EndsBefore(n))?;
+    fn wrap(&mut self, order: &Order<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
+        if let Some(loss) = self.reader.medium().loss() {
+            return Err(Undelivered::Read(loss));
+        }
+        let start_bytes = self.reader.index().start_bytes(n).unwrap_or(u64::MAX);
+        let wrapped = (self.reader.medium_mut()).wrap(start_bytes, self.layout.size_bytes);
+        let memory = match wrapped {
+            Ok(memory) => memory,
+            Err(_) => {
+                return Err(Undelivered::Read(ReadError::Vanished {
+                    frame: n,
+                    missing_bytes: self.reader.missing_bytes(start_bytes),
+                }));
+            }
+        };
         let mut buffer = gst::Buffer::new();
         let buffer_mut = buffer.make_mut();
         buffer_mut.append_memory(memory);
@@ -294,6 +307,14 @@ impl Source {
         }
     }
 
+    /// `witness` is told, at any time and from any thread, that downstream has looked at
+    /// bytes that the file did not have any more.
+    pub fn set_witness(&mut self, witness: Witness) {
+        if let Self::Mapped(mapped) = self {
+            mapped.reader.medium().set_witness(witness);
+        }
+    }
+
     /// The pipe, if it is one.
     pub fn into_stream(self) -> Option<StreamInput> {
         match self {
@@ -313,15 +334,17 @@ impl Source {
 
     /// The frame at the order's cursor.
     pub fn deliver(&mut self, order: &Order<'_>) -> Result<Delivery, Undelivered> {
-        let n = order.cursor.frame().ok_or(Undelivered::Finished)?;
-        let file_n = order.file_frame(n).ok_or(Undelivered::Finished)?;
+        let n = order.cursor.frame();
+        let Some((n, file_n)) = n.and_then(|n| Some((n, order.file_frame(n)?))) else {
+            return Err(self.finish());
+        };
         let delivered = match self {
             Self::Each(source) => deliver_now(&mut **source, order, file_n),
             Self::Stream(reader) => deliver_now(&mut **reader, order, file_n),
             Self::Mapped(mapped) if mapped.wraps => {
                 let reading = Instant::now();
-                Ok(Delivery {
-                    buffer: mapped.wrap(order, file_n)?,
+                mapped.wrap(order, file_n).map(|buffer| Delivery {
+                    buffer,
                     waited: Duration::ZERO,
                     read: reading.elapsed(),
                     fields: None,
@@ -331,7 +354,12 @@ impl Source {
             Self::Ahead(ahead) => ahead.deliver(order, n),
         };
         let fields = self.fields(file_n);
-        delivered.map(|delivery| Delivery { fields, ..delivery })
+        match delivered {
+            Ok(delivery) => Ok(Delivery { fields, ..delivery }),
+            // Only of a stream nobody knows how many frames it has.
+            Err(why) if matches!(self, Self::Stream(_)) => Err(why),
+            Err(why) => Err(why.promised()),
+        }
     }
 
     fn fields(&mut self, file_n: u64) -> Option<Fields> {
@@ -340,6 +368,34 @@ impl Source {
             Self::Stream(reader) => reader.fields(file_n),
             Self::Mapped(mapped) => mapped.reader.fields(file_n),
             Self::Ahead(ahead) => ahead.prefetcher.ground().fields(file_n),
+        }
+    }
+
+    /// After the last frame: whether all that was sent is still there.
+    fn finish(&self) -> Undelivered {
+        match self {
+            Self::Mapped(mapped) => match mapped.reader.medium().loss_of_lent() {
+                Some(loss) => Undelivered::Read(loss),
+                None => Undelivered::Finished,
+            },
+            _ => Undelivered::Finished,
+        }
+    }
+}
+
+impl Undelivered {
+    /// Of a frame that the file had when its frames were counted.
+    fn promised(self) -> Self {
+        match self {
+            Self::Ended {
+                frame,
+                missing_bytes,
+                ..
+            } => Self::Read(ReadError::Vanished {
+                frame,
+                missing_bytes,
+            }),
+            other => other,
         }
     }
 }
@@ -373,7 +429,14 @@ fn delivered(
             read: reading.elapsed(),
             fields: None,
         }),
-        Ok(Outcome::End) => Err(Undelivered::EndsBefore(file_n)),
+        Ok(Outcome::End {
+            have_bytes,
+            missing_bytes,
+        }) => Err(Undelivered::Ended {
+            frame: file_n,
+            have_bytes,
+            missing_bytes,
+        }),
         Ok(Outcome::Woken) => Err(Undelivered::Woken),
         Err(error) => Err(Undelivered::Read(error)),
     }

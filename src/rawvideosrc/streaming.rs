@@ -7,7 +7,9 @@ use super::{
     cursor::Cursor,
     errors::{self, SetupError},
     imp::RawVideoSrc,
-    negotiation, seek,
+    negotiation,
+    reader::Witness,
+    seek,
     source::{Delivery, Order, Undelivered},
     timeline::Timeline,
 };
@@ -114,14 +116,32 @@ impl RawVideoSrc {
         );
     }
 
+    /// Posts what becomes known of a frame that is downstream already.
+    pub(super) fn witness(&self) -> Witness {
+        let element = self.obj().downgrade();
+        Box::new(move |error| {
+            if let Some(element) = element.upgrade() {
+                // Whatever is asked for next fails by itself.
+                let _flow = element.imp().explain(Undelivered::Read(error));
+            }
+        })
+    }
+
     fn explain(&self, why: Undelivered) -> gst::FlowError {
         let location = self.lock_settings().location.clone();
         match why {
             Undelivered::Flow(flow) => return flow,
             Undelivered::Finished => return gst::FlowError::Eos,
             Undelivered::Woken => return gst::FlowError::Flushing,
-            Undelivered::EndsBefore(n) => {
-                gst::info!(CAT, imp = self, "the file ends before frame {n}");
+            Undelivered::Ended { have_bytes: 0, .. } => return gst::FlowError::Eos,
+            Undelivered::Ended {
+                frame,
+                have_bytes,
+                missing_bytes,
+            } => {
+                let location = location.unwrap_or_default();
+                let text = errors::of_cut(&location, frame, have_bytes, missing_bytes);
+                gst::element_imp_warning!(self, gst::ResourceError::Read, ("{text}"));
                 return gst::FlowError::Eos;
             }
             Undelivered::Read(error) => {

@@ -4,7 +4,7 @@
 //! where they are not. What is left at the ends of an aligned range is less than
 //! a block each and is read through the page cache.
 
-use super::{Lane, Medium, ReadError};
+use super::{Lane, Medium, file_len_bytes};
 use crate::{
     layout::Run,
     sys::direct_io::{self, Alignment},
@@ -232,8 +232,8 @@ impl Medium for DirectFile {
         Ok(())
     }
 
-    fn check(&self, _frame: u64) -> Result<(), ReadError> {
-        Ok(())
+    fn len_bytes(&self) -> Option<u64> {
+        file_len_bytes(&self.buffered)
     }
 
     fn bounced_bytes(&self) -> u64 {

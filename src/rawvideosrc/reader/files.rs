@@ -101,8 +101,12 @@ impl FilesReader {
 
 impl FrameSource for FilesReader {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        let beyond = Outcome::End {
+            have_bytes: 0,
+            missing_bytes: self.route.source().size_bytes as u64,
+        };
         let Some(place) = self.table.place(n) else {
-            return Ok(Outcome::End);
+            return Ok(beyond);
         };
         let number = self.first_number + place.file;
         let path = self.sequence.path(number);
@@ -112,7 +116,7 @@ impl FrameSource for FilesReader {
         }
         let start_bytes = place.index.start_bytes(place.frame);
         let (Some((_, file)), Some(start_bytes)) = (&self.open, start_bytes) else {
-            return Ok(Outcome::End);
+            return Ok(beyond);
         };
         self.route.plan(target);
         for transfer in self.route.transfers() {

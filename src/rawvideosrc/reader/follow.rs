@@ -38,8 +38,12 @@ impl<S: FrameSource> FrameSource for Follower<S> {
             // only one look too many.
             let _ = self.inotify.read_events();
             match self.reader.read(n, target)? {
-                Outcome::End => {}
+                Outcome::End { .. } => {}
                 outcome => return Ok(outcome),
+            }
+            // Waiting makes no sense at the end of a file that was cut.
+            if let Some(loss) = self.reader.loss() {
+                return Err(loss);
             }
             match self.waker.wait(self.inotify.as_fd()) {
                 Ok(Wake::Ready) => {}
@@ -100,5 +104,42 @@ mod tests {
         waker.wake().unwrap();
         let mut target = Target::whole(&mut bytes, layout).unwrap();
         assert_eq!(follower.read(20, &mut target).unwrap(), Outcome::Woken);
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_than_what_was_read_is_an_error() {
+        gst::init().unwrap();
+        let info = samples::info(gst_video::VideoFormat::Gray8, 64, 16);
+        let layout = FrameLayout::of_info(&info);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(3 * 1024 + 500).unwrap();
+        let index = FrameIndex::Regular {
+            start_bytes: 0,
+            step_bytes: 1024,
+        };
+        let medium = PlainFile(file.reopen().unwrap());
+        let reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        let mut follower = Follower::new(reader, file.path(), waker.clone()).unwrap();
+        let mut bytes = [0xEE; 1024];
+        let mut read = |n| {
+            let mut target = Target::whole(&mut bytes, layout).unwrap();
+            follower.read(n, &mut target)
+        };
+        for n in 0..3 {
+            assert_eq!(read(n).unwrap(), Outcome::Frame);
+        }
+        // The beginning of a frame that is not there yet may go.
+        file.as_file().set_len(3 * 1024 + 100).unwrap();
+        waker.wake().unwrap();
+        assert_eq!(read(3).unwrap(), Outcome::Woken);
+        waker.rest();
+        file.as_file().set_len(1024 + 100).unwrap();
+        let error = read(3).unwrap_err();
+        let vanished = ReadError::Vanished {
+            frame: 1,
+            missing_bytes: 924,
+        };
+        assert_eq!(error.to_string(), vanished.to_string());
     }
 }

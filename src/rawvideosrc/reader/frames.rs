@@ -44,8 +44,13 @@ pub trait Medium: Send + Sync {
         lane: &mut Lane,
     ) -> io::Result<()>;
 
-    /// Whether what `carry` gave for this frame can be trusted.
-    fn check(&self, frame: u64) -> Result<(), ReadError>;
+    /// The size of the file now; none where that is not its length, as for a device.
+    fn len_bytes(&self) -> Option<u64>;
+
+    /// What was found missing in bytes that were carried, or lent, without an error.
+    fn loss(&self) -> Option<ReadError> {
+        None
+    }
 
     /// See [`FrameSource::bounced_bytes`].
     fn bounced_bytes(&self) -> u64 {
@@ -62,6 +67,8 @@ pub struct FrameReader<M> {
     lanes: Vec<Lane>,
     /// The threads beside the caller's.
     helpers: Option<rayon::ThreadPool>,
+    /// Where the frames end that were read.
+    read_end_bytes: u64,
 }
 
 impl<M: Medium> FrameReader<M> {
@@ -89,12 +96,23 @@ impl<M: Medium> FrameReader<M> {
                 .take(threads)
                 .collect(),
             helpers,
+            read_end_bytes: 0,
         })
     }
 
     /// The file.
     pub fn medium(&self) -> &M {
         &self.medium
+    }
+
+    /// As above.
+    pub fn medium_mut(&mut self) -> &mut M {
+        &mut self.medium
+    }
+
+    /// What a frame takes in the file.
+    pub fn frame_bytes(&self) -> u64 {
+        self.route.source().size_bytes as u64
     }
 
     /// Where frames begin.
@@ -105,6 +123,23 @@ impl<M: Medium> FrameReader<M> {
     /// The same, for a file that grows.
     pub fn index_mut(&mut self) -> &mut FrameIndex {
         &mut self.index
+    }
+
+    /// Bytes between the end of the file and that of a frame that starts at
+    /// `start_bytes`.
+    pub fn missing_bytes(&self, start_bytes: u64) -> u64 {
+        let len_bytes = self.medium.len_bytes().unwrap_or(start_bytes);
+        let end_bytes = start_bytes.saturating_add(self.frame_bytes());
+        end_bytes.saturating_sub(len_bytes)
+    }
+
+    /// That frame is not whole.
+    fn rest(&self, start_bytes: u64) -> Outcome {
+        let missing_bytes = self.missing_bytes(start_bytes);
+        Outcome::End {
+            have_bytes: self.frame_bytes().saturating_sub(missing_bytes),
+            missing_bytes,
+        }
     }
 
     fn carry(&mut self, start_bytes: u64, target: &mut Target<'_>) -> io::Result<()> {
@@ -126,6 +161,15 @@ impl<M: Medium> FrameReader<M> {
                 Ok(())
             }
         }
+    }
+}
+
+/// The first frame that a file does not hold any more.
+pub fn vanished(index: &FrameIndex, len_bytes: u64, frame_bytes: u64) -> ReadError {
+    let (frame, missing_bytes) = index.first_incomplete(len_bytes, frame_bytes);
+    ReadError::Vanished {
+        frame,
+        missing_bytes,
     }
 }
 
@@ -185,14 +229,21 @@ fn carry_together(
 impl<M: Medium> FrameSource for FrameReader<M> {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         let Some(offset_bytes) = self.index.start_bytes(n) else {
-            return Ok(Outcome::End);
+            return Ok(self.rest(u64::MAX));
         };
-        match self.carry(offset_bytes, target) {
+        let carried = self.carry(offset_bytes, target);
+        if let Some(loss) = self.medium.loss() {
+            return Err(loss);
+        }
+        match carried {
             Ok(()) => {
-                self.medium.check(n)?;
+                let end_bytes = offset_bytes + self.frame_bytes();
+                self.read_end_bytes = self.read_end_bytes.max(end_bytes);
                 Ok(Outcome::Frame)
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Outcome::End),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Ok(self.rest(offset_bytes))
+            }
             Err(source) => Err(ReadError::Io {
                 frame: n,
                 offset_bytes,
@@ -205,6 +256,12 @@ impl<M: Medium> FrameSource for FrameReader<M> {
         self.medium.bounced_bytes()
     }
 
+    fn loss(&self) -> Option<ReadError> {
+        let len_bytes = self.medium.len_bytes()?;
+        (len_bytes < self.read_end_bytes)
+            .then(|| vanished(&self.index, len_bytes, self.frame_bytes()))
+    }
+
     fn fields(&self, n: u64) -> Option<Fields> {
         self.index.fields(n)
     }
@@ -214,15 +271,12 @@ impl<M: Medium> FrameSource for FrameReader<M> {
 pub(super) mod tests {
     use super::super::{DirectFile, MappedFile, PlainFile};
     use super::*;
-    use crate::{
-        layout::{
-            FrameLayout,
-            samples::{format, info, naive, padded, rows_of},
-        },
-        sys::file_map::FileMap,
+    use crate::layout::{
+        FrameLayout,
+        samples::{format, info, naive, padded, rows_of},
     };
     use proptest::prelude::*;
-    use std::{fs::File, io::Write, sync::Arc};
+    use std::{fs::File, io::Write};
 
     /// A layout that frames may come in: without padding, the stock one, or with more.
     pub fn source_layout(info: &gst_video::VideoInfo, padding: usize) -> FrameLayout {
@@ -273,8 +327,10 @@ pub(super) mod tests {
             let mut reader: Box<dyn FrameSource> = match way {
                 0 => Box::new(FrameReader::new(PlainFile(file), index, route).unwrap()),
                 1 => {
-                    let map = Arc::new(FileMap::new(&file, bytes.len()).unwrap());
-                    Box::new(FrameReader::new(MappedFile::new(map), index, route).unwrap())
+                    let frame_bytes = source.size_bytes;
+                    let medium =
+                        MappedFile::new(file, bytes.len(), index.clone(), frame_bytes).unwrap();
+                    Box::new(FrameReader::new(medium, index, route).unwrap())
                 }
                 _ => {
                     let Ok(file) = DirectFile::new(file) else {
@@ -298,7 +354,11 @@ pub(super) mod tests {
             }
             let mut got = vec![0; target.size_bytes];
             let mut mapped = Target::whole(&mut got, target).unwrap();
-            prop_assert_eq!(reader.read(2, &mut mapped).unwrap(), Outcome::End);
+            let rest = Outcome::End {
+                have_bytes: 0,
+                missing_bytes: source.size_bytes as u64,
+            };
+            prop_assert_eq!(reader.read(2, &mut mapped).unwrap(), rest);
         }
     }
 
@@ -334,20 +394,23 @@ pub(super) mod tests {
         let layout = FrameLayout::of_info(&info);
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 * 16384).unwrap();
-        let map = Arc::new(FileMap::new(&file, 4 * 16384).unwrap());
         let index = FrameIndex::Regular {
             start_bytes: 0,
             step_bytes: 16384,
         };
-        let mut reader =
-            FrameReader::new(MappedFile::new(map), index, Route::new(layout, &info, 1)).unwrap();
+        let medium = file.try_clone().unwrap();
+        let medium = MappedFile::new(medium, 4 * 16384, index.clone(), 16384).unwrap();
+        let mut reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
         file.set_len(2 * 16384).unwrap();
         let mut bytes = vec![0; 16384];
         let mut target = Target::whole(&mut bytes, layout).unwrap();
         assert_eq!(reader.read(1, &mut target).unwrap(), Outcome::Frame);
         assert!(matches!(
             reader.read(3, &mut target),
-            Err(ReadError::Vanished { frame: 3 })
+            Err(ReadError::Vanished {
+                frame: 2,
+                missing_bytes: 16384
+            })
         ));
     }
 }

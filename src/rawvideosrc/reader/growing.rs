@@ -49,12 +49,19 @@ impl FrameSource for GrowingReader {
                 ScanError::Y4m(source) => ReadError::Y4m { frame, source },
             })?;
             let Some(found) = found else {
-                return Ok(Outcome::End);
+                return Ok(Outcome::End {
+                    have_bytes: 0,
+                    missing_bytes: self.reader.frame_bytes(),
+                });
             };
             if let Some(listing) = self.listing() {
                 listing.push(found.start_bytes, found.fields);
             }
         }
+    }
+
+    fn loss(&self) -> Option<ReadError> {
+        self.reader.loss()
     }
 
     fn fields(&self, n: u64) -> Option<Fields> {

@@ -69,6 +69,17 @@ impl Listing {
         self.frames
     }
 
+    /// The first frame that begins behind `at_bytes`; the number of all if none does.
+    fn first_beyond(&self, at_bytes: u64) -> u64 {
+        let after = self.runs.partition_point(|run| run.start_bytes <= at_bytes);
+        let Some(run) = after.checked_sub(1).and_then(|last| self.runs.get(last)) else {
+            return 0;
+        };
+        let next = self.runs.get(after).map_or(self.frames, |run| run.first);
+        let within = (at_bytes - run.start_bytes).checked_div(run.step_bytes);
+        next.min(run.first + within.unwrap_or(0) + 1)
+    }
+
     fn run_of(&self, n: u64) -> Option<&Run> {
         if n >= self.frames {
             return None;
@@ -88,6 +99,26 @@ impl FrameIndex {
             } => n.checked_mul(*step_bytes)?.checked_add(*start_bytes),
             Self::Listed(listing) => Some(listing.run_of(n)?.start_of(n)),
         }
+    }
+
+    /// The first frame of `frame_bytes` that does not end within the first `len_bytes`
+    /// of the file, and how many bytes it lacks.
+    pub fn first_incomplete(&self, len_bytes: u64, frame_bytes: u64) -> (u64, u64) {
+        let n = match self {
+            Self::Regular {
+                start_bytes,
+                step_bytes,
+            } => match len_bytes.checked_sub(*start_bytes + frame_bytes) {
+                Some(after_first) => after_first / (*step_bytes).max(1) + 1,
+                None => 0,
+            },
+            Self::Listed(listing) => match len_bytes.checked_sub(frame_bytes) {
+                Some(last_start) => listing.first_beyond(last_start),
+                None => 0,
+            },
+        };
+        let end = self.start_bytes(n).unwrap_or(len_bytes) + frame_bytes;
+        (n, end.saturating_sub(len_bytes))
     }
 
     /// What frame `n` says about its fields.
@@ -127,6 +158,39 @@ mod tests {
                 prop_assert_eq!(index.fields(n), *fields);
             }
             prop_assert_eq!(index.start_bytes(expected.len() as u64), None);
+            for len_bytes in 0..at + 5 {
+                let first = expected.iter().position(|(start_bytes, _)| start_bytes + 3 > len_bytes);
+                let first = first.unwrap_or(expected.len()) as u64;
+                prop_assert_eq!(index.first_incomplete(len_bytes, 3).0, first);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_frame_that_a_file_does_not_hold_is_found() {
+        // Three frames of 100 bytes, behind 10 and with 6 in between.
+        let regular = FrameIndex::Regular {
+            start_bytes: 10,
+            step_bytes: 106,
+        };
+        let mut listing = Listing::default();
+        for start_bytes in [10, 116, 222] {
+            listing.push(start_bytes, None);
+        }
+        let listed = FrameIndex::Listed(Arc::new(listing));
+        for (len_bytes, first, missing) in [
+            (0, 0, 110),
+            (9, 0, 101),
+            (109, 0, 1),
+            (110, 1, 106),
+            (215, 1, 1),
+            (216, 2, 106),
+            (321, 2, 1),
+        ] {
+            for index in [&regular, &listed] {
+                let found = index.first_incomplete(len_bytes, 100);
+                assert_eq!(found, (first, missing), "{index:?} in {len_bytes} bytes");
+            }
         }
     }
 

@@ -1,27 +1,70 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A file that is mapped: its pages are copied, or wrapped as they are.
+//! A file that is mapped: its pages are copied, or wrapped as they are. Whoever looks
+//! at pages that the file has no more sees zeroes; that this happened is told as
+//! soon as it can be: before the next frame, at the end, or when the memory that showed
+//! the zeroes is given back.
 
-use super::{Lane, Medium, ReadError};
+use super::{FrameIndex, Lane, Medium, ReadError, file_len_bytes, frames::vanished};
 use crate::{layout::Run, sys::file_map::FileMap};
-use std::{io, sync::Arc};
+use parking_lot::Mutex;
+use std::{fs::File, io, sync::Arc};
+
+/// Is told that somebody has looked at bytes that were missing.
+pub type Witness = Box<dyn FnOnce(ReadError) + Send>;
+
+/// What is shared with the memory that was made of the file.
+struct Shared {
+    map: FileMap,
+    file: File,
+    index: FrameIndex,
+    frame_bytes: u64,
+    /// Called once; none before it is set and after the file is let go.
+    witness: Mutex<Option<Witness>>,
+}
 
 /// The mapping, shared with the memory that was made of it.
-#[derive(Debug, Clone)]
 pub struct MappedFile {
-    map: Arc<FileMap>,
+    shared: Arc<Shared>,
+    /// Where the last of the frames ends that were wrapped.
+    lent_end_bytes: u64,
 }
 
 impl MappedFile {
-    /// Over a mapping.
-    pub fn new(map: Arc<FileMap>) -> Self {
-        Self { map }
+    /// Maps as much of `file`, whose frames of `frame_bytes` lie at `index`.
+    pub fn new(
+        file: File,
+        len_bytes: usize,
+        index: FrameIndex,
+        frame_bytes: usize,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            shared: Arc::new(Shared {
+                map: FileMap::new(&file, len_bytes)?,
+                file,
+                index,
+                frame_bytes: frame_bytes as u64,
+                witness: Mutex::new(None),
+            }),
+            lent_end_bytes: 0,
+        })
     }
 
-    /// The file's own pages as read-only memory; none past their end. The
-    /// mapping lives as long as the memory.
-    pub fn wrap(&self, start_bytes: u64, len_bytes: usize) -> Option<gst::Memory> {
-        let start = self.map.at(start_bytes, len_bytes)?;
-        let owner = Arc::into_raw(self.map.clone());
+    /// `witness` is told of bytes that were missing in memory that is given back.
+    pub fn set_witness(&self, witness: Witness) {
+        *self.shared.witness.lock() = Some(witness);
+    }
+
+    /// The file's own pages as read-only memory; `UnexpectedEof` past the file's end.
+    /// The mapping lives as long as the memory.
+    pub fn wrap(&mut self, start_bytes: u64, len_bytes: usize) -> io::Result<gst::Memory> {
+        let end_bytes = start_bytes.saturating_add(len_bytes as u64);
+        let eof = io::Error::from(io::ErrorKind::UnexpectedEof);
+        if self.shared.ends_before(end_bytes) {
+            return Err(eof);
+        }
+        let start = self.shared.map.at(start_bytes, len_bytes).ok_or(eof)?;
+        self.lent_end_bytes = self.lent_end_bytes.max(end_bytes);
+        let owner = Arc::into_raw(self.shared.clone());
         // SAFETY: the bytes are mapped for reading, as `at` checked, until the
         // mapping is dropped; the memory holds a count of it, which `release`
         // gives back once. READONLY: nobody is given the bytes to write.
@@ -35,7 +78,56 @@ impl MappedFile {
                 owner.cast_mut().cast(),
                 Some(release),
             );
-            Some(gst::glib::translate::from_glib_full(memory))
+            Ok(gst::glib::translate::from_glib_full(memory))
+        }
+    }
+
+    /// Whether memory that was made of the file has, or may have, shown bytes that were
+    /// missing: the file has become shorter than that memory.
+    pub fn loss_of_lent(&self) -> Option<ReadError> {
+        if self.shared.ends_before(self.lent_end_bytes) {
+            let len_bytes = file_len_bytes(&self.shared.file)?;
+            return Some(self.shared.vanished(len_bytes));
+        }
+        self.shared.loss()
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        // What is given back from now on was for nobody any more.
+        self.shared.witness.lock().take();
+    }
+}
+
+impl Shared {
+    fn ends_before(&self, end_bytes: u64) -> bool {
+        file_len_bytes(&self.file).is_some_and(|len_bytes| len_bytes < end_bytes)
+    }
+
+    fn loss(&self) -> Option<ReadError> {
+        let missing_from = self.map.missing_from()?;
+        match file_len_bytes(&self.file) {
+            // Pages are missing from the first on that begins behind the end.
+            Some(len_bytes) if len_bytes <= missing_from => Some(self.vanished(len_bytes)),
+            _ => {
+                let (frame, _) = self.index.first_incomplete(missing_from, self.frame_bytes);
+                Some(ReadError::Unreadable { frame })
+            }
+        }
+    }
+
+    fn vanished(&self, len_bytes: u64) -> ReadError {
+        vanished(&self.index, len_bytes, self.frame_bytes)
+    }
+
+    /// One memory is no more.
+    fn testify(&self) {
+        if let Some(loss) = self.loss() {
+            let witness = self.witness.lock().take();
+            if let Some(witness) = witness {
+                witness(loss);
+            }
         }
     }
 }
@@ -43,7 +135,8 @@ impl MappedFile {
 unsafe extern "C" fn release(owner: gst::glib::ffi::gpointer) {
     // SAFETY: the pointer is the one that `wrap` got from `Arc::into_raw`, and
     // GStreamer calls this once.
-    drop(unsafe { Arc::from_raw(owner.cast::<FileMap>().cast_const()) });
+    let shared = unsafe { Arc::from_raw(owner.cast::<Shared>().cast_const()) };
+    shared.testify();
 }
 
 impl Medium for MappedFile {
@@ -55,19 +148,26 @@ impl Medium for MappedFile {
         part: &mut [u8],
         _lane: &mut Lane,
     ) -> io::Result<()> {
+        let mut end_bytes = 0;
         for run in runs {
             let to = run.target(part_start, part);
-            self.map
-                .copy_to(start_bytes + run.source_bytes as u64, to)
-                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            let from_bytes = start_bytes + run.source_bytes as u64;
+            end_bytes = end_bytes.max(from_bytes + to.len() as u64);
+            let copied = self.shared.map.copy_to(from_bytes, to);
+            copied.ok_or(io::ErrorKind::UnexpectedEof)?;
+        }
+        // The page that the file ends in has zeroes behind the end, and no signal.
+        if self.shared.ends_before(end_bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
     }
 
-    fn check(&self, frame: u64) -> Result<(), ReadError> {
-        if self.map.is_damaged() {
-            return Err(ReadError::Vanished { frame });
-        }
-        Ok(())
+    fn len_bytes(&self) -> Option<u64> {
+        file_len_bytes(&self.shared.file)
+    }
+
+    fn loss(&self) -> Option<ReadError> {
+        self.shared.loss()
     }
 }

@@ -26,7 +26,7 @@ pub use follow::Follower;
 pub use frames::{FrameReader, Lane, Medium};
 pub use growing::GrowingReader;
 pub use index::{FrameIndex, Listing};
-pub use mmap::MappedFile;
+pub use mmap::{MappedFile, Witness};
 pub use read::PlainFile;
 use std::io;
 pub use stream::{StreamInput, StreamReader};
@@ -160,8 +160,13 @@ impl Route {
 pub enum Outcome {
     /// The frame is in the buffer.
     Frame,
-    /// There is no such frame: the source ends before it.
-    End,
+    /// There is no such frame: the source ends before its end.
+    End {
+        /// Bytes of it that there are.
+        have_bytes: u64,
+        /// Bytes that it lacks.
+        missing_bytes: u64,
+    },
     /// The wait for it was ended by the waker.
     Woken,
 }
@@ -198,9 +203,22 @@ pub enum ReadError {
         /// What is wrong.
         source: Y4mError,
     },
-    /// Pages that the file does not have any more.
-    #[error("frame {frame} is no longer there: the file was truncated, or its medium fails")]
+    /// The file has become shorter than it was when its frames were counted.
+    #[error(
+        "frame {frame} is no longer there: the file was truncated, and ends {missing_bytes} bytes before the end of that frame"
+    )]
     Vanished {
+        /// Number of the frame in the file.
+        frame: u64,
+        /// What it lacks.
+        missing_bytes: u64,
+    },
+    /// Mapped pages that were missing when somebody looked at them, though the file
+    /// has its length.
+    #[error(
+        "frame {frame} could not be read: its medium fails, or the file was truncated for a while"
+    )]
+    Unreadable {
         /// Number of the frame in the file.
         frame: u64,
     },
@@ -217,6 +235,12 @@ pub enum ReadError {
     Draw(String),
 }
 
+/// The size of a regular file; a device tells it in ways of its own.
+fn file_len_bytes(file: &std::fs::File) -> Option<u64> {
+    let metadata = file.metadata().ok()?;
+    metadata.is_file().then(|| metadata.len())
+}
+
 /// Frames by number.
 pub trait FrameSource: Send {
     /// Writes frame `n` into `target`, each byte of the picture once and
@@ -226,6 +250,11 @@ pub trait FrameSource: Send {
     /// Bytes that had to be copied on their way into buffers, beside the read.
     fn bounced_bytes(&self) -> u64 {
         0
+    }
+
+    /// What has become of frames that were read, if their file is shorter now.
+    fn loss(&self) -> Option<ReadError> {
+        None
     }
 
     /// What frame `n`, which was read last, says about its own fields.
@@ -241,6 +270,10 @@ impl<S: FrameSource + ?Sized> FrameSource for Box<S> {
 
     fn bounced_bytes(&self) -> u64 {
         (**self).bounced_bytes()
+    }
+
+    fn loss(&self) -> Option<ReadError> {
+        (**self).loss()
     }
 
     fn fields(&self, n: u64) -> Option<Fields> {

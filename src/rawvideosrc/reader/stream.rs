@@ -135,6 +135,8 @@ impl StreamInput {
 pub struct StreamReader {
     input: StreamInput,
     route: Route,
+    /// What comes before the first frame.
+    offset_bytes: u64,
     /// Of YUV4MPEG2, where each frame has a line in front.
     header: Option<Header>,
     /// What the frame that was read last says of its fields.
@@ -175,6 +177,7 @@ impl StreamReader {
         Self {
             input,
             route,
+            offset_bytes,
             header,
             fields: None,
             scratch: Vec::new(),
@@ -188,18 +191,26 @@ impl StreamReader {
 
     /// To the place where the next picture begins.
     fn seek_picture(&mut self) -> Result<(), Obstacle> {
+        let frame_bytes = self.route.source().size_bytes as u64;
+        // The stream ends before that, behind so many bytes of what is in front of it.
+        let end = |have_bytes, missing_bytes: u64| Outcome::End {
+            have_bytes,
+            missing_bytes: missing_bytes + frame_bytes,
+        };
         while let Some(left @ 1..) = self.input.header_bytes {
             let mut waste = [0; 4096];
             let len = left.min(waste.len() as u64) as usize;
-            let (taken, outcome) = match self.input.take(&mut waste[..len])? {
-                Attempt::Full => (len, None),
-                Attempt::Ended(taken) => (taken, Some(Outcome::End)),
-                Attempt::Woken(taken) => (taken, Some(Outcome::Woken)),
+            let attempt = self.input.take(&mut waste[..len])?;
+            let (Attempt::Ended(taken) | Attempt::Woken(taken)) = attempt else {
+                self.input.header_bytes = Some(left - len as u64);
+                continue;
             };
-            self.input.header_bytes = Some(left - taken as u64);
-            if let Some(outcome) = outcome {
-                return Err(Obstacle::Outcome(outcome));
-            }
+            let left = left - taken as u64;
+            self.input.header_bytes = Some(left);
+            return Err(Obstacle::Outcome(match attempt {
+                Attempt::Ended(_) => end(self.offset_bytes - left, left),
+                _ => Outcome::Woken,
+            }));
         }
         let Some(header) = &mut self.header else {
             return Ok(());
@@ -209,7 +220,7 @@ impl StreamReader {
             let line = self.input.take_line(y4m::MAX_HEADER_BYTES)?;
             let line = line.ok_or(Obstacle::Outcome(Outcome::Woken))?;
             if line.is_empty() {
-                return Err(Obstacle::Outcome(Outcome::End));
+                return Err(Obstacle::Outcome(end(0, 0)));
             }
             // The last newline of a file; or one between files that were put together.
             if matches!(line.as_slice(), b"\n" | b"\r\n") {
@@ -225,7 +236,7 @@ impl StreamReader {
                 Ok(Some(line)) => self.input.at_picture = Some(line),
                 // Cut off.
                 Err(Y4mError::Unfinished(_)) if line.len() < y4m::MAX_HEADER_BYTES => {
-                    return Err(Obstacle::Outcome(Outcome::End));
+                    return Err(Obstacle::Outcome(end(line.len() as u64, 0)));
                 }
                 _ => return Err(Y4mError::NoFrame(at).into()),
             }
@@ -275,7 +286,11 @@ impl StreamReader {
                 self.fields = line.and_then(|line| line.fields).filter(|_| is_mixed);
                 Outcome::Frame
             }
-            Attempt::Ended(_) => Outcome::End,
+            Attempt::Ended(taken) => Outcome::End {
+                // The line in front is a beginning, too.
+                have_bytes: taken as u64 + u64::from(self.input.at_picture.is_some()),
+                missing_bytes: (frame_bytes - taken) as u64,
+            },
             Attempt::Woken(_) => Outcome::Woken,
         })
     }
@@ -359,7 +374,12 @@ mod tests {
             }
         }
         let mut target = Target::whole(&mut bytes, target_layout).unwrap();
-        assert_eq!(reader.read(3, &mut target).unwrap(), Outcome::End);
+        // 70 bytes came, and three frames end at 60.
+        let cut = Outcome::End {
+            have_bytes: 10,
+            missing_bytes: 10,
+        };
+        assert_eq!(reader.read(3, &mut target).unwrap(), cut);
         writing.join().unwrap();
     }
 
@@ -427,7 +447,11 @@ mod tests {
             "FRAME Itii\n{picture}FRAME I1pp\r\n{picture}\nYUV4MPEG2 W5 H4 Ip Cmono XA\nFRAME Itii\n{picture}\n"
         );
         let frames = vec![fields(true, true), fields(false, false), None];
-        assert_eq!(played(&text), (frames, Ok(Outcome::End)));
+        let end = Outcome::End {
+            have_bytes: 0,
+            missing_bytes: 20,
+        };
+        assert_eq!(played(&text), (frames, Ok(end)));
     }
 
     #[test]

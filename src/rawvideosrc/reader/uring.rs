@@ -301,7 +301,11 @@ impl<T: Freight> Prefetcher<T> {
     fn read_on_ground(&mut self, flight: &mut Flight<T>) -> Result<Outcome, ReadError> {
         let layout = *flight.freight.layout();
         let Some(mut target) = Target::whole(flight.freight.bytes_mut(), layout) else {
-            return Ok(Outcome::End);
+            return Err(ReadError::Io {
+                frame: flight.n,
+                offset_bytes: 0,
+                source: io::ErrorKind::InvalidInput.into(),
+            });
         };
         self.ground.source().read(flight.n, &mut target)
     }
@@ -461,7 +465,11 @@ mod tests {
                 prop_assert_eq!(arrival.n, n);
                 let outcome = arrival.outcome.unwrap();
                 if n == 4 {
-                    prop_assert_eq!(outcome, Outcome::End);
+                    let end = Outcome::End {
+                        have_bytes: 0,
+                        missing_bytes: source.size_bytes as u64,
+                    };
+                    prop_assert_eq!(outcome, end);
                     continue;
                 }
                 prop_assert_eq!(outcome, Outcome::Frame);

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What to do when a page of a mapped file is missing: the SIGBUS handler, and what
+//! it must know of our mappings.
+//!
+//! The handler is one link of a chain. It answers for pages of our own mappings that
+//! the kernel says are missing, and for nothing else: every other SIGBUS, those
+//! included that somebody sent, has the effect that it would have without us.
+//! Whoever installs a handler after us comes before us in the chain, if he passes on
+//! what is not his, and takes our place, if he does not. Then the next mapping puts us
+//! in front again, as a new link: a link never changes whom it passes on to, so
+//! that no two handlers can pass a signal to each other for ever.
+
+use std::{
+    io,
+    ops::Range,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence},
+};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use crate::sys::mmap::page_size_bytes;
+
+/// No address is missing.
+const NONE: usize = usize::MAX;
+
+/// What the signal handler must know of a mapping. Nodes are never freed, so
+/// that the handler can walk the list at any time; they are used again.
+pub struct Node {
+    /// Odd while start and end are being changed.
+    generation: AtomicU32,
+    start: AtomicUsize,
+    end: AtomicUsize,
+    /// The lowest address that somebody looked for in vain.
+    missing: AtomicUsize,
+    in_use: AtomicBool,
+    next: *const Node,
+}
+
+// SAFETY: `next` is set before the node is published and never changed.
+unsafe impl Sync for Node {}
+// SAFETY: as above.
+unsafe impl Send for Node {}
+
+static NODES: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+
+pub fn nodes() -> impl Iterator<Item = &'static Node> {
+    let mut next: *const Node = NODES.load(Ordering::Acquire);
+    std::iter::from_fn(move || {
+        // SAFETY: null, or a node from `claim`, which leaks them.
+        let node = unsafe { next.as_ref() }?;
+        next = node.next;
+        Some(node)
+    })
+}
+
+/// A node that no mapping uses.
+pub fn claim() -> &'static Node {
+    for node in nodes() {
+        if !node.in_use.swap(true, Ordering::AcqRel) {
+            return node;
+        }
+    }
+    let node = Box::leak(Box::new(Node::new()));
+    let mut head = NODES.load(Ordering::Acquire);
+    loop {
+        node.next = head;
+        match NODES.compare_exchange(head, node, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return node,
+            Err(now) => head = now,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        Self {
+            generation: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            missing: AtomicUsize::new(NONE),
+            in_use: AtomicBool::new(true),
+            next: ptr::null(),
+        }
+    }
+
+    /// From now on these addresses are ours, and none is missing yet. For whoever
+    /// claimed the node.
+    pub fn watch(&self, addresses: Range<usize>) {
+        self.missing.store(NONE, Ordering::Relaxed);
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.generation
+            .store(generation.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.start.store(addresses.start, Ordering::Relaxed);
+        self.end.store(addresses.end, Ordering::Relaxed);
+        self.generation
+            .store(generation.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The addresses being watched; none while they change. A mapping that somebody
+    /// looks at does not change, so that it is always found.
+    pub fn addresses(&self) -> Option<Range<usize>> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let addresses = self.start.load(Ordering::Relaxed)..self.end.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let is_whole =
+            generation.is_multiple_of(2) && self.generation.load(Ordering::Relaxed) == generation;
+        is_whole.then_some(addresses)
+    }
+
+    /// The lowest page that somebody looked for in vain.
+    pub fn missing(&self) -> Option<usize> {
+        let missing = self.missing.load(Ordering::Acquire);
+        (missing != NONE).then_some(missing)
+    }
+
+    /// The node is for another mapping.
+    pub fn release(&self) {
+        self.in_use.store(false, Ordering::Release);
+    }
+}
+
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// As many links as one process may come to have.
+const LINKS: [Handler; 8] = [
+    on_sigbus::<0>,
+    on_sigbus::<1>,
+    on_sigbus::<2>,
+    on_sigbus::<3>,
+    on_sigbus::<4>,
+    on_sigbus::<5>,
+    on_sigbus::<6>,
+    on_sigbus::<7>,
+];
+
+/// Whom each link passes on to; null if it was never installed.
+static PREVIOUS: [AtomicPtr<libc::sigaction>; LINKS.len()] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; LINKS.len()];
+
+/// Makes sure that a link of ours is the handler.
+pub fn install() -> io::Result<()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = INSTALLING.lock();
+    let mut current = exchange(None)?;
+    while !is_ours(&current) {
+        let link = link_before(&current)
+            .ok_or_else(|| io::Error::other("other code keeps replacing the SIGBUS handler"))?;
+        // SAFETY: sigaction is plain data, for which zeroes are a valid value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = LINKS[link] as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        let replaced = exchange(Some(&action))?;
+        if is_same(&replaced, &current) {
+            break;
+        }
+        // Somebody was faster: the link must pass on to him.
+        current = replaced;
+    }
+    Ok(())
+}
+
+fn is_ours(action: &libc::sigaction) -> bool {
+    LINKS
+        .iter()
+        .any(|link| *link as usize == action.sa_sigaction)
+}
+
+fn is_same(a: &libc::sigaction, b: &libc::sigaction) -> bool {
+    a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags
+}
+
+/// A link that passes on to `action`.
+fn link_before(action: &libc::sigaction) -> Option<usize> {
+    for (index, place) in PREVIOUS.iter().enumerate() {
+        // SAFETY: null, or leaked below.
+        match unsafe { place.load(Ordering::Acquire).as_ref() } {
+            Some(previous) if is_same(previous, action) => return Some(index),
+            Some(_) => {}
+            None => {
+                // Known before the handler can run.
+                place.store(Box::leak(Box::new(*action)), Ordering::Release);
+                return Some(index);
+            }
+        }
+    }
+    None
+}
+
+/// The action in force, which `new` replaces.
+fn exchange(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+    // SAFETY: sigaction is plain data, for which zeroes are a valid value.
+    let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the signal exists; `new` is null or a live struct whose handler, one of
+    // LINKS, has the signature that SA_SIGINFO asks for and does only what is allowed
+    // in a handler: atomics and system calls. `old` is a live struct.
+    Errno::result(unsafe { libc::sigaction(libc::SIGBUS, new, &mut old) })?;
+    Ok(old)
+}
+
+extern "C" fn on_sigbus<const LINK: usize>(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    let errno = Errno::last_raw();
+    // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO.
+    let code = unsafe { (*info).si_code };
+    // SAFETY: as above; the address is read only where the code says that there is one.
+    if !(is_of_a_page(code) && fill(unsafe { (*info).si_addr() } as usize)) {
+        pass_on(LINK, signal, info, context);
+    }
+    Errno::set_raw(errno);
+}
+
+/// Whether the kernel says that the instruction met a page that is not there, or is
+/// broken. Any other code is somebody's message (kill, sigqueue), an alignment error,
+/// or news of memory that nobody has looked at.
+fn is_of_a_page(code: libc::c_int) -> bool {
+    matches!(
+        code,
+        libc::BUS_ADRERR | libc::BUS_OBJERR | libc::BUS_MCEERR_AR
+    )
+}
+
+/// Puts zeroes from the page of `address` on, if that is in one of our mappings.
+fn fill(address: usize) -> bool {
+    let watched = nodes().find_map(|node| {
+        let addresses = node.addresses()?;
+        addresses.contains(&address).then_some((node, addresses))
+    });
+    let Some((node, addresses)) = watched else {
+        return false;
+    };
+    let page = address & !(page_size_bytes() - 1);
+    node.missing.fetch_min(page, Ordering::AcqRel);
+    // SAFETY: the range lies inside our own mapping, which whoever faulted
+    // holds; its bytes from here on are gone, and zeroes take their place.
+    let mapped = unsafe {
+        libc::mmap(
+            page as *mut _,
+            addresses.end - page,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+            -1,
+            0,
+        )
+    };
+    mapped != libc::MAP_FAILED
+}
+
+/// Does what would have been done without us.
+fn pass_on(
+    link: usize,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: leaked by `link_before`, before the link was installed.
+    let Some(previous) = (unsafe { PREVIOUS[link].load(Ordering::Acquire).as_ref() }) else {
+        return;
+    };
+    // SAFETY: as in `on_sigbus`.
+    let code = unsafe { (*info).si_code };
+    let comes_again = is_of_a_page(code) || code == libc::BUS_ADRALN;
+    match previous.sa_sigaction {
+        // The kernel does not let a fault be ignored, but a message.
+        libc::SIG_IGN if !comes_again => {}
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: zeroes are the default action.
+            let default: libc::sigaction = unsafe { std::mem::zeroed() };
+            // SAFETY: the signal exists, and the struct is live.
+            unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
+            if !comes_again {
+                // SAFETY: sends this thread the same once more; it is blocked until
+                // the handler has returned.
+                unsafe {
+                    libc::syscall(
+                        libc::SYS_rt_tgsigqueueinfo,
+                        libc::getpid(),
+                        libc::gettid(),
+                        signal,
+                        info,
+                    )
+                };
+            }
+        }
+        handler => call(handler, previous, signal, info, context),
+    }
+}
+
+/// Calls a handler with the signals blocked that it wants blocked.
+fn call(
+    handler: usize,
+    action: &libc::sigaction,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: a sigset is plain data, for which zeroes are a valid value.
+    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both sets are live.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &action.sa_mask, &mut mask) };
+    if action.sa_flags & libc::SA_SIGINFO != 0 {
+        // SAFETY: installed with SA_SIGINFO, so it has this signature.
+        let handler: Handler = unsafe { std::mem::transmute(handler) };
+        handler(signal, info, context);
+    } else {
+        // SAFETY: installed without SA_SIGINFO, so it takes the signal alone.
+        let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+        handler(signal);
+    }
+    // SAFETY: the set is live.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut()) };
+}
