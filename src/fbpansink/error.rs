@@ -53,7 +53,7 @@ pub enum ScreenError {
     Thread(io::Error),
     /// A foreign frame that cannot be read.
     #[error(
-        "cannot copy the frame into its fb_page: {0}; its memory or GstVideoMeta is not what its caps say"
+        "cannot copy the frame into its fb_page: {0}; the element before the sink makes such frames, or it got them so"
     )]
     Copy(String),
     /// The page pool.

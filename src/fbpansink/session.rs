@@ -10,6 +10,8 @@ use super::placement::{self, Rect};
 use super::presenter::{Presenter, Refusal};
 use super::screen::{Options, Screen};
 use super::stats::{Counters, Path};
+use crate::foreign;
+use crate::layout::Plane;
 use crate::memory::{ExternalAddress, Owner, Region};
 use crate::meta::PhysMemMeta;
 use crate::pool::{FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait};
@@ -349,19 +351,18 @@ impl Session {
             Err(PoolError::Flushing { .. }) => return Err(NotShown::Flushing),
             Err(e) => return Err(pool_error(e)),
         };
-        let copied = (|| {
-            let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &stream.info)?;
-            let target = copy
-                .get_mut()
-                .ok_or(gst::glib::bool_error!("a new buffer is shared"))?;
+        let copied: Result<(), String> = (|| {
+            let source = foreign::map(&stream.info, buffer).map_err(|e| e.to_string())?;
+            let target = copy.get_mut().ok_or("a new buffer is shared")?;
             let mut target =
-                gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)?;
-            source.copy(&mut target)
+                gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)
+                    .map_err(|e| e.to_string())?;
+            source.copy(&mut target).map_err(|e| e.to_string())
         })();
         match copied {
             Ok(()) => Ok(Some(copy)),
             Err(_) if self.is_freed(buffer) => Ok(None), // meanwhile
-            Err(e) => Err(NotShown::Failed(ScreenError::Copy(e.to_string()))),
+            Err(e) => Err(NotShown::Failed(ScreenError::Copy(e))),
         }
     }
 
@@ -431,18 +432,15 @@ fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
     let Some((_, start)) = crate::memory::region_of(buffer.peek_memory(0)) else {
         return false;
     };
-    let (offset, stride) = match buffer.meta::<gst_video::VideoMeta>() {
-        Some(meta) => {
-            let same_size =
-                (meta.width(), meta.height()) == (stream.info.width(), stream.info.height());
-            if !same_size || meta.format() != stream.info.format() {
-                return false;
-            }
-            (meta.offset()[0], meta.stride()[0])
-        }
-        None => (stream.info.offset()[0], stream.info.stride()[0]),
+    let Ok(frame) = foreign::layout(&stream.info, buffer) else {
+        return false;
     };
-    start + offset == layout.offset[0] && stride == layout.stride[0]
+    let Plane {
+        offset_bytes,
+        stride_bytes,
+        ..
+    } = frame.planes[0];
+    start + offset_bytes == layout.offset[0] && i32::try_from(stride_bytes) == Ok(layout.stride[0])
 }
 
 /// One region for each fb_page, and where the first is.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::card::{Card, Dumb, FbShape, Framebuffer};
 use super::format::{self, DumbShape, Layout};
 use super::placement::Rect;
+use crate::foreign;
 use crate::memory::{self, ExternalAddress, Owner, Region};
 use crate::sys::kms::DumbMapping;
 
@@ -83,7 +84,11 @@ impl Offered {
     }
 
     /// The framebuffer over the memory of `buffer`, if that was offered.
-    pub fn find(&self, buffer: &gst::BufferRef) -> Option<Arc<Framebuffer>> {
+    pub fn find(
+        &self,
+        buffer: &gst::BufferRef,
+        info: &gst_video::VideoInfo,
+    ) -> Option<Arc<Framebuffer>> {
         if buffer.n_memory() != 1 {
             return None;
         }
@@ -92,20 +97,18 @@ impl Offered {
         let (_, framebuffer) = offered
             .iter()
             .find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(region)))?;
-        (offset == 0 && layout_matches(buffer, framebuffer.shape())).then(|| framebuffer.clone())
+        (offset == 0 && layout_matches(buffer, info, framebuffer.shape()))
+            .then(|| framebuffer.clone())
     }
 }
 
-fn layout_matches(buffer: &gst::BufferRef, shape: &FbShape) -> bool {
-    match buffer.meta::<gst_video::VideoMeta>() {
-        Some(meta) => (0..shape.n_planes).all(|plane| {
-            meta.n_planes() as usize == shape.n_planes
-                && meta.stride()[plane] as u32 == shape.pitches[plane]
-                && meta.offset()[plane] as u32 == shape.offsets[plane]
-        }),
-        // Packed as the caps say; the layout was made so that this is the same.
-        None => true,
-    }
+fn layout_matches(buffer: &gst::BufferRef, info: &gst_video::VideoInfo, shape: &FbShape) -> bool {
+    foreign::layout(info, buffer).is_ok_and(|layout| {
+        layout.planes().iter().enumerate().all(|(index, plane)| {
+            u32::try_from(plane.stride_bytes) == Ok(shape.pitches[index])
+                && u32::try_from(plane.offset_bytes) == Ok(shape.offsets[index])
+        })
+    })
 }
 
 /// The buffers that frames are copied into.

@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use super::card::{Card, FbShape, Framebuffer};
 use super::dma_drm;
 use super::format;
+use crate::foreign::{self, ForeignError};
+use crate::layout::MAX_PLANES;
 use crate::sys::{self, file_id::FileId};
 
 /// Why a buffer is not shown where it is.
@@ -29,6 +31,9 @@ pub enum NotImportable {
     /// The driver takes none.
     #[error("the driver {0} imports no dma-bufs")]
     NoImport(String),
+    /// What its meta says is not so.
+    #[error("the frame's layout is wrong: {0}")]
+    Layout(#[from] ForeignError),
     /// The layout does not fit the memory or 32 bits.
     #[error("plane {0} begins outside of the buffer's memory")]
     Outside(usize),
@@ -241,12 +246,18 @@ fn locate<'a>(
 ) -> Result<Located<'a>, NotImportable> {
     let fourcc = format::fourcc_of(info.format())
         .ok_or_else(|| NotImportable::Format(info.format().to_str().to_string()))?;
+    if !is_tiled(modifier) {
+        foreign::layout(info, buffer)?;
+    }
     let meta = buffer.meta::<gst_video::VideoMeta>();
     // Tiled memory may have planes that no format knows, such as for compression.
     let n_planes = match &meta {
-        Some(meta) if is_tiled(modifier) => (meta.n_planes() as usize).min(4),
-        _ => info.n_planes() as usize,
+        Some(meta) => meta.n_planes() as usize,
+        None => info.n_planes() as usize,
     };
+    if !(1..=MAX_PLANES).contains(&n_planes) {
+        return Err(NotImportable::Outside(n_planes));
+    }
     let mut shape = FbShape {
         width: meta.as_ref().map_or(info.width(), |meta| meta.width()),
         height: meta.as_ref().map_or(info.height(), |meta| meta.height()),
@@ -270,8 +281,9 @@ fn locate<'a>(
         let bytes = (stride.max(0) as usize)
             .saturating_mul(rows.saturating_sub(1))
             .max(1);
-        let (memories, skip) = buffer
-            .find_memory(offset..offset + bytes)
+        let end = offset.checked_add(bytes);
+        let (memories, skip) = end
+            .and_then(|end| buffer.find_memory(offset..end))
             .ok_or(NotImportable::Outside(plane))?;
         if memories.len() > 1 {
             return Err(NotImportable::Split(plane));

@@ -20,6 +20,7 @@ use super::head::{Head, KmsError, NotPresented};
 use super::import::{self, Imported, Imports, NotImportable};
 use super::mode::{FrameNeed, ModeWish};
 use super::placement::{Picture, Placement, Rect, Target};
+use crate::foreign;
 use crate::sys::{self, kms};
 
 /// How frames of one caps are shown.
@@ -197,7 +198,7 @@ impl Session {
             Choice::Direct(placement) => placement,
         };
         let copied = |reason| self.show_copy(buffer, Choice::Direct(placement), timing, reason);
-        if let Some(framebuffer) = self.offered.find(buffer) {
+        if let Some(framebuffer) = self.offered.find(buffer, &self.info) {
             self.note(Way::ZeroCopy(
                 "upstream writes into the card's own (dumb) buffers",
             ));
@@ -281,8 +282,8 @@ impl Session {
         if import::is_tiled(self.modifier) {
             return Err("tiled memory cannot be copied here".into());
         }
-        let source = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info)
-            .map_err(|_| "the frame's memory cannot be mapped for reading".to_owned())?;
+        let source = foreign::map(&self.info, buffer)
+            .map_err(|error| format!("the frame cannot be read: {error}"))?;
         let mut sets = self.copies.lock();
         let (screen_width, screen_height) = self.plan.screen;
         let (set, size, src, at, placement) = match choice {

@@ -199,7 +199,8 @@ fn copy_frame(
     input: &gst::BufferRef,
     output: &mut gst::BufferRef,
 ) -> Result<(), glib::BoolError> {
-    let input = gst_video::VideoFrameRef::from_buffer_ref_readable(input, info)?;
+    let input = crate::foreign::map(info, input)
+        .map_err(|error| glib::bool_error!("the frame: {error}"))?;
     let mut output = gst_video::VideoFrameRef::from_buffer_ref_writable(output, info)?;
     input.copy(&mut output)
 }

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames that others made, perhaps in another process. Their GstVideoMeta is a
+//! claim: GStreamer maps and copies by it without a look at the memory, and its
+//! strides and offsets may be anything. Whoever reads a frame from upstream, or
+//! hands its layout on to a driver, asks here first.
+
+use crate::layout::{FrameLayout, LayoutError, Plane};
+
+/// What is wrong with a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForeignError {
+    /// The meta describes another frame than the caps do.
+    #[error(
+        "its GstVideoMeta says {meta_width}x{meta_height} {meta_format}, its caps {width}x{height} {format}"
+    )]
+    OtherFrame {
+        /// By the meta.
+        meta_width: u32,
+        /// By the meta.
+        meta_height: u32,
+        /// By the meta.
+        meta_format: String,
+        /// By the caps.
+        width: u32,
+        /// By the caps.
+        height: u32,
+        /// By the caps.
+        format: String,
+    },
+    /// The number of planes is not the format's.
+    #[error("its GstVideoMeta has {got} planes, its format {wanted}")]
+    Planes {
+        /// By the meta.
+        got: u32,
+        /// By the format.
+        wanted: u32,
+    },
+    /// Strides or offsets lead out of the memory.
+    #[error("its GstVideoMeta, or its caps, and its memory do not fit together: {0}")]
+    Layout(#[from] LayoutError),
+    /// A plane that no single memory holds, which cannot be mapped as one.
+    #[error("plane {0} is split over several memories")]
+    Split(usize),
+    /// The memory itself refuses.
+    #[error("its memory cannot be mapped for reading")]
+    Unmappable,
+}
+
+/// Where the planes of a frame of `info` are, once it is sure that all of them lie
+/// inside the buffer, and each in one of its memories.
+///
+/// The meta may tell a larger frame than the caps: a decoder's, that is padded.
+pub fn layout(
+    info: &gst_video::VideoInfo,
+    buffer: &gst::BufferRef,
+) -> Result<FrameLayout, ForeignError> {
+    let Some(meta) = buffer.meta::<gst_video::VideoMeta>() else {
+        return Ok(FrameLayout::of_buffer(info, buffer)?);
+    };
+    let other_frame = || ForeignError::OtherFrame {
+        meta_width: meta.width(),
+        meta_height: meta.height(),
+        meta_format: meta.format().to_str().to_string(),
+        width: info.width(),
+        height: info.height(),
+        format: info.format().to_str().to_string(),
+    };
+    let size = (meta.width(), meta.height());
+    // The height of what a buffer holds: of one field, where fields come apart.
+    let height = info.field_height();
+    if meta.format() != info.format() || size.0 < info.width() || size.1 < height {
+        return Err(other_frame());
+    }
+    if meta.n_planes() != info.n_planes() {
+        return Err(ForeignError::Planes {
+            got: meta.n_planes(),
+            wanted: info.n_planes(),
+        });
+    }
+    let layout = if size == (info.width(), info.height()) {
+        FrameLayout::of_buffer(info, buffer)?
+    } else {
+        let larger = gst_video::VideoInfo::builder(info.format(), size.0, size.1);
+        let larger = larger.build().map_err(|_| other_frame())?;
+        FrameLayout::of_buffer(&larger, buffer)?
+    };
+    for (index, plane) in layout.planes().iter().enumerate() {
+        // Where a pixel is no whole number of bytes, GStreamer copies rows with
+        // their padding, that of the last one included.
+        let row_bytes = match has_whole_bytes(info, index) {
+            true => plane.row_bytes,
+            false => plane.stride_bytes,
+        };
+        let end_bytes = Plane {
+            row_bytes,
+            ..*plane
+        }
+        .end_bytes();
+        let end_bytes = end_bytes.ok_or(LayoutError::Overflow)?;
+        // GStreamer maps the one memory in which a plane begins.
+        match buffer.find_memory(plane.offset_bytes..end_bytes) {
+            Some((memories, _)) if memories.len() == 1 => {}
+            Some(_) => return Err(ForeignError::Split(index)),
+            None => {
+                return Err(ForeignError::Layout(LayoutError::PastEnd {
+                    plane: index,
+                    end_bytes,
+                    size_bytes: buffer.size(),
+                }));
+            }
+        }
+    }
+    Ok(layout)
+}
+
+fn has_whole_bytes(info: &gst_video::VideoInfo, plane: usize) -> bool {
+    (0..info.n_components()).all(|component| {
+        info.comp_plane(component as u8) as usize != plane
+            || info.comp_pstride(component as u8) != 0
+    })
+}
+
+/// Maps a frame for reading.
+pub fn map<'a>(
+    info: &gst_video::VideoInfo,
+    buffer: &'a gst::BufferRef,
+) -> Result<gst_video::VideoFrameRef<&'a gst::BufferRef>, ForeignError> {
+    layout(info, buffer)?;
+    gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info)
+        .map_err(|_| ForeignError::Unmappable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gst_video::VideoFormat;
+
+    const WIDTH: u32 = 64;
+    const HEIGHT: u32 = 32;
+
+    fn info(format: VideoFormat) -> gst_video::VideoInfo {
+        gst::init().unwrap();
+        gst_video::VideoInfo::builder(format, WIDTH, HEIGHT)
+            .build()
+            .unwrap()
+    }
+
+    /// A frame in memories of these sizes, whose meta says what `change` makes of
+    /// the right one.
+    fn frame(
+        info: &gst_video::VideoInfo,
+        sizes: &[usize],
+        change: impl FnOnce(&mut gst_video::ffi::GstVideoMeta),
+    ) -> gst::Buffer {
+        let mut buffer = gst::Buffer::new();
+        let buffer_ref = buffer.get_mut().unwrap();
+        for &size in sizes {
+            buffer_ref.append_memory(gst::Memory::with_size(size));
+        }
+        let n = info.n_planes() as usize;
+        gst_video::VideoMeta::add_full(
+            buffer_ref,
+            gst_video::VideoFrameFlags::empty(),
+            info.format(),
+            info.width(),
+            info.height(),
+            &info.offset()[..n],
+            &info.stride()[..n],
+        )
+        .unwrap();
+        // SAFETY: the meta was just added to the buffer, which is ours alone.
+        change(unsafe { &mut *gst_video::ffi::gst_buffer_get_video_meta(buffer_ref.as_mut_ptr()) });
+        buffer
+    }
+
+    #[test]
+    fn right_metas_are_taken_padded_ones_too() {
+        for format in [VideoFormat::Bgrx, VideoFormat::I420, VideoFormat::V210] {
+            let info = info(format);
+            let right = frame(&info, &[info.size()], |_| ());
+            assert_eq!(layout(&info, &right), Ok(FrameLayout::of_info(&info)));
+            assert!(map(&info, &right).is_ok());
+            let padded = frame(&info, &[3 * info.size()], |meta| {
+                meta.stride = meta.stride.map(|stride| 2 * stride);
+                meta.offset = meta.offset.map(|offset| 2 * offset + 7);
+            });
+            let layout = layout(&info, &padded).unwrap();
+            assert_eq!(layout.planes[0].offset_bytes, 7);
+            assert_eq!(layout.planes[0].stride_bytes, 2 * info.stride()[0] as usize);
+        }
+    }
+
+    #[test]
+    fn a_meta_of_a_larger_frame_is_that_of_padding() {
+        let small = info(VideoFormat::Bgrx);
+        let large = gst_video::VideoInfo::builder(VideoFormat::Bgrx, 80, 48)
+            .build()
+            .unwrap();
+        let buffer = frame(&large, &[large.size()], |_| ());
+        let layout = layout(&small, &buffer).unwrap();
+        assert_eq!(
+            (layout.planes[0].stride_bytes, layout.planes[0].rows),
+            (320, 48)
+        );
+        let cut = frame(&large, &[large.size() - 1], |_| ());
+        assert!(super::layout(&small, &cut).is_err());
+    }
+
+    #[test]
+    fn metas_that_do_not_fit_their_memory_are_refused() {
+        type Change = fn(&mut gst_video::ffi::GstVideoMeta);
+        let wrong: [(&str, Change); 16] = [
+            ("no planes", |meta| meta.n_planes = 0),
+            ("a hundred planes", |meta| meta.n_planes = 100),
+            ("the most planes", |meta| meta.n_planes = u32::MAX),
+            ("one plane less or more", |meta| meta.n_planes ^= 2),
+            ("the last offset", |meta| meta.offset = [usize::MAX - 5; 4]),
+            ("half the address space", |meta| meta.offset = [1 << 63; 4]),
+            ("an offset at the end", |meta| {
+                meta.offset = [2 * 64 * 32 * 4; 4]
+            }),
+            ("the longest stride", |meta| meta.stride = [i32::MAX; 4]),
+            ("no stride", |meta| meta.stride = [0; 4]),
+            ("a short stride", |meta| meta.stride = [1; 4]),
+            ("a negative stride", |meta| meta.stride = [-256; 4]),
+            ("the least stride", |meta| meta.stride = [i32::MIN; 4]),
+            ("a huge frame", |meta| {
+                (meta.width, meta.height) = (i32::MAX as u32, i32::MAX as u32);
+            }),
+            ("the largest frame", |meta| {
+                (meta.width, meta.height) = (u32::MAX, u32::MAX);
+            }),
+            ("no frame", |meta| (meta.width, meta.height) = (0, 0)),
+            ("another format", |meta| {
+                meta.format = gst_video::ffi::GST_VIDEO_FORMAT_UYVY
+            }),
+        ];
+        for format in [VideoFormat::Bgrx, VideoFormat::Nv12, VideoFormat::I420] {
+            let info = info(format);
+            for (name, change) in wrong {
+                let buffer = frame(&info, &[2 * info.size()], change);
+                assert!(layout(&info, &buffer).is_err(), "{format:?}, {name}");
+                assert!(map(&info, &buffer).is_err(), "{format:?}, {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_is_too_short_is_refused_with_and_without_a_meta() {
+        for format in [VideoFormat::Bgrx, VideoFormat::I420, VideoFormat::Rgb8p] {
+            let info = info(format);
+            for sizes in [&[][..], &[0], &[1], &[info.size() - 1]] {
+                let mut buffer = frame(&info, sizes, |_| ());
+                assert!(map(&info, &buffer).is_err(), "{format:?}, {sizes:?}");
+                let buffer_ref = buffer.get_mut().unwrap();
+                let meta = buffer_ref.meta_mut::<gst_video::VideoMeta>().unwrap();
+                meta.remove().unwrap();
+                assert!(map(&info, &buffer).is_err(), "{format:?}, {sizes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_copied_with_their_padding_need_it_in_the_last_one_too() {
+        let info = info(VideoFormat::V210);
+        let stride = 2 * info.stride()[0] as usize;
+        let padded = |size| frame(&info, &[size], |meta| meta.stride[0] = stride as i32);
+        assert!(map(&info, &padded(stride * HEIGHT as usize)).is_ok());
+        assert!(map(&info, &padded(stride * HEIGHT as usize - 1)).is_err());
+    }
+
+    #[test]
+    fn planes_may_be_in_memories_of_their_own_but_not_in_two() {
+        let info = info(VideoFormat::I420);
+        let (luma, chroma) = (info.offset()[1], info.offset()[2] - info.offset()[1]);
+        assert!(map(&info, &frame(&info, &[luma, chroma, chroma], |_| ())).is_ok());
+        let split = frame(&info, &[luma, chroma - 1, chroma + 1], |_| ());
+        assert_eq!(layout(&info, &split), Err(ForeignError::Split(1)));
+    }
+
+    #[test]
+    fn fields_that_come_apart_are_half_as_high() {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(VideoFormat::Bgrx, WIDTH, HEIGHT)
+            .interlace_mode(gst_video::VideoInterlaceMode::Alternate)
+            .build()
+            .unwrap();
+        let buffer = frame(&info, &[info.size()], |meta| meta.height = HEIGHT / 2);
+        assert_eq!(
+            layout(&info, &buffer).unwrap().planes[0].rows,
+            HEIGHT as usize / 2
+        );
+    }
+}
