@@ -4,6 +4,7 @@
 //! waits on most DRM drivers (adding FBIO_WAITFORVSYNC would halve the rate),
 //! returns at once on old fbdev drivers; FBIO_WAITFORVSYNC is missing, works, or
 //! returns at once without waiting.
+use crate::refresh;
 use crate::shared_enum::shared_enum;
 use crate::sys::fbdev::{self, VarScreeninfo};
 use std::fmt;
@@ -142,19 +143,17 @@ pub fn refresh_period(var: &VarScreeninfo) -> Duration {
         .iter()
         .map(|&v| u64::from(v))
         .sum::<u64>();
+    /// Picoseconds in a second, times a thousand.
+    const CLOCK_MHZ: u128 = 1_000_000_000_000_000;
     let pixels = u128::from(columns) * u128::from(rows);
-    let mut period_ps = pixels * u128::from(var.pixclock);
+    let mut period_ps = pixels.saturating_mul(var.pixclock.into());
     if var.vmode & fbdev::FB_VMODE_INTERLACED != 0 {
         period_ps /= 2;
     }
     if var.vmode & fbdev::FB_VMODE_DOUBLE != 0 {
-        period_ps *= 2;
+        period_ps = period_ps.saturating_mul(2);
     }
-    u64::try_from(period_ps / 1000)
-        .map(Duration::from_nanos)
-        .ok()
-        .filter(|period| (SHORTEST..=LONGEST).contains(period))
-        .unwrap_or(Duration::from_nanos(16_666_667))
+    refresh::period(refresh::rate_mhz(CLOCK_MHZ, period_ps))
 }
 
 #[cfg(test)]

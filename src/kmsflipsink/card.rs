@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
 use super::engine::Engine;
 use super::mode::ModeLine;
+use crate::refresh;
 use crate::sys::{self, kms};
 
 /// An open DRM device.
@@ -407,21 +408,21 @@ pub fn mode_line(mode: &Mode) -> ModeLine {
     let is_interlaced = mode.flags().contains(ModeFlags::INTERLACE);
     // As drm_mode_vrefresh() counts: the fields of an interlaced mode, and
     // each line of a doubled one twice.
-    let mut numerator = u64::from(mode.clock()) * 1_000_000;
-    let mut denominator = u64::from(htotal) * u64::from(vtotal);
+    let mut clock_mhz = u128::from(mode.clock()) * 1_000_000;
+    let mut ticks_per_frame = u128::from(htotal) * u128::from(vtotal);
     if is_interlaced {
-        numerator *= 2;
+        clock_mhz *= 2;
     }
     if mode.flags().contains(ModeFlags::DBLSCAN) {
-        denominator *= 2;
+        ticks_per_frame *= 2;
     }
-    denominator *= u64::from(mode.vscan().max(1));
+    ticks_per_frame *= u128::from(mode.vscan().max(1));
     ModeLine {
         width: width.into(),
         height: height.into(),
-        refresh_mhz: match denominator {
-            0 => mode.vrefresh() * 1000,
-            _ => ((numerator + denominator / 2) / denominator) as u32,
+        refresh_mhz: match ticks_per_frame {
+            0 => refresh::rate_mhz(u128::from(mode.vrefresh()) * 1000, 1),
+            _ => refresh::rate_mhz(clock_mhz, ticks_per_frame),
         },
         is_preferred: mode.mode_type().contains(ModeTypeFlags::PREFERRED),
         is_interlaced,

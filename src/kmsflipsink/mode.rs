@@ -13,7 +13,8 @@ pub struct ModeLine {
     pub width: u32,
     /// Visible rows.
     pub height: u32,
-    /// Frames a second, in thousandths.
+    /// Frames a second, in thousandths; 60 where the mode's own numbers make none
+    /// that a display can do.
     pub refresh_mhz: u32,
     /// The display's own favourite.
     pub is_preferred: bool,
@@ -24,7 +25,7 @@ pub struct ModeLine {
 impl ModeLine {
     /// The time between two vertical blanks.
     pub fn period_ns(&self) -> u64 {
-        1_000_000_000_000 / u64::from(self.refresh_mhz.max(1))
+        crate::refresh::period(self.refresh_mhz).as_nanos() as u64
     }
 
     fn holds(&self, frame: &FrameNeed) -> bool {
