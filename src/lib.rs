@@ -26,6 +26,7 @@ pub mod kmsflipsink;
 pub mod layout;
 pub mod memory;
 pub mod meta;
+mod negotiation;
 pub mod physmemupload;
 pub mod pool;
 pub mod rawvideosrc;

@@ -22,8 +22,10 @@ use parking_lot::Mutex;
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
 use super::engine::Engine;
 use super::mode::ModeLine;
+use super::outside::Outside;
 use crate::refresh;
-use crate::sys::{self, kms};
+use crate::sys;
+use crate::sys::kms::{self, SysfsDevice};
 
 /// An open DRM device.
 #[derive(Debug)]
@@ -64,18 +66,34 @@ impl control::Device for Card {}
 static OPEN_CARDS: Mutex<Vec<Weak<Card>>> = Mutex::new(Vec::new());
 
 impl Card {
-    /// Opens a device node, or finds it open.
-    pub fn open(path: &str) -> io::Result<Arc<Self>> {
+    /// Finds a device node open, or opens it.
+    ///
+    /// Whoever opens a card that has no master becomes it, and then the console and
+    /// fbdev's programs cannot show anything: so it is not opened to find out whether it
+    /// is open, and given up at once unless `keeps_master`.
+    pub fn open(path: &str, keeps_master: bool) -> io::Result<Arc<Self>> {
+        let number = nix::sys::stat::stat(path)?.st_rdev;
+        if let Some(card) = find_open(|other| other.is_ours && other.number() == Some(number)) {
+            return Ok(card);
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
             .open(path)?;
-        let is_node = |other: &Card| other.is_ours && is_same_node(other.as_fd(), file.as_fd());
-        if let Some(card) = find_open(is_node) {
-            return Ok(card);
+        let card = Self::new(file.into(), path.to_owned(), true)?;
+        if !keeps_master {
+            // EINVAL: another program is master.
+            let _ = card.release_master_lock();
         }
-        Ok(register(Self::new(file.into(), path.to_owned(), true)?))
+        Ok(register(card))
+    }
+
+    /// Its device number.
+    fn number(&self) -> Option<libc::dev_t> {
+        nix::sys::stat::fstat(&self.fd)
+            .ok()
+            .map(|stat| stat.st_rdev)
     }
 
     /// Uses an fd that the application keeps; its own duplicate of it.
@@ -84,13 +102,21 @@ impl Card {
             return Ok(card);
         }
         let fd = fd.try_clone_to_owned()?;
-        let path = kms::device_path(fd.as_fd()).unwrap_or_else(|| "the fd given".into());
+        let path = SysfsDevice::of_fd(fd.as_fd())
+            .filter(SysfsDevice::is_drm)
+            .and_then(|device| device.name())
+            .map_or_else(
+                || "the file of the property fd".into(),
+                |name| format!("/dev/dri/{name}"),
+            );
         Ok(register(Self::new(fd, path, false)?))
     }
 
     fn new(fd: OwnedFd, path: String, is_ours: bool) -> io::Result<Self> {
         let mut card = Self {
-            bus_id: kms::bus_id(fd.as_fd()).unwrap_or_default(),
+            bus_id: SysfsDevice::of_fd(fd.as_fd())
+                .and_then(|device| device.bus_id())
+                .unwrap_or_default(),
             fd,
             path,
             driver: String::new(),
@@ -127,7 +153,21 @@ impl Card {
             .map_err(|_| "its driver has no atomic modesetting; kmssink may work".to_owned())
     }
 
-    /// What the card has, now. `probe` asks the displays again.
+    /// What the card has, with its displays asked again: only a master may do that.
+    pub fn probe(&self) -> CardSnapshot {
+        let was_master = self.check_master().is_ok();
+        if !was_master && self.is_ours {
+            // Refused where another is master: then it is as was last known.
+            let _ = self.acquire_master_lock();
+        }
+        let snapshot = self.snapshot(true);
+        if !was_master && self.is_ours {
+            let _ = self.release_master_lock();
+        }
+        snapshot
+    }
+
+    /// What the card has. `probe` asks the displays again.
     pub fn snapshot(&self, probe: bool) -> CardSnapshot {
         let mut snapshot = CardSnapshot {
             device: self.path.clone(),
@@ -321,18 +361,50 @@ impl Card {
     }
 }
 
-/// All cards of the machine, those already open included.
-pub fn enumerate(device: Option<&str>) -> Vec<Result<Arc<Card>, Box<CardSnapshot>>> {
+/// The cards of the machine as seen without opening them.
+pub fn nodes(device: Option<&str>) -> Vec<Outside> {
     let paths = match device {
         Some(path) => vec![path.to_owned()],
         None => card_nodes(Path::new("/dev/dri")),
     };
-    paths
+    let look = |path: String| match SysfsDevice::of_path(&path) {
+        Some(device) => Outside {
+            path,
+            bus_id: device.bus_id(),
+            driver: device.driver(),
+            connectors: device
+                .connectors()
+                .into_iter()
+                .map(|(name, status)| (name, status == "disconnected"))
+                .collect(),
+        },
+        None => Outside {
+            path,
+            ..Outside::default()
+        },
+    };
+    paths.into_iter().map(look).collect()
+}
+
+/// Opens cards, or finds them open. The only one is to be used, and not just looked at:
+/// it stays ours if it was nobody's.
+pub fn open_all(nodes: Vec<Outside>) -> Vec<Result<Arc<Card>, Box<CardSnapshot>>> {
+    let keeps_master = nodes.len() == 1;
+    nodes
         .into_iter()
-        .map(|path| {
-            Card::open(&path).map_err(|error| {
+        .map(|node| {
+            let path = node.path;
+            Card::open(&path, keeps_master).map_err(|error| {
                 Box::new(CardSnapshot {
-                    unusable: Some(format!("opening it: {}", sys::describe(&error))),
+                    unusable: Some(format!(
+                        "opening it: {}{}",
+                        sys::describe(&error),
+                        match error.raw_os_error() {
+                            Some(libc::EACCES | libc::EPERM) =>
+                                ", which root and the group that owns it (usually `video`) may",
+                            _ => "",
+                        }
+                    )),
                     device: path,
                     driver: "unknown".into(),
                     bus_id: "unknown".into(),
@@ -376,11 +448,6 @@ fn register(card: Card) -> Arc<Card> {
     card
 }
 
-fn is_same_node(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
-    let number = |fd| nix::sys::stat::fstat(fd).map(|stat| stat.st_rdev);
-    matches!((number(a), number(b)), (Ok(a), Ok(b)) if a == b)
-}
-
 fn crtc_bits(resources: &control::ResourceHandles, filter: control::CrtcListFilter) -> u32 {
     let possible = resources.filter_crtcs(filter);
     resources
@@ -398,6 +465,11 @@ pub fn plugged(state: connector::State) -> Plugged {
         connector::State::Disconnected => Plugged::Disconnected,
         connector::State::Unknown => Plugged::Unknown,
     }
+}
+
+/// Whether there is a display, and it is known what it takes.
+pub fn has_display(info: &connector::Info) -> bool {
+    plugged(info.state()) != Plugged::Disconnected && !info.modes().is_empty()
 }
 
 /// What the choice of a mode needs to know of it.

@@ -70,8 +70,8 @@ pub enum Report {
     Refused(String),
     /// The display was unplugged.
     Unplugged,
-    /// A display is there again, in this mode.
-    Plugged(ModeLine),
+    /// A display is there, to be driven in this mode, if it is known already.
+    Plugged(Option<ModeLine>),
     /// Another program has the card.
     MasterLost(String),
     /// We have it again.
@@ -160,6 +160,8 @@ pub struct Crtc {
     pub in_flight: Option<(u64, bool)>,
     /// When the last flip was done.
     pub last_flip_ns: u64,
+    /// When frames were last dropped for want of a display.
+    pub last_drop_ns: u64,
     /// Not before this is the next try.
     pub retry_at_ns: u64,
     /// Since when it has been busy with somebody else's commit.
@@ -236,6 +238,7 @@ impl Crtc {
             has_vblank: true,
             in_flight: None,
             last_flip_ns: 0,
+            last_drop_ns: 0,
             retry_at_ns: 0,
             busy_since_ns: None,
             is_plugged: true,
@@ -281,15 +284,16 @@ impl Crtc {
             has_vblank: !matches!(vblank, Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP)),
             in_flight: None,
             last_flip_ns: 0,
+            last_drop_ns: 0,
             retry_at_ns: 0,
             busy_since_ns: None,
             is_plugged: true,
         })
     }
 
-    /// The mode it was in before.
+    /// The mode it had before, whether it was on or blanked.
     pub fn saved_mode(&self) -> Option<Mode> {
-        self.saved.mode.filter(|_| self.saved.active != 0)
+        self.saved.mode
     }
 
     /// The lane of a plane.

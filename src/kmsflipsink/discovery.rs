@@ -137,27 +137,42 @@ pub struct NoRoute {
 /// Chooses by rank: what was asked for, and among that a plane no sibling has,
 /// a connected connector, a primary plane, the first.
 pub fn choose(cards: &[CardSnapshot], wish: &Wish) -> Result<Route, NoRoute> {
-    let mut best: Option<(Rank, Route)> = None;
-    for (index, card) in cards
-        .iter()
-        .enumerate()
-        .filter(|(_, card)| is_wanted_card(card, wish))
-    {
-        for connector in card
-            .connectors
+    let wanted = || {
+        cards
             .iter()
-            .filter(|connector| is_wanted_connector(connector, wish))
-        {
-            for (rank, route) in routes(index, card, connector, wish) {
-                if best.as_ref().is_none_or(|(other, _)| rank < *other) {
-                    best = Some((rank, route));
-                }
+            .enumerate()
+            .filter(|(_, card)| is_wanted_card(card, wish))
+            .flat_map(|(index, card)| card.connectors.iter().map(move |one| (index, card, one)))
+            .filter(|(_, _, connector)| is_wanted_connector(connector, wish))
+    };
+    // Where there is no display at all, one is waited for; where one is, a sink for
+    // which it has no plane left is not to end up elsewhere in the dark.
+    let is_any_plugged = wanted().any(|(.., connector)| connector.plugged != Plugged::Disconnected);
+    let mut best: Option<(Rank, Route)> = None;
+    for (index, card, connector) in wanted() {
+        if is_any_plugged && connector.plugged == Plugged::Disconnected {
+            continue;
+        }
+        for (rank, route) in routes(index, card, connector, wish) {
+            if best.as_ref().is_none_or(|(other, _)| rank < *other) {
+                best = Some((rank, route));
             }
         }
     }
     best.map(|(_, route)| route).ok_or_else(|| NoRoute {
         reason: explain(cards, wish),
         listing: listing(cards),
+    })
+}
+
+/// Whether the connector chosen has a display, with modes.
+pub fn is_lit(cards: &[CardSnapshot], route: &Route) -> bool {
+    cards.get(route.card).is_some_and(|card| {
+        card.connectors.iter().any(|connector| {
+            connector.id == route.connector
+                && connector.plugged != Plugged::Disconnected
+                && !connector.modes.is_empty()
+        })
     })
 }
 
@@ -170,10 +185,6 @@ fn routes(
     connector: &Connector,
     wish: &Wish,
 ) -> Vec<(Rank, Route)> {
-    let is_named = wish.connector.is_some() || wish.connector_id.is_some();
-    if connector.plugged == Plugged::Disconnected && !is_named {
-        return Vec::new();
-    }
     let Some((crtc_index, crtc)) = crtc_for(card, connector, wish) else {
         return Vec::new();
     };
@@ -302,12 +313,6 @@ fn explain(cards: &[CardSnapshot], wish: &Wish) -> String {
     }
     if let Some(id) = wish.plane_id {
         return format!("no plane with the id {id} can show on that connector");
-    }
-    if connectors
-        .iter()
-        .all(|connector| connector.plugged == Plugged::Disconnected)
-    {
-        return "no connector has a display plugged in".into();
     }
     "every plane of the connected displays is in use by another sink, or no CRTC is free".into()
 }
@@ -557,10 +562,29 @@ mod tests {
     }
 
     #[test]
-    fn nothing_plugged_in_says_so() {
+    fn with_nothing_plugged_in_an_empty_connector_is_waited_at() {
+        let mut dark = card("/dev/dri/card0", "x");
+        dark.connectors.truncate(1);
+        let route = choose(std::slice::from_ref(&dark), &Wish::default()).unwrap();
+        assert_eq!(route.connector, dark.connectors[0].id);
+        assert!(!is_lit(&[dark], &route));
+    }
+
+    #[test]
+    fn a_sink_without_a_plane_is_not_put_on_an_empty_connector() {
         let mut card = card("/dev/dri/card0", "x");
-        card.connectors.truncate(1);
-        let error = choose(&[card], &Wish::default()).unwrap_err();
-        assert!(error.reason.contains("plugged in"), "{error}");
+        card.kms_planes
+            .iter_mut()
+            .for_each(|plane| plane.is_taken = true);
+        card.kms_planes.push(KmsPlane {
+            is_taken: false,
+            ..plane(99, PlaneKind::Primary, 0b10)
+        });
+        card.connectors[0].possible_crtcs = 0b10;
+        card.connectors[0].plugged = Plugged::Disconnected;
+        for connector in &mut card.connectors[1..] {
+            connector.possible_crtcs = 0b01;
+        }
+        assert!(choose(&[card], &Wish::default()).is_err());
     }
 }

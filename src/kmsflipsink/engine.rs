@@ -144,6 +144,11 @@ impl Inner {
         self.is_running && self.gone.is_none()
     }
 
+    /// Whether commits of ours would be taken.
+    pub fn is_master(&self) -> bool {
+        self.master == Master::Ours
+    }
+
     /// The CRTC by id.
     pub fn crtc(&mut self, id: u32) -> Option<&mut Crtc> {
         self.crtcs.iter_mut().find(|crtc| crtc.id == id)

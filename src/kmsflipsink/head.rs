@@ -12,10 +12,11 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::card::{self, Card, Framebuffer};
 use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
-use super::discovery::{self, CardSnapshot, NoRoute, Route, Wish};
+use super::discovery::{self, CardSnapshot, NoRoute, Plugged, Route, Wish};
 use super::engine::{self, Joining};
 use super::format;
 use super::mode::{self, FrameNeed, ModeLine, ModeWish, NoMode};
+use super::outside;
 use super::placement::Placement;
 use super::stats::Stats;
 use crate::sys;
@@ -39,6 +40,18 @@ pub enum KmsError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The application's fd may not show anything.
+    #[error(
+        "the file of the property fd, {path}, may not set the display ({}); let it be DRM master \
+         (drmSetMaster) or a lease before the sink starts",
+        sys::describe(source)
+    )]
+    FdNotMaster {
+        /// The device node.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No such mode.
     #[error("mode \"{wish}\" of {connector}: {source}")]
     NoMode {
@@ -50,7 +63,11 @@ pub enum KmsError {
         source: NoMode,
     },
     /// The driver refuses every way to show such frames.
-    #[error("{path} refuses {what}: {}", sys::describe(source))]
+    #[error(
+        "{path} refuses {what}: {}; it may take another size, format or mode (videoscale or \
+         videoconvert before the sink, its property mode)",
+        sys::describe(source)
+    )]
     Refused {
         /// The device node.
         path: String,
@@ -63,7 +80,11 @@ pub enum KmsError {
     #[error("{0}")]
     Property(String),
     /// Anything else.
-    #[error("{operation} on {path}: {}", sys::describe(source))]
+    #[error(
+        "{operation} on {path}: {}; {}",
+        sys::describe(source),
+        io_remedy(source)
+    )]
     Io {
         /// What was done.
         operation: &'static str,
@@ -80,6 +101,20 @@ pub enum KmsError {
         /// How that was noticed.
         reason: String,
     },
+}
+
+fn io_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM | libc::ENOSPC) => {
+            "the card's memory is full: smaller frames or fewer sinks need less"
+        }
+        Some(libc::EACCES | libc::EPERM) => {
+            "run as a user of the group that owns it (usually `video`), or as root"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "too many files are open",
+        Some(libc::ENODEV) => "its driver is gone: load it and start again",
+        _ => "the kernel log may say more (dmesg)",
+    }
 }
 
 /// Why a frame was not taken.
@@ -134,6 +169,29 @@ impl Head {
     }
 }
 
+impl KmsError {
+    /// The error for a card that is no more.
+    pub fn gone(card: &Card, reason: String) -> Self {
+        Self::Gone {
+            path: card.path.clone(),
+            reason,
+        }
+    }
+
+    /// Whether it may pass by itself: there is no display now, or the card is another
+    /// program's, as while another virtual terminal is in front.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoMode { source, .. } => *source == NoMode::NoneOffered,
+            Self::Refused { source, .. } => matches!(
+                source.raw_os_error(),
+                Some(libc::EACCES | libc::EPERM | libc::EBUSY)
+            ),
+            _ => false,
+        }
+    }
+}
+
 impl Head {
     /// Finds what was asked for and takes it.
     pub fn open(
@@ -142,16 +200,31 @@ impl Head {
         follows_vt: bool,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, KmsError> {
-        // Two sinks that start at once may choose the same plane; the second
-        // looks again.
-        for _ in 0..8 {
-            if let Some(head) = Self::try_open(wish, fd, follows_vt, observer)? {
-                return Ok(head);
+        let patience = Instant::now() + MASTER_PATIENCE;
+        let mut wish = wish.clone();
+        let mut n_taken = 0;
+        loop {
+            match Self::try_open(&wish, fd, follows_vt, observer) {
+                Ok(Some(head)) => return Ok(head),
+                // Two sinks that start at once may choose the same plane; the second
+                // looks again.
+                Ok(None) if n_taken < 8 => n_taken += 1,
+                Ok(None) => {
+                    return Err(KmsError::Property(
+                        "the planes of this card are taken faster than they can be found".into(),
+                    ));
+                }
+                // Perhaps a program that only looks. Opened anew: without privilege only
+                // a file that was master from its opening on can become it again.
+                Err(KmsError::NotMaster { path, .. })
+                    if fd.is_none() && Instant::now() < patience =>
+                {
+                    wish.device = Some(path);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(KmsError::Property(
-            "the planes of this card are taken faster than they can be found".into(),
-        ))
     }
 
     fn try_open(
@@ -160,8 +233,7 @@ impl Head {
         follows_vt: bool,
         observer: &Arc<dyn Observer>,
     ) -> Result<Option<Self>, KmsError> {
-        let (cards, snapshots) = look(wish.device.as_deref(), fd)?;
-        let route = discovery::choose(&snapshots, wish)?;
+        let (cards, snapshots, route) = find(wish, fd)?;
         let (Some(card), Some(snapshot)) = (cards[route.card].clone(), snapshots.get(route.card))
         else {
             return Err(KmsError::Property("a card without a device".into()));
@@ -176,9 +248,11 @@ impl Head {
         };
         let joining = Joining::begin(&card.engine);
         take_master(&card)?;
+        let is_plugged = probe(&card, route.connector);
         let lane = Lane::read(&card, route.kms_plane, observer.clone())
             .map_err(failed("reading the plane"))?;
-        let crtc = Crtc::read(&card, &route).map_err(failed("reading the CRTC"))?;
+        let mut crtc = Crtc::read(&card, &route).map_err(failed("reading the CRTC"))?;
+        crtc.is_plugged = is_plugged;
         if !insert(&card, crtc, lane, follows_vt) {
             return Ok(None);
         }
@@ -405,6 +479,60 @@ impl Head {
         }
     }
 
+    /// Whether commits of ours would be taken.
+    pub fn is_master(&self) -> bool {
+        self.card.engine.lock().is_master()
+    }
+
+    /// Whether the connector has a display.
+    pub fn is_plugged(&self) -> bool {
+        let mut inner = self.card.engine.lock();
+        let crtc = inner.crtc(self.route.crtc);
+        crtc.is_some_and(|crtc| crtc.is_plugged)
+    }
+
+    /// Whether a display was plugged in that fits the wish as well as this
+    /// connector, which has none.
+    pub fn is_lit_elsewhere(&self, wish: &Wish) -> bool {
+        let promising = outside::promising(card::nodes(wish.device.as_deref()), wish);
+        let (_, snapshots) = look(card::open_all(promising), false);
+        discovery::choose(&snapshots, wish).is_ok_and(|route| {
+            let card = &snapshots[route.card];
+            let connector = card.connectors.iter().find(|one| one.id == route.connector);
+            (&card.device, route.connector) != (&self.card.path, self.route.connector)
+                && connector.is_some_and(|one| one.plugged == Plugged::Connected)
+        })
+    }
+
+    /// Drops a frame that nothing is known to show yet, after the time that it
+    /// would have been shown for.
+    pub fn drop_waiting(&self, time: Duration) -> Result<(), NotPresented> {
+        let deadline = Instant::now() + time;
+        let mut inner = self.card.engine.lock();
+        loop {
+            if let Some(reason) = &inner.gone {
+                return Err(NotPresented::Gone(reason.clone()));
+            }
+            let is_master = inner.is_master();
+            let Some(lane) = inner
+                .crtc(self.route.crtc)
+                .and_then(|crtc| crtc.lane_mut(self.route.kms_plane))
+                .filter(|lane| !lane.is_flushing)
+            else {
+                return Err(NotPresented::Flushing);
+            };
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                *(match is_master {
+                    true => &mut lane.stats.dropped.disconnected,
+                    false => &mut lane.stats.dropped.no_master,
+                }) += 1;
+                return Ok(());
+            }
+            self.card.engine.wait(&mut inner, rest);
+        }
+    }
+
     /// Takes back the frame that waits for its commit: it is of no use any more.
     pub fn withdraw(&self) {
         let mut inner = self.card.engine.lock();
@@ -510,29 +638,64 @@ impl Head {
     }
 }
 
-type Look = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>);
+/// How long somebody else may have the card at the start: a program that looks what
+/// there is has it for some milliseconds, or for as long as its displays take to answer.
+const MASTER_PATIENCE: Duration = Duration::from_millis(1500);
 
-fn look(device: Option<&str>, fd: Option<BorrowedFd<'_>>) -> Result<Look, KmsError> {
-    let found = match fd {
-        Some(fd) => vec![Ok(Card::adopt(fd).map_err(|source| KmsError::Io {
+type Cards = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>);
+type Found = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>, Route);
+
+/// Looks first where the wish is likely to be met, at what the kernel knows already;
+/// and if that leads nowhere, everywhere, asking the displays.
+fn find(wish: &Wish, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsError> {
+    if let Some(fd) = fd {
+        let card = Card::adopt(fd).map_err(|source| KmsError::Io {
             operation: "duplicating the fd given",
             path: "the DRM device".into(),
             source,
-        })?)],
-        None => card::enumerate(device),
-    };
-    Ok(found
+        })?;
+        let (cards, snapshots) = look(vec![Ok(card)], true);
+        let route = discovery::choose(&snapshots, wish)?;
+        return Ok((cards, snapshots, route));
+    }
+    let nodes = card::nodes(wish.device.as_deref());
+    let promising = outside::promising(nodes.clone(), wish);
+    let (cards, snapshots) = look(card::open_all(promising), false);
+    if let Ok(route) = discovery::choose(&snapshots, wish)
+        && discovery::is_lit(&snapshots, &route)
+    {
+        return Ok((cards, snapshots, route));
+    }
+    drop(cards);
+    let (cards, snapshots) = look(card::open_all(nodes), true);
+    let route = discovery::choose(&snapshots, wish)?;
+    Ok((cards, snapshots, route))
+}
+
+fn look(found: Vec<Result<Arc<Card>, Box<CardSnapshot>>>, asks: bool) -> Cards {
+    found
         .into_iter()
         .map(|card| match card {
             Ok(card) => {
                 // The displays of a card at work were asked when it began.
                 let is_idle = card.engine.lock().crtcs.is_empty();
-                let snapshot = card.snapshot(is_idle);
+                let snapshot = match asks && is_idle {
+                    true => card.probe(),
+                    false => card.snapshot(false),
+                };
                 (Some(card), snapshot)
             }
             Err(snapshot) => (None, *snapshot),
         })
-        .unzip())
+        .unzip()
+}
+
+/// Asks the display itself, as the master now may; whether there is one.
+fn probe(card: &Card, connector: u32) -> bool {
+    let is_idle = card.engine.lock().crtcs.is_empty();
+    card::connector_handle(connector)
+        .and_then(|handle| card.get_connector(handle, is_idle))
+        .is_ok_and(|info| card::has_display(&info))
 }
 
 fn take_master(card: &Card) -> Result<(), KmsError> {
@@ -540,7 +703,7 @@ fn take_master(card: &Card) -> Result<(), KmsError> {
         return Ok(());
     };
     if !card.is_ours {
-        return Err(KmsError::NotMaster {
+        return Err(KmsError::FdNotMaster {
             path: card.path.clone(),
             source: first,
         });

@@ -9,7 +9,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -34,6 +34,8 @@ use super::tune::{self, Tuning};
 use crate::adoption::Adoption;
 use crate::memory::{self, MemoryKind};
 use crate::meta::PhysMemMeta;
+use crate::negotiation::{self, Refusals};
+use crate::refresh;
 use crate::structure_property::StructureProperty;
 use crate::sys::kms::monotonic_ns;
 
@@ -123,17 +125,30 @@ impl Settings {
 enum State {
     #[default]
     Stopped,
-    Started(Started),
+    Started(Box<Started>),
 }
 
 struct Started {
     head: Arc<Head>,
     imports: Arc<Imports>,
     observer: Arc<SinkObserver>,
+    /// How frames are shown; none before the first caps, and while there is no
+    /// display, or the card is another program's, so that it cannot be known.
     session: Option<Arc<Session>>,
+    waiting: Option<Waiting>,
     /// The last buffer shown: one that was shown while pausing comes again when
     /// playing goes on. Held, so that no other buffer can be taken for it.
     last: Option<gst::Buffer>,
+}
+
+/// Caps that wait for a display to be shown on.
+struct Waiting {
+    info: gst_video::VideoInfo,
+    modifier: Option<u64>,
+    /// The newest frame, to be shown as soon as there is one.
+    missed: Option<gst::Buffer>,
+    /// When other connectors are looked at again.
+    next_look: Instant,
 }
 
 #[derive(Default, glib::Properties)]
@@ -183,11 +198,21 @@ pub struct KmsFlipSink {
     adoption: Adoption,
     /// Counters of the time before the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
+    refusals: Refusals,
 }
 
 /// A poisoned lock cannot be: nothing panics while one is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Between two looks at other connectors while there is no display.
+const LOOK_ROUND: Duration = Duration::from_secs(1);
+
+/// How long frames of these caps are shown for.
+fn frame_time(info: &gst_video::VideoInfo) -> Duration {
+    let (frames, seconds) = (info.fps().numer() as u128, info.fps().denom() as u128);
+    refresh::period(refresh::rate_mhz(frames * 1000, seconds))
 }
 
 /// How long a drain may take to get the last frame off the screen.
@@ -207,6 +232,11 @@ impl Observer for SinkObserver {
     fn report(&self, report: Report) {
         if matches!(report, Report::Plugged(_)) {
             self.is_stale.store(true, Ordering::Release);
+        }
+        if matches!(report, Report::Plugged(_) | Report::MasterRegained)
+            && let Some(sink) = self.sink.upgrade()
+        {
+            sink.call_async(|sink| sink.imp().catch_up());
         }
         if let Report::Shown {
             running_time,
@@ -315,6 +345,7 @@ impl KmsFlipSink {
             head: Arc::new(head),
             observer,
             session: None,
+            waiting: None,
             last: None,
         })
     }
@@ -366,11 +397,147 @@ impl KmsFlipSink {
             started.observer.is_stale.store(false, Ordering::Release);
             (
                 started.session.replace(session.clone()),
+                started.waiting.take(),
                 started.last.take(),
             )
         });
         drop(old);
         Ok(session)
+    }
+
+    /// Plans; or waits, saying so, for what keeps from it now and may pass.
+    fn plan_or_wait(
+        &self,
+        info: &gst_video::VideoInfo,
+        modifier: Option<u64>,
+    ) -> Result<Option<Arc<Session>>, KmsError> {
+        let error = match self.plan(info, modifier) {
+            Ok(session) => return Ok(Some(session)),
+            Err(error) if error.may_pass() => error,
+            Err(error) => return Err(error),
+        };
+        let waiting = Waiting {
+            info: info.clone(),
+            modifier,
+            missed: None,
+            next_look: Instant::now() + LOOK_ROUND,
+        };
+        let old = self.started(|started| {
+            started.observer.is_stale.store(false, Ordering::Release);
+            let (session, last) = (started.session.take(), started.last.take());
+            (session, last, started.waiting.replace(waiting))
+        });
+        if old.is_some_and(|(.., waited)| waited.is_none()) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NotFound,
+                ("{}", report::waiting(&error))
+            );
+        }
+        Ok(None)
+    }
+
+    /// What was missed for want of a display is shown on the one that is there now.
+    fn catch_up(&self) {
+        let missed = self.started(|started| {
+            let waiting = started.waiting.as_mut()?;
+            let missed = waiting.missed.take()?;
+            Some((waiting.info.clone(), waiting.modifier, missed))
+        });
+        let Some((info, modifier, missed)) = missed.flatten() else {
+            return;
+        };
+        match self.plan(&info, modifier) {
+            Ok(session) => {
+                // Other memory may be shown without a copy now.
+                self.adoption.restart();
+                let manner = lock(&self.settings).manner();
+                if session.show(&missed, Timing::default(), &manner).is_ok() {
+                    self.started(|started| started.last = Some(missed));
+                }
+            }
+            Err(error) => gst::info!(CAT, imp = self, "still waiting: {error}"),
+        }
+    }
+
+    /// The session for the next frame, made anew if the display is another.
+    fn current_session(&self) -> Result<Option<Arc<Session>>, KmsError> {
+        let is_stale = self.started(|started| started.observer.is_stale.load(Ordering::Acquire));
+        let is_stale = is_stale.unwrap_or(false);
+        let session = self.session().filter(|_| !is_stale);
+        if session.is_some() {
+            return Ok(session);
+        }
+        self.look_elsewhere()?;
+        let format = match self.session() {
+            Some(session) => Some(session.format()),
+            None => self
+                .started(|started| {
+                    let waiting = started.waiting.as_ref()?;
+                    let head = &started.head;
+                    // Nothing has changed as yet.
+                    (head.is_plugged() && head.is_master())
+                        .then(|| (waiting.info.clone(), waiting.modifier))
+                })
+                .flatten(),
+        };
+        let Some((info, modifier)) = format else {
+            return Ok(None);
+        };
+        let session = self.plan_or_wait(&info, modifier)?;
+        if session.is_some() {
+            // Other memory may be shown without a copy now.
+            self.adoption.restart();
+        }
+        Ok(session)
+    }
+
+    /// Goes to another connector if a display was plugged in there, and the user
+    /// named none.
+    fn look_elsewhere(&self) -> Result<(), KmsError> {
+        let head = self.started(|started| {
+            let waiting = started.waiting.as_mut()?;
+            let now = Instant::now();
+            let is_due = now >= waiting.next_look && !started.head.is_plugged();
+            is_due.then(|| {
+                waiting.next_look = now + LOOK_ROUND;
+                started.head.clone()
+            })
+        });
+        let settings = lock(&self.settings).clone();
+        let Some(head) = head.flatten().filter(|_| settings.fd < 0) else {
+            return Ok(());
+        };
+        if !head.is_lit_elsewhere(&settings.wish()) {
+            return Ok(());
+        }
+        let mut new = self.open()?;
+        let old = self.started(|started| {
+            new.waiting = started.waiting.take();
+            std::mem::replace(started, new)
+        });
+        if let Some(old) = old {
+            old.head.close(settings.restore_crtc);
+        }
+        Ok(())
+    }
+
+    /// There is nothing to show it on: not an error, and no reason to be faster.
+    fn miss(&self, buffer: &gst::Buffer) -> Result<(), NotPresented> {
+        let missed = self.started(|started| {
+            let waiting = started.waiting.as_mut()?;
+            let time = frame_time(&waiting.info);
+            let old = waiting.missed.replace(buffer.clone());
+            Some((started.head.clone(), time, old))
+        });
+        match missed.flatten() {
+            Some((head, time, _)) => head.drop_waiting(time),
+            None => Ok(()),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.started(|_| ()).is_some()
     }
 
     /// When a buffer should be on the screen.
@@ -431,7 +598,15 @@ impl ObjectSubclass for KmsFlipSink {
 }
 
 #[glib::derived_properties]
-impl ObjectImpl for KmsFlipSink {}
+impl ObjectImpl for KmsFlipSink {
+    fn constructed(&self) {
+        self.parent_constructed();
+        negotiation::watch(&*self.obj(), "kmsflipsink", |sink| {
+            let sink = sink.imp();
+            sink.is_open().then(|| sink.caps(None)).flatten()
+        });
+    }
+}
 
 impl GstObjectImpl for KmsFlipSink {}
 
@@ -482,7 +657,7 @@ impl ElementImpl for KmsFlipSink {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
             match self.open() {
-                Ok(started) => *lock(&self.state) = State::Started(started),
+                Ok(started) => *lock(&self.state) = State::Started(Box::new(started)),
                 Err(error) => {
                     self.fail(&error);
                     return Err(gst::StateChangeError);
@@ -506,10 +681,16 @@ impl BaseSinkImpl for KmsFlipSink {
         let caps = self
             .started(|started| report::caps(&started.head))
             .unwrap_or_else(|| self.obj().sink_pad().pad_template_caps());
-        Some(match filter {
-            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
-            None => caps,
-        })
+        let Some(filter) = filter else {
+            return Some(caps);
+        };
+        let common = filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First);
+        if common.is_empty() && self.is_open() {
+            let name = "kmsflipsink";
+            self.refusals
+                .note(self.obj().upcast_ref(), name, filter, &caps);
+        }
+        Some(common)
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
@@ -525,7 +706,7 @@ impl BaseSinkImpl for KmsFlipSink {
         // that it can renegotiate its memory.
         self.drain();
         self.adoption.restart();
-        match self.plan(&info, modifier) {
+        match self.plan_or_wait(&info, modifier) {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.fail(&error);
@@ -616,23 +797,19 @@ impl BaseSinkImpl for KmsFlipSink {
 impl VideoSinkImpl for KmsFlipSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let manner = lock(&self.settings).manner();
-        let (session, is_stale, last) = self
-            .started(|started| {
-                let is_stale = started.observer.is_stale.load(Ordering::Acquire);
-                (started.session.clone(), is_stale, started.last.clone())
-            })
-            .ok_or(gst::FlowError::Flushing)?;
-        let mut session = session.ok_or(gst::FlowError::NotNegotiated)?;
-        let is_same = |last: gst::Buffer| last.as_ptr() == buffer.as_ptr();
-        if !is_stale && last.is_some_and(is_same) {
-            return Ok(gst::FlowSuccess::Ok);
+        let is_negotiated =
+            self.started(|started| started.session.is_some() || started.waiting.is_some());
+        if !is_negotiated.ok_or(gst::FlowError::Flushing)? {
+            return Err(gst::FlowError::NotNegotiated);
         }
-        if is_stale {
-            let (info, modifier) = session.format();
-            session = self.plan(&info, modifier).map_err(|error| {
-                self.fail(&error);
-                gst::FlowError::Error
-            })?;
+        let session = self.current_session().map_err(|error| {
+            self.fail(&error);
+            gst::FlowError::Error
+        })?;
+        // A new session forgets the last frame: the display is another.
+        let last = self.started(|started| started.last.clone()).flatten();
+        if last.is_some_and(|last| last.as_ptr() == buffer.as_ptr()) {
+            return Ok(gst::FlowSuccess::Ok);
         }
         let observer = self.started(|started| started.observer.clone());
         let qos = observer.and_then(|observer| lock(&observer.qos).take());
@@ -640,8 +817,12 @@ impl VideoSinkImpl for KmsFlipSink {
             let _ = self.obj().sink_pad().push_event(qos);
         }
         let timing = self.timing(buffer);
+        let show = || match &session {
+            Some(session) => session.show(buffer, timing, &manner),
+            None => self.miss(buffer),
+        };
         let shown = loop {
-            match session.show(buffer, timing, &manner) {
+            match show() {
                 // The base class unlocks for a pause, too, and wants the frame to
                 // be shown when it goes on.
                 Err(NotPresented::Flushing) => self.obj().wait_preroll()?,
@@ -649,24 +830,28 @@ impl VideoSinkImpl for KmsFlipSink {
                 result => break result,
             };
         };
-        match shown {
+        let error = match shown {
             Ok(()) => {
-                let is_adopted = !session.wants_other_memory();
-                self.adoption
-                    .note(self.obj().sink_pad(), buffer, is_adopted);
-                let old = self.started(|started| started.last.replace(buffer.clone()));
-                drop(old);
-                Ok(gst::FlowSuccess::Ok)
+                if let Some(session) = &session {
+                    let is_adopted = !session.wants_other_memory();
+                    self.adoption
+                        .note(self.obj().sink_pad(), buffer, is_adopted);
+                    let old = self.started(|started| started.last.replace(buffer.clone()));
+                    drop(old);
+                }
+                return Ok(gst::FlowSuccess::Ok);
             }
-            Err(NotPresented::Flushing) => Err(gst::FlowError::Flushing),
+            Err(NotPresented::Flushing) => return Err(gst::FlowError::Flushing),
             Err(NotPresented::Refused(reason)) => {
-                self.fail(&session.refused(reason));
-                Err(gst::FlowError::Error)
+                session.as_ref().map(|session| session.refused(reason))
             }
             Err(NotPresented::Gone(reason)) => {
-                self.fail(&session.gone(reason));
-                Err(gst::FlowError::Error)
+                self.started(|started| KmsError::gone(&started.head.card, reason))
             }
+        };
+        if let Some(error) = error {
+            self.fail(&error);
         }
+        Err(gst::FlowError::Error)
     }
 }

@@ -6,8 +6,8 @@
 //! is shown (`placement`, `format`, `import`, `copies`), `head` hands it to the
 //! card's thread in `engine`, which commits it (`crtc`) and follows it by
 //! `scanout` from pending to current. `discovery` and `mode` choose card,
-//! connector, plane and mode. Pure, and tested without a device: discovery,
-//! mode, placement, format, scanout, stats.
+//! connector, plane and mode, among the cards that `outside` lets be opened. Pure, and
+//! tested without a device: outside, discovery, mode, placement, format, scanout, stats.
 //!
 //! Locks: the element's `Settings` and `State`, in this order; below them one
 //! lock for each card (`engine`). No ioctl, no wait and no call into GStreamer
@@ -25,6 +25,7 @@ mod head;
 mod imp;
 mod import;
 mod mode;
+mod outside;
 mod placement;
 mod report;
 mod scanout;

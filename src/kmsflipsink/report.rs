@@ -45,13 +45,27 @@ pub fn caps(head: &Head) -> gst::Caps {
 pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
     match error {
         KmsError::NoRoute(_) => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
-        KmsError::NotMaster { .. } => gst::error_msg!(gst::ResourceError::Busy, ("{error}")),
+        KmsError::NotMaster { .. } | KmsError::FdNotMaster { .. } => {
+            gst::error_msg!(gst::ResourceError::Busy, ("{error}"))
+        }
         KmsError::NoMode { .. } | KmsError::Property(_) => {
             gst::error_msg!(gst::ResourceError::Settings, ("{error}"))
         }
         KmsError::Refused { .. } => gst::error_msg!(gst::ResourceError::Write, ("{error}")),
         KmsError::Io { .. } => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{error}")),
         KmsError::Gone { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
+    }
+}
+
+/// What is waited for instead of giving up.
+pub fn waiting(error: &KmsError) -> String {
+    match error {
+        KmsError::NoMode { connector, .. } => format!(
+            "no display on {connector}; frames are dropped until one is plugged in or switched on"
+        ),
+        _ => format!(
+            "another program, or another virtual terminal, has the display ({error}); frames are dropped until it is free"
+        ),
     }
 }
 
@@ -67,7 +81,10 @@ pub fn tell(sink: &KmsFlipSink, report: &Report) {
             "unplugged",
             "the display was unplugged; frames are dropped".to_owned(),
         ),
-        Report::Plugged(line) => ("plugged", format!("a display is there again, mode {line}")),
+        Report::Plugged(Some(line)) => {
+            ("plugged", format!("a display is there again, mode {line}"))
+        }
+        Report::Plugged(None) => ("plugged", "a display is there".to_owned()),
         Report::MasterLost(reason) => ("master-lost", format!("{reason}; frames are dropped")),
         Report::MasterRegained => ("master-regained", "the card is ours again".to_owned()),
         Report::Gone(reason) => ("gone", format!("the device is gone: {reason}")),

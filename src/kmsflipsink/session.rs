@@ -129,20 +129,12 @@ impl Session {
         if let Err(error) = self.head.card.check_master()
             && error.raw_os_error() == Some(libc::ENODEV)
         {
-            return self.gone(sys::describe(&error));
+            return KmsError::gone(&self.head.card, sys::describe(&error));
         }
         KmsError::Refused {
             path: self.head.card.path.clone(),
             what: self.describe(),
             source: io::Error::other(reason),
-        }
-    }
-
-    /// The error for a card that is no more.
-    pub fn gone(&self, reason: String) -> KmsError {
-        KmsError::Gone {
-            path: self.head.card.path.clone(),
-            reason,
         }
     }
 

@@ -46,7 +46,7 @@ fn note_connector(
     info: &control::connector::Info,
     outbox: &mut Outbox,
 ) -> Option<u64> {
-    let is_plugged = info.state() != control::connector::State::Disconnected;
+    let is_plugged = card::has_display(info);
     let lines: Vec<_> = info.modes().iter().map(card::mode_line).collect();
     let mut inner = card.engine.lock();
     let crtc = inner.crtc(crtc_id)?;
@@ -57,7 +57,11 @@ fn note_connector(
     if was_plugged || !is_plugged {
         return None;
     }
-    let old = crtc.mode?;
+    let Some(old) = crtc.mode else {
+        // Its sink waits to know what it can show.
+        outbox.tell_all(crtc, &Report::Plugged(None));
+        return None;
+    };
     // The same mode again if the display has it, else a new choice.
     let index = info
         .modes()
@@ -84,6 +88,6 @@ fn note_connector(
     for lane in &mut crtc.lanes {
         lane.stats.set_period(new.line.period_ns());
     }
-    outbox.tell_all(crtc, &Report::Plugged(new.line));
+    outbox.tell_all(crtc, &Report::Plugged(Some(new.line)));
     (new.blob != old.blob).then_some(old.blob)
 }

@@ -69,7 +69,15 @@ impl Inner {
                 } else {
                     Loss::NoMaster
                 };
-                drop_pending(crtc, loss, outbox);
+                // No faster than a display would take them.
+                let at_ns = crtc.last_drop_ns + crtc.period_ns();
+                if !crtc.scanout.has_pending() {
+                } else if at_ns <= now_ns {
+                    crtc.last_drop_ns = now_ns;
+                    drop_pending(crtc, loss, outbox);
+                } else {
+                    until_ns = until_ns.min(at_ns);
+                }
                 continue;
             }
             match commit_time(crtc) {

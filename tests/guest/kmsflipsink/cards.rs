@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Two cards in one machine: vkms, judged by its CRC, and bochs, judged from
-//! outside (`--display vkms --qemu '-device bochs-display'`).
+//! outside (`--display vkms --qemu '-device bochs-display,refresh_rate=20'`).
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gst::prelude::*;
 
 use crate::player::{Player, assert_on_screen, bgrx, buffer_of, dma_frame, init, numbered};
+use crate::support;
 use crate::unpaced::assert_seen;
 
 const W: usize = 640;
@@ -54,4 +59,126 @@ fn one_stream_is_shown_on_two_cards_by_a_tee() {
         stats.get::<u64>("shown").unwrap()
     };
     assert_eq!((shown(&player.sink), shown(&other)), (20, 20));
+}
+
+/// Opens the framebuffer of a driver.
+fn framebuffer_of(driver: &str) -> fs::File {
+    let list = fs::read_to_string("/proc/fb").unwrap();
+    let line = list.lines().find(|line| line.contains(driver)).unwrap();
+    let number = line.split(' ').next().unwrap();
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/dev/fb{number}"))
+        .unwrap()
+}
+
+/// Pans the framebuffer to where it is, as a player does for each frame.
+fn pan(framebuffer: &fs::File) -> std::io::Result<()> {
+    const FBIOGET_VSCREENINFO: libc::c_ulong = 0x4600;
+    const FBIOPAN_DISPLAY: libc::c_ulong = 0x4606;
+    let mut var = [0u32; 40];
+    for request in [FBIOGET_VSCREENINFO, FBIOPAN_DISPLAY] {
+        // SAFETY: struct fb_var_screeninfo is 160 bytes.
+        if unsafe { libc::ioctl(framebuffer.as_raw_fd(), request, &raw mut var) } != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_start_on_one_card_does_not_disturb_who_pans_the_other() {
+    init();
+    let framebuffer = framebuffer_of("vkms");
+    let (done, n_pans) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let panning = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                pan(&framebuffer)?;
+                n_pans.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        for _ in 0..5 {
+            let player = on("bochs-drm");
+            player.show(buffer_of(&numbered(W, H, 1)));
+            player.reach(gst::State::Null);
+        }
+        done.store(true, Ordering::Relaxed);
+        panning.join().unwrap().expect("no pan is refused");
+    });
+    assert!(n_pans.into_inner());
+}
+
+#[test]
+fn processes_that_start_at_once_on_two_cards_get_them() {
+    init();
+    for round in 0..4 {
+        let children = ["bochs-drm", "vkms"].map(|driver| {
+            support::gst_launch(&format!(
+                "-q videotestsrc num-buffers=3 ! kmsflipsink driver-name={driver}"
+            ))
+            .spawn()
+            .unwrap()
+        });
+        for mut child in children {
+            assert!(child.wait().unwrap().success(), "round {round}");
+        }
+    }
+}
+
+/// Plugs the display of a card in or out.
+fn force(connector: &str, state: &str) {
+    let card = fs::read_dir("/sys/class/drm")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.ends_with(connector))
+        .unwrap();
+    fs::write(format!("/sys/class/drm/{card}/status"), state).unwrap();
+    // A driver would have told.
+    let (card, _) = card.split_once('-').unwrap();
+    fs::write(format!("/sys/class/drm/{card}/uevent"), "change").unwrap();
+}
+
+#[test]
+fn with_no_display_at_all_the_first_that_comes_is_used() {
+    init();
+    force("Virtual-1", "off");
+    force("Virtual-2", "off");
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    for number in 0..3 {
+        player.push(buffer_of(&numbered(W, H, number)));
+    }
+    let dark: String = player.stats().get("connector").unwrap();
+    let lit = if dark == "Virtual-1" {
+        "Virtual-2"
+    } else {
+        "Virtual-1"
+    };
+    force(lit, "on");
+    player.wait_until("other connector", |player| {
+        player.push(buffer_of(&numbered(W, H, 7)));
+        player.stats().get::<String>("connector").unwrap() == lit
+    });
+    player.show(buffer_of(&numbered(W, H, 8)));
+    force("Virtual-1", "detect");
+    force("Virtual-2", "detect");
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+#[test]
+fn a_pixel_clock_of_next_to_nothing_does_not_pace_frames() {
+    // As panels behind SPI have it (`DRM_SIMPLE_MODE`), which have no vertical blank either.
+    let player = Player::new(
+        "videotestsrc num-buffers=10 ! video/x-raw,width=320,height=240,framerate=30/1 \
+         ! kmsflipsink name=sink driver-name=bochs-drm mode=preferred sync=false",
+    );
+    player.set_state(gst::State::Playing);
+    player.wait_for_end();
+    assert_eq!(player.count("shown"), 10);
+    let mode: String = player.stats().get("mode").unwrap();
+    assert!(mode.ends_with("@60.00"), "{mode}");
 }

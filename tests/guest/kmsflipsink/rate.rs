@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use crate::player::Player;
-use crate::support::guest_clock;
-use crate::vkms::{force_connector, switch_vt};
+use crate::support::{guest_clock, switch_vt};
+use crate::vkms::force_connector;
 
 /// 640x480@60 is 25,175 kHz over 800 by 525 pixels.
 const REFRESH_HZ: f64 = 25_175_000.0 / (800.0 * 525.0);

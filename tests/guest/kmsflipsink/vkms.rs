@@ -19,7 +19,7 @@ use crate::player::{
     Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
     dma_frame_at, info, init, numbered, part, placed, plain, udmabuf_frame,
 };
-use crate::support::{self, Picture, VkmsCrc};
+use crate::support::{self, Picture, VkmsCrc, switch_vt};
 
 const W: usize = 640;
 const H: usize = 480;
@@ -653,6 +653,126 @@ fn an_unplugged_display_does_not_vouch_for_memory_that_no_commit_has_shown() {
     assert_eq!(player.errors(), [""; 0]);
 }
 
+/// Waits for the warning that there is nothing to show on, and for dropped frames.
+fn assert_waits(player: &Player, picture: &Picture, counter: &str) {
+    let bus = player.pipeline.bus().unwrap();
+    let wanted = [gst::MessageType::Warning, gst::MessageType::Error];
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(30), &wanted);
+    let message = message.expect("a warning");
+    assert_eq!(message.type_(), gst::MessageType::Warning, "{message:?}");
+    for _ in 0..3 {
+        player.push(buffer_of(picture));
+    }
+    player.wait_until("dropped frames", |player| player.count(counter) >= 2);
+    let more = bus.pop_filtered(&[gst::MessageType::Warning]);
+    assert!(more.is_none(), "one is enough: {more:?}");
+}
+
+#[test]
+fn a_start_without_a_display_waits_for_it() {
+    for wish in ["", "connector=Virtual-1"] {
+        init();
+        force_connector("off");
+        let player = Player::fed(&format!("mode=640x480 {wish}"));
+        player.set_caps(&bgrx(W as u32, H as u32));
+        player.set_state(gst::State::Playing);
+        let pictures = [numbered(W, H, 1), numbered(W, H, 2)];
+        player.push(buffer_of(&pictures[0]));
+        assert_waits(&player, &pictures[0], "dropped-disconnected");
+        force_connector("on");
+        player.wait_for_event("plugged");
+        // What was missed last is shown although nothing more has come.
+        assert_on_screen(&pictures[0]);
+        player.show(buffer_of(&pictures[1]));
+        assert_on_screen(&pictures[1]);
+        force_connector("unspecified");
+        player.reach(gst::State::Null);
+        assert_eq!(player.errors(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_still_picture_in_paused_is_shown_when_the_display_comes() {
+    init();
+    force_connector("off");
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Paused);
+    let picture = numbered(W, H, 3);
+    player.push(buffer_of(&picture));
+    player.reach(gst::State::Paused);
+    force_connector("on");
+    assert_on_screen(&picture);
+    force_connector("unspecified");
+}
+
+#[test]
+fn a_stop_while_a_display_is_waited_for_does_not_hang() {
+    init();
+    force_connector("off");
+    for sync in [false, true] {
+        let player = Player::new(&format!(
+            "rawvideosrc ! video/x-raw,width=640,height=480,framerate=60/1 \
+             ! kmsflipsink name=sink mode=640x480 sync={sync}"
+        ));
+        player.set_state(gst::State::Playing);
+        player.wait_until("dropped frames", |player| {
+            player.count("dropped-disconnected") >= 3
+        });
+        for state in [gst::State::Paused, gst::State::Playing, gst::State::Null] {
+            player.reach(state);
+        }
+    }
+    force_connector("unspecified");
+}
+
+#[test]
+fn caps_that_change_without_a_display_are_shown_when_it_is_back() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    player.show(buffer_of(&numbered(W, H, 1)));
+    force_connector("off");
+    player.wait_for_event("unplugged");
+    let small = numbered(320, 240, 2);
+    player.set_caps(&bgrx(320, 240));
+    for _ in 0..3 {
+        player.push(buffer_of(&small));
+    }
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-disconnected") >= 2
+    });
+    force_connector("on");
+    player.wait_for_event("plugged");
+    player.show(buffer_of(&small));
+    assert_on_screen(&centred(&small, W, H));
+    force_connector("unspecified");
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+#[test]
+fn caps_that_change_behind_another_virtual_terminal_are_shown_back_in_front() {
+    init();
+    let home = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    player.show(buffer_of(&numbered(W, H, 1)));
+    switch_vt(if home.trim() == "tty2" {
+        "tty3"
+    } else {
+        "tty2"
+    });
+    player.wait_for_event("master-lost");
+    let small = numbered(320, 240, 2);
+    player.set_caps(&bgrx(320, 240));
+    player.push(buffer_of(&small));
+    assert_waits(&player, &small, "dropped-no-master");
+    switch_vt(home.trim());
+    player.wait_for_event("master-regained");
+    player.show(buffer_of(&small));
+    assert_on_screen(&centred(&small, W, H));
+    assert_eq!(player.errors(), [""; 0]);
+}
+
 /// Plugs the display in or out, and tells the world as a driver with a
 /// hot-plug interrupt would.
 pub fn force_connector(state: &str) {
@@ -738,28 +858,6 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     player.show(buffer_of(&picture));
     assert_on_screen(&picture);
     assert!(player.errors().is_empty());
-}
-
-pub fn switch_vt(name: &str) {
-    const VT_ACTIVATE: libc::c_ulong = 0x5606;
-    let console = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/tty0")
-        .unwrap();
-    let number: libc::c_int = name.trim_start_matches("tty").parse().unwrap();
-    // SAFETY: VT_ACTIVATE takes the number by value.
-    let result = unsafe { libc::ioctl(console.as_raw_fd(), VT_ACTIVATE, number) };
-    assert_eq!(result, 0);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while fs::read_to_string("/sys/class/tty/tty0/active")
-        .unwrap()
-        .trim()
-        != name
-    {
-        assert!(Instant::now() < deadline, "no switch to {name}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A child that outlives no test: it would keep the card.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -472,5 +472,31 @@ pub fn handle_over(bytes: Vec<u8>) -> gstphysmem::handle::BufferHandle {
                 )));
             },
         )
+    }
+}
+
+/// The virtual terminal in the foreground, such as tty1.
+pub fn foreground_vt() -> String {
+    let name = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
+    name.trim().to_owned()
+}
+
+/// Brings a virtual terminal to the foreground.
+#[track_caller]
+pub fn switch_vt(name: &str) {
+    const VT_ACTIVATE: libc::c_ulong = 0x5606;
+    let console = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/tty0")
+        .unwrap();
+    let number: libc::c_int = name.trim_start_matches("tty").parse().unwrap();
+    // SAFETY: VT_ACTIVATE takes the number by value.
+    let result = unsafe { libc::ioctl(console.as_raw_fd(), VT_ACTIVATE, number) };
+    assert_eq!(result, 0);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while foreground_vt() != name {
+        assert!(Instant::now() < deadline, "no switch to {name}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What sysfs tells of a card from outside. Opening a card disturbs who shows on
+//! it through fbdev (whoever opens it is its master for a moment), so one that
+//! cannot be meant is not opened. Pure; `sys` reads sysfs.
+
+use super::discovery::Wish;
+
+/// A card, unopened. What sysfs does not tell is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outside {
+    /// /dev/dri/card0.
+    pub path: String,
+    /// pci:0000:00:02.0.
+    pub bus_id: Option<String>,
+    /// The device's driver, or the device's own name where it has none (vkms). It
+    /// may differ a little from what DRM calls the driver: vc4-drm and vc4.
+    pub driver: Option<String>,
+    /// The names of its connectors, and whether nothing is plugged into them.
+    pub connectors: Vec<(String, bool)>,
+}
+
+/// The cards that may be the one wished for: all that can, where sysfs cannot tell.
+pub fn promising(cards: Vec<Outside>, wish: &Wish) -> Vec<Outside> {
+    let cards = narrow(cards, |card| match (&wish.driver_name, &wish.bus_id) {
+        (None, None) => true,
+        (driver, bus) => {
+            driver.as_ref().is_none_or(|want| {
+                let is_it = |name: &String| plain(name) == plain(want);
+                card.driver.as_ref().is_some_and(is_it)
+            }) && bus.as_ref().is_none_or(|want| is_bus(card, want))
+        }
+    });
+    let cards = narrow(cards, |card| match &wish.connector {
+        Some(want) => card
+            .connectors
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(want)),
+        None => !card.connectors.is_empty(),
+    });
+    let is_any_named = wish.connector.is_some() || wish.connector_id.is_some();
+    narrow(cards, |card| {
+        is_any_named || card.connectors.iter().any(|&(_, is_empty)| !is_empty)
+    })
+}
+
+/// Those of which it is so, if there is one.
+fn narrow(cards: Vec<Outside>, is_so: impl Fn(&Outside) -> bool) -> Vec<Outside> {
+    if !cards.iter().any(&is_so) {
+        return cards;
+    }
+    cards.into_iter().filter(is_so).collect()
+}
+
+fn is_bus(card: &Outside, want: &str) -> bool {
+    card.bus_id.as_ref().is_some_and(|id| {
+        id == want
+            || id
+                .split_once(':')
+                .is_some_and(|(_, address)| address == want)
+    })
+}
+
+/// A driver's name without what differs between its bus and DRM.
+fn plain(name: &str) -> String {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    match name.strip_suffix("_drm") {
+        Some(stem) => stem.to_owned(),
+        None => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(number: u32, name: &str, connectors: &[(&str, bool)]) -> Outside {
+        Outside {
+            path: format!("/dev/dri/card{number}"),
+            bus_id: Some(format!("pci:0000:00:0{number}.0")),
+            driver: Some(name.into()),
+            connectors: connectors
+                .iter()
+                .map(|&(name, is_empty)| (name.into(), is_empty))
+                .collect(),
+        }
+    }
+
+    fn machine() -> Vec<Outside> {
+        vec![
+            card(0, "vkms", &[("Virtual-1", false)]),
+            card(1, "bochs-drm", &[("Virtual-2", false)]),
+            card(2, "vc4-drm", &[("HDMI-A-1", true), ("HDMI-A-2", true)]),
+            card(3, "panfrost", &[]),
+        ]
+    }
+
+    fn chosen(wish: &Wish) -> Vec<String> {
+        let paths = promising(machine(), wish).into_iter().map(|card| card.path);
+        paths
+            .map(|path| path.replace("/dev/dri/card", ""))
+            .collect()
+    }
+
+    #[test]
+    fn only_the_driver_asked_for_is_opened() {
+        for (driver, number) in [
+            ("bochs-drm", "1"),
+            ("vkms", "0"),
+            ("vc4", "2"),
+            ("VC4_drm", "2"),
+        ] {
+            let wish = Wish {
+                driver_name: Some(driver.into()),
+                ..Wish::default()
+            };
+            assert_eq!(chosen(&wish), [number], "{driver}");
+        }
+    }
+
+    #[test]
+    fn a_driver_that_sysfs_calls_otherwise_may_be_any() {
+        let wish = Wish {
+            driver_name: Some("nosuch".into()),
+            ..Wish::default()
+        };
+        assert_eq!(chosen(&wish), ["0", "1"]);
+    }
+
+    #[test]
+    fn a_bus_or_a_connector_tells_the_card() {
+        for bus_id in ["pci:0000:00:01.0", "0000:00:01.0"] {
+            let wish = Wish {
+                bus_id: Some(bus_id.into()),
+                ..Wish::default()
+            };
+            assert_eq!(chosen(&wish), ["1"]);
+        }
+        let wish = Wish {
+            connector: Some("hdmi-a-2".into()),
+            ..Wish::default()
+        };
+        assert_eq!(chosen(&wish), ["2"], "though nothing is plugged in");
+    }
+
+    #[test]
+    fn without_a_wish_cards_with_a_display_are_opened() {
+        assert_eq!(chosen(&Wish::default()), ["0", "1"]);
+        let dark = promising(machine().split_off(2), &Wish::default());
+        assert_eq!(dark.len(), 1, "{dark:?}");
+        assert_eq!(dark[0].path, "/dev/dri/card2");
+    }
+}
