@@ -84,7 +84,10 @@ fn call_remedy(error: &io::Error) -> &'static str {
         Some(libc::ENODEV | libc::EIO | libc::ENXIO) => {
             "the display was unplugged or its driver unloaded: plug it in and start again"
         }
-        Some(libc::ENOTTY | libc::EINVAL) => "is it a framebuffer device?",
+        Some(libc::ENOTTY) => "it is no framebuffer: set the property `device` to a /dev/fb*",
+        Some(libc::EINVAL) => {
+            "the driver refuses it in this mode: set another (fbset), or fb-pages=1"
+        }
         Some(libc::EPERM) => "the display is suspended or owned by another program",
         _ => "the kernel log may say more (dmesg)",
     }

@@ -12,7 +12,9 @@ use super::session::{NotShown, Offer, Session, Stream};
 use super::stats::{self, Counters};
 use super::vsync::Vsync;
 use crate::adoption::Adoption;
+use crate::negotiation::{self, Refusals};
 use crate::structure_property::StructureProperty;
+use crate::sys::vt_guard::Word;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -81,6 +83,7 @@ pub struct FbPanSink {
 
     state: Mutex<State>,
     counters: Mutex<Arc<Counters>>,
+    refusals: Refusals,
     adoption: Adoption,
 }
 
@@ -171,7 +174,13 @@ impl FbPanSink {
                 sink.imp().post_error_message(error_message(&error));
             }
         };
-        let session = Session::start(&options, counters, on_error)?;
+        let sink = self.obj().downgrade();
+        let on_terminal = move |word| {
+            if let Some(sink) = sink.upgrade() {
+                sink.imp().tell(word);
+            }
+        };
+        let session = Session::start(&options, counters, on_error, on_terminal)?;
         self.area(&session)?;
         *lock(&self.state) = State::Started {
             session: Arc::new(session),
@@ -181,7 +190,27 @@ impl FbPanSink {
         Ok(())
     }
 
-    /// Ends the thread and puts the mode back.
+    /// The screen went to another virtual terminal, or is ours again.
+    fn tell(&self, word: Word) {
+        let (event, detail) = match word {
+            Word::Release => (
+                "vt-lost",
+                "another virtual terminal is in the foreground; frames are dropped",
+            ),
+            Word::Acquired => (
+                "vt-regained",
+                "our virtual terminal is in the foreground again",
+            ),
+        };
+        let structure = gst::Structure::builder("fbpansink")
+            .field("event", event)
+            .field("detail", detail)
+            .build();
+        let message = gst::message::Element::builder(structure).src(&*self.obj());
+        let _ = self.obj().post_message(message.build());
+    }
+
+    /// Ends the threads and puts the mode back.
     fn close(&self) {
         let state = std::mem::take(&mut *lock(&self.state));
         drop(state);
@@ -228,6 +257,10 @@ impl FbPanSink {
             )
         })?;
         Ok((info, place))
+    }
+
+    fn is_open(&self) -> bool {
+        self.session().is_some()
     }
 
     /// Whether this very frame was the last one shown; remembers it if not.
@@ -293,6 +326,10 @@ impl ObjectImpl for FbPanSink {
         self.parent_constructed();
         // It would hold a fb_page; with one page only, for ever.
         self.obj().set_property("enable-last-sample", false);
+        negotiation::watch(&*self.obj(), "fbpansink", |sink| {
+            let sink = sink.imp();
+            sink.is_open().then(|| sink.caps(None)).flatten()
+        });
         // A late frame is in place already: to show it costs microseconds, to
         // drop it saves nothing. Upstream is told of lateness all the same (QoS).
         self.obj().set_property("max-lateness", -1i64);
@@ -360,10 +397,16 @@ impl BaseSinkImpl for FbPanSink {
                 .map_or_else(|_| template(), |area| session.caps(area)),
             None => template(),
         };
-        Some(match filter {
-            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
-            None => caps,
-        })
+        let Some(filter) = filter else {
+            return Some(caps);
+        };
+        let common = filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First);
+        if common.is_empty() && self.is_open() {
+            let name = "fbpansink";
+            self.refusals
+                .note(self.obj().upcast_ref(), name, filter, &caps);
+        }
+        Some(common)
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {

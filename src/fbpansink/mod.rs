@@ -10,7 +10,8 @@
 //! - `session`: from start to stop, the way of each frame;
 //! - `presenter`: the thread that pans, around `pages`, the page cycle (pure);
 //! - `screen`: the opened device; `mode`: its mode, changed and put back;
-//!   `console`: the text console on it;
+//!   `console`: the text console on it; `terminal`: follows the kernel's switches to
+//!   other ones;
 //! - `vsync`: when a pan has taken effect, measured;
 //! - `formats`, `placement`: bit fields and rectangles (pure);
 //! - `liars`: drivers that accept a pan and show something else;
@@ -32,6 +33,7 @@ mod presenter;
 mod screen;
 mod session;
 mod stats;
+mod terminal;
 mod vsync;
 
 use gst::glib;

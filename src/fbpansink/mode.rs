@@ -7,9 +7,12 @@ use super::error::ScreenError;
 use super::liars::is_liar;
 use super::screen::Options;
 use crate::sys::fbdev::{self, FixScreeninfo, Ramps, VarScreeninfo};
+use crate::sys::vt_guard::Line;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// More fb_pages than this are never asked for unless `fb-pages` says so: three
 /// are enough to pipeline, some more let decoders and queues work ahead.
@@ -29,6 +32,7 @@ pub struct Mode {
     /// Quiet from before the first change until after the last: a console that
     /// draws takes over the mode as its own and sets it again when woken.
     console: Option<Console>,
+    is_away: AtomicBool,
 }
 
 impl Mode {
@@ -49,7 +53,8 @@ impl Mode {
         let fix = fbdev::fscreeninfo(fd.as_fd()).map_err(call("FBIOGET_FSCREENINFO"))?;
         let mut mode = Self {
             path: path.to_owned(),
-            console: Console::quiet(fd.as_fd()),
+            console: Console::quiet(fd.as_fd(), &original, options.restore),
+            is_away: AtomicBool::new(false),
             fd,
             fix,
             var: original,
@@ -71,8 +76,8 @@ impl Mode {
         }
         let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
         mode.choose_fb_pages(fit, options.fb_pages);
-        mode.resynchronise().map_err(call("FBIOPAN_DISPLAY"))?;
-        mode.align_offsets().map_err(call("FBIOPAN_DISPLAY"))?;
+        patiently(|| mode.resynchronise()).map_err(call("FBIOPAN_DISPLAY"))?;
+        patiently(|| mode.align_offsets()).map_err(call("FBIOPAN_DISPLAY"))?;
         mode.set_linear_ramps();
         Ok(mode)
     }
@@ -334,28 +339,53 @@ impl Mode {
         if let Some(ramps) = &self.original_ramps {
             fbdev::put_cmap(self.fd(), ramps)?;
         }
-        if self.var.yres_virtual == self.original.yres_virtual {
-            return fbdev::pan_display(self.fd(), &self.original);
-        }
-        fbdev::put_vscreeninfo(
-            self.fd(),
-            &VarScreeninfo {
-                activate: fbdev::FB_ACTIVATE_NOW,
-                ..self.original
-            },
-        )?;
+        fbdev::put_back(self.fd(), &self.original)
+    }
+
+    /// The console of another terminal is about to draw, into the memory that it
+    /// thinks is visible: makes that so, as a console sets `yoffset` without a pan (see
+    /// `resynchronise`).
+    pub fn step_aside(&self) -> io::Result<()> {
+        fbdev::pan_display(self.fd(), &self.at_line(0))
+    }
+
+    /// Sets the mode again that the console of another terminal may have changed, and
+    /// shows the fb_page.
+    pub fn step_forward(&self, fb_page: usize) -> io::Result<()> {
+        let top = self.at_line(0);
         let now = fbdev::vscreeninfo(self.fd())?;
-        if (now.xoffset, now.yoffset) != (self.original.xoffset, self.original.yoffset) {
-            fbdev::pan_display(self.fd(), &self.original)?;
+        if !same_mode(&now, &self.var) || now.yres_virtual != self.var.yres_virtual {
+            fbdev::put_vscreeninfo(self.fd(), &top)?;
         }
-        Ok(())
+        fbdev::pan_display(self.fd(), &self.at_line(fb_page as u32 * self.var.yres))
+    }
+
+    fn at_line(&self, yoffset: u32) -> VarScreeninfo {
+        VarScreeninfo {
+            xoffset: 0,
+            yoffset,
+            activate: fbdev::FB_ACTIVATE_NOW,
+            ..self.var
+        }
+    }
+
+    /// What is to be heard of the virtual terminal, if the console on it is quiet.
+    pub fn console_line(&self) -> Option<Line> {
+        self.console.as_ref()?.line()
+    }
+
+    /// Another virtual terminal has the screen, and what is drawn on it, now.
+    pub fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
     }
 }
 
 impl Drop for Mode {
     fn drop(&mut self) {
         if !self.restore {
-            self.console.iter_mut().for_each(Console::leave_quiet);
+            self.console.iter().for_each(Console::leave_quiet);
+        } else if self.is_away.load(Ordering::Relaxed) {
+            // The console sets its own mode when it is switched to.
         } else if let Err(e) = self.put_back() {
             gst::warning!(
                 CAT,
@@ -363,6 +393,24 @@ impl Drop for Mode {
                 self.path.display(),
                 crate::sys::describe(&e)
             );
+        }
+    }
+}
+
+/// How long another program may have the display (EBUSY): one that opens its card just
+/// to look is DRM master for a moment.
+pub const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// Between two tries.
+pub const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+fn patiently(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + BUSY_LIMIT;
+    loop {
+        match call() {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
         }
     }
 }
@@ -417,6 +465,7 @@ mod tests {
             fb_pages: 1,
             note: String::new(),
             console: None,
+            is_away: AtomicBool::new(false),
         }
     }
 

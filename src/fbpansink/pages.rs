@@ -109,7 +109,6 @@ impl<H> PageCycle<H> {
         self.pending.is_none() && self.queued.is_none()
     }
 
-    #[cfg(test)]
     /// The fb_page on screen, as far as is known.
     pub fn current(&self) -> Option<usize> {
         self.current.as_ref().map(|held| held.fb_page)

@@ -2,6 +2,7 @@
 //! The thread that pans. A fb_page must be given back when the pan to the next
 //! has taken effect, even if no further frame comes (upstream may be waiting for
 //! exactly that page), and the ioctls that pan and wait block: hence a thread.
+use super::mode::{BUSY_LIMIT, BUSY_PAUSE};
 use super::pages::{Held, PageCycle, Submitted};
 use super::vsync::Clock;
 use parking_lot::{Condvar, Mutex};
@@ -19,8 +20,19 @@ pub trait Scanout: Send + Sync + 'static {
     type Error: Send + 'static;
     /// Shows the fb_page.
     fn pan(&self, fb_page: usize) -> Result<(), Self::Error>;
+    /// Whether a pan may succeed a little later.
+    fn may_pass(&self, error: &Self::Error) -> bool;
     /// Waits for the next vertical blank, or for about one refresh.
     fn wait_for_vsync(&self);
+}
+
+/// What became of a fb_page that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// It is, or will be, on screen.
+    Shown,
+    /// Another virtual terminal has the screen.
+    Away,
 }
 
 /// Why a fb_page was not taken.
@@ -38,6 +50,10 @@ struct State<H> {
     stopping: bool,
     failed: bool,
     finished: bool,
+    /// Another virtual terminal has the screen. Its console draws into fb_page 0, which
+    /// is kept from writers as soon as it is handed in.
+    away: bool,
+    parked: Option<H>,
 }
 
 struct Shared<H> {
@@ -70,6 +86,8 @@ impl<H: Send + 'static> Presenter<H> {
                 stopping: false,
                 failed: false,
                 finished: fb_pages <= 1,
+                away: false,
+                parked: None,
             }),
             changed: Condvar::new(),
         });
@@ -88,7 +106,7 @@ impl<H: Send + 'static> Presenter<H> {
     }
 
     /// Queues a written fb_page; waits while another is already waiting its turn.
-    pub fn present(&self, fb_page: usize, holder: H) -> Result<(), Refusal> {
+    pub fn present(&self, fb_page: usize, holder: H) -> Result<Presented, Refusal> {
         let mut holder = holder;
         let mut state = self.shared.state.lock();
         loop {
@@ -98,15 +116,21 @@ impl<H: Send + 'static> Presenter<H> {
             if state.failed {
                 return Err(Refusal::Failed);
             }
+            if state.away {
+                let unneeded = state.park(fb_page, holder);
+                drop(state); // its release must not happen under the lock
+                drop(unneeded);
+                return Ok(Presented::Away);
+            }
             match state.cycle.submit(fb_page, holder) {
                 Submitted::Pending => {
                     self.shared.changed.notify_all();
-                    return Ok(());
+                    return Ok(Presented::Shown);
                 }
                 Submitted::Already(unneeded) => {
-                    drop(state); // its release must not happen under the lock
+                    drop(state); // as above
                     drop(unneeded);
-                    return Ok(());
+                    return Ok(Presented::Shown);
                 }
                 Submitted::Full(back) => holder = back,
             }
@@ -116,13 +140,57 @@ impl<H: Send + 'static> Presenter<H> {
 
     /// While set, [`present`](Self::present) and the waits return at once.
     pub fn set_flushing(&self, flushing: bool) {
-        self.shared.state.lock().flushing = flushing;
+        let mut state = self.shared.state.lock();
+        state.flushing = flushing;
+        // Upstream may wait for just this one.
+        let parked = state.parked.take();
+        drop(state);
+        drop(parked);
         self.shared.changed.notify_all();
     }
 
     /// The element is flushing.
     pub fn is_flushing(&self) -> bool {
         self.shared.state.lock().flushing
+    }
+
+    /// Another virtual terminal gets the screen: no pan from now on. The fb_page that
+    /// was on screen, which stays held.
+    pub fn suspend(&self, limit: Duration) -> Option<usize> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.shared.state.lock();
+        state.away = true;
+        let unneeded = state.cycle.drain().map(|held| {
+            let Held { fb_page, holder } = held;
+            state.park(fb_page, holder)
+        });
+        self.shared.changed.notify_all();
+        while !state.cycle.is_idle()
+            && !self
+                .shared
+                .changed
+                .wait_until(&mut state, deadline)
+                .timed_out()
+        {}
+        let current = state.cycle.current();
+        drop(state);
+        drop(unneeded);
+        current
+    }
+
+    /// The screen is ours again.
+    pub fn resume(&self) {
+        let mut state = self.shared.state.lock();
+        state.away = false;
+        let parked = state.parked.take();
+        drop(state);
+        drop(parked);
+        self.shared.changed.notify_all();
+    }
+
+    /// Another virtual terminal has the screen.
+    pub fn is_away(&self) -> bool {
+        self.shared.state.lock().away
     }
 
     /// Waits until all that was handed in is on screen: then one fb_page is
@@ -169,8 +237,19 @@ impl<H: Send + 'static> Drop for Presenter<H> {
         }
         let mut state = self.shared.state.lock();
         let held = std::mem::replace(&mut state.cycle, PageCycle::new(0, None));
+        let parked = state.parked.take();
         drop(state);
-        drop(held);
+        drop((held, parked));
+    }
+}
+
+impl<H> State<H> {
+    /// Keeps what the console draws into; what need not be kept comes back.
+    fn park(&mut self, fb_page: usize, holder: H) -> Option<H> {
+        match fb_page {
+            0 => self.parked.replace(holder),
+            _ => Some(holder),
+        }
     }
 }
 
@@ -179,7 +258,19 @@ impl<H> Shared<H> {
         let mut on_error = Some(on_error);
         while let Some(fb_page) = self.next() {
             let panned_at = Instant::now();
-            if let Err(error) = scanout.pan(fb_page) {
+            let panned = self.pan(scanout, fb_page);
+            if let Ok(false) = panned {
+                let mut state = self.state.lock();
+                let back = state.cycle.refused().map(|held| {
+                    let Held { fb_page, holder } = held;
+                    state.park(fb_page, holder)
+                });
+                drop(state);
+                self.changed.notify_all();
+                drop(back);
+                continue;
+            }
+            if let Err(error) = panned {
                 // Said before anybody can notice that frames are refused, whose
                 // own errors would come first.
                 if let Some(on_error) = on_error.take() {
@@ -208,6 +299,28 @@ impl<H> Shared<H> {
         self.changed.notify_all();
     }
 
+    /// Pans, again and again while another program has the display for a moment; false
+    /// if that is of no use any more.
+    fn pan<S: Scanout>(&self, scanout: &S, fb_page: usize) -> Result<bool, S::Error> {
+        let deadline = Instant::now() + BUSY_LIMIT;
+        loop {
+            match scanout.pan(fb_page) {
+                Err(error) if scanout.may_pass(&error) => {
+                    let mut state = self.state.lock();
+                    if state.stopping || state.away {
+                        return Ok(false);
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(error);
+                    }
+                    self.changed
+                        .wait_until(&mut state, Instant::now() + BUSY_PAUSE);
+                }
+                done => return done.map(|()| true),
+            }
+        }
+    }
+
     fn next(&self) -> Option<usize> {
         let mut state = self.state.lock();
         loop {
@@ -215,6 +328,7 @@ impl<H> Shared<H> {
                 return None;
             }
             if !state.failed
+                && !state.away
                 && let Some(fb_page) = state.cycle.queue()
             {
                 self.changed.notify_all(); // there is room for a pending one
@@ -246,6 +360,9 @@ mod tests {
         fn pan(&self, fb_page: usize) -> Result<(), Self::Error> {
             let _ = self.pans.lock().send(fb_page);
             self.answers.lock().recv().unwrap_or(Ok(()))
+        }
+        fn may_pass(&self, error: &Self::Error) -> bool {
+            *error == "a moment"
         }
         fn wait_for_vsync(&self) {}
     }
@@ -285,7 +402,7 @@ mod tests {
     }
 
     impl Stage {
-        fn present(&self, page: usize) -> Result<(), Refusal> {
+        fn present(&self, page: usize) -> Result<Presented, Refusal> {
             self.presenter.present(page, self.pages[page].clone())
         }
         fn is_free(&self, page: usize) -> bool {
@@ -324,7 +441,7 @@ mod tests {
         stage.answer.send(Ok(())).unwrap();
         stage.answer.send(Ok(())).unwrap();
         assert!(stage.presenter.wait_idle(LONG));
-        assert_eq!(stage.present(3), Ok(()));
+        assert_eq!(stage.present(3), Ok(Presented::Shown));
         stage.answer.send(Ok(())).unwrap();
     }
 
@@ -341,6 +458,62 @@ mod tests {
         }
         assert!(stage.is_free(2));
         assert!(!stage.is_free(0), "still on screen");
+    }
+
+    #[test]
+    fn a_pan_that_another_program_prevents_for_a_moment_is_made_later() {
+        let stage = stage(3);
+        stage.present(1).unwrap();
+        for _ in 0..3 {
+            assert_eq!(stage.panned.recv(), Ok(1));
+            stage.answer.send(Err("a moment")).unwrap();
+        }
+        assert_eq!(stage.panned.recv(), Ok(1));
+        assert!(!stage.is_free(0) && !stage.is_free(1));
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert!(stage.errors.try_recv().is_err());
+        assert!(stage.is_free(0) && !stage.is_free(1));
+    }
+
+    #[test]
+    fn away_nothing_is_panned_to_and_the_consoles_page_is_kept() {
+        let stage = stage(3);
+        stage.present(1).unwrap();
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert_eq!(stage.panned.try_recv(), Ok(1));
+        assert_eq!(stage.presenter.suspend(LONG), Some(1));
+        assert_eq!(stage.present(2), Ok(Presented::Away));
+        assert_eq!(stage.present(0), Ok(Presented::Away));
+        assert!(stage.presenter.wait_idle(LONG), "nothing waits");
+        assert!(stage.is_free(2) && !stage.is_free(1) && !stage.is_free(0));
+        stage.presenter.resume();
+        assert!(stage.is_free(0));
+        assert!(stage.panned.try_recv().is_err());
+        assert_eq!(stage.present(2), Ok(Presented::Shown));
+        assert_eq!(stage.panned.recv(), Ok(2));
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+    }
+
+    #[test]
+    fn what_waits_when_the_screen_goes_is_given_back() {
+        let stage = stage(4);
+        stage.present(1).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(1));
+        stage.present(2).unwrap();
+        std::thread::scope(|scope| {
+            let suspending = scope.spawn(|| stage.presenter.suspend(LONG));
+            while !stage.is_free(2) && !suspending.is_finished() {
+                std::thread::yield_now();
+                if stage.presenter.is_away() {
+                    let _ = stage.answer.send(Ok(()));
+                }
+            }
+            assert_eq!(suspending.join().unwrap(), Some(1));
+        });
+        assert!(stage.is_free(0) && stage.is_free(2) && !stage.is_free(1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::placement::{self, Rect};
 use super::presenter::Scanout;
 use super::vsync::{self, Clock, Vsync};
 use crate::sys::fbdev::{self, FbMemory, FixScreeninfo, VarScreeninfo};
+use crate::sys::vt_guard::Line;
 use gst_video::VideoFormat;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -275,8 +276,49 @@ impl Drop for Screen {
     }
 }
 
+impl Screen {
+    /// What is to be heard of the virtual terminal, if there is one on this screen.
+    pub fn console_line(&self) -> Option<Line> {
+        self.mode.console_line()
+    }
+
+    /// Lets the console of another virtual terminal draw. It does so into fb_page 0,
+    /// whose picture comes back if it is the one on screen.
+    pub fn step_aside(&self, fb_page: usize) -> Option<Vec<u8>> {
+        self.mode.set_away(true);
+        let picture = (fb_page == 0).then(|| {
+            let start = self.fb_page_offset_bytes(0);
+            self.memory.read(start, self.fb_page_bytes())
+        });
+        if let Err(e) = self.mode.step_aside() {
+            gst::debug!(CAT, "before another terminal is shown: {e}");
+        }
+        picture
+    }
+
+    /// Shows the fb_page again, after another virtual terminal was shown.
+    pub fn step_forward(&self, fb_page: usize, picture: Option<&[u8]>) {
+        self.mode.set_away(false);
+        if let Some(picture) = picture {
+            self.memory.write(self.fb_page_offset_bytes(0), picture);
+        }
+        if let Err(e) = self.mode.step_forward(fb_page) {
+            gst::warning!(
+                CAT,
+                "{}: cannot show frames again: {}",
+                self.path().display(),
+                crate::sys::describe(&e)
+            );
+        }
+    }
+}
+
 impl Scanout for Screen {
     type Error = ScreenError;
+
+    fn may_pass(&self, error: &ScreenError) -> bool {
+        matches!(error, ScreenError::Call { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
+    }
 
     fn pan(&self, fb_page: usize) -> Result<(), ScreenError> {
         let var = self.mode.var();

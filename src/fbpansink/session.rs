@@ -7,14 +7,16 @@ use super::error::ScreenError;
 use super::formats;
 use super::pages::Held;
 use super::placement::{self, Rect};
-use super::presenter::{Presenter, Refusal};
+use super::presenter::{Presented, Presenter, Refusal};
 use super::screen::{Options, Screen};
 use super::stats::{Counters, Path};
+use super::terminal::{Painted, Terminal};
 use crate::foreign;
 use crate::layout::Plane;
 use crate::memory::{ExternalAddress, Owner, Region};
 use crate::meta::PhysMemMeta;
 use crate::pool::{FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait};
+use crate::sys::vt_guard::Word;
 use gst::prelude::*;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -30,14 +32,14 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
 /// The opened device and everything that hangs on it.
 pub struct Session {
-    // The presenter first: it ends the thread that uses the rest.
-    presenter: Presenter<gst::Buffer>,
+    // The threads first, in this order: they use the rest.
+    _terminal: Option<Terminal>,
+    presenter: Arc<Presenter<gst::Buffer>>,
     screen: Arc<Screen>,
     slots: Slots,
     address: Result<String, String>,
     counters: Arc<Counters>,
-    /// What the borders of each fb_page were painted for.
-    painted: Mutex<Vec<Option<Rect>>>,
+    painted: Arc<Painted>,
 }
 
 /// What does not change until the next caps.
@@ -137,11 +139,13 @@ impl Drop for Stream {
 
 impl Session {
     /// Opens the device. `on_error` is told once, from another thread, of a pan
-    /// that fails later.
+    /// that fails later; `on_terminal` each time that the screen goes to another virtual
+    /// terminal or comes back.
     pub fn start(
         options: &Options,
         counters: Arc<Counters>,
         on_error: impl FnOnce(ScreenError) + Send + 'static,
+        on_terminal: impl Fn(Word) + Send + 'static,
     ) -> Result<Self, ScreenError> {
         let screen = Arc::new(Screen::open(options)?);
         let (regions, address) = regions(&screen);
@@ -160,8 +164,11 @@ impl Session {
             on_error,
         )
         .map_err(ScreenError::Thread)?;
-        let painted = Mutex::new(vec![None; screen.fb_pages()]);
+        let presenter = Arc::new(presenter);
+        let painted = Arc::new(Mutex::new(vec![None; screen.fb_pages()]));
+        let terminal = Terminal::follow(&screen, &presenter, &painted, on_terminal);
         Ok(Self {
+            _terminal: terminal.map_err(ScreenError::Thread)?,
             presenter,
             screen,
             slots,
@@ -281,6 +288,9 @@ impl Session {
         stream: &Stream,
         buffer: &gst::Buffer,
     ) -> Result<Option<InPlace>, NotShown> {
+        if self.presenter.is_away() {
+            return self.miss(buffer.clone(), self.slots.index_of(buffer));
+        }
         let in_place = match self.slots.index_of(buffer) {
             Some(fb_page) if is_in_place(buffer, stream) => {
                 self.counters.zero_copy(|| self.zero_copy_sentence());
@@ -312,15 +322,32 @@ impl Session {
         Ok(Some(in_place))
     }
 
+    /// A frame for a screen that another virtual terminal has. What the console there
+    /// draws into is not given back to upstream, which would write into it.
+    fn miss(
+        &self,
+        buffer: gst::Buffer,
+        fb_page: Option<usize>,
+    ) -> Result<Option<InPlace>, NotShown> {
+        self.counters.away();
+        match fb_page.map(|fb_page| self.presenter.present(fb_page, buffer)) {
+            Some(Err(Refusal::Failed)) => Err(NotShown::Reported),
+            _ => Ok(None),
+        }
+    }
+
     /// Shows a frame that is in its fb_page, as soon as the one before it is queued.
     pub fn show(&self, stream: &Stream, frame: &InPlace) -> Result<(), NotShown> {
         self.paint_borders(frame.fb_page, stream.place.frame);
-        self.presenter
-            .present(frame.fb_page, frame.holder.clone())
-            .map_err(|refusal| match refusal {
-                Refusal::Flushing => NotShown::Flushing,
-                Refusal::Failed => NotShown::Reported,
-            })
+        match self.presenter.present(frame.fb_page, frame.holder.clone()) {
+            Ok(Presented::Shown) => Ok(()),
+            Ok(Presented::Away) => {
+                self.counters.away();
+                Ok(())
+            }
+            Err(Refusal::Flushing) => Err(NotShown::Flushing),
+            Err(Refusal::Failed) => Err(NotShown::Reported),
+        }
     }
 
     fn zero_copy_sentence(&self) -> String {

@@ -30,6 +30,7 @@ pub struct Counters {
     copied: AtomicU64,
     repeated: AtomicU64,
     dropped: AtomicU64,
+    away: AtomicU64,
     freed: AtomicU64,
     path: Mutex<(Way, String)>,
 }
@@ -50,6 +51,11 @@ impl Counters {
     /// The same buffer came again (preroll).
     pub fn repeated(&self) {
         self.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another virtual terminal had the screen.
+    pub fn away(&self) {
+        self.away.fetch_add(1, Ordering::Relaxed);
     }
 
     /// No fb_page was free for a copy.
@@ -86,6 +92,7 @@ impl Counters {
         stats.set("copied", copied);
         stats.set("repeated", count(&self.repeated));
         stats.set("dropped-no-page", count(&self.dropped));
+        stats.set("dropped-vt-away", count(&self.away));
         stats.set("dropped-memory-freed", count(&self.freed));
         let (_, path) = &*self.path.lock();
         stats.set(

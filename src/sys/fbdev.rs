@@ -204,6 +204,26 @@ pub fn pan_display(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPAN_DISPLAY as _, &raw mut var) }))
 }
 
+/// Puts back a mode found earlier: by a pan alone if no more has changed, as drivers
+/// take a mode anew for a reason to blank the screen.
+pub fn put_back(fd: BorrowedFd<'_>, original: &VarScreeninfo) -> io::Result<()> {
+    if vscreeninfo(fd)?.yres_virtual == original.yres_virtual {
+        return pan_display(fd, original);
+    }
+    put_vscreeninfo(
+        fd,
+        &VarScreeninfo {
+            activate: FB_ACTIVATE_NOW,
+            ..*original
+        },
+    )?;
+    let now = vscreeninfo(fd)?;
+    if (now.xoffset, now.yoffset) != (original.xoffset, original.yoffset) {
+        pan_display(fd, original)?;
+    }
+    Ok(())
+}
+
 /// Waits for the next vertical blank of the first CRTC. Drivers bound this by
 /// a timeout of their own (DRM: 50-100 ms).
 pub fn wait_for_vsync(fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -294,8 +314,31 @@ impl FbMemory {
         self.0.len_bytes()
     }
 
-    /// Writes `bytes` at `offset_bytes`; nothing here ever reads a framebuffer
-    /// back (it is 5-10 times slower).
+    /// What is at `offset_bytes`. To read a framebuffer is 5-10 times slower than to
+    /// write one: not for each frame.
+    ///
+    /// # Panics
+    /// When the range lies outside the mapping.
+    pub fn read(&self, offset_bytes: usize, len_bytes: usize) -> Vec<u8> {
+        let end = offset_bytes.checked_add(len_bytes);
+        assert!(
+            end.is_some_and(|end| end <= self.len_bytes()),
+            "outside the mapping"
+        );
+        let mut bytes = vec![0; len_bytes];
+        // SAFETY: the source lies inside the mapping (just checked), which lives as
+        // long as self; `bytes` is a vector of our own, of that length. Whoever writes
+        // there meanwhile writes pixels: any value is one.
+        unsafe {
+            self.ptr()
+                .as_ptr()
+                .add(offset_bytes)
+                .copy_to_nonoverlapping(bytes.as_mut_ptr(), len_bytes)
+        };
+        bytes
+    }
+
+    /// Writes `bytes` at `offset_bytes`.
     ///
     /// # Panics
     /// When the range lies outside the mapping.

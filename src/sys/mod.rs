@@ -21,6 +21,7 @@ pub mod pin;
 pub mod privileges;
 pub mod ring;
 pub mod udmabuf;
+pub mod vt_guard;
 
 /// "Permission denied (EACCES)": what every error sentence says of an errno.
 pub fn describe(error: &std::io::Error) -> String {

@@ -1,22 +1,277 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The text console on the same framebuffer (any display that has one).
+//! The text console on the same framebuffer (any display that has one), and the
+//! switches to others.
 
-use super::fb::{KD_GRAPHICS, KD_TEXT, console_mode};
+use std::fs;
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use super::fb::{
+    Fb, KD_GRAPHICS, KD_TEXT, YOFFSET, YRES_VIRTUAL, console_mode, switches_by_itself,
+};
 use super::player::Player;
-use super::support::require_lab;
+use super::support::{foreground_vt, gst_launch, oracle, require_lab, switch_vt};
+
+/// Only a hang gets here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn is_as_before() -> bool {
+    console_mode() == KD_TEXT && switches_by_itself()
+}
+
+/// Another virtual terminal than the one in the foreground.
+fn other_vt() -> &'static str {
+    if foreground_vt() == "tty2" {
+        "tty3"
+    } else {
+        "tty2"
+    }
+}
 
 #[test]
 fn the_console_keeps_quiet_while_frames_are_shown() {
     require_lab();
-    assert_eq!(console_mode(), KD_TEXT);
+    assert!(is_as_before());
     let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s");
     assert_eq!(console_mode(), KD_GRAPHICS);
     assert!(player.stats().get::<bool>("console-quiet").unwrap());
     player.stop();
-    assert_eq!(console_mode(), KD_TEXT);
+    assert!(is_as_before());
+    assert_eq!(guards(), [0; 0], "nothing stays behind");
 
     // After an error too.
     let player = Player::new("videotestsrc ! fbpansink name=s render-rectangle=\"<-9, 0, 5, 5>\"");
     player.refuses_to_start();
-    assert_eq!(console_mode(), KD_TEXT);
+    assert!(is_as_before());
+}
+
+#[test]
+fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
+    require_lab();
+    let (home, away) = (foreground_vt(), other_vt());
+    switch_vt(away);
+    let console = oracle().shot();
+    switch_vt(&home);
+    for launch in [
+        "rawvideosrc num-buffers=6 ! fbpansink name=s",
+        // On the page that the console draws into.
+        "rawvideosrc num-buffers=6 ! fbpansink name=s fb-pages=1",
+        "rawvideosrc num-buffers=6 ! fbpansink name=s fb-pages=2",
+    ] {
+        let player = Player::play(launch);
+        let picture = oracle().shot();
+        assert_ne!(picture, console);
+        switch_vt(away);
+        player.wait_event("vt-lost");
+        assert_seen(&console);
+        switch_vt(&home);
+        player.wait_event("vt-regained");
+        assert_seen(&picture);
+        player.stop();
+        assert!(is_as_before(), "{launch}");
+    }
+}
+
+/// QEMU looks at the card when it pleases.
+#[track_caller]
+fn assert_seen(expected: &super::support::Picture) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = oracle().shot();
+    while seen != *expected && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        seen = oracle().shot();
+    }
+    seen.assert_same_as(expected);
+}
+
+#[test]
+fn frames_for_a_screen_that_is_away_are_dropped_and_nothing_hangs() {
+    require_lab();
+    let (home, away) = (foreground_vt(), other_vt());
+    for (pages, upstream) in [(0, "rawvideosrc"), (0, "videotestsrc"), (1, "rawvideosrc")] {
+        let player = Player::new(&format!("{upstream} ! fbpansink name=s fb-pages={pages}"));
+        player.start();
+        player.wait_shown(3);
+        switch_vt(away);
+        player.wait_event("vt-lost");
+        wait_until("dropped", || player.count("dropped-vt-away") > 0);
+        let shown = player.count("shown");
+        switch_vt(&home);
+        player.wait_event("vt-regained");
+        player.wait_shown(shown + 3);
+        switch_vt(away);
+        player.wait_event("vt-lost");
+        // Each state is reached, away as at home.
+        player.preroll();
+        player.start();
+        player.stop();
+        switch_vt(&home);
+        assert!(is_as_before(), "{upstream}, {pages}");
+    }
+}
+
+#[test]
+fn a_start_behind_the_last_stop_finds_the_console_as_it_was() {
+    require_lab();
+    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s restore=false");
+    let picture = oracle().shot();
+    player.stop();
+    assert_eq!(console_mode(), KD_GRAPHICS);
+    assert_seen(&picture);
+    // It can be left all the same, and is a console again then.
+    let (home, away) = (foreground_vt(), other_vt());
+    switch_vt(away);
+    switch_vt(&home);
+    assert!(is_as_before());
+    // And the next run, which restores, knows whose it was.
+    Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s restore=false").stop();
+    assert_eq!(console_mode(), KD_GRAPHICS);
+    Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s").stop();
+    assert!(is_as_before());
+}
+
+/// A player in a process of its own, which does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn running() -> Running {
+    let child = gst_launch("-q rawvideosrc ! fbpansink")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    wait_until("playing", || {
+        console_mode() == KD_GRAPHICS && guards().len() == 1
+    });
+    running
+}
+
+fn kill(pid: i32, signal: i32) {
+    // SAFETY: plain numbers.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// The processes that hold terminals.
+fn guards() -> Vec<i32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() == "fbpansink-vt")
+        })
+        .collect()
+}
+
+#[test]
+fn a_player_that_is_killed_leaves_the_console_as_it_was() {
+    require_lab();
+    let fb = Fb::open();
+    let before = fb.var();
+    for signal in [libc::SIGTERM, libc::SIGKILL, libc::SIGABRT] {
+        let mut player = running();
+        kill(player.0.id() as i32, signal);
+        player.0.wait().unwrap();
+        wait_until("as before", is_as_before);
+        wait_until("without guards", || guards().is_empty());
+        let after = fb.var();
+        for word in [YRES_VIRTUAL, YOFFSET] {
+            assert_eq!(after[word], before[word], "word {word}, signal {signal}");
+        }
+        let (home, away) = (foreground_vt(), other_vt());
+        switch_vt(away);
+        switch_vt(&home);
+    }
+}
+
+#[test]
+fn a_signal_to_the_whole_group_does_not_stop_the_guard() {
+    require_lab();
+    let mut player = running();
+    let guard = guards()[0];
+    kill(guard, libc::SIGTERM);
+    kill(guard, libc::SIGINT);
+    kill(player.0.id() as i32, libc::SIGTERM);
+    player.0.wait().unwrap();
+    wait_until("as before", is_as_before);
+}
+
+#[test]
+fn a_player_that_is_killed_with_its_guard_is_healed_by_a_switch_or_the_next_run() {
+    require_lab();
+    for heals_by_run in [false, true] {
+        let mut player = running();
+        let guard = guards()[0];
+        kill(guard, libc::SIGKILL);
+        kill(player.0.id() as i32, libc::SIGKILL);
+        player.0.wait().unwrap();
+        wait_until("without guards", || guards().is_empty());
+        assert_eq!(console_mode(), KD_GRAPHICS);
+        if heals_by_run {
+            Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s").stop();
+        } else {
+            let (home, away) = (foreground_vt(), other_vt());
+            switch_vt(away);
+            switch_vt(&home);
+        }
+        assert!(is_as_before(), "{heals_by_run}");
+    }
+}
+
+#[test]
+fn a_player_that_is_stopped_by_a_signal_lets_the_screen_go_all_the_same() {
+    require_lab();
+    let (home, away) = (foreground_vt(), other_vt());
+    let player = running();
+    kill(player.0.id() as i32, libc::SIGSTOP);
+    switch_vt(away);
+    kill(player.0.id() as i32, libc::SIGCONT);
+    switch_vt(&home);
+    drop(player);
+    wait_until("as before", is_as_before);
+}
+
+#[test]
+fn the_guard_holds_no_file_of_the_application() {
+    require_lab();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    player.pipeline.set_state(gst::State::Ready).unwrap();
+    assert_eq!(guards().len(), 1);
+    drop(writer);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the end of the pipe");
+    player.stop();
+    assert_eq!(guards(), [0; 0]);
+}
+
+#[test]
+fn two_sinks_on_one_screen_put_the_console_back_once() {
+    require_lab();
+    let first = Player::new("rawvideosrc ! fbpansink name=s");
+    first.pipeline.set_state(gst::State::Ready).unwrap();
+    let second = Player::new("rawvideosrc ! fbpansink name=s");
+    second.pipeline.set_state(gst::State::Ready).unwrap();
+    assert!(!second.stats().get::<bool>("console-quiet").unwrap());
+    second.stop();
+    assert_eq!(console_mode(), KD_GRAPHICS);
+    first.stop();
+    assert!(is_as_before());
 }

@@ -77,6 +77,19 @@ pub fn console_mode() -> libc::c_int {
     mode
 }
 
+/// `struct vt_mode` of the console in the foreground: its first byte tells whether the
+/// kernel switches away by itself.
+#[track_caller]
+pub fn switches_by_itself() -> bool {
+    const VT_GETMODE: libc::c_ulong = 0x5601;
+    let tty = File::open("/dev/tty0").expect("a console");
+    let mut mode = [0u8; 8];
+    // SAFETY: the structure is eight bytes.
+    let rc = unsafe { libc::ioctl(tty.as_raw_fd(), VT_GETMODE as _, &raw mut mode) };
+    assert_eq!(rc, 0, "{}", io::Error::last_os_error());
+    mode[0] == 0
+}
+
 /// Lets the console draw again.
 #[track_caller]
 pub fn wake_console() {

@@ -99,6 +99,23 @@ impl Player {
         }
     }
 
+    /// Waits for the sink's own message.
+    #[track_caller]
+    pub fn wait_event(&self, name: &str) {
+        loop {
+            let wanted = [gst::MessageType::Element, gst::MessageType::Error];
+            let message = self.wait(&wanted);
+            let message = message.unwrap_or_else(|| panic!("no {name}: {}", self.stats()));
+            if let gst::MessageView::Error(error) = message.view() {
+                panic!("{}: {:?}", error.error(), error.debug());
+            }
+            let structure = message.structure().expect("an element message has one");
+            if structure.name() == "fbpansink" && structure.get::<&str>("event") == Ok(name) {
+                return;
+            }
+        }
+    }
+
     /// The next error on the bus; waits for it.
     pub fn error(&self) -> Option<String> {
         self.wait(&[gst::MessageType::Error])

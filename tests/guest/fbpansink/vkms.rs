@@ -46,6 +46,30 @@ fn become_drm_master() -> File {
 }
 
 #[test]
+fn who_has_the_card_for_a_moment_only_delays_frames() {
+    require_lab();
+    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    // One before the start, some while it plays.
+    let release = |master: File| {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(master);
+        })
+    };
+    let at_start = release(become_drm_master());
+    player.start();
+    player.wait_shown(2);
+    at_start.join().unwrap();
+    for _ in 0..3 {
+        release(become_drm_master()).join().unwrap();
+        let shown = player.count("shown");
+        player.wait_shown(shown + 4);
+    }
+    player.stop();
+    assert_eq!(player.messages(gst::MessageType::Error), [""; 0]);
+}
+
+#[test]
 fn another_drm_master_is_one_error_with_a_remedy() {
     require_lab();
     let player = Player::new("rawvideosrc ! fbpansink name=s");

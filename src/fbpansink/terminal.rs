@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Gives the screen away while another virtual terminal is in the foreground, and takes
+//! it back: a thread that listens to what the kernel tells of ours.
+use super::CAT;
+use super::placement::Rect;
+use super::presenter::Presenter;
+use super::screen::Screen;
+use crate::sys::vt_guard::{Line, Word};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a pan that is under way may take before the screen goes all the same.
+const PAN_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the borders of each fb_page were painted for.
+pub type Painted = Mutex<Vec<Option<Rect>>>;
+
+/// The thread, until dropped.
+pub struct Terminal {
+    line: Arc<Line>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Follower<F> {
+    line: Arc<Line>,
+    screen: Arc<Screen>,
+    presenter: Arc<Presenter<gst::Buffer>>,
+    painted: Arc<Painted>,
+    tell: F,
+}
+
+impl Terminal {
+    /// `None` where the screen is no terminal's.
+    pub fn follow(
+        screen: &Arc<Screen>,
+        presenter: &Arc<Presenter<gst::Buffer>>,
+        painted: &Arc<Painted>,
+        tell: impl Fn(Word) + Send + 'static,
+    ) -> io::Result<Option<Self>> {
+        let Some(line) = screen.console_line().map(Arc::new) else {
+            return Ok(None);
+        };
+        let follower = Follower {
+            line: line.clone(),
+            screen: screen.clone(),
+            presenter: presenter.clone(),
+            painted: painted.clone(),
+            tell,
+        };
+        let thread = std::thread::Builder::new()
+            .name("fbpansink-vt".into())
+            .spawn(move || follower.run())?;
+        let thread = Some(thread);
+        Ok(Some(Self { line, thread }))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.line.hang_up();
+        // What it tells may end in the release of the sink.
+        let is_other =
+            |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(is_other) {
+            // A panic in it was reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<F: Fn(Word)> Follower<F> {
+    fn run(self) {
+        let mut shown = 0;
+        let mut picture = None;
+        while let Some(word) = self.line.next() {
+            gst::info!(CAT, "the virtual terminal: {word:?}");
+            match word {
+                Word::Release => {
+                    shown = self.presenter.suspend(PAN_LIMIT).unwrap_or(0);
+                    picture = self.screen.step_aside(shown);
+                    self.line.released();
+                }
+                Word::Acquired => {
+                    self.screen.step_forward(shown, picture.take().as_deref());
+                    if let Some(painted) = self.painted.lock().first_mut() {
+                        *painted = None; // the console drew there
+                    }
+                    self.presenter.resume();
+                }
+            }
+            (self.tell)(word);
+        }
+    }
+}

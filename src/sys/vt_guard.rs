@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A process beside ours that holds a virtual terminal in graphics mode and puts
+//! it back whatever becomes of us, be it SIGKILL.
+//!
+//! Only a process can be asked by the kernel to let the screen go (`VT_PROCESS`): it is
+//! asked by a signal, and signals of this process are the application's. And a console
+//! that was left in graphics mode cannot be seen or left by anybody: so somebody must
+//! survive us. Hence a child that has nothing of the application but a copy of its
+//! memory, in which it does nothing: it holds the terminal, the framebuffer and one
+//! end of a socket, and makes system calls only.
+//!
+//! Should the child be killed, too, the kernel finds nobody to ask at the next switch
+//! to another terminal, and puts this one back itself (`reset_vc`).
+use super::console::{self, KD_GRAPHICS, KD_TEXT, VT_ACKACQ, VT_AUTO, VT_GO, VT_PROCESS, VtMode};
+use super::fbdev::{self, VarScreeninfo};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// Real-time signals that no other program is known to use for this: by them a terminal
+/// that a child of ours left behind is recognised.
+const RELEASE_SIGNAL: i16 = 57;
+const ACQUIRE_SIGNAL: i16 = 58;
+
+/// How long we may take to let the screen go before it goes without us.
+const RELEASE_LIMIT_MS: libc::c_int = 2000;
+/// How long the child may take to put things back and end.
+const END_LIMIT: Duration = Duration::from_secs(3);
+
+/// The child's words.
+const READY: u8 = b'+';
+const RELEASE: u8 = b'R';
+const ACQUIRED: u8 = b'A';
+/// Ours.
+const RELEASED: u8 = b'r';
+const PUT_BACK: u8 = b'Q';
+const LEAVE: u8 = b'L';
+
+/// What the kernel told the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The screen is to be let go; call [`Line::released`].
+    Release,
+    /// The screen is ours again.
+    Acquired,
+}
+
+/// The mode of a terminal that a child holds, or left behind.
+pub fn is_ours(mode: &VtMode) -> bool {
+    mode.mode == VT_PROCESS && (mode.relsig, mode.acqsig) == (RELEASE_SIGNAL, ACQUIRE_SIGNAL)
+}
+
+/// The child, until dropped.
+#[derive(Debug)]
+pub struct VtGuard {
+    child: libc::pid_t,
+    socket: OwnedFd,
+}
+
+/// What is put back when we end.
+#[derive(Clone, Copy, Debug)]
+pub struct PutBack {
+    /// The mode of the framebuffer.
+    pub var: VarScreeninfo,
+    /// Nothing is, when we end without a word: the last picture stays.
+    pub leaves: bool,
+}
+
+impl VtGuard {
+    /// Sets the terminal to graphics mode.
+    pub fn start(
+        terminal: BorrowedFd<'_>,
+        framebuffer: BorrowedFd<'_>,
+        put_back: &PutBack,
+    ) -> io::Result<Self> {
+        let (socket, childs_end) = socket_pair()?;
+        let child = Child {
+            terminal,
+            framebuffer,
+            socket: childs_end.as_fd(),
+            put_back: *put_back,
+        };
+        let child = with_all_signals_blocked(|| {
+            // SAFETY: like fork(2), without the handlers that the application may have
+            // for it, and without a SIGCHLD to it at the end (no exit signal). All
+            // arguments are zero, so their order does not matter. The child, a copy of
+            // this thread alone, calls `Child::run` only, which keeps to system calls.
+            match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
+                0 => child.run(),
+                result => result,
+            }
+        })?;
+        if child < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        drop(childs_end);
+        let guard = Self {
+            child: child as libc::pid_t,
+            socket,
+        };
+        match guard.line()?.read_byte() {
+            Ok(READY) => Ok(guard),
+            Ok(errno) => Err(io::Error::from_raw_os_error(errno.into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the kernel tells, for a thread that listens.
+    pub fn line(&self) -> io::Result<Line> {
+        self.socket.try_clone().map(Line)
+    }
+
+    /// Leaves the terminal in graphics mode with what is on screen. It can be left by a
+    /// switch to another one, which puts it back.
+    pub fn leave(&self) {
+        self.say(LEAVE);
+    }
+
+    fn say(&self, word: u8) {
+        let _ = nix::sys::socket::send(
+            self.socket.as_raw_fd(),
+            &[word],
+            nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
+        );
+    }
+}
+
+impl Drop for VtGuard {
+    fn drop(&mut self) {
+        self.say(PUT_BACK);
+        let deadline = Instant::now() + END_LIMIT;
+        // SAFETY: waits for a child of ours; no status is asked for. Such without an
+        // exit signal are waited for with __WALL only.
+        while unsafe {
+            libc::waitpid(
+                self.child,
+                std::ptr::null_mut(),
+                libc::__WALL | libc::WNOHANG,
+            )
+        } == 0
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Our end of the socket.
+#[derive(Debug)]
+pub struct Line(OwnedFd);
+
+impl Line {
+    /// Waits for a word; `None` when the child is gone or the guard was dropped.
+    pub fn next(&self) -> Option<Word> {
+        loop {
+            return match self.read_byte().ok()? {
+                RELEASE => Some(Word::Release),
+                ACQUIRED => Some(Word::Acquired),
+                _ => continue,
+            };
+        }
+    }
+
+    /// Ends the listening.
+    pub fn hang_up(&self) {
+        use nix::sys::socket::{Shutdown, shutdown};
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
+    }
+
+    /// The screen may go.
+    pub fn released(&self) {
+        let _ = nix::sys::socket::send(
+            self.0.as_raw_fd(),
+            &[RELEASED],
+            nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
+        );
+    }
+
+    fn read_byte(&self) -> io::Result<u8> {
+        let mut byte = [0];
+        loop {
+            match nix::unistd::read(&self.0, &mut byte) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(byte[0]),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
+}
+
+/// The child begins, and stays, with all signals blocked: neither a terminal that hangs
+/// up nor a service that is stopped ends it before it has put things back.
+fn with_all_signals_blocked<T>(then: impl FnOnce() -> T) -> io::Result<T> {
+    let mut before = nix::sys::signal::SigSet::empty();
+    nix::sys::signal::pthread_sigmask(
+        nix::sys::signal::SigmaskHow::SIG_SETMASK,
+        Some(&nix::sys::signal::SigSet::all()),
+        Some(&mut before),
+    )?;
+    let result = then();
+    nix::sys::signal::pthread_sigmask(
+        nix::sys::signal::SigmaskHow::SIG_SETMASK,
+        Some(&before),
+        None,
+    )?;
+    Ok(result)
+}
+
+/// What the child has. Nothing below here may allocate, lock or unwind.
+struct Child<'a> {
+    terminal: BorrowedFd<'a>,
+    framebuffer: BorrowedFd<'a>,
+    socket: BorrowedFd<'a>,
+    put_back: PutBack,
+}
+
+impl Child<'_> {
+    fn run(self) -> ! {
+        // SAFETY: the name is a constant string that ends in NUL.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"fbpansink-vt".as_ptr()) };
+        self.close_all_else();
+        let signals = signal_fd();
+        let mode = VtMode {
+            mode: VT_PROCESS,
+            relsig: RELEASE_SIGNAL,
+            acqsig: ACQUIRE_SIGNAL,
+            ..VtMode::default()
+        };
+        let begun = console::set_vt_mode(self.terminal, &mode)
+            .and_then(|()| console::set_mode(self.terminal, KD_GRAPHICS));
+        match begun {
+            Ok(()) if signals >= 0 => self.say(READY),
+            Ok(()) => {
+                self.put_back(false);
+                self.fail(libc::EMFILE);
+            }
+            Err(error) => self.fail(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+        self.watch(signals)
+    }
+
+    fn watch(&self, signals: RawFd) -> ! {
+        let application = application_fd();
+        let mut is_releasing = false;
+        let mut is_away = false;
+        loop {
+            let mut fds = [self.socket.as_raw_fd(), signals, application].map(|fd| libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            });
+            let limit = if is_releasing { RELEASE_LIMIT_MS } else { -1 };
+            // SAFETY: an array of three, of which a negative fd is passed over.
+            let n = unsafe { libc::poll(fds.as_mut_ptr(), 3, limit) };
+            if n == 0 {
+                let _ = console::answer(self.terminal, VT_GO);
+                (is_releasing, is_away) = (false, true);
+            }
+            if fds[1].revents != 0 {
+                match next_signal(signals) {
+                    Some(signal) if signal == RELEASE_SIGNAL as u32 => {
+                        is_releasing = true;
+                        self.say(RELEASE);
+                    }
+                    Some(signal) if signal == ACQUIRE_SIGNAL as u32 => {
+                        let _ = console::answer(self.terminal, VT_ACKACQ);
+                        is_away = false;
+                        self.say(ACQUIRED);
+                    }
+                    _ => {}
+                }
+            }
+            let word = match (fds[0].revents, fds[2].revents) {
+                (0, 0) => continue,
+                (0, _) => None,
+                _ => self.hear(),
+            };
+            match word {
+                Some(RELEASED) if is_releasing => {
+                    let _ = console::answer(self.terminal, VT_GO);
+                    (is_releasing, is_away) = (false, true);
+                }
+                Some(PUT_BACK) => self.end(is_releasing, false),
+                Some(LEAVE) => self.end(is_releasing, true),
+                Some(_) => {}
+                // The application is no more.
+                None => {
+                    if !self.put_back.leaves && !is_away {
+                        let _ = fbdev::put_back(self.framebuffer, &self.put_back.var);
+                    }
+                    self.end(is_releasing, self.put_back.leaves)
+                }
+            }
+        }
+    }
+
+    fn end(&self, is_releasing: bool, leaves: bool) -> ! {
+        if leaves {
+            if is_releasing {
+                let _ = console::answer(self.terminal, VT_GO);
+            }
+        } else {
+            self.put_back(is_releasing);
+        }
+        exit()
+    }
+
+    fn put_back(&self, is_releasing: bool) {
+        // First of all: setting the mode forgets where it was to be switched to.
+        if is_releasing {
+            let _ = console::answer(self.terminal, VT_GO);
+        }
+        let _ = console::set_mode(self.terminal, KD_TEXT);
+        let automatic = VtMode {
+            mode: VT_AUTO,
+            ..VtMode::default()
+        };
+        let _ = console::set_vt_mode(self.terminal, &automatic);
+    }
+
+    fn say(&self, word: u8) {
+        // SAFETY: one byte.
+        unsafe {
+            libc::send(
+                self.socket.as_raw_fd(),
+                (&raw const word).cast(),
+                1,
+                libc::MSG_NOSIGNAL,
+            )
+        };
+    }
+
+    fn hear(&self) -> Option<u8> {
+        let mut word = 0u8;
+        // SAFETY: room for one byte.
+        let n = unsafe { libc::read(self.socket.as_raw_fd(), (&raw mut word).cast(), 1) };
+        (n == 1).then_some(word)
+    }
+
+    fn fail(&self, errno: libc::c_int) -> ! {
+        self.say(u8::try_from(errno).unwrap_or(libc::EIO as u8));
+        exit()
+    }
+
+    /// Files and pipes of the application would stay open for as long as we live.
+    fn close_all_else(&self) {
+        let mut kept = [self.terminal, self.framebuffer, self.socket].map(|fd| fd.as_raw_fd());
+        kept.sort_unstable();
+        let mut from = 0;
+        for fd in kept {
+            if fd > from {
+                close_range(from as libc::c_uint, (fd - 1) as libc::c_uint);
+            }
+            from = fd + 1;
+        }
+        close_range(from as libc::c_uint, libc::c_uint::MAX);
+    }
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
+    // SAFETY: the child's own descriptors, which nothing in it uses.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return;
+    }
+    // Before Linux 5.9.
+    const MOST: libc::c_uint = 1 << 16;
+    for fd in first..=last.min(MOST) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd as RawFd) };
+    }
+}
+
+/// Readable when the application has ended, even if children of its own still hold
+/// the other end of our socket. Negative before Linux 5.3.
+fn application_fd() -> RawFd {
+    // SAFETY: plain numbers.
+    unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getppid(), 0) as RawFd }
+}
+
+fn signal_fd() -> RawFd {
+    // SAFETY: the set is initialised by sigemptyset; the fd is the child's own.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, RELEASE_SIGNAL.into());
+        libc::sigaddset(&raw mut set, ACQUIRE_SIGNAL.into());
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC)
+    }
+}
+
+fn next_signal(signals: RawFd) -> Option<u32> {
+    // SAFETY: a struct of numbers, as large as what is read.
+    unsafe {
+        let mut info: libc::signalfd_siginfo = std::mem::zeroed();
+        let size = size_of::<libc::signalfd_siginfo>();
+        let n = libc::read(signals, (&raw mut info).cast(), size);
+        (n == size as isize).then_some(info.ssi_signo)
+    }
+}
+
+fn exit() -> ! {
+    // SAFETY: ends this process and runs nothing of the application's.
+    unsafe { libc::_exit(0) }
+}
