@@ -345,7 +345,7 @@ mod tests {
             begin_commit(&head);
             end_commit(&head, libc::EACCES);
             let mut outbox = Outbox::default();
-            head.card.engine.lock().next_step(2, &mut outbox);
+            head.card.engine.lock().next_step(100_000_000, &mut outbox);
             head.card.engine.notify();
             waiting.join().unwrap()
         });
