@@ -75,6 +75,14 @@ fn properties_keep_what_is_set() {
 }
 
 #[test]
+fn a_mode_that_is_null_is_the_default() {
+    let sink = sink();
+    sink.set_property("mode", "preferred");
+    sink.set_property("mode", None::<String>);
+    assert_eq!(sink.property::<String>("mode"), "auto");
+}
+
+#[test]
 fn a_render_rectangle_that_is_none_changes_nothing() {
     let sink = sink();
     sink.set_property("render-rectangle", gst::Array::new([1i32, 2, 3, 4]));

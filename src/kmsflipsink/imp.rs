@@ -168,7 +168,7 @@ pub struct KmsFlipSink {
         blurb = "The plane by DRM object id (-1 = the primary plane, or an overlay if that is taken by another sink)", minimum = -1, default = -1)]
     #[property(name = "fd", get, set, type = i32, member = fd, nick = "File descriptor",
         blurb = "An open DRM device, master or lease, that the application keeps (-1 = open one)", minimum = -1, default = -1)]
-    #[property(name = "mode", get, set, type = String, member = mode, nick = "Mode",
+    #[property(name = "mode", get = Self::mode, set = Self::set_mode, type = Option<String>, nick = "Mode",
         blurb = "auto (the current mode if frames fit, else the one that fits size and rate best), preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index")]
     #[property(name = "restore-crtc", get, set, type = bool, member = restore_crtc, nick = "Restore CRTC",
         blurb = "Show again what was shown before, at the end", default = true)]
@@ -257,6 +257,16 @@ impl KmsFlipSink {
     fn render_rectangle(&self) -> gst::Array {
         let rect = lock(&self.settings).render_rectangle.unwrap_or_default();
         gst::Array::new([rect.x, rect.y, rect.width as i32, rect.height as i32])
+    }
+
+    fn mode(&self) -> Option<String> {
+        Some(lock(&self.settings).mode.clone())
+    }
+
+    /// NULL, which any language may set, is the default.
+    fn set_mode(&self, mode: Option<String>) {
+        let mode = mode.unwrap_or_else(|| Settings::default().mode);
+        lock(&self.settings).mode = mode;
     }
 
     fn set_render_rectangle(&self, value: gst::Array) {
