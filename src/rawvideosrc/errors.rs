@@ -50,6 +50,22 @@ pub enum SetupError {
         /// Name of the format.
         format: String,
     },
+    /// A pattern that would fill the memory.
+    #[error(
+        "a pattern of {width}x{height} {format} takes {mib} MiB to draw, more than the {most_mib} that are taken for it: check width and height"
+    )]
+    PatternTooLarge {
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+        /// Name of the format.
+        format: String,
+        /// Mebibytes of a frame, or of what it is drawn into first.
+        mib: u64,
+        /// Mebibytes that are allowed.
+        most_mib: u64,
+    },
     /// Strides, offsets or frame size that make no sense.
     #[error("plane-strides, plane-offsets or frame-size do not fit {format}: {source}")]
     Layout {
@@ -157,6 +173,7 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
             gst::error_msg!(StreamError::Format, ("{error}"))
         }
         SetupError::TooLarge { .. }
+        | SetupError::PatternTooLarge { .. }
         | SetupError::Layout { .. }
         | SetupError::Header { .. }
         | SetupError::Placed { .. }

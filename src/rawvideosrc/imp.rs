@@ -176,7 +176,7 @@ impl ElementImpl for RawVideoSrc {
             gst::debug!(CAT, imp = self, "not posting {message:?}");
             return true;
         }
-        self.parent_post_message(message)
+        self.parent_post_message(self.in_words(message))
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
@@ -484,6 +484,26 @@ impl BaseSrcImpl for RawVideoSrc {
 }
 
 impl RawVideoSrc {
+    /// The base class says "Internal data stream error" of a format that an element
+    /// further down has refused.
+    fn in_words(&self, message: gst::Message) -> gst::Message {
+        let gst::MessageView::Error(error) = message.view() else {
+            return message;
+        };
+        let debug = error.debug().unwrap_or_default();
+        if !error.error().matches(gst::StreamError::Failed) || !debug.contains("not-negotiated") {
+            return message;
+        }
+        let location = self.lock_settings().location.clone();
+        let pad = self.obj().src_pad().clone();
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let sentence = negotiation::explain(location.as_deref(), &caps, &pad);
+        gst::message::Error::builder(gst::CoreError::Negotiation, &sentence)
+            .src(&*self.obj())
+            .debug(&debug)
+            .build()
+    }
+
     /// Whether an error has been posted since start.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
@@ -540,7 +560,7 @@ impl RawVideoSrc {
         gst::info!(CAT, imp = self, "{mode}: {reason}");
         self.stats.lock().set_mode(mode, reason);
         for doubt in doubts {
-            gst::element_imp_warning!(self, gst::StreamError::Format, ["{doubt}"]);
+            gst::element_imp_warning!(self, gst::StreamError::Format, ("{doubt}"));
         }
         Ok(())
     }

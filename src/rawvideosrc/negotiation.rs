@@ -94,7 +94,7 @@ pub fn explain(location: Option<&str>, ours: &gst::Caps, src: &gst::Pad) -> Stri
     let theirs = src.peer_query_caps(None);
     let Some(difference) = Difference::least(ours, &theirs) else {
         return format!(
-            "{what} is {}, which {taker} takes by what it says, and refuses: put videoconvert between, or see what it says itself",
+            "{what} is {}, which {taker} seems to take, and which it, or an element behind it, refuses: put videoconvert ! videoscale between",
             summary(ours)
         );
     };

@@ -48,6 +48,10 @@ const LEAST_FIGURES: usize = 6;
 /// Pixels that the box moves from frame to frame.
 const BOX_STEP_PX: u64 = 4;
 
+/// The largest picture that is drawn, in bytes: 11,585 pixels across and down in
+/// BGRx. Several of them are in memory at a time, and nothing can show larger ones.
+pub const MAX_BYTES: u64 = 512 << 20;
+
 /// What a picture of one size and number looks like, in pixels.
 #[derive(Debug)]
 struct Picture {
@@ -223,6 +227,21 @@ impl Whole {
         }
         Ok(())
     }
+}
+
+/// Bytes of the largest picture that drawing one needs.
+pub fn needed_bytes(info: &gst_video::VideoInfo) -> u64 {
+    let own_bytes = info.size() as u64;
+    if !info.format_info().is_tiled() {
+        return own_bytes;
+    }
+    // It is drawn into a plain format first, four components for each pixel.
+    let plain = gst_video::VideoFormatInfo::from_format(info.format_info().unpack_format());
+    let pixel_bytes = plain
+        .pixel_stride()
+        .first()
+        .map_or(4, |bytes| *bytes as u64);
+    own_bytes.max(u64::from(info.width()) * u64::from(info.height()) * pixel_bytes)
 }
 
 fn draw_error(why: impl std::fmt::Display) -> ReadError {

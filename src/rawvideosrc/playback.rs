@@ -6,7 +6,7 @@ use super::{
     errors::SetupError,
     file_layout::FileLayout,
     input::{Body, Input, check_size},
-    pattern::Pattern,
+    pattern::{self, Pattern},
     reader::{
         DirectFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource, GrowingReader,
         MappedFile, PlainFile, Prefetcher, Route, StreamReader,
@@ -86,6 +86,7 @@ impl Playback {
         };
         match &mut input.body {
             Body::Pattern => {
+                check_pattern(info)?;
                 let choice = Choice {
                     source: Source::Each(Box::new(Pattern::new(info)?)),
                     mode: "pattern",
@@ -246,6 +247,20 @@ fn hands(settings: &Settings, layout: &FrameLayout) -> usize {
             .min(MOST_THREADS),
         threads => threads as usize,
     }
+}
+
+fn check_pattern(info: &gst_video::VideoInfo) -> Result<(), SetupError> {
+    let needed_bytes = pattern::needed_bytes(info);
+    if needed_bytes <= pattern::MAX_BYTES {
+        return Ok(());
+    }
+    Err(SetupError::PatternTooLarge {
+        width: info.width(),
+        height: info.height(),
+        format: info.format().to_str().to_string(),
+        mib: needed_bytes >> 20,
+        most_mib: pattern::MAX_BYTES >> 20,
+    })
 }
 
 /// Bytes that are no frame may mean that no frame is what it is taken for.

@@ -96,10 +96,22 @@ pub fn value(pspec: &glib::ParamSpec, text: &str) -> Result<glib::Value, String>
         )
     };
     // A value out of range has been changed to one within.
-    if is_changed != glib::ffi::GFALSE {
+    if is_changed != glib::ffi::GFALSE || has_wrapped(text, &value) {
         return Err(refused());
     }
     Ok(value)
+}
+
+/// Whether an unsigned number has become another, as GStreamer takes -1 for the
+/// largest there is.
+fn has_wrapped(text: &str, value: &glib::Value) -> bool {
+    let said = match text.strip_prefix("0x") {
+        Some(digits) => i128::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    let got = value.get::<u32>().map(i128::from);
+    let got = got.or_else(|_| value.get::<u64>().map(i128::from));
+    matches!((said, got), (Ok(said), Ok(got)) if said != got)
 }
 
 /// What a property takes, in words.
