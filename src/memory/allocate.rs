@@ -340,6 +340,28 @@ mod tests {
         );
     }
 
+    #[test]
+    fn blocks_without_number_are_refused_before_the_first() {
+        for kind in [
+            MemoryKind::Auto,
+            MemoryKind::Cma,
+            MemoryKind::Udmabuf,
+            MemoryKind::Hugepage,
+            MemoryKind::Normal,
+            MemoryKind::System,
+        ] {
+            for (size_bytes, count) in [(1 << 32, 1 << 32), (usize::MAX, 2), (1 << 40, 1 << 20)] {
+                let refused = check_total(kind, size_bytes, count);
+                assert!(
+                    matches!(refused, Err(MemoryError::TooLarge { .. })),
+                    "{kind}"
+                );
+            }
+            assert!(check_total(kind, 4096, 4).is_ok(), "{kind}");
+            assert!(check_total(kind, usize::MAX, 0).is_ok(), "{kind}");
+        }
+    }
+
     /// Asks for blocks that end at these addresses, one after the other.
     fn ask_below(max: u64, ends: &[u64]) -> Result<u64, MemoryError> {
         let mut ends = ends.iter();
