@@ -326,8 +326,88 @@ fn memory_that_cannot_be_had_is_the_elements_own_error() {
     let message = bus.timed_pop_filtered(timeout, &[gst::MessageType::Error]);
     let message = message.unwrap();
     assert_eq!(message.src(), Some(line.upload.upcast_ref()));
-    let said = format!("{message:?}");
-    assert!(said.contains(NO_HEAP), "{said}");
+    let gst::MessageView::Error(error) = message.view() else {
+        panic!("{message:?}");
+    };
+    // What people see first is the headline.
+    let error = error.error();
+    let headline = error.message();
+    assert!(
+        headline.starts_with("no memory of kind cma to copy into: "),
+        "{headline}"
+    );
+    assert!(headline.contains(NO_HEAP), "{headline}");
+    assert_eq!(error.kind(), Some(gst::ResourceError::NotFound));
+}
+
+#[test]
+fn a_copy_is_said_once_on_the_bus_with_its_reason_and_a_remedy() {
+    for (upstream, wanted) in [
+        ("videotestsrc num-buffers=5 ! tee ! queue", Some("a tee")),
+        ("audiotestsrc num-buffers=5", Some("set buffer-size")),
+        ("videotestsrc num-buffers=5", None),
+    ] {
+        let line = Line::new(upstream, MemoryKind::Normal);
+        line.play();
+        let bus = line.pipeline.bus().unwrap();
+        let is_warning = [gst::MessageType::Warning];
+        let warnings = std::iter::from_fn(|| bus.pop_filtered(&is_warning));
+        let warnings: Vec<_> = warnings
+            .map(|message| match message.view() {
+                gst::MessageView::Warning(warning) => warning.error().message().to_owned(),
+                _ => unreachable!(),
+            })
+            .collect();
+        let expected = usize::from(wanted.is_some());
+        assert_eq!(warnings.len(), expected, "{upstream}: {warnings:?}");
+        for warning in &warnings {
+            assert!(
+                warning.starts_with("each buffer is copied once: "),
+                "{warning}"
+            );
+            let wanted = wanted.unwrap_or_default();
+            assert!(warning.contains(wanted), "{upstream}: {warning}");
+        }
+    }
+}
+
+#[test]
+fn caps_that_downstream_refuses_are_named_with_what_it_takes() {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(
+        "appsrc name=src caps=video/x-raw,format=RGB,width=32,height=16,framerate=25/1 \
+         ! identity name=before ! capsfilter name=after caps=video/x-raw,format=NV12 ! fakesink",
+    );
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let [before, after] = ["before", "after"].map(|name| pipeline.by_name(name).unwrap());
+    let upload = gst::glib::Object::new::<PhysMemUpload>();
+    pipeline.add(&upload).unwrap();
+    before.unlink(&after);
+    gst::Element::link_many([&before, upload.upcast_ref(), &after]).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let src = pipeline.by_name("src").unwrap();
+    let src = src.downcast::<gst_app::AppSrc>().unwrap();
+    let _ = src.push_buffer(gst::Buffer::with_size(32 * 16 * 3).unwrap());
+    let bus = pipeline.bus().unwrap();
+    let from_upload = std::iter::from_fn(|| {
+        let timeout = gst::ClockTime::from_seconds(60);
+        bus.timed_pop_filtered(timeout, &[gst::MessageType::Error])
+    })
+    .next()
+    .unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(
+        from_upload.src(),
+        Some(upload.upcast_ref()),
+        "{from_upload:?}"
+    );
+    let gst::MessageView::Error(error) = from_upload.view() else {
+        panic!("{from_upload:?}");
+    };
+    let said = error.error().to_string();
+    for part in ["format=(string)RGB", "format=(string)NV12", "videoconvert"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 #[test]

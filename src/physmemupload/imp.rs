@@ -6,7 +6,10 @@
 //!
 //! Locks: `settings`, then `stream`, then `counters`; no two at once.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::subclass::{BaseTransformMode, base_transform::GenerateOutputSuccess, prelude::*};
@@ -14,7 +17,7 @@ use gst_video::prelude::*;
 
 use super::{
     CAT,
-    target::{Target, Wanted, is_mappable, video_info},
+    target::{Offer, Target, Wanted, is_mappable, video_info},
 };
 use crate::{
     adoption::Adoption, memory::MemoryKind, meta::PhysMemMeta,
@@ -27,6 +30,8 @@ struct Stream {
     caps: Option<gst::Caps>,
     /// Chosen for the first buffer that has to be copied.
     target: Option<Target>,
+    /// What upstream was offered.
+    offer: Offer,
     flushing: bool,
 }
 
@@ -36,6 +41,31 @@ struct Counters {
     copied: u64,
     copied_bytes: u64,
     dropped: u64,
+}
+
+impl Counters {
+    fn path(&self) -> &'static str {
+        match (self.passed, self.copied) {
+            (0, 0) => "nothing has arrived yet",
+            (_, 0) => "zero-copy: upstream writes into this memory",
+            (0, _) => "copying: upstream has memory of its own",
+            _ => "mixed: part of what upstream sends is in memory of its own",
+        }
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} buffers passed, {} copied ({} bytes), {} dropped; {}",
+            self.passed,
+            self.copied,
+            self.copied_bytes,
+            self.dropped,
+            self.path()
+        )
+    }
 }
 
 /// The implementation of [`super::PhysMemUpload`].
@@ -69,18 +99,8 @@ impl PhysMemUpload {
     fn stats(&self) -> StructureProperty {
         let counters = *lock(&self.counters);
         let pool = lock(&self.stream).target.as_ref().map(|t| t.pool.clone());
-        let path = match counters {
-            Counters {
-                copied: 0,
-                passed: 0,
-                ..
-            } => "nothing has arrived yet",
-            Counters { copied: 0, .. } => "zero-copy: upstream writes into this memory",
-            Counters { passed: 0, .. } => "copying: upstream has memory of its own",
-            _ => "mixed: part of what upstream sends is in memory of its own",
-        };
         let mut stats = gst::Structure::builder("physmemupload-stats")
-            .field("path", path)
+            .field("path", counters.path())
             .field("passed", counters.passed)
             .field("copied", counters.copied)
             .field("copied-bytes", counters.copied_bytes)
@@ -140,10 +160,10 @@ impl PhysMemUpload {
                 gst::element_imp_error!(
                     self,
                     gst::ResourceError::NoSpaceLeft,
-                    [
-                        "No buffer to copy into: {}",
-                        pool.last_error().unwrap_or_default()
-                    ]
+                    (
+                        "no buffer to copy into: {}",
+                        pool.last_error().unwrap_or_else(|| error.to_string())
+                    )
                 );
             }
         })?;
@@ -154,11 +174,21 @@ impl PhysMemUpload {
             None => copy_bytes(input, output_ref),
         };
         copied.map_err(|reason| {
-            gst::element_imp_error!(self, gst::StreamError::Failed, ["Copy failed: {reason}"]);
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ("cannot copy a buffer: {reason}; its memory is not what its caps and metas say")
+            );
             gst::FlowError::Error
         })?;
-        self.copy_metadata(input, output_ref)
-            .map_err(|_| gst::FlowError::Error)?;
+        self.copy_metadata(input, output_ref).map_err(|error| {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ("cannot copy a buffer's timestamps and metas: {error}")
+            );
+            gst::FlowError::Error
+        })?;
         let bytes = output.size();
         let mut counters = lock(&self.counters);
         counters.copied += 1;
@@ -166,14 +196,59 @@ impl PhysMemUpload {
         let first = counters.copied == 1;
         drop(counters);
         if first {
-            gst::info!(
-                CAT,
-                imp = self,
-                "copying: upstream has memory of its own (this is said once)"
-            );
+            self.say_that_it_copies(input.n_memory());
         }
         gst::trace!(gst::CAT_PERFORMANCE, imp = self, "copied {bytes} bytes");
         Ok(output)
+    }
+
+    /// A copy is never silent: whoever put this element into a pipeline wants it to have
+    /// nothing to do.
+    fn say_that_it_copies(&self, memories: usize) {
+        let offer = lock(&self.stream).offer;
+        let why = match offer {
+            Offer::NotAsked => {
+                "upstream never asked for a pool. A tee does not pass the question on: put it \
+                 behind this element. appsrc leaves it to the application: ask its peer with an \
+                 ALLOCATION query, and use the pool"
+            }
+            Offer::NoSize => {
+                "upstream was offered no pool, as the caps name no size: set buffer-size to \
+                 upstream's largest buffer"
+            }
+            Offer::NotWanted => {
+                "upstream asked for an allocation and wanted no pool, as a tee does: put it behind \
+                 this element"
+            }
+            Offer::None => "upstream could be offered no pool of this memory",
+            Offer::Made if memories > 1 => {
+                "upstream did not take the pool offered, and sends buffers of several memories"
+            }
+            Offer::Made => {
+                "upstream did not take the pool offered: v4l2src does with \
+                 io-mode=dmabuf-import, and videoconvert before this element if it has to convert"
+            }
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("each buffer is copied once: {why}")
+        );
+    }
+
+    /// What ended in no caps that both sides have.
+    fn say_that_nothing_fits(&self, caps: &gst::CapsRef) {
+        let takes = self.obj().src_pad().peer_query_caps(None);
+        let remedy = match caps.structure(0).map(|s| s.name().as_str()) {
+            Some("video/x-raw") => "put videoconvert and videoscale before it",
+            Some("audio/x-raw") => "put audioconvert and audioresample before it",
+            _ => "put an element between that makes the one of the other",
+        };
+        gst::element_imp_error!(
+            self,
+            gst::CoreError::Negotiation,
+            ("upstream sends {caps}, and downstream takes {takes} only; {remedy}")
+        );
     }
 
     fn set_flushing(&self, flushing: bool) {
@@ -299,12 +374,16 @@ impl BaseTransformImpl for PhysMemUpload {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let stopped = std::mem::take(&mut *lock(&self.stream));
         drop(stopped);
-        gst::info!(CAT, imp = self, "{:?}", lock(&self.counters));
+        gst::info!(CAT, imp = self, "{}", lock(&self.counters));
         Ok(())
     }
 
     fn set_caps(&self, caps: &gst::Caps, _: &gst::Caps) -> Result<(), gst::LoggableError> {
-        lock(&self.stream).caps = Some(caps.clone());
+        {
+            let mut stream = lock(&self.stream);
+            stream.caps = Some(caps.clone());
+            stream.offer = Offer::NotAsked;
+        }
         self.adoption.restart();
         self.forget_target();
         Ok(())
@@ -319,7 +398,21 @@ impl BaseTransformImpl for PhysMemUpload {
             }
             _ => {}
         }
-        self.parent_sink_event(event)
+        let caps = match event.view() {
+            gst::EventView::Caps(caps) => Some(caps.caps_owned()),
+            _ => None,
+        };
+        let taken = self.parent_sink_event(event);
+        let refused = caps.filter(|_| !taken && !lock(&self.stream).flushing);
+        if let Some(caps) = refused {
+            self.say_that_nothing_fits(&caps);
+        }
+        taken
+    }
+
+    fn accept_caps(&self, direction: gst::PadDirection, caps: &gst::Caps) -> bool {
+        // Else the pad refuses a CAPS event before this element can say why.
+        direction == gst::PadDirection::Sink || self.parent_accept_caps(direction, caps)
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -339,7 +432,9 @@ impl BaseTransformImpl for PhysMemUpload {
         let _answered = self.obj().src_pad().peer_query(query);
         if caps.as_ref().is_none_or(is_mappable) {
             let wanted = lock(&self.settings).clone();
-            wanted.offer(query, caps.as_ref(), need_pool, self.obj().upcast_ref());
+            let element = self.obj();
+            let offer = wanted.offer(query, caps.as_ref(), need_pool, element.upcast_ref());
+            lock(&self.stream).offer = offer;
         }
         let offers = query.allocation_pools().any(|(pool, ..)| pool.is_some());
         self.adoption.answered(offers && need_pool);

@@ -6,7 +6,7 @@ use gst::prelude::*;
 
 use super::CAT;
 use crate::{
-    memory::{self, MemoryKind},
+    memory::{self, MemoryError, MemoryKind},
     meta::PhysMemMeta,
     pool::PhysBufferPool,
 };
@@ -23,6 +23,22 @@ pub(super) struct Wanted {
     pub buffer_size: u32,
     /// Buffers of this memory do not tell other processes where they are.
     pub withhold_address: bool,
+}
+
+/// What came of upstream's ALLOCATION query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// There was none.
+    #[default]
+    NotAsked,
+    /// It asked for no pool.
+    NotWanted,
+    /// Nobody said how large buffers are to be.
+    NoSize,
+    /// There is no such memory.
+    None,
+    /// A pool was offered.
+    Made,
 }
 
 impl Wanted {
@@ -79,9 +95,9 @@ impl Wanted {
         caps: Option<&gst::Caps>,
         need_pool: bool,
         element: &gst::Element,
-    ) {
+    ) -> Offer {
         if Self::offered(query).is_some() {
-            return;
+            return Offer::Made;
         }
         while query.allocation_pools().next().is_some() {
             query.remove_nth_allocation_pool(0);
@@ -94,7 +110,12 @@ impl Wanted {
             Some(info) => u32::try_from(info.size()).unwrap_or(0),
             None => self.buffer_size,
         };
-        if size != 0 && need_pool {
+        let offer = match (need_pool, size) {
+            (false, _) => Offer::NotWanted,
+            (true, 0) => Offer::NoSize,
+            (true, _) => Offer::Made,
+        };
+        if offer == Offer::Made {
             let pool = self.pool();
             let mut config = pool.config();
             config.set_params(caps, size, 0, 0);
@@ -102,7 +123,7 @@ impl Wanted {
             let tried = tried.and_then(|()| pool.allocate_ahead().map_err(|e| e.to_string()));
             if let Err(reason) = tried {
                 gst::warning!(CAT, "upstream is offered no memory: {reason}");
-                return;
+                return Offer::None;
             }
             pool.set_maker(Some(element));
             query.add_allocation_pool(Some(&pool), size, 0, 0);
@@ -112,6 +133,7 @@ impl Wanted {
             // for each buffer, which costs more than the copy.
             query.add_allocation_param(Some(memory::allocator(self.kind)), Default::default());
         }
+        offer
     }
 }
 
@@ -162,18 +184,25 @@ impl Target {
         if answered && let Some(pool) = Wanted::offered(&query) {
             // There is other memory than this.
             pool.set_maker(None);
-            match activate(&pool, caps, size_bytes, takes_video_meta) {
+            let started = configure(&pool, caps, size_bytes, takes_video_meta)
+                .and_then(|()| start(&pool, size_bytes));
+            match started {
                 Ok(target) => return Ok(target),
                 Err(reason) => gst::info!(CAT, "not copying into {}: {reason}", pool.name()),
             }
         }
         let pool = wanted.pool();
-        activate(&pool, caps, size_bytes, takes_video_meta).map_err(|reason| {
+        let failed = |reason: String| {
             gst::error_msg!(
-                gst::ResourceError::NoSpaceLeft,
-                ["No memory of kind {} to copy into: {reason}", wanted.kind]
+                gst::ResourceError::Failed,
+                ("no pool of kind {} to copy into: {reason}", wanted.kind)
             )
-        })
+        };
+        configure(&pool, caps, size_bytes, takes_video_meta).map_err(failed)?;
+        // Activation would say that there is no memory in words only.
+        pool.allocate_ahead()
+            .map_err(|error| error_message(wanted.kind, &error))?;
+        start(&pool, size_bytes).map_err(failed)
     }
 }
 
@@ -186,23 +215,83 @@ impl Drop for Target {
     }
 }
 
-fn activate(
+/// That there is no memory, with the code that fits.
+fn error_message(kind: MemoryKind, error: &MemoryError) -> gst::ErrorMessage {
+    use gst::ResourceError::*;
+    let code = match error {
+        MemoryError::Refused { source, .. } => match source.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => NotAuthorized,
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => NotFound,
+            _ => NoSpaceLeft,
+        },
+        MemoryError::NoHeap { .. } | MemoryError::NoSuchHeap { .. } => NotFound,
+        MemoryError::TooLarge { .. } => NoSpaceLeft,
+        MemoryError::NoKind(_) => Failed,
+        _ => Settings,
+    };
+    gst::error_msg!(code, ("no memory of kind {kind} to copy into: {error}"))
+}
+
+fn last_error(pool: &PhysBufferPool, error: gst::glib::BoolError) -> String {
+    pool.last_error().unwrap_or(error.to_string())
+}
+
+fn configure(
     pool: &PhysBufferPool,
     caps: Option<&gst::Caps>,
     size_bytes: usize,
     takes_video_meta: bool,
-) -> Result<Target, String> {
+) -> Result<(), String> {
     let size = u32::try_from(size_bytes).map_err(|_| format!("{size_bytes} bytes are too many"))?;
-    let reason = |error: gst::glib::BoolError| pool.last_error().unwrap_or(error.to_string());
     let mut config = pool.config();
     config.set_params(caps, size, 0, 0);
     if takes_video_meta {
         config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
     }
-    pool.set_config(config).map_err(reason)?;
-    pool.set_active(true).map_err(reason)?;
+    pool.set_config(config)
+        .map_err(|error| last_error(pool, error))
+}
+
+fn start(pool: &PhysBufferPool, size_bytes: usize) -> Result<Target, String> {
+    pool.set_active(true)
+        .map_err(|error| last_error(pool, error))?;
     Ok(Target {
         pool: pool.clone(),
         size_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_that_of_the_errno_and_the_headline_has_the_sentence() {
+        gst::init().unwrap();
+        for (errno, code) in [
+            (libc::EACCES, gst::ResourceError::NotAuthorized),
+            (libc::ENOENT, gst::ResourceError::NotFound),
+            (libc::ENOMEM, gst::ResourceError::NoSpaceLeft),
+        ] {
+            let refused = MemoryError::Refused {
+                object: "/dev/dma_heap/linux,cma".into(),
+                source: std::io::Error::from_raw_os_error(errno),
+                remedy: "do this".into(),
+            };
+            let element = gst::Bin::new();
+            let bus = gst::Bus::new();
+            element.set_bus(Some(&bus));
+            element.post_error_message(error_message(MemoryKind::Cma, &refused));
+            let message = bus.pop().unwrap();
+            let gst::MessageView::Error(error) = message.view() else {
+                panic!("{message:?}");
+            };
+            assert_eq!(error.error().kind(), Some(code));
+            let headline = error.error().message().to_owned();
+            assert!(
+                headline.contains("/dev/dma_heap/linux,cma: ") && headline.ends_with("do this"),
+                "{headline}"
+            );
+        }
+    }
 }
