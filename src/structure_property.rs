@@ -58,3 +58,41 @@ unsafe impl<'a> FromValue<'a> for StructureProperty {
         Self(unsafe { Option::<gst::Structure>::from_value(value) })
     }
 }
+
+/// The fields of these names in one line: what an element logs when it stops.
+pub(crate) fn in_one_line(stats: &StructureProperty, names: &[&str]) -> String {
+    let value = |name: &&str| {
+        let value = stats.0.as_ref()?.value(*name).ok()?;
+        let text = value.get::<String>();
+        Some(format!(
+            "{name} {}",
+            text.ok()
+                .or_else(|| value.transform::<String>().ok()?.get().ok())?
+        ))
+    };
+    names
+        .iter()
+        .filter_map(value)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_words_are_in_the_line_in_the_order_asked_for() {
+        gst::init().unwrap();
+        let stats = gst::Structure::builder("stats")
+            .field("copied", 2u64)
+            .field("path", "copying: it is so")
+            .field("shown", 3u32);
+        let line = in_one_line(
+            &stats.build().into(),
+            &["shown", "copied", "no-such", "path"],
+        );
+        assert_eq!(line, "shown 3, copied 2, path copying: it is so");
+        assert_eq!(in_one_line(&StructureProperty(None), &["shown"]), "");
+    }
+}

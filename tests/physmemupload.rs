@@ -2,6 +2,8 @@
 //! Any stream into our memory: without a copy where upstream takes the pool offered,
 //! with one where it has memory of its own.
 
+mod common;
+
 use std::{
     io::{Seek, Write},
     os::fd::AsRawFd,
@@ -368,6 +370,26 @@ fn a_copy_is_said_once_on_the_bus_with_its_reason_and_a_remedy() {
             let wanted = wanted.unwrap_or_default();
             assert!(warning.contains(wanted), "{upstream}: {warning}");
         }
+    }
+}
+
+#[test]
+fn the_numbers_are_logged_when_the_elements_stop() {
+    let mut launch = common::with_plugin("gst-launch-1.0");
+    launch
+        .args("rawvideosrc num-buffers=7 ! video/x-raw,format=GRAY8,width=64,height=48".split(' '))
+        .args("! physmemupload kind=normal ! fakesink".split(' '))
+        .env("GST_DEBUG", "rawvideosrc:4,physmemupload:4")
+        .env("GST_DEBUG_NO_COLOR", "1");
+    let output = launch.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let bytes = 7 * 64 * 48;
+    for line in [
+        &format!("frames 7, bytes {bytes}, dropped 0, bounced-bytes 0, "),
+        "passed 7, copied 0, copied-bytes 0, dropped 0, path zero-copy: ",
+    ] {
+        assert_eq!(said.matches(line).count(), 1, "{line}: {said}");
     }
 }
 

@@ -13,7 +13,7 @@ use super::stats::{self, Counters};
 use super::vsync::Vsync;
 use crate::adoption::Adoption;
 use crate::negotiation::{self, Refusals};
-use crate::structure_property::StructureProperty;
+use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::vt_guard::Word;
 use gst::glib;
 use gst::prelude::*;
@@ -212,8 +212,34 @@ impl FbPanSink {
 
     /// Ends the threads and puts the mode back.
     fn close(&self) {
+        let numbers = [
+            "shown",
+            "zero-copy",
+            "copied",
+            "repeated",
+            "dropped-no-page",
+            "dropped-vt-away",
+            "dropped-memory-freed",
+            "path",
+        ];
+        let stats = in_one_line(&self.stats(), &numbers);
         let state = std::mem::take(&mut *lock(&self.state));
+        if matches!(state, State::Started { .. }) {
+            gst::info!(CAT, imp = self, "{stats}");
+        }
         drop(state);
+    }
+
+    /// A copy is never silent.
+    fn tell_of_copies(&self) {
+        let Some(copying) = lock(&self.counters).copying_to_tell() else {
+            return;
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("{copying}; none is needed where what makes the frames takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert) and no tee or parser is between")
+        );
     }
 
     fn session(&self) -> Option<Arc<Session>> {
@@ -557,6 +583,7 @@ impl VideoSinkImpl for FbPanSink {
                 None => Ok(()), // dropped, and said so
             });
         shown.inspect_err(|_| self.forget_last())?;
+        self.tell_of_copies();
         Ok(gst::FlowSuccess::Ok)
     }
 }

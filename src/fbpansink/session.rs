@@ -300,13 +300,6 @@ impl Session {
                 }
             }
             ours => {
-                let why = || match ours {
-                    Some(_) => {
-                        "the frame lies elsewhere in its fb_page than where it is to be shown"
-                            .into()
-                    }
-                    None => stream.why_foreign(buffer),
-                };
                 let Some(holder) = self.copy(stream, buffer)? else {
                     return Ok(None);
                 };
@@ -314,7 +307,16 @@ impl Session {
                     .slots
                     .index_of(&holder)
                     .ok_or_else(|| pool_error("its buffer is in no fb_page"))?;
-                self.counters.copied(|| Path::copying(&why()));
+                match ours {
+                    Some(_) => self.counters.moved(|| {
+                        Path::copying(
+                            "the frame lies elsewhere in its fb_page than where it is to be shown",
+                        )
+                    }),
+                    None => self
+                        .counters
+                        .copied(|| Path::copying(&stream.why_foreign(buffer))),
+                }
                 InPlace { fb_page, holder }
             }
         };

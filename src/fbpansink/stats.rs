@@ -3,7 +3,7 @@
 use super::CAT;
 use super::session::Session;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The way of the last frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,9 @@ enum Way {
     None,
     ZeroCopy,
     Copy,
+    /// A copy of a frame that was made for another place of the screen, until upstream
+    /// has asked for pool and place again.
+    Move,
 }
 
 /// The sentence on the path.
@@ -32,6 +35,8 @@ pub struct Counters {
     dropped: AtomicU64,
     away: AtomicU64,
     freed: AtomicU64,
+    /// Copies have been told of on the bus.
+    told: AtomicBool,
     path: Mutex<(Way, String)>,
 }
 
@@ -42,10 +47,26 @@ impl Counters {
         self.take_way(Way::ZeroCopy, sentence);
     }
 
-    /// A frame was copied into one.
+    /// A frame in a fb_page was copied to another place of one.
+    pub fn moved(&self, sentence: impl FnOnce() -> String) {
+        self.copied.fetch_add(1, Ordering::Relaxed);
+        self.take_way(Way::Move, sentence);
+    }
+
+    /// A frame of other memory was copied into one.
     pub fn copied(&self, sentence: impl FnOnce() -> String) {
         self.copied.fetch_add(1, Ordering::Relaxed);
         self.take_way(Way::Copy, sentence);
+    }
+
+    /// The sentence on the path, the first time that this is asked for while frames are
+    /// copied that upstream made elsewhere.
+    pub fn copying_to_tell(&self) -> Option<String> {
+        if self.told.load(Ordering::Relaxed) {
+            return None;
+        }
+        let path = self.path.lock();
+        (path.0 == Way::Copy && !self.told.swap(true, Ordering::Relaxed)).then(|| path.1.clone())
     }
 
     /// The same buffer came again (preroll).
@@ -78,7 +99,7 @@ impl Counters {
         let sentence = path.1.clone();
         drop(path);
         gst::info!(CAT, "{sentence}");
-        if way == Way::Copy {
+        if matches!(way, Way::Copy | Way::Move) {
             gst::info!(gst::CAT_PERFORMANCE, "fbpansink: {sentence}");
         }
     }

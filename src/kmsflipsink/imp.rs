@@ -29,14 +29,14 @@ use super::import::Imports;
 use super::mode::ModeWish;
 use super::placement::Rect;
 use super::report;
-use super::session::{Manner, Session, Timing};
+use super::session::{Manner, Session, Timing, Way};
 use super::tune::{self, Tuning};
 use crate::adoption::Adoption;
 use crate::memory::{self, MemoryKind};
 use crate::meta::PhysMemMeta;
 use crate::negotiation::{self, Refusals};
 use crate::refresh;
-use crate::structure_property::StructureProperty;
+use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::kms::monotonic_ns;
 
 #[derive(Clone, Debug)]
@@ -199,6 +199,8 @@ pub struct KmsFlipSink {
     /// Counters of the time before the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
+    /// Since the sink was opened.
+    told_of_copies: AtomicBool,
 }
 
 /// A poisoned lock cannot be: nothing panics while one is held.
@@ -320,6 +322,7 @@ impl KmsFlipSink {
     }
 
     fn open(&self) -> Result<Started, KmsError> {
+        self.told_of_copies.store(false, Ordering::Relaxed);
         let settings = lock(&self.settings).clone();
         settings.mode_wish()?; // a word that is no mode need not wait for caps
         let observer = Arc::new(SinkObserver {
@@ -365,6 +368,8 @@ impl KmsFlipSink {
         let restore = lock(&self.settings).restore_crtc;
         let state = std::mem::take(&mut *lock(&self.state));
         if let State::Started(started) = state {
+            let stats = StructureProperty(last_stats.clone());
+            gst::info!(CAT, imp = self, "{}", in_one_line(&stats, &report::NUMBERS));
             started.head.close(restore);
         }
         *lock(&self.last_stats) = last_stats;
@@ -570,6 +575,21 @@ impl KmsFlipSink {
         Timing {
             due_ns,
             running_time,
+        }
+    }
+
+    /// A copy is never silent.
+    fn tell_of_copies(&self, session: &Session) {
+        if !self.told_of_copies.load(Ordering::Relaxed)
+            && let Way::Copy(why) = session.way()
+            && !self.told_of_copies.swap(true, Ordering::Relaxed)
+        {
+            let remedy = session.remedy_for_copies();
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("each frame is copied once: {why}; {remedy}")
+            );
         }
     }
 
@@ -846,6 +866,7 @@ impl VideoSinkImpl for KmsFlipSink {
                     let is_adopted = !session.wants_other_memory();
                     self.adoption
                         .note(self.obj().sink_pad(), buffer, is_adopted);
+                    self.tell_of_copies(session);
                     let old = self.started(|started| started.last.replace(buffer.clone()));
                     drop(old);
                 }

@@ -114,6 +114,22 @@ pub fn qos(
     Some(event.timestamp(running_time).build())
 }
 
+/// Of the statistics, what is logged when the sink stops.
+pub const NUMBERS: [&str; 12] = [
+    "shown",
+    "zero-copy",
+    "copied",
+    "late",
+    "missed-vblanks",
+    "lost-flip-events",
+    "dropped-no-master",
+    "dropped-disconnected",
+    "dropped-flushed",
+    "dropped-refused",
+    "flips-per-second",
+    "path",
+];
+
 /// Adds our counters to the base class's.
 pub fn add_stats(
     structure: &mut gst::Structure,

@@ -148,6 +148,17 @@ impl Session {
         matches!(&self.notes.lock().way, Way::Copy(why) if why != NEEDS_COMPOSING)
     }
 
+    /// What would make copies unnecessary.
+    pub fn remedy_for_copies(&self) -> &'static str {
+        if !self.wants_other_memory() {
+            "put videoscale before the sink, for frames of the screen's size"
+        } else if self.head.card.can_import {
+            "none is needed where upstream takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert, with no tee between) or has dma-bufs (v4l2src io-mode=dmabuf)"
+        } else {
+            "none is needed where upstream takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert), with no tee between"
+        }
+    }
+
     /// In words, for INFO.
     pub fn describe(&self) -> String {
         let (width, height) = self.plan.screen;
@@ -339,7 +350,7 @@ impl Session {
         match way {
             Way::None => {}
             Way::ZeroCopy(how) => gst::info!(super::CAT, "zero-copy: {how}"),
-            Way::Copy(why) => gst::warning!(super::CAT, "copying each frame once: {why}"),
+            Way::Copy(why) => gst::info!(super::CAT, "copying each frame once: {why}"),
         }
     }
 

@@ -6,10 +6,7 @@
 //!
 //! Locks: `settings`, then `stream`, then `counters`; no two at once.
 
-use std::{
-    fmt,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::subclass::{BaseTransformMode, base_transform::GenerateOutputSuccess, prelude::*};
@@ -20,8 +17,10 @@ use super::{
     target::{Offer, Target, Wanted, is_mappable, video_info},
 };
 use crate::{
-    adoption::Adoption, memory::MemoryKind, meta::PhysMemMeta,
-    structure_property::StructureProperty,
+    adoption::Adoption,
+    memory::MemoryKind,
+    meta::PhysMemMeta,
+    structure_property::{StructureProperty, in_one_line},
 };
 
 /// The stream that flows now.
@@ -51,20 +50,6 @@ impl Counters {
             (0, _) => "copying: upstream has memory of its own",
             _ => "mixed: part of what upstream sends is in memory of its own",
         }
-    }
-}
-
-impl fmt::Display for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} buffers passed, {} copied ({} bytes), {} dropped; {}",
-            self.passed,
-            self.copied,
-            self.copied_bytes,
-            self.dropped,
-            self.path()
-        )
     }
 }
 
@@ -374,7 +359,8 @@ impl BaseTransformImpl for PhysMemUpload {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let stopped = std::mem::take(&mut *lock(&self.stream));
         drop(stopped);
-        gst::info!(CAT, imp = self, "{}", lock(&self.counters));
+        let numbers = ["passed", "copied", "copied-bytes", "dropped", "path"];
+        gst::info!(CAT, imp = self, "{}", in_one_line(&self.stats(), &numbers));
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use super::{
     uri,
     waker::Waker,
 };
-use crate::structure_property::StructureProperty;
+use crate::structure_property::{StructureProperty, in_one_line};
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::base_src::CreateSuccess, subclass::prelude::*};
 use parking_lot::Mutex;
@@ -264,6 +264,15 @@ impl BaseSrcImpl for RawVideoSrc {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let stopped = std::mem::take(&mut *self.state.lock());
         drop(stopped);
+        let numbers = [
+            "mode",
+            "frames",
+            "bytes",
+            "dropped",
+            "bounced-bytes",
+            "buffer-waits",
+        ];
+        gst::info!(CAT, imp = self, "{}", in_one_line(&self.stats(), &numbers));
         Ok(())
     }
 

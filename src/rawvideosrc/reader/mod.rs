@@ -238,7 +238,7 @@ pub enum ReadError {
 /// The size of a regular file; a device tells it in ways of its own.
 fn file_len_bytes(file: &std::fs::File) -> Option<u64> {
     let metadata = file.metadata().ok()?;
-    metadata.is_file().then(|| metadata.len())
+    metadata.is_file().then_some(metadata.len())
 }
 
 /// Frames by number.

@@ -186,6 +186,11 @@ fn who_adopts_the_pool() {
         {
             wrong.push(format!("{name}: {expect:?} expected, {}", player.stats()));
         }
+        let warnings = player.messages(gst::MessageType::Warning);
+        let is_told = matches!(&warnings[..], [one] if one.starts_with("copying: upstream "));
+        if is_told != (expect == Copies) || warnings.len() > 1 {
+            wrong.push(format!("{name}: {expect:?}, and warnings {warnings:?}"));
+        }
         player.stop();
     }
     std::fs::write(support::share().join("adoption.md"), &table).unwrap();

@@ -33,6 +33,21 @@ fn gst_launch_plays_the_bare_line() {
 }
 
 #[test]
+fn the_numbers_are_logged_when_the_sink_stops() {
+    require_lab();
+    let mut launch = gst_launch("rawvideosrc num-buffers=20 ! fbpansink");
+    let ran = run(launch.env("GST_DEBUG", "fbpansink:4")).expect_success();
+    let line = "shown 20, zero-copy 20, copied 0, ";
+    let lines = ran.stderr.lines().filter(|said| said.contains(line));
+    let lines: Vec<_> = lines.collect();
+    assert!(
+        matches!(lines[..], [one] if one.contains("path zero-copy: upstream writes into")),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn every_frame_of_an_odd_size_is_shown_exactly() {
     require_lab();
     // 1001 bytes of pixels a row, 1004 in the file, 1920 on the screen.

@@ -251,6 +251,24 @@ fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
         path.contains("copying") && path.contains("no dma-buf"),
         "{path}"
     );
+    let bus = player.pipeline.bus().unwrap();
+    let warnings = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning]));
+    let warnings: Vec<_> = warnings
+        .map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => warning.error().to_string(),
+            _ => unreachable!(),
+        })
+        .collect();
+    let [warning] = &warnings[..] else {
+        panic!("not told once: {warnings:?}");
+    };
+    for part in [
+        "each frame is copied once: ",
+        "no dma-buf",
+        "takes this sink's pool",
+    ] {
+        assert!(warning.contains(part), "{warning}");
+    }
 }
 
 #[test]
