@@ -44,6 +44,24 @@ fn in_own_target(command: &mut Command) -> &mut Command {
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
 }
 
+/// What Rust calls this machine.
+fn triple() -> String {
+    let said = output_of(Command::new("rustc").arg("-vV"));
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.unwrap().to_owned()
+}
+
+/// A cross file for a machine that happens to be this one: all goes the way of a cross build,
+/// and its programs can be run.
+fn cross_file(path: &Path) {
+    let text = format!(
+        "[binaries]\nc = 'cc'\npkg-config = 'pkg-config'\npkgconfig = 'pkg-config'\n[host_machine]\nsystem = 'linux'\n\
+         cpu_family = '{arch}'\ncpu = '{arch}'\nendian = 'little'\n",
+        arch = std::env::consts::ARCH,
+    );
+    std::fs::write(path, text).unwrap();
+}
+
 /// A program that links with the library and has GStreamer load the plugin. Were the two
 /// not one file, GObject would complain that its types are registered already.
 const LINKED_AND_LOADED: &str = r#"
@@ -164,6 +182,8 @@ fn what_meson_installs_is_enough_for_c() {
     }
     let (scratch, installed) = prefix();
     let build = scratch.path().join("build");
+    let cross = scratch.path().join("cross");
+    cross_file(&cross);
     output_of(
         Command::new("meson")
             .args([
@@ -171,7 +191,10 @@ fn what_meson_installs_is_enough_for_c() {
                 "--libdir=lib",
                 "-Doffline=true",
                 "--buildtype=debug",
+                "-Dstrip=true",
             ])
+            .arg(format!("--cross-file={}", cross.display()))
+            .arg(format!("-Drust-target={}", triple()))
             .arg(format!("--prefix={}", installed.prefix.display()))
             .args([build.as_path(), root()]),
     );
@@ -179,6 +202,57 @@ fn what_meson_installs_is_enough_for_c() {
         Command::new("meson").args(["install", "-C"]).arg(&build),
     ));
     installed.check();
+    let library = installed.lib().join("libgstphysmem.so");
+    let sections = output_of(Command::new("readelf").arg("-SW").arg(library));
+    assert!(sections.contains(".dynsym"), "{sections}");
+    for stripped in [".symtab", ".debug_info", ".debug_line"] {
+        assert!(!sections.contains(stripped), "{stripped}: {sections}");
+    }
+}
+
+/// An application of an edition before 2024 has a resolver that takes the newest crates,
+/// whether or not the compiler is new enough for them, unless it says otherwise.
+const APPLICATION: &str = r#"
+[package]
+name = "application"
+edition = "2021"
+resolver = "3"
+
+[dependencies]
+gst = { package = "gstreamer", version = "0.25" }
+gst-plugin-physmem = { path = "@" }
+"#;
+
+const APPLICATION_MAIN: &str = r#"
+use gst::prelude::*;
+use gstphysmem::{memory::MemoryKind, meta::PhysMemMeta, pool::PhysBufferPool};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    gst::init()?;
+    let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+    let mut config = pool.config();
+    config.set_params(None, 4096, 1, 1);
+    pool.set_config(config)?;
+    pool.set_active(true)?;
+    let buffer = pool.acquire_buffer(None)?;
+    println!("{} bytes", buffer.meta::<PhysMemMeta>().ok_or("no meta")?.size_bytes());
+    Ok(())
+}
+"#;
+
+#[test]
+fn an_application_of_edition_2021_builds_and_runs_with_the_crate() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let manifest = APPLICATION.replace('@', root().to_str().unwrap());
+    std::fs::write(scratch.path().join("Cargo.toml"), manifest).unwrap();
+    std::fs::create_dir(scratch.path().join("src")).unwrap();
+    std::fs::write(scratch.path().join("src/main.rs"), APPLICATION_MAIN).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["run", "--quiet", "--offline", "--target", &triple()])
+        .current_dir(scratch.path());
+    let said = output_of(in_own_target(&mut cargo));
+    assert_eq!(said, "4096 bytes\n");
 }
 
 #[test]
