@@ -23,7 +23,7 @@ pub struct Parsed {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// Escapes that are no text.
-    #[error("\"{0}\" is not UTF-8")]
+    #[error("\"{0}\" is no text: it is not UTF-8, or has a NUL in it")]
     Text(String),
     /// For somebody else.
     #[error("\"{0}\" is not of the form rawvideo:///path?property=value")]
@@ -140,8 +140,11 @@ fn decode(text: &str) -> Result<String, UriError> {
     let bytes = percent_encoding::percent_decode_str(text);
     let decoded = bytes.decode_utf8();
     decoded
+        .ok()
+        // No path has one, and no property can.
+        .filter(|decoded| !decoded.contains('\0'))
         .map(std::borrow::Cow::into_owned)
-        .map_err(|_| UriError::Text(text.to_owned()))
+        .ok_or_else(|| UriError::Text(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -163,6 +166,14 @@ mod tests {
         let escaped = Parsed::parse("rawvideo:?colorimetry=a%26b").unwrap();
         assert_eq!(escaped.path, None);
         assert_eq!(escaped.properties[0].1, "a&b");
+    }
+
+    #[test]
+    fn a_nul_is_in_no_path_and_no_property() {
+        for uri in ["rawvideo:///a%00b.raw", "rawvideo:?colorimetry=a%00b"] {
+            let refused = Parsed::parse(uri);
+            assert!(matches!(refused, Err(UriError::Text(_))), "{refused:?}");
+        }
     }
 
     #[test]

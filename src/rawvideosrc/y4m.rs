@@ -58,11 +58,12 @@ pub enum Y4mError {
     /// It goes on past the bytes given.
     #[error("the header has no end within {0} bytes")]
     Unfinished(usize),
-    /// A parameter that makes no sense.
-    #[error("\"{0}\" in the header makes no sense")]
+    /// A parameter that makes no sense. Bytes that are no letters are told as escapes: a NUL
+    /// cannot be in a message.
+    #[error("{0:?} in the header makes no sense")]
     Parameter(String),
     /// A colour space that GStreamer has no format for.
-    #[error("there is no GStreamer format for colour space \"{0}\": convert the file")]
+    #[error("there is no GStreamer format for colour space {0:?}: convert the file")]
     Colour(String),
     /// Width or height is missing.
     #[error("the header does not give width and height")]
@@ -428,6 +429,23 @@ mod tests {
         }
         let none = FrameLine::parse(b"FRAME Ip\n").unwrap().unwrap();
         assert_eq!(none.fields, None);
+    }
+
+    #[test]
+    fn what_is_said_of_a_broken_header_can_be_a_message() {
+        for header in [
+            &b"YUV4MPEG2 W4\0 H4\n"[..],
+            b"YUV4MPEG2 W4 H4 C420\0x\n",
+            b"YUV4MPEG2 W4 H4 \x1b[2J C\0\n",
+        ] {
+            let text = Header::parse(header).unwrap_err().to_string();
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+        let refused = Header::parse(b"YUV4MPEG2 W4 H4 Cfoo\n").unwrap_err();
+        assert!(
+            refused.to_string().contains("colour space \"foo\":"),
+            "{refused}"
+        );
     }
 
     proptest! {
