@@ -75,8 +75,11 @@ pub(crate) fn check_total(
     let available = match kind {
         MemoryKind::Normal => available::now(true),
         MemoryKind::System => available::now(false),
-        // These may be of huge pages, which are reserved, or of a heap.
-        _ => available::in_total(),
+        // These may be of huge pages, which are reserved and so not available, or of a heap.
+        MemoryKind::Auto | MemoryKind::Udmabuf => available::in_total(),
+        // A heap's area and the pool of huge pages come to their end soon, and an area
+        // need not be a part of what the kernel counts as memory.
+        MemoryKind::Cma | MemoryKind::Hugepage | MemoryKind::External => None,
     };
     match available {
         Some(available) if size_bytes as u64 > available.bytes => Err(MemoryError::TooLarge {
@@ -344,9 +347,7 @@ mod tests {
     fn blocks_without_number_are_refused_before_the_first() {
         for kind in [
             MemoryKind::Auto,
-            MemoryKind::Cma,
             MemoryKind::Udmabuf,
-            MemoryKind::Hugepage,
             MemoryKind::Normal,
             MemoryKind::System,
         ] {
