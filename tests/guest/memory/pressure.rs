@@ -6,7 +6,8 @@ use gstphysmem::memory::{MemoryError, MemoryKind, Region, Request};
 use super::{allocate, conformance, request};
 use crate::support;
 
-const BLOCK: usize = 16 << 20;
+/// Few blocks: of an area that is used up, 6.1 refuses each one slowly.
+const BLOCK: usize = 48 << 20;
 
 /// How many processes the kernel has killed for want of memory.
 fn oom_kills() -> u64 {
