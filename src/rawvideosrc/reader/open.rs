@@ -2,6 +2,7 @@
 //! Opening a file of frames, with every way that can fail said in a sentence that holds the path, the numbers and a remedy.
 
 use crate::sys::describe;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
@@ -94,6 +95,14 @@ pub enum Opening {
     Stream(File),
 }
 
+/// Reads of a regular file wait, of course; but where its file system cannot read
+/// without waiting (9p, NFS), io_uring takes the flag at its word and fails with EAGAIN.
+fn block(file: &File) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
 impl Opened {
     /// Opens a file for reading; "-" is standard input.
     pub fn open(path: &Path) -> Result<Opening, OpenError> {
@@ -123,6 +132,9 @@ impl Opened {
         }
         if kind.is_fifo() || kind.is_char_device() || kind.is_socket() {
             return Ok(Opening::Stream(file));
+        }
+        if path != Path::new("-") {
+            block(&file).map_err(failed)?;
         }
         // The end of a block device is found by seeking, not by stat.
         let len_bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
@@ -169,6 +181,21 @@ impl Opened {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn reads_of_a_regular_file_may_wait_and_those_of_a_pipe_may_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let regular = dir.path().join("clip.raw");
+        std::fs::write(&regular, b"x").unwrap();
+        let pipe = dir.path().join("fifo");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (path, is_blocking) in [(regular, true), (pipe, false)] {
+            let (Opening::File(Opened { file, .. }) | Opening::Stream(file)) =
+                Opened::open(&path).unwrap();
+            let flags = fcntl(&file, FcntlArg::F_GETFL).unwrap();
+            assert_eq!(flags & libc::O_NONBLOCK == 0, is_blocking, "{path:?}");
+        }
+    }
 
     #[test]
     fn each_failure_names_path_errno_and_remedy() {
