@@ -125,10 +125,8 @@ fn set_handler(handler: usize, flags: libc::c_int) -> libc::sigaction {
     action.sa_flags = flags;
     // SAFETY: the structs are live, and the tests' handlers have the signatures that
     // their flags ask for.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGBUS, &action, &mut old) },
-        0
-    );
+    let set = unsafe { libc::sigaction(libc::SIGBUS, &action, &mut old) };
+    assert_eq!(set, 0);
     old
 }
 
