@@ -528,3 +528,46 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
     drop(line); // would wait for ever
     drop(held);
 }
+
+#[test]
+fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
+    type Change = fn(&mut gst_video::ffi::GstVideoMeta);
+    let wrong: [(&str, Change); 5] = [
+        ("no planes", |meta| meta.n_planes = 0),
+        ("a hundred planes", |meta| meta.n_planes = 100),
+        ("a far offset", |meta| meta.offset = [usize::MAX - 5; 4]),
+        ("a long stride", |meta| meta.stride = [i32::MAX; 4]),
+        ("a huge frame", |meta| {
+            (meta.width, meta.height) = (u32::MAX, u32::MAX);
+        }),
+    ];
+    gst::init().unwrap();
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Nv12, 64, 32)
+        .build()
+        .unwrap();
+    for (name, change) in wrong {
+        let line = Line::new("appsrc name=a format=time", MemoryKind::Normal);
+        let source = line.pipeline.by_name("a").unwrap();
+        let source: gst_app::AppSrc = source.downcast().unwrap();
+        source.set_caps(Some(&info.to_caps().unwrap()));
+        let mut frame = gst::Buffer::with_size(info.size()).unwrap();
+        let buffer = frame.get_mut().unwrap();
+        gst_video::VideoMeta::add(
+            buffer,
+            gst_video::VideoFrameFlags::empty(),
+            gst_video::VideoFormat::Nv12,
+            64,
+            32,
+        )
+        .unwrap();
+        // SAFETY: the meta was just added to the buffer, which is ours alone.
+        change(unsafe { &mut *gst_video::ffi::gst_buffer_get_video_meta(buffer.as_mut_ptr()) });
+        line.pipeline.set_state(gst::State::Playing).unwrap();
+        let _ = source.push_buffer(frame);
+        let bus = line.pipeline.bus().unwrap();
+        let error =
+            bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Error]);
+        let error = format!("{:?}", error.expect("an error"));
+        assert!(error.contains("GstVideoMeta"), "{name}: {error}");
+    }
+}

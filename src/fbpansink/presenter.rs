@@ -193,6 +193,21 @@ impl<H: Send + 'static> Presenter<H> {
         self.shared.state.lock().away
     }
 
+    /// Waits while another virtual terminal has the screen, but no longer than this.
+    pub fn linger(&self, time: Duration) {
+        let deadline = Instant::now() + time;
+        let mut state = self.shared.state.lock();
+        while state.away
+            && !state.flushing
+            && !state.stopping
+            && !self
+                .shared
+                .changed
+                .wait_until(&mut state, deadline)
+                .timed_out()
+        {}
+    }
+
     /// Waits until all that was handed in is on screen: then one fb_page is
     /// held. Gives up when flushing, failed, or after `limit`.
     pub fn wait_idle(&self, limit: Duration) -> bool {

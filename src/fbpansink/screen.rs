@@ -178,6 +178,11 @@ impl Screen {
         self.mode.visible_fb_page()
     }
 
+    /// The time of one refresh.
+    pub fn refresh_period(&self) -> std::time::Duration {
+        vsync::refresh_period(self.mode.var())
+    }
+
     pub fn clock(&self) -> Clock {
         self.clock
     }

@@ -332,6 +332,8 @@ impl Session {
         fb_page: Option<usize>,
     ) -> Result<Option<InPlace>, NotShown> {
         self.counters.away();
+        // No faster than the screen would take them.
+        self.presenter.linger(self.screen.refresh_period());
         match fb_page.map(|fb_page| self.presenter.present(fb_page, buffer)) {
             Some(Err(Refusal::Failed)) => Err(NotShown::Reported),
             _ => Ok(None),

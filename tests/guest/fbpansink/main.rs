@@ -7,6 +7,7 @@ mod support;
 
 mod adoption;
 mod cirrus;
+mod claims;
 mod console;
 mod dead;
 mod fb;

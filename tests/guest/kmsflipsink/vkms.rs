@@ -1129,3 +1129,28 @@ fn a_frame_whose_memory_was_freed_is_dropped_and_the_next_is_shown() {
     );
     assert_eq!(player.errors(), [""; 0]);
 }
+
+#[test]
+fn a_meta_that_does_not_fit_its_dma_buf_is_an_error_and_no_crash() {
+    type Change = fn(&mut gst_video::ffi::GstVideoMeta);
+    let wrong: [(&str, Change); 5] = [
+        ("no planes", |meta| meta.n_planes = 0),
+        ("a hundred planes", |meta| meta.n_planes = 100),
+        ("a far offset", |meta| meta.offset = [usize::MAX - 5; 4]),
+        ("a long stride", |meta| meta.stride = [i32::MAX; 4]),
+        ("a huge frame", |meta| {
+            (meta.width, meta.height) = (u32::MAX, u32::MAX);
+        }),
+    ];
+    for (name, change) in wrong {
+        let player = fed();
+        player.set_state(gst::State::Playing);
+        let mut frame = dma_frame(&numbered(W, H, 1));
+        let buffer = frame.get_mut().unwrap();
+        // SAFETY: the buffer has the meta, and is ours alone.
+        change(unsafe { &mut *gst_video::ffi::gst_buffer_get_video_meta(buffer.as_mut_ptr()) });
+        player.push(frame);
+        let error = player.wait_for_error();
+        assert!(error.contains("GstVideoMeta"), "{name}: {error}");
+    }
+}
