@@ -25,7 +25,7 @@ const ACQUIRE_SIGNAL: i16 = 58;
 /// How long we may take to let the screen go before it goes without us.
 const RELEASE_LIMIT_MS: libc::c_int = 2000;
 /// How long the child may take to put things back and end.
-const END_LIMIT: Duration = Duration::from_secs(3);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// The child's words.
 const READY: u8 = b'+';

@@ -80,7 +80,7 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
         player.wait_event("vt-regained");
         assert_seen(&picture);
         player.stop();
-        assert!(is_as_before(), "{launch}");
+        wait_until(launch, is_as_before);
     }
 }
 
@@ -118,7 +118,7 @@ fn frames_for_a_screen_that_is_away_are_dropped_and_nothing_hangs() {
         player.start();
         player.stop();
         switch_vt(&home);
-        assert!(is_as_before(), "{upstream}, {pages}");
+        wait_until(upstream, is_as_before);
     }
 }
 
