@@ -76,7 +76,7 @@ impl Mode {
         }
         let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
         mode.choose_fb_pages(fit, options.fb_pages);
-        patiently(|| mode.resynchronise()).map_err(call("FBIOPAN_DISPLAY"))?;
+        mode.resynchronise().map_err(call("FBIOPAN_DISPLAY"))?;
         patiently(|| mode.align_offsets()).map_err(call("FBIOPAN_DISPLAY"))?;
         mode.set_linear_ramps();
         Ok(mode)
@@ -264,8 +264,8 @@ impl Mode {
         };
         for fb_page in (0..self.fb_pages as u32).rev() {
             let yoffset = fb_page * top.yres;
-            self.put(VarScreeninfo { yoffset, ..top })?;
-            match fbdev::pan_display(self.fd(), &top) {
+            patiently(|| self.put(VarScreeninfo { yoffset, ..top }))?;
+            match patiently(|| fbdev::pan_display(self.fd(), &top)) {
                 Err(e) if fb_page > 0 && e.raw_os_error() != Some(libc::EBUSY) => {}
                 done => {
                     if fb_page > 0 {
