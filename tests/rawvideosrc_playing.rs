@@ -3,6 +3,8 @@
 //! and when a live source begins.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use gst::prelude::*;
 use std::{
     ffi::{c_char, c_int},
@@ -159,16 +161,23 @@ fn line(path: &Path) -> String {
     format!("rawvideosrc location={path} format=gray8 width=8 height=4 framerate=25/1")
 }
 
-static ADD_WATCH_DELAY_MS: AtomicU64 = AtomicU64::new(0);
+/// How many threads are in the call that hangs, and whether it still does.
+static HANGING: AtomicU64 = AtomicU64::new(0);
+static HANGS: AtomicBool = AtomicBool::new(true);
 
-/// Takes the C library's place in this program: the system call, after a delay as on
-/// a machine or a file system that is busy.
+/// Takes the C library's place in this program: the system call, which hangs as on a
+/// file system whose server is gone, for one file.
 // SAFETY: the name is the C library's own, and so are the arguments and the result.
 #[unsafe(no_mangle)]
 extern "C" fn inotify_add_watch(fd: c_int, path: *const c_char, mask: u32) -> c_int {
-    std::thread::sleep(Duration::from_millis(
-        ADD_WATCH_DELAY_MS.load(Ordering::Relaxed),
-    ));
+    // SAFETY: callers pass a string that ends.
+    let hangs = unsafe { std::ffi::CStr::from_ptr(path) };
+    if hangs.to_bytes().ends_with(b"/hangs") {
+        HANGING.fetch_add(1, Ordering::SeqCst);
+        while HANGS.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
     // SAFETY: the arguments are those of the C function, passed on as they came.
     unsafe { libc::syscall(libc::SYS_inotify_add_watch, fd, path, mask) as c_int }
 }
@@ -275,18 +284,74 @@ fn events_queries_and_states_are_answered_while_it_waits() {
 }
 
 #[test]
-fn a_stop_is_not_lost_while_the_file_is_prepared() {
+fn a_file_system_that_hangs_holds_up_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("part");
-    std::fs::write(&path, [1; FRAME_BYTES - 1]).unwrap();
-    ADD_WATCH_DELAY_MS.store(200, Ordering::Relaxed);
-    for wait_ms in [0, 50, 100, 150] {
+    let path = dir.path().join("hangs");
+    std::fs::rename(file(dir.path(), 4), &path).unwrap();
+    let started = || {
+        let before = HANGING.load(Ordering::SeqCst);
         let pipeline = Pipeline::new(&format!("{} follow=true", line(&path)));
         pipeline.start(gst::State::Playing);
-        std::thread::sleep(Duration::from_millis(wait_ms));
-        // Dropping it stops it.
+        in_time("the call", move || {
+            while HANGING.load(Ordering::SeqCst) == before {
+                std::thread::yield_now();
+            }
+        });
+        pipeline
+    };
+    let pipeline = started();
+    let target = pipeline.pipeline.clone();
+    let sent = in_time("EOS", move || target.send_event(gst::event::Eos::new()));
+    assert!(sent);
+    assert!(pipeline.message(gst::MessageType::Eos).is_some());
+    drop(pipeline);
+    // A stop while it hangs, and one after an event has ended its wait.
+    drop(started());
+    let pipeline = started();
+    let none = gst::SeekFlags::empty();
+    assert!(pipeline.seek(1.0, none, Side::at(40), Side::keep()));
+    // It answers at last, and the seek is carried out.
+    HANGS.store(false, Ordering::SeqCst);
+    assert_eq!(pipeline.frames(3), [1, 2, 3]);
+}
+
+#[test]
+fn standard_input_goes_on_from_where_it_is() {
+    use std::{io::Seek, process::Command};
+    let dir = tempfile::tempdir().unwrap();
+    let raw: Vec<u8> = (0..4u8).flat_map(|n| [n; FRAME_BYTES]).collect();
+    let mut y4m = b"YUV4MPEG2 W8 H4 F25:1 Cmono\n".to_vec();
+    for n in 0..4u8 {
+        y4m.extend(b"FRAME\n");
+        y4m.extend([n; FRAME_BYTES]);
     }
-    ADD_WATCH_DELAY_MS.store(0, Ordering::Relaxed);
+    let out = dir.path().join("out");
+    for (content, properties) in [
+        (&raw, "format=gray8 width=8 height=4"),
+        (&raw, "format=gray8 width=8 height=4 io-mode=mmap"),
+        (&y4m, ""),
+    ] {
+        let path = dir.path().join("in");
+        std::fs::write(
+            &path,
+            [b"a header of others\n".as_slice(), content].concat(),
+        )
+        .unwrap();
+        let mut input = std::fs::File::open(&path).unwrap();
+        input.seek(std::io::SeekFrom::Start(19)).unwrap();
+        let mut launch = common::with_plugin("gst-launch-1.0");
+        let line = format!("rawvideosrc location=- {properties} ! filesink");
+        let location = format!("location={}", out.display());
+        launch
+            .args(["-q"])
+            .args(line.split_whitespace())
+            .arg(location);
+        common::output_of(launch.stdin(input.try_clone().unwrap()));
+        assert_eq!(std::fs::read(&out).unwrap(), raw, "{properties}");
+        // Whoever comes next finds it there, too.
+        let rest = common::output_of(Command::new("cat").stdin(input));
+        assert_eq!(rest.as_bytes(), *content);
+    }
 }
 
 #[test]

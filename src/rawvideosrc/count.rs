@@ -31,18 +31,19 @@ pub struct Counted {
     pub leftover_bytes: u64,
 }
 
-/// The header that a file begins with, if it is YUV4MPEG2.
+/// The header that a file begins with, if it is YUV4MPEG2; its length is that of all
+/// that comes before the first frame.
 pub fn read_header(opened: &Opened) -> Result<Option<Header>, SetupError> {
     let mut bytes = vec![0; y4m::MAX_HEADER_BYTES];
-    let len = read_some_at(&opened.file, &mut bytes, 0);
+    let len = read_some_at(&opened.file, &mut bytes, opened.start_bytes);
     let len = len.map_err(|error| failed(&opened.path, error.into()))?;
     if !y4m::is_y4m(&bytes[..len]) {
         return Ok(None);
     }
     let header = Header::parse(&bytes[..len]);
-    header
-        .map(Some)
-        .map_err(|error| failed(&opened.path, error.into()))
+    let mut header = header.map_err(|error| failed(&opened.path, error.into()))?;
+    header.len_bytes += opened.start_bytes as usize;
+    Ok(Some(header))
 }
 
 fn failed(path: &Path, error: ScanError) -> SetupError {

@@ -7,13 +7,10 @@
 //! it needs out and puts it back. Neither is taken under the other.
 
 use super::{
-    CAT, IoMode,
-    errors::{self, SetupError},
+    CAT, IoMode, errors,
     input::Input,
     known::Known,
-    negotiation,
-    playback::Playback,
-    pool, seek,
+    negotiation, pool, seek,
     session::{PoolInUse, Session, State, Stream},
     settings::Settings,
     stats::Stats,
@@ -320,7 +317,7 @@ impl BaseSrcImpl for RawVideoSrc {
         // The base class takes a failure for the end, and an event that waits for this
         // thread is not seen from here: whatever must be awaited is awaited in `create`,
         // which negotiates then.
-        match self.is_unprobed() {
+        match self.is_unprobed() || self.is_preparing() {
             true => Ok(()),
             false => self
                 .parent_negotiate()
@@ -359,14 +356,12 @@ impl BaseSrcImpl for RawVideoSrc {
             let Some(session) = state.session() else {
                 return Err(gst::loggable_error!(CAT, "not started"));
             };
-            let Some(stream) = &mut session.stream else {
-                // Nothing has been negotiated yet: it is asked again then.
+            let Some(reader) = session.stream.as_mut().and_then(Stream::take_reader) else {
+                // Nothing is there to be played yet: it is asked again then.
                 pool::decline(query);
                 return Ok(());
             };
-            let source = stream.playback.source.take();
-            let source = source.ok_or(gst::loggable_error!(CAT, "busy"))?;
-            (source, stream.info.clone())
+            reader
         };
         // What is in flight is in buffers that downstream may not want any more: of
         // another pool, in another layout. It may take a while to land.
@@ -521,57 +516,6 @@ impl RawVideoSrc {
     pub(super) fn template(&self) -> gst::Caps {
         let template = self.obj().pad_template("src");
         template.map_or_else(gst::Caps::new_any, |template| template.caps().clone())
-    }
-
-    /// Prepares to play in the format that was agreed on.
-    fn prepare(&self, info: gst_video::VideoInfo) -> Result<(), gst::LoggableError> {
-        let (mut input, waker, source) = {
-            let mut state = self.state.lock();
-            let session = state.session();
-            let session = session.ok_or(gst::loggable_error!(CAT, "not started"))?;
-            if let Some(timeline) = session.timeline() {
-                session.cursor = session.cursor.unresolve(&timeline);
-            }
-            let input = session.input.take();
-            let input = input.ok_or(gst::loggable_error!(CAT, "busy"))?;
-            (input, session.waker.clone(), session.take_source())
-        };
-        input.take_back(source);
-        let mut prepared = Playback::new(&mut input, &info, &waker);
-        if let Ok(Playback {
-            source: Some(source),
-            ..
-        }) = &mut prepared
-        {
-            source.set_witness(self.witness());
-        }
-        let mut state = self.state.lock();
-        let session = state.session();
-        let session = session.ok_or(gst::loggable_error!(CAT, "stopped"))?;
-        session.input = Some(input);
-        session.stream = None;
-        let playback = match prepared {
-            Ok(playback) => playback,
-            Err(error) => {
-                drop(state);
-                if !matches!(error, SetupError::Woken) {
-                    self.post_error_message(errors::of_setup(&error));
-                }
-                return Err(gst::loggable_error!(CAT, "{error}"));
-            }
-        };
-        let duration_ns = playback.timeline.duration_ns();
-        let (mode, reason) = (playback.mode, playback.reason.clone());
-        let doubts = playback.doubts.clone();
-        session.stream = Some(Stream { info, playback });
-        drop(state);
-        self.set_duration(duration_ns);
-        gst::info!(CAT, imp = self, "{mode}: {reason}");
-        self.stats.lock().set_mode(mode, reason);
-        for doubt in doubts {
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{doubt}"));
-        }
-        Ok(())
     }
 
     /// Answers a seek; `perform` has the base class carry it out.

@@ -104,6 +104,10 @@ impl Input {
             input.take_header(header)?;
         }
         if input.header.is_none() {
+            if let Body::File(opened) = &input.body {
+                let offset = input.settings.offset;
+                input.settings.offset = offset.saturating_add(opened.start_bytes);
+            }
             input.guess();
         }
         input.check()?;

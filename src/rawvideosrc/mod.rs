@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 mod count;
 mod cursor;
+mod errand;
 mod errors;
 mod file_layout;
 #[allow(missing_docs)] // accessors that the Properties macro makes
@@ -19,6 +20,7 @@ mod known;
 mod negotiation;
 mod playback;
 mod pool;
+mod preparing;
 mod seek;
 mod session;
 mod settings;

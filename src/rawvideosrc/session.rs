@@ -6,8 +6,8 @@
 //! it back; all that others may ask about stays.
 
 use super::{
-    cursor::Cursor, input::Input, playback::Playback, pool, source::Source, timeline::Timeline,
-    waker::Waker,
+    cursor::Cursor, errand::Errand, errors::SetupError, input::Input, playback::Playback, pool,
+    source::Source, timeline::Timeline, waker::Waker,
 };
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub struct Session {
     pub cursor: Cursor,
     /// Once the caps are known.
     pub stream: Option<Stream>,
+    /// The stream to come, in the making.
+    pub preparation: Option<Errand<Prepared>>,
     /// A seek that came before the caps.
     pub seek: Option<gst::Event>,
     /// What is added to the time of a frame to get the running time when it is due,
@@ -88,6 +90,7 @@ impl Session {
             input: Some(Box::new(input)),
             cursor: Cursor::START,
             stream: None,
+            preparation: None,
             seek: None,
             live_offset_ns: None,
             pool: PoolInUse::None,
@@ -113,10 +116,27 @@ impl Session {
     }
 }
 
+/// A stream, or why there is none, and the input back.
+pub struct Prepared {
+    /// What is played.
+    pub input: Box<Input>,
+    /// The caps.
+    pub info: gst_video::VideoInfo,
+    /// How it is played.
+    pub playback: Result<Playback, SetupError>,
+}
+
 /// From caps to caps.
 pub struct Stream {
     /// The caps.
     pub info: gst_video::VideoInfo,
     /// What is played.
     pub playback: Playback,
+}
+
+impl Stream {
+    /// The reader, if it is there, and the caps.
+    pub fn take_reader(&mut self) -> Option<(Source, gst_video::VideoInfo)> {
+        Some((self.playback.source.take()?, self.info.clone()))
+    }
 }

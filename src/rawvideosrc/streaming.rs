@@ -27,9 +27,12 @@ impl RawVideoSrc {
     pub(super) fn next_buffer(&self) -> Result<gst::Buffer, gst::FlowError> {
         if self.is_unprobed() {
             self.probe()?;
-            if !self.obj().negotiate() {
-                return Err(self.not_negotiated());
-            }
+            self.negotiate_now()?;
+        }
+        if self.is_preparing() {
+            self.finish_preparation()?;
+            // For the pool: nothing could be said about that before.
+            self.negotiate_now()?;
         }
         self.seek_at_last()?;
         let (info, timeline, first_frame, cursor, live_offset_ns, waker, source) = {
@@ -196,13 +199,15 @@ impl RawVideoSrc {
         self.post_error_message(gst::error_msg!(gst::CoreError::Negotiation, ("{sentence}")));
     }
 
-    /// Why there are no caps.
-    fn not_negotiated(&self) -> gst::FlowError {
+    fn negotiate_now(&self) -> Result<(), gst::FlowError> {
+        if self.obj().negotiate() {
+            return Ok(());
+        }
         let flags = self.obj().src_pad().pad_flags();
-        match flags.contains(gst::PadFlags::FLUSHING) {
+        Err(match flags.contains(gst::PadFlags::FLUSHING) {
             true => gst::FlowError::Flushing,
             false => gst::FlowError::NotNegotiated,
-        }
+        })
     }
 
     /// Carries out the seek that came before the caps; no frame has been sent yet.

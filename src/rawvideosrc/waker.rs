@@ -49,6 +49,11 @@ impl Waker {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
+    /// Readable while woken.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
     /// Waits until `fd` has something to read.
     pub fn wait(&self, fd: BorrowedFd<'_>) -> io::Result<Wake> {
         loop {

@@ -84,6 +84,8 @@ pub struct Opened {
     pub path: PathBuf,
     /// Its size.
     pub len_bytes: u64,
+    /// Where it begins for us: behind what others have read of standard input.
+    pub start_bytes: u64,
 }
 
 /// What a path turned out to be.
@@ -136,12 +138,16 @@ impl Opened {
         if path != Path::new("-") {
             block(&file).map_err(failed)?;
         }
-        // The end of a block device is found by seeking, not by stat.
+        let start_bytes = file.stream_position().map_err(failed)?;
+        // The end of a block device is found by seeking, not by stat. Whoever else has
+        // standard input finds it where it was.
         let len_bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        file.seek(SeekFrom::Start(start_bytes)).map_err(failed)?;
         Ok(Opening::File(Self {
             file,
             path: path.to_owned(),
             len_bytes,
+            start_bytes,
         }))
     }
 
@@ -173,6 +179,7 @@ impl Opened {
             file,
             path: self.path.clone(),
             len_bytes: self.len_bytes,
+            start_bytes: self.start_bytes,
         })
     }
 }
