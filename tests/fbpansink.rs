@@ -89,7 +89,8 @@ fn a_device_that_is_no_framebuffer_is_one_error() {
         "{errors:?}"
     );
     assert!(
-        errors[0].ends_with("(ENOTTY); is it a framebuffer device?"),
+        errors[0]
+            .ends_with("(ENOTTY); it is no framebuffer: set the property `device` to a /dev/fb*"),
         "{errors:?}"
     );
 }

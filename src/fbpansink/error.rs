@@ -49,7 +49,7 @@ pub enum ScreenError {
         height_px: u32,
     },
     /// Thread creation.
-    #[error("cannot start the thread that pans: {0}")]
+    #[error("cannot start the thread that pans: {}; raise the limit of threads (ulimit -u), or free memory", describe(.0))]
     Thread(io::Error),
     /// A foreign frame that cannot be read.
     #[error(
@@ -66,13 +66,17 @@ fn open_remedy(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => {
             "run as a user of the group that owns it (usually `video`), or as root"
         }
-        Some(libc::ENOENT) => {
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => {
             "set the property `device` to an existing /dev/fb*, or load a framebuffer driver"
         }
         Some(libc::ENODEV | libc::ENXIO) => {
             "its driver is gone: load it, or set the property `device`"
         }
-        _ => "check the property `device`",
+        Some(libc::EBUSY) => "another program has it for itself: end that one",
+        Some(libc::EMFILE) => "raise the limit of open files (ulimit -n)",
+        Some(libc::ENFILE) => "raise the system's limit of open files (sysctl fs.file-max)",
+        Some(libc::ENOMEM) => "free memory",
+        _ => "the kernel log may say more (dmesg)",
     }
 }
 
@@ -90,5 +94,34 @@ fn call_remedy(error: &io::Error) -> &'static str {
         }
         Some(libc::EPERM) => "the display is suspended or owned by another program",
         _ => "the kernel log may say more (dmesg)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_is_for_the_errno_that_was_met() {
+        let said = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            let path = PathBuf::from("/dev/fb0");
+            ScreenError::Open { path, source }.to_string()
+        };
+        for (errno, remedy) in [
+            (libc::EACCES, "`video`"),
+            (libc::ENOTDIR, "an existing /dev/fb*"),
+            (libc::ENODEV, "its driver is gone"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::ENFILE, "fs.file-max"),
+        ] {
+            let said = said(errno);
+            assert!(said.contains(remedy), "{said}");
+            assert_eq!(
+                said.contains("property `device`"),
+                matches!(errno, libc::ENOTDIR | libc::ENODEV),
+                "{said}"
+            );
+        }
     }
 }

@@ -111,7 +111,8 @@ fn io_remedy(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => {
             "run as a user of the group that owns it (usually `video`), or as root"
         }
-        Some(libc::EMFILE | libc::ENFILE) => "too many files are open",
+        Some(libc::EMFILE) => "raise the limit of open files (ulimit -n)",
+        Some(libc::ENFILE) => "raise the system's limit of open files (sysctl fs.file-max)",
         Some(libc::ENODEV) => "its driver is gone: load it and start again",
         _ => "the kernel log may say more (dmesg)",
     }
