@@ -567,7 +567,11 @@ fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
         let bus = line.pipeline.bus().unwrap();
         let error =
             bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Error]);
-        let error = format!("{:?}", error.expect("an error"));
-        assert!(error.contains("GstVideoMeta"), "{name}: {error}");
+        let error = error.expect("an error");
+        let gst::MessageView::Error(error) = error.view() else {
+            panic!("{name}: {error:?}");
+        };
+        let headline = error.error().to_string();
+        assert!(headline.contains("GstVideoMeta"), "{name}: {headline}");
     }
 }

@@ -165,6 +165,13 @@ fn line(path: &Path) -> String {
 static HANGING: AtomicU64 = AtomicU64::new(0);
 static HANGS: AtomicBool = AtomicBool::new(true);
 
+fn hang() {
+    HANGING.fetch_add(1, Ordering::SeqCst);
+    while HANGS.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Takes the C library's place in this program: the system call, which hangs as on a
 /// file system whose server is gone, for one file.
 // SAFETY: the name is the C library's own, and so are the arguments and the result.
@@ -173,13 +180,24 @@ extern "C" fn inotify_add_watch(fd: c_int, path: *const c_char, mask: u32) -> c_
     // SAFETY: callers pass a string that ends.
     let hangs = unsafe { std::ffi::CStr::from_ptr(path) };
     if hangs.to_bytes().ends_with(b"/hangs") {
-        HANGING.fetch_add(1, Ordering::SeqCst);
-        while HANGS.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        hang();
     }
     // SAFETY: the arguments are those of the C function, passed on as they came.
     unsafe { libc::syscall(libc::SYS_inotify_add_watch, fd, path, mask) as c_int }
+}
+
+/// As above, for what frames without padding are read with.
+// SAFETY: the name is the C library's own, and so are the arguments and the result.
+#[unsafe(no_mangle)]
+extern "C" fn pread64(fd: c_int, bytes: *mut libc::c_void, count: usize, offset: i64) -> isize {
+    let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    // The file's beginning is looked at before the start: that does not hang.
+    let is_frame = count == FRAME_BYTES;
+    if is_frame && path.is_ok_and(|path| path.ends_with("hangs-in-a-read")) {
+        hang();
+    }
+    // SAFETY: the arguments are those of the C function, passed on as they came.
+    unsafe { libc::syscall(libc::SYS_pread64, fd, bytes, count, offset) as isize }
 }
 
 /// Ways to have nothing to play for the moment, and what keeps them so.
@@ -285,12 +303,24 @@ fn events_queries_and_states_are_answered_while_it_waits() {
 
 #[test]
 fn a_file_system_that_hangs_holds_up_nobody() {
+    // One after the other: they share what makes them hang.
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("hangs");
-    std::fs::rename(file(dir.path(), 4), &path).unwrap();
+    for (name, properties) in [
+        ("hangs", "follow=true"),
+        ("hangs-in-a-read", ""),
+        ("hangs-in-a-read", "threads=2"),
+    ] {
+        HANGS.store(true, Ordering::SeqCst);
+        let path = dir.path().join(name);
+        std::fs::rename(file(dir.path(), 4), &path).unwrap();
+        holds_up_nobody(&format!("{} {properties}", line(&path)));
+    }
+}
+
+fn holds_up_nobody(source: &str) {
     let started = || {
         let before = HANGING.load(Ordering::SeqCst);
-        let pipeline = Pipeline::new(&format!("{} follow=true", line(&path)));
+        let pipeline = Pipeline::new(source);
         pipeline.start(gst::State::Playing);
         in_time("the call", move || {
             while HANGING.load(Ordering::SeqCst) == before {

@@ -8,6 +8,7 @@
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
 
+mod aside;
 mod count;
 mod cursor;
 mod errand;

@@ -411,6 +411,10 @@ impl Pattern {
 }
 
 impl FrameSource for Pattern {
+    fn may_hang(&self) -> bool {
+        false
+    }
+
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         self.draw(n, target)?;
         Ok(Outcome::Frame)

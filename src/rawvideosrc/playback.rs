@@ -2,6 +2,7 @@
 //! What is played once the caps are known: which reader, which frames, when.
 
 use super::{
+    aside::Aside,
     count::{self, Counted},
     errors::SetupError,
     file_layout::FileLayout,
@@ -88,7 +89,7 @@ impl Playback {
             Body::Pattern => {
                 check_pattern(info)?;
                 let choice = Choice {
-                    source: Source::Each(Box::new(Pattern::new(info)?)),
+                    source: Source::Each(Aside::new(Box::new(Pattern::new(info)?))),
                     mode: "pattern",
                     reason: "there is no location".into(),
                 };
@@ -142,7 +143,7 @@ impl Playback {
                 let route = Route::new(layout, info, 1);
                 let reader = FilesReader::new(sequence, first, counted.table, route);
                 let choice = Choice {
-                    source: Source::Each(Box::new(reader)),
+                    source: Source::Each(Aside::new(Box::new(reader))),
                     mode: "read",
                     reason: format!("there are {count} files"),
                 };
@@ -325,7 +326,7 @@ fn follow(
         }
     };
     Ok(Choice {
-        source: Source::Each(Box::new(follower)),
+        source: Source::Each(Aside::new(Box::new(follower))),
         mode: "read",
         reason: "the file may grow".into(),
     })
@@ -360,7 +361,7 @@ fn choose(
                 .map_err(|error| refuse("mmap", describe(&error)))?;
             let reader = FrameReader::new(medium, index(), route())?;
             Ok(Choice {
-                source: Source::Mapped(Box::new(Mapped::new(reader, *layout))),
+                source: Source::Mapped(Aside::new(Box::new(Mapped::new(reader, *layout)))),
                 mode: "mmap",
                 reason,
             })
@@ -433,7 +434,7 @@ fn plain(
             }));
         }
     };
-    Ok((Source::Each(reader.0), reader.1))
+    Ok((Source::Each(Aside::new(reader.0)), reader.1))
 }
 
 /// With `direct`, the file past the page cache, and a note on what came of it.

@@ -5,7 +5,7 @@
 
 use super::{
     CAT,
-    errand::Errand,
+    errand::Runner,
     errors::{self, SetupError},
     imp::RawVideoSrc,
     input::Input,
@@ -24,8 +24,9 @@ fn begin(
     old: Option<Source>,
     info: gst_video::VideoInfo,
     waker: Arc<Waker>,
-) -> Result<Errand<Prepared>, SetupError> {
-    let errand = Errand::begin(move || {
+) -> Result<Runner<Prepared>, SetupError> {
+    let mut runner = Runner::new().map_err(no_thread)?;
+    let begun = runner.begin(move || {
         input.take_back(old);
         let playback = Playback::new(&mut input, &info, &waker);
         Prepared {
@@ -34,7 +35,8 @@ fn begin(
             playback,
         }
     });
-    errand.map_err(no_thread)
+    begun.map_err(no_thread)?;
+    Ok(runner)
 }
 
 fn no_thread(error: io::Error) -> SetupError {
@@ -60,8 +62,8 @@ impl RawVideoSrc {
             (input, session.take_source(), session.waker.clone())
         };
         let prepared = match begin(input, source, info, waker) {
-            Ok(errand) => {
-                self.keep(errand);
+            Ok(runner) => {
+                self.keep(runner);
                 self.finish_preparation()
             }
             Err(error) => Err(self.unprepared(&error)),
@@ -79,28 +81,30 @@ impl RawVideoSrc {
         session.is_some_and(|session| session.preparation.is_some())
     }
 
-    fn keep(&self, errand: Errand<Prepared>) {
+    fn keep(&self, runner: Runner<Prepared>) {
         if let Some(session) = self.state.lock().session() {
-            session.preparation = Some(errand);
+            session.preparation = Some(runner);
         }
     }
 
     /// Waits for the stream.
     pub(super) fn finish_preparation(&self) -> Result<(), gst::FlowError> {
         loop {
-            let (errand, waker) = match self.state.lock().session() {
+            let (runner, waker) = match self.state.lock().session() {
                 Some(session) => (session.preparation.take(), session.waker.clone()),
                 None => return Err(gst::FlowError::Flushing),
             };
-            let Some(errand) = errand else { return Ok(()) };
+            let Some(mut runner) = runner else {
+                return Ok(());
+            };
             let Prepared {
                 input,
                 info,
                 playback,
-            } = match errand.wait(&waker) {
+            } = match runner.wait(&waker) {
                 Ok(Some(prepared)) => prepared,
                 Ok(None) => {
-                    self.keep(errand);
+                    self.keep(runner);
                     return Err(gst::FlowError::Flushing);
                 }
                 Err(error) => return Err(self.unprepared(&no_thread(error))),

@@ -6,7 +6,7 @@
 //! it back; all that others may ask about stays.
 
 use super::{
-    cursor::Cursor, errand::Errand, errors::SetupError, input::Input, playback::Playback, pool,
+    cursor::Cursor, errand::Runner, errors::SetupError, input::Input, playback::Playback, pool,
     source::Source, timeline::Timeline, waker::Waker,
 };
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct Session {
     /// Once the caps are known.
     pub stream: Option<Stream>,
     /// The stream to come, in the making.
-    pub preparation: Option<Errand<Prepared>>,
+    pub preparation: Option<Runner<Prepared>>,
     /// A seek that came before the caps.
     pub seek: Option<gst::Event>,
     /// What is added to the time of a frame to get the running time when it is due,

@@ -3,6 +3,7 @@
 //! the pool now, or some time ago, or made of the file's own pages.
 
 use super::{
+    aside::Aside,
     cursor::Cursor,
     reader::{
         Arrival, FrameReader, FrameSource, Freight, MappedFile, Medium, Outcome, Prefetcher,
@@ -53,7 +54,8 @@ impl Order<'_> {
             .checked_add(self.first_frame)
     }
 
-    fn acquire(&self, wait: bool) -> Result<gst::Buffer, Undelivered> {
+    /// An empty buffer.
+    pub fn acquire(&self, wait: bool) -> Result<gst::Buffer, Undelivered> {
         let pool = self
             .pool
             .ok_or(Undelivered::Flow(gst::FlowError::NotNegotiated))?;
@@ -127,6 +129,9 @@ pub enum BufferError {
     /// It is short, or cannot be mapped for writing.
     #[error("a buffer of the pool is too small for a frame, or cannot be written: {0:?}")]
     Unwritable(Box<FrameLayout>),
+    /// Somebody else has it, too.
+    #[error("a buffer of the pool is in use already")]
+    Shared,
     /// io_uring does not take it.
     #[error("a buffer cannot be read into: {0}")]
     Ring(io::Error),
@@ -214,6 +219,17 @@ impl Mapped {
         (is_stock || takes_meta && !info.format_info().is_tiled()) && is_aligned(0) && is_aligned(1)
     }
 
+    fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
+        let reading = Instant::now();
+        let buffer = self.wrap(order, n)?;
+        Ok(Delivery {
+            buffer,
+            waited: Duration::ZERO,
+            read: reading.elapsed(),
+            fields: None,
+        })
+    }
+
     fn wrap(&mut self, order: &Order<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
         if let Some(loss) = self.reader.medium().loss() {
             return Err(Undelivered::Read(loss));
@@ -254,17 +270,31 @@ impl Mapped {
     }
 }
 
+/// Copies out of the map.
+impl FrameSource for Mapped {
+    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        self.reader.read(n, target)
+    }
+
+    fn fields(&self, n: u64) -> Option<Fields> {
+        self.reader.fields(n)
+    }
+}
+
 /// Gives frames in buffers.
 pub enum Source {
     /// Reads, or draws, each frame when it is due.
-    Each(Box<dyn FrameSource>),
+    Each(Aside<dyn FrameSource>),
     /// As above, from a pipe.
     Stream(Box<StreamReader>),
     /// Has begun before.
     Ahead(Box<Ahead>),
     /// Has the file mapped.
-    Mapped(Box<Mapped>),
+    Mapped(Aside<Mapped>),
 }
+
+/// What has become of a frame, if the buffer could take it.
+pub type Filled = Result<Result<Outcome, ReadError>, BufferError>;
 
 impl Source {
     /// Keeps up to `depth` frames in flight.
@@ -292,7 +322,11 @@ impl Source {
         wanted: bool,
         takes_meta: bool,
     ) -> bool {
+        // While it is held up, it copies.
         let Self::Mapped(mapped) = self else {
+            return false;
+        };
+        let Some(mapped) = mapped.reader_mut() else {
             return false;
         };
         mapped.wraps = wanted && mapped.can_wrap(info, takes_meta);
@@ -302,7 +336,6 @@ impl Source {
     /// What is in flight is for nobody any more.
     pub fn reset(&mut self) {
         if let Self::Ahead(ahead) = self {
-            ahead.prefetcher.drain();
             ahead.lead = None;
         }
     }
@@ -310,7 +343,9 @@ impl Source {
     /// `witness` is told, at any time and from any thread, that downstream has looked at
     /// bytes that the file did not have any more.
     pub fn set_witness(&mut self, witness: Witness) {
-        if let Self::Mapped(mapped) = self {
+        if let Self::Mapped(mapped) = self
+            && let Some(mapped) = mapped.reader()
+        {
             mapped.reader.medium().set_witness(witness);
         }
     }
@@ -328,7 +363,7 @@ impl Source {
         match self {
             Self::Each(source) => source.bounced_bytes(),
             Self::Ahead(ahead) => ahead.prefetcher.bounced_bytes(),
-            Self::Stream(_) | Self::Mapped(_) => 0,
+            Self::Stream(_) | Self::Mapped(_) => 0, // they go through the page cache
         }
     }
 
@@ -339,18 +374,12 @@ impl Source {
             return Err(self.finish());
         };
         let delivered = match self {
-            Self::Each(source) => deliver_now(&mut **source, order, file_n),
+            Self::Each(source) => source.deliver(order, file_n),
             Self::Stream(reader) => deliver_now(&mut **reader, order, file_n),
-            Self::Mapped(mapped) if mapped.wraps => {
-                let reading = Instant::now();
-                mapped.wrap(order, file_n).map(|buffer| Delivery {
-                    buffer,
-                    waited: Duration::ZERO,
-                    read: reading.elapsed(),
-                    fields: None,
-                })
-            }
-            Self::Mapped(mapped) => deliver_now(&mut mapped.reader, order, file_n),
+            Self::Mapped(mapped) => match mapped.reader_mut() {
+                Some(mapped) if mapped.wraps => mapped.deliver(order, file_n),
+                _ => mapped.deliver(order, file_n),
+            },
             Self::Ahead(ahead) => ahead.deliver(order, n),
         };
         let fields = self.fields(file_n);
@@ -364,9 +393,9 @@ impl Source {
 
     fn fields(&mut self, file_n: u64) -> Option<Fields> {
         match self {
-            Self::Each(source) => source.fields(file_n),
+            Self::Each(source) => source.reader()?.fields(file_n),
             Self::Stream(reader) => reader.fields(file_n),
-            Self::Mapped(mapped) => mapped.reader.fields(file_n),
+            Self::Mapped(mapped) => mapped.reader()?.fields(file_n),
             Self::Ahead(ahead) => ahead.prefetcher.ground().fields(file_n),
         }
     }
@@ -374,10 +403,13 @@ impl Source {
     /// After the last frame: whether all that was sent is still there.
     fn finish(&self) -> Undelivered {
         match self {
-            Self::Mapped(mapped) => match mapped.reader.medium().loss_of_lent() {
-                Some(loss) => Undelivered::Read(loss),
-                None => Undelivered::Finished,
-            },
+            Self::Mapped(mapped) => {
+                let mapped = mapped.reader();
+                match mapped.and_then(|mapped| mapped.reader.medium().loss_of_lent()) {
+                    Some(loss) => Undelivered::Read(loss),
+                    None => Undelivered::Finished,
+                }
+            }
             _ => Undelivered::Finished,
         }
     }
@@ -400,22 +432,22 @@ impl Undelivered {
     }
 }
 
-fn deliver_now(
-    source: &mut dyn FrameSource,
+/// Fills a buffer in this thread.
+pub fn deliver_now<R: FrameSource + ?Sized>(
+    source: &mut R,
     order: &Order<'_>,
     file_n: u64,
 ) -> Result<Delivery, Undelivered> {
     let waiting = Instant::now();
     let mut buffer = order.acquire(true)?;
     let reading = Instant::now();
-    let buffer_mut = buffer
-        .get_mut()
-        .ok_or(Undelivered::Flow(gst::FlowError::Error))?;
+    let buffer_mut = buffer.get_mut().ok_or(BufferError::Shared)?;
     let outcome = fill(source, order.info, buffer_mut, file_n)?;
     delivered(outcome, buffer, file_n, reading - waiting, reading)
 }
 
-fn delivered(
+/// The answer to an order, of what has become of the buffer.
+pub fn delivered(
     outcome: Result<Outcome, ReadError>,
     buffer: gst::Buffer,
     file_n: u64,
@@ -443,12 +475,12 @@ fn delivered(
 }
 
 /// Fills the buffer with frame `n` of the file.
-fn fill(
-    source: &mut dyn FrameSource,
+pub fn fill<R: FrameSource + ?Sized>(
+    source: &mut R,
     info: &gst_video::VideoInfo,
     buffer: &mut gst::BufferRef,
     n: u64,
-) -> Result<Result<Outcome, ReadError>, BufferError> {
+) -> Filled {
     let layout = FrameLayout::of_buffer(info, buffer)?;
     let unwritable = || BufferError::Unwritable(Box::new(layout));
     if buffer.n_memory() == 1 {
@@ -466,6 +498,9 @@ impl Ahead {
     fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
         loop {
             let mut waited = Duration::ZERO;
+            if self.lead.is_none() {
+                self.abandon(order)?;
+            }
             let mut lead = *self.lead.get_or_insert(order.cursor);
             while self.prefetcher.len() < self.depth
                 && let Some(lead_n) = lead.frame()
@@ -504,13 +539,22 @@ impl Ahead {
             } = arrival;
             if freight.n != n {
                 // The order is for another frame: what is in flight is not for it.
-                drop(freight);
-                self.prefetcher.drain();
                 self.lead = None;
                 continue;
             }
             return delivered(outcome, freight.map.into_buffer(), file_n, waited, reading);
         }
+    }
+
+    /// Waits for what is in flight, which nobody wants any more.
+    fn abandon(&mut self, order: &Order<'_>) -> Result<(), Undelivered> {
+        while !self.prefetcher.is_empty() {
+            let arrival = self.prefetcher.pop(order.waker);
+            if arrival.map_err(BufferError::Ring)?.is_none() {
+                return Err(Undelivered::Woken);
+            }
+        }
+        Ok(())
     }
 
     fn begin(

@@ -30,6 +30,10 @@ impl<S: FrameSource> Follower<S> {
 }
 
 impl<S: FrameSource> FrameSource for Follower<S> {
+    fn may_hang(&self) -> bool {
+        false
+    }
+
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         loop {
             // Events are taken before the file is looked at, so that what is

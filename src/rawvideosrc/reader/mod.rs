@@ -247,6 +247,12 @@ pub trait FrameSource: Send {
     /// without reading any back.
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError>;
 
+    /// Whether the kernel may hold `read` up for as long as it likes. Not, where it
+    /// makes no system call, or waits by itself where it can be woken.
+    fn may_hang(&self) -> bool {
+        true
+    }
+
     /// Bytes that had to be copied on their way into buffers, beside the read.
     fn bounced_bytes(&self) -> u64 {
         0
@@ -266,6 +272,10 @@ pub trait FrameSource: Send {
 impl<S: FrameSource + ?Sized> FrameSource for Box<S> {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         (**self).read(n, target)
+    }
+
+    fn may_hang(&self) -> bool {
+        (**self).may_hang()
     }
 
     fn bounced_bytes(&self) -> u64 {

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Reads frames aside: in a thread that the kernel may hold up for as long as it likes,
+//! as on a file system that hangs, while the streaming thread waits where it can be woken.
+
+use super::{
+    errand::Runner,
+    reader::{FrameSource, ReadError},
+    source::{BufferError, Delivery, Filled, Order, Undelivered, deliver_now, delivered, fill},
+};
+use crate::sys::describe;
+use std::{io, time::Instant};
+
+/// A reader, and the thread that it goes away with for each frame.
+pub struct Aside<R: ?Sized> {
+    /// None while it is away.
+    reader: Option<Box<R>>,
+    /// Started for the first frame.
+    runner: Option<Runner<Back<R>>>,
+    bounced_bytes: u64,
+}
+
+/// What comes back: the reader, and the buffer with what has become of it.
+struct Back<R: ?Sized> {
+    reader: Box<R>,
+    buffer: gst::Buffer,
+    outcome: Filled,
+}
+
+impl<R: FrameSource + ?Sized + 'static> Aside<R> {
+    /// Has read nothing yet.
+    pub fn new(reader: Box<R>) -> Self {
+        Self {
+            reader: Some(reader),
+            runner: None,
+            bounced_bytes: 0,
+        }
+    }
+
+    /// None while the kernel holds it up.
+    pub fn reader(&self) -> Option<&R> {
+        self.reader.as_deref()
+    }
+
+    /// None while the kernel holds it up.
+    pub fn reader_mut(&mut self) -> Option<&mut R> {
+        self.reader.as_deref_mut()
+    }
+
+    /// Bytes that had to be copied on their way, beside the read, in all frames that
+    /// have come back.
+    pub fn bounced_bytes(&self) -> u64 {
+        match self.reader() {
+            Some(reader) => reader.bounced_bytes(),
+            None => self.bounced_bytes,
+        }
+    }
+
+    /// The frame `n` of the file in a buffer. If the order's waker ends the wait, the
+    /// next order begins with waiting for what is under way, whose buffer is then for
+    /// nobody any more.
+    pub fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
+        if self.reader.is_none() {
+            let _abandoned = self.wait(order)?;
+        }
+        let Some(reader) = &mut self.reader else {
+            return Err(no_thread(&io::Error::other("the thread has panicked")));
+        };
+        if !reader.may_hang() {
+            return deliver_now(&mut **reader, order, n);
+        }
+        let waiting = Instant::now();
+        let buffer = order.acquire(true)?;
+        let reading = Instant::now();
+        self.send(order, buffer, n)?;
+        let (buffer, outcome) = self.wait(order)?;
+        delivered(outcome?, buffer, n, reading - waiting, reading)
+    }
+
+    fn send(
+        &mut self,
+        order: &Order<'_>,
+        mut buffer: gst::Buffer,
+        n: u64,
+    ) -> Result<(), Undelivered> {
+        let runner = match &mut self.runner {
+            Some(runner) => runner,
+            none => none.insert(Runner::new().map_err(|error| no_thread(&error))?),
+        };
+        let Some(mut reader) = self.reader.take() else {
+            return Err(Undelivered::Flow(gst::FlowError::Error));
+        };
+        self.bounced_bytes = reader.bounced_bytes();
+        let info = order.info.clone();
+        let sent = runner.begin(move || {
+            let outcome = match buffer.get_mut() {
+                Some(buffer) => fill(&mut *reader, &info, buffer, n),
+                None => Err(BufferError::Shared),
+            };
+            Back {
+                reader,
+                buffer,
+                outcome,
+            }
+        });
+        sent.map_err(|error| no_thread(&error))
+    }
+
+    /// Waits for the reader.
+    fn wait(&mut self, order: &Order<'_>) -> Result<(gst::Buffer, Filled), Undelivered> {
+        let Some(runner) = &mut self.runner else {
+            return Err(Undelivered::Flow(gst::FlowError::Error));
+        };
+        let back = runner
+            .wait(order.waker)
+            .map_err(|error| no_thread(&error))?;
+        let Back {
+            reader,
+            buffer,
+            outcome,
+        } = back.ok_or(Undelivered::Woken)?;
+        self.reader = Some(reader);
+        Ok((buffer, outcome))
+    }
+}
+
+fn no_thread(error: &io::Error) -> Undelivered {
+    Undelivered::Read(ReadError::Threads {
+        threads: 1,
+        why: describe(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        layout::samples,
+        rawvideosrc::{
+            cursor::Cursor,
+            reader::{Outcome, Target},
+            timeline::{Passes, Timeline},
+            waker::Waker,
+        },
+    };
+    use gst::prelude::*;
+    use std::sync::mpsc;
+
+    /// Writes the frame's number, once it is let go.
+    struct Slow(mpsc::Receiver<()>);
+
+    impl FrameSource for Slow {
+        fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+            self.0.recv().map_err(|_| ReadError::Draw("gone".into()))?;
+            target.row_mut(0, 0).fill(n as u8);
+            Ok(Outcome::Frame)
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_ended_is_made_good_by_the_next_order() {
+        gst::init().unwrap();
+        let info = samples::info(gst_video::VideoFormat::Gray8, 4, 1);
+        let pool = gst::BufferPool::new();
+        let mut config = pool.config();
+        config.set_params(Some(&info.to_caps().unwrap()), info.size() as u32, 1, 2);
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        let (go, gone) = mpsc::channel();
+        let mut aside = Aside::new(Box::new(Slow(gone)));
+        let waker = Waker::new().unwrap();
+        let timeline = Timeline::new((25, 1), Some(9), Passes::Times(1));
+        let order = Order {
+            info: &info,
+            timeline: &timeline,
+            first_frame: 0,
+            cursor: Cursor::START,
+            pool: Some(&pool),
+            waker: &waker,
+        };
+        waker.wake().unwrap();
+        for _ in 0..2 {
+            let ended = aside.deliver(&order, 3).err();
+            assert!(matches!(ended, Some(Undelivered::Woken)));
+            assert!(aside.reader().is_none());
+        }
+        waker.rest();
+        go.send(()).unwrap(); // frame 3, for nobody
+        go.send(()).unwrap();
+        let delivery = aside.deliver(&order, 5).ok().unwrap();
+        let bytes = delivery.buffer.map_readable().unwrap();
+        assert_eq!(bytes[..4], [5; 4]);
+        assert!(aside.reader().is_some());
+        // The end of the reader is an error, and its buffers come back.
+        drop(go);
+        assert!(aside.deliver(&order, 6).is_err());
+    }
+}
