@@ -48,7 +48,8 @@ fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
         .fps((30, 1))
         .build()
         .unwrap();
-    let wrong: [(&str, fn(&mut GstVideoMeta)); 6] = [
+    type Change = fn(&mut GstVideoMeta);
+    let wrong: [(&str, Change); 6] = [
         ("no planes", |meta| meta.n_planes = 0),
         ("a hundred planes", |meta| meta.n_planes = 100),
         ("a far offset", |meta| meta.offset = [usize::MAX - 5; 4]),

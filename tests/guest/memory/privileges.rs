@@ -136,7 +136,7 @@ fn confirm(extents: &str) {
             page += 1;
         }
     }
-    assert_eq!(page, SIZE.next_multiple_of(4096) / 4096, "{extents:.200}");
+    assert_eq!(page, SIZE.div_ceil(4096), "{extents:.200}");
 }
 
 #[track_caller]
