@@ -161,3 +161,37 @@ fn a_read_that_fails_is_an_error_that_names_file_frame_and_errno() {
         assert!(run.written.len() < run.expected.len(), "{settings}");
     }
 }
+
+#[test]
+fn a_refused_inotify_or_eventfd_is_an_error_that_names_the_limit_to_raise() {
+    for (call, errno, name, remedy) in [
+        (
+            "inotify_init1",
+            libc::EMFILE,
+            "EMFILE",
+            "fs.inotify.max_user_instances",
+        ),
+        (
+            "inotify_add_watch",
+            libc::ENOSPC,
+            "ENOSPC",
+            "fs.inotify.max_user_watches",
+        ),
+        ("eventfd", libc::EMFILE, "EMFILE", "ulimit -n"),
+    ] {
+        let errno = errno.to_string();
+        let faults = [
+            ("FAIL_CALL", call),
+            ("FAIL_ERRNO", &errno),
+            ("FAIL_FROM", "1"),
+        ];
+        let run = Run::new("follow=true", &faults);
+        assert!(!run.output.status.success(), "{call}");
+        let said = run.said();
+        for part in [name, remedy] {
+            assert!(said.contains(part), "{call}: {part} is not in: {said}");
+        }
+        // It was not asked for, and is not what fails.
+        assert!(!said.contains("io-mode"), "{call}: {said}");
+    }
+}

@@ -10,9 +10,9 @@ use super::{
     source::BufferError,
     y4m::Y4mError,
 };
-use crate::layout::LayoutError;
+use crate::{layout::LayoutError, sys::describe};
 use gst::{ResourceError, StreamError};
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 /// Why there is nothing to play.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +146,16 @@ pub enum SetupError {
         /// The reason.
         why: String,
     },
+    /// Nothing would tell of what is written to the file.
+    #[error("\"{location}\" cannot be followed, inotify is refused: {why}; {remedy}")]
+    Follow {
+        /// The file.
+        location: String,
+        /// The reason.
+        why: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The waker ended the search for frames.
     #[error("the search for frames was ended")]
     Woken,
@@ -179,8 +189,36 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
         | SetupError::Placed { .. }
         | SetupError::Range { .. }
         | SetupError::Mode { .. } => gst::error_msg!(ResourceError::Settings, ("{error}")),
+        SetupError::Follow { .. } => gst::error_msg!(ResourceError::OpenRead, ("{error}")),
         SetupError::Read(_) => gst::error_msg!(StreamError::Failed, ("{error}")),
     }
+}
+
+/// inotify is refused. Its limits are not those that the words of the errno make one think of.
+pub fn of_follow(location: &str, error: &io::Error) -> SetupError {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "raise the sysctl fs.inotify.max_user_instances, or the limit of open files (ulimit -n)"
+        }
+        Some(libc::ENOSPC) => "raise the sysctl fs.inotify.max_user_watches",
+        _ => "play it without follow once it is written",
+    };
+    SetupError::Follow {
+        location: location.to_owned(),
+        why: describe(error),
+        remedy,
+    }
+}
+
+/// Nothing could end a wait.
+pub fn of_waker(error: &io::Error) -> gst::ErrorMessage {
+    gst::error_msg!(
+        ResourceError::OpenRead,
+        (
+            "no eventfd, which ends waits: {}; close some files, or raise the limit of open files (ulimit -n)",
+            describe(error)
+        )
+    )
 }
 
 /// A frame cannot be read.

@@ -230,12 +230,7 @@ impl BaseSrcImpl for RawVideoSrc {
         let settings = self.lock_settings().clone();
         *self.stats.lock() = Stats::default();
         self.failed.store(false, Ordering::Relaxed);
-        let waker = Waker::new().map_err(|error| {
-            gst::error_msg!(
-                gst::ResourceError::Failed,
-                ("no eventfd: {error}; close some files")
-            )
-        })?;
+        let waker = Waker::new().map_err(|error| errors::of_waker(&error))?;
         let waker = Arc::new(waker);
         let input = Input::open(settings, &waker).map_err(|error| errors::of_setup(&error))?;
         for note in &input.notes {

@@ -4,7 +4,7 @@
 use super::{
     aside::Aside,
     count::{self, Counted},
-    errors::SetupError,
+    errors::{self, SetupError},
     file_layout::FileLayout,
     input::{Body, Input, check_size},
     pattern::{self, Pattern},
@@ -306,10 +306,8 @@ fn follow(
     let route = Route::new(*layout, info, hands(settings, layout));
     let file = opened.try_clone()?.file;
     let follow = |reader: Box<dyn FrameSource>| {
-        Follower::new(reader, &opened.path, waker.clone()).map_err(|error| SetupError::Mode {
-            location: settings.location.clone().unwrap_or_default(),
-            mode: "read",
-            why: describe(&error),
+        Follower::new(reader, &opened.path, waker.clone()).map_err(|error| {
+            errors::of_follow(settings.location.as_deref().unwrap_or_default(), &error)
         })
     };
     let follower = match &input.header {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 // Makes system calls fail, for LD_PRELOAD:
-//   FAIL_CALL   io_uring_enter, io_uring_setup, or read: preads of FAIL_PATH
+//   FAIL_CALL   io_uring_enter, io_uring_setup, inotify_init1, inotify_add_watch, eventfd,
+//               or read: preads of FAIL_PATH
 //   FAIL_ERRNO  with what; 0: a read gives fewer bytes than it was asked for
 //   FAIL_EVERY  every so many calls, or
 //   FAIL_FROM   that one and all after it
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +50,32 @@ long syscall(long nr, ...)
         return -1;
     }
     return real(nr, x[0], x[1], x[2], x[3], x[4], x[5]);
+}
+
+static int refused(const char *call)
+{
+    if (!is_due(call))
+        return 0;
+    errno = (int)number("FAIL_ERRNO");
+    return 1;
+}
+
+int inotify_init1(int flags)
+{
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "inotify_init1");
+    return refused("inotify_init1") ? -1 : real(flags);
+}
+
+int inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+    int (*real)(int, const char *, uint32_t) = (int (*)(int, const char *, uint32_t))dlsym(RTLD_NEXT, "inotify_add_watch");
+    return refused("inotify_add_watch") ? -1 : real(fd, path, mask);
+}
+
+int eventfd(unsigned int first, int flags)
+{
+    int (*real)(unsigned int, int) = (int (*)(unsigned int, int))dlsym(RTLD_NEXT, "eventfd");
+    return refused("eventfd") ? -1 : real(first, flags);
 }
 
 static int is_watched(int fd)
