@@ -133,6 +133,7 @@ pub fn map<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::samples;
     use gst_video::VideoFormat;
 
     const WIDTH: u32 = 64;
@@ -140,9 +141,7 @@ mod tests {
 
     fn info(format: VideoFormat) -> gst_video::VideoInfo {
         gst::init().unwrap();
-        gst_video::VideoInfo::builder(format, WIDTH, HEIGHT)
-            .build()
-            .unwrap()
+        samples::info(format, WIDTH, HEIGHT)
     }
 
     /// A frame in memories of these sizes, whose meta says what `change` makes of

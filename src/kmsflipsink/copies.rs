@@ -289,9 +289,7 @@ mod tests {
 
     fn info(format: VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
         gst::init().unwrap();
-        gst_video::VideoInfo::builder(format, width, height)
-            .build()
-            .unwrap()
+        crate::layout::samples::info(format, width, height)
     }
 
     fn counted(
