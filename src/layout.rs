@@ -76,8 +76,8 @@ pub enum LayoutError {
     StrideTooSmall {
         /// Index of the plane.
         plane: usize,
-        /// The stride in question.
-        stride_bytes: usize,
+        /// The stride in question, which others may have made negative.
+        stride_bytes: i32,
         /// The least that a row needs.
         row_bytes: usize,
     },
@@ -309,7 +309,7 @@ impl FrameLayout {
         if stride_bytes < plane.row_bytes && plane.rows > 1 {
             return Err(LayoutError::StrideTooSmall {
                 plane: index,
-                stride_bytes,
+                stride_bytes: stride,
                 row_bytes: plane.row_bytes,
             });
         }
@@ -704,15 +704,16 @@ mod tests {
     fn strides_too_small_are_refused() {
         gst::init().unwrap();
         let info = info(gst_video::VideoFormat::Bgrx, 10, 4);
-        assert_eq!(
-            FrameLayout::custom(&info, &[39], &[], 0),
-            Err(LayoutError::StrideTooSmall {
-                plane: 0,
-                stride_bytes: 39,
-                row_bytes: 40
-            })
-        );
-        assert!(FrameLayout::custom(&info, &[-40], &[], 0).is_err());
+        for stride_bytes in [39, 0, -40] {
+            assert_eq!(
+                FrameLayout::custom(&info, &[stride_bytes], &[], 0),
+                Err(LayoutError::StrideTooSmall {
+                    plane: 0,
+                    stride_bytes,
+                    row_bytes: 40
+                })
+            );
+        }
         assert!(FrameLayout::custom(&info, &[40, 40], &[], 0).is_err());
         assert!(FrameLayout::custom(&info, &[40], &[8], 160).is_err());
         assert!(FrameLayout::custom(&info, &[], &[usize::MAX], 0).is_err());
