@@ -380,11 +380,12 @@ fn a_user_without_permission_is_told_what_to_do() {
         ran.stderr
     );
 
-    // With permission, but no privilege: it plays, the address stays unknown.
+    // With permission, but no privilege: it plays, the address stays unknown. Addresses,
+    // and what is said of them, are in lines of level DEBUG and below.
     allow(0o666);
     let mut launch = gst_launch("-v rawvideosrc num-buffers=20 ! fbpansink name=s");
     launch
-        .env("GST_DEBUG", "fbpansink:4")
+        .env("GST_DEBUG", "fbpansink:5")
         .env("GST_DEBUG_NO_COLOR", "1");
     let ran = run(&mut support::as_nobody(&launch)).expect_success();
     allow(0o600);
