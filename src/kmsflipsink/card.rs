@@ -399,11 +399,7 @@ pub fn open_all(nodes: Vec<Outside>) -> Vec<Result<Arc<Card>, Box<CardSnapshot>>
                     unusable: Some(format!(
                         "opening it: {}{}",
                         sys::describe(&error),
-                        match error.raw_os_error() {
-                            Some(libc::EACCES | libc::EPERM) =>
-                                ", which root and the group that owns it (usually `video`) may",
-                            _ => "",
-                        }
+                        what_helps_opening(&error)
                     )),
                     device: path,
                     driver: "unknown".into(),
@@ -415,6 +411,16 @@ pub fn open_all(nodes: Vec<Outside>) -> Vec<Result<Arc<Card>, Box<CardSnapshot>>
             })
         })
         .collect()
+}
+
+fn what_helps_opening(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            ", which root and the group that owns it (usually `video`) may"
+        }
+        Some(libc::EMFILE) => "; close some files, or raise the limit of open files (ulimit -n)",
+        _ => "",
+    }
 }
 
 fn card_nodes(directory: &Path) -> Vec<String> {
@@ -725,4 +731,22 @@ pub fn crtc_handle(id: u32) -> io::Result<crtc::Handle> {
 /// As above.
 pub fn plane_handle(id: u32) -> io::Result<plane::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_cannot_be_opened_comes_with_what_helps() {
+        for (errno, what) in [
+            (libc::EACCES, "`video`"),
+            (libc::EPERM, "`video`"),
+            (libc::EMFILE, "ulimit -n"),
+        ] {
+            let said = what_helps_opening(&io::Error::from_raw_os_error(errno));
+            assert!(said.contains(what), "{errno}: {said}");
+        }
+        assert_eq!(what_helps_opening(&io::ErrorKind::Other.into()), "");
+    }
 }
