@@ -88,10 +88,17 @@ pub fn explain(location: Option<&str>, ours: &gst::Caps, src: &gst::Pad) -> Stri
         Some(location) => format!("\"{location}\""),
         None => "the test pattern".to_owned(),
     };
-    let taker = behind(src).map_or("downstream".to_owned(), |element| {
-        format!("\"{}\"", element.name())
-    });
+    let element = behind(src);
+    let taker = element
+        .as_ref()
+        .map_or("downstream".to_owned(), |e| format!("\"{}\"", e.name()));
     let theirs = src.peer_query_caps(None);
+    // The two sides that do not meet are both behind us.
+    if let (true, Some(allowed)) = (theirs.is_empty(), element.as_ref().and_then(caps_of)) {
+        return format!(
+            "{what} cannot go on: {taker} lets through {allowed}, of which the elements behind it take nothing: put videoconvert ! videoscale behind {taker}, or say other caps"
+        );
+    }
     let Some(difference) = Difference::least(ours, &theirs) else {
         return format!(
             "{what} is {}, which {taker} seems to take, and which it, or an element behind it, refuses: put videoconvert ! videoscale between",
@@ -324,5 +331,23 @@ mod tests {
             .unwrap();
         let said = said_behind(&src);
         assert_eq!(said, caps("video/x-raw,width=64,height=48"));
+    }
+
+    #[test]
+    fn a_capsfilter_at_odds_with_what_is_behind_it_is_told_as_such() {
+        gst::init().unwrap();
+        let pipeline = gst::parse::launch(
+            "fakesrc name=source ! capsfilter name=wide ! capsfilter caps=video/x-raw,width=[1,8192] ! fakesink",
+        );
+        let pipeline = pipeline.unwrap().downcast::<gst::Bin>().unwrap();
+        // Two that do not meet would not be linked.
+        let wide = pipeline.by_name("wide").unwrap();
+        wide.set_property("caps", caps("video/x-raw,width=16384"));
+        let source = pipeline.by_name("source").unwrap();
+        let src = source.static_pad("src").unwrap();
+        let told = explain(None, &caps("video/x-raw,width=16384"), &src);
+        for part in ["\"wide\" lets through", "16384", "behind \"wide\""] {
+            assert!(told.contains(part), "{part} is not in: {told}");
+        }
     }
 }
