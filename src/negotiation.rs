@@ -47,9 +47,16 @@ fn without(caps: &gst::Caps, fields: &[&str]) -> gst::Caps {
     caps
 }
 
-/// Why `upstream` cannot be shown by the sink `name`; `None` if it can.
+/// Whether these are caps of a stream. unixfdsrc, up to GStreamer 1.26 at least, makes
+/// caps called "NULL" of those that the other process does not have yet; the right ones
+/// follow.
+pub fn is_of_stream(caps: &gst::CapsRef) -> bool {
+    caps.iter().any(|structure| structure.name().contains('/'))
+}
+
+/// Why `upstream` cannot be shown by the sink `name`; `None` if it can, or may yet.
 pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<String> {
-    if upstream.is_empty() || upstream.can_intersect(sink) {
+    if !is_of_stream(upstream) || upstream.can_intersect(sink) {
         return None;
     }
     let remedy = match between(upstream, sink) {
@@ -133,6 +140,14 @@ mod tests {
         assert_eq!(remedy(both), ["videoconvert", "videoscale"]);
         let rate = "video/x-raw,format=BGRx,width=64,height=48,framerate=90/1";
         assert_eq!(remedy(rate), ["videorate"]);
+    }
+
+    #[test]
+    fn caps_that_are_none_yet_are_no_failure() {
+        for not_yet in ["NULL", "EMPTY"] {
+            assert!(why_not(&caps(not_yet), "sink", &caps(SCREEN)).is_none());
+        }
+        assert!(why_not(&caps("audio/x-raw"), "sink", &caps(SCREEN)).is_some());
     }
 
     #[test]

@@ -389,7 +389,9 @@ impl BaseTransformImpl for PhysMemUpload {
             _ => None,
         };
         let taken = self.parent_sink_event(event);
-        let refused = caps.filter(|_| !taken && !lock(&self.stream).flushing);
+        let refused = caps.filter(|caps| {
+            !taken && crate::negotiation::is_of_stream(caps) && !lock(&self.stream).flushing
+        });
         if let Some(caps) = refused {
             self.say_that_nothing_fits(&caps);
         }
