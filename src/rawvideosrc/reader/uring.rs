@@ -323,11 +323,6 @@ impl<T: Freight> Prefetcher<T> {
     pub fn ground(&mut self) -> &mut dyn FrameSource {
         self.ground.source()
     }
-
-    /// Waits for all that is in flight and gives the buffers up.
-    pub fn drain(&mut self) {
-        self.ring.drain();
-    }
 }
 
 /// The middle of a run directly, what is left at its ends through the page cache.
