@@ -86,8 +86,8 @@ fn terminal_on(framebuffer: BorrowedFd<'_>) -> Option<(u16, OwnedFd)> {
     let foreground = open("/dev/tty0".into())?;
     let number = console::active(foreground.as_fd()).ok()?;
     let drawn_on = fbdev::con2fbmap(framebuffer, u32::from(number)).ok()??;
-    let ours = nix::sys::stat::fstat(framebuffer).ok()?.st_rdev;
-    if u64::from(drawn_on) != nix::sys::stat::minor(ours) {
+    let ours = rustix::fs::fstat(framebuffer).ok()?.st_rdev;
+    if drawn_on != rustix::fs::minor(ours) {
         return None;
     }
     // By its own name: locks are of the file.

@@ -72,7 +72,7 @@ impl Card {
     /// fbdev's programs cannot show anything: so it is not opened to find out whether it
     /// is open, and given up at once unless `keeps_master`.
     pub fn open(path: &str, keeps_master: bool) -> io::Result<Arc<Self>> {
-        let number = nix::sys::stat::stat(path)?.st_rdev;
+        let number = rustix::fs::stat(path)?.st_rdev;
         if let Some(card) = find_open(|other| other.is_ours && other.number() == Some(number)) {
             return Ok(card);
         }
@@ -90,10 +90,8 @@ impl Card {
     }
 
     /// Its device number.
-    fn number(&self) -> Option<libc::dev_t> {
-        nix::sys::stat::fstat(&self.fd)
-            .ok()
-            .map(|stat| stat.st_rdev)
+    fn number(&self) -> Option<u64> {
+        rustix::fs::fstat(&self.fd).ok().map(|stat| stat.st_rdev)
     }
 
     /// Uses an fd that the application keeps; its own duplicate of it.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::sys::resource::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit};
 
 /// Against an errno that means the same whatever was asked.
 fn of_errno(errno: Option<i32>) -> Option<&'static str> {
@@ -28,7 +28,7 @@ pub(super) fn for_memory(error: &io::Error, otherwise: &str) -> String {
         return remedy.to_owned();
     }
     match errno {
-        Some(libc::ENOMEM) if is_limited(Resource::RLIMIT_AS) => {
+        Some(libc::ENOMEM) if is_limited(Resource::As) => {
             format!("{otherwise}; or raise the limit of the address space (ulimit -v)")
         }
         Some(libc::EAGAIN) => {
@@ -40,7 +40,7 @@ pub(super) fn for_memory(error: &io::Error, otherwise: &str) -> String {
 }
 
 fn is_limited(resource: Resource) -> bool {
-    getrlimit(resource).is_ok_and(|(soft, _)| soft != libc::RLIM_INFINITY)
+    getrlimit(resource).current.is_some()
 }
 
 /// A device did not open; `missing` helps where it does not exist.

@@ -240,12 +240,10 @@ fn not_pinned(error: &io::Error, size_bytes: usize) -> String {
     let why = sys::describe(error);
     let remedy = match error.raw_os_error() {
         Some(libc::ENOMEM) => match pin::memlock_limit_bytes() {
-            Some(limit) if limit < u64::MAX => {
-                format!(
-                    "raise RLIMIT_MEMLOCK, now {limit} bytes for all that the user pins (ulimit -l)"
-                )
-            }
-            _ => "free memory".to_owned(),
+            Some(limit) => format!(
+                "raise RLIMIT_MEMLOCK, now {limit} bytes for all that the user pins (ulimit -l)"
+            ),
+            None => "free memory".to_owned(),
         },
         Some(libc::EPERM | libc::EACCES) => {
             "io_uring is forbidden (sysctl kernel.io_uring_disabled, or a seccomp filter)"

@@ -13,7 +13,7 @@ pub struct FileId {
 
 impl FileId {
     pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let stat = nix::sys::stat::fstat(fd)?;
+        let stat = rustix::fs::fstat(fd)?;
         Ok(Self {
             st_dev: stat.st_dev,
             st_ino: stat.st_ino,

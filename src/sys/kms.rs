@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use drm::control::dumbbuffer::DumbBuffer;
 use nix::errno::Errno;
 use nix::sys::mman;
+use rustix::fs::{FileType, major, minor};
 
 /// A dumb buffer's memory, mapped read-write until dropped.
 #[derive(Debug)]
@@ -189,20 +190,17 @@ pub struct SysfsDevice(PathBuf);
 impl SysfsDevice {
     /// That of a device node by its path.
     pub fn of_path(path: &str) -> Option<Self> {
-        Self::of(&nix::sys::stat::stat(path).ok()?)
+        Self::of(&rustix::fs::stat(path).ok()?)
     }
 
     /// That of an open device node.
     pub fn of_fd(device: BorrowedFd<'_>) -> Option<Self> {
-        Self::of(&nix::sys::stat::fstat(device).ok()?)
+        Self::of(&rustix::fs::fstat(device).ok()?)
     }
 
-    fn of(stat: &nix::libc::stat) -> Option<Self> {
-        let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
-        let (major, minor) = (
-            nix::sys::stat::major(stat.st_rdev),
-            nix::sys::stat::minor(stat.st_rdev),
-        );
+    fn of(stat: &rustix::fs::Stat) -> Option<Self> {
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        let (major, minor) = (major(stat.st_rdev), minor(stat.st_rdev));
         let path = PathBuf::from(format!("/sys/dev/char/{major}:{minor}"));
         (is_device && path.exists()).then_some(Self(path))
     }

@@ -5,6 +5,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::FallocateFlags;
+
 use super::mmap::in_steps;
 
 /// The pages a memfd is made of.
@@ -22,17 +24,11 @@ const MFD_NOEXEC_SEAL: libc::c_uint = 8;
 /// A memfd of `len_bytes`, every page of it allocated (so that no later touch can
 /// fail with SIGBUS), sealed against shrinking as udmabuf asks for.
 pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd> {
-    let len = i64::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let fd = open(name, pages)?;
-    nix::unistd::ftruncate(fd.as_fd(), len)?;
+    rustix::fs::ftruncate(&fd, len_bytes as u64)?;
     in_steps(len_bytes, |offset_bytes, step_bytes| {
-        nix::fcntl::fallocate(
-            fd.as_fd(),
-            nix::fcntl::FallocateFlags::empty(),
-            offset_bytes as i64,
-            step_bytes as i64,
-        )
-        .map_err(io::Error::from)
+        let (offset, len) = (offset_bytes as u64, step_bytes as u64);
+        rustix::fs::fallocate(&fd, FallocateFlags::empty(), offset, len).map_err(io::Error::from)
     })?;
     add_seals(fd.as_fd(), libc::F_SEAL_SHRINK)?;
     Ok(fd)
@@ -85,23 +81,24 @@ fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::mmap::Mapping;
+    use crate::sys::mmap::{Mapping, page_size_bytes};
 
-    fn errno(result: nix::Result<()>) -> i32 {
-        result.unwrap_err() as i32
+    fn errno(result: rustix::io::Result<()>) -> i32 {
+        result.unwrap_err().raw_os_error()
     }
 
     #[test]
     fn what_was_given_away_cannot_be_changed_by_those_who_have_it() {
-        use nix::fcntl::{FallocateFlags, fallocate};
         let len = 1 << 16;
         let memfd = create(c"test", Pages::Normal, len).unwrap();
         let ours = Mapping::shared(&memfd, len).unwrap();
         seal_for_others(memfd.as_fd()).unwrap();
-        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        assert_eq!(errno(fallocate(&memfd, hole, 0, 4096)), libc::EPERM);
-        for other_len in [0, 2 * len as i64] {
-            let errno = errno(nix::unistd::ftruncate(&memfd, other_len));
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let page = page_size_bytes() as u64;
+        let punched = rustix::fs::fallocate(&memfd, hole, 0, page);
+        assert_eq!(errno(punched), libc::EPERM);
+        for other_len in [0, 2 * len as u64] {
+            let errno = errno(rustix::fs::ftruncate(&memfd, other_len));
             assert_eq!(errno, libc::EPERM, "{other_len} bytes");
         }
         assert!(nix::unistd::write(&memfd, b"x").is_err());
@@ -113,7 +110,7 @@ mod tests {
         // SAFETY: the mapping is read-write and nobody else has it.
         unsafe { ours.ptr().write(7) };
         let mut byte = [0];
-        nix::sys::uio::pread(&memfd, &mut byte, 0).unwrap();
+        rustix::io::pread(&memfd, &mut byte, 0).unwrap();
         assert_eq!(byte, [7]);
     }
 }

@@ -64,11 +64,9 @@ impl Pin {
     }
 }
 
-/// How much an unprivileged user may pin, all processes together.
+/// How much an unprivileged user may pin, all processes together; `None` is no limit.
 pub fn memlock_limit_bytes() -> Option<u64> {
-    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
-        .ok()
-        .map(|(soft, _)| soft)
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
 }
 
 impl Drop for Pin {

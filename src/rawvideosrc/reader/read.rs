@@ -3,7 +3,6 @@
 
 use super::{Lane, Medium, file_len_bytes};
 use crate::layout::Run;
-use nix::sys::uio;
 use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 
 /// Pieces handed to one preadv. IOV_MAX is 1024; past some hundred pieces the
@@ -122,13 +121,8 @@ fn preadv_runs(
         source_at = run.source_bytes + run.len_bytes;
         wanted += gap + run.len_bytes;
     }
-    let start = i64::try_from(offset_bytes + runs[0].source_bytes as u64)
-        .map_err(|_| io::ErrorKind::InvalidInput)?;
-    loop {
-        match uio::preadv(file, &mut pieces[..filled], start) {
-            Ok(read) => return Ok(read == wanted),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
+    let start = offset_bytes + runs[0].source_bytes as u64;
+    let read =
+        rustix::io::retry_on_intr(|| rustix::io::preadv(file, &mut pieces[..filled], start))?;
+    Ok(read == wanted)
 }
