@@ -76,9 +76,10 @@ mod any {
         let address = region.address().unwrap();
         assert!(address.is_contiguous());
         // Newer kernels map the heap without pages, which pagemap does not list.
-        let expected = match support::kernel().as_str() {
-            "6.1" => AddressSource::Pagemap,
-            _ => AddressSource::CmaTrace,
+        let expected = if support::kernel_version() == (6, 1) {
+            AddressSource::Pagemap
+        } else {
+            AddressSource::CmaTrace
         };
         assert_eq!(address.source(), expected);
         assert_eq!(region.heap(), Some("reserved"));
@@ -464,7 +465,7 @@ mod any {
             let reason = region.address().expect_err("no privilege, no address");
             let is_expected = match region.kind() {
                 MemoryKind::System => *reason == AddressUnknown::PfnMap,
-                MemoryKind::Cma if support::kernel() != "6.1" => {
+                MemoryKind::Cma if support::kernel_version() != (6, 1) => {
                     matches!(reason, AddressUnknown::TraceUnavailable(_))
                 }
                 _ => matches!(reason, AddressUnknown::NoPermission(_)),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Caps of GStreamer 1.24 that name a fourcc and a modifier: needs vkms, and a guest run
-//! with --debian13.
+//! with --tree debian13.
 
 use gst::prelude::*;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames of another process, by unixfdsink of GStreamer 1.24: where they are, as seen
 //! from outside of the machine, and on the screen. Needs vkms, and a guest run with
-//! --debian13.
+//! --tree debian13.
 
 use std::process::{Child, Stdio};
 

@@ -188,7 +188,7 @@ pub fn pagemap_takes_an_ambient_capability() {
 
 /// The heap of contiguous memory, on a kernel that maps it without pages or with them.
 pub fn cma_takes_a_tracepoint_or_pagemap() {
-    let has_pages = support::kernel() == "6.1";
+    let has_pages = support::kernel_version() == (6, 1);
     let closed = [
         "/sys/kernel/tracing (mode 0700",
         "Permission denied (EACCES)",

@@ -35,9 +35,15 @@ pub fn display() -> String {
     lab_variable("PHYSMEM_LAB_DISPLAY")
 }
 
-/// The kernel that `tests/lab/run --kernel` named: "6.12" or "6.1".
-pub fn kernel() -> String {
-    lab_variable("PHYSMEM_LAB_KERNEL")
+/// Major and minor number of the running kernel's version.
+pub fn kernel_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel's release");
+    let mut numbers = release.split('.').map(|number| number.parse().ok());
+    let version = (numbers.next().flatten(), numbers.next().flatten());
+    let (Some(major), Some(minor)) = version else {
+        panic!("no version: {release}")
+    };
+    (major, minor)
 }
 
 /// The directory that the guest shares with the host.
