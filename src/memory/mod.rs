@@ -10,6 +10,7 @@ mod address;
 mod allocate;
 mod allocator;
 mod available;
+mod cpu_access;
 mod error;
 mod kind;
 mod permission;

@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::cpu_access::DmaBuf;
 use super::{AccessError, Address, AddressUnknown, MemoryError, MemoryKind, Request};
 use super::{allocate, resolve};
 use crate::handle::{BufferHandle, HandleAccess, HandleWatcher, WeakBufferHandle};
-use crate::sys::dma_buf::{self, Direction};
+use crate::sys::dma_buf::Direction;
 use crate::sys::mmap::{self, Mapping};
 use crate::sys::pin::Pin;
 
@@ -33,7 +34,7 @@ pub struct Region {
 pub(super) enum Backing {
     DmaBuf {
         _mapping: Mapping,
-        dma_buf: OwnedFd,
+        dma_buf: DmaBuf,
     },
     Memfd {
         _pin: Option<Pin>,
@@ -43,11 +44,11 @@ pub(super) enum Backing {
     Udmabuf {
         _mapping: Mapping,
         memfd: OwnedFd,
-        dma_buf: OwnedFd,
+        dma_buf: DmaBuf,
     },
     External {
         owner: Owner,
-        dma_buf: Option<OwnedFd>,
+        dma_buf: Option<DmaBuf>,
     },
 }
 
@@ -127,35 +128,12 @@ impl Region {
             other => other,
         };
         let is_pinned = matches!(address, ExternalAddress::Given(_));
-        let address = match address {
-            ExternalAddress::Given(address) => Ok(address),
-            ExternalAddress::Unknown(reason) => Err(reason),
-            ExternalAddress::LookUp => {
-                let access = match &owner {
-                    Owner::Borrowed(handle) => handle.begin_access().map(Some),
-                    _ => Some(None),
-                };
-                match access {
-                    None => Err(AddressUnknown::Gone),
-                    // SAFETY: the caller vouches for the range, and a borrowed
-                    // handle cannot go while `_access` lives.
-                    Some(_access) => match unsafe { mmap::populate(ptr, size_bytes) } {
-                        Ok(()) => resolve::look_up(ptr, size_bytes),
-                        // No pages to bring in; pagemap says what there is.
-                        Err(error)
-                            if matches!(
-                                error.raw_os_error(),
-                                Some(libc::EFAULT | libc::EINVAL)
-                            ) =>
-                        {
-                            resolve::look_up(ptr, size_bytes)
-                        }
-                        Err(_) => Err(AddressUnknown::NotPresent),
-                    },
-                }
-            }
+        let (address, is_looked_up) = match address {
+            ExternalAddress::Given(address) => (Ok(address), false),
+            ExternalAddress::Unknown(reason) => (Err(reason), false),
+            ExternalAddress::LookUp => (Err(AddressUnknown::NotGiven), true),
         };
-        Arc::new(Self {
+        let mut region = Self {
             ptr,
             size_bytes,
             kind: MemoryKind::External,
@@ -169,8 +147,34 @@ impl Region {
             }
             .to_owned(),
             choice: None,
-            backing: Backing::External { owner, dma_buf },
-        })
+            backing: Backing::External {
+                owner,
+                dma_buf: dma_buf.map(DmaBuf::new),
+            },
+        };
+        if is_looked_up {
+            region.address = region.look_up();
+        }
+        Arc::new(region)
+    }
+
+    /// Brings the pages in, which may write to them, and asks where they are.
+    fn look_up(&self) -> Result<Address, AddressUnknown> {
+        let populated = match self.begin_access(true) {
+            // SAFETY: the constructor's caller vouches for the range, and no owner ends
+            // it while the access goes on.
+            Ok(_access) => unsafe { mmap::populate(self.ptr, self.size_bytes) },
+            Err(AccessError::Gone) => return Err(AddressUnknown::Gone),
+            // Not for the CPU; pagemap may know it all the same.
+            Err(AccessError::Sync(_)) => Ok(()),
+        };
+        match populated.map_err(|error| error.raw_os_error()) {
+            // No pages to bring in; pagemap says what there is.
+            Ok(()) | Err(Some(libc::EFAULT | libc::EINVAL)) => {
+                resolve::look_up(self.ptr, self.size_bytes)
+            }
+            Err(_) => Err(AddressUnknown::NotPresent),
+        }
     }
 
     /// First byte. Dereferenced only during an [`Access`].
@@ -216,11 +220,14 @@ impl Region {
 
     /// The dma-buf over exactly this memory.
     pub fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        self.synced().map(AsFd::as_fd)
+    }
+
+    /// What the kernel is told of the CPU's accesses to.
+    fn synced(&self) -> Option<&DmaBuf> {
         match &self.backing {
-            Backing::DmaBuf { dma_buf, .. } | Backing::Udmabuf { dma_buf, .. } => {
-                Some(dma_buf.as_fd())
-            }
-            Backing::External { dma_buf, .. } => dma_buf.as_ref().map(AsFd::as_fd),
+            Backing::DmaBuf { dma_buf, .. } | Backing::Udmabuf { dma_buf, .. } => Some(dma_buf),
+            Backing::External { dma_buf, .. } => dma_buf.as_ref(),
             Backing::Memfd { .. } => None,
         }
     }
@@ -284,13 +291,12 @@ impl Region {
             } => Some(handle.begin_access().ok_or(AccessError::Gone)?),
             _ => None,
         };
-        if let Some(dma_buf) = self.dma_buf() {
-            dma_buf::begin_cpu_access(dma_buf, direction).map_err(AccessError::Sync)?;
+        if let Some(dma_buf) = self.synced() {
+            dma_buf.begin_access(direction).map_err(AccessError::Sync)?;
         }
         Ok(Access {
             region: self,
             handle,
-            direction,
         })
     }
 }
@@ -318,7 +324,6 @@ impl fmt::Debug for Region {
 pub struct Access<'a> {
     region: &'a Region,
     handle: Option<HandleAccess>,
-    direction: Direction,
 }
 
 impl Access<'_> {
@@ -327,8 +332,8 @@ impl Access<'_> {
         self.region.ptr()
     }
 
-    /// For GstMapInfo, which has room for a pointer and keeps the direction itself.
-    /// Null for an access that holds no handle.
+    /// For GstMapInfo, which has room for a pointer. Null for an access that holds no
+    /// handle.
     pub(super) fn into_raw(self) -> *const () {
         let mut access = std::mem::ManuallyDrop::new(self);
         access
@@ -338,27 +343,21 @@ impl Access<'_> {
     }
 
     /// # Safety
-    /// `raw` comes from `into_raw` of an access to this region in this direction,
-    /// and is used once.
-    pub(super) unsafe fn from_raw<'a>(
-        region: &'a Region,
-        raw: *const (),
-        direction: Direction,
-    ) -> Access<'a> {
+    /// `raw` comes from `into_raw` of an access to this region and is used once.
+    pub(super) unsafe fn from_raw<'a>(region: &'a Region, raw: *const ()) -> Access<'a> {
         Access {
             region,
             // SAFETY: into_raw gave a handle's pointer or null; used once, as the
             // caller vouches.
             handle: (!raw.is_null()).then(|| unsafe { HandleAccess::from_raw(raw) }),
-            direction,
         }
     }
 }
 
 impl Drop for Access<'_> {
     fn drop(&mut self) {
-        if let Some(dma_buf) = self.region.dma_buf()
-            && let Err(error) = dma_buf::end_cpu_access(dma_buf, self.direction)
+        if let Some(dma_buf) = self.region.synced()
+            && let Err(error) = dma_buf.end_access()
         {
             gst::warning!(
                 super::allocator::CAT,

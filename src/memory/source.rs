@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::cpu_access::DmaBuf;
 use super::region::Backing;
 use super::{Address, AddressSource, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
 use super::{available, permission, remedy, resolve};
 use crate::sys;
 use crate::sys::cma_trace::{CmaTrace, Unavailable};
-use crate::sys::dma_buf::{self, Direction};
+use crate::sys::dma_buf::Direction;
 use crate::sys::memfd::{self, Pages};
 use crate::sys::mmap::{self, Mapping, page_size_bytes};
 use crate::sys::pin::{self, Pin};
@@ -131,8 +132,8 @@ impl Source {
         };
         let memfd = memfd::create(c"physmem", pages, size_bytes).map_err(refused)?;
         let mapping = Mapping::shared(&memfd, size_bytes).map_err(refused)?;
-        // SAFETY: the mapping is read-write and borrowed here.
-        unsafe { mmap::populate(mapping.ptr(), size_bytes) }.map_err(refused)?;
+        // SAFETY: the mapping is one of a memfd, read-write, and borrowed here.
+        unsafe { mmap::populate_memfd(mapping.ptr(), size_bytes) }.map_err(refused)?;
         Ok((memfd, mapping))
     }
 
@@ -216,7 +217,7 @@ impl Source {
             backing: Backing::Udmabuf {
                 _mapping: mapping,
                 memfd,
-                dma_buf,
+                dma_buf: DmaBuf::new(dma_buf),
             },
         })
     }
@@ -313,20 +314,17 @@ fn cma(name: &str, size_bytes: usize) -> Result<Region, MemoryError> {
     let traced = trace.map(CmaTrace::end);
     let mapping = map_dma_buf(&dma_buf, name, size_bytes)?;
     let ptr = mapping.ptr();
-    let both = Direction {
-        read: true,
-        write: true,
-    };
     let sync = |source| MemoryError::Refused {
         object: format!("DMA_BUF_IOCTL_SYNC on heap {name}"),
         source,
         remedy: "the heap's driver must allow CPU access".to_owned(),
     };
-    dma_buf::begin_cpu_access(dma_buf.as_fd(), both).map_err(sync)?;
+    let dma_buf = DmaBuf::new(dma_buf);
+    dma_buf.begin_access(Direction::READ).map_err(sync)?;
     // Not mmap::populate: it goes by way of the pages, which the mapping may lack.
-    // SAFETY: the mapping is read-write; a CMA heap's is ordinary cached memory.
-    unsafe { mmap::touch(ptr, size_bytes) };
-    dma_buf::end_cpu_access(dma_buf.as_fd(), both).map_err(sync)?;
+    // SAFETY: the mapping is readable and borrowed here.
+    unsafe { mmap::read_every_page(ptr, size_bytes) };
+    dma_buf.end_access().map_err(sync)?;
     let address = resolve::look_up(ptr, size_bytes)
         .or_else(|unlisted| traced_address(traced, size_bytes, unlisted));
     if address
@@ -406,7 +404,7 @@ fn system(name: &str, size_bytes: usize) -> Result<Region, MemoryError> {
         choice: None,
         backing: Backing::DmaBuf {
             _mapping: mapping,
-            dma_buf,
+            dma_buf: DmaBuf::new(dma_buf),
         },
     })
 }

@@ -28,6 +28,19 @@ pub struct Direction {
 }
 
 impl Direction {
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+    };
+
+    /// What either of them does.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            read: self.read || other.read,
+            write: self.write || other.write,
+        }
+    }
+
     fn flags(self) -> u64 {
         // A map for nothing still is an access; the kernel refuses no direction.
         match (self.read, self.write) {

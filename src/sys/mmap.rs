@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::errno::Errno;
 use nix::sys::mman;
 
+use super::pagemap;
+
 /// PAGE_SIZE of the running kernel.
 pub fn page_size_bytes() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
@@ -97,8 +99,10 @@ impl Drop for Mapping {
 /// `ptr .. ptr + len_bytes` is mapped read-write for the call's time.
 pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
     if !knows_populate() {
-        // SAFETY: as this function's; the kernel gave no sign that it is other than
-        // ordinary memory.
+        if pagemap::is_pfnmap(ptr).unwrap_or(false) {
+            return Err(Errno::EFAULT.into());
+        }
+        // SAFETY: as this function's; a mapping with pages is ordinary memory.
         unsafe { touch(ptr, len_bytes) };
         return Ok(());
     }
@@ -117,6 +121,24 @@ pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
             _ => Err(io::Error::last_os_error()),
         }
     })
+}
+
+/// As [`populate`], of a memfd, whose pages are there to be touched where nothing brings
+/// them in: qemu's emulation of Linux answers EINVAL to MADV_POPULATE_WRITE.
+///
+/// # Safety
+/// `ptr .. ptr + len_bytes` is a mapping of a memfd, read-write for the call's time.
+pub unsafe fn populate_memfd(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
+    // SAFETY: as this function's; a memfd's pages are ordinary memory.
+    unsafe {
+        match populate(ptr, len_bytes) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                touch(ptr, len_bytes);
+                Ok(())
+            }
+            result => result,
+        }
+    }
 }
 
 /// The most that is asked of the kernel at once.
@@ -163,18 +185,36 @@ fn knows_populate() -> bool {
 /// # Safety
 /// `ptr .. ptr + len_bytes` is mapped read-write for the call's time and is
 /// ordinary memory (atomics on device memory may fault).
-pub unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
-    let page = page_size_bytes();
-    let base = ptr.as_ptr() as usize;
-    let mut offset = 0;
-    while offset < len_bytes {
+unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
+    for offset in page_starts(ptr, len_bytes) {
         // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range; an
         // AtomicU8 has no alignment demand.
         let byte = unsafe { AtomicU8::from_ptr(ptr.as_ptr().add(offset)) };
         // An OR with a zero that the compiler sees through is dropped as no change.
         byte.fetch_or(std::hint::black_box(0), Ordering::Relaxed);
-        offset += page - ((base + offset) & (page - 1));
     }
+}
+
+/// Reads a byte of every page, which brings in the pages of a shared mapping of a file
+/// that has them all. Unlike an atomic operation it does no harm to memory that the CPU
+/// does not cache.
+///
+/// # Safety
+/// `ptr .. ptr + len_bytes` is mapped readable for the call's time.
+pub unsafe fn read_every_page(ptr: NonNull<u8>, len_bytes: usize) {
+    for offset in page_starts(ptr, len_bytes) {
+        // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range.
+        let _ = unsafe { ptr.as_ptr().add(offset).read_volatile() };
+    }
+}
+
+/// Offsets of the range's first byte in each of its pages.
+fn page_starts(ptr: NonNull<u8>, len_bytes: usize) -> impl Iterator<Item = usize> {
+    let page = page_size_bytes();
+    let second = page - (ptr.as_ptr() as usize & (page - 1));
+    std::iter::once(0)
+        .chain((second..len_bytes).step_by(page))
+        .take_while(move |&offset| offset < len_bytes)
 }
 
 #[cfg(test)]
@@ -227,6 +267,19 @@ mod tests {
         });
         assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
         assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn every_page_of_a_range_is_touched_once() {
+        let page = page_size_bytes();
+        let starts = |address: usize, len_bytes| -> Vec<usize> {
+            page_starts(NonNull::new(address as *mut u8).unwrap(), len_bytes).collect()
+        };
+        assert_eq!(starts(5 * page, 2 * page), [0, page]);
+        assert_eq!(starts(5 * page + 100, page), [0, page - 100]);
+        assert_eq!(starts(6 * page - 1, 2), [0, 1]);
+        assert_eq!(starts(5 * page, 1), [0]);
+        assert!(starts(5 * page, 0).is_empty());
     }
 
     #[test]

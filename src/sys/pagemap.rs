@@ -145,7 +145,7 @@ VmFlags: rd wr mr mw me ac sd\n";
         let ptr = NonNull::from(&on_stack).cast();
         let mut seen = 0;
         // More entries than any machine could keep.
-        read(ptr, 1 << 62, |_| {
+        read(ptr, usize::MAX / 4, |_| {
             seen += 1;
             seen < 3
         })

@@ -349,13 +349,12 @@ unsafe extern "C" fn mem_unmap_full(
     info: *mut gst::ffi::GstMapInfo,
 ) {
     // SAFETY: gst_memory_unmap passes the memory and the info of one earlier map, so
-    // user_data[0] is what into_raw gave there, for these flags, taken back once.
+    // user_data[0] is what into_raw gave there, taken back once.
     unsafe {
         if let Some(attached) = attached(mem) {
             drop(Access::from_raw(
                 &attached.region,
                 (*info).user_data[0].cast_const().cast(),
-                direction((*info).flags),
             ));
         }
     }
