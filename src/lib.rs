@@ -35,6 +35,7 @@ mod shared_enum;
 pub mod structure_property;
 mod sync;
 mod sys;
+mod write_map;
 
 #[allow(missing_docs)] // the entry points that the macro makes
 mod plugin {

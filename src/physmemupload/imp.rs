@@ -21,6 +21,7 @@ use crate::{
     memory::MemoryKind,
     meta::PhysMemMeta,
     structure_property::{StructureProperty, in_one_line},
+    write_map::{self, WriteMap},
 };
 
 /// The stream that flows now.
@@ -261,7 +262,7 @@ fn copy_frame(
 ) -> Result<(), glib::BoolError> {
     let input = crate::foreign::map(info, input)
         .map_err(|error| glib::bool_error!("the frame: {error}"))?;
-    let mut output = gst_video::VideoFrameRef::from_buffer_ref_writable(output, info)?;
+    let mut output = write_map::frame(output, info)?;
     input.copy(&mut output)
 }
 
@@ -269,8 +270,9 @@ fn copy_bytes(input: &gst::BufferRef, output: &mut gst::BufferRef) -> Result<(),
     let size = input.size();
     {
         let input = input.map_readable()?;
-        let mut output = output.map_writable()?;
+        let mut output = WriteMap::new(output)?;
         output
+            .as_mut_slice()
             .get_mut(..size)
             .ok_or_else(|| glib::bool_error!("{size} bytes do not fit"))?
             .copy_from_slice(&input);

@@ -17,6 +17,7 @@ use crate::{
     layout::{FrameLayout, LayoutError},
     memory::{self, MemoryKind, Region},
     sys::ring::{Keeper, Landing},
+    write_map::{self, WriteMap},
 };
 use gst::prelude::*;
 use gst_video::{VideoBufferFlags, VideoFieldOrder, VideoInterlaceMode};
@@ -145,7 +146,7 @@ impl From<BufferError> for Undelivered {
 
 /// A buffer that the kernel fills.
 pub struct MappedBuffer {
-    map: gst::MappedBuffer<gst::buffer::Writable>,
+    map: WriteMap<gst::Buffer>,
     layout: FrameLayout,
     /// Of the stream.
     n: u64,
@@ -484,12 +485,11 @@ pub fn fill<R: FrameSource + ?Sized>(
     let layout = FrameLayout::of_buffer(info, buffer)?;
     let unwritable = || BufferError::Unwritable(Box::new(layout));
     if buffer.n_memory() == 1 {
-        let mut map = buffer.map_writable().map_err(|_| unwritable())?;
+        let mut map = WriteMap::new(buffer).map_err(|_| unwritable())?;
         let mut target = Target::whole(map.as_mut_slice(), layout).ok_or_else(unwritable)?;
         return Ok(source.read(n, &mut target));
     }
-    let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)
-        .map_err(|_| unwritable())?;
+    let mut frame = write_map::frame(buffer, info).map_err(|_| unwritable())?;
     let mut target = Target::planes(frame.planes_data_mut(), layout).ok_or_else(unwritable)?;
     Ok(source.read(n, &mut target))
 }
@@ -566,9 +566,8 @@ impl Ahead {
     ) -> Result<(), BufferError> {
         let layout = FrameLayout::of_buffer(order.info, &buffer)?;
         let region = pinnable_region(&buffer);
-        let map = buffer
-            .into_mapped_buffer_writable()
-            .map_err(|_| BufferError::Unwritable(Box::new(layout)))?;
+        let map =
+            WriteMap::of_owned(buffer).map_err(|_| BufferError::Unwritable(Box::new(layout)))?;
         let freight = MappedBuffer {
             map,
             layout,
