@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Whoever touches a dma-buf by the CPU tells the kernel before and after, and what he is
+//! about to do: on a machine whose devices do not look into the CPU's caches, a frame is
+//! wrong otherwise. These machines here have no such devices, so the judge is
+//! tests/c/cpu_access.c, which takes the memory away from whoever has not told, and keeps
+//! a log of what the kernel was told. Modules are named for the display they need.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use support::{gst_launch, require_lab, run, skip};
+
+/// Kinds of memory that have a dma-buf.
+const KINDS: [&str; 3] = ["cma", "system", "udmabuf"];
+/// A picture of two colour planes.
+const CAPS: &str = "video/x-raw,format=NV12,width=64,height=48,framerate=25/1";
+const FRAME_BYTES: usize = 64 * 48 * 3 / 2;
+const FRAMES: usize = 6;
+
+/// Compiled once; none where there is no compiler.
+fn shim() -> Option<&'static Path> {
+    static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    SHIM.get_or_init(|| {
+        let shim = tempfile::tempdir().unwrap().keep().join("cpu_access.so");
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/cpu_access.c"))
+            .arg("-o")
+            .arg(&shim);
+        // The roots of guests of another architecture have none.
+        if !cfg!(target_arch = "x86_64") && cc.arg("--version").output().is_err() {
+            return None;
+        }
+        run(&mut cc).expect_success();
+        Some(shim)
+    })
+    .as_deref()
+}
+
+/// What the kernel was told of each dma-buf, in this order.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<u64, Vec<String>>);
+
+impl Told {
+    fn read(log: &Path) -> Self {
+        let mut told = Self::default();
+        for line in std::fs::read_to_string(log).unwrap_or_default().lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let dma_buf = words[1].parse().expect("an inode");
+            let events = told.0.entry(dma_buf).or_default();
+            events.push([&words[..1], &words[2..]].concat().join(" "));
+        }
+        told
+    }
+
+    /// The accesses to each dma-buf, each of which was begun, and ended in the same way,
+    /// before the next began.
+    #[track_caller]
+    fn accesses(&self) -> Vec<Vec<&str>> {
+        let mut all = Vec::new();
+        for (dma_buf, events) in &self.0 {
+            let mut accesses = Vec::new();
+            for pair in events.chunks(2) {
+                let direction = pair[0].strip_prefix("start ");
+                let direction = direction.unwrap_or_else(|| panic!("{dma_buf}: {self:?}"));
+                let end = format!("end {direction}");
+                assert_eq!(pair.get(1), Some(&end), "{dma_buf}: {self:?}");
+                accesses.push(direction);
+            }
+            all.push(accesses);
+        }
+        all
+    }
+
+    /// How many accesses there were for reading alone, and for writing alone, and no
+    /// others, beside the one by which a block of kind cma has its pages brought in.
+    #[track_caller]
+    fn reads_and_writes(&self, kind: &str) -> (usize, usize) {
+        let (mut reads, mut writes) = (0, 0);
+        for accesses in self.accesses() {
+            let at_birth = usize::from(kind == "cma");
+            assert!(accesses[..at_birth].iter().all(|a| *a == "r"), "{self:?}");
+            for access in &accesses[at_birth..] {
+                match *access {
+                    "r" => reads += 1,
+                    "w" => writes += 1,
+                    _ => panic!("{self:?}"),
+                }
+            }
+        }
+        (reads, writes)
+    }
+}
+
+/// Plays a pipeline under the shim; what comes of it is right, and only when somebody had
+/// told the kernel were bytes touched.
+#[track_caller]
+fn play(shim: &Path, pipeline: &str) -> Told {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut command = gst_launch(&format!("-q {pipeline}"));
+    command.env("LD_PRELOAD", shim).env("CPU_ACCESS_LOG", &log);
+    let ran = run(&mut command);
+    let told = Told::read(&log);
+    assert!(ran.status.success(), "{pipeline}: {ran:?}\n{told:?}");
+    told
+}
+
+/// A file of frames, no two bytes in a row alike, and a place for what is written.
+struct Files {
+    directory: tempfile::TempDir,
+    bytes: Vec<u8>,
+}
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..FRAMES * FRAME_BYTES)
+            .map(|i| (i * 131 % 253) as u8)
+            .collect();
+        std::fs::write(directory.path().join("from"), &bytes).unwrap();
+        Self { directory, bytes }
+    }
+
+    fn from(&self) -> String {
+        self.directory.path().join("from").display().to_string()
+    }
+
+    fn to(&self) -> String {
+        self.directory.path().join("to").display().to_string()
+    }
+
+    #[track_caller]
+    fn assert_copied(&self, what: &str) {
+        let written = std::fs::read(self.to()).unwrap();
+        assert!(written == self.bytes, "{what}");
+        std::fs::remove_file(self.to()).unwrap();
+    }
+}
+
+mod any {
+    use super::*;
+    use gst::prelude::*;
+    use gstphysmem::memory::{MemoryKind, Region};
+    use gstphysmem::meta::PhysMemMeta;
+    use gstphysmem::pool::{PhysBufferPool, Wait};
+    use std::os::fd::AsRawFd;
+
+    macro_rules! shim_or_skip {
+        () => {{
+            require_lab();
+            match shim() {
+                Some(shim) => shim,
+                None => return skip("there is no C compiler in this guest"),
+            }
+        }};
+    }
+    pub(super) use shim_or_skip;
+
+    #[test]
+    fn a_pattern_is_drawn_in_one_access_for_writing() {
+        let shim = shim_or_skip!();
+        for kind in KINDS {
+            let told = play(
+                shim,
+                &format!(
+                    "rawvideosrc num-buffers={FRAMES} ! {CAPS} ! physmemupload kind={kind} ! fakesink"
+                ),
+            );
+            assert_eq!(told.reads_and_writes(kind), (0, FRAMES), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_in_one_access_for_writing_whoever_reads_it() {
+        let shim = shim_or_skip!();
+        let files = Files::new();
+        let (from, to) = (files.from(), files.to());
+        for mode in [
+            "read",
+            "read direct=true",
+            "read threads=3",
+            "io-uring prefetch=3",
+            "io-uring prefetch=3 direct=true",
+            "mmap",
+            "mmap threads=2",
+        ] {
+            for kind in KINDS {
+                let what = format!("io-mode={mode}, kind={kind}");
+                let told = play(
+                    shim,
+                    &format!(
+                        "rawvideosrc location={from} format=nv12 width=64 height=48 framerate=25/1 io-mode={mode} ! physmemupload kind={kind} ! filesink location={to}"
+                    ),
+                );
+                // filesink reads what was written.
+                assert_eq!(told.reads_and_writes(kind), (FRAMES, FRAMES), "{what}");
+                files.assert_copied(&what);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_copied_is_written_in_one_access() {
+        let shim = shim_or_skip!();
+        let files = Files::new();
+        let (from, to) = (files.from(), files.to());
+        for kind in KINDS {
+            let told = play(
+                shim,
+                &format!(
+                    "filesrc blocksize={FRAME_BYTES} location={from} ! physmemupload kind={kind} ! filesink location={to}"
+                ),
+            );
+            assert_eq!(
+                told.reads_and_writes(kind),
+                (FRAMES, FRAMES),
+                "bytes, {kind}"
+            );
+            files.assert_copied(kind);
+            // A tee offers nothing upstream, so the frames are in memory of the source's.
+            let told = play(
+                shim,
+                &format!(
+                    "videotestsrc num-buffers={FRAMES} ! {CAPS} ! tee ! physmemupload kind={kind} ! fakesink"
+                ),
+            );
+            assert_eq!(told.reads_and_writes(kind), (0, FRAMES), "frames, {kind}");
+        }
+    }
+
+    #[test]
+    fn memory_without_a_dma_buf_has_nothing_to_tell() {
+        let shim = shim_or_skip!();
+        let told = play(
+            shim,
+            &format!(
+                "rawvideosrc num-buffers={FRAMES} ! {CAPS} ! physmemupload kind=normal ! filesink location=/dev/null"
+            ),
+        );
+        assert!(told.0.is_empty(), "{told:?}");
+    }
+
+    const LOG: &str = "CPU_ACCESS_LOG";
+
+    /// Runs this test once more, alone, under the shim.
+    fn again_under(shim: &Path, log: &Path, name: &str) -> support::Ran {
+        run(Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("any::{name}"), "--nocapture"])
+            .env("LD_PRELOAD", shim)
+            .env(LOG, log))
+    }
+
+    /// In the child: what the kernel was told since the last time.
+    fn news() -> Vec<String> {
+        let log = PathBuf::from(std::env::var_os(LOG).unwrap());
+        let told = Told::read(&log);
+        std::fs::File::create(log).unwrap();
+        assert!(told.0.len() <= 1, "{told:?}");
+        told.0.into_values().flatten().collect()
+    }
+
+    fn region(kind: MemoryKind) -> std::sync::Arc<Region> {
+        Region::allocate(&gstphysmem::memory::Request {
+            kind,
+            size_bytes: 1 << 16,
+            ..Default::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn maps_of_an_application_are_told_in_their_direction() {
+        const NAME: &str = "maps_of_an_application_are_told_in_their_direction";
+        let shim = shim_or_skip!();
+        if std::env::var_os(LOG).is_none() {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            again_under(shim, log.path(), NAME).expect_success();
+            return;
+        }
+        gst::init().unwrap();
+        for kind in [MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf] {
+            let pool = PhysBufferPool::builder().kind(kind).build();
+            let mut config = pool.config();
+            let caps: gst::Caps = CAPS.parse().unwrap();
+            config.set_params(Some(&caps), 0, 1, 1);
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+            pool.set_config(config).unwrap();
+            pool.set_active(true).unwrap();
+            let mut buffer = pool.acquire_free(Wait::No).unwrap();
+            news();
+
+            // What is asked about a buffer is no access to its bytes.
+            let id = buffer.meta::<PhysMemMeta>().unwrap().id();
+            drop(pool.export_dmabuf(id).unwrap());
+            drop(pool.dump());
+            assert!(news().is_empty(), "{kind}");
+
+            assert_eq!(buffer.map_readable().unwrap()[0], 0);
+            assert_eq!(news(), ["start r", "end r"], "{kind}");
+            buffer.get_mut().unwrap().map_writable().unwrap().fill(7);
+            assert_eq!(news(), ["start rw", "end rw"], "{kind}");
+            write_only(buffer.get_mut().unwrap());
+            assert_eq!(news(), ["start w", "end w"], "{kind}");
+            let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
+            frame_of_two_planes(buffer.get_mut().unwrap(), &info);
+            assert_eq!(news(), ["start rw", "end rw"], "{kind}");
+            let deep = buffer.copy_deep().unwrap();
+            assert_eq!(news(), ["start r", "end r"], "{kind}");
+            assert_eq!(deep.map_readable().unwrap()[0], 9);
+            let part = buffer.peek_memory(0).share(100..300);
+            assert_eq!(part.map_readable().unwrap()[0], 9);
+            assert_eq!(news(), ["start r", "end r"], "{kind}");
+        }
+    }
+
+    fn write_only(buffer: &mut gst::BufferRef) {
+        // SAFETY: the map is filled in, written to within its size, and ended.
+        unsafe {
+            let mut map = std::mem::zeroed();
+            let write = gst::ffi::GST_MAP_WRITE;
+            assert_ne!(
+                gst::ffi::gst_buffer_map(buffer.as_mut_ptr(), &mut map, write),
+                0
+            );
+            map.data.write_bytes(8, map.size);
+            gst::ffi::gst_buffer_unmap(buffer.as_mut_ptr(), &mut map);
+        }
+    }
+
+    /// GStreamer maps the memory once for each plane: what was written to the first is
+    /// there after the map of the second.
+    fn frame_of_two_planes(buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo) {
+        let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).unwrap();
+        frame.plane_data_mut(0).unwrap().fill(9);
+        frame.plane_data_mut(1).unwrap().fill(9);
+    }
+
+    #[test]
+    fn accesses_at_the_same_time_are_one_to_the_kernel() {
+        const NAME: &str = "accesses_at_the_same_time_are_one_to_the_kernel";
+        let shim = shim_or_skip!();
+        if std::env::var_os(LOG).is_none() {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            again_under(shim, log.path(), NAME).expect_success();
+            return;
+        }
+        gst::init().unwrap();
+        for kind in [MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf] {
+            let region = region(kind);
+            news();
+            let outer = region.begin_access(true).unwrap();
+            let inner = region.begin_access(false).unwrap();
+            // SAFETY: the region has more than one byte, and nobody else uses it.
+            unsafe { inner.ptr().write_volatile(3) };
+            drop(outer);
+            assert_eq!(news(), ["start rw"], "{kind}");
+            drop(inner);
+            assert_eq!(news(), ["end rw"], "{kind}");
+
+            let reader = region.begin_access(false).unwrap();
+            // SAFETY: as above.
+            assert_eq!(unsafe { reader.ptr().read_volatile() }, 3);
+            let writer = region.begin_access(true).unwrap();
+            assert_eq!(news(), ["start r", "end r", "start rw"], "{kind}");
+            // SAFETY: as above.
+            unsafe { writer.ptr().write_volatile(4) };
+            drop((reader, writer));
+            assert_eq!(news(), ["end rw"], "{kind}");
+        }
+    }
+
+    /// What the judge is there for.
+    #[test]
+    fn who_has_not_told_the_kernel_is_found_out() {
+        const NAME: &str = "who_has_not_told_the_kernel_is_found_out";
+        const DEED: &str = "PHYSMEM_TEST_DEED";
+        let shim = shim_or_skip!();
+        let Ok(deed) = std::env::var(DEED) else {
+            for deed in ["read", "write in an access for reading", "behind its back"] {
+                let log = tempfile::NamedTempFile::new().unwrap();
+                let ran = run(Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", &format!("any::{NAME}"), "--nocapture"])
+                    .env("LD_PRELOAD", shim)
+                    .env(LOG, log.path())
+                    .env(DEED, deed));
+                let told = Told::read(log.path());
+                let said: Vec<_> = told.0.into_values().flatten().collect();
+                let (expected, signal) = match deed {
+                    "behind its back" => ("changed", None),
+                    _ => ("touched", Some(libc::SIGSEGV)),
+                };
+                assert_eq!(ran.status.signal(), signal, "{deed}: {ran:?}");
+                assert!(said.iter().any(|line| line == expected), "{deed}: {said:?}");
+            }
+            return;
+        };
+        gst::init().unwrap();
+        let region = region(MemoryKind::System);
+        let ptr = region.ptr();
+        match deed.as_str() {
+            // SAFETY: the region's first byte; that it is closed is what is tried.
+            "read" => _ = unsafe { ptr.read_volatile() },
+            "write in an access for reading" => {
+                let _access = region.begin_access(false).unwrap();
+                // SAFETY: as above.
+                unsafe { ptr.write_volatile(1) };
+            }
+            _ => {
+                drop(region.begin_access(true).unwrap());
+                write_through_another_mapping(&region);
+                drop(region.begin_access(false).unwrap());
+            }
+        }
+    }
+
+    /// By a system call that the shim knows nothing of.
+    fn write_through_another_mapping(region: &Region) {
+        let fd = region.dma_buf().unwrap().as_raw_fd();
+        // SAFETY: a new mapping of a page that the dma-buf has, written to while it lasts.
+        unsafe {
+            let page = libc::syscall(
+                if cfg!(target_pointer_width = "64") {
+                    libc::SYS_mmap
+                } else {
+                    192
+                },
+                0,
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd,
+                0,
+            );
+            assert_ne!(page, -1, "{}", std::io::Error::last_os_error());
+            (page as *mut u8).write_volatile(1);
+        }
+    }
+}
+
+/// A card that imports nothing: both sinks copy.
+mod bochs {
+    use super::any::shim_or_skip;
+    use super::*;
+
+    #[test]
+    fn a_sink_that_copies_reads_each_frame_in_one_access() {
+        let shim = shim_or_skip!();
+        let caps = "video/x-raw,format=BGRx,width=320,height=240,framerate=25/1";
+        for sink in ["fbpansink", "kmsflipsink"] {
+            for kind in KINDS {
+                let what = format!("{sink}, {kind}");
+                // The sink's own memory is not offered through a tee.
+                let told = play(
+                    shim,
+                    &format!(
+                        "rawvideosrc num-buffers={FRAMES} ! {caps} ! physmemupload kind={kind} ! tee ! {sink} sync=false"
+                    ),
+                );
+                let (reads, writes) = told.reads_and_writes(kind);
+                assert_eq!(writes, FRAMES, "{what}");
+                // The first one may be shown twice: paused, and when it plays.
+                assert!((FRAMES..=FRAMES + 1).contains(&reads), "{what}: {reads}");
+            }
+        }
+    }
+}
+
+/// A card that shows a dma-buf where it is.
+mod vkms {
+    use super::any::shim_or_skip;
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_shown_where_it_is_is_touched_by_who_writes_it_alone() {
+        let shim = shim_or_skip!();
+        let caps = "video/x-raw,format=BGRx,width=640,height=480,framerate=25/1";
+        let told = play(
+            shim,
+            &format!(
+                "rawvideosrc num-buffers={FRAMES} ! {caps} ! kmsflipsink mode=640x480 sync=false"
+            ),
+        );
+        assert_eq!(told.reads_and_writes("cma"), (0, FRAMES));
+    }
+}
