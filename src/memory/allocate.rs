@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::allocator::CAT;
 use super::source::Source;
 use super::{Address, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
-use super::{available, remedy};
+use super::{available, heap, remedy};
 use crate::sys::dma_heap;
 
 /// What a block of memory must be.
@@ -33,15 +33,6 @@ pub struct Request<'a> {
 
 /// How many blocks are asked of the kernel to find one below `max_address`.
 const MAX_ATTEMPTS: usize = 16;
-
-/// Names of CMA heaps, in the order in which they are tried: of newer kernels, of a
-/// device tree node, of `cma=` on the command line, of some vendors.
-const CMA_HEAPS: [&str; 4] = [
-    "default_cma_region",
-    "linux,cma",
-    "reserved",
-    "default-pool",
-];
 
 pub(super) fn allocate(request: &Request<'_>) -> Result<Region, MemoryError> {
     if request.size_bytes == 0 {
@@ -182,12 +173,13 @@ fn knows_heap(kind: MemoryKind, heap: Option<&str>) -> bool {
 fn sources(kind: MemoryKind, heap: Option<&str>) -> Vec<Source> {
     match (kind, heap) {
         (MemoryKind::Cma, Some(name)) => vec![Source::CmaHeap(name.to_owned())],
-        (MemoryKind::Cma, None) => cma_heaps(&dma_heap::names().unwrap_or_default(), |name| {
-            Path::new("/sys/kernel/mm/cma").join(name).exists()
-        })
-        .into_iter()
-        .map(Source::CmaHeap)
-        .collect(),
+        (MemoryKind::Cma, None) => {
+            let is_cma_area = |name: &str| Path::new("/sys/kernel/mm/cma").join(name).exists();
+            heap::contiguous(&dma_heap::names().unwrap_or_default(), is_cma_area)
+                .into_iter()
+                .map(Source::CmaHeap)
+                .collect()
+        }
         (MemoryKind::System, name) => {
             vec![Source::SystemHeap(name.unwrap_or("system").to_owned())]
         }
@@ -198,21 +190,6 @@ fn sources(kind: MemoryKind, heap: Option<&str>) -> Vec<Source> {
         (MemoryKind::Normal, _) => vec![Source::Shmem],
         (MemoryKind::Auto | MemoryKind::External, _) => vec![],
     }
-}
-
-/// The CMA heaps among the heaps: those of the usual names, then those that the
-/// kernel or their name says are CMA.
-fn cma_heaps(present: &[String], is_cma_area: impl Fn(&str) -> bool) -> Vec<String> {
-    let usual = CMA_HEAPS
-        .iter()
-        .filter(|name| present.iter().any(|heap| heap == *name))
-        .map(|&name| name.to_owned());
-    let others = present
-        .iter()
-        .filter(|heap| !CMA_HEAPS.contains(&heap.as_str()))
-        .filter(|heap| heap.contains("cma") || is_cma_area(heap))
-        .cloned();
-    usual.chain(others).collect()
 }
 
 /// Why kind cma has no source at all.
@@ -304,42 +281,15 @@ fn below<R>(
 mod tests {
     use super::*;
 
-    fn heaps(names: &[&str], areas: &[&str]) -> Vec<String> {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        cma_heaps(&names, |name| areas.contains(&name))
-    }
-
-    #[test]
-    fn usual_cma_heaps_come_first_in_their_order() {
-        assert_eq!(
-            heaps(
-                &[
-                    "aaa-cma",
-                    "linux,cma",
-                    "reserved",
-                    "system",
-                    "default_cma_region"
-                ],
-                &[]
-            ),
-            ["default_cma_region", "linux,cma", "reserved", "aaa-cma"]
-        );
-    }
-
-    #[test]
-    fn heaps_that_nobody_calls_cma_are_left_alone() {
-        assert_eq!(
-            heaps(&["system", "secure", "camera@9000"], &["camera@9000"]),
-            ["camera@9000"]
-        );
-        assert!(heaps(&["system", "system-uncached"], &[]).is_empty());
-    }
-
     #[test]
     fn a_named_heap_is_the_only_source() {
         assert_eq!(
             sources(MemoryKind::Cma, Some("mine")),
             [Source::CmaHeap("mine".into())]
+        );
+        assert_eq!(
+            sources(MemoryKind::System, Some("system-uncached")),
+            [Source::SystemHeap("system-uncached".into())]
         );
     }
 

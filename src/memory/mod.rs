@@ -12,6 +12,7 @@ mod allocator;
 mod available;
 mod cpu_access;
 mod error;
+mod heap;
 mod kind;
 mod permission;
 mod region;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use super::cpu_access::DmaBuf;
 use super::region::Backing;
 use super::{Address, AddressSource, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
-use super::{available, permission, remedy, resolve};
+use super::{available, heap, permission, remedy, resolve};
 use crate::sys;
 use crate::sys::cma_trace::{CmaTrace, Unavailable};
 use crate::sys::dma_buf::Direction;
@@ -305,7 +305,7 @@ fn map_dma_buf(dma_buf: &OwnedFd, name: &str, size_bytes: usize) -> Result<Mappi
 }
 
 fn cma(name: &str, size_bytes: usize) -> Result<Region, MemoryError> {
-    if name == "system" || name.starts_with("system-") || name.starts_with("system_") {
+    if heap::is_of_scattered_pages(name) {
         return Err(MemoryError::NotCma(name.to_owned()));
     }
     let heap = open_heap(name)?;

@@ -40,9 +40,9 @@ pub struct PhysBufferPool {
     /// the meta of each buffer, and in [`stats`](super::PhysBufferPool#statistics).
     #[property(name = "kind", get, set, construct_only, type = MemoryKind, member = kind,
         nick = "Memory kind", blurb = "What the buffers are made of; 'auto' takes the first kind that works", builder(MemoryKind::Auto))]
-    /// Name of the dma-heap below `/dev/dma_heap`; none for the system's CMA heap.
+    /// Name of the dma-heap below `/dev/dma_heap`; none for the usual one of the kind.
     #[property(name = "heap", get, set, construct_only, type = Option<String>, member = heap,
-        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kind 'cma' (default: the system's CMA heap)")]
+        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system')")]
     /// Kinds that cannot be exported as dma-buf are passed over.
     #[property(name = "require-dma-buf", get, set, construct_only, type = bool, member = require_dma_buf,
         nick = "Require dma-buf", blurb = "With kind 'auto': pass over kinds that cannot be exported as dma-buf")]

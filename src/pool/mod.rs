@@ -236,7 +236,7 @@ impl Builder {
         self
     }
 
-    /// Name of a dma-heap below `/dev/dma_heap`, for kind `Cma`.
+    /// Name of a dma-heap below `/dev/dma_heap`, for kinds `Cma` and `System`.
     pub fn heap(mut self, heap: impl Into<String>) -> Self {
         self.heap = Some(heap.into());
         self

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the name of a dma-heap says of its memory
+//! (Documentation/userspace-api/dma-buf-heaps.rst, and what vendors add). Pure.
+
+/// Heaps over the CMA area that all drivers share, in the order in which they are tried:
+/// its name since 6.17; that of a device tree's node; that of `cma=` on the command line;
+/// another of the kernel's own. Before 6.17 there is one of these, later perhaps two.
+const SHARED_AREA: [&str; 4] = [
+    "default_cma_region",
+    "linux,cma",
+    "reserved",
+    "default-pool",
+];
+
+/// What vendors append for memory that the CPU does not cache, and for memory below 4 GiB.
+const SUFFIXES: [&str; 2] = ["-uncached", "-dma32"];
+
+/// Where the heap takes its memory from, and in which way.
+fn parts(name: &str) -> (&str, Vec<&str>) {
+    let mut place = name;
+    let mut ways = Vec::new();
+    while let Some((rest, way)) = SUFFIXES
+        .iter()
+        .find_map(|suffix| Some((place.strip_suffix(suffix)?, *suffix)))
+    {
+        place = rest;
+        ways.push(way);
+    }
+    (place, ways)
+}
+
+/// Its memory is the kernel's ordinary pages: `system`, `system-uncached`,
+/// `system_cc_shared` (7.1), ...
+pub(super) fn is_of_scattered_pages(name: &str) -> bool {
+    parts(name)
+        .0
+        .strip_prefix("system")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
+}
+
+/// Its memory is kept from the CPU: `protected,secure-video` (6.18), and what vendors had
+/// before. Who wants such memory has to name it.
+fn is_closed(name: &str) -> bool {
+    ["protected", "restricted", "secure"]
+        .iter()
+        .any(|word| name.starts_with(word))
+}
+
+/// The heaps of contiguous memory among those that there are, in the order in which they
+/// are tried. `is_cma_area` is whether the kernel has a CMA area of a name: since 6.18 each
+/// reusable node of a device tree's reserved memory is a heap, by the node's name.
+/// Memory that the CPU does not cache, and reads slowly, comes last.
+pub(super) fn contiguous(present: &[String], is_cma_area: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut heaps: Vec<&String> = present
+        .iter()
+        .filter(|name| !is_of_scattered_pages(name) && !is_closed(name))
+        .filter(|name| {
+            let (place, _) = parts(name);
+            SHARED_AREA.contains(&place) || place.contains("cma") || is_cma_area(place)
+        })
+        .collect();
+    heaps.sort_by_key(|name| {
+        let (place, ways) = parts(name);
+        let order = SHARED_AREA.iter().position(|known| *known == place);
+        let is_uncached = ways.contains(&"-uncached");
+        (is_uncached, order.unwrap_or(SHARED_AREA.len()), ways.len())
+    });
+    heaps.into_iter().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heaps(names: &[&str], areas: &[&str]) -> Vec<String> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        contiguous(&names, |name| areas.contains(&name))
+    }
+
+    #[test]
+    fn usual_cma_heaps_come_first_in_their_order() {
+        assert_eq!(
+            heaps(
+                &[
+                    "aaa-cma",
+                    "linux,cma",
+                    "reserved",
+                    "system",
+                    "default_cma_region"
+                ],
+                &[]
+            ),
+            ["default_cma_region", "linux,cma", "reserved", "aaa-cma"]
+        );
+    }
+
+    #[test]
+    fn heaps_that_nobody_calls_cma_are_left_alone() {
+        assert_eq!(
+            heaps(&["system", "secure", "camera@9000"], &["camera@9000"]),
+            ["camera@9000"]
+        );
+        assert!(heaps(&["system", "carveout_apu"], &[]).is_empty());
+    }
+
+    #[test]
+    fn pages_of_the_system_are_not_contiguous_whatever_is_appended() {
+        let scattered = [
+            "system",
+            "system-uncached",
+            "system-uncached-dma32",
+            "system-dma32",
+            "system_cc_shared",
+            "system-secure",
+        ];
+        for name in scattered {
+            assert!(is_of_scattered_pages(name), "{name}");
+        }
+        assert!(heaps(&scattered, &scattered).is_empty());
+        for name in ["reserved", "linux,cma-uncached", "systematic", "ion_system"] {
+            assert!(!is_of_scattered_pages(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn uncached_heaps_are_taken_when_there_is_no_other() {
+        // i.MX, Rockchip, Amlogic, and a kernel that has an area of its own for a camera.
+        for (names, areas, expected) in [
+            (
+                &["linux,cma", "linux,cma-uncached", "system"][..],
+                &[][..],
+                &["linux,cma", "linux,cma-uncached"][..],
+            ),
+            (
+                &["cma", "cma-dma32", "cma-uncached", "cma-uncached-dma32"],
+                &[],
+                &["cma", "cma-dma32", "cma-uncached", "cma-uncached-dma32"],
+            ),
+            (
+                &["reserved-uncached", "system", "zz,cma"],
+                &[],
+                &["zz,cma", "reserved-uncached"],
+            ),
+            (
+                &["camera@9000-uncached", "default-pool-uncached"],
+                &["camera@9000"],
+                &["default-pool-uncached", "camera@9000-uncached"],
+            ),
+        ] {
+            assert_eq!(heaps(names, areas), expected);
+        }
+    }
+
+    #[test]
+    fn each_reserved_region_of_newer_kernels_is_a_heap() {
+        assert_eq!(
+            heaps(
+                &[
+                    "default_cma_region",
+                    "ecc-off@a0000000",
+                    "linux,cma@60000000",
+                    "system",
+                    "system_cc_shared",
+                ],
+                &["reserved", "ecc-off@a0000000", "linux,cma@60000000"]
+            ),
+            [
+                "default_cma_region",
+                "ecc-off@a0000000",
+                "linux,cma@60000000"
+            ]
+        );
+    }
+
+    #[test]
+    fn memory_that_is_kept_from_the_cpu_is_not_chosen() {
+        let closed = [
+            "protected,secure-video",
+            "protected,trusted-ui",
+            "restricted_mtk_cma",
+            "secure_mtk_cma",
+        ];
+        assert!(heaps(&closed, &closed).is_empty());
+    }
+}
