@@ -214,7 +214,9 @@ mod tests {
             ("the most planes", |meta| meta.n_planes = u32::MAX),
             ("one plane less or more", |meta| meta.n_planes ^= 2),
             ("the last offset", |meta| meta.offset = [usize::MAX - 5; 4]),
-            ("half the address space", |meta| meta.offset = [1 << 63; 4]),
+            ("half the address space", |meta| {
+                meta.offset = [usize::MAX / 2 + 1; 4]
+            }),
             ("an offset at the end", |meta| {
                 meta.offset = [2 * 64 * 32 * 4; 4]
             }),

@@ -467,8 +467,7 @@ impl Transfer {
                 && pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes
         });
         let share = self.len_bytes().div_ceil(count.max(1)).max(1);
-        // Whole pages: no cache line is written by two hands, and the blocks of a
-        // disk stay whole.
+        // No cache line is written by two hands, and the blocks of a disk stay whole.
         let share = share.next_multiple_of(4096);
         if count < 2 || !in_order {
             return vec![self.clone()];

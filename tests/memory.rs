@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Memory kinds on whatever machine runs the tests: those that exist here.
 
+mod common;
+
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,7 +91,9 @@ fn holds_bytes(kind: MemoryKind) {
     assert_eq!(region.kind() == kind, kind != MemoryKind::Auto);
     assert_eq!(region.choice().is_some(), kind == MemoryKind::Auto);
     assert_eq!(region.dma_buf().is_some(), region.kind().has_dma_buf());
-    assert!(region.size_bytes() >= 10_000 && region.size_bytes().is_multiple_of(4096));
+    assert!(
+        region.size_bytes() >= 10_000 && region.size_bytes().is_multiple_of(common::page_size())
+    );
     if let Ok(address) = region.address() {
         assert_eq!(address.len_bytes(), region.size_bytes() as u64);
     }
@@ -275,8 +279,9 @@ fn on_free_runs_once_after_the_last_share() {
 #[test]
 fn wrap_past_the_end_panics() {
     init();
-    let region = normal(4096);
-    for (offset, size) in [(0, 4097), (4096, 1), (0, 0), (usize::MAX, 2)] {
+    let region = normal(1);
+    let end = region.size_bytes();
+    for (offset, size) in [(0, end + 1), (end, 1), (0, 0), (usize::MAX, 2)] {
         let region = Arc::clone(&region);
         let wrapping = std::panic::AssertUnwindSafe(move || wrap(&region, offset, size, None));
         assert!(std::panic::catch_unwind(wrapping).is_err());
@@ -298,8 +303,12 @@ fn zero_and_absurd_sizes_are_errors() {
         let error = allocate(size_bytes).unwrap_err();
         assert!(matches!(error, MemoryError::Absurd { .. }), "{error}");
     }
-    let error = allocate(1 << 50).unwrap_err();
-    assert!(matches!(error, MemoryError::TooLarge { .. }), "{error}");
+    // Where pointers have 32 bits, a machine may have whatever can be asked for.
+    #[cfg(target_pointer_width = "64")]
+    {
+        let error = allocate(1 << 50).unwrap_err();
+        assert!(matches!(error, MemoryError::TooLarge { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -340,8 +349,10 @@ fn physical_address_interface_agrees_with_the_region() {
     };
     match region.address() {
         Ok(address) => {
-            assert_eq!(phys(&mem), address.first().0);
-            assert_eq!(phys(&sub), address.first().0 + 8);
+            // Beyond what the interface's number can say, it is unknown.
+            let told = |phys: u64| usize::try_from(phys).map_or(0, |_| phys);
+            assert_eq!(phys(&mem), told(address.first().0));
+            assert_eq!(phys(&sub), told(address.first().0 + 8));
         }
         Err(reason) => {
             println!("SKIPPED: no address here: {reason}");

@@ -2,6 +2,8 @@
 //! The pool through its public API and through plain GstBufferPool, on memory
 //! that every machine has.
 
+mod common;
+
 use std::{
     collections::HashSet,
     ptr::NonNull,
@@ -933,7 +935,9 @@ fn who_is_refused_more_memory_is_told_why() {
                 Err(refused) => break refused,
             }
         };
-        let is_told = |text: &str| text.contains("4096 bytes of normal") && text.contains("EMFILE");
+        let block_bytes = 4096usize.next_multiple_of(common::page_size());
+        let block = format!("{block_bytes} bytes of normal");
+        let is_told = |text: &str| text.contains(&block) && text.contains("EMFILE");
         let refused = refused.to_string();
         assert!(is_told(&refused), "{refused}");
         assert!(refused.starts_with(pool.name().as_str()), "{refused}");

@@ -4,6 +4,8 @@
 //! page tables of the user's process. (Heaps, tracepoint and the view from outside of the
 //! machine: tests/guest/memory/privileges.rs.)
 
+mod common;
+
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +16,6 @@ use std::process::{Command, Stdio};
 use gstphysmem::memory::{MemoryKind, Region, Request};
 
 const PAGES: usize = 5;
-const PAGE: usize = 4096;
 const CHILD: &str = "PHYSMEM_TEST_UNPRIVILEGED";
 
 /// The part that runs as nobody: where its pages are, virtual and physical, or why it does
@@ -23,15 +24,16 @@ fn child() {
     gst::init().unwrap();
     let region = Region::allocate(&Request {
         kind: MemoryKind::Normal,
-        size_bytes: PAGES * PAGE,
+        size_bytes: PAGES * common::page_size(),
         ..Request::default()
     })
     .unwrap();
     match region.address() {
         Ok(address) => {
-            let pages = (0..PAGES).map(|page| {
-                let phys = address.at((page * PAGE) as u64).unwrap();
-                format!("{}:{}", region.ptr() as usize + page * PAGE, phys.0)
+            let starts = (0..PAGES).map(|page| page * common::page_size());
+            let pages = starts.map(|start| {
+                let phys = address.at(start as u64).unwrap();
+                format!("{}:{}", region.ptr() as usize + start, phys.0)
             });
             println!("\nADDRESS {}", pages.collect::<Vec<_>>().join(" "));
         }
@@ -80,16 +82,15 @@ fn told(program: &Path, options: &[&str]) -> String {
         .unwrap_or_else(|| panic!("nothing is said with {options:?}"));
     if let Some(pages) = told.strip_prefix("ADDRESS ") {
         let pagemap = std::fs::File::open(format!("/proc/{}/pagemap", child.id())).unwrap();
-        for page in pages.split(' ') {
-            let (virt, phys) = page.split_once(':').unwrap();
+        let page = common::page_size() as u64;
+        for told in pages.split(' ') {
+            let (virt, phys) = told.split_once(':').unwrap();
             let (virt, phys): (u64, u64) = (virt.parse().unwrap(), phys.parse().unwrap());
             let mut entry = [0; 8];
-            pagemap
-                .read_exact_at(&mut entry, virt / PAGE as u64 * 8)
-                .unwrap();
+            pagemap.read_exact_at(&mut entry, virt / page * 8).unwrap();
             let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
             assert!(frame != 0);
-            assert_eq!(phys, frame * PAGE as u64);
+            assert_eq!(phys, frame * page);
         }
     }
     drop(child.stdin.take());
@@ -139,7 +140,7 @@ fn who_is_not_root_is_told_what_is_missing() {
     gst::init().unwrap();
     let ours = Region::allocate(&Request {
         kind: MemoryKind::Normal,
-        size_bytes: PAGE,
+        size_bytes: 1,
         ..Request::default()
     });
     if ours.unwrap().address().is_err() {

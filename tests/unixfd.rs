@@ -3,6 +3,8 @@
 //! the meta says arrives with them, and is believed of the memory that was sent alone.
 //! The address on the other side of a real process border: `guest_unixfd`.
 
+mod common;
+
 use std::{os::unix::fs::FileExt, time::Duration};
 
 use gst::{glib, prelude::*};
@@ -94,12 +96,12 @@ fn meta(buffer: &gst::BufferRef) -> gst::MetaRef<'_, PhysMemMeta> {
 fn pagemap(byte: *const u8) -> Option<u64> {
     let mut entry = [0; 8];
     let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
-    let address = byte as u64;
+    let (address, page) = (byte as u64, common::page_size() as u64);
     pagemap
-        .read_exact_at(&mut entry, address / 4096 * 8)
+        .read_exact_at(&mut entry, address / page * 8)
         .unwrap();
     let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
-    (frame != 0).then_some(frame * 4096 + address % 4096)
+    (frame != 0).then_some(frame * page + address % page)
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn what_the_pool_says_of_a_buffer_arrives_with_it() {
     match here.address() {
         Ok(address) => {
             assert_eq!(there.address(), Ok(address));
-            for page in (0..SIZE).step_by(4096) {
+            for page in (0..SIZE).step_by(common::page_size()) {
                 let at = address.at(page as u64).unwrap();
                 assert_eq!(pagemap(&map[page]), Some(at.0), "byte {page}");
             }

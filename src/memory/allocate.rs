@@ -62,7 +62,7 @@ pub(crate) fn check_total(
     size_bytes: usize,
     count: usize,
 ) -> Result<(), MemoryError> {
-    let size_bytes = size_bytes.saturating_mul(count);
+    let total_bytes = (size_bytes as u64).saturating_mul(count as u64);
     let available = match kind {
         MemoryKind::Normal => available::now(true),
         MemoryKind::System => available::now(false),
@@ -73,9 +73,9 @@ pub(crate) fn check_total(
         MemoryKind::Cma | MemoryKind::Hugepage | MemoryKind::External => None,
     };
     match available {
-        Some(available) if size_bytes as u64 > available.bytes => Err(MemoryError::TooLarge {
+        Some(available) if total_bytes > available.bytes => Err(MemoryError::TooLarge {
             kind,
-            size_bytes,
+            size_bytes: total_bytes,
             available,
         }),
         _ => Ok(()),
@@ -301,7 +301,11 @@ mod tests {
             MemoryKind::Normal,
             MemoryKind::System,
         ] {
-            for (size_bytes, count) in [(1 << 32, 1 << 32), (usize::MAX, 2), (1 << 40, 1 << 20)] {
+            for (size_bytes, count) in [
+                (usize::MAX, usize::MAX),
+                (usize::MAX, 1 << 20),
+                (1 << 20, usize::MAX),
+            ] {
                 let refused = check_total(kind, size_bytes, count);
                 assert!(
                     matches!(refused, Err(MemoryError::TooLarge { .. })),

@@ -30,7 +30,7 @@ pub enum MemoryError {
         /// The kind asked for.
         kind: MemoryKind,
         /// Bytes asked for.
-        size_bytes: usize,
+        size_bytes: u64,
         /// Bytes that can be had before processes are killed for them.
         available: Available,
     },

@@ -103,7 +103,7 @@ impl Source {
         match available {
             Some(available) if size_bytes as u64 > available.bytes => Err(MemoryError::TooLarge {
                 kind: self.kind(),
-                size_bytes,
+                size_bytes: size_bytes as u64,
                 available,
             }),
             _ => Ok(size_bytes),
@@ -223,7 +223,7 @@ impl Source {
     }
 }
 
-/// Size of a huge page; 2 MiB where the kernel does not say.
+/// Default size of huge pages; where the kernel has none, that of a page.
 fn huge_page_size_bytes() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
@@ -231,7 +231,7 @@ fn huge_page_size_bytes() -> usize {
             .ok()
             .flatten()
             .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(2 << 20)
+            .unwrap_or_else(page_size_bytes)
     })
 }
 

@@ -213,14 +213,18 @@ impl Whole {
         let from = gst::Buffer::from_mut_slice(from);
         // Zeroed: nothing is drawn where a tile reaches past the picture.
         let mut to = gst::Buffer::from_mut_slice(vec![0; self.info.size()]);
-        let to = to.get_mut().ok_or_else(|| draw_error("shared buffer"))?;
+        let whole = to.get_mut().ok_or_else(|| draw_error("shared buffer"))?;
         let from = gst_video::VideoFrameRef::from_buffer_ref_readable(&from, &self.plain_info)
             .map_err(draw_error)?;
-        let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(to, &self.info)
+        let mut tiles = gst_video::VideoFrameRef::from_buffer_ref_writable(whole, &self.info)
             .map_err(draw_error)?;
-        self.converter.frame_ref(&from, &mut to);
-        for plane in 0..self.info.n_planes() as usize {
-            let bytes = to.plane_data(plane as u32).map_err(draw_error)?;
+        self.converter.frame_ref(&from, &mut tiles);
+        drop(tiles);
+        let map = whole.map_readable().map_err(draw_error)?;
+        for (plane, &start) in self.info.offset().iter().enumerate() {
+            // Not the frame's plane_data, to which a tiled plane's stride, a number of
+            // tiles, is one of bytes.
+            let bytes = map.get(start..).unwrap_or_default();
             let row = target.row_mut(plane, 0);
             let len = row.len().min(bytes.len());
             row[..len].copy_from_slice(&bytes[..len]);

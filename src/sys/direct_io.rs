@@ -16,7 +16,7 @@ pub struct Alignment {
     pub offset_bytes: u64,
 }
 
-/// Kernels before 6.1 do not tell; a page suits every disk there is.
+/// Kernels before 6.1 do not tell, and know no larger blocks.
 const UNKNOWN: Alignment = Alignment {
     mem_bytes: 4096,
     offset_bytes: 4096,

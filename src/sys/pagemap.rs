@@ -28,7 +28,7 @@ impl Entry {
 /// The file.
 pub const PATH: &str = "/proc/self/pagemap";
 
-/// Pages whose entries are read at once: 128 MiB of them, in half a megabyte.
+/// Pages whose entries are read at once: a quarter of a mebibyte of entries.
 const STEP_PAGES: usize = 1 << 15;
 
 /// Gives `each` the entries of all pages that `ptr .. ptr + len_bytes` touches, in their

@@ -46,7 +46,7 @@ meta_by_name (void)
 static void
 much_too_long (guint8 *bytes)
 {
-  GstPhysMemBlock block = { bytes, (gsize) 1 << 62, GST_PHYS_ADDR_UNKNOWN };
+  GstPhysMemBlock block = { bytes, G_MAXSIZE / 4, GST_PHYS_ADDR_UNKNOWN };
   GstBufferPool *pool = gst_phys_buffer_pool_new_with_regions (&block, 1);
   gchar *text = NULL;
 

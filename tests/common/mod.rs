@@ -17,6 +17,12 @@ pub fn scratch() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
+/// PAGE_SIZE of the running kernel.
+pub fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    size.unwrap().unwrap() as usize
+}
+
 /// Where cargo put this test, the plugin's library beside it.
 pub fn deps() -> PathBuf {
     let test = std::env::current_exe().unwrap();

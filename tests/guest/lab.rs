@@ -41,13 +41,14 @@ mod any {
     #[test]
     fn oracle_sees_what_a_page_holds() {
         require_lab();
-        let mut bytes = vec![0u8; 3 * 4096];
+        let len = support::page_size();
+        let mut bytes = vec![0u8; 3 * len];
         for (i, byte) in bytes.iter_mut().enumerate() {
             *byte = (i * 7 % 251) as u8;
         }
-        let page = bytes.as_ptr().align_offset(4096);
-        let held = &bytes[page..page + 4096];
-        assert_eq!(oracle().phys(support::pagemap_address(held), 4096), held);
+        let page = bytes.as_ptr().align_offset(len);
+        let held = &bytes[page..page + len];
+        assert_eq!(oracle().phys(support::pagemap_address(held), len), held);
     }
 
     #[test]

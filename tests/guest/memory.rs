@@ -10,6 +10,8 @@ mod faults;
 mod pressure;
 #[path = "memory/privileges.rs"]
 mod privileges;
+// Its controller is told of the memory by way of I/O ports.
+#[cfg(target_arch = "x86_64")]
 #[path = "memory/ramfb.rs"]
 mod ramfb_device;
 mod support;
@@ -24,15 +26,41 @@ use gstphysmem::memory::{
 use support::require_lab;
 
 /// Alone with the machine: these tests count file descriptors, use up heaps and
-/// move pages. Huge pages are there.
+/// move pages. Huge pages are reserved where there are any.
 fn alone_in_the_lab() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     require_lab();
     let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     gst::init().expect("GStreamer starts");
-    std::fs::write("/proc/sys/vm/nr_hugepages", "24").expect("huge pages can be reserved");
+    if let Some(page_bytes) = huge_page_bytes() {
+        // Three blocks at a time, the largest of 32 MiB.
+        let pages = (48usize << 20).div_ceil(page_bytes).max(3).to_string();
+        std::fs::write("/proc/sys/vm/nr_hugepages", &pages).expect("huge pages can be reserved");
+        let reserved = std::fs::read_to_string("/proc/sys/vm/nr_hugepages");
+        assert_eq!(reserved.expect("a number").trim(), pages, "huge pages");
+    }
     guard
 }
+
+/// The default size of huge pages; none where the machine has none that a few fit into its
+/// memory: 32-bit ARM without LPAE, and arm64 with pages of 64 KiB, whose huge pages have
+/// 512 MiB.
+fn huge_page_bytes() -> Option<usize> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let field = |name| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib = line.trim_start_matches(':').trim().strip_suffix(" kB")?;
+        Some(kib.parse::<usize>().expect("a number") << 10)
+    };
+    let size = field("Hugepagesize").filter(|&size| size < field("MemTotal").unwrap_or(0) / 8);
+    assert!(
+        size.is_some() || !cfg!(target_arch = "x86_64"),
+        "this machine has huge pages: {meminfo}"
+    );
+    size
+}
+
+const NO_HUGE_PAGES: &str = "this machine has no huge pages, or none that fit into its memory";
 
 fn request(kind: MemoryKind, size_bytes: usize) -> Request<'static> {
     Request {
@@ -52,15 +80,20 @@ fn every_source(size_bytes: usize) -> Vec<Request<'static>> {
         heap: Some(heap),
         ..request(MemoryKind::Udmabuf, size_bytes)
     };
-    vec![
+    let mut all = vec![
         request(MemoryKind::Cma, size_bytes),
         request(MemoryKind::System, size_bytes),
-        udmabuf("hugetlb"),
         udmabuf("shmem"),
-        request(MemoryKind::Hugepage, size_bytes),
         request(MemoryKind::Normal, size_bytes),
         request(MemoryKind::Auto, size_bytes),
-    ]
+    ];
+    if huge_page_bytes().is_some() {
+        all.extend([
+            udmabuf("hugetlb"),
+            request(MemoryKind::Hugepage, size_bytes),
+        ]);
+    }
+    all
 }
 
 mod any {
@@ -105,23 +138,30 @@ mod any {
     #[test]
     fn udmabuf_of_huge_pages_conforms() {
         let _alone = alone_in_the_lab();
+        let Some(page_bytes) = huge_page_bytes() else {
+            return support::skip(NO_HUGE_PAGES);
+        };
         let region = check(&Request {
             heap: Some("hugetlb"),
             ..request(MemoryKind::Udmabuf, SIZE)
         });
-        assert_whole_huge_pages(&region);
+        assert_whole_huge_pages(&region, page_bytes);
     }
 
     #[test]
     fn hugepage_conforms() {
         let _alone = alone_in_the_lab();
-        assert_whole_huge_pages(&check(&request(MemoryKind::Hugepage, SIZE)));
+        let Some(page_bytes) = huge_page_bytes() else {
+            return support::skip(NO_HUGE_PAGES);
+        };
+        let region = check(&request(MemoryKind::Hugepage, SIZE));
+        assert_whole_huge_pages(&region, page_bytes);
     }
 
-    fn assert_whole_huge_pages(region: &Region) {
+    fn assert_whole_huge_pages(region: &Region, page_bytes: usize) {
         for extent in region.address().expect("root sees it").extents() {
-            assert_eq!(extent.phys.0 % (2 << 20), 0, "{extent:?}");
-            assert_eq!(extent.len_bytes % (2 << 20), 0, "{extent:?}");
+            assert_eq!(extent.phys.0 % page_bytes as u64, 0, "{extent:?}");
+            assert_eq!(extent.len_bytes % page_bytes as u64, 0, "{extent:?}");
         }
     }
 
@@ -148,12 +188,13 @@ mod any {
         block.fill(1);
         let place = |block: &[u8]| -> Vec<u64> {
             block
-                .chunks(4096)
+                .chunks(support::page_size())
                 .map(|page| support::pagemap_address(page))
                 .collect()
         };
         let before = place(&block);
-        disturb_memory(|| block.iter_mut().step_by(4096).for_each(|byte| *byte += 1));
+        let step = support::page_size();
+        disturb_memory(|| block.iter_mut().step_by(step).for_each(|byte| *byte += 1));
         let after = place(&block);
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
         println!("{moved} of {} unpinned pages moved", before.len());
@@ -291,7 +332,8 @@ mod any {
     #[test]
     fn absurd_sizes_are_errors_of_every_source() {
         let _alone = alone_in_the_lab();
-        for size in [usize::MAX, 1 << 50, 1 << 40] {
+        // The least is more than any of these machines has, whatever its pointers hold.
+        for size in [usize::MAX, usize::MAX / 2, usize::MAX / 3] {
             for request in every_source(size) {
                 let error = Region::allocate(&request).unwrap_err();
                 println!("{}: {error}", request.kind);
@@ -316,13 +358,17 @@ mod any {
                 ..request(kind, size_bytes)
             })
         };
-        for (kind, heap, limit) in [
-            (MemoryKind::System, None, 4096),
-            (MemoryKind::Normal, None, 4096),
-            (MemoryKind::Udmabuf, Some("shmem"), 4096),
-            (MemoryKind::Udmabuf, Some("hugetlb"), 2 << 20),
-            (MemoryKind::Hugepage, None, 2 << 20),
-        ] {
+        let page_bytes = support::page_size();
+        let mut limits = vec![
+            (MemoryKind::System, None, page_bytes),
+            (MemoryKind::Normal, None, page_bytes),
+            (MemoryKind::Udmabuf, Some("shmem"), page_bytes),
+        ];
+        if let Some(huge_bytes) = huge_page_bytes() {
+            limits.push((MemoryKind::Udmabuf, Some("hugetlb"), huge_bytes));
+            limits.push((MemoryKind::Hugepage, None, huge_bytes));
+        }
+        for (kind, heap, limit) in limits {
             let region = contiguous(kind, heap, limit).unwrap();
             if let Ok(address) = region.address() {
                 assert!(address.is_contiguous(), "{kind}");
@@ -345,12 +391,9 @@ mod any {
                 ..request(kind, 1 << 20)
             })
         };
-        for kind in [
-            MemoryKind::Cma,
-            MemoryKind::Udmabuf,
-            MemoryKind::Hugepage,
-            MemoryKind::Normal,
-        ] {
+        let mut kinds = vec![MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::Normal];
+        kinds.extend(huge_page_bytes().map(|_| MemoryKind::Hugepage));
+        for kind in kinds {
             // All of the guest's memory is below 4 GiB, none below 64 KiB.
             let region = below(kind, u64::from(u32::MAX)).unwrap();
             let last = region.address().unwrap().last_byte();
@@ -503,6 +546,7 @@ mod any {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 mod ramfb {
     use super::*;
 

@@ -11,6 +11,10 @@ use std::{
     sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
 };
 
+fn page() -> usize {
+    super::super::mmap::page_size_bytes()
+}
+
 fn file(len_bytes: usize) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&vec![7; len_bytes]).unwrap();
@@ -30,17 +34,19 @@ fn bytes_that_the_file_has_are_read() {
 
 #[test]
 fn a_truncated_file_reads_as_zero_and_is_told() {
-    let file = file(1 << 20);
-    let map = FileMap::new(&file, 1 << 20).unwrap();
-    let other = FileMap::new(&file, 4096).unwrap();
-    file.set_len(8192).unwrap();
-    let mut bytes = vec![1; 1 << 20];
+    let (len, rest) = (16 * page(), 2 * page());
+    let file = file(len);
+    let map = FileMap::new(&file, len).unwrap();
+    let other = FileMap::new(&file, page()).unwrap();
+    file.set_len(rest as u64).unwrap();
+    let mut bytes = vec![1; len];
     // The lowest byte that is missing counts, not the first that was looked for.
-    map.copy_to(500_000, &mut bytes[500_000..]).unwrap();
+    map.copy_to((len / 2) as u64, &mut bytes[len / 2..])
+        .unwrap();
     map.copy_to(0, &mut bytes).unwrap();
-    assert!(bytes[..8192].iter().all(|byte| *byte == 7));
-    assert!(bytes[8192..].iter().all(|byte| *byte == 0));
-    assert_eq!(map.missing_from(), Some(8192));
+    assert!(bytes[..rest].iter().all(|byte| *byte == 7));
+    assert!(bytes[rest..].iter().all(|byte| *byte == 0));
+    assert_eq!(map.missing_from(), Some(rest as u64));
     assert_eq!(other.missing_from(), None);
 }
 
@@ -137,13 +143,14 @@ fn send() {
 
 /// A map whose missing page is looked at.
 fn look_at_a_missing_page() {
-    let file = file(8192);
-    let map = FileMap::new(&file, 8192).unwrap();
-    file.set_len(4096).unwrap();
-    let mut bytes = [1; 8192];
+    let len = 2 * page();
+    let file = file(len);
+    let map = FileMap::new(&file, len).unwrap();
+    file.set_len(page() as u64).unwrap();
+    let mut bytes = vec![1; len];
     map.copy_to(0, &mut bytes).unwrap();
-    assert_eq!(map.missing_from(), Some(4096));
-    assert_eq!((bytes[0], bytes[8191]), (7, 0));
+    assert_eq!(map.missing_from(), Some(page() as u64));
+    assert_eq!((bytes[0], bytes[len - 1]), (7, 0));
 }
 
 /// A mapping that is none of ours.

@@ -12,7 +12,8 @@ use nix::sys::mman::{MapFlags, ProtFlags};
 use crate::allocate;
 use crate::support::{self, oracle};
 
-const PAGE: usize = 4096;
+/// The piece of memory that is looked at from outside: no page is smaller.
+pub const PIECE: usize = 4096;
 
 /// Runs the whole suite over the memory that the request gives, which it returns.
 pub fn check(request: &Request<'_>) -> Arc<Region> {
@@ -25,7 +26,7 @@ pub fn check(request: &Request<'_>) -> Arc<Region> {
     let region = allocate(request);
     println!("{}: {}", request.kind, summary(&region));
     assert!(region.size_bytes() >= request.size_bytes);
-    assert!((region.ptr() as usize).is_multiple_of(PAGE));
+    assert!((region.ptr() as usize).is_multiple_of(support::page_size()));
     assert!(region.is_pinned(), "{}", region.pin_note());
     if let Ok(address) = region.address() {
         assert_eq!(address.len_bytes(), region.size_bytes() as u64);
@@ -73,15 +74,15 @@ fn our_maps() -> usize {
     maps.lines().filter(is_ours).count()
 }
 
-/// What page `index` of a region holds after `fill` with this seed: no two pages alike.
-pub fn page_bytes(seed: u64, index: usize) -> Vec<u8> {
-    let mut page = vec![0; PAGE];
-    for (i, byte) in page.iter_mut().enumerate() {
+/// What piece `index` of a region holds after `fill` with this seed: no two are alike.
+pub fn piece_bytes(seed: u64, index: usize) -> Vec<u8> {
+    let mut piece = vec![0; PIECE];
+    for (i, byte) in piece.iter_mut().enumerate() {
         *byte = (i as u64).wrapping_mul(seed.wrapping_mul(2) + 1) as u8;
     }
-    page[..8].copy_from_slice(&(index as u64).to_le_bytes());
-    page[PAGE - 8..].copy_from_slice(&seed.to_le_bytes());
-    page
+    piece[..8].copy_from_slice(&(index as u64).to_le_bytes());
+    piece[PIECE - 8..].copy_from_slice(&seed.to_le_bytes());
+    piece
 }
 
 /// Writes the pattern through a GStreamer map, as elements do.
@@ -90,23 +91,23 @@ pub fn fill(region: &Arc<Region>, seed: u64) {
     let mem = mem.get_mut().expect("a new memory has one owner");
     let mut map = mem.map_writable().expect("the memory can be mapped");
     assert_eq!(map.as_ptr().cast_mut(), region.ptr());
-    let mut page = page_bytes(seed, 0);
-    for (index, target) in map.chunks_exact_mut(PAGE).enumerate() {
-        page[..8].copy_from_slice(&(index as u64).to_le_bytes());
-        target.copy_from_slice(&page);
+    let mut piece = piece_bytes(seed, 0);
+    for (index, target) in map.chunks_exact_mut(PIECE).enumerate() {
+        piece[..8].copy_from_slice(&(index as u64).to_le_bytes());
+        target.copy_from_slice(&piece);
     }
 }
 
 /// First, last, and some in between that differ by region and seed.
-fn sample_pages(pages: usize, seed: u64) -> impl Iterator<Item = usize> {
+fn sample_pieces(pieces: usize, seed: u64) -> impl Iterator<Item = usize> {
     let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let random = (0..12).map(move |_| {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % pages
+        (state >> 33) as usize % pieces
     });
-    [0, pages - 1].into_iter().chain(random)
+    [0, pieces - 1].into_iter().chain(random)
 }
 
 /// The host finds the pattern at the address.
@@ -114,13 +115,13 @@ pub fn assert_seen_from_outside(region: &Region, seed: u64) {
     let Ok(address) = region.address() else {
         return;
     };
-    for page in sample_pages(region.size_bytes() / PAGE, seed) {
+    for piece in sample_pieces(region.size_bytes() / PIECE, seed) {
         let phys = address
-            .at((page * PAGE) as u64)
-            .expect("the page has an address");
+            .at((piece * PIECE) as u64)
+            .expect("the piece has an address");
         assert!(
-            oracle().phys(phys.0, PAGE) == page_bytes(seed, page),
-            "page {page} of {} is not at {phys}",
+            oracle().phys(phys.0, PIECE) == piece_bytes(seed, piece),
+            "piece {piece} of {} is not at {phys}",
             summary(region)
         );
     }
@@ -129,8 +130,8 @@ pub fn assert_seen_from_outside(region: &Region, seed: u64) {
 fn starts_as_zeros(region: &Arc<Region>) {
     let mem = wrap(region, 0, region.size_bytes(), None);
     let map = mem.map_readable().expect("the memory can be mapped");
-    let zeros = [0; PAGE];
-    assert!(map.chunks_exact(PAGE).all(|page| page == zeros));
+    let zeros = [0; PIECE];
+    assert!(map.chunks_exact(PIECE).all(|piece| piece == zeros));
 }
 
 fn bytes_are_at_the_address(region: &Arc<Region>) {
@@ -160,7 +161,7 @@ pub fn disturb_memory(mut write: impl FnMut()) {
 
 /// Leaves every second page of a large block free, then compacts.
 fn fragment_and_compact() {
-    let block = 128 << 20;
+    let (block, page_bytes) = (128 << 20, support::page_size());
     // SAFETY: a new anonymous mapping, used here alone and unmapped below.
     unsafe {
         let ptr = nix::sys::mman::mmap_anonymous(
@@ -170,9 +171,9 @@ fn fragment_and_compact() {
             MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE,
         )
         .expect("the guest has so much memory");
-        for offset in (0..block).step_by(2 * PAGE) {
+        for offset in (0..block).step_by(2 * page_bytes) {
             let page = ptr.byte_add(offset);
-            nix::sys::mman::madvise(page, PAGE, nix::sys::mman::MmapAdvise::MADV_DONTNEED)
+            nix::sys::mman::madvise(page, page_bytes, nix::sys::mman::MmapAdvise::MADV_DONTNEED)
                 .expect("pages can be given back");
         }
         std::fs::write("/proc/sys/vm/compact_memory", "1").expect("memory can be compacted");
@@ -239,7 +240,7 @@ fn phys_addr(mem: &gst::MemoryRef) -> u64 {
 
 fn parts_have_their_own_address(region: &Arc<Region>) {
     let mem = wrap(region, 0, region.size_bytes(), None);
-    let (whole, sub) = (phys_addr(&mem), mem.share(PAGE + 16..PAGE + 116));
+    let (whole, sub) = (phys_addr(&mem), mem.share(PIECE + 16..PIECE + 116));
     let subsub = sub.share(4..);
     let Ok(address) = region.address() else {
         assert_eq!((whole, phys_addr(&sub)), (0, 0));
@@ -252,9 +253,9 @@ fn parts_have_their_own_address(region: &Arc<Region>) {
     };
     assert_eq!(whole, expected);
     let at = |offset: usize| address.at(offset as u64).expect("inside").0;
-    assert_eq!(phys_addr(&sub), at(PAGE + 16));
-    assert_eq!(phys_addr(&subsub), at(PAGE + 20));
-    let second_half = wrap(region, region.size_bytes() / 2, PAGE, None);
+    assert_eq!(phys_addr(&sub), at(PIECE + 16));
+    assert_eq!(phys_addr(&subsub), at(PIECE + 20));
+    let second_half = wrap(region, region.size_bytes() / 2, PIECE, None);
     assert_eq!(phys_addr(&second_half), at(region.size_bytes() / 2));
     let is_flagged = |mem: &gst::MemoryRef| {
         mem.flags()
@@ -271,11 +272,11 @@ fn copy_is_not_ours(region: &Arc<Region>) {
     assert!(region_of(&copy).is_none());
     assert!(copy.is_type("SystemMemory"));
     let map = copy.map_readable().expect("the copy can be mapped");
-    assert!(map[..PAGE] == page_bytes(7, 0));
+    assert!(map[..PIECE] == piece_bytes(7, 0));
 }
 
 fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
-    let mem = wrap(region, PAGE, PAGE, None);
+    let mem = wrap(region, PIECE, PIECE, None);
     let is_dma_buf = mem.is_memory_type::<gst_allocators::DmaBufMemory>();
     assert_eq!(is_dma_buf, region.kind().has_dma_buf());
     assert_eq!(region.dma_buf().is_some(), is_dma_buf);
@@ -289,8 +290,9 @@ fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
         .is_some_and(|dma_buf| dma_buf.as_raw_fd() == fd.as_raw_fd());
     let elsewhere = Elsewhere::map(fd, region.size_bytes(), may_write).expect("can be mapped");
     let access = region.begin_access(true).expect("the memory is there");
-    for page in sample_pages(region.size_bytes() / PAGE, 8) {
-        assert!(elsewhere.page(page) == page_bytes(8, page), "page {page}");
+    for piece in sample_pieces(region.size_bytes() / PIECE, 8) {
+        let bytes = elsewhere.piece(piece);
+        assert!(bytes == piece_bytes(8, piece), "piece {piece}");
     }
     if !may_write {
         let refused = Elsewhere::map(fd, region.size_bytes(), true);
@@ -298,21 +300,22 @@ fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
         return cannot_be_taken_away(region, fd);
     }
     // And the other way.
-    elsewhere.write(PAGE, 0xa5);
+    elsewhere.write(PIECE, 0xa5);
     // SAFETY: the byte lies in the region, which nobody else uses now.
-    let byte = unsafe { access.ptr().add(PAGE).read_volatile() };
+    let byte = unsafe { access.ptr().add(PIECE).read_volatile() };
     assert_eq!(byte, 0xa5);
 }
 
 /// Whoever has the memfd cannot put other pages in the place of those whose addresses
 /// were told.
 fn cannot_be_taken_away(region: &Arc<Region>, memfd: BorrowedFd<'_>) {
-    use nix::fcntl::{FallocateFlags, fallocate};
-    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let len = region.size_bytes() as i64;
-    assert_eq!(fallocate(memfd, hole, 0, len), Err(Errno::EPERM));
-    assert_eq!(nix::unistd::ftruncate(memfd, 0), Err(Errno::EPERM));
-    assert_eq!(nix::unistd::ftruncate(memfd, 2 * len), Err(Errno::EPERM));
+    use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+    use rustix::io::Errno;
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let len = region.size_bytes() as u64;
+    assert_eq!(fallocate(memfd, hole, 0, len), Err(Errno::PERM));
+    assert_eq!(ftruncate(memfd, 0), Err(Errno::PERM));
+    assert_eq!(ftruncate(memfd, 2 * len), Err(Errno::PERM));
     fill(region, 11);
     bytes_are_at_the_address(region);
 }
@@ -336,16 +339,16 @@ impl Elsewhere {
         })
     }
 
-    fn page(&self, index: usize) -> Vec<u8> {
-        let mut page = vec![0; PAGE];
-        assert!((index + 1) * PAGE <= self.len_bytes);
-        // SAFETY: the page lies in the mapping, and `page` has a page's length.
+    fn piece(&self, index: usize) -> Vec<u8> {
+        let mut piece = vec![0; PIECE];
+        assert!((index + 1) * PIECE <= self.len_bytes);
+        // SAFETY: the piece lies in the mapping, and `piece` has its length.
         unsafe {
             self.ptr
-                .add(index * PAGE)
-                .copy_to_nonoverlapping(NonNull::from(&mut page[..]).cast(), PAGE);
+                .add(index * PIECE)
+                .copy_to_nonoverlapping(NonNull::from(&mut piece[..]).cast(), PIECE);
         }
-        page
+        piece
     }
 
     fn write(&self, offset: usize, byte: u8) {
@@ -367,11 +370,11 @@ fn memory_outlives_the_region_reference(request: &Request<'_>) {
     fill(&region, 9);
     let address = region.address().ok().map(Address::first);
     let weak = Arc::downgrade(&region);
-    let mem = wrap(&region, 0, PAGE, None);
+    let mem = wrap(&region, 0, PIECE, None);
     drop(region);
-    assert!(mem.map_readable().expect("still mapped")[..] == page_bytes(9, 0));
+    assert!(mem.map_readable().expect("still mapped")[..] == piece_bytes(9, 0));
     if let Some(address) = address {
-        assert!(oracle().phys(address.0, PAGE) == page_bytes(9, 0));
+        assert!(oracle().phys(address.0, PIECE) == piece_bytes(9, 0));
     }
     drop(mem);
     assert!(weak.upgrade().is_none());

@@ -120,23 +120,23 @@ fn told(kind: MemoryKind, rights: Rights) -> String {
 
 /// The host finds the child's bytes there.
 fn confirm(extents: &str) {
-    let mut page = 0;
+    let mut piece = 0;
     for extent in extents.split(',') {
         let (phys, len) = extent.split_once('+').unwrap();
         let (phys, len): (u64, usize) = (phys.parse().unwrap(), len.parse().unwrap());
-        for offset in (0..len).step_by(4096) {
-            if page % 7 == 0 {
-                let seen = oracle().phys(phys + offset as u64, 4096);
+        for offset in (0..len).step_by(conformance::PIECE) {
+            if piece % 7 == 0 {
+                let seen = oracle().phys(phys + offset as u64, conformance::PIECE);
                 assert!(
-                    seen == conformance::page_bytes(SEED, page),
-                    "page {page} is not at {:#x}",
+                    seen == conformance::piece_bytes(SEED, piece),
+                    "piece {piece} is not at {:#x}",
                     phys + offset as u64
                 );
             }
-            page += 1;
+            piece += 1;
         }
     }
-    assert_eq!(page, SIZE.div_ceil(4096), "{extents:.200}");
+    assert_eq!(piece, SIZE.div_ceil(conformance::PIECE), "{extents:.200}");
 }
 
 #[track_caller]

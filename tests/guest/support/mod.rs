@@ -345,16 +345,23 @@ fn vkms_debugfs() -> PathBuf {
         .expect("a vkms device (tests/lab/run --display vkms)")
 }
 
+/// PAGE_SIZE of the guest's kernel.
+pub fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let size = size.expect("sysconf").expect("every kernel has one");
+    usize::try_from(size).expect("it is positive")
+}
+
 /// The physical address of the page that holds `bytes[0]`, by pagemap. It
 /// holds as long as the kernel doesn't move the page.
 #[track_caller]
 pub fn pagemap_address(bytes: &[u8]) -> u64 {
     const PRESENT: u64 = 1 << 63;
     const PFN: u64 = (1 << 55) - 1;
-    let address = bytes.as_ptr() as u64;
+    let (address, page) = (bytes.as_ptr() as u64, page_size() as u64);
     let mut entry = [0; 8];
     let pagemap = File::open("/proc/self/pagemap").expect("pagemap opens");
-    std::os::unix::fs::FileExt::read_exact_at(&pagemap, &mut entry, address / 4096 * 8)
+    std::os::unix::fs::FileExt::read_exact_at(&pagemap, &mut entry, address / page * 8)
         .expect("pagemap has an entry for every page");
     let entry = u64::from_ne_bytes(entry);
     assert!(
@@ -365,7 +372,7 @@ pub fn pagemap_address(bytes: &[u8]) -> u64 {
         entry & PFN != 0,
         "the kernel hides the PFN: not CAP_SYS_ADMIN"
     );
-    (entry & PFN) * 4096 + address % 4096
+    (entry & PFN) * page + address % page
 }
 
 /// What a program printed and how it ended.
