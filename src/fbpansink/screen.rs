@@ -85,13 +85,11 @@ impl Screen {
             source,
         })?;
         let start_bytes = fix.smem_start as usize % crate::sys::mmap::page_size_bytes();
-        let memory =
-            FbMemory::map(mode.fd(), start_bytes + fix.smem_len as usize).map_err(|source| {
-                ScreenError::Call {
-                    call: "mmap",
-                    path: path.to_owned(),
-                    source,
-                }
+        let memory = FbMemory::map(mode.fd(), start_bytes.saturating_add(fix.smem_len as usize))
+            .map_err(|source| ScreenError::Call {
+                call: "mmap",
+                path: path.to_owned(),
+                source,
             })?;
         if let Err(e) = fbdev::unblank(mode.fd()) {
             gst::debug!(CAT, "FBIOBLANK on {}: {e}", path.display());

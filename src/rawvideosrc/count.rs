@@ -42,7 +42,7 @@ pub fn read_header(opened: &Opened) -> Result<Option<Header>, SetupError> {
     }
     let header = Header::parse(&bytes[..len]);
     let mut header = header.map_err(|error| failed(&opened.path, error.into()))?;
-    header.len_bytes += opened.start_bytes as usize;
+    header.len_bytes += opened.start_bytes;
     Ok(Some(header))
 }
 
@@ -92,12 +92,13 @@ fn sampled(
     header: &Header,
     frame_bytes: u64,
 ) -> Result<Option<Counted>, ScanError> {
-    let start = header.len_bytes as u64;
+    let start = header.len_bytes;
     let step_bytes = y4m::FRAME.len() as u64 + frame_bytes;
     let data_bytes = opened.len_bytes.saturating_sub(start);
     let frames = data_bytes / step_bytes;
     let stride = frames.div_ceil(LINES_TRIED).max(1);
-    let samples = (0..frames).step_by(stride as usize);
+    let stride = usize::try_from(stride).unwrap_or(usize::MAX);
+    let samples = (0..frames).step_by(stride);
     for n in samples.chain(frames.checked_sub(1)) {
         let mut bytes = [0; y4m::FRAME.len()];
         let len = read_some_at(&opened.file, &mut bytes, start + n * step_bytes)?;

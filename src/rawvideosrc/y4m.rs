@@ -14,7 +14,7 @@ pub const MAX_HEADER_BYTES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Up to and with the newline.
-    pub len_bytes: usize,
+    pub len_bytes: u64,
     /// By parameter C, or else XYSCSS.
     pub colour: Option<Colour>,
     /// Pixels across.
@@ -113,7 +113,7 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Result<Self, Y4mError> {
         let (words, len_bytes) = line(bytes)?;
         let mut header = Self {
-            len_bytes,
+            len_bytes: len_bytes as u64,
             colour: None,
             width: 0,
             height: 0,
@@ -464,7 +464,7 @@ mod tests {
             let header = Header::parse(text.as_bytes()).unwrap();
             prop_assert_eq!((header.width, header.height), (width, height));
             prop_assert_eq!(header.framerate, Some((n, d)));
-            prop_assert_eq!(header.len_bytes, text.len());
+            prop_assert_eq!(header.len_bytes, text.len() as u64);
         }
     }
 }

@@ -15,6 +15,10 @@ mod privileges;
 #[path = "memory/ramfb.rs"]
 mod ramfb_device;
 mod support;
+// 64-bit machines have no other addresses.
+#[cfg(target_arch = "arm")]
+#[path = "memory/wide.rs"]
+mod wide;
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};

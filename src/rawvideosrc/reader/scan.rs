@@ -48,7 +48,7 @@ impl Scan {
             first: header.clone(),
             is_mixed: header.is_mixed(),
             frame_bytes,
-            at: header.len_bytes as u64,
+            at: header.len_bytes,
             window: Vec::new(),
             window_at: 0,
         }
@@ -76,7 +76,7 @@ impl Scan {
                 match Header::parse(bytes) {
                     Ok(header) => {
                         self.first.check_same(&header, at)?;
-                        self.at += header.len_bytes as u64;
+                        self.at += header.len_bytes;
                         self.is_mixed = header.is_mixed();
                         continue;
                     }
@@ -112,8 +112,10 @@ impl Scan {
         let is_inside = self.at >= self.window_at && self.at + y4m::MAX_HEADER_BYTES as u64 <= end;
         if !is_inside {
             // Pictures of large frames are not read for the line behind them.
-            let step = self.frame_bytes as usize + y4m::MAX_HEADER_BYTES;
-            let len = match step * 4 < WINDOW_BYTES {
+            let step = self
+                .frame_bytes
+                .saturating_add(y4m::MAX_HEADER_BYTES as u64);
+            let len = match step < WINDOW_BYTES as u64 / 4 {
                 true => WINDOW_BYTES,
                 false => y4m::MAX_HEADER_BYTES,
             };
