@@ -68,7 +68,11 @@ mod any {
         let (start, len) = (0x100_0000, 2 << 20);
         let mut expected = vec![0; len];
         let memory = File::open("/dev/mem").unwrap();
-        memory.read_exact_at(&mut expected, start).unwrap();
+        let read = memory.read_exact_at(&mut expected, start);
+        if support::is_stock_kernel() && read.is_err() {
+            return support::skip("Debian builds this kernel with STRICT_DEVMEM");
+        }
+        read.unwrap();
         assert!(expected.iter().any(|&byte| byte != 0));
         assert!(
             oracle().phys(start, len) == expected,

@@ -20,6 +20,7 @@ mod support;
 #[path = "memory/wide.rs"]
 mod wide;
 
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -64,6 +65,27 @@ fn huge_page_bytes() -> Option<usize> {
     size
 }
 
+/// The devices of a kind, any of which it takes.
+fn devices(kind: MemoryKind) -> &'static [&'static str] {
+    match kind {
+        MemoryKind::Cma => support::CMA_HEAPS,
+        MemoryKind::System => &["/dev/dma_heap/system"],
+        MemoryKind::Udmabuf => &["/dev/udmabuf"],
+        _ => &["/dev/null"],
+    }
+}
+
+/// The kinds among these that this kernel has.
+fn had(kinds: &[MemoryKind]) -> Vec<MemoryKind> {
+    let is_had = |kind: &&MemoryKind| !support::stock_kernel_lacks(devices(**kind));
+    kinds.iter().filter(is_had).copied().collect()
+}
+
+/// Whether the kernel lacks a kind; the test has said so and is to return.
+fn cannot_run_without(kind: MemoryKind) -> bool {
+    support::cannot_run_without(devices(kind))
+}
+
 const NO_HUGE_PAGES: &str = "this machine has no huge pages, or none that fit into its memory";
 
 fn request(kind: MemoryKind, size_bytes: usize) -> Request<'static> {
@@ -97,6 +119,7 @@ fn every_source(size_bytes: usize) -> Vec<Request<'static>> {
             request(MemoryKind::Hugepage, size_bytes),
         ]);
     }
+    all.retain(|request| had(&[request.kind]).len() == 1);
     all
 }
 
@@ -109,6 +132,9 @@ mod any {
     #[test]
     fn cma_conforms() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Cma) {
+            return;
+        }
         let region = check(&request(MemoryKind::Cma, SIZE));
         let address = region.address().unwrap();
         assert!(address.is_contiguous());
@@ -119,12 +145,15 @@ mod any {
             AddressSource::CmaTrace
         };
         assert_eq!(address.source(), expected);
-        assert_eq!(region.heap(), Some("reserved"));
+        assert_eq!(region.heap(), Some(support::cma_heap()));
     }
 
     #[test]
     fn system_conforms_without_an_address() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::System) {
+            return;
+        }
         let region = check(&request(MemoryKind::System, SIZE));
         assert_eq!(region.address(), Err(&AddressUnknown::PfnMap));
     }
@@ -132,6 +161,9 @@ mod any {
     #[test]
     fn udmabuf_of_normal_pages_conforms() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Udmabuf) {
+            return;
+        }
         let region = check(&Request {
             heap: Some("shmem"),
             ..request(MemoryKind::Udmabuf, SIZE)
@@ -142,6 +174,9 @@ mod any {
     #[test]
     fn udmabuf_of_huge_pages_conforms() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Udmabuf) {
+            return;
+        }
         let Some(page_bytes) = huge_page_bytes() else {
             return support::skip(NO_HUGE_PAGES);
         };
@@ -177,9 +212,15 @@ mod any {
     }
 
     #[test]
-    fn auto_is_cma_here() {
+    fn auto_is_cma_where_there_is_a_heap_of_it() {
         let _alone = alone_in_the_lab();
         let region = check(&request(MemoryKind::Auto, SIZE));
+        if support::stock_kernel_lacks(support::CMA_HEAPS) {
+            let choice = region.choice().unwrap();
+            assert_ne!(region.kind(), MemoryKind::Cma);
+            assert!(choice.contains("; passed over: cma"), "{choice}");
+            return;
+        }
         assert_eq!(region.kind(), MemoryKind::Cma);
         assert_eq!(region.choice(), Some("cma, the best kind"));
     }
@@ -208,6 +249,9 @@ mod any {
     #[test]
     fn allocations_of_several_threads_keep_their_own_addresses() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Cma) {
+            return;
+        }
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 std::thread::spawn(|| {
@@ -259,6 +303,9 @@ mod any {
     #[test]
     fn tracing_of_others_is_left_alone() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Cma) {
+            return;
+        }
         let state = || {
             [
                 "tracing_on",
@@ -285,10 +332,18 @@ mod any {
         })
         .unwrap_err()
         .to_string();
+        let mut heaps: Vec<_> = std::fs::read_dir("/dev/dma_heap")
+            .expect("there are heaps")
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        heaps.sort();
         assert_eq!(
             error,
-            "/dev/dma_heap/nonesuch: No such file or directory (ENOENT): \
-             the heaps here are: reserved, system"
+            format!(
+                "/dev/dma_heap/nonesuch: No such file or directory (ENOENT): \
+                 the heaps here are: {}",
+                heaps.join(", ")
+            )
         );
         let error = Region::allocate(&Request {
             heap: Some("system"),
@@ -301,6 +356,9 @@ mod any {
     #[test]
     fn used_up_cma_heap_says_so_and_recovers() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Cma) {
+            return;
+        }
         let fds = support::open_fds();
         let mut taken = Vec::new();
         let error = loop {
@@ -310,17 +368,22 @@ mod any {
             }
             assert!(taken.len() < 1000, "cma= gives this guest no such heap");
         };
+        let heap = support::cma_heap();
         assert_eq!(
             error,
-            "4194304 bytes from cma heap reserved failed: Cannot allocate memory (ENOMEM): \
-             enlarge cma= on the kernel command line \
-             (CmaFree in /proc/meminfo says what is left)"
+            format!(
+                "4194304 bytes from cma heap {heap} failed: Cannot allocate memory (ENOMEM): \
+                 enlarge cma= on the kernel command line \
+                 (CmaFree in /proc/meminfo says what is left)"
+            )
         );
         let auto = allocate(&request(MemoryKind::Auto, 4 << 20));
         assert_eq!(auto.kind(), MemoryKind::Udmabuf);
         let choice = auto.choice().unwrap();
         assert!(
-            choice.starts_with("udmabuf; passed over: cma heap reserved (4194304 bytes from"),
+            choice.starts_with(&format!(
+                "udmabuf; passed over: cma heap {heap} (4194304 bytes from"
+            )),
             "{choice}"
         );
         let needs_contiguous = Region::allocate(&Request {
@@ -368,6 +431,7 @@ mod any {
             (MemoryKind::Normal, None, page_bytes),
             (MemoryKind::Udmabuf, Some("shmem"), page_bytes),
         ];
+        limits.retain(|(kind, ..)| had(&[*kind]).len() == 1);
         if let Some(huge_bytes) = huge_page_bytes() {
             limits.push((MemoryKind::Udmabuf, Some("hugetlb"), huge_bytes));
             limits.push((MemoryKind::Hugepage, None, huge_bytes));
@@ -395,7 +459,7 @@ mod any {
                 ..request(kind, 1 << 20)
             })
         };
-        let mut kinds = vec![MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::Normal];
+        let mut kinds = had(&[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::Normal]);
         kinds.extend(huge_page_bytes().map(|_| MemoryKind::Hugepage));
         for kind in kinds {
             // All of the guest's memory is below 4 GiB, none below 64 KiB.
@@ -421,6 +485,9 @@ mod any {
     #[test]
     fn limit_exactly_at_the_last_byte_is_kept() {
         let _alone = alone_in_the_lab();
+        if cannot_run_without(MemoryKind::Cma) {
+            return;
+        }
         let cma = |max_address| {
             Region::allocate(&Request {
                 max_address,
@@ -436,6 +503,9 @@ mod any {
     #[test]
     fn injected_failures_are_clean_errors() {
         let _alone = alone_in_the_lab();
+        if support::cannot_run_without(&[faults::FAIL_NTH]) {
+            return;
+        }
         faults::every_failure_is_clean(&every_source(256 << 10));
     }
 
@@ -469,6 +539,15 @@ mod any {
         std::env::var_os(CHILD).is_some()
     }
 
+    fn open_to_all(kind: MemoryKind) {
+        let devices = devices(kind).iter();
+        let there: Vec<_> = devices
+            .filter(|device| Path::new(device).exists())
+            .collect();
+        assert!(!there.is_empty(), "no device of {kind}");
+        there.iter().for_each(|device| set_mode(device, 0o666));
+    }
+
     fn set_mode(device: &str, mode: u32) {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(device, permissions).expect("root may");
@@ -480,12 +559,8 @@ mod any {
             return works_without_address();
         }
         let _alone = alone_in_the_lab();
-        for device in [
-            "/dev/dma_heap/reserved",
-            "/dev/dma_heap/system",
-            "/dev/udmabuf",
-        ] {
-            set_mode(device, 0o666);
+        for kind in had(&[MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf]) {
+            open_to_all(kind);
         }
         again_as_nobody("any::without_privilege_memory_works_and_has_no_address");
     }
@@ -496,8 +571,8 @@ mod any {
             return;
         }
         let _alone = alone_in_the_lab();
-        for device in ["/dev/dma_heap/reserved", "/dev/udmabuf"] {
-            set_mode(device, 0o666);
+        for kind in had(&[MemoryKind::Cma, MemoryKind::Udmabuf]) {
+            open_to_all(kind);
         }
         privileges::pagemap_takes_an_ambient_capability();
         privileges::cma_takes_a_tracepoint_or_pagemap();
@@ -536,16 +611,22 @@ mod any {
     fn heap_without_permission_says_who_may() {
         if is_nobody() {
             let error = Region::allocate(&request(MemoryKind::Cma, 4096)).unwrap_err();
+            let heap = support::cma_heap();
             assert_eq!(
                 error.to_string(),
-                "/dev/dma_heap/reserved: Permission denied (EACCES): only user 0 may open it \
-                 (mode 0600): give it to a group by a udev rule (KERNEL==\"reserved\", \
-                 GROUP=\"video\", MODE=\"0660\")"
+                format!(
+                    "/dev/dma_heap/{heap}: Permission denied (EACCES): only user 0 may open it \
+                     (mode 0600): give it to a group by a udev rule (KERNEL==\"{heap}\", \
+                     GROUP=\"video\", MODE=\"0660\")"
+                )
             );
             return;
         }
         let _alone = alone_in_the_lab();
-        set_mode("/dev/dma_heap/reserved", 0o600);
+        if cannot_run_without(MemoryKind::Cma) {
+            return;
+        }
+        set_mode(&format!("/dev/dma_heap/{}", support::cma_heap()), 0o600);
         again_as_nobody("any::heap_without_permission_says_who_may");
     }
 }

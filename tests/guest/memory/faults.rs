@@ -23,7 +23,7 @@ fn arm() {
     }
 }
 
-const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+pub const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
 /// Runs `action` while its Nth kernel allocation fails; whether there was an Nth.
 fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use gstphysmem::memory::{MemoryKind, Request};
 
-use super::{allocate, conformance, request};
+use super::{allocate, conformance, had, request};
 use crate::support::{self, oracle};
 
 const SIZE: usize = 256 << 10;
@@ -160,7 +160,7 @@ fn remount_tracefs(options: &str) {
 
 /// Kinds whose pages pagemap lists.
 pub fn pagemap_takes_an_ambient_capability() {
-    for kind in [MemoryKind::Normal, MemoryKind::Udmabuf] {
+    for kind in had(&[MemoryKind::Normal, MemoryKind::Udmabuf]) {
         let text = told(kind, NONE);
         let missing = [
             "/proc/self/pagemap",
@@ -188,6 +188,9 @@ pub fn pagemap_takes_an_ambient_capability() {
 
 /// The heap of contiguous memory, on a kernel that maps it without pages or with them.
 pub fn cma_takes_a_tracepoint_or_pagemap() {
+    if had(&[MemoryKind::Cma]).is_empty() {
+        return;
+    }
     let has_pages = support::kernel_version() == (6, 1);
     let closed = [
         "/sys/kernel/tracing (mode 0700",

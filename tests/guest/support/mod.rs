@@ -46,6 +46,40 @@ pub fn kernel_version() -> (u32, u32) {
     (major, minor)
 }
 
+/// Whether the kernel is one that Debian has built, which lacks some of what the lab builds
+/// into its own.
+pub fn is_stock_kernel() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel's release");
+    release.contains("+deb")
+}
+
+/// Whether Debian's kernel has none of these files. In a kernel of the lab's own that is the
+/// failure that the test meets.
+pub fn stock_kernel_lacks(files: &[&str]) -> bool {
+    is_stock_kernel() && !files.iter().any(|file| Path::new(file).exists())
+}
+
+/// The same for a test that needs one of them: it has said so, and is to return.
+#[must_use]
+pub fn cannot_run_without(files: &[&str]) -> bool {
+    let lacks = stock_kernel_lacks(files);
+    if lacks {
+        skip(&format!("Debian builds this kernel without {}", files[0]));
+    }
+    lacks
+}
+
+/// The heap of the default CMA area, by the names that kernels have for it.
+pub const CMA_HEAPS: &[&str] = &["/dev/dma_heap/default_cma_region", "/dev/dma_heap/reserved"];
+
+/// That one of them which is there.
+#[track_caller]
+pub fn cma_heap() -> &'static str {
+    let heap = CMA_HEAPS.iter().find(|heap| Path::new(heap).exists());
+    let heap = heap.expect("a CMA heap");
+    heap.trim_start_matches("/dev/dma_heap/")
+}
+
 /// The directory that the guest shares with the host.
 pub fn share() -> PathBuf {
     lab_variable("PHYSMEM_LAB_SHARE").into()
@@ -255,11 +289,7 @@ impl Picture {
 
     /// The CRC that vkms reports while it shows this picture alone.
     pub fn vkms_crc(&self) -> u32 {
-        // vkms hashes four little-endian 16-bit words for a pixel: alpha
-        // (ffff), red, green, blue (the eight bits times 257). It does so by
-        // the kernel's crc32_le(0, ...), which unlike the usual CRC-32 inverts
-        // nothing; an initial value of !0 undoes what the crate does first.
-        let mut crc = crc32fast::Hasher::new_with_initial(!0);
+        let mut crc = PixelCrc::new();
         let mut words = vec![0xff; self.width * 8];
         let mut last = None;
         for row in self.rgb.chunks_exact(self.width * 3) {
@@ -272,9 +302,29 @@ impl Picture {
                     word[6..8].fill(pixel[2]);
                 }
             }
-            crc.update(&words);
+            crc.add(&words);
         }
-        !crc.finalize()
+        crc.finish()
+    }
+}
+
+/// The CRC of pixels as vkms hashes them: four little-endian 16-bit words for each, alpha
+/// (ffff), red, green, blue (eight bits times 257). It does so by the kernel's
+/// crc32_le(0, ...), which unlike the usual CRC-32 inverts nothing; an initial value of !0
+/// undoes what the crate does first.
+pub struct PixelCrc(crc32fast::Hasher);
+
+impl PixelCrc {
+    pub fn new() -> Self {
+        Self(crc32fast::Hasher::new_with_initial(!0))
+    }
+
+    pub fn add(&mut self, words: &[u8]) {
+        self.0.update(words);
+    }
+
+    pub fn finish(self) -> u32 {
+        !self.0.finalize()
     }
 }
 
@@ -295,7 +345,13 @@ pub struct VkmsCrc {
 impl VkmsCrc {
     #[track_caller]
     pub fn open() -> Self {
-        let crc = vkms_debugfs().join("crtc-0/crc");
+        Self::of_crtc(0)
+    }
+
+    /// That of the CRTC with this index.
+    #[track_caller]
+    pub fn of_crtc(index: usize) -> Self {
+        let crc = vkms_debugfs().join(format!("crtc-{index}/crc"));
         fs::write(crc.join("control"), "auto").expect("vkms takes the CRC source 'auto'");
         let data = File::open(crc.join("data")).expect("the CRC stream opens");
         Self { data }
