@@ -84,6 +84,13 @@ pub fn parse(caps: &gst::CapsRef) -> Option<(gst_video::VideoInfo, u64)> {
     if let Ok(aspect) = structure.get::<gst::Fraction>("pixel-aspect-ratio") {
         builder = builder.par(aspect);
     }
+    let colorimetry: Option<gst_video::VideoColorimetry> = structure
+        .get::<&str>("colorimetry")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    if let Some(colorimetry) = &colorimetry {
+        builder = builder.colorimetry(colorimetry);
+    }
     Some((builder.build().ok()?, modifier))
 }
 
@@ -135,11 +142,14 @@ mod tests {
         gst::init().unwrap();
         let mut offered = caps(&[(DrmFourcc::Nv12 as u32, INTEL_Y_TILED)], (4096, 2160));
         offered.fixate();
+        let colorimetry = "1:3:5:1"; // the default of none of these
+        offered.get_mut().unwrap().set("colorimetry", colorimetry);
         let (info, modifier) = parse(&offered).unwrap();
         assert_eq!(
             (info.format(), modifier),
             (gst_video::VideoFormat::Nv12, INTEL_Y_TILED)
         );
+        assert_eq!(info.colorimetry().to_string(), colorimetry);
         let plain = gst_video::VideoCapsBuilder::new()
             .width(1)
             .height(1)

@@ -30,7 +30,7 @@ use super::mode::ModeWish;
 use super::placement::Rect;
 use super::report;
 use super::session::{Manner, Session, Timing, Way};
-use super::tune::{self, Tuning};
+use super::tune::{self, Colour, Tuning};
 use crate::adoption::Adoption;
 use crate::memory::{self, MemoryKind};
 use crate::meta::PhysMemMeta;
@@ -111,12 +111,14 @@ impl Settings {
         }
     }
 
-    fn tuning(&self) -> Tuning {
+    /// For frames of `info`, if they are known.
+    fn tuning(&self, info: Option<&gst_video::VideoInfo>) -> Tuning {
         Tuning {
             plane: self.plane_properties.0.clone(),
             connector: self.connector_properties.0.clone(),
             zpos: u64::try_from(self.zpos).ok(),
             rotation: tune::rotation_bits(self.rotate_method),
+            colour: info.and_then(Colour::of),
         }
     }
 }
@@ -335,11 +337,11 @@ impl KmsFlipSink {
         let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.wish(), fd, settings.follow_vt, &as_observer)?;
-        match tune::resolve(&head.card, &head.route, &settings.tuning()) {
+        match tune::resolve(&head.card, &head.route, &settings.tuning(None)) {
             Ok((extras, before)) => head.set_extras(extras, before),
-            Err(reason) => {
+            Err(error) => {
                 head.close(false);
-                return Err(KmsError::Property(reason));
+                return Err(error);
             }
         }
         gst::info!(
@@ -398,6 +400,9 @@ impl KmsFlipSink {
             .started(|started| (started.head.clone(), started.imports.clone()))
             .ok_or_else(stopped)?;
         let wish = settings.mode_wish()?;
+        let tuning = settings.tuning(Some(info));
+        let (extras, before) = tune::resolve(&head.card, &head.route, &tuning)?;
+        head.set_extras(extras, before);
         let session = Session::new(
             &head,
             &imports,

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Properties of plane and connector that the user sets: by structure, or by
-//! the shorthands `zpos` and `rotate-method`.
+//! Properties of plane and connector besides those of every frame: what the user
+//! sets, by structure or by the shorthands `zpos` and `rotate-method`, and how the
+//! plane is to make RGB of the frames' YUV.
 
-use drm::control::RawResourceHandle;
 use drm::control::property::ValueType;
+use drm::control::{RawResourceHandle, connector, plane};
 use gst::glib;
-use gst_video::VideoOrientationMethod;
+use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
 
 use super::card::{self, Card, Props};
 use super::crtc::Extra;
 use super::discovery::Route;
+use super::head::KmsError;
 
 /// What to set.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +24,40 @@ pub struct Tuning {
     pub zpos: Option<u64>,
     /// DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*.
     pub rotation: Option<u64>,
+    /// By the caps.
+    pub colour: Option<Colour>,
+}
+
+/// How the plane makes RGB of YUV: values of COLOR_ENCODING and COLOR_RANGE as the
+/// kernel names them (drm_color_mgmt.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Colour {
+    encoding: Option<&'static str>,
+    range: Option<&'static str>,
+}
+
+impl Colour {
+    /// None for frames that are RGB already.
+    pub fn of(info: &gst_video::VideoInfo) -> Option<Self> {
+        if !info.is_yuv() {
+            return None;
+        }
+        let colorimetry = info.colorimetry();
+        // DRM has no names for FCC and SMPTE 240M, whose Kr and Kb differ by at most 0.004
+        // and 0.015 from those of the matrix beside them.
+        let encoding = match colorimetry.matrix() {
+            VideoColorMatrix::Bt601 | VideoColorMatrix::Fcc => Some("ITU-R BT.601 YCbCr"),
+            VideoColorMatrix::Bt709 | VideoColorMatrix::Smpte240m => Some("ITU-R BT.709 YCbCr"),
+            VideoColorMatrix::Bt2020 => Some("ITU-R BT.2020 YCbCr"),
+            _ => None,
+        };
+        let range = match colorimetry.range() {
+            VideoColorRange::Range0_255 => Some("YCbCr full range"),
+            VideoColorRange::Range16_235 => Some("YCbCr limited range"),
+            _ => None,
+        };
+        Some(Self { encoding, range })
+    }
 }
 
 /// The bits of the plane property "rotation" for a method; None for identity.
@@ -62,31 +98,64 @@ pub fn resolve(
     card: &Card,
     route: &Route,
     tuning: &Tuning,
-) -> Result<(Vec<Extra>, Vec<Extra>), String> {
-    let read =
-        |error: std::io::Error| format!("reading properties: {}", crate::sys::describe(&error));
+) -> Result<(Vec<Extra>, Vec<Extra>), KmsError> {
+    let read = |source| KmsError::Io {
+        operation: "reading properties",
+        path: card.path.clone(),
+        source,
+    };
     let plane = card::plane_handle(route.kms_plane).map_err(read)?;
     let connector = card::connector_handle(route.connector).map_err(read)?;
     let plane_props = card.props(plane).map_err(read)?;
     let connector_props = card.props(connector).map_err(read)?;
     let mut found = Found::default();
+    // First, so that the user has the last word.
+    if let Some(Colour { encoding, range }) = tuning.colour {
+        for (name, value) in [("COLOR_ENCODING", encoding), ("COLOR_RANGE", range)] {
+            let result = value.map(|value| {
+                let wanted = Wanted::Name(value.into());
+                found.add("plane", plane.into(), &plane_props, name, wanted)
+            });
+            // Most planes know one way, and do not say which.
+            if let Some(Err(reason)) = result {
+                gst::info!(super::CAT, "colours may be shown wrong: {reason}");
+            }
+        }
+    }
+    add_wishes(
+        &mut found,
+        tuning,
+        (plane, &plane_props),
+        (connector, &connector_props),
+    )
+    .map_err(KmsError::Property)?;
+    Ok((found.extras, found.before))
+}
+
+/// What the user asked for.
+fn add_wishes(
+    found: &mut Found,
+    tuning: &Tuning,
+    (plane, plane_props): (plane::Handle, &Props),
+    (connector, connector_props): (connector::Handle, &Props),
+) -> Result<(), String> {
     for (name, value) in [("zpos", tuning.zpos), ("rotation", tuning.rotation)] {
         if let Some(value) = value {
             found.add(
                 "plane",
                 plane.into(),
-                &plane_props,
+                plane_props,
                 name,
                 Wanted::Number(value),
             )?;
         }
     }
     for (what, object, props, structure) in [
-        ("plane", plane.into(), &plane_props, &tuning.plane),
+        ("plane", plane.into(), plane_props, &tuning.plane),
         (
             "connector",
             connector.into(),
-            &connector_props,
+            connector_props,
             &tuning.connector,
         ),
     ] {
@@ -96,7 +165,7 @@ pub fn resolve(
             found.add(what, object, props, name, wanted)?;
         }
     }
-    Ok((found.extras, found.before))
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -174,6 +243,8 @@ impl Found {
                 .parse()
                 .map_err(|_| format!("the {what}'s property {name} is a number, not \"{text}\""))?,
         };
+        self.extras
+            .retain(|&(other, handle, _)| (other, handle) != (object, info.handle()));
         self.extras.push((object, info.handle(), value));
         self.before.push((object, info.handle(), now));
         Ok(())
@@ -183,6 +254,30 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_are_made_of_yuv_as_the_caps_say() {
+        gst::init().unwrap();
+        let colour = |format, colorimetry: &str| {
+            let info = gst_video::VideoInfo::builder(format, 64, 64)
+                .colorimetry(&colorimetry.parse().unwrap())
+                .build();
+            Colour::of(&info.unwrap()).map(|colour| (colour.encoding, colour.range))
+        };
+        let (full, limited) = (Some("YCbCr full range"), Some("YCbCr limited range"));
+        for (colorimetry, encoding, range) in [
+            ("bt601", Some("ITU-R BT.601 YCbCr"), limited),
+            ("bt709", Some("ITU-R BT.709 YCbCr"), limited),
+            ("bt2020-10", Some("ITU-R BT.2020 YCbCr"), limited),
+            ("1:4:0:0", Some("ITU-R BT.601 YCbCr"), full),
+            ("1:3:0:0", Some("ITU-R BT.709 YCbCr"), full),
+            ("0:0:0:0", None, None),
+        ] {
+            let told = colour(gst_video::VideoFormat::Nv12, colorimetry);
+            assert_eq!(told, Some((encoding, range)), "{colorimetry}");
+        }
+        assert_eq!(colour(gst_video::VideoFormat::Bgrx, "sRGB"), None);
+    }
 
     #[test]
     fn numbers_of_any_type_and_names_are_understood() {
