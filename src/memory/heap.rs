@@ -30,7 +30,7 @@ fn parts(name: &str) -> (&str, Vec<&str>) {
 }
 
 /// Its memory is the kernel's ordinary pages: `system`, `system-uncached`,
-/// `system_cc_shared` (7.1), ...
+/// `system_cc_shared`, ...
 pub(super) fn is_of_scattered_pages(name: &str) -> bool {
     parts(name)
         .0

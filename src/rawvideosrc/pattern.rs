@@ -466,12 +466,12 @@ mod tests {
                 };
                 far += usize::from(difference > 24);
             }
-            // Shared chroma blurs edges; the palette of RGB8P has 216 colours
-            // of its own.
+            // Shared chroma blurs edges, of 4:1:0 by ORC's code for arm64 half as much
+            // again as elsewhere; the palette of RGB8P has 216 colours of its own.
             let limit = if format == gst_video::VideoFormat::Rgb8p {
                 expected.len()
             } else if info.format_info().w_sub().get(1) > Some(&1) {
-                expected.len() / 4 / 8
+                expected.len() / 4 / 7
             } else {
                 expected.len() / 4 / 12
             };
