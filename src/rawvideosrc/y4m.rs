@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(
             header,
             Header {
-                len_bytes: bytes.len() - FRAME.len(),
+                len_bytes: (bytes.len() - FRAME.len()) as u64,
                 colour: Some(Colour {
                     format: VideoFormat::I420,
                     chroma_site: Some("mpeg2"),
