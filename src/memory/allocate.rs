@@ -46,11 +46,14 @@ pub(super) fn allocate(request: &Request<'_>) -> Result<Region, MemoryError> {
             heap: request.heap.unwrap_or_default().to_owned(),
         }),
         kind => first_that_works(kind, request).map_err(|failures| {
-            // The plainest source comes last, and asks least.
-            failures
-                .into_iter()
-                .next_back()
-                .map_or_else(|| no_heap(kind), |(_, error)| error)
+            let mut failures = failures.into_iter();
+            let told = match kind {
+                // Of heaps the best, of which the others may be no more than other names.
+                MemoryKind::Cma => failures.next(),
+                // The plainest source comes last, and asks least.
+                _ => failures.next_back(),
+            };
+            told.map_or_else(|| no_heap(kind), |(_, error)| error)
         }),
     }
 }
