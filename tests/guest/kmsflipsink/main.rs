@@ -4,6 +4,7 @@
 
 mod cards;
 mod cirrus;
+mod configfs;
 #[cfg(feature = "v1_24")]
 mod dma_drm;
 mod overlay;

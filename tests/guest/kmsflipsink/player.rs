@@ -413,7 +413,12 @@ pub fn crc_now() -> u32 {
 /// Fails unless vkms comes to scan out what has this CRC.
 #[track_caller]
 pub fn assert_crc(expected: u32) {
-    let mut stream = VkmsCrc::open();
+    assert_crc_of(VkmsCrc::open(), expected);
+}
+
+/// The same of one CRTC of several.
+#[track_caller]
+pub fn assert_crc_of(mut stream: VkmsCrc, expected: u32) {
     let deadline = Instant::now() + PATIENCE;
     let mut seen = Vec::new();
     while Instant::now() < deadline && seen.len() < 300 {

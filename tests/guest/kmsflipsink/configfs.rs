@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A vkms with two displays and planes for each, made by configfs, and formats that only
+//! it has: kernel 7.2, without the default device (`--append vkms.create_default_dev=0`).
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use gst::prelude::*;
+use gst_video::VideoFormat;
+
+use crate::player::{Player, assert_crc_of, bgrx, buffer_of, dma_frame, init, laid_on, numbered};
+use crate::support::{Picture, PixelCrc, VkmsCrc};
+
+const W: usize = 640;
+const H: usize = 480;
+
+/// A vkms device; gone when dropped.
+struct Vkms(PathBuf);
+
+/// As configfs names the states of a connector.
+#[derive(Clone, Copy)]
+enum Display {
+    Connected = 1,
+    Disconnected = 2,
+}
+use Display::{Connected, Disconnected};
+
+impl Vkms {
+    /// Connector N is driven by CRTC N, which has a primary plane; an overlay plane can be
+    /// shown on both.
+    fn with(displays: [Display; 2]) -> Self {
+        init();
+        let device = Self(PathBuf::from("/sys/kernel/config/vkms/lab"));
+        fs::create_dir(&device.0).expect("a vkms that configfs makes: kernel 7.2");
+        for (index, display) in displays.into_iter().enumerate() {
+            let crtc = device.make(&format!("crtcs/{index}"));
+            let encoder = device.make(&format!("encoders/{index}"));
+            let connector = device.make(&format!("connectors/{index}"));
+            let primary = device.make(&format!("planes/primary{index}"));
+            link(&crtc, &encoder.join("possible_crtcs"));
+            link(&encoder, &connector.join("possible_encoders"));
+            link(&crtc, &primary.join("possible_crtcs"));
+            fs::write(primary.join("type"), "1").expect("a primary plane");
+            device.plug(index, display);
+        }
+        let overlay = device.make("planes/overlay");
+        for index in 0..2 {
+            let crtc = device.0.join(format!("crtcs/{index}"));
+            link(&crtc, &overlay.join("possible_crtcs"));
+        }
+        fs::write(device.0.join("enabled"), "1").expect("vkms takes the configuration");
+        device
+    }
+
+    fn make(&self, name: &str) -> PathBuf {
+        let directory = self.0.join(name);
+        fs::create_dir(&directory).unwrap_or_else(|e| panic!("{name}: {e}"));
+        directory
+    }
+
+    /// Plugs a display in or out; the driver says so to everybody.
+    fn plug(&self, index: usize, display: Display) {
+        let status = self.0.join(format!("connectors/{index}/status"));
+        fs::write(status, (display as u32).to_string()).expect("a status is taken");
+    }
+}
+
+fn link(target: &Path, directory: &Path) {
+    symlink(target, directory.join(target.file_name().unwrap())).expect("configfs links");
+}
+
+impl Drop for Vkms {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("enabled"), "0");
+        let entries = |directory: PathBuf| {
+            let entries = fs::read_dir(directory).into_iter().flatten();
+            entries.flatten().map(|entry| entry.path())
+        };
+        let items = ["planes", "encoders", "connectors", "crtcs"]
+            .into_iter()
+            .flat_map(|kind| entries(self.0.join(kind)));
+        let items: Vec<_> = items.collect();
+        // What is linked to cannot be removed.
+        for item in &items {
+            let links = ["possible_crtcs", "possible_encoders"].map(|links| item.join(links));
+            for link in links.into_iter().flat_map(entries) {
+                let _ = fs::remove_file(link);
+            }
+        }
+        for item in items {
+            let _ = fs::remove_dir(item);
+        }
+        let removed = fs::remove_dir(&self.0);
+        if !std::thread::panicking() {
+            removed.expect("the device can be removed");
+        }
+    }
+}
+
+/// The connector that the sink uses, by name and DRM id.
+fn connector(player: &Player) -> (String, u32) {
+    let stats = player.stats();
+    let name = stats.get("connector").unwrap();
+    (name, stats.get("connector-id").unwrap())
+}
+
+fn playing(wishes: &str) -> Player {
+    let player = Player::fed(&format!("mode=640x480 {wishes}"));
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    player
+}
+
+#[track_caller]
+fn assert_on_display(index: usize, picture: &Picture) {
+    assert_crc_of(VkmsCrc::of_crtc(index), picture.vkms_crc());
+}
+
+#[test]
+fn the_display_that_is_plugged_in_is_chosen() {
+    for displays in [[Disconnected, Connected], [Connected, Disconnected]] {
+        let _device = Vkms::with(displays);
+        let plugged = displays
+            .iter()
+            .position(|display| matches!(display, Connected))
+            .unwrap();
+        let player = playing("");
+        for number in 0..3 {
+            let picture = numbered(W, H, number);
+            player.show(dma_frame(&picture));
+            assert_on_display(plugged, &picture);
+        }
+        assert_eq!((player.count("zero-copy"), player.count("copied")), (3, 0));
+    }
+}
+
+#[test]
+fn each_display_is_had_by_the_id_of_its_connector() {
+    let _device = Vkms::with([Connected, Connected]);
+    let first = playing("");
+    first.show(buffer_of(&numbered(W, H, 1)));
+    let (name, id) = connector(&first);
+    drop(first);
+    // Ids are handed out in the order in which objects are made.
+    let second = Player::fed("connector-id=1");
+    assert!(second.pipeline.set_state(gst::State::Ready).is_err());
+    let list = second.wait_for_error();
+    drop(second);
+    let other = list
+        .split("connector ")
+        .filter_map(|words| words.split_once(' ')?.0.parse::<u32>().ok())
+        .find(|&other| other != id)
+        .unwrap_or_else(|| panic!("no second connector in {list}"));
+    for (index, id) in [id, other].into_iter().enumerate() {
+        let player = playing(&format!("connector-id={id}"));
+        let picture = numbered(W, H, 10 + index);
+        player.show(dma_frame(&picture));
+        assert_on_display(index, &picture);
+        assert_eq!(connector(&player).1, id);
+        assert_eq!(connector(&player).0 == name, index == 0);
+    }
+}
+
+#[test]
+fn two_sinks_show_on_two_displays_at_once() {
+    let _device = Vkms::with([Connected, Connected]);
+    let left = playing("");
+    left.show(buffer_of(&numbered(W, H, 1)));
+    let right = playing(&format!("connector={}", next(&connector(&left).0)));
+    for number in 0..4 {
+        let pictures = [number, number + 100].map(|number| numbered(W, H, number));
+        left.show(dma_frame(&pictures[0]));
+        right.show(dma_frame(&pictures[1]));
+        assert_on_display(0, &pictures[0]);
+        assert_on_display(1, &pictures[1]);
+    }
+    // One that ends leaves the other alone.
+    left.reach(gst::State::Null);
+    let last = numbered(W, H, 50);
+    right.show(buffer_of(&last));
+    assert_on_display(1, &last);
+}
+
+/// Virtual-2 of Virtual-1.
+fn next(connector: &str) -> String {
+    let (kind, number) = connector.rsplit_once('-').unwrap();
+    format!("{kind}-{}", number.parse::<u32>().unwrap() + 1)
+}
+
+#[test]
+fn an_overlay_that_roams_goes_to_the_display_of_its_sink() {
+    let _device = Vkms::with([Connected, Connected]);
+    let first = playing("");
+    first.show(buffer_of(&numbered(W, H, 1)));
+    let second_display = next(&connector(&first).0);
+    drop(first);
+    let below = playing(&format!("connector={second_display}"));
+    let ground = numbered(W, H, 2);
+    below.show(dma_frame(&ground));
+    let above = Player::fed(&format!("connector={second_display}"));
+    above.set_caps(&bgrx(200, 150));
+    let place = gst::Array::new([100i32, 120, 200, 150]);
+    above.sink.set_property("render-rectangle", place);
+    above.set_state(gst::State::Playing);
+    let top = numbered(200, 150, 3);
+    above.show(dma_frame(&top));
+    assert_on_display(1, &laid_on(&ground, &top, 100, 120));
+    above.reach(gst::State::Null);
+    assert_on_display(1, &ground);
+}
+
+#[test]
+fn a_display_that_is_plugged_in_while_none_is_there_is_used() {
+    let device = Vkms::with([Disconnected, Disconnected]);
+    let player = playing("");
+    for number in 0..3 {
+        player.push(buffer_of(&numbered(W, H, number)));
+    }
+    device.plug(1, Connected);
+    player.wait_until("frame shown", |player| {
+        player.push(buffer_of(&numbered(W, H, 7)));
+        player
+            .stats()
+            .get::<u64>("shown")
+            .is_ok_and(|shown| shown > 0)
+    });
+    let picture = numbered(W, H, 8);
+    player.show(buffer_of(&picture));
+    assert_on_display(1, &picture);
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+#[test]
+fn a_display_that_is_pulled_out_and_comes_back_goes_on() {
+    let device = Vkms::with([Connected, Disconnected]);
+    let player = playing("");
+    player.show(dma_frame(&numbered(W, H, 1)));
+    device.plug(0, Disconnected);
+    player.wait_for_event("unplugged");
+    player.push(dma_frame(&numbered(W, H, 2)));
+    player.wait_until("dropped frame", |player| {
+        player.count("dropped-disconnected") >= 1
+    });
+    device.plug(0, Connected);
+    player.wait_for_event("plugged");
+    let picture = numbered(W, H, 3);
+    player.show(dma_frame(&picture));
+    assert_on_display(0, &picture);
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+/// Pixels along the edge of a block of one colour, which every subsampling tells exactly.
+const BLOCK: usize = 16;
+
+/// Luma and both chromas of a block, 16 bits each: bright and dark, colourless and coloured,
+/// and values beyond the limited range.
+fn yuv(block_x: usize, block_y: usize) -> [u16; 3] {
+    let number = block_x * 7 + block_y * 13;
+    let chroma = |factor: usize| match number % 3 {
+        0 => 128,
+        _ => number * factor % 256,
+    };
+    [number * 29 % 256, chroma(41), chroma(59)].map(|value| value as u16 * 257)
+}
+
+/// The same with as many bits as the format holds, as the display reads them.
+fn held(info: &gst_video::VideoInfo, value: u16) -> u16 {
+    match info.format_info().depth()[0] {
+        8 => value,
+        depth => value >> (16 - depth) << (16 - depth),
+    }
+}
+
+/// The bytes of a frame.
+fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
+    let mut bytes = vec![0; info.size()];
+    let format = info.format_info();
+    for component in 0..3 {
+        let plane = info.comp_plane(component) as usize;
+        let at = info.offset()[plane] + format.poffset()[component as usize] as usize;
+        let step = format.pixel_stride()[component as usize] as usize;
+        let block_w = BLOCK >> format.w_sub()[component as usize];
+        let block_h = BLOCK >> format.h_sub()[component as usize];
+        for y in 0..info.comp_height(component) as usize {
+            let row = at + y * info.stride()[plane] as usize;
+            for x in 0..info.comp_width(component) as usize {
+                let value = yuv(x / block_w, y / block_h)[component as usize];
+                let value = held(info, value).to_le_bytes();
+                match format.depth()[0] {
+                    8 => bytes[row + x * step] = value[1],
+                    _ => bytes[row + x * step..][..2].copy_from_slice(&value),
+                }
+            }
+        }
+    }
+    bytes
+}
+
+/// What vkms makes of such a frame: the equations of ITU-R BT.601 and BT.709. It takes the
+/// limited range for 219 and 224 steps of 256 in place of 255.
+fn yuv_crc(info: &gst_video::VideoInfo) -> u32 {
+    let colorimetry = info.colorimetry();
+    let (kr, kb) = match colorimetry.matrix() {
+        gst_video::VideoColorMatrix::Bt601 => (0.299, 0.114),
+        gst_video::VideoColorMatrix::Bt709 => (0.2126, 0.0722),
+        other => panic!("{other:?}"),
+    };
+    let (black, luma, chroma) = match colorimetry.range() {
+        gst_video::VideoColorRange::Range0_255 => (0.0, 1.0, 1.0),
+        _ => (16.0 * 257.0, 256.0 / 219.0, 256.0 / 224.0),
+    };
+    let rgb = |[y, u, v]: [f64; 3]| {
+        let (y, u, v) = (
+            (y - black) * luma,
+            (u - 128.0 * 257.0) * chroma,
+            (v - 128.0 * 257.0) * chroma,
+        );
+        let (r, b) = (y + 2.0 * (1.0 - kr) * v, y + 2.0 * (1.0 - kb) * u);
+        [r, (y - kr * r - kb * b) / (1.0 - kr - kb), b]
+    };
+    let mut crc = PixelCrc::new();
+    for block_y in 0..H / BLOCK {
+        let mut row = Vec::with_capacity(W * 8);
+        for block_x in 0..W / BLOCK {
+            let yuv = yuv(block_x, block_y).map(|value| f64::from(held(info, value)));
+            let mut pixel = vec![0xff; 2];
+            for channel in rgb(yuv) {
+                let channel = channel.round().clamp(0.0, 65535.0) as u16;
+                pixel.extend(channel.to_le_bytes());
+            }
+            row.extend(pixel.repeat(BLOCK));
+        }
+        (0..BLOCK).for_each(|_| crc.add(&row));
+    }
+    crc.finish()
+}
+
+#[test]
+fn yuv_is_shown_without_a_copy_in_the_colours_that_the_caps_say() {
+    let _device = Vkms::with([Connected, Disconnected]);
+    for (format, colorimetry) in [
+        (VideoFormat::Nv12, "bt709"),
+        (VideoFormat::Nv12, "bt601"),
+        (VideoFormat::Nv12, "1:3:0:0"),
+        (VideoFormat::I420, "bt709"),
+        (VideoFormat::Nv16, "1:4:0:0"),
+        (VideoFormat::Y444, "bt601"),
+    ] {
+        let info = gst_video::VideoInfo::builder(format, W as u32, H as u32)
+            .colorimetry(&colorimetry.parse().unwrap())
+            .build()
+            .unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&yuv_bytes(&info)).unwrap();
+        let player = Player::new(&format!(
+            "rawvideosrc location={} format={} width={W} height={H} framerate=60/1 \
+             colorimetry={colorimetry} ! kmsflipsink name=sink mode=640x480 sync=false",
+            file.path().display(),
+            format.to_str().to_lowercase().replace('_', "-"),
+        ));
+        player.set_state(gst::State::Playing);
+        player.wait_for_end();
+        println!("{} {colorimetry}", format.to_str());
+        assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info));
+        assert_eq!(
+            (player.count("zero-copy"), player.count("copied")),
+            (1, 0),
+            "{}",
+            player.stats()
+        );
+    }
+}
+
+#[test]
+fn colours_are_right_again_after_a_stream_in_others() {
+    let _device = Vkms::with([Connected, Disconnected]);
+    let player = Player::fed("mode=640x480");
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 3);
+    for colorimetry in [Some("bt709"), None, Some("1:4:0:0"), None, Some("bt601")] {
+        let Some(colorimetry) = colorimetry else {
+            player.set_caps(&bgrx(W as u32, H as u32));
+            player.show(buffer_of(&picture));
+            assert_on_display(0, &picture);
+            continue;
+        };
+        let info = gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
+            .colorimetry(&colorimetry.parse().unwrap())
+            .build()
+            .unwrap();
+        player.set_caps(&info);
+        player.show(gst::Buffer::from_slice(yuv_bytes(&info)));
+        assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info));
+    }
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+#[test]
+fn the_user_has_the_last_word_on_colours() {
+    let _device = Vkms::with([Connected, Disconnected]);
+    let player = Player::fed("mode=640x480");
+    let wish = gst::Structure::builder("p")
+        .field("COLOR_ENCODING", "ITU-R BT.601 YCbCr")
+        .field("COLOR_RANGE", "YCbCr full range")
+        .build();
+    player.sink.set_property("plane-properties", wish);
+    player.set_state(gst::State::Playing);
+    let info = |colorimetry: &str| {
+        gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
+            .colorimetry(&colorimetry.parse().unwrap())
+            .build()
+            .unwrap()
+    };
+    player.set_caps(&info("bt709"));
+    player.show(gst::Buffer::from_slice(yuv_bytes(&info("bt709"))));
+    assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info("1:4:0:0")));
+}
