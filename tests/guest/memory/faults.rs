@@ -3,6 +3,7 @@
 //! allocation of kernel memory on this thread fails.
 
 use std::fs;
+use std::process::Command;
 
 use gstphysmem::memory::{Region, Request};
 
@@ -24,6 +25,18 @@ fn arm() {
 }
 
 pub const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+
+/// What lets the C library use no restartable sequences: the kernel kills a thread whose
+/// sequence it cannot read, and that, too, is a failure that it injects.
+const NO_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+
+pub fn has_no_rseq() -> bool {
+    std::env::var(NO_RSEQ.0).is_ok_and(|value| value == NO_RSEQ.1)
+}
+
+pub fn take_rseq(command: &mut Command) -> &mut Command {
+    command.env(NO_RSEQ.0, NO_RSEQ.1)
+}
 
 /// Runs `action` while its Nth kernel allocation fails; whether there was an Nth.
 fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {
