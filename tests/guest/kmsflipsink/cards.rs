@@ -16,10 +16,7 @@ const W: usize = 640;
 const H: usize = 480;
 
 fn on(driver: &str) -> Player {
-    let player = Player::fed(&format!("mode=640x480 driver-name={driver}"));
-    player.set_caps(&bgrx(W as u32, H as u32));
-    player.set_state(gst::State::Playing);
-    player
+    Player::playing(&format!("driver-name={driver}"))
 }
 
 #[test]

@@ -106,13 +106,6 @@ fn connector(player: &Player) -> (String, u32) {
     (name, stats.get("connector-id").unwrap())
 }
 
-fn playing(wishes: &str) -> Player {
-    let player = Player::fed(&format!("mode=640x480 {wishes}"));
-    player.set_caps(&bgrx(W as u32, H as u32));
-    player.set_state(gst::State::Playing);
-    player
-}
-
 #[track_caller]
 fn assert_on_display(index: usize, picture: &Picture) {
     assert_crc_of(VkmsCrc::of_crtc(index), picture.vkms_crc());
@@ -126,7 +119,7 @@ fn the_display_that_is_plugged_in_is_chosen() {
             .iter()
             .position(|display| matches!(display, Connected))
             .unwrap();
-        let player = playing("");
+        let player = Player::playing("");
         for number in 0..3 {
             let picture = numbered(W, H, number);
             player.show(dma_frame(&picture));
@@ -139,7 +132,7 @@ fn the_display_that_is_plugged_in_is_chosen() {
 #[test]
 fn each_display_is_had_by_the_id_of_its_connector() {
     let _device = Vkms::with([Connected, Connected]);
-    let first = playing("");
+    let first = Player::playing("");
     first.show(buffer_of(&numbered(W, H, 1)));
     let (name, id) = connector(&first);
     drop(first);
@@ -154,7 +147,7 @@ fn each_display_is_had_by_the_id_of_its_connector() {
         .find(|&other| other != id)
         .unwrap_or_else(|| panic!("no second connector in {list}"));
     for (index, id) in [id, other].into_iter().enumerate() {
-        let player = playing(&format!("connector-id={id}"));
+        let player = Player::playing(&format!("connector-id={id}"));
         let picture = numbered(W, H, 10 + index);
         player.show(dma_frame(&picture));
         assert_on_display(index, &picture);
@@ -166,9 +159,9 @@ fn each_display_is_had_by_the_id_of_its_connector() {
 #[test]
 fn two_sinks_show_on_two_displays_at_once() {
     let _device = Vkms::with([Connected, Connected]);
-    let left = playing("");
+    let left = Player::playing("");
     left.show(buffer_of(&numbered(W, H, 1)));
-    let right = playing(&format!("connector={}", next(&connector(&left).0)));
+    let right = Player::playing(&format!("connector={}", next(&connector(&left).0)));
     for number in 0..4 {
         let pictures = [number, number + 100].map(|number| numbered(W, H, number));
         left.show(dma_frame(&pictures[0]));
@@ -192,11 +185,11 @@ fn next(connector: &str) -> String {
 #[test]
 fn an_overlay_that_roams_goes_to_the_display_of_its_sink() {
     let _device = Vkms::with([Connected, Connected]);
-    let first = playing("");
+    let first = Player::playing("");
     first.show(buffer_of(&numbered(W, H, 1)));
     let second_display = next(&connector(&first).0);
     drop(first);
-    let below = playing(&format!("connector={second_display}"));
+    let below = Player::playing(&format!("connector={second_display}"));
     let ground = numbered(W, H, 2);
     below.show(dma_frame(&ground));
     let above = Player::fed(&format!("connector={second_display}"));
@@ -214,7 +207,7 @@ fn an_overlay_that_roams_goes_to_the_display_of_its_sink() {
 #[test]
 fn a_display_that_is_plugged_in_while_none_is_there_is_used() {
     let device = Vkms::with([Disconnected, Disconnected]);
-    let player = playing("");
+    let player = Player::playing("");
     for number in 0..3 {
         player.push(buffer_of(&numbered(W, H, number)));
     }
@@ -235,7 +228,7 @@ fn a_display_that_is_plugged_in_while_none_is_there_is_used() {
 #[test]
 fn a_display_that_is_pulled_out_and_comes_back_goes_on() {
     let device = Vkms::with([Connected, Disconnected]);
-    let player = playing("");
+    let player = Player::playing("");
     player.show(dma_frame(&numbered(W, H, 1)));
     device.plug(0, Disconnected);
     player.wait_for_event("unplugged");

@@ -44,6 +44,15 @@ impl Player {
         ))
     }
 
+    /// Waits for frames of 640x480, in the mode of that size.
+    #[track_caller]
+    pub fn playing(sink: &str) -> Self {
+        let player = Self::fed(&format!("mode=640x480 {sink}"));
+        player.set_caps(&bgrx(640, 480));
+        player.set_state(gst::State::Playing);
+        player
+    }
+
     #[track_caller]
     pub fn set_state(&self, state: gst::State) {
         let change = self.pipeline.set_state(state);
