@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Whoever touches a dma-buf by the CPU tells the kernel before and after, and what he is
-//! about to do: on a machine whose devices do not look into the CPU's caches, a frame is
+//! Whoever touches a dma-buf by the CPU tells the kernel before and after, and whether it
+//! reads or writes: on a machine whose devices do not look into the CPU's caches, a frame is
 //! wrong otherwise. These machines here have no such devices, so the judge is
 //! tests/c/cpu_access.c, which takes the memory away from whoever has not told, and keeps
 //! a log of what the kernel was told. Modules are named for the display they need.
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use support::{gst_launch, require_lab, run, skip};
+use support::{gst_launch, require_lab, run};
 
 /// Kinds of memory that have a dma-buf.
 const KINDS: [&str; 3] = ["cma", "system", "udmabuf"];
@@ -22,25 +22,20 @@ const CAPS: &str = "video/x-raw,format=NV12,width=64,height=48,framerate=25/1";
 const FRAME_BYTES: usize = 64 * 48 * 3 / 2;
 const FRAMES: usize = 6;
 
-/// Compiled once; none where there is no compiler.
-fn shim() -> Option<&'static Path> {
-    static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// The judge, compiled once.
+fn shim() -> &'static Path {
+    static SHIM: OnceLock<PathBuf> = OnceLock::new();
+    require_lab();
     SHIM.get_or_init(|| {
         let shim = tempfile::tempdir().unwrap().keep().join("cpu_access.so");
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"])
+        run(Command::new("cc")
+            .args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/cpu_access.c"))
             .arg("-o")
-            .arg(&shim);
-        // The roots of guests of another architecture have none.
-        let is_there = Command::new("cc").arg("--version").output().is_ok();
-        if !is_there && !cfg!(target_arch = "x86_64") {
-            return None;
-        }
-        run(&mut cc).expect_success();
-        Some(shim)
+            .arg(&shim))
+        .expect_success();
+        shim
     })
-    .as_deref()
 }
 
 /// What the kernel was told of each dma-buf, in this order.
@@ -153,20 +148,9 @@ mod any {
     use gstphysmem::pool::{PhysBufferPool, Wait};
     use std::os::fd::AsRawFd;
 
-    macro_rules! shim_or_skip {
-        () => {{
-            require_lab();
-            match shim() {
-                Some(shim) => shim,
-                None => return skip("there is no C compiler in this guest"),
-            }
-        }};
-    }
-    pub(super) use shim_or_skip;
-
     #[test]
     fn a_pattern_is_drawn_in_one_access_for_writing() {
-        let shim = shim_or_skip!();
+        let shim = shim();
         for kind in KINDS {
             let told = play(
                 shim,
@@ -180,7 +164,7 @@ mod any {
 
     #[test]
     fn a_file_is_read_in_one_access_for_writing_whoever_reads_it() {
-        let shim = shim_or_skip!();
+        let shim = shim();
         let files = Files::new();
         let (from, to) = (files.from(), files.to());
         for mode in [
@@ -209,7 +193,7 @@ mod any {
 
     #[test]
     fn what_is_copied_is_written_in_one_access() {
-        let shim = shim_or_skip!();
+        let shim = shim();
         let files = Files::new();
         let (from, to) = (files.from(), files.to());
         for kind in KINDS {
@@ -238,7 +222,7 @@ mod any {
 
     #[test]
     fn memory_without_a_dma_buf_has_nothing_to_tell() {
-        let shim = shim_or_skip!();
+        let shim = shim();
         let told = play(
             shim,
             &format!(
@@ -279,7 +263,7 @@ mod any {
     #[test]
     fn maps_of_an_application_are_told_in_their_direction() {
         const NAME: &str = "maps_of_an_application_are_told_in_their_direction";
-        let shim = shim_or_skip!();
+        let shim = shim();
         if std::env::var_os(LOG).is_none() {
             let log = tempfile::NamedTempFile::new().unwrap();
             again_under(shim, log.path(), NAME).expect_success();
@@ -346,7 +330,7 @@ mod any {
     #[test]
     fn accesses_at_the_same_time_are_one_to_the_kernel() {
         const NAME: &str = "accesses_at_the_same_time_are_one_to_the_kernel";
-        let shim = shim_or_skip!();
+        let shim = shim();
         if std::env::var_os(LOG).is_none() {
             let log = tempfile::NamedTempFile::new().unwrap();
             again_under(shim, log.path(), NAME).expect_success();
@@ -382,7 +366,7 @@ mod any {
     fn who_has_not_told_the_kernel_is_found_out() {
         const NAME: &str = "who_has_not_told_the_kernel_is_found_out";
         const DEED: &str = "PHYSMEM_TEST_DEED";
-        let shim = shim_or_skip!();
+        let shim = shim();
         let Ok(deed) = std::env::var(DEED) else {
             for deed in ["read", "write in an access for reading", "behind its back"] {
                 let log = tempfile::NamedTempFile::new().unwrap();
@@ -447,12 +431,11 @@ mod any {
 
 /// A card that imports nothing: both sinks copy.
 mod bochs {
-    use super::any::shim_or_skip;
     use super::*;
 
     #[test]
     fn a_sink_that_copies_reads_each_frame_in_one_access() {
-        let shim = shim_or_skip!();
+        let shim = shim();
         let caps = "video/x-raw,format=BGRx,width=320,height=240,framerate=25/1";
         for sink in ["fbpansink", "kmsflipsink"] {
             for kind in KINDS {
@@ -475,12 +458,11 @@ mod bochs {
 
 /// A card that shows a dma-buf where it is.
 mod vkms {
-    use super::any::shim_or_skip;
     use super::*;
 
     #[test]
     fn a_frame_that_is_shown_where_it_is_is_touched_by_who_writes_it_alone() {
-        let shim = shim_or_skip!();
+        let shim = shim();
         let caps = "video/x-raw,format=BGRx,width=640,height=480,framerate=25/1";
         let told = play(
             shim,
