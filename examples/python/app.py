@@ -17,7 +17,7 @@ import gi
 gi.require_version('Gst', '1.0')
 gi.require_version('GstApp', '1.0')
 gi.require_version('GstVideo', '1.0')
-from gi.repository import GObject, Gst, GstApp, GstVideo  # noqa: E402, F401: GstApp for appsrc's methods
+from gi.repository import GObject, Gst, GstApp, GstVideo  # noqa: F401 (GstApp for appsrc's methods)
 
 FRAMES = 30
 TIMEOUT = 30 * Gst.SECOND
