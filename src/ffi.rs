@@ -3,7 +3,7 @@
 //! that say by a GError why they failed.
 //!
 //! `include/gstphysmem.h` is made of this file, [`meta::ffi`](crate::meta::ffi) and
-//! `cbindgen.toml` (`tests/header --update`), so what is documented here is read by
+//! `cbindgen.toml` (`tests/generate header`), so what is documented here is read by
 //! people who write C. All else that they need are properties, signals and the meta.
 
 use std::{ffi::c_int, os::fd::IntoRawFd, ptr::NonNull};

@@ -32,7 +32,7 @@ fn the_header_is_made_of_the_sources() {
     }
     assert!(
         std::fs::read(&path).unwrap() == made,
-        "it is older than its sources: PHYSMEM_UPDATE=1 cargo test --test c_api"
+        "it is older than its sources: tests/generate header"
     );
 }
 
