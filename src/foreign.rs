@@ -4,7 +4,7 @@
 //! strides and offsets may be anything. Whoever reads a frame from upstream, or
 //! hands its layout on to a driver, asks here first.
 
-use crate::layout::{FrameLayout, LayoutError, Plane};
+use crate::layout::{Layout, LayoutError, Plane};
 
 /// What is wrong with a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +53,9 @@ pub enum ForeignError {
 pub fn layout(
     info: &gst_video::VideoInfo,
     buffer: &gst::BufferRef,
-) -> Result<FrameLayout, ForeignError> {
+) -> Result<Layout, ForeignError> {
     let Some(meta) = buffer.meta::<gst_video::VideoMeta>() else {
-        return Ok(FrameLayout::of_buffer(info, buffer)?);
+        return Ok(Layout::of_buffer(info, buffer)?);
     };
     let other_frame = || ForeignError::OtherFrame {
         meta_width: meta.width(),
@@ -78,11 +78,11 @@ pub fn layout(
         });
     }
     let layout = if size == (info.width(), info.height()) {
-        FrameLayout::of_buffer(info, buffer)?
+        Layout::of_buffer(info, buffer)?
     } else {
         let larger = gst_video::VideoInfo::builder(info.format(), size.0, size.1);
         let larger = larger.build().map_err(|_| other_frame())?;
-        FrameLayout::of_buffer(&larger, buffer)?
+        Layout::of_buffer(&larger, buffer)?
     };
     for (index, plane) in layout.planes().iter().enumerate() {
         // Where a pixel is no whole number of bytes, GStreamer copies rows with
@@ -177,7 +177,7 @@ mod tests {
         for format in [VideoFormat::Bgrx, VideoFormat::I420, VideoFormat::V210] {
             let info = info(format);
             let right = frame(&info, &[info.size()], |_| ());
-            assert_eq!(layout(&info, &right), Ok(FrameLayout::of_info(&info)));
+            assert_eq!(layout(&info, &right), Ok(Layout::of_info(&info)));
             assert!(map(&info, &right).is_ok());
             let padded = frame(&info, &[3 * info.size()], |meta| {
                 meta.stride = meta.stride.map(|stride| 2 * stride);

@@ -17,9 +17,10 @@ use std::{
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gstphysmem::{
+    layout::Layout,
     memory::{AddressUnknown, ExternalAddress, MemoryKind, Owner, PhysAddr, Region, region_of},
     meta::PhysMemMeta,
-    pool::{BufferState, FixedLayout, MemoryBlock, PhysBufferPool, PoolError, Reuse, Slots, Wait},
+    pool::{BufferState, MemoryBlock, PhysBufferPool, PoolError, Reuse, Slots, Wait},
 };
 
 fn active_pool(size: u32, min: u32, max: u32) -> PhysBufferPool {
@@ -44,12 +45,14 @@ fn dont_wait() -> gst::BufferPoolAcquireParams {
     gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT)
 }
 
-fn bgrx(width: u32, height: u32) -> gst::Caps {
+fn bgrx_info(width: u32, height: u32) -> gst_video::VideoInfo {
     gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, width, height)
         .build()
         .unwrap()
-        .to_caps()
-        .unwrap()
+}
+
+fn bgrx(width: u32, height: u32) -> gst::Caps {
+    bgrx_info(width, height).to_caps().unwrap()
 }
 
 /// `count` pages of one leaked block, as a device's memory would be.
@@ -440,11 +443,7 @@ fn a_filled_queue_does_not_keep_its_pool_alive() {
 fn pools_that_share_pages_never_hand_out_one_twice() {
     gst::init().unwrap();
     let slots = Slots::new(pages(2, 4096), Reuse::LeastRecent);
-    let layout = |size_bytes| FixedLayout {
-        stride: [64, 0, 0, 0],
-        offset: [0; 4],
-        size_bytes,
-    };
+    let layout = |size_bytes| Layout::custom(&bgrx_info(16, 16), &[64], &[], size_bytes).unwrap();
     let old = PhysBufferPool::over(&slots, Some(layout(4096)));
     configure(&old, None, 4096, 0, 0);
     old.set_active(true).unwrap();
@@ -487,11 +486,7 @@ fn existing_memory_serves_no_more_buffers_than_there_are() {
 fn a_padded_existing_layout_is_in_the_video_meta() {
     gst::init().unwrap();
     let slots = Slots::new(pages(2, 1 << 16), Reuse::MostRecent);
-    let layout = FixedLayout {
-        stride: [512, 0, 0, 0],
-        offset: [100, 0, 0, 0],
-        size_bytes: 512 * 50,
-    };
+    let layout = Layout::custom(&bgrx_info(100, 50), &[512], &[100], 512 * 50).unwrap();
     let pool = PhysBufferPool::over(&slots, Some(layout));
     let mut config = pool.config();
     config.set_params(Some(&bgrx(100, 50)), 0, 1, 0);
@@ -738,11 +733,7 @@ fn the_address_follows_a_buffer_that_was_resized() {
 fn caps_that_do_not_fit_a_fixed_layout_are_refused() {
     gst::init().unwrap();
     let slots = Slots::new(pages(2, 1 << 16), Reuse::MostRecent);
-    let layout = FixedLayout {
-        stride: [512, 0, 0, 0],
-        offset: [0; 4],
-        size_bytes: 512 * 50,
-    };
+    let layout = Layout::custom(&bgrx_info(100, 50), &[512], &[0], 512 * 50).unwrap();
     for (width, height) in [(129, 50), (128, 51), (1920, 1080)] {
         let pool = PhysBufferPool::over(&slots, Some(layout));
         let mut config = pool.config();

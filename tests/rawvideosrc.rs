@@ -7,7 +7,7 @@ mod common;
 use common::play::{Pipeline, RawFile, TIMEOUT, fifo, info, init, rows, rows_of, y4m};
 use gst::prelude::*;
 use gst_video::prelude::*;
-use gstphysmem::{layout::FrameLayout, rawvideosrc::pattern};
+use gstphysmem::{layout::Layout, rawvideosrc::pattern};
 use std::{io::Write, path::Path};
 
 /// Frame number, from the offset and from the time; they must agree.
@@ -78,8 +78,7 @@ fn the_pattern_is_drawn_in_every_format() {
         let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
         let expected = pattern::render(0, &info).unwrap();
         assert!(
-            rows(&info, sample.buffer().unwrap())
-                == rows_of(&FrameLayout::of_info(&info), &expected),
+            rows(&info, sample.buffer().unwrap()) == rows_of(&Layout::of_info(&info), &expected),
             "{format:?}"
         );
     }
@@ -90,7 +89,7 @@ fn frames_of_every_format_arrive_byte_for_byte() {
     init();
     for format in gst_video::VideoFormat::iter_raw() {
         let info = info(format, 67, 35);
-        let layout = FrameLayout::of_info(&info);
+        let layout = Layout::of_info(&info);
         let file = RawFile::new(3 * info.size());
         let pipeline = Pipeline::play(&file.source(&info));
         for n in 0..3 {
@@ -114,7 +113,7 @@ fn padded_buffers_of_a_display_are_written_to_in_place() {
         if info.format_info().is_tiled() {
             continue;
         }
-        let packed = FrameLayout::packed(&info);
+        let packed = Layout::packed(&info);
         let file = RawFile::new(5 * packed.size_bytes);
         let pipeline = Pipeline::new(&file.source(&info));
         propose_padded_pool(&pipeline.sink, true);
@@ -122,7 +121,7 @@ fn padded_buffers_of_a_display_are_written_to_in_place() {
         for n in 0..5 {
             let sample = pipeline.pull().unwrap();
             let buffer = sample.buffer_owned().unwrap();
-            let padded = FrameLayout::of_buffer(&info, &buffer).unwrap();
+            let padded = Layout::of_buffer(&info, &buffer).unwrap();
             assert!(padded.planes[0].offset_bytes > 0);
             assert!(padded.planes[0].stride_bytes > packed.planes[0].stride_bytes);
             assert!(
@@ -144,7 +143,7 @@ fn padding_is_not_pushed_at_those_who_would_misread_it() {
     let sample = pipeline.pull().unwrap();
     let buffer = sample.buffer_owned().unwrap();
     assert_eq!(buffer.map_readable().unwrap().as_slice().len(), info.size());
-    let stock = FrameLayout::of_info(&info);
+    let stock = Layout::of_info(&info);
     assert!(rows_of(&stock, &buffer.map_readable().unwrap()) == rows_of(&stock, &file.bytes));
 }
 
@@ -477,8 +476,7 @@ fn caps_that_change_while_playing_change_the_pattern() {
         let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
         let expected = pattern::render(n, &info).unwrap();
         assert!(
-            rows(&info, sample.buffer().unwrap())
-                == rows_of(&FrameLayout::of_info(&info), &expected)
+            rows(&info, sample.buffer().unwrap()) == rows_of(&Layout::of_info(&info), &expected)
         );
         if info.format() == gst_video::VideoFormat::Nv12 {
             break;
@@ -562,7 +560,7 @@ fn every_way_to_read_gives_the_same_frames() {
                 if padded_pool && info.format_info().is_tiled() {
                     continue;
                 }
-                let layout = FrameLayout::of_info(&info);
+                let layout = Layout::of_info(&info);
                 let file = RawFile::new(7 * info.size());
                 let line = format!("{} name=source {way}", file.source(&info));
                 let pipeline = Pipeline::new(&line);
@@ -713,7 +711,7 @@ fn a_mapped_file_that_is_truncated_is_an_error_and_kills_nobody() {
 #[test]
 fn yuv4mpeg2_needs_no_properties() {
     let info = info(gst_video::VideoFormat::I420, 35, 17);
-    let packed = FrameLayout::packed(&info);
+    let packed = Layout::packed(&info);
     let content = RawFile::new(5 * packed.size_bytes);
     let frames: Vec<&[u8]> = (0..5)
         .map(|n| content.frame(n, packed.size_bytes))
@@ -828,7 +826,7 @@ fn a_sequence_of_files_plays_as_one() {
     let pipeline = Pipeline::pause(&line);
     assert_eq!(pipeline.pipeline.query_duration(), Some(at_frame(8)));
     pipeline.set(gst::State::Playing);
-    let layout = FrameLayout::of_info(&info);
+    let layout = Layout::of_info(&info);
     let expect = |n: usize| {
         let sample = pipeline.pull().unwrap();
         assert_eq!(number(&sample), n as u64);
@@ -856,7 +854,7 @@ fn a_sequence_of_files_plays_as_one() {
 fn a_pipe_is_played_as_it_comes() {
     let info = info(gst_video::VideoFormat::Bgr, 33, 17);
     // Rows without padding, as nearly all programs write them.
-    let layout = FrameLayout::packed(&info);
+    let layout = Layout::packed(&info);
     let size = layout.size_bytes;
     let content = RawFile::new(6 * size + 10);
     let path = fifo(content.dir.path());

@@ -7,7 +7,7 @@ mod common;
 use common::play::{Pipeline, RawFile, fifo, init, y4m};
 use gst::prelude::*;
 use gst_video::{VideoBufferFlags, VideoFormat, prelude::*};
-use gstphysmem::layout::FrameLayout;
+use gstphysmem::layout::Layout;
 use std::path::{Path, PathBuf};
 
 /// Different bytes for each frame, no two rows alike.
@@ -357,7 +357,7 @@ fn rows_without_padding_are_recognised_and_doubts_are_told() {
     let dir = tempfile::tempdir().unwrap();
     // 27 bytes in a row of luma, 28 with padding.
     let info = common::play::info(VideoFormat::I420, 27, 10);
-    let size = FrameLayout::packed(&info).size_bytes;
+    let size = Layout::packed(&info).size_bytes;
     let all = frames(4, size);
     let bytes = all.concat();
     let told = "format=i420 width=27 height=10";

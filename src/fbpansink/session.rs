@@ -12,10 +12,10 @@ use super::screen::{Options, Screen};
 use super::stats::{Counters, Path};
 use super::terminal::{Painted, Terminal};
 use crate::foreign;
-use crate::layout::Plane;
+use crate::layout::Layout;
 use crate::memory::{ExternalAddress, Owner, Region};
 use crate::meta::PhysMemMeta;
-use crate::pool::{FixedLayout, PhysBufferPool, PoolError, Reuse, Slots, Wait};
+use crate::pool::{PhysBufferPool, PoolError, Reuse, Slots, Wait};
 use crate::sys::vt_guard::Word;
 use gst::prelude::*;
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ pub struct Place {
     /// On the screen.
     pub frame: Rect,
     /// In memory, from the fb_page's first byte.
-    pub layout: FixedLayout,
+    pub layout: Layout,
 }
 
 /// What upstream asked of the sink for these caps.
@@ -236,12 +236,16 @@ impl Session {
             self.screen.stride_bytes(),
             frame.x_px as usize * self.screen.pixel_bytes(),
         );
-        let layout = FixedLayout {
-            stride: [i32::try_from(stride).ok()?, 0, 0, 0],
-            offset: [frame.y_px as usize * stride + offset, 0, 0, 0],
-            size_bytes: self.screen.fb_page_bytes(),
-        };
-        Some(Place { frame, layout })
+        let layout = Layout::custom(
+            info,
+            &[i32::try_from(stride).ok()?],
+            &[frame.y_px as usize * stride + offset],
+            self.screen.fb_page_bytes(),
+        );
+        Some(Place {
+            frame,
+            layout: layout.ok()?,
+        })
     }
 
     /// A pool of fb_pages for frames of these caps, and how many buffers the
@@ -459,19 +463,14 @@ pub enum NotShown {
 
 /// The frame's pixels are where the place says, so a pan shows them right.
 fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
-    let layout = &stream.place.layout;
     let Some((_, start)) = crate::memory::region_of(buffer.peek_memory(0)) else {
         return false;
     };
-    let Ok(frame) = foreign::layout(&stream.info, buffer) else {
+    let Ok(layout) = foreign::layout(&stream.info, buffer) else {
         return false;
     };
-    let Plane {
-        offset_bytes,
-        stride_bytes,
-        ..
-    } = frame.planes[0];
-    start + offset_bytes == layout.offset[0] && i32::try_from(stride_bytes) == Ok(layout.stride[0])
+    let (plane, place) = (layout.planes[0], stream.place.layout.planes[0]);
+    start + plane.offset_bytes == place.offset_bytes && plane.stride_bytes == place.stride_bytes
 }
 
 /// One region for each fb_page, and where the first is.

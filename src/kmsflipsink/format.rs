@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! DRM fourccs and GStreamer video formats, and the layout that a driver's
-//! pitch makes of a frame. Pure.
+//! DRM fourccs and GStreamer video formats, and the dumb buffer that holds a frame.
+//! Pure.
 //!
 //! A DRM fourcc names a little-endian word from its highest bit down, a
 //! GStreamer format the bytes in memory: XRGB8888 is BGRx.
 
 use drm::buffer::DrmFourcc;
 use gst_video::VideoFormat;
+
+use crate::layout::Layout;
 
 /// Opaque formats before those with alpha: a primary plane shows both alike,
 /// and peers that may choose take the first.
@@ -82,17 +84,6 @@ pub fn fourcc_name(fourcc: u32) -> String {
         .collect()
 }
 
-/// Where the colour planes of a frame lie in one buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Layout {
-    /// Bytes from row to row, for each colour plane.
-    pub strides: [u32; 4],
-    /// Byte of each colour plane's first row.
-    pub offsets: [u32; 4],
-    /// Bytes of the whole frame.
-    pub size_bytes: usize,
-}
-
 /// A dumb buffer that would hold a frame: what to ask the driver for to learn
 /// its pitch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,74 +98,20 @@ pub struct DumbShape {
 
 /// The dumb buffer for a frame of `info`.
 pub fn dumb_shape(info: &gst_video::VideoInfo) -> DumbShape {
-    let first_stride = info.stride()[0].max(1) as u64;
-    let bytes: u64 = (0..info.n_planes() as usize)
-        .map(|plane| info.stride()[plane].max(0) as u64 * u64::from(rows(info, plane)))
+    let layout = Layout::of_info(info);
+    let bytes: usize = layout
+        .planes()
+        .iter()
+        .map(|plane| plane.stride_bytes * plane.rows)
         .sum();
+    let first_rows = bytes.div_ceil(layout.planes[0].stride_bytes.max(1));
     DumbShape {
         width: info.width(),
-        height: bytes.div_ceil(first_stride).max(u64::from(info.height())) as u32,
+        height: u32::try_from(first_rows)
+            .unwrap_or(u32::MAX)
+            .max(info.height()),
         bits: info.format_info().pixel_stride()[0].max(1) as u32 * 8,
     }
-}
-
-/// The layout of a frame whose first colour plane has rows of `pitch` bytes.
-/// None if the frame does not fit such rows, or nothing fits 32 bits.
-pub fn layout(info: &gst_video::VideoInfo, pitch: u32) -> Option<Layout> {
-    if u64::from(pitch) < min_stride(info, 0) {
-        return None;
-    }
-    let mut layout = Layout::default();
-    let mut end = 0u64;
-    for plane in 0..info.n_planes() as usize {
-        let stride = scaled_pitch(info, plane, pitch).max(min_stride(info, plane));
-        layout.strides[plane] = u32::try_from(stride).ok()?;
-        layout.offsets[plane] = u32::try_from(end).ok()?;
-        end += stride * u64::from(rows(info, plane));
-    }
-    layout.size_bytes = usize::try_from(end).ok()?;
-    Some(layout)
-}
-
-/// The first component that lives in a colour plane.
-fn component_of(info: &gst_video::VideoInfo, plane: usize) -> usize {
-    (0..info.n_components() as usize)
-        .find(|&component| info.comp_plane(component as u8) as usize == plane)
-        .unwrap_or(0)
-}
-
-/// A colour plane's share of the first one's pitch: half for I420's chroma,
-/// all of it for NV12's.
-fn scaled_pitch(info: &gst_video::VideoInfo, plane: usize, pitch: u32) -> u64 {
-    let component = component_of(info, plane);
-    let pixel = |component: usize| info.format_info().pixel_stride()[component].max(1) as u64;
-    let share = u64::from(pitch) * pixel(component) / pixel(0);
-    if plane == 0 {
-        u64::from(pitch)
-    } else {
-        share >> info.format_info().w_sub()[component]
-    }
-}
-
-/// Bytes of one row that are pixels.
-fn min_stride(info: &gst_video::VideoInfo, plane: usize) -> u64 {
-    let component = component_of(info, plane);
-    let width = u64::from(info.comp_width(component as u8));
-    let pixel = info.format_info().pixel_stride()[component].max(1) as u64;
-    match info.format_info().format() {
-        // Two pixels share a word of four bytes.
-        VideoFormat::Yuy2 | VideoFormat::Uyvy | VideoFormat::Yvyu | VideoFormat::Vyuy => {
-            u64::from(info.width()).div_ceil(2) * 4
-        }
-        _ => width * pixel,
-    }
-}
-
-/// Rows of a colour plane.
-pub fn rows(info: &gst_video::VideoInfo, plane: usize) -> u32 {
-    (0..info.n_components() as usize)
-        .find(|&component| info.comp_plane(component as u8) as usize == plane)
-        .map_or(0, |component| info.comp_height(component as u8))
 }
 
 /// The pairs of fourcc and modifier in an IN_FORMATS blob
@@ -258,39 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn packed_pitch_gives_gstreamers_own_layout() {
-        for (format, _) in TABLE.iter().map(|&(fourcc, format)| (format, fourcc)) {
-            let info = info(format, 640, 480);
-            let layout = layout(&info, info.stride()[0] as u32).unwrap();
-            for plane in 0..info.n_planes() as usize {
-                assert_eq!(
-                    layout.strides[plane],
-                    info.stride()[plane] as u32,
-                    "{format:?}"
-                );
-                assert_eq!(
-                    layout.offsets[plane] as usize,
-                    info.offset()[plane],
-                    "{format:?}"
-                );
-            }
-            assert_eq!(layout.size_bytes, info.size(), "{format:?}");
-        }
-    }
-
-    #[test]
-    fn a_wider_pitch_moves_every_plane() {
-        let layout = layout(&info(VideoFormat::I420, 100, 50), 128).unwrap();
-        assert_eq!(layout.strides, [128, 64, 64, 0]);
-        assert_eq!(layout.offsets[..3], [0, 6400, 8000]);
-    }
-
-    #[test]
-    fn a_pitch_shorter_than_a_row_is_refused() {
-        assert_eq!(layout(&info(VideoFormat::Bgrx, 640, 480), 2559), None);
-    }
-
-    #[test]
     fn dumb_buffers_are_large_enough_for_all_planes() {
         let shape = dumb_shape(&info(VideoFormat::Nv12, 640, 480));
         assert_eq!(
@@ -350,21 +254,6 @@ mod tests {
             let mut bytes = blob(&[1, 2, 3], &[(mask, offset, 9)]);
             bytes.truncate(cut);
             prop_assert!(parse_in_formats(&bytes).len() <= 3);
-        }
-
-        #[test]
-        fn planes_do_not_overlap_whatever_the_pitch(
-            which in 0..TABLE.len(), width in 1u32..300, height in 1u32..300, extra in 0u32..256
-        ) {
-            let info = info(TABLE[which].1, width, height);
-            let layout = layout(&info, info.stride()[0] as u32 + extra).unwrap();
-            let mut end = 0;
-            for plane in 0..info.n_planes() as usize {
-                prop_assert!(u64::from(layout.strides[plane]) >= min_stride(&info, plane));
-                prop_assert!(layout.offsets[plane] as usize >= end);
-                end = layout.offsets[plane] as usize + layout.strides[plane] as usize * rows(&info, plane) as usize;
-            }
-            prop_assert!(end <= layout.size_bytes);
         }
     }
 }

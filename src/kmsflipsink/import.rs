@@ -19,7 +19,7 @@ use super::card::{Card, FbShape, Framebuffer};
 use super::dma_drm;
 use super::format;
 use crate::foreign::{self, ForeignError};
-use crate::layout::MAX_PLANES;
+use crate::layout::{Layout, MAX_PLANES};
 use crate::sys::{self, file_id::FileId};
 
 /// Why a buffer is not shown where it is.
@@ -276,7 +276,7 @@ fn locate<'a>(
         let rows = if is_tiled(modifier) {
             1
         } else {
-            format::rows(info, plane) as usize
+            Layout::of_info(info).planes[plane].rows
         };
         let bytes = (stride.max(0) as usize)
             .saturating_mul(rows.saturating_sub(1))

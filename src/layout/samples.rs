@@ -2,7 +2,7 @@
 //! Layouts for the tests of this room and of those that carry frames, and the slow and
 //! obvious ways that theirs are measured by.
 
-use super::FrameLayout;
+use super::Layout;
 use proptest::prelude::*;
 
 pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
@@ -18,8 +18,8 @@ pub fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
 }
 
 /// The stock layout with so many bytes more in each stride, if the format allows it.
-pub fn padded(info: &gst_video::VideoInfo, padding_bytes: usize) -> FrameLayout {
-    let stock = FrameLayout::of_info(info);
+pub fn padded(info: &gst_video::VideoInfo, padding_bytes: usize) -> Layout {
+    let stock = Layout::of_info(info);
     if info.format_info().is_tiled() {
         return stock;
     }
@@ -27,11 +27,11 @@ pub fn padded(info: &gst_video::VideoInfo, padding_bytes: usize) -> FrameLayout 
     let strides: Vec<i32> = strides
         .map(|plane| (plane.stride_bytes + padding_bytes) as i32)
         .collect();
-    FrameLayout::custom(info, &strides, &[], 0).unwrap()
+    Layout::custom(info, &strides, &[], 0).unwrap()
 }
 
 /// The frame copied by walking its rows; padding is 0xEE.
-pub fn naive(from: &[u8], source: &FrameLayout, target: &FrameLayout) -> Vec<u8> {
+pub fn naive(from: &[u8], source: &Layout, target: &Layout) -> Vec<u8> {
     let mut to = vec![0xEE; target.size_bytes];
     for (a, b) in source.planes().iter().zip(target.planes()) {
         for row in 0..a.rows {
@@ -42,9 +42,36 @@ pub fn naive(from: &[u8], source: &FrameLayout, target: &FrameLayout) -> Vec<u8>
 }
 
 /// The picture bytes.
-pub fn rows_of<'a>(bytes: &'a [u8], layout: &FrameLayout) -> Vec<&'a [u8]> {
+pub fn rows_of<'a>(bytes: &'a [u8], layout: &Layout) -> Vec<&'a [u8]> {
     let planes = layout.planes().iter();
     planes
         .flat_map(|plane| (0..plane.rows).map(|row| &bytes[plane.row(row)]))
         .collect()
+}
+
+/// As gst_video_meta_deserialize does, which compares nothing with the buffer.
+pub fn buffer_with_meta(
+    info: &gst_video::VideoInfo,
+    places: &[(usize, usize)],
+    size: usize,
+) -> gst::Buffer {
+    let mut buffer = gst::Buffer::with_size(size).unwrap();
+    let (mut offsets, mut strides) = ([0; 4], [0; 4]);
+    for (n, &(offset, stride)) in places.iter().enumerate() {
+        (offsets[n], strides[n]) = (offset, stride as i32);
+    }
+    // SAFETY: the buffer is writable, and both arrays have four numbers.
+    unsafe {
+        gst_video::ffi::gst_buffer_add_video_meta_full(
+            buffer.get_mut().unwrap().as_mut_ptr(),
+            0,
+            gst::glib::translate::IntoGlib::into_glib(info.format()),
+            info.width(),
+            info.height(),
+            places.len() as u32,
+            &offsets,
+            &strides,
+        );
+    }
+    buffer
 }

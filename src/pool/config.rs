@@ -3,21 +3,7 @@
 
 use gst_video::prelude::*;
 
-use crate::layout::{FrameLayout, Plane};
-
-/// Strides and offsets that the hardware dictates.
-///
-/// A buffer is the first `size_bytes` of its region, and its GstVideoMeta says
-/// exactly this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FixedLayout {
-    /// Bytes from one row to the next, per plane; unused planes 0.
-    pub stride: [i32; gst_video::VIDEO_MAX_PLANES],
-    /// Bytes from the buffer's start to each plane; unused planes 0.
-    pub offset: [usize; gst_video::VIDEO_MAX_PLANES],
-    /// Bytes in a buffer.
-    pub size_bytes: usize,
-}
+use crate::layout::{Layout, Plane};
 
 /// A configuration that the pool can fulfil.
 #[derive(Debug, Clone)]
@@ -35,8 +21,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone)]
 pub(super) struct VideoPlan {
     pub info: gst_video::VideoInfo,
-    pub stride: [i32; gst_video::VIDEO_MAX_PLANES],
-    pub offset: [usize; gst_video::VIDEO_MAX_PLANES],
+    pub layout: Layout,
     pub alignment: Option<gst_video::VideoAlignment>,
 }
 
@@ -53,7 +38,8 @@ pub(super) enum ConfigError {
 /// What the pool's memory allows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    pub layout: Option<FixedLayout>,
+    /// Strides and offsets that the hardware dictates.
+    pub layout: Option<Layout>,
     /// Number and size of existing regions; none for a pool that allocates.
     pub regions: Option<(usize, usize)>,
     /// Bits that are 0 in the address of each block's first byte, as
@@ -182,35 +168,34 @@ fn video_plan(
 ) -> Result<VideoPlan, ConfigError> {
     let has_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
     let mut info = packed.clone();
-    let mut stride = [0; gst_video::VIDEO_MAX_PLANES];
-    let mut offset = [0; gst_video::VIDEO_MAX_PLANES];
+    let stock = Layout::of_info(&packed);
     let mut alignment = None;
 
-    if let Some(layout) = limits.layout {
-        (stride, offset) = (layout.stride, layout.offset);
-        if !holds(&layout, &packed) {
+    let layout = if let Some(layout) = limits.layout {
+        let Some(fitted) = layout.with_rows_of(&packed) else {
+            let places = |plane: &Plane| (plane.offset_bytes, plane.stride_bytes);
             return Err(ConfigError::Impossible(format!(
-                "{}x{} {} does not fit the fixed layout: strides {:?}, offsets {:?}, {} bytes",
+                "{}x{} {} does not fit the fixed layout: (offset, stride) {:?}, {} bytes",
                 packed.width(),
                 packed.height(),
                 packed.format(),
-                layout.stride,
-                layout.offset,
+                layout.planes.each_ref().map(places),
                 layout.size_bytes
             )));
-        }
+        };
         let wants_alignment = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
         if wants_alignment && !fits_alignment(config, &layout) {
             return Err(ConfigError::Impossible(
                 "the memory's layout is fixed and does not fit the alignment asked for".into(),
             ));
         }
+        fitted
     } else {
         if config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
             && let Some(mut align) = config.video_alignment()
         {
             let aligned = info.align(&mut align).is_ok();
-            if !aligned || !FrameLayout::of_info(&info).holds(&packed) {
+            if !aligned || !Layout::of_info(&info).holds(&packed) {
                 return Err(ConfigError::Impossible(format!(
                     "alignment {align:?} cannot be laid out"
                 )));
@@ -218,44 +203,24 @@ fn video_plan(
             config.set_video_alignment(&align);
             alignment = Some(align);
         }
-        let n = info.n_planes() as usize;
-        stride[..n].copy_from_slice(&info.stride()[..n]);
-        offset[..n].copy_from_slice(&info.offset()[..n]);
-    }
+        Layout::of_info(&info)
+    };
 
-    let n = packed.n_planes() as usize;
-    let is_padded = stride[..n] != packed.stride()[..n] || offset[..n] != packed.offset()[..n];
+    let is_padded = layout.planes() != stock.planes();
     if is_padded && !has_meta {
         config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         corrections.push("rows are padded, which only GstVideoMeta can tell".into());
     }
     Ok(VideoPlan {
         info,
-        stride,
-        offset,
+        layout,
         alignment,
-    })
-}
-
-/// Every row of such a frame lies in the layout's bytes.
-fn holds(layout: &FixedLayout, info: &gst_video::VideoInfo) -> bool {
-    let frame = FrameLayout::of_info(info);
-    frame.planes().iter().enumerate().all(|(n, plane)| {
-        let there = Plane {
-            offset_bytes: layout.offset[n],
-            stride_bytes: usize::try_from(layout.stride[n]).unwrap_or(0),
-            ..*plane
-        };
-        there.stride_bytes >= plane.row_bytes
-            && there
-                .end_bytes()
-                .is_some_and(|end| end <= layout.size_bytes)
     })
 }
 
 /// A fixed layout satisfies an alignment that wants no border and whose stride
 /// masks its strides happen to meet.
-fn fits_alignment(config: &gst::BufferPoolConfigRef, layout: &FixedLayout) -> bool {
+fn fits_alignment(config: &gst::BufferPoolConfigRef, layout: &Layout) -> bool {
     let Some(align) = config.video_alignment() else {
         return true;
     };
@@ -264,10 +229,10 @@ fn fits_alignment(config: &gst::BufferPoolConfigRef, layout: &FixedLayout) -> bo
         && align.padding_left() == 0
         && align.padding_right() == 0;
     bare && layout
-        .stride
+        .planes()
         .iter()
         .zip(align.stride_align())
-        .all(|(&stride, &mask)| stride as u32 & mask == 0)
+        .all(|(plane, &mask)| plane.stride_bytes & mask as usize == 0)
 }
 
 #[cfg(test)]
@@ -324,13 +289,11 @@ mod tests {
 
     #[test]
     fn a_padded_layout_without_video_meta_comes_back_corrected() {
-        let mut config = config(Some(&bgrx(100, 50)), 0, 0, 0);
+        let caps = bgrx(100, 50);
+        let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
+        let mut config = config(Some(&caps), 0, 0, 0);
         let limits = Limits {
-            layout: Some(FixedLayout {
-                stride: [512, 0, 0, 0],
-                offset: [64, 0, 0, 0],
-                size_bytes: 512 * 50,
-            }),
+            layout: Some(Layout::custom(&info, &[512], &[64], 512 * 50).unwrap()),
             regions: Some((3, 512 * 60)),
             align: 0,
         };
@@ -340,7 +303,7 @@ mod tests {
         ));
         let plan = plan(&mut config, &limits).unwrap();
         assert_eq!(plan.size_bytes, 512 * 50);
-        assert_eq!(plan.video.unwrap().offset[0], 64);
+        assert_eq!(plan.video.unwrap().layout.planes[0].offset_bytes, 64);
         assert_eq!(config.params().unwrap().3, 3, "max is what exists");
     }
 
@@ -393,8 +356,8 @@ mod tests {
                         let stock = gst_video::VideoInfo::from_caps(&caps).unwrap();
                         for n in 0..stock.n_planes() as usize {
                             let rows = stock.comp_height(n as u8) as usize;
-                            let stride = usize::try_from(video.stride[n]).unwrap();
-                            let end = video.offset[n].checked_add(stride * rows).unwrap();
+                            let plane = video.layout.planes[n];
+                            let end = plane.stride_bytes * rows + plane.offset_bytes;
                             assert!(end <= plan.size_bytes, "{format} plane {n}: {align:?}");
                         }
                     }

@@ -11,10 +11,11 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 
 use super::{
     CAT, PoolError,
-    config::{self, ConfigError, FixedLayout, Limits, Plan},
+    config::{self, ConfigError, Limits, Plan},
     slots::{Claim, Maker, Refusal, Reuse, Share, Slots, Wait},
 };
 use crate::{
+    layout::Layout,
     memory::{self, MemoryKind, PhysAddr, Region, Request},
     meta::PhysMemMeta,
     structure_property::StructureProperty,
@@ -77,7 +78,7 @@ pub struct PhysBufferPool {
     _computed: (),
 
     share: OnceLock<Share>,
-    layout: OnceLock<FixedLayout>,
+    layout: OnceLock<Layout>,
     plan: parking_lot::Mutex<Option<Plan>>,
     /// Of the current plan, read on every acquire and release.
     epoch: AtomicU64,
@@ -126,7 +127,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl PhysBufferPool {
     /// Makes the pool serve existing memory; to be called before it is used.
-    pub(super) fn set_slots(&self, slots: Slots, layout: Option<FixedLayout>) {
+    pub(super) fn set_slots(&self, slots: Slots, layout: Option<Layout>) {
         let _ = self.share.set(Share::new(slots));
         if let Some(layout) = layout {
             let _ = self.layout.set(layout);
@@ -387,21 +388,7 @@ impl Maker for PhysBufferPool {
 }
 
 fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoPlan) {
-    let n = video.info.n_planes() as usize;
-    let flags = match video.info.interlace_mode() {
-        gst_video::VideoInterlaceMode::Interleaved => gst_video::VideoFrameFlags::INTERLACED,
-        _ => gst_video::VideoFrameFlags::empty(),
-    };
-    let added = gst_video::VideoMeta::add_full(
-        buffer,
-        flags,
-        video.info.format(),
-        video.info.width(),
-        video.info.height(),
-        &video.offset[..n],
-        &video.stride[..n],
-    );
-    match added {
+    match video.layout.add_meta(&video.info, buffer) {
         Ok(mut meta) => {
             if let Some(alignment) = &video.alignment
                 && let Err(err) = meta.set_alignment(alignment)

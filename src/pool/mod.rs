@@ -53,12 +53,12 @@ use std::{
 
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
-pub use config::FixedLayout;
 pub use external::MemoryBlock;
 pub(crate) use imp::wait_from_ns;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
+use crate::layout::Layout;
 use crate::memory::{MemoryError, MemoryKind, PhysAddr, Region};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -287,7 +287,7 @@ impl PhysBufferPool {
 
     /// A pool over memory that exists: each buffer is the start of one region,
     /// laid out as `layout` says or as the configured caps do.
-    pub fn over(slots: &Slots, layout: Option<FixedLayout>) -> Self {
+    pub fn over(slots: &Slots, layout: Option<Layout>) -> Self {
         let pool = Builder::default().kind(MemoryKind::External).build();
         pool.imp().set_slots(slots.clone(), layout);
         pool

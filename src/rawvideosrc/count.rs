@@ -12,7 +12,7 @@ use super::{
     waker::Waker,
     y4m::{self, Header, Y4mError},
 };
-use crate::layout::FrameLayout;
+use crate::layout::Layout;
 use std::{path::Path, sync::Arc};
 
 /// Lines looked at before all others are believed to be as short.
@@ -156,7 +156,7 @@ pub fn listed(
 }
 
 /// Frames without lines, from `start_bytes` on.
-pub fn of_raw(opened: &Opened, layout: &FrameLayout, start_bytes: u64) -> Counted {
+pub fn of_raw(opened: &Opened, layout: &Layout, start_bytes: u64) -> Counted {
     let frame_bytes = (layout.size_bytes as u64).max(1);
     let have_bytes = opened.len_bytes.saturating_sub(start_bytes);
     Counted {
@@ -182,7 +182,7 @@ pub struct CountedFiles {
 pub fn of_files(
     (sequence, first, count): (&Sequence, u64, u64),
     header: Option<&Header>,
-    layout: &FrameLayout,
+    layout: &Layout,
     start_bytes: u64,
     waker: &Waker,
 ) -> Result<CountedFiles, SetupError> {

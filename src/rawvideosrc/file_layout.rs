@@ -11,7 +11,7 @@ use super::{
     reader::{open::Opened, scan::read_some_at},
     settings::Settings,
 };
-use crate::layout::{FrameLayout, LayoutError};
+use crate::layout::{Layout, LayoutError};
 
 /// Rows that are compared with the ones below them.
 const ROWS_COMPARED: usize = 256;
@@ -34,14 +34,14 @@ pub enum Data<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLayout {
     /// Of each frame.
-    pub layout: FrameLayout,
+    pub layout: Layout,
     /// Why it may be wrong, and what to do then.
     pub doubt: Option<String>,
 }
 
 impl FileLayout {
     /// What nobody doubts.
-    pub fn certain(layout: FrameLayout) -> Self {
+    pub fn certain(layout: Layout) -> Self {
         Self {
             layout,
             doubt: None,
@@ -58,10 +58,10 @@ pub fn choose(
     let (strides, offsets) = (settings.strides(), settings.offsets());
     if !strides.is_empty() || !offsets.is_empty() {
         let frame_size = settings.frame_size as usize;
-        let layout = FrameLayout::custom(info, &strides, &offsets, frame_size);
+        let layout = Layout::custom(info, &strides, &offsets, frame_size);
         return Ok(FileLayout::certain(refuse(info, layout)?));
     }
-    let (stock, packed) = (FrameLayout::of_info(info), FrameLayout::packed(info));
+    let (stock, packed) = (Layout::of_info(info), Layout::packed(info));
     if settings.frame_size > 0 {
         let layout = by_frame_size(&stock, &packed, settings.frame_size as usize);
         return Ok(FileLayout::certain(refuse(info, layout)?));
@@ -74,8 +74,8 @@ pub fn choose(
 
 fn refuse(
     info: &gst_video::VideoInfo,
-    layout: Result<FrameLayout, LayoutError>,
-) -> Result<FrameLayout, SetupError> {
+    layout: Result<Layout, LayoutError>,
+) -> Result<Layout, SetupError> {
     layout.map_err(|source| SetupError::Layout {
         format: info.format().to_str().to_string(),
         source,
@@ -84,10 +84,10 @@ fn refuse(
 
 /// A frame that GStreamer's own rows do not fit into has rows without padding.
 fn by_frame_size(
-    stock: &FrameLayout,
-    packed: &FrameLayout,
+    stock: &Layout,
+    packed: &Layout,
     size_bytes: usize,
-) -> Result<FrameLayout, LayoutError> {
+) -> Result<Layout, LayoutError> {
     let planes = if size_bytes < stock.size_bytes {
         packed
     } else {
@@ -100,24 +100,19 @@ fn by_frame_size(
             size_bytes,
         });
     }
-    Ok(FrameLayout {
+    Ok(Layout {
         size_bytes,
         ..*planes
     })
 }
 
-fn by_data(
-    stock: &FrameLayout,
-    packed: &FrameLayout,
-    settings: &Settings,
-    data: Data<'_>,
-) -> FileLayout {
+fn by_data(stock: &Layout, packed: &Layout, settings: &Settings, data: Data<'_>) -> FileLayout {
     let location = settings.location.as_deref().unwrap_or_default();
     let sizes = format!(
         "{} bytes a frame if rows follow each other without padding, {} if they are rounded up to four bytes as GStreamer does",
         packed.size_bytes, stock.size_bytes
     );
-    let doubtful = |layout: &FrameLayout, why: &str| {
+    let doubtful = |layout: &Layout, why: &str| {
         let (taken, other) = match layout == packed {
             true => ("without padding", stock),
             false => ("rounded up", packed),
@@ -141,9 +136,8 @@ fn by_data(
         );
     };
     let data_bytes = opened.len_bytes.saturating_sub(start_bytes);
-    let fits = |layout: &FrameLayout| {
-        data_bytes > 0 && data_bytes.is_multiple_of(layout.size_bytes as u64)
-    };
+    let fits =
+        |layout: &Layout| data_bytes > 0 && data_bytes.is_multiple_of(layout.size_bytes as u64);
     let why = match (fits(stock), fits(packed)) {
         (true, false) => return FileLayout::certain(*stock),
         (false, true) => return FileLayout::certain(*packed),
@@ -158,12 +152,7 @@ fn by_data(
 }
 
 /// Whether rows are more alike in the padded layout, by a clear margin.
-fn looks_padded(
-    opened: &Opened,
-    start_bytes: u64,
-    stock: &FrameLayout,
-    packed: &FrameLayout,
-) -> bool {
+fn looks_padded(opened: &Opened, start_bytes: u64, stock: &Layout, packed: &Layout) -> bool {
     let (padded_stride, stride) = (stock.planes[0].stride_bytes, packed.planes[0].stride_bytes);
     let rows = packed.planes[0].rows.min(ROWS_COMPARED);
     if padded_stride == stride || rows < 2 {

@@ -18,7 +18,7 @@ use super::{
     waker::Waker,
     y4m::{self, Header},
 };
-use crate::layout::FrameLayout;
+use crate::layout::Layout;
 use gst_video::VideoFormat;
 use std::{
     path::{Path, PathBuf},
@@ -144,7 +144,7 @@ impl Input {
     pub fn check_frames(
         &self,
         opened: &Opened,
-        layout: &FrameLayout,
+        layout: &Layout,
         frames: u64,
     ) -> Result<(), SetupError> {
         if frames > 0 {
@@ -169,7 +169,7 @@ impl Input {
         } else if let (Body::File(opened), Some(header), Some(info)) =
             (&self.body, &self.header, self.known.info()?)
         {
-            let frame_bytes = FrameLayout::packed(&info).size_bytes as u64;
+            let frame_bytes = Layout::packed(&info).size_bytes as u64;
             let counted = count::listed(opened, header, frame_bytes, waker)?;
             self.counted = Some((frame_bytes, counted));
         }
@@ -211,8 +211,8 @@ impl Input {
             wanted.info()?,
         ) {
             let (frame_bytes, got) = (
-                FrameLayout::packed(&own).size_bytes,
-                FrameLayout::packed(&wanted).size_bytes,
+                Layout::packed(&own).size_bytes,
+                Layout::packed(&wanted).size_bytes,
             );
             if frame_bytes != got {
                 let is_format = own.format() != wanted.format();
@@ -327,10 +327,10 @@ impl Input {
     /// How frames are laid out in the file.
     pub fn layout(&self, info: &gst_video::VideoInfo) -> Result<FileLayout, SetupError> {
         if self.header.is_some() {
-            return Ok(FileLayout::certain(FrameLayout::packed(info)));
+            return Ok(FileLayout::certain(Layout::packed(info)));
         }
         let chosen = match &self.body {
-            Body::Pattern => FileLayout::certain(FrameLayout::of_info(info)),
+            Body::Pattern => FileLayout::certain(Layout::of_info(info)),
             Body::File(opened) | Body::Files { opened, .. } if !self.settings.follow => {
                 let data = Data::Whole {
                     opened,
@@ -348,7 +348,7 @@ impl Input {
     pub fn count(
         &self,
         opened: &Opened,
-        layout: &FrameLayout,
+        layout: &Layout,
         waker: &Waker,
     ) -> Result<Counted, SetupError> {
         let frame_bytes = layout.size_bytes as u64;

@@ -8,7 +8,7 @@
 //! is written once and none is read, which is what a framebuffer wants.
 
 use super::reader::{FrameSource, Outcome, ReadError, Target};
-use crate::layout::{FrameLayout, MAX_PLANES};
+use crate::layout::{Layout, MAX_PLANES};
 use std::ops::Range;
 
 /// Red, green, blue.
@@ -167,7 +167,7 @@ struct PackedLine {
 /// Draws frames of one format.
 pub struct Pattern {
     info: gst_video::VideoInfo,
-    layout: FrameLayout,
+    layout: Layout,
     /// Rows of the plane per line of the picture, as a shift.
     row_shifts: [u32; MAX_PLANES],
     unpacked: Vec<u8>,
@@ -207,7 +207,7 @@ impl Whole {
 
     fn draw(&mut self, n: u64, target: &mut Target<'_>) -> Result<(), ReadError> {
         let mut from = vec![0; self.plain_info.size()];
-        if let Some(mut plain) = Target::whole(&mut from, FrameLayout::of_info(&self.plain_info)) {
+        if let Some(mut plain) = Target::whole(&mut from, Layout::of_info(&self.plain_info)) {
             self.plain.draw(n, &mut plain)?;
         }
         let from = gst::Buffer::from_mut_slice(from);
@@ -256,7 +256,7 @@ fn draw_error(why: impl std::fmt::Display) -> ReadError {
 /// for whoever wants to compare.
 pub fn render(n: u64, info: &gst_video::VideoInfo) -> Result<Vec<u8>, ReadError> {
     let mut bytes = vec![0; info.size()];
-    let mut target = Target::whole(&mut bytes, FrameLayout::of_info(info))
+    let mut target = Target::whole(&mut bytes, Layout::of_info(info))
         .ok_or_else(|| draw_error("the planes end past the frame"))?;
     Pattern::new(info)?.draw(n, &mut target)?;
     Ok(bytes)
@@ -316,7 +316,7 @@ impl Pattern {
             None
         };
         Ok(Self {
-            layout: FrameLayout::of_info(info),
+            layout: Layout::of_info(info),
             row_shifts,
             unpacked: Vec::new(),
             lines: Vec::new(),
@@ -502,13 +502,13 @@ mod tests {
     fn padding_stays_as_it_was() {
         gst::init().unwrap();
         let info = info(gst_video::VideoFormat::Nv12, 33, 17);
-        let layout = FrameLayout::custom(&info, &[64, 64], &[5, 2000], 4000).unwrap();
+        let layout = Layout::custom(&info, &[64, 64], &[5, 2000], 4000).unwrap();
         let mut bytes = vec![0xEE; 4000];
         let mut target = Target::whole(&mut bytes, layout).unwrap();
         let mut pattern = Pattern::new(&info).unwrap();
         pattern.draw(3, &mut target).unwrap();
         let stock = render(3, &info).unwrap();
-        let stock_layout = FrameLayout::of_info(&info);
+        let stock_layout = Layout::of_info(&info);
         assert_eq!(bytes, naive(&stock, &stock_layout, &layout));
     }
 
@@ -518,7 +518,7 @@ mod tests {
         let info = info(gst_video::VideoFormat::Bgrx, 64, 48);
         assert_ne!(render(0, &info).unwrap(), render(1, &info).unwrap());
         let mut pattern = Pattern::new(&info).unwrap();
-        let layout = FrameLayout::of_info(&info);
+        let layout = Layout::of_info(&info);
         for n in [5, 900, 5, u64::MAX] {
             let mut bytes = vec![0; info.size()];
             let mut target = Target::whole(&mut bytes, layout).unwrap();

@@ -19,7 +19,7 @@ use super::{
     timeline::{Passes, Timeline},
     waker::Waker,
 };
-use crate::{layout::FrameLayout, sys::describe};
+use crate::{layout::Layout, sys::describe};
 use std::{fs::File, sync::Arc};
 
 /// The most threads that `threads=0` starts: memory has no room for more.
@@ -240,7 +240,7 @@ impl Playback {
 }
 
 /// The threads that carry a frame.
-fn hands(settings: &Settings, layout: &FrameLayout) -> usize {
+fn hands(settings: &Settings, layout: &Layout) -> usize {
     match settings.threads {
         0 if layout.size_bytes < LEAST_SHARED_BYTES => 1,
         0 => std::thread::available_parallelism()
@@ -268,7 +268,7 @@ fn check_pattern(info: &gst_video::VideoInfo) -> Result<(), SetupError> {
 fn doubt_about_size(
     location: &str,
     leftover_bytes: u64,
-    layout: &FrameLayout,
+    layout: &Layout,
     info: &gst_video::VideoInfo,
 ) -> String {
     format!(
@@ -283,7 +283,7 @@ fn doubt_about_size(
 /// The last file of a recording is often cut; others seldom are.
 fn doubts_about_files(
     leftovers: &[(String, u64)],
-    layout: &FrameLayout,
+    layout: &Layout,
     info: &gst_video::VideoInfo,
 ) -> Option<String> {
     let (location, leftover_bytes) = leftovers.first()?;
@@ -298,7 +298,7 @@ fn doubts_about_files(
 fn follow(
     input: &Input,
     opened: &Opened,
-    layout: &FrameLayout,
+    layout: &Layout,
     info: &gst_video::VideoInfo,
     waker: &Arc<Waker>,
 ) -> Result<Choice, SetupError> {
@@ -335,7 +335,7 @@ fn choose(
     settings: &Settings,
     opened: &Opened,
     counted: &Counted,
-    layout: &FrameLayout,
+    layout: &Layout,
     info: &gst_video::VideoInfo,
 ) -> Result<Choice, SetupError> {
     let location = settings.location.clone().unwrap_or_default();

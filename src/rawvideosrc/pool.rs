@@ -2,7 +2,7 @@
 //! Which buffers the frames are written to: downstream's, where they can be,
 //! else a pool of our own.
 
-use crate::{layout::FrameLayout, pool::PhysBufferPool};
+use crate::{layout::Layout, pool::PhysBufferPool};
 use gst::prelude::*;
 
 /// Buffers to have at least, so that one can be filled while another is used.
@@ -184,9 +184,9 @@ fn gives_padding(pool: &gst::BufferPool, info: &gst_video::VideoInfo) -> bool {
     if pool.set_active(true).is_err() {
         return false;
     }
-    let stock = FrameLayout::of_info(info);
+    let stock = Layout::of_info(info);
     let padded = pool.acquire_buffer(Some(&params)).is_ok_and(|buffer| {
-        FrameLayout::of_buffer(info, &buffer).is_ok_and(|layout| layout.planes() != stock.planes())
+        Layout::of_buffer(info, &buffer).is_ok_and(|layout| layout.planes() != stock.planes())
     });
     if padded && let Err(error) = pool.set_active(false) {
         gst::warning!(super::CAT, "{}: {error}", pool.name());

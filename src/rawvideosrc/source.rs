@@ -14,7 +14,7 @@ use super::{
     y4m::Fields,
 };
 use crate::{
-    layout::{FrameLayout, LayoutError},
+    layout::{Layout, LayoutError},
     memory::{self, MemoryKind, Region},
     sys::ring::{Keeper, Landing},
     write_map::{self, WriteMap},
@@ -129,7 +129,7 @@ pub enum BufferError {
     Layout(#[from] LayoutError),
     /// It is short, or cannot be mapped for writing.
     #[error("a buffer of the pool is too small for a frame, or cannot be written: {0:?}")]
-    Unwritable(Box<FrameLayout>),
+    Unwritable(Box<Layout>),
     /// Somebody else has it, too.
     #[error("a buffer of the pool is in use already")]
     Shared,
@@ -147,7 +147,7 @@ impl From<BufferError> for Undelivered {
 /// A buffer that the kernel fills.
 pub struct MappedBuffer {
     map: WriteMap<gst::Buffer>,
-    layout: FrameLayout,
+    layout: Layout,
     /// Of the stream.
     n: u64,
     /// Of memory that io_uring may register.
@@ -179,7 +179,7 @@ unsafe impl Landing for MappedBuffer {
 }
 
 impl Freight for MappedBuffer {
-    fn layout(&self) -> &FrameLayout {
+    fn layout(&self) -> &Layout {
         &self.layout
     }
 }
@@ -195,14 +195,14 @@ pub struct Ahead {
 /// A mapped file.
 pub struct Mapped {
     reader: FrameReader<MappedFile>,
-    layout: FrameLayout,
+    layout: Layout,
     /// Whether downstream is given the file's pages.
     wraps: bool,
 }
 
 impl Mapped {
     /// Copies, until told to wrap.
-    pub fn new(reader: FrameReader<MappedFile>, layout: FrameLayout) -> Self {
+    pub fn new(reader: FrameReader<MappedFile>, layout: Layout) -> Self {
         Self {
             reader,
             layout,
@@ -212,7 +212,7 @@ impl Mapped {
 
     /// Whether the file's frames can be sent as they lie there.
     fn can_wrap(&self, info: &gst_video::VideoInfo, takes_meta: bool) -> bool {
-        let is_stock = self.layout == FrameLayout::of_info(info);
+        let is_stock = self.layout == Layout::of_info(info);
         let is_aligned = |n| {
             let start = self.reader.index().start_bytes(n);
             start.is_some_and(|start| start.is_multiple_of(WRAP_ALIGNMENT_BYTES))
@@ -249,23 +249,10 @@ impl Mapped {
         let mut buffer = gst::Buffer::new();
         let buffer_mut = buffer.make_mut();
         buffer_mut.append_memory(memory);
-        if self.layout != FrameLayout::of_info(order.info) {
-            let planes = self.layout.planes();
-            let offsets: Vec<usize> = planes.iter().map(|plane| plane.offset_bytes).collect();
-            let strides: Vec<i32> = planes
-                .iter()
-                .map(|plane| plane.stride_bytes as i32)
-                .collect();
-            gst_video::VideoMeta::add_full(
-                buffer_mut,
-                gst_video::VideoFrameFlags::empty(),
-                order.info.format(),
-                order.info.width(),
-                order.info.height(),
-                &offsets,
-                &strides,
-            )
-            .map_err(|_| BufferError::Unwritable(Box::new(self.layout)))?;
+        if self.layout != Layout::of_info(order.info) {
+            self.layout
+                .add_meta(order.info, buffer_mut)
+                .map_err(|_| BufferError::Unwritable(Box::new(self.layout)))?;
         }
         Ok(buffer)
     }
@@ -482,7 +469,7 @@ pub fn fill<R: FrameSource + ?Sized>(
     buffer: &mut gst::BufferRef,
     n: u64,
 ) -> Filled {
-    let layout = FrameLayout::of_buffer(info, buffer)?;
+    let layout = Layout::of_buffer(info, buffer)?;
     let unwritable = || BufferError::Unwritable(Box::new(layout));
     if buffer.n_memory() == 1 {
         let mut map = WriteMap::new(buffer).map_err(|_| unwritable())?;
@@ -564,7 +551,7 @@ impl Ahead {
         n: u64,
         file_n: u64,
     ) -> Result<(), BufferError> {
-        let layout = FrameLayout::of_buffer(order.info, &buffer)?;
+        let layout = Layout::of_buffer(order.info, &buffer)?;
         let region = pinnable_region(&buffer);
         let map =
             WriteMap::of_owned(buffer).map_err(|_| BufferError::Unwritable(Box::new(layout)))?;

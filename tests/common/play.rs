@@ -2,7 +2,7 @@
 //! Pipelines of rawvideosrc that end in an appsink, and files for them to play.
 
 use gst::prelude::*;
-use gstphysmem::layout::FrameLayout;
+use gstphysmem::layout::Layout;
 use std::{path::Path, sync::Once};
 
 pub const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
@@ -172,11 +172,11 @@ pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_vide
 
 /// The picture bytes of a buffer, row by row, wherever its pool has put them.
 pub fn rows(info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> Vec<Vec<u8>> {
-    let layout = FrameLayout::of_buffer(info, buffer).unwrap();
+    let layout = Layout::of_buffer(info, buffer).unwrap();
     rows_of(&layout, &buffer.map_readable().unwrap())
 }
 
-pub fn rows_of(layout: &FrameLayout, bytes: &[u8]) -> Vec<Vec<u8>> {
+pub fn rows_of(layout: &Layout, bytes: &[u8]) -> Vec<Vec<u8>> {
     let planes = layout.planes().iter();
     planes
         .flat_map(|plane| (0..plane.rows).map(|row| bytes[plane.row(row)].to_vec()))

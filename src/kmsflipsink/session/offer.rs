@@ -6,9 +6,10 @@ use super::plan::{Choice, Manner, fb_shape};
 use super::{Session, is_about_us};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::copies;
-use crate::kmsflipsink::format::{self, Layout};
+use crate::kmsflipsink::format;
+use crate::layout::Layout;
 use crate::memory::{MemoryKind, Region, Request};
-use crate::pool::{FixedLayout, PhysBufferPool, Reuse, Slots};
+use crate::pool::{PhysBufferPool, Reuse, Slots};
 use crate::sys;
 
 /// What upstream is offered.
@@ -80,10 +81,7 @@ impl Session {
 
     /// Whether the driver's layout is the one that caps imply.
     fn is_packed(&self) -> bool {
-        (0..self.info.n_planes() as usize).all(|plane| {
-            self.info.stride()[plane] as u32 == self.plan.layout.strides[plane]
-                && self.info.offset()[plane] == self.plan.layout.offsets[plane] as usize
-        })
+        self.plan.layout.planes() == Layout::of_info(&self.info).planes()
     }
 
     /// A pool of heap memory, once a piece of it has been imported and tested.
@@ -112,7 +110,7 @@ impl Session {
         }
         Ok(PhysBufferPool::over(
             &Slots::new(regions, Reuse::LeastRecent),
-            Some(fixed(&self.plan.layout)),
+            Some(self.plan.layout),
         ))
     }
 
@@ -148,7 +146,7 @@ impl Session {
         }
         Ok(PhysBufferPool::over(
             &Slots::new(regions, Reuse::LeastRecent),
-            Some(fixed(&self.plan.layout)),
+            Some(self.plan.layout),
         ))
     }
 }
@@ -159,13 +157,5 @@ fn kind_name(kind: MemoryKind) -> &'static str {
         MemoryKind::Cma => "CMA memory",
         MemoryKind::Udmabuf => "udmabufs",
         _ => "memory of this kind",
-    }
-}
-
-fn fixed(layout: &Layout) -> FixedLayout {
-    FixedLayout {
-        stride: layout.strides.map(|stride| stride as i32),
-        offset: layout.offsets.map(|offset| offset as usize),
-        size_bytes: layout.size_bytes,
     }
 }

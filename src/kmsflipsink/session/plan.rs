@@ -7,9 +7,10 @@ use std::io;
 
 use crate::kmsflipsink::card::{FbShape, Framebuffer};
 use crate::kmsflipsink::crtc::ModeSet;
-use crate::kmsflipsink::format::{self, Layout};
+use crate::kmsflipsink::format;
 use crate::kmsflipsink::head::{Head, KmsError};
 use crate::kmsflipsink::placement::{self, Fit, Picture, Placement, Rect, Target};
+use crate::layout::Layout;
 use crate::memory::MemoryKind;
 
 /// What the user said about the way frames are shown; copied from the settings.
@@ -197,8 +198,9 @@ pub(super) fn fb_shape(info: &gst_video::VideoInfo, layout: &Layout) -> FbShape 
         fourcc: format::fourcc_of(info.format()).map_or(0, |fourcc| fourcc as u32),
         modifier: None,
         n_planes: info.n_planes() as usize,
-        pitches: layout.strides,
-        offsets: layout.offsets,
+        // `Layout::with_first_stride` made sure that they have 32 bits.
+        pitches: layout.planes.map(|plane| plane.stride_bytes as u32),
+        offsets: layout.planes.map(|plane| plane.offset_bytes as u32),
     }
 }
 
@@ -233,8 +235,8 @@ pub(super) fn stand_in(
         ),
         source,
     };
-    let layout = format::layout(info, dumb.pitch())
-        .ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EOVERFLOW)))?;
+    let layout = Layout::with_first_stride(info, dumb.pitch())
+        .map_err(|_| refused(io::Error::from_raw_os_error(libc::EOVERFLOW)))?;
     let framebuffer = dumb
         .framebuffer(&fb_shape(info, &layout))
         .map_err(refused)?;

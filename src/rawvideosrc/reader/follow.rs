@@ -72,14 +72,14 @@ impl<S: FrameSource> FrameSource for Follower<S> {
 mod tests {
     use super::super::{FrameIndex, FrameReader, PlainFile, Route};
     use super::*;
-    use crate::layout::{FrameLayout, samples};
+    use crate::layout::{Layout, samples};
     use std::io::Write;
 
     #[test]
     fn frames_are_read_as_they_are_written() {
         gst::init().unwrap();
         let info = samples::info(gst_video::VideoFormat::Gray8, 64, 16);
-        let layout = FrameLayout::of_info(&info);
+        let layout = Layout::of_info(&info);
         let file = tempfile::NamedTempFile::new().unwrap();
         let index = FrameIndex::Regular {
             start_bytes: 0,
@@ -114,7 +114,7 @@ mod tests {
     fn a_file_that_becomes_shorter_than_what_was_read_is_an_error() {
         gst::init().unwrap();
         let info = samples::info(gst_video::VideoFormat::Gray8, 64, 16);
-        let layout = FrameLayout::of_info(&info);
+        let layout = Layout::of_info(&info);
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(3 * 1024 + 500).unwrap();
         let index = FrameIndex::Regular {

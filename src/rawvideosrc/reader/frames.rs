@@ -272,27 +272,23 @@ pub(super) mod tests {
     use super::super::{DirectFile, MappedFile, PlainFile};
     use super::*;
     use crate::layout::{
-        FrameLayout,
+        Layout,
         samples::{format, info, naive, padded, rows_of},
     };
     use proptest::prelude::*;
     use std::{fs::File, io::Write};
 
     /// A layout that frames may come in: without padding, the stock one, or with more.
-    pub fn source_layout(info: &gst_video::VideoInfo, padding: usize) -> FrameLayout {
+    pub fn source_layout(info: &gst_video::VideoInfo, padding: usize) -> Layout {
         match padding {
-            0..100 => FrameLayout::packed(info),
-            100..200 => FrameLayout::of_info(info),
+            0..100 => Layout::packed(info),
+            100..200 => Layout::of_info(info),
             padding => padded(info, padding),
         }
     }
 
     /// A file of so many frames behind a header, its bytes, and where the frames are.
-    pub fn file_of(
-        frames: usize,
-        layout: &FrameLayout,
-        header: usize,
-    ) -> (File, Vec<u8>, FrameIndex) {
+    pub fn file_of(frames: usize, layout: &Layout, header: usize) -> (File, Vec<u8>, FrameIndex) {
         let bytes: Vec<u8> = (0..header + frames * layout.size_bytes)
             .map(|i| (i * 131 % 253) as u8)
             .collect();
@@ -366,7 +362,7 @@ pub(super) mod tests {
     fn planes_that_are_mapped_apart_are_filled() {
         gst::init().unwrap();
         let info = info(gst_video::VideoFormat::I420, 67, 35);
-        let layout = FrameLayout::of_info(&info);
+        let layout = Layout::of_info(&info);
         let (file, bytes, index) = file_of(1, &layout, 0);
         let mut reader =
             FrameReader::new(PlainFile(file), index, Route::new(layout, &info, 3)).unwrap();
@@ -391,7 +387,7 @@ pub(super) mod tests {
     fn a_mapped_file_that_is_cut_short_is_an_error_and_no_signal() {
         gst::init().unwrap();
         let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
-        let layout = FrameLayout::of_info(&info);
+        let layout = Layout::of_info(&info);
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 * 16384).unwrap();
         let index = FrameIndex::Regular {

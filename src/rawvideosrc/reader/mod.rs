@@ -16,7 +16,7 @@ mod stream;
 mod uring;
 
 use crate::{
-    layout::{FrameLayout, MAX_PLANES, Transfer},
+    layout::{Layout, MAX_PLANES, Transfer},
     rawvideosrc::y4m::{Fields, Y4mError},
     sys::describe,
 };
@@ -36,13 +36,13 @@ pub use uring::{Arrival, Freight, Prefetcher};
 pub struct Target<'a> {
     parts: [&'a mut [u8]; MAX_PLANES],
     apart: bool,
-    layout: FrameLayout,
+    layout: Layout,
 }
 
 impl<'a> Target<'a> {
     /// A buffer mapped as one run of bytes, with its planes at `layout`'s offsets.
     /// None if a plane ends past the bytes.
-    pub fn whole(bytes: &'a mut [u8], layout: FrameLayout) -> Option<Self> {
+    pub fn whole(bytes: &'a mut [u8], layout: Layout) -> Option<Self> {
         for plane in layout.planes() {
             if plane.end_bytes()? > bytes.len() {
                 return None;
@@ -57,7 +57,7 @@ impl<'a> Target<'a> {
 
     /// A buffer whose planes are mapped each on its own; offsets of `layout`
     /// are not used.
-    pub fn planes(planes: [&'a mut [u8]; MAX_PLANES], mut layout: FrameLayout) -> Option<Self> {
+    pub fn planes(planes: [&'a mut [u8]; MAX_PLANES], mut layout: Layout) -> Option<Self> {
         let n_planes = layout.n_planes;
         for (plane, bytes) in layout.planes[..n_planes].iter_mut().zip(&planes) {
             plane.offset_bytes = 0;
@@ -97,8 +97,8 @@ impl<'a> Target<'a> {
 /// A planned transfer that is made anew only when a buffer is laid out otherwise.
 #[derive(Debug)]
 pub struct Route {
-    source: FrameLayout,
-    target: FrameLayout,
+    source: Layout,
+    target: Layout,
     apart: bool,
     pixel_bytes: Option<usize>,
     hands: usize,
@@ -108,14 +108,14 @@ pub struct Route {
 impl Route {
     /// From frames laid out as `source` to buffers of `info`'s format, carried
     /// by so many hands.
-    pub fn new(source: FrameLayout, info: &gst_video::VideoInfo, hands: usize) -> Self {
+    pub fn new(source: Layout, info: &gst_video::VideoInfo, hands: usize) -> Self {
         let format = info.format_info();
         // Only formats that a screen can scan out have padding that may be seen.
         let pixel_bytes = (format.n_planes() == 1 && !format.is_complex())
             .then(|| usize::try_from(info.comp_pstride(0)).unwrap_or(0));
         Self {
             source,
-            target: FrameLayout::default(),
+            target: Layout::default(),
             apart: false,
             pixel_bytes,
             hands,
@@ -124,7 +124,7 @@ impl Route {
     }
 
     /// The layout that frames come in.
-    pub fn source(&self) -> &FrameLayout {
+    pub fn source(&self) -> &Layout {
         &self.source
     }
 

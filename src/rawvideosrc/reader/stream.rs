@@ -326,7 +326,7 @@ impl FrameSource for StreamReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::FrameLayout;
+    use crate::layout::Layout;
     use std::io::Write;
 
     fn pipe() -> (StreamInput, File, Arc<Waker>) {
@@ -353,8 +353,8 @@ mod tests {
     #[test]
     fn frames_come_in_whatever_pieces_they_are_written() {
         let info = info();
-        let source = FrameLayout::packed(&info);
-        let target_layout = FrameLayout::of_info(&info);
+        let source = Layout::packed(&info);
+        let target_layout = Layout::of_info(&info);
         let (input, mut writer, _waker) = pipe();
         let writing = std::thread::spawn(move || {
             for byte in b"ab".iter().copied().chain((0..70).map(|i| i as u8)) {
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_wait_that_is_ended_loses_no_byte() {
         let info = info();
-        let layout = FrameLayout::packed(&info);
+        let layout = Layout::packed(&info);
         let (input, mut writer, waker) = pipe();
         let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, header());
         let mut bytes = [0; 20];
@@ -416,7 +416,7 @@ mod tests {
     /// What comes of a YUV4MPEG2 stream: frames with what they say, and the end.
     fn played(bytes: &str) -> (Vec<Option<Fields>>, Result<Outcome, String>) {
         let info = info();
-        let layout = FrameLayout::packed(&info);
+        let layout = Layout::packed(&info);
         let (input, mut writer, _waker) = pipe();
         writer.write_all(bytes.as_bytes()).unwrap();
         drop(writer);

@@ -8,7 +8,7 @@ use super::{
     read::{GAP_BYTES, preadv_length},
 };
 use crate::{
-    layout::{FrameLayout, Run, Transfer},
+    layout::{Layout, Run, Transfer},
     rawvideosrc::waker::{Wake, Waker},
     sys::ring::{Keeper, Landing, MAX_PIECES, Piece, Read, ReadRing},
 };
@@ -23,7 +23,7 @@ const DIRECT: usize = 1;
 /// A mapped buffer on its way.
 pub trait Freight: Landing + Send {
     /// Where the planes are in it.
-    fn layout(&self) -> &FrameLayout;
+    fn layout(&self) -> &Layout;
 }
 
 /// A buffer, and where its bytes land first if they cannot land in itself.
@@ -393,7 +393,7 @@ mod tests {
     struct Page {
         bytes: Bounce,
         shift: usize,
-        layout: FrameLayout,
+        layout: Layout,
     }
 
     // SAFETY: the bytes are on the heap, and nothing makes them grow.
@@ -405,7 +405,7 @@ mod tests {
     }
 
     impl Freight for Page {
-        fn layout(&self) -> &FrameLayout {
+        fn layout(&self) -> &Layout {
             &self.layout
         }
     }

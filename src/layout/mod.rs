@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where the bytes of a video frame are: planes, strides, offsets, frame size.
+//! Where the bytes of a video frame are: planes, strides, offsets, frame size. Every
+//! room describes frames with [`Layout`]: a file's, a buffer's, a screen's.
 //!
 //! Pure arithmetic over [`gst_video::VideoInfo`] and [`gst_video::VideoMeta`];
 //! this room maps nothing, reads nothing and knows no element.
 
 use std::ops::Range;
+
+mod picture;
+mod transfer;
+
+pub(crate) use picture::{copy_area, fill_black};
+pub(crate) use transfer::{Run, Transfer};
 
 /// The most planes that any format has.
 pub const MAX_PLANES: usize = 4;
@@ -41,6 +48,14 @@ impl Plane {
             .checked_mul(self.rows - 1)?
             .checked_add(self.row_bytes)?
             .checked_add(self.offset_bytes)
+    }
+
+    /// One byte past the last row with its padding, counted from the frame's start.
+    fn padded_end_bytes(&self) -> Result<usize, LayoutError> {
+        self.stride_bytes
+            .checked_mul(self.rows)
+            .and_then(|bytes| bytes.checked_add(self.offset_bytes))
+            .ok_or(LayoutError::Overflow)
     }
 
     /// The planes share bytes of picture. Rows of one that lie in the padding of the
@@ -120,7 +135,7 @@ pub enum LayoutError {
 
 /// The layout of one frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FrameLayout {
+pub struct Layout {
     /// The planes; those from `n_planes` on are empty.
     pub planes: [Plane; MAX_PLANES],
     /// Number of planes in use.
@@ -129,7 +144,7 @@ pub struct FrameLayout {
     pub size_bytes: usize,
 }
 
-impl FrameLayout {
+impl Layout {
     /// The layout without a single byte of padding, as most programs other
     /// than GStreamer write raw frames.
     pub fn packed(info: &gst_video::VideoInfo) -> Self {
@@ -179,8 +194,8 @@ impl FrameLayout {
         }
     }
 
-    /// The layout of a file with the strides, offsets and frame size that its
-    /// reader was told; whatever is empty or 0 is derived from the rest.
+    /// The layout with these strides, offsets and frame size, as a property or the
+    /// hardware dictates them; whatever is empty or 0 is derived from the rest.
     pub fn custom(
         info: &gst_video::VideoInfo,
         strides: &[i32],
@@ -205,11 +220,7 @@ impl FrameLayout {
             let mut offset = 0usize;
             for plane in &mut layout.planes[..planes] {
                 plane.offset_bytes = offset;
-                offset = plane
-                    .stride_bytes
-                    .checked_mul(plane.rows)
-                    .and_then(|bytes| bytes.checked_add(offset))
-                    .ok_or(LayoutError::Overflow)?;
+                offset = plane.padded_end_bytes()?;
             }
         }
         if frame_size_bytes > 0 {
@@ -218,16 +229,88 @@ impl FrameLayout {
             layout.size_bytes = 0;
             for plane in &layout.planes[..planes] {
                 // Whole rows: the file has the padding of the last row too.
-                let end = plane
-                    .stride_bytes
-                    .checked_mul(plane.rows)
-                    .and_then(|bytes| bytes.checked_add(plane.offset_bytes))
-                    .ok_or(LayoutError::Overflow)?;
-                layout.size_bytes = layout.size_bytes.max(end);
+                layout.size_bytes = layout.size_bytes.max(plane.padded_end_bytes()?);
             }
         }
         layout.check()?;
         Ok(layout)
+    }
+
+    /// The layout of a frame in a buffer of which a driver told only the stride of the
+    /// first plane: the other planes follow, with their share of that stride.
+    ///
+    /// # Errors
+    /// A stride that does not hold a row, or a frame of 4 GiB and more: DRM's offsets and
+    /// pitches have 32 bits.
+    pub(crate) fn with_first_stride(
+        info: &gst_video::VideoInfo,
+        first_stride_bytes: u32,
+    ) -> Result<Self, LayoutError> {
+        let mut layout = Self::of_info(info);
+        layout.size_bytes = 0;
+        for index in 0..layout.n_planes {
+            let share = share_of_first_stride(info, index, u64::from(first_stride_bytes));
+            let stride_bytes = match index {
+                0 => share,
+                _ => share.max(layout.planes[index].row_bytes as u64),
+            };
+            let stride_bytes = i32::try_from(stride_bytes).map_err(|_| LayoutError::Overflow)?;
+            layout.set_stride(info, index, stride_bytes)?;
+            layout.planes[index].offset_bytes = layout.size_bytes;
+            layout.size_bytes = layout.planes[index].padded_end_bytes()?;
+        }
+        u32::try_from(layout.size_bytes).map_err(|_| LayoutError::Overflow)?;
+        Ok(layout)
+    }
+
+    /// The rows of a frame of `info` at the strides and offsets of this layout; `None` if
+    /// they do not fit.
+    pub(crate) fn with_rows_of(&self, info: &gst_video::VideoInfo) -> Option<Self> {
+        let mut layout = Self {
+            size_bytes: self.size_bytes,
+            ..Self::of_info(info)
+        };
+        for (plane, place) in layout.planes.iter_mut().zip(&self.planes) {
+            plane.offset_bytes = place.offset_bytes;
+            plane.stride_bytes = place.stride_bytes;
+        }
+        let holds_rows = |plane: &Plane| plane.stride_bytes >= plane.row_bytes;
+        (layout.planes().iter().all(holds_rows) && layout.check().is_ok()).then_some(layout)
+    }
+
+    /// Tells the layout of a buffer with a frame of `info` by a GstVideoMeta.
+    pub(crate) fn add_meta<'a>(
+        &self,
+        info: &gst_video::VideoInfo,
+        buffer: &'a mut gst::BufferRef,
+    ) -> Result<
+        gst::MetaRefMut<'a, gst_video::VideoMeta, gst::meta::Standalone>,
+        gst::glib::BoolError,
+    > {
+        let flags = match info.interlace_mode() {
+            gst_video::VideoInterlaceMode::Interleaved => gst_video::VideoFrameFlags::INTERLACED,
+            _ => gst_video::VideoFrameFlags::empty(),
+        };
+        let is_tiled = info.format_info().is_tiled();
+        let (mut strides, mut offsets) = ([0; MAX_PLANES], [0; MAX_PLANES]);
+        for (index, plane) in self.planes().iter().enumerate() {
+            offsets[index] = plane.offset_bytes;
+            strides[index] = match is_tiled {
+                // Two tile counts, not bytes.
+                true => info.stride()[index],
+                false => i32::try_from(plane.stride_bytes)
+                    .map_err(|_| gst::glib::bool_error!("a stride of more than 31 bits"))?,
+            };
+        }
+        gst_video::VideoMeta::add_full(
+            buffer,
+            flags,
+            info.format(),
+            info.width(),
+            info.height(),
+            &offsets[..self.n_planes],
+            &strides[..self.n_planes],
+        )
     }
 
     /// The planes in use.
@@ -235,9 +318,9 @@ impl FrameLayout {
         &self.planes[..self.n_planes]
     }
 
-    /// Whether every row of a frame of `info`'s, which is not aligned, has a place of its
+    /// Whether every row of a frame of `info`, which is not aligned, has a place of its
     /// own. gst_video_info_align() adds up whatever paddings it is given.
-    pub fn holds(&self, info: &gst_video::VideoInfo) -> bool {
+    pub(crate) fn holds(&self, info: &gst_video::VideoInfo) -> bool {
         let plain = Self::of_info(info);
         let mut pairs = self.planes().iter().zip(plain.planes());
         self.check().is_ok()
@@ -371,188 +454,33 @@ impl FrameLayout {
     }
 }
 
-/// One run of bytes that is contiguous in the file and in the buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// Which mapping of the buffer: always 0, unless its planes are mapped apart.
-    pub part: usize,
-    /// From the start of that mapping.
-    pub target_bytes: usize,
-    /// From the start of the frame in the file.
-    pub source_bytes: usize,
-    /// Length.
-    pub len_bytes: usize,
+/// The stride of a plane where rows of the first one lie so many bytes apart: half of it
+/// for I420's chroma, all of it for NV12's.
+fn share_of_first_stride(info: &gst_video::VideoInfo, plane: usize, first_stride: u64) -> u64 {
+    if plane == 0 {
+        return first_stride;
+    }
+    let format = info.format_info();
+    let component = (0..info.n_components() as usize)
+        .find(|&component| format.plane()[component] as usize == plane)
+        .unwrap_or(0);
+    let pixel_bytes = |component: usize| format.pixel_stride()[component].max(1) as u64;
+    (first_stride * pixel_bytes(component) / pixel_bytes(0)) >> format.w_sub()[component]
 }
-
-impl Run {
-    /// Where it goes to in `part`, the piece of the mapping that begins at byte `part_start`.
-    pub fn target<'a>(&self, part_start: usize, part: &'a mut [u8]) -> &'a mut [u8] {
-        let at = self.target_bytes - part_start;
-        &mut part[at..at + self.len_bytes]
-    }
-}
-
-/// How the bytes of a frame travel from one layout to another: the fewest runs
-/// that touch nothing but picture bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Transfer {
-    runs: Vec<Run>,
-}
-
-impl Transfer {
-    /// Plans the way from `source` to `target`, two layouts of the same format.
-    ///
-    /// `parts` tells that each plane of the target has its own mapping.
-    /// `padding_is_free` allows the target's padding to be overwritten where
-    /// that joins rows: true in memory, false where padding can be a visible
-    /// part of the screen.
-    pub fn new(
-        source: &FrameLayout,
-        target: &FrameLayout,
-        parts: bool,
-        padding_is_free: bool,
-    ) -> Self {
-        // What lies between the rows is padding only where it is not another plane, and
-        // where it is, only a frame laid out in the same way carries the right bytes there.
-        let is_same = source.planes() == target.planes();
-        let padding_is_free = padding_is_free && (parts || is_same || target.is_apart());
-        let mut transfer = Self { runs: Vec::new() };
-        for (index, (from, to)) in source.planes().iter().zip(target.planes()).enumerate() {
-            let part = if parts { index } else { 0 };
-            let row_bytes = from.row_bytes.min(to.row_bytes);
-            let rows = from.rows.min(to.rows);
-            let joined = from.stride_bytes == to.stride_bytes
-                && (padding_is_free || from.stride_bytes == row_bytes);
-            if joined && rows > 0 {
-                transfer.push(Run {
-                    part,
-                    target_bytes: to.offset_bytes,
-                    source_bytes: from.offset_bytes,
-                    len_bytes: from.stride_bytes * (rows - 1) + row_bytes,
-                });
-                continue;
-            }
-            for row in 0..rows {
-                transfer.push(Run {
-                    part,
-                    target_bytes: to.row(row).start,
-                    source_bytes: from.row(row).start,
-                    len_bytes: row_bytes,
-                });
-            }
-        }
-        if padding_is_free && (is_same || target.is_in_order()) {
-            transfer.join_over_padding();
-        }
-        transfer
-    }
-
-    /// The runs, in the order of the planes.
-    pub fn runs(&self) -> &[Run] {
-        &self.runs
-    }
-
-    /// Sum of the lengths.
-    pub fn len_bytes(&self) -> usize {
-        self.runs.iter().map(|run| run.len_bytes).sum()
-    }
-
-    /// Deals the runs out to at most `count` hands, of about the same number of
-    /// bytes each. What one hand writes lies before what the next writes, so
-    /// that a buffer can be cut between them; where the target's planes are not
-    /// in order, one hand gets all.
-    pub fn split(&self, count: usize) -> Vec<Transfer> {
-        let in_order = self.runs.windows(2).all(|pair| {
-            pair[0].part == pair[1].part
-                && pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes
-        });
-        let share = self.len_bytes().div_ceil(count.max(1)).max(1);
-        // No cache line is written by two hands, and the blocks of a disk stay whole.
-        let share = share.next_multiple_of(4096);
-        if count < 2 || !in_order {
-            return vec![self.clone()];
-        }
-        let mut hands = Vec::with_capacity(count);
-        let mut hand = Transfer::default();
-        let mut room = share;
-        for mut run in self.runs.iter().copied() {
-            while run.len_bytes > 0 {
-                let len_bytes = run.len_bytes.min(room);
-                hand.runs.push(Run { len_bytes, ..run });
-                run.target_bytes += len_bytes;
-                run.source_bytes += len_bytes;
-                run.len_bytes -= len_bytes;
-                room -= len_bytes;
-                if room == 0 {
-                    hands.push(std::mem::take(&mut hand));
-                    room = share;
-                }
-            }
-        }
-        if !hand.runs.is_empty() {
-            hands.push(hand);
-        }
-        hands
-    }
-
-    fn push(&mut self, run: Run) {
-        if run.len_bytes == 0 {
-            return;
-        }
-        if let Some(last) = self.runs.last_mut()
-            && last.part == run.part
-            && last.target_bytes + last.len_bytes == run.target_bytes
-            && last.source_bytes + last.len_bytes == run.source_bytes
-        {
-            last.len_bytes += run.len_bytes;
-            return;
-        }
-        self.runs.push(run);
-    }
-
-    /// Joins planes whose gap is the same on both sides, so that a frame whose
-    /// layout is the buffer's own is one run.
-    fn join_over_padding(&mut self) {
-        let mut joined: Vec<Run> = Vec::with_capacity(self.runs.len());
-        for run in self.runs.drain(..) {
-            if let Some(last) = joined.last_mut() {
-                let gap = run
-                    .target_bytes
-                    .checked_sub(last.target_bytes + last.len_bytes);
-                let source_gap = run
-                    .source_bytes
-                    .checked_sub(last.source_bytes + last.len_bytes);
-                if last.part == run.part
-                    && gap.is_some()
-                    && gap == source_gap
-                    && gap < Some(JOINED_GAP_BYTES)
-                {
-                    last.len_bytes = run.target_bytes + run.len_bytes - last.target_bytes;
-                    continue;
-                }
-            }
-            joined.push(run);
-        }
-        self.runs = joined;
-    }
-}
-
-/// Gaps shorter than this are cheaper to carry than to skip.
-const JOINED_GAP_BYTES: usize = 4096;
 
 #[cfg(test)]
 pub(crate) mod samples;
 
 #[cfg(test)]
 mod tests {
-    use super::samples::{format, info, naive, padded, rows_of};
+    use super::samples::{buffer_with_meta, info};
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn stock_layouts_are_those_of_video_info() {
         gst::init().unwrap();
-        let layout = FrameLayout::of_info(&info(gst_video::VideoFormat::Nv12, 33, 17));
+        let layout = Layout::of_info(&info(gst_video::VideoFormat::Nv12, 33, 17));
         assert_eq!(layout.n_planes, 2);
         assert_eq!(layout.size_bytes, 972);
         assert_eq!(
@@ -578,7 +506,7 @@ mod tests {
     #[test]
     fn packed_layouts_have_no_padding() {
         gst::init().unwrap();
-        let size = |format| FrameLayout::packed(&info(format, 33, 17)).size_bytes;
+        let size = |format| Layout::packed(&info(format, 33, 17)).size_bytes;
         assert_eq!(size(gst_video::VideoFormat::Bgr), 33 * 17 * 3);
         assert_eq!(size(gst_video::VideoFormat::I420), 33 * 17 + 2 * 17 * 9);
         assert_eq!(size(gst_video::VideoFormat::Yuy2), 68 * 17);
@@ -594,68 +522,10 @@ mod tests {
                 let Ok(info) = gst_video::VideoInfo::builder(format, width, height).build() else {
                     continue;
                 };
-                FrameLayout::of_info(&info).check().unwrap();
-                FrameLayout::packed(&info).check().unwrap();
+                Layout::of_info(&info).check().unwrap();
+                Layout::packed(&info).check().unwrap();
             }
         }
-    }
-
-    #[test]
-    fn same_layout_is_one_run() {
-        gst::init().unwrap();
-        for format in gst_video::VideoFormat::iter_raw() {
-            let layout = FrameLayout::of_info(&info(format, 1366, 768));
-            let transfer = Transfer::new(&layout, &layout, false, true);
-            assert_eq!(transfer.runs().len(), 1, "{format:?}");
-        }
-    }
-
-    #[test]
-    fn visible_padding_is_not_written() {
-        gst::init().unwrap();
-        let info = info(gst_video::VideoFormat::Bgrx, 10, 4);
-        let layout = FrameLayout::custom(&info, &[64], &[], 0).unwrap();
-        let transfer = Transfer::new(&layout, &layout, false, false);
-        assert_eq!(transfer.runs().len(), 4);
-        assert_eq!(transfer.len_bytes(), 160);
-    }
-
-    /// A layout of so many planes of `info`'s, each with its offset and stride.
-    fn placed(info: &gst_video::VideoInfo, places: &[(usize, usize)], size: usize) -> FrameLayout {
-        let mut layout = FrameLayout::of_info(info);
-        for (plane, &(offset, stride)) in layout.planes.iter_mut().zip(places) {
-            (plane.offset_bytes, plane.stride_bytes) = (offset, stride);
-        }
-        layout.size_bytes = size;
-        layout.check().unwrap();
-        layout
-    }
-
-    /// As gst_video_meta_deserialize does, which compares nothing with the buffer.
-    fn buffer_with_meta(
-        info: &gst_video::VideoInfo,
-        places: &[(usize, usize)],
-        size: usize,
-    ) -> gst::Buffer {
-        let mut buffer = gst::Buffer::with_size(size).unwrap();
-        let (mut offsets, mut strides) = ([0; 4], [0; 4]);
-        for (n, &(offset, stride)) in places.iter().enumerate() {
-            (offsets[n], strides[n]) = (offset, stride as i32);
-        }
-        // SAFETY: the buffer is writable, and both arrays have four numbers.
-        unsafe {
-            gst_video::ffi::gst_buffer_add_video_meta_full(
-                buffer.get_mut().unwrap().as_mut_ptr(),
-                0,
-                gst::glib::translate::IntoGlib::into_glib(info.format()),
-                info.width(),
-                info.height(),
-                places.len() as u32,
-                &offsets,
-                &strides,
-            );
-        }
-        buffer
     }
 
     #[test]
@@ -665,38 +535,16 @@ mod tests {
         let dot = info(gst_video::VideoFormat::A420, 1, 1);
         let buffer = buffer_with_meta(&dot, &[(0, 54), (0, 14), (0, 81), (0, 822_178_048)], 93);
         assert_eq!(
-            FrameLayout::of_buffer(&dot, &buffer),
+            Layout::of_buffer(&dot, &buffer),
             Err(LayoutError::Overlap { one: 0, other: 1 })
         );
         // The last row of the first plane is the first row of the second.
         let info = info(gst_video::VideoFormat::Nv12, 4, 4);
         let buffer = buffer_with_meta(&info, &[(0, 4), (12, 4)], 24);
         assert_eq!(
-            FrameLayout::of_buffer(&info, &buffer),
+            Layout::of_buffer(&info, &buffer),
             Err(LayoutError::Overlap { one: 0, other: 1 })
         );
-    }
-
-    /// IMC4 and IMC2: U and V share the lines of one plane, each has a half of them.
-    #[test]
-    fn chroma_planes_side_by_side_are_written_row_by_row() {
-        gst::init().unwrap();
-        let info = info(gst_video::VideoFormat::I420, 8, 4);
-        let buffer = buffer_with_meta(&info, &[(0, 8), (32, 8), (36, 8)], 48);
-        let target = FrameLayout::of_buffer(&info, &buffer).unwrap();
-        // The same strides as the target's: rows could be joined, but for the neighbour.
-        let source = placed(&info, &[(0, 8), (32, 8), (48, 8)], 64);
-        let from: Vec<u8> = (0..64).collect();
-        let mut got = vec![0xEE; 48];
-        for run in Transfer::new(&source, &target, false, true).runs() {
-            run.target(0, &mut got)
-                .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
-        }
-        let mut expected: Vec<u8> = (0..32).collect();
-        expected.extend([
-            32, 33, 34, 35, 48, 49, 50, 51, 40, 41, 42, 43, 56, 57, 58, 59,
-        ]);
-        assert_eq!(got, expected);
     }
 
     #[test]
@@ -705,7 +553,7 @@ mod tests {
         let info = info(gst_video::VideoFormat::Bgrx, 10, 4);
         for stride_bytes in [39, 0, -40] {
             assert_eq!(
-                FrameLayout::custom(&info, &[stride_bytes], &[], 0),
+                Layout::custom(&info, &[stride_bytes], &[], 0),
                 Err(LayoutError::StrideTooSmall {
                     plane: 0,
                     stride_bytes,
@@ -713,83 +561,87 @@ mod tests {
                 })
             );
         }
-        assert!(FrameLayout::custom(&info, &[40, 40], &[], 0).is_err());
-        assert!(FrameLayout::custom(&info, &[40], &[8], 160).is_err());
-        assert!(FrameLayout::custom(&info, &[], &[usize::MAX], 0).is_err());
+        assert!(Layout::custom(&info, &[40, 40], &[], 0).is_err());
+        assert!(Layout::custom(&info, &[40], &[8], 160).is_err());
+        assert!(Layout::custom(&info, &[], &[usize::MAX], 0).is_err());
+    }
+
+    /// Formats that KMS planes take, with planes of all kinds.
+    const SCANNED_OUT: [gst_video::VideoFormat; 10] = [
+        gst_video::VideoFormat::Bgrx,
+        gst_video::VideoFormat::Bgr,
+        gst_video::VideoFormat::Rgb16,
+        gst_video::VideoFormat::Nv12,
+        gst_video::VideoFormat::Nv24,
+        gst_video::VideoFormat::P01010le,
+        gst_video::VideoFormat::I420,
+        gst_video::VideoFormat::Y42b,
+        gst_video::VideoFormat::Y444,
+        gst_video::VideoFormat::Yuy2,
+    ];
+
+    #[test]
+    fn the_stock_stride_of_the_first_plane_gives_the_stock_layout() {
+        gst::init().unwrap();
+        for format in SCANNED_OUT {
+            let info = info(format, 640, 480);
+            let layout = Layout::with_first_stride(&info, info.stride()[0] as u32);
+            assert_eq!(layout, Ok(Layout::of_info(&info)), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_wider_first_stride_moves_every_plane() {
+        gst::init().unwrap();
+        let info = info(gst_video::VideoFormat::I420, 100, 50);
+        let layout = Layout::with_first_stride(&info, 128).unwrap();
+        let places = layout
+            .planes
+            .map(|plane| (plane.offset_bytes, plane.stride_bytes));
+        assert_eq!(places, [(0, 128), (6400, 64), (8000, 64), (0, 0)]);
+    }
+
+    #[test]
+    fn a_first_stride_shorter_than_a_row_is_refused() {
+        gst::init().unwrap();
+        let info = info(gst_video::VideoFormat::Bgrx, 640, 480);
+        assert!(Layout::with_first_stride(&info, 2559).is_err());
+    }
+
+    #[test]
+    fn rows_of_another_frame_fit_or_do_not() {
+        gst::init().unwrap();
+        let bgrx = |width, height| info(gst_video::VideoFormat::Bgrx, width, height);
+        let layout = Layout::custom(&bgrx(100, 50), &[512], &[], 0).unwrap();
+        assert!(layout.with_rows_of(&bgrx(128, 50)).is_some());
+        assert!(layout.with_rows_of(&bgrx(129, 50)).is_none());
+        assert!(layout.with_rows_of(&bgrx(128, 51)).is_none());
+    }
+
+    #[test]
+    fn the_meta_of_a_stock_layout_says_what_video_info_says() {
+        gst::init().unwrap();
+        for format in gst_video::VideoFormat::iter_raw() {
+            let info = info(format, 34, 18);
+            let mut buffer = gst::Buffer::new();
+            let buffer_ref = buffer.get_mut().unwrap();
+            let meta = Layout::of_info(&info).add_meta(&info, buffer_ref).unwrap();
+            let n = info.n_planes() as usize;
+            assert_eq!(meta.stride()[..n], info.stride()[..n], "{format:?}");
+            assert_eq!(meta.offset()[..n], info.offset()[..n], "{format:?}");
+        }
     }
 
     proptest! {
-        /// Planes anywhere, in any order, with any stride: refused, or filled right.
         #[test]
-        fn a_frame_goes_right_into_whatever_is_not_refused(
-            format in format(),
-            width in 1u32..12,
-            height in 1u32..8,
-            places in proptest::collection::vec((0usize..300, 0usize..40), 4),
-            source_padding in 0usize..20,
-            free in any::<bool>(),
-            hands in 1usize..4,
+        fn planes_do_not_overlap_whatever_the_first_stride(
+            which in 0..SCANNED_OUT.len(), width in 1u32..300, height in 1u32..300, more in 0u32..256
         ) {
-            let info = info(format, width, height);
-            let stock = FrameLayout::of_info(&info);
-            if info.format_info().is_tiled() {
-                return Ok(());
-            }
-            let places: Vec<_> = places[..stock.n_planes].iter().zip(stock.planes())
-                .map(|(&(offset, more), plane)| (offset, plane.stride_bytes + more)).collect();
-            let buffer = buffer_with_meta(&info, &places, 4000);
-            let Ok(target) = FrameLayout::of_buffer(&info, &buffer) else { return Ok(()) };
-            let source = padded(&info, source_padding);
-            let from: Vec<u8> = (0..source.size_bytes).map(|i| (i * 31 % 251) as u8).collect();
-            let mut got = vec![0xEE; target.size_bytes];
-            for hand in Transfer::new(&source, &target, false, free).split(hands) {
-                for run in hand.runs() {
-                    run.target(0, &mut got)
-                        .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
-                }
-            }
-            prop_assert_eq!(rows_of(&got, &target), rows_of(&from, &source));
-        }
-
-        #[test]
-        fn a_transfer_moves_the_bytes_that_a_naive_copy_moves(
-            format in format(),
-            width in 1u32..70,
-            height in 1u32..40,
-            padding in 0usize..33,
-            gap in 0usize..9,
-            packed in any::<bool>(),
-            free in any::<bool>(),
-            hands in 1usize..9,
-        ) {
-            let info = info(format, width, height);
-            let source = if packed { FrameLayout::packed(&info) } else { FrameLayout::of_info(&info) };
-            let mut target = padded(&info, padding);
-            if !info.format_info().is_tiled() {
-                for (index, plane) in target.planes.iter_mut().enumerate() {
-                    plane.offset_bytes += (index + 1) * gap;
-                }
-                target.size_bytes += 4 * gap;
-            }
-            let from: Vec<u8> = (0..source.size_bytes).map(|i| (i * 31 % 251) as u8).collect();
-            let expected = naive(&from, &source, &target);
-            let mut got = vec![0xEE; target.size_bytes];
-            let transfer = Transfer::new(&source, &target, false, free);
-            let hands = transfer.split(hands);
-            let in_order: Vec<Run> = hands.iter().flat_map(|hand| hand.runs().to_vec()).collect();
-            let apart = in_order.windows(2).all(|pair|
-                pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes);
-            prop_assert!(apart);
-            for run in in_order {
-                run.target(0, &mut got)
-                    .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
-            }
-            if free {
-                // Padding may hold anything; the picture may not.
-                prop_assert_eq!(rows_of(&got, &target), rows_of(&expected, &target));
-            } else {
-                prop_assert_eq!(got, expected);
-            }
+            gst::init().unwrap();
+            let info = info(SCANNED_OUT[which], width, height);
+            let layout = Layout::with_first_stride(&info, info.stride()[0] as u32 + more).unwrap();
+            prop_assert!(layout.is_in_order() && layout.check().is_ok());
+            prop_assert!(layout.planes().iter().all(|plane| plane.stride_bytes >= plane.row_bytes));
         }
     }
 }
