@@ -12,7 +12,8 @@ use gst::prelude::*;
 use gst_video::VideoFormat;
 use gstphysmem::meta::PhysMemMeta;
 
-use support::{Picture, oracle, require_lab};
+use support::player::Player;
+use support::{Picture, oracle};
 
 /// LCDUPBASE (ARM DDI 0293, 3.2.5) of the board's PL111.
 const UPPER_PANEL_BASE: u64 = 0x1002_0000 + 0x10;
@@ -21,8 +22,6 @@ const HEIGHT: u32 = 480;
 const FRAMES: u64 = 300;
 /// Of so many frames one is compared with the screen and with memory, too.
 const LOOKED_AT: u64 = 50;
-/// Long, for a loaded machine under TCG; a hang is what it ends.
-const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(120);
 
 /// Where the controller reads the picture, as QEMU has it.
 fn base_register() -> u64 {
@@ -41,30 +40,22 @@ struct Arrival {
     number: u64,
 }
 
-struct Player {
-    pipeline: gst::Pipeline,
-    sink: gst::Element,
+struct Scanout {
+    player: Player,
     format: VideoFormat,
     last: Arc<Mutex<Option<Arrival>>>,
 }
 
-impl Player {
+impl Scanout {
     #[track_caller]
     fn new(source: &str, sink: &str, format: VideoFormat) -> Self {
-        require_lab();
-        gst::init().unwrap();
-        static REGISTERED: std::sync::Once = std::sync::Once::new();
-        REGISTERED.call_once(|| gstphysmem::plugin_register_static().unwrap());
-        let launch = format!(
+        let player = Player::new(&format!(
             "{source} ! video/x-raw,format={},width={WIDTH},height={HEIGHT},framerate=30/1 ! {sink} name=sink",
             format.to_str()
-        );
-        let pipeline = gst::parse::launch(&launch).unwrap();
-        let pipeline: gst::Pipeline = pipeline.downcast().unwrap();
-        let sink = pipeline.by_name("sink").unwrap();
+        ));
         let last = Arc::new(Mutex::new(None));
         let seen = last.clone();
-        let pad = sink.static_pad("sink").unwrap();
+        let pad = player.sink.static_pad("sink").unwrap();
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let buffer = info.buffer().expect("a buffer");
             let meta = buffer.meta::<PhysMemMeta>();
@@ -78,27 +69,10 @@ impl Player {
         })
         .unwrap();
         Self {
-            pipeline,
-            sink,
+            player,
             format,
             last,
         }
-    }
-
-    #[track_caller]
-    fn wait_for_preroll(&self) {
-        let (result, now, _) = self.pipeline.state(PATIENCE);
-        let bus = self.pipeline.bus().unwrap();
-        let error = bus.pop_filtered(&[gst::MessageType::Error]);
-        assert!(
-            result.is_ok() && now == gst::State::Paused,
-            "{result:?}, {now:?}: {error:?}, {}",
-            self.stats()
-        );
-    }
-
-    fn stats(&self) -> gst::Structure {
-        self.sink.property("stats")
     }
 
     /// Fails unless the controller comes to read frame `number`, where its meta says it is.
@@ -114,7 +88,7 @@ impl Player {
             assert!(
                 Instant::now() < deadline,
                 "frame {number}: the last is {arrived:x?}, the controller reads {base:#x}: {}",
-                self.stats()
+                self.player.stats()
             );
         }
     }
@@ -133,17 +107,15 @@ impl Player {
         oracle().shot().assert_same_as(&picture);
     }
 
+    /// A frame that is shown again after a seek or a step counts again.
     #[track_caller]
-    fn assert_zero_copy(&self, at_least: u64) {
-        let count = |name| self.stats().get::<u64>(name).unwrap();
-        assert!(count("zero-copy") >= at_least, "{}", self.stats());
-        assert_eq!(count("copied"), 0, "{}", self.stats());
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+    fn assert_none_copied(&self, at_least: u64) {
+        let (zero_copy, copied) = (self.player.count("zero-copy"), self.player.count("copied"));
+        assert!(
+            zero_copy >= at_least && copied == 0,
+            "{}",
+            self.player.stats()
+        );
     }
 }
 
@@ -177,13 +149,14 @@ fn picture(frame: &[u8], format: VideoFormat) -> Picture {
 /// Frame by frame, each held on the screen until it was looked at.
 #[track_caller]
 fn step_through(sink: &str, format: VideoFormat) {
-    let player = Player::new("rawvideosrc", sink, format);
-    player.pipeline.set_state(gst::State::Paused).unwrap();
+    let scanout = Scanout::new("rawvideosrc", sink, format);
+    let player = &scanout.player;
+    player.set_state(gst::State::Paused);
     for number in 0..FRAMES {
-        player.wait_for_preroll();
-        player.assert_scanned_out(number);
+        player.settle(gst::State::Paused);
+        scanout.assert_scanned_out(number);
         if number % LOOKED_AT == LOOKED_AT - 1 {
-            player.assert_on_screen(number);
+            scanout.assert_on_screen(number);
         }
         if number + 1 < FRAMES {
             let one = gst::format::Buffers::from_u64(1);
@@ -191,7 +164,7 @@ fn step_through(sink: &str, format: VideoFormat) {
             assert!(player.sink.send_event(step), "no step after frame {number}");
         }
     }
-    player.assert_zero_copy(FRAMES);
+    scanout.assert_none_copied(FRAMES);
 }
 
 /// To the end; however late they are, no frame is left out.
@@ -199,30 +172,26 @@ fn step_through(sink: &str, format: VideoFormat) {
 fn play(sink: &str, format: VideoFormat) {
     let source = format!("rawvideosrc num-buffers={FRAMES}");
     let sink = format!("{sink} qos=false max-lateness=-1");
-    let player = Player::new(&source, &sink, format);
-    player.pipeline.set_state(gst::State::Playing).unwrap();
-    let bus = player.pipeline.bus().unwrap();
-    let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
-    let end = bus.timed_pop_filtered(PATIENCE, &wanted).expect("an end");
-    assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
-    player.assert_scanned_out(FRAMES - 1);
-    player.assert_on_screen(FRAMES - 1);
-    player.assert_zero_copy(FRAMES);
+    let scanout = Scanout::new(&source, &sink, format);
+    scanout.player.start();
+    scanout.player.wait_for_end();
+    scanout.assert_scanned_out(FRAMES - 1);
+    scanout.assert_on_screen(FRAMES - 1);
+    scanout.assert_none_copied(FRAMES);
 }
 
 #[track_caller]
 fn seek(sink: &str, format: VideoFormat) {
-    let player = Player::new("rawvideosrc", sink, format);
-    player.pipeline.set_state(gst::State::Paused).unwrap();
-    player.wait_for_preroll();
-    for number in [7u64, 123, 1] {
-        let time = gst::ClockTime::from_nseconds((number * 1_000_000_000).div_ceil(30));
-        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
-        player.pipeline.seek_simple(flags, time).unwrap();
-        player.assert_scanned_out(number);
-        player.assert_on_screen(number);
+    let scanout = Scanout::new("rawvideosrc", sink, format);
+    scanout.player.reach(gst::State::Paused);
+    let wanted = [7, 123, 1];
+    for number in wanted {
+        scanout.player.seek(number, 30);
+        scanout.assert_scanned_out(number);
+        scanout.assert_on_screen(number);
     }
-    player.assert_zero_copy(3);
+    // The first frame, too.
+    scanout.assert_none_copied(1 + wanted.len() as u64);
 }
 
 #[test]

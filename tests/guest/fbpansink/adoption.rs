@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use gst::prelude::*;
 
-use super::player::{self, Player};
+use super::pictures;
+use super::support::player::Player;
 use super::support::{self, oracle, require_lab};
 
 const CAPS: &str = "video/x-raw,format=BGR,width=160,height=120";
@@ -23,7 +24,7 @@ use Expect::{Copies, ZeroCopy};
 
 /// A file that another pipeline makes, once.
 fn made(name: &str, launch: &str) -> PathBuf {
-    player::init();
+    super::support::player::init();
     let path = std::env::temp_dir().join(name);
     let pipeline =
         gst::parse::launch(&format!("{launch} ! filesink location={}", path.display())).unwrap();
@@ -166,8 +167,10 @@ fn who_adopts_the_pool() {
     );
     let mut wrong = Vec::new();
     for (name, upstream, expect) in rows {
-        let expected = player::last_frame(&upstream, CAPS);
-        let player = Player::play(&format!("{upstream} ! {CAPS} ! fbpansink name=s qos=false"));
+        let expected = pictures::last_frame(&upstream, CAPS);
+        let player = Player::play(&format!(
+            "{upstream} ! {CAPS} ! fbpansink name=sink qos=false"
+        ));
         let (zero_copy, copied) = (player.count("zero-copy"), player.count("copied"));
         writeln!(
             table,

@@ -6,7 +6,8 @@ use gst::prelude::*;
 use gst_video::VideoFormat;
 
 use super::fb::{self, Fb};
-use super::player::{self, Player};
+use super::pictures;
+use super::support::player::Player;
 use super::support::{self, Picture, gst_launch, oracle, require_lab, run};
 
 const WIDTH: usize = 640;
@@ -19,10 +20,10 @@ fn shot() -> Picture {
 #[test]
 fn bare_line_shows_300_frames_without_a_copy() {
     require_lab();
-    let player = Player::play("rawvideosrc num-buffers=300 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=300 ! fbpansink name=sink");
     player.assert_zero_copy(300);
     assert_eq!(player.stats().get::<u64>("dropped").unwrap(), 0);
-    shot().assert_same_as(&player::pattern(299, VideoFormat::Bgr, 640, 480));
+    shot().assert_same_as(&pictures::pattern(299, VideoFormat::Bgr, 640, 480));
 }
 
 #[test]
@@ -53,18 +54,18 @@ fn every_frame_of_an_odd_size_is_shown_exactly() {
     // 1001 bytes of pixels a row, 1004 in the file, 1920 on the screen.
     let (width, height) = (333, 221);
     let path = std::env::temp_dir().join("odd.raw");
-    let frames = player::noise_file(&path, 90, player::bgr_stride(width) * height);
+    let frames = pictures::noise_file(&path, 90, pictures::bgr_stride(width) * height);
     let (x, y) = ((WIDTH - width) / 2, (HEIGHT - height) / 2);
     let expected = |n: usize| {
-        let frame = player::bgr_picture(&frames[n], width, height);
-        player::on_black(&frame, x, y, WIDTH, HEIGHT)
+        let frame = pictures::bgr_picture(&frames[n], width, height);
+        pictures::on_black(&frame, x, y, WIDTH, HEIGHT)
     };
     let source = format!(
         "rawvideosrc location={} format=bgr width={width} height={height} framerate=30/1",
         path.display()
     );
-    let player = Player::new(&format!("{source} ! fbpansink name=s"));
-    player.preroll();
+    let player = Player::new(&format!("{source} ! fbpansink name=sink"));
+    player.reach(gst::State::Paused);
     shot().assert_same_as(&expected(0));
     for frame in [17u64, 89, 3, 3, 88] {
         player.seek(frame, 30);
@@ -72,12 +73,12 @@ fn every_frame_of_an_odd_size_is_shown_exactly() {
     }
     player.seek(60, 30);
     player.start();
-    player.wait_eos();
+    player.wait_for_end();
     shot().assert_same_as(&expected(89));
     assert_eq!(player.count("copied"), 0, "{}", player.stats());
     player.stop();
 
-    let looped = format!("{source} loop=true num-buffers=200 ! fbpansink name=s sync=false");
+    let looped = format!("{source} loop=true num-buffers=200 ! fbpansink name=sink sync=false");
     let player = Player::play(&looped);
     player.assert_zero_copy(200);
     shot().assert_same_as(&expected(199 % 90));
@@ -89,13 +90,13 @@ fn foreign_frames_are_copied_once_and_the_reason_is_said() {
     require_lab();
     let (width, height) = (201, 99);
     let path = std::env::temp_dir().join("foreign.raw");
-    let frames = player::noise_file(&path, 10, player::bgr_stride(width) * height);
+    let frames = pictures::noise_file(&path, 10, pictures::bgr_stride(width) * height);
     let player = Player::play(&format!(
-        "filesrc location={} ! rawvideoparse format=bgr width={width} height={height} framerate=30/1 ! fbpansink name=s",
+        "filesrc location={} ! rawvideoparse format=bgr width={width} height={height} framerate=30/1 ! fbpansink name=sink",
         path.display()
     ));
-    let frame = player::bgr_picture(&frames[9], width, height);
-    let expected = player::on_black(
+    let frame = pictures::bgr_picture(&frames[9], width, height);
+    let expected = pictures::on_black(
         &frame,
         (WIDTH - width) / 2,
         (HEIGHT - height) / 2,
@@ -116,33 +117,33 @@ fn foreign_frames_are_copied_once_and_the_reason_is_said() {
 fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
     require_lab();
     let caps = "video/x-raw,format=BGR,width=100,height=60";
-    let frame = player::last_frame("videotestsrc num-buffers=1 pattern=ball", caps);
+    let frame = pictures::last_frame("videotestsrc num-buffers=1 pattern=ball", caps);
     let launch = format!(
-        "videotestsrc num-buffers=1 pattern=ball ! {caps} ! fbpansink name=s render-rectangle=\"<20, 30, 300, 200>\""
+        "videotestsrc num-buffers=1 pattern=ball ! {caps} ! fbpansink name=sink render-rectangle=\"<20, 30, 300, 200>\""
     );
     let player = Player::play(&launch);
     player.assert_zero_copy(1);
-    shot().assert_same_as(&player::on_black(&frame, 120, 100, WIDTH, HEIGHT));
+    shot().assert_same_as(&pictures::on_black(&frame, 120, 100, WIDTH, HEIGHT));
     player.stop();
 
     // The bare line fills the rectangle, cut to the screen.
     let player = Player::play(
-        "rawvideosrc num-buffers=2 ! fbpansink name=s render-rectangle=\"<600, 400, 100, 100>\"",
+        "rawvideosrc num-buffers=2 ! fbpansink name=sink render-rectangle=\"<600, 400, 100, 100>\"",
     );
     player.assert_zero_copy(2);
-    let corner = player::pattern(1, VideoFormat::Bgr, 40, 80);
-    shot().assert_same_as(&player::on_black(&corner, 600, 400, WIDTH, HEIGHT));
+    let corner = pictures::pattern(1, VideoFormat::Bgr, 40, 80);
+    shot().assert_same_as(&pictures::on_black(&corner, 600, 400, WIDTH, HEIGHT));
     player.stop();
 
     let player = Player::new(&format!(
-        "videotestsrc num-buffers=40 pattern=smpte ! {caps},framerate=20/1 ! fbpansink name=s"
+        "videotestsrc num-buffers=40 pattern=smpte ! {caps},framerate=20/1 ! fbpansink name=sink"
     ));
     player.start();
     player.wait_shown(5);
     let rectangle = gst::Array::new([0i32, 0, 100, 60]);
     player.sink.set_property("render-rectangle", rectangle);
-    player.wait_eos();
-    let still = player::last_frame("videotestsrc num-buffers=1 pattern=smpte", caps);
+    player.wait_for_end();
+    let still = pictures::last_frame("videotestsrc num-buffers=1 pattern=smpte", caps);
     // Its noise in the corner differs from frame to frame: the upper part.
     shot()
         .crop(0, 0, 100, 40)
@@ -157,9 +158,9 @@ fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
 fn a_rectangle_off_the_screen_is_one_clear_error() {
     require_lab();
     let player =
-        Player::new("videotestsrc ! fbpansink name=s render-rectangle=\"<700, 0, 10, 10>\"");
+        Player::new("videotestsrc ! fbpansink name=sink render-rectangle=\"<700, 0, 10, 10>\"");
     player.refuses_to_start();
-    let errors = player.messages(gst::MessageType::Error);
+    let errors = player.errors();
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
         errors[0].contains("outside the screen of 640x480"),
@@ -171,7 +172,7 @@ fn a_rectangle_off_the_screen_is_one_clear_error() {
 fn a_smaller_frame_after_a_larger_one_leaves_no_rest_of_it() {
     require_lab();
     let player = Player::new(
-        "videotestsrc num-buffers=12 pattern=white ! capsfilter name=c caps=video/x-raw,width=600,height=400,framerate=20/1 ! fbpansink name=s",
+        "videotestsrc num-buffers=12 pattern=white ! capsfilter name=c caps=video/x-raw,width=600,height=400,framerate=20/1 ! fbpansink name=sink",
     );
     player.start();
     player.wait_shown(6);
@@ -184,16 +185,16 @@ fn a_smaller_frame_after_a_larger_one_leaves_no_rest_of_it() {
         .by_name("c")
         .unwrap()
         .set_property("caps", caps);
-    player.wait_eos();
+    player.wait_for_end();
     let white = Picture::solid(64, 48, [255; 3]);
-    shot().assert_same_as(&player::on_black(&white, 288, 216, WIDTH, HEIGHT));
+    shot().assert_same_as(&pictures::on_black(&white, 288, 216, WIDTH, HEIGHT));
     player.assert_zero_copy(12);
 }
 
 #[test]
 fn one_page_is_drawn_on_directly_and_the_tearing_said_once() {
     require_lab();
-    let player = Player::play("rawvideosrc num-buffers=5 ! queue ! fbpansink name=s fb-pages=1");
+    let player = Player::play("rawvideosrc num-buffers=5 ! queue ! fbpansink name=sink fb-pages=1");
     player.assert_zero_copy(5);
     assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 1);
     let warnings = player.messages(gst::MessageType::Warning);
@@ -202,12 +203,12 @@ fn one_page_is_drawn_on_directly_and_the_tearing_said_once() {
         warnings[0].contains("one fb_page only, frames will tear"),
         "{warnings:?}"
     );
-    shot().assert_same_as(&player::pattern(4, VideoFormat::Bgr, 640, 480));
+    shot().assert_same_as(&pictures::pattern(4, VideoFormat::Bgr, 640, 480));
     player.stop();
 
     // One page and frames in other memory: copied into it, no deadlock.
     let player = Player::play(
-        "videotestsrc num-buffers=5 pattern=white ! tee ! queue ! fbpansink name=s fb-pages=1",
+        "videotestsrc num-buffers=5 pattern=white ! tee ! queue ! fbpansink name=sink fb-pages=1",
     );
     assert_eq!((player.count("zero-copy"), player.count("copied")), (0, 5));
     shot().assert_same_as(&Picture::solid(WIDTH, HEIGHT, [255; 3]));
@@ -216,11 +217,12 @@ fn one_page_is_drawn_on_directly_and_the_tearing_said_once() {
 #[test]
 fn two_pages_suffice() {
     require_lab();
-    let player = Player::play("rawvideosrc num-buffers=30 ! queue ! fbpansink name=s fb-pages=2");
+    let player =
+        Player::play("rawvideosrc num-buffers=30 ! queue ! fbpansink name=sink fb-pages=2");
     player.assert_zero_copy(30);
     assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 2);
     assert_eq!(player.messages(gst::MessageType::Warning), [""; 0]);
-    shot().assert_same_as(&player::pattern(29, VideoFormat::Bgr, 640, 480));
+    shot().assert_same_as(&pictures::pattern(29, VideoFormat::Bgr, 640, 480));
 }
 
 #[test]
@@ -228,7 +230,7 @@ fn last_sample_starves_nobody() {
     require_lab();
     for pages in 1..=3 {
         let player = Player::play(&format!(
-            "rawvideosrc num-buffers=8 ! queue ! fbpansink name=s fb-pages={pages} enable-last-sample=true sync=false"
+            "rawvideosrc num-buffers=8 ! queue ! fbpansink name=sink fb-pages={pages} enable-last-sample=true sync=false"
         ));
         player.assert_zero_copy(8);
     }
@@ -239,10 +241,10 @@ fn sixteen_bits_are_shown_too() {
     require_lab();
     let fb = Fb::open();
     let before = fb.change(|var| var[fb::BITS_PER_PIXEL] = 16);
-    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink");
     player.assert_zero_copy(3);
     assert_eq!(player.text("format"), "RGB16");
-    shot().assert_same_as(&player::pattern(2, VideoFormat::Rgb16, 640, 480));
+    shot().assert_same_as(&pictures::pattern(2, VideoFormat::Rgb16, 640, 480));
     player.stop();
     fb.put(&before).unwrap();
 }
@@ -252,7 +254,7 @@ fn mode_offset_and_black_screen_are_there_again_after_the_end() {
     require_lab();
     let fb = Fb::open();
     let before = fb.var();
-    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=sink");
     assert_ne!(
         fb.var()[fb::YRES_VIRTUAL],
         before[fb::YRES_VIRTUAL],
@@ -269,9 +271,9 @@ fn without_restore_the_last_frame_stays() {
     require_lab();
     let fb = Fb::open();
     let before = fb.var();
-    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=s restore=false");
+    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=sink restore=false");
     player.stop();
-    let last = player::pattern(5, VideoFormat::Bgr, 640, 480);
+    let last = pictures::pattern(5, VideoFormat::Bgr, 640, 480);
     shot().assert_same_as(&last);
     assert_eq!(fb::console_mode(), fb::KD_GRAPHICS);
     assert_ne!(
@@ -282,7 +284,7 @@ fn without_restore_the_last_frame_stays() {
     drop(player);
     // The next one finds the offset where it was left, and is no worse for it;
     // it leaves a black screen, there being no console that draws.
-    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=sink");
     player.assert_zero_copy(6);
     shot().assert_same_as(&last);
     player.stop();
@@ -294,7 +296,7 @@ fn without_restore_the_last_frame_stays() {
 #[test]
 fn the_address_in_the_meta_is_where_the_frame_is() {
     require_lab();
-    let player = Player::new("rawvideosrc num-buffers=3 ! fbpansink name=s");
+    let player = Player::new("rawvideosrc num-buffers=3 ! fbpansink name=sink");
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let pad = player.sink.static_pad("sink").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, {
@@ -309,7 +311,7 @@ fn the_address_in_the_meta_is_where_the_frame_is() {
         }
     });
     player.start();
-    player.wait_eos();
+    player.wait_for_end();
     assert!(
         player.text("address").contains("smem-start"),
         "{}",
@@ -334,7 +336,7 @@ fn another_mode_set_meanwhile_is_one_clear_error_and_no_hang() {
     require_lab();
     let fb = Fb::open();
     let before = fb.var();
-    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    let player = Player::new("rawvideosrc ! fbpansink name=sink");
     player.start();
     player.wait_shown(3);
     // Someone takes the other fb_pages away.
@@ -342,13 +344,13 @@ fn another_mode_set_meanwhile_is_one_clear_error_and_no_hang() {
         var[fb::YRES_VIRTUAL] = var[fb::YRES];
         var[fb::YOFFSET] = 0;
     });
-    let error = player.error().expect("an error");
+    let error = player.wait_for_error();
     assert!(
         error.contains("mode of /dev/fb0 was changed by another program"),
         "{error}"
     );
     player.stop();
-    let more = player.messages(gst::MessageType::Error);
+    let more = player.errors();
     assert!(
         more.iter().all(|e| !e.contains("/dev/fb0")),
         "said twice: {more:?}"
@@ -383,7 +385,7 @@ fn a_user_without_permission_is_told_what_to_do() {
     // With permission, but no privilege: it plays, the address stays unknown. Addresses,
     // and what is said of them, are in lines of level DEBUG and below.
     allow(0o666);
-    let mut launch = gst_launch("-v rawvideosrc num-buffers=20 ! fbpansink name=s");
+    let mut launch = gst_launch("-v rawvideosrc num-buffers=20 ! fbpansink name=sink");
     launch
         .env("GST_DEBUG", "fbpansink:5")
         .env("GST_DEBUG_NO_COLOR", "1");
@@ -409,9 +411,11 @@ fn what_is_no_framebuffer_is_said_to_be_none() {
         ("/dev/null", "FBIOGET_VSCREENINFO on /dev/null failed"),
         ("/dev", "cannot open /dev: Is a directory (EISDIR)"),
     ] {
-        let player = Player::new(&format!("videotestsrc ! fbpansink name=s device={device}"));
+        let player = Player::new(&format!(
+            "videotestsrc ! fbpansink name=sink device={device}"
+        ));
         player.refuses_to_start();
-        let errors = player.messages(gst::MessageType::Error);
+        let errors = player.errors();
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].contains(says), "{errors:?}");
     }
@@ -422,10 +426,10 @@ fn frames_that_do_not_fit_are_refused_in_negotiation() {
     require_lab();
     for caps in ["width=641,height=480", "width=640,height=481"] {
         let player = Player::new(&format!(
-            "videotestsrc ! video/x-raw,{caps} ! fbpansink name=s"
+            "videotestsrc ! video/x-raw,{caps} ! fbpansink name=sink"
         ));
         let failed = player.pipeline.set_state(gst::State::Playing).is_err();
-        let error = player.error().expect("an error");
+        let error = player.wait_for_error();
         assert!(failed || error.contains("stream"), "{error}");
         assert_eq!(player.count("shown"), 0);
     }

@@ -5,7 +5,7 @@
 use gst::prelude::*;
 use gst_video::ffi::GstVideoMeta;
 
-use super::player::{self, Player};
+use super::support::player::Player;
 use super::support::require_lab;
 
 const WIDTH: u32 = 320;
@@ -33,7 +33,7 @@ fn frame(info: &gst_video::VideoInfo, change: fn(&mut GstVideoMeta)) -> gst::Buf
 
 /// A player of caps that the test makes, one format of the screen's unless it says.
 fn fed(info: &gst_video::VideoInfo) -> (Player, gst_app::AppSrc) {
-    let player = Player::new("appsrc name=a format=time ! fbpansink name=s");
+    let player = Player::new("appsrc name=a format=time ! fbpansink name=sink");
     let source: gst_app::AppSrc = player.pipeline.by_name("a").unwrap().downcast().unwrap();
     source.set_caps(Some(&info.to_caps().unwrap()));
     player.start();
@@ -43,7 +43,7 @@ fn fed(info: &gst_video::VideoInfo) -> (Player, gst_app::AppSrc) {
 #[test]
 fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
     require_lab();
-    player::init();
+    super::support::player::init();
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgr, WIDTH, HEIGHT)
         .fps((30, 1))
         .build()
@@ -62,20 +62,20 @@ fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
     for (name, change) in wrong {
         let (player, source) = fed(&info);
         let _ = source.push_buffer(frame(&info, change));
-        let error = player.error().expect("an error");
+        let error = player.wait_for_error();
         assert!(error.contains("GstVideoMeta"), "{name}: {error}");
     }
     let (player, source) = fed(&info);
     source.push_buffer(frame(&info, |_| ())).unwrap();
     source.end_of_stream().unwrap();
-    player.wait_eos();
+    player.wait_for_end();
     assert_eq!(player.count("copied"), 1);
 }
 
 #[test]
 fn caps_that_the_screen_has_not_name_both_sides_and_the_element_between() {
     require_lab();
-    player::init();
+    super::support::player::init();
     for (format, width, remedy) in [
         (
             gst_video::VideoFormat::Bgrx,
@@ -100,7 +100,7 @@ fn caps_that_the_screen_has_not_name_both_sides_and_the_element_between() {
         // Caps that come.
         let (player, source) = fed(&info);
         let _ = source.push_buffer(gst::Buffer::with_size(info.size()).unwrap());
-        let error = player.error().expect("an error");
+        let error = player.wait_for_error();
         let name = format.to_str();
         assert!(
             error.contains(remedy) && error.contains(name.as_str()),
@@ -109,10 +109,10 @@ fn caps_that_the_screen_has_not_name_both_sides_and_the_element_between() {
         player.stop();
         // Caps that are asked for.
         let player = Player::new(&format!(
-            "videotestsrc ! video/x-raw,format={name},width={width},height={HEIGHT} ! fbpansink name=s"
+            "videotestsrc ! video/x-raw,format={name},width={width},height={HEIGHT} ! fbpansink name=sink"
         ));
         let _ = player.pipeline.set_state(gst::State::Playing);
-        assert!(player.error().is_some());
+        player.wait_for_error();
         let warnings = player.messages(gst::MessageType::Warning).join("; ");
         assert!(warnings.contains(remedy), "{warnings}");
     }

@@ -12,7 +12,7 @@ use gst::prelude::*;
 use super::fb::{
     Fb, KD_GRAPHICS, KD_TEXT, YOFFSET, YRES_VIRTUAL, console_mode, switches_by_itself,
 };
-use super::player::Player;
+use super::support::player::Player;
 use super::support::{foreground_vt, gst_launch, oracle, require_lab, switch_vt};
 
 /// Only a hang gets here.
@@ -44,7 +44,7 @@ fn other_vt() -> &'static str {
 fn the_console_keeps_quiet_while_frames_are_shown() {
     require_lab();
     assert!(is_as_before());
-    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink");
     assert_eq!(console_mode(), KD_GRAPHICS);
     assert!(player.stats().get::<bool>("console-quiet").unwrap());
     player.stop();
@@ -52,7 +52,8 @@ fn the_console_keeps_quiet_while_frames_are_shown() {
     assert_eq!(guards(), [0; 0], "nothing stays behind");
 
     // After an error too.
-    let player = Player::new("videotestsrc ! fbpansink name=s render-rectangle=\"<-9, 0, 5, 5>\"");
+    let player =
+        Player::new("videotestsrc ! fbpansink name=sink render-rectangle=\"<-9, 0, 5, 5>\"");
     player.refuses_to_start();
     assert!(is_as_before());
 }
@@ -65,19 +66,19 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     let console = oracle().shot();
     switch_vt(&home);
     for launch in [
-        "rawvideosrc num-buffers=6 ! fbpansink name=s",
+        "rawvideosrc num-buffers=6 ! fbpansink name=sink",
         // On the page that the console draws into.
-        "rawvideosrc num-buffers=6 ! fbpansink name=s fb-pages=1",
-        "rawvideosrc num-buffers=6 ! fbpansink name=s fb-pages=2",
+        "rawvideosrc num-buffers=6 ! fbpansink name=sink fb-pages=1",
+        "rawvideosrc num-buffers=6 ! fbpansink name=sink fb-pages=2",
     ] {
         let player = Player::play(launch);
         let picture = oracle().shot();
         assert_ne!(picture, console);
         switch_vt(away);
-        player.wait_event("vt-lost");
+        player.wait_for_event("vt-lost");
         assert_seen(&console);
         switch_vt(&home);
-        player.wait_event("vt-regained");
+        player.wait_for_event("vt-regained");
         assert_seen(&picture);
         player.stop();
         wait_until(launch, is_as_before);
@@ -101,20 +102,22 @@ fn frames_for_a_screen_that_is_away_are_dropped_and_nothing_hangs() {
     require_lab();
     let (home, away) = (foreground_vt(), other_vt());
     for (pages, upstream) in [(0, "rawvideosrc"), (0, "videotestsrc"), (1, "rawvideosrc")] {
-        let player = Player::new(&format!("{upstream} ! fbpansink name=s fb-pages={pages}"));
+        let player = Player::new(&format!(
+            "{upstream} ! fbpansink name=sink fb-pages={pages}"
+        ));
         player.start();
         player.wait_shown(3);
         switch_vt(away);
-        player.wait_event("vt-lost");
+        player.wait_for_event("vt-lost");
         wait_until("dropped", || player.count("dropped-vt-away") > 0);
         let shown = player.count("shown");
         switch_vt(&home);
-        player.wait_event("vt-regained");
+        player.wait_for_event("vt-regained");
         player.wait_shown(shown + 3);
         switch_vt(away);
-        player.wait_event("vt-lost");
+        player.wait_for_event("vt-lost");
         // Each state is reached, away as at home.
-        player.preroll();
+        player.reach(gst::State::Paused);
         player.start();
         player.stop();
         switch_vt(&home);
@@ -125,7 +128,7 @@ fn frames_for_a_screen_that_is_away_are_dropped_and_nothing_hangs() {
 #[test]
 fn a_start_behind_the_last_stop_finds_the_console_as_it_was() {
     require_lab();
-    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s restore=false");
+    let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink restore=false");
     let picture = oracle().shot();
     player.stop();
     assert_eq!(console_mode(), KD_GRAPHICS);
@@ -136,9 +139,9 @@ fn a_start_behind_the_last_stop_finds_the_console_as_it_was() {
     switch_vt(&home);
     assert!(is_as_before());
     // And the next run, which restores, knows whose it was.
-    Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s restore=false").stop();
+    Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink restore=false").stop();
     assert_eq!(console_mode(), KD_GRAPHICS);
-    Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s").stop();
+    Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink").stop();
     assert!(is_as_before());
 }
 
@@ -226,7 +229,7 @@ fn a_player_that_is_killed_with_its_guard_is_healed_by_a_switch_or_the_next_run(
         wait_until("without guards", || guards().is_empty());
         assert_eq!(console_mode(), KD_GRAPHICS);
         if heals_by_run {
-            Player::play("rawvideosrc num-buffers=3 ! fbpansink name=s").stop();
+            Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink").stop();
         } else {
             let (home, away) = (foreground_vt(), other_vt());
             switch_vt(away);
@@ -253,7 +256,7 @@ fn a_player_that_is_stopped_by_a_signal_lets_the_screen_go_all_the_same() {
 fn the_guard_holds_no_file_of_the_application() {
     require_lab();
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    let player = Player::new("rawvideosrc ! fbpansink name=sink");
     player.pipeline.set_state(gst::State::Ready).unwrap();
     assert_eq!(guards().len(), 1);
     drop(writer);
@@ -265,9 +268,9 @@ fn the_guard_holds_no_file_of_the_application() {
 #[test]
 fn two_sinks_on_one_screen_put_the_console_back_once() {
     require_lab();
-    let first = Player::new("rawvideosrc ! fbpansink name=s");
+    let first = Player::new("rawvideosrc ! fbpansink name=sink");
     first.pipeline.set_state(gst::State::Ready).unwrap();
-    let second = Player::new("rawvideosrc ! fbpansink name=s");
+    let second = Player::new("rawvideosrc ! fbpansink name=sink");
     second.pipeline.set_state(gst::State::Ready).unwrap();
     assert!(!second.stats().get::<bool>("console-quiet").unwrap());
     second.stop();

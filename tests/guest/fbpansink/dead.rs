@@ -9,7 +9,8 @@ use gstphysmem::handle::BufferHandle;
 use gstphysmem::meta::PhysMemMeta;
 use gstphysmem::pool::{PhysBufferPool, Wait};
 
-use super::player::{self, Player};
+use super::pictures;
+use super::support::player::Player;
 use super::support::{handle_over, oracle, require_lab};
 
 const WIDTH: u32 = 640;
@@ -49,7 +50,7 @@ fn warnings() -> Arc<Mutex<Vec<String>>> {
 #[test]
 fn a_frame_whose_memory_was_freed_is_dropped_by_its_id_and_the_next_is_shown() {
     require_lab();
-    let player = Player::new("appsrc name=a format=time ! fbpansink name=s sync=false");
+    let player = Player::new("appsrc name=a format=time ! fbpansink name=sink sync=false");
     let said = warnings();
     let source = player.pipeline.by_name("a").unwrap();
     let source: gst_app::AppSrc = source.downcast().unwrap();
@@ -86,7 +87,7 @@ fn a_frame_whose_memory_was_freed_is_dropped_by_its_id_and_the_next_is_shown() {
         source.push_buffer(buffer).unwrap();
     }
     source.end_of_stream().unwrap();
-    player.wait_eos();
+    player.wait_for_end();
 
     let stats = player.stats();
     let count = |name| stats.get::<u64>(name).unwrap();
@@ -96,7 +97,7 @@ fn a_frame_whose_memory_was_freed_is_dropped_by_its_id_and_the_next_is_shown() {
     assert_eq!(*said.lock().unwrap(), [expected]);
     oracle()
         .shot()
-        .assert_same_as(&player::pattern(last, VideoFormat::Bgr, WIDTH, HEIGHT));
+        .assert_same_as(&pictures::pattern(last, VideoFormat::Bgr, WIDTH, HEIGHT));
     drop(player);
     // The stream let go of all of it.
     assert_eq!((pool.total_count(), pool.free_count()), (2, 2));

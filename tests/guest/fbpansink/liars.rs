@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use gst_video::VideoFormat;
 
-use super::player::{self, Player};
+use super::pictures;
+use super::support::player::Player;
 use super::support::{self, Picture, oracle, require_lab};
 
 /// The driver copies its shadow to the screen some time after it was written.
@@ -38,7 +39,7 @@ fn each_frame_is_shown_right_on_drivers_that_lie_too() {
     require_lab();
     for frames in [1, 2, 3, 5] {
         let player = Player::play(&format!(
-            "rawvideosrc num-buffers={frames} ! fbpansink name=s"
+            "rawvideosrc num-buffers={frames} ! fbpansink name=sink"
         ));
         player.assert_zero_copy(frames);
         let fb_pages = player.stats().get::<u32>("fb-pages").unwrap();
@@ -53,7 +54,7 @@ fn each_frame_is_shown_right_on_drivers_that_lie_too() {
             assert_eq!((fb_pages, warnings.len()), (3, 0), "{warnings:?}");
         }
         let (width, height) = size(&player);
-        let expected = player::pattern(frames - 1, VideoFormat::Bgrx, width, height);
+        let expected = pictures::pattern(frames - 1, VideoFormat::Bgrx, width, height);
         assert!(shows(&expected, Duration::from_secs(60)), "{frames} frames");
     }
 }
@@ -66,12 +67,12 @@ fn the_drivers_on_the_list_do_lie() {
     // Three in a row: one of them is in the first fb_page, which is shown right.
     for frames in 2..=4 {
         let player = Player::play(&format!(
-            "rawvideosrc num-buffers={frames} ! fbpansink name=s fb-pages=3"
+            "rawvideosrc num-buffers={frames} ! fbpansink name=sink fb-pages=3"
         ));
         player.assert_zero_copy(frames);
         assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 3);
         let (width, height) = size(&player);
-        let expected = player::pattern(frames - 1, VideoFormat::Bgrx, width, height);
+        let expected = pictures::pattern(frames - 1, VideoFormat::Bgrx, width, height);
         right.push(shows(&expected, Duration::from_secs(3)));
     }
     assert_eq!(right.contains(&false), lies(), "{right:?}");

@@ -13,7 +13,7 @@ mod dead;
 mod fb;
 mod liars;
 mod none;
-mod player;
+mod pictures;
 mod rate;
 mod single_page;
 mod storm;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A machine without a framebuffer.
 
-use super::player::Player;
+use super::support::player::Player;
 use super::support::require_lab;
 
 #[test]
 fn no_framebuffer_is_one_clear_error() {
     require_lab();
-    let player = Player::new("videotestsrc ! fbpansink name=s");
+    let player = Player::new("videotestsrc ! fbpansink name=sink");
     player.refuses_to_start();
-    let errors = player.messages(gst::MessageType::Error);
+    let errors = player.errors();
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("there is no /dev/fb0"), "{errors:?}");
     assert!(

@@ -5,7 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 
-use super::player::Player;
+use super::support::player::Player;
 use super::support::{guest_clock, require_lab};
 
 /// `union drm_wait_vblank`, on 64-bit machines.
@@ -37,7 +37,7 @@ fn each_vertical_blank_shows_a_new_frame() {
     require_lab();
     for options in ["", "fb-pages=2"] {
         let player = Player::new(&format!(
-            "rawvideosrc ! fbpansink name=s sync=false {options}"
+            "rawvideosrc ! fbpansink name=sink sync=false {options}"
         ));
         player.start();
         player.wait_shown(20);

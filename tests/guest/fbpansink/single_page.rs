@@ -3,13 +3,14 @@
 
 use gst_video::VideoFormat;
 
-use super::player::{self, Player};
+use super::pictures;
+use super::support::player::Player;
 use super::support::{VkmsCrc, require_lab};
 
 #[test]
 fn memory_for_one_page_is_drawn_on_directly_and_the_remedy_said() {
     require_lab();
-    let player = Player::play("rawvideosrc num-buffers=4 ! queue ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=4 ! queue ! fbpansink name=sink");
     player.assert_zero_copy(4);
     let stats = player.stats();
     assert_eq!(stats.get::<u32>("fb-pages").unwrap(), 1, "{stats}");
@@ -20,6 +21,6 @@ fn memory_for_one_page_is_drawn_on_directly_and_the_remedy_said() {
         "{warnings:?}"
     );
     let (width, height) = (stats.get("width").unwrap(), stats.get("height").unwrap());
-    let expected = player::pattern(3, VideoFormat::Bgrx, width, height);
+    let expected = pictures::pattern(3, VideoFormat::Bgrx, width, height);
     assert_eq!(VkmsCrc::current(), expected.vkms_crc());
 }

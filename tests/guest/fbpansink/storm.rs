@@ -7,10 +7,10 @@ use std::time::Duration;
 use gst::prelude::*;
 
 use super::fb::{self, Fb, KD_TEXT, console_mode};
-use super::player::Player;
+use super::support::player::Player;
 use super::support::{gst_launch, open_fds, require_lab, run};
 
-const PIPELINE: &str = "rawvideosrc ! fbpansink name=s sync=false";
+const PIPELINE: &str = "rawvideosrc ! fbpansink name=sink sync=false";
 
 #[test]
 fn two_hundred_starts_and_stops_leave_nothing_behind() {
@@ -24,7 +24,7 @@ fn two_hundred_starts_and_stops_leave_nothing_behind() {
         if round % 4 != 0 {
             // Three of four get to show something, the fourth is stopped at once.
             let (state, ..) = player.pipeline.state(gst::ClockTime::from_seconds(120));
-            assert!(state.is_ok(), "round {round}: {:?}", player.error());
+            assert!(state.is_ok(), "round {round}: {:?}", player.errors());
             assert!(player.count("shown") > 0, "round {round}");
         }
         player.stop();
@@ -68,10 +68,10 @@ fn flushes_and_seeks_in_a_storm_neither_hang_nor_leak_pages() {
     let framebuffer = Fb::open();
     let before = framebuffer.var();
     let path = std::env::temp_dir().join("storm.raw");
-    super::player::noise_file(&path, 60, 64 * 48 * 3);
+    super::pictures::noise_file(&path, 60, 64 * 48 * 3);
     for queue in ["", "! queue"] {
         let player = Player::new(&format!(
-            "rawvideosrc location={} format=bgr width=64 height=48 framerate=60/1 loop=true {queue} ! fbpansink name=s",
+            "rawvideosrc location={} format=bgr width=64 height=48 framerate=60/1 loop=true {queue} ! fbpansink name=sink",
             path.display()
         ));
         player.start();
@@ -97,7 +97,7 @@ fn flushes_and_seeks_in_a_storm_neither_hang_nor_leak_pages() {
         let shown = player.count("shown");
         while player.count("shown") < shown + 12 {
             std::thread::sleep(Duration::from_millis(5));
-            assert_eq!(player.messages(gst::MessageType::Error), [""; 0]);
+            assert_eq!(player.errors(), [""; 0]);
         }
         assert_eq!(player.count("copied"), 0, "{}", player.stats());
         player.stop();
@@ -114,9 +114,9 @@ fn stopping_wakes_everything_that_waits() {
     require_lab();
     // A source that waits for fb_pages, a sink that waits for the clock.
     for launch in [
-        "rawvideosrc ! queue ! fbpansink name=s",
-        "rawvideosrc framerate=1/10 ! fbpansink name=s",
-        "videotestsrc ! tee ! queue ! fbpansink name=s fb-pages=2",
+        "rawvideosrc ! queue ! fbpansink name=sink",
+        "rawvideosrc framerate=1/10 ! fbpansink name=sink",
+        "videotestsrc ! tee ! queue ! fbpansink name=sink fb-pages=2",
     ] {
         let player = Player::new(launch);
         for state in [gst::State::Paused, gst::State::Playing] {

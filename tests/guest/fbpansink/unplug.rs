@@ -2,13 +2,13 @@
 //! cirrus, whose driver is taken away while frames are shown: nothing else can
 //! be tested in the guest afterwards.
 
-use super::player::Player;
+use super::support::player::Player;
 use super::support::require_lab;
 
 #[test]
 fn a_driver_that_goes_away_is_one_error_and_no_hang() {
     require_lab();
-    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    let player = Player::new("rawvideosrc ! fbpansink name=sink");
     player.start();
     player.wait_shown(3);
     let driver = "/sys/bus/pci/drivers/cirrusfb";
@@ -18,10 +18,10 @@ fn a_driver_that_goes_away_is_one_error_and_no_hang() {
         .find(|name| name.starts_with("0000:"))
         .expect("a card");
     std::fs::write(format!("{driver}/unbind"), device).unwrap();
-    let error = player.error().expect("an error");
+    let error = player.wait_for_error();
     let says =
         "FBIOPAN_DISPLAY on /dev/fb0 failed: No such device (ENODEV); the display was unplugged";
     assert!(error.contains(says), "{error}");
     player.stop();
-    Player::new("rawvideosrc ! fbpansink name=s").refuses_to_start();
+    Player::new("rawvideosrc ! fbpansink name=sink").refuses_to_start();
 }

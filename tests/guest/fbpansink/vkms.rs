@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use gst_video::VideoFormat;
 
-use super::player::{self, Player};
+use super::pictures;
+use super::support::player::Player;
 use super::support::{Picture, VkmsCrc, require_lab};
 
 #[test]
 fn the_pan_is_found_to_wait_and_the_picture_is_right() {
     require_lab();
-    let player = Player::play("rawvideosrc num-buffers=4 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=4 ! fbpansink name=sink");
     player.assert_zero_copy(4);
     assert_eq!(player.text("vsync"), "pan waits for vertical blank");
     assert_eq!(player.stats().get::<u32>("fb-pages").unwrap(), 3);
@@ -27,7 +28,7 @@ fn the_pan_is_found_to_wait_and_the_picture_is_right() {
 fn expected(player: &Player, n: u64) -> Picture {
     let stats = player.stats();
     let (width, height) = (stats.get("width").unwrap(), stats.get("height").unwrap());
-    player::pattern(n, VideoFormat::Bgrx, width, height)
+    pictures::pattern(n, VideoFormat::Bgrx, width, height)
 }
 
 const DRM_IOCTL_SET_MASTER: libc::c_ulong = 0x641e;
@@ -48,7 +49,7 @@ fn become_drm_master() -> File {
 #[test]
 fn who_has_the_card_for_a_moment_only_delays_frames() {
     require_lab();
-    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    let player = Player::new("rawvideosrc ! fbpansink name=sink");
     // One before the start, some while it plays.
     let release = |master: File| {
         std::thread::spawn(move || {
@@ -66,24 +67,24 @@ fn who_has_the_card_for_a_moment_only_delays_frames() {
         player.wait_shown(shown + 4);
     }
     player.stop();
-    assert_eq!(player.messages(gst::MessageType::Error), [""; 0]);
+    assert_eq!(player.errors(), [""; 0]);
 }
 
 #[test]
 fn another_drm_master_is_one_error_with_a_remedy() {
     require_lab();
-    let player = Player::new("rawvideosrc ! fbpansink name=s");
+    let player = Player::new("rawvideosrc ! fbpansink name=sink");
     player.start();
     player.wait_shown(2);
     let master = become_drm_master();
-    let error = player.error().expect("an error");
+    let error = player.wait_for_error();
     let says = "FBIOPAN_DISPLAY on /dev/fb0 failed: Device or resource busy (EBUSY); another program is DRM master";
     assert!(error.contains(says), "{error}");
     player.stop();
     drop(master);
     // The first could not put the offset back; DRM's and the one it reports now
     // differ, which the next finds out.
-    let player = Player::play("rawvideosrc num-buffers=2 ! fbpansink name=s");
+    let player = Player::play("rawvideosrc num-buffers=2 ! fbpansink name=sink");
     player.assert_zero_copy(2);
     assert_eq!(VkmsCrc::current(), expected(&player, 1).vkms_crc());
 }
@@ -102,7 +103,7 @@ fn record_crcs(stop: &AtomicBool) -> Vec<u32> {
 fn no_frame_is_torn() {
     require_lab();
     const FRAMES: u64 = 60;
-    let preview = Player::play("rawvideosrc num-buffers=1 ! fbpansink name=s");
+    let preview = Player::play("rawvideosrc num-buffers=1 ! fbpansink name=sink");
     let by_crc: HashMap<u32, u64> = (0..FRAMES)
         .map(|n| (expected(&preview, n).vkms_crc(), n))
         .collect();
@@ -113,7 +114,7 @@ fn no_frame_is_torn() {
         let crcs = std::thread::scope(|scope| {
             let recorder = scope.spawn(|| record_crcs(&stop));
             let player = Player::play(&format!(
-                "rawvideosrc num-buffers={FRAMES} framerate=60/1 ! fbpansink name=s {options}"
+                "rawvideosrc num-buffers={FRAMES} framerate=60/1 ! fbpansink name=sink {options}"
             ));
             player.assert_zero_copy(FRAMES);
             std::thread::sleep(Duration::from_millis(300));
@@ -147,15 +148,15 @@ fn a_pause_loses_no_frame_that_waited() {
     // or, of frames that must be copied, in the sink.
     for upstream in ["", "! tee", "! tee ! queue"] {
         let player = Player::new(&format!(
-            "rawvideosrc num-buffers={FRAMES} {upstream} ! fbpansink name=s sync=false fb-pages=2"
+            "rawvideosrc num-buffers={FRAMES} {upstream} ! fbpansink name=sink sync=false fb-pages=2"
         ));
         for round in 0..8u64 {
             player.start();
             player.wait_shown(5 * (round + 1));
-            player.preroll();
+            player.reach(gst::State::Paused);
         }
         player.start();
-        player.wait_eos();
+        player.wait_for_end();
         assert_eq!(player.count("shown"), FRAMES, "{}", player.stats());
         let last = expected(&player, FRAMES - 1).vkms_crc();
         assert_eq!(VkmsCrc::current(), last, "{upstream}");

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gst::prelude::*;
 
-use crate::player::{Player, assert_on_screen, bgrx, buffer_of, dma_frame, init, numbered};
+use crate::frames::{assert_on_screen, bgrx, buffer_of, dma_frame, numbered};
 use crate::support;
+use crate::support::player::{Player, init};
 use crate::unpaced::assert_seen;
 
 const W: usize = 640;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! On cirrus, which imports dma-bufs and reads them as they are laid out.
 
-use crate::player::{Player, bgrx, dma_frame_at, numbered};
+use crate::frames::{bgrx, dma_frame_at, numbered};
+use crate::support::player::Player;
 use crate::unpaced::{assert_seen, five_six_five};
 
 #[test]

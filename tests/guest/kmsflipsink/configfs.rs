@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use gst::prelude::*;
 use gst_video::VideoFormat;
 
-use crate::player::{Player, assert_crc_of, bgrx, buffer_of, dma_frame, init, laid_on, numbered};
+use crate::frames::{assert_crc_of, bgrx, buffer_of, dma_frame, laid_on, numbered};
+use crate::support::player::{Player, init};
 use crate::support::{Picture, PixelCrc, VkmsCrc};
 
 const W: usize = 640;

@@ -4,7 +4,8 @@
 
 use gst::prelude::*;
 
-use crate::player::{Player, assert_on_screen, bgrx_bytes, dma_frame, init, numbered};
+use crate::frames::{assert_on_screen, bgrx_bytes, dma_frame, numbered};
+use crate::support::player::{Player, init};
 
 const W: usize = 1024;
 const H: usize = 768;
@@ -68,7 +69,7 @@ fn frames_of_a_fourcc_are_shown_where_they_are() {
 fn a_stream_may_turn_from_a_fourcc_to_a_format_and_back() {
     let player = player_of(&caps("XR24"));
     player.set_state(gst::State::Playing);
-    let plain = crate::player::bgrx(W as u32, H as u32).to_caps().unwrap();
+    let plain = crate::frames::bgrx(W as u32, H as u32).to_caps().unwrap();
     for (number, caps) in [caps("XR24"), plain, caps("XR24")].iter().enumerate() {
         player
             .pipeline

@@ -7,8 +7,8 @@ mod cirrus;
 mod configfs;
 #[cfg(feature = "v1_24")]
 mod dma_drm;
+mod frames;
 mod overlay;
-mod player;
 mod rate;
 #[cfg(feature = "v1_24")]
 mod unixfd;

@@ -6,9 +6,10 @@ use std::io::Write;
 
 use gst::prelude::*;
 
-use crate::player::{
-    Player, assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, init, laid_on, numbered, plain,
+use crate::frames::{
+    assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, laid_on, numbered, plain,
 };
+use crate::support::player::{Player, init};
 
 const W: usize = 640;
 const H: usize = 480;

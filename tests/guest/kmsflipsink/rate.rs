@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::player::Player;
+use crate::support::player::Player;
 use crate::support::{guest_clock, switch_vt};
 use crate::vkms::force_connector;
 

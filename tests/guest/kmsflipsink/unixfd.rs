@@ -8,7 +8,8 @@ use std::process::{Child, Stdio};
 use gst::prelude::*;
 use gstphysmem::meta::PhysMemMeta;
 
-use crate::player::{Player, crc_now, init};
+use crate::frames::crc_now;
+use crate::support::player::{Player, init};
 use crate::support::{gst_launch, oracle};
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);

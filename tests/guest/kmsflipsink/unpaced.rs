@@ -6,7 +6,8 @@ use std::fs;
 
 use gst::prelude::*;
 
-use crate::player::{Player, bgrx, buffer_of, centred, info, init, numbered};
+use crate::frames::{bgrx, buffer_of, centred, info, numbered};
+use crate::support::player::{Player, init};
 use crate::support::{Picture, display, oracle};
 
 /// Waits until the outside sees this picture: there is no saying when QEMU

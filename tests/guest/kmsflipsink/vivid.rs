@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 
-use crate::player::{Player, assert_on_screen, bgrx, init};
+use crate::frames::{assert_on_screen, bgrx};
 use crate::support::Picture;
+use crate::support::player::{Player, init};
 
 const W: usize = 640;
 const H: usize = 480;

@@ -15,10 +15,11 @@ use gst::prelude::*;
 use gstphysmem::meta::PhysMemMeta;
 use gstphysmem::pool::{PhysBufferPool, Wait};
 
-use crate::player::{
-    Player, assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
-    dma_frame_at, info, init, numbered, part, placed, plain, udmabuf_frame,
+use crate::frames::{
+    assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
+    dma_frame_at, info, numbered, part, placed, plain, udmabuf_frame,
 };
+use crate::support::player::{Player, init};
 use crate::support::{self, Picture, VkmsCrc, switch_vt};
 
 const W: usize = 640;

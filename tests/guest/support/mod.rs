@@ -6,6 +6,8 @@
 //! missing is a failure; only [`skip`] says otherwise, out loud.
 #![allow(dead_code)] // every test binary uses its own part of it
 
+pub mod player;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

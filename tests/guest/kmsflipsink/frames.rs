@@ -1,42 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A pipeline under test, and frames to feed it with.
+//! Frames to feed a kmsflipsink with, and what vkms then scans out.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use gst::prelude::*;
 use gst_allocators::prelude::*;
 use gstphysmem::memory::{MemoryKind, Region, Request};
 
-use crate::support::{Picture, VkmsCrc, require_lab};
-
-/// Long enough for any guest; only a hang gets here.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-pub fn init() {
-    require_lab();
-    gst::init().unwrap();
-    static REGISTERED: std::sync::Once = std::sync::Once::new();
-    REGISTERED.call_once(|| gstphysmem::plugin_register_static().unwrap());
-}
-
-/// A pipeline with a kmsflipsink called "sink", and perhaps an appsrc "src".
-pub struct Player {
-    pub pipeline: gst::Pipeline,
-    pub sink: gst::Element,
-}
+use crate::support::player::{LIMIT, Player};
+use crate::support::{Picture, VkmsCrc};
 
 impl Player {
-    pub fn new(description: &str) -> Self {
-        init();
-        let pipeline = gst::parse::launch(description)
-            .unwrap()
-            .downcast::<gst::Pipeline>()
-            .unwrap();
-        let sink = pipeline.by_name("sink").expect("a sink called sink");
-        Self { pipeline, sink }
-    }
-
     /// An appsrc that feeds a sink with these properties, frames as they come.
     pub fn fed(sink: &str) -> Self {
         Self::new(&format!(
@@ -49,175 +23,8 @@ impl Player {
     pub fn playing(sink: &str) -> Self {
         let player = Self::fed(&format!("mode=640x480 {sink}"));
         player.set_caps(&bgrx(640, 480));
-        player.set_state(gst::State::Playing);
+        player.start();
         player
-    }
-
-    #[track_caller]
-    pub fn set_state(&self, state: gst::State) {
-        let change = self.pipeline.set_state(state);
-        assert!(change.is_ok(), "to {state:?}: {:?}", self.errors());
-    }
-
-    /// Goes to the state and waits until it is reached.
-    #[track_caller]
-    pub fn reach(&self, state: gst::State) {
-        self.set_state(state);
-        let (result, now, _) = self
-            .pipeline
-            .state(gst::ClockTime::from_seconds(PATIENCE.as_secs()));
-        assert!(
-            result.is_ok() && now == state,
-            "at {now:?} of {state:?}: {:?}",
-            self.errors()
-        );
-    }
-
-    /// The text and detail of all errors so far.
-    pub fn errors(&self) -> Vec<String> {
-        let bus = self.pipeline.bus().unwrap();
-        std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Error]))
-            .map(|message| error_text(&message))
-            .collect()
-    }
-
-    #[track_caller]
-    pub fn wait_for_error(&self) -> String {
-        let bus = self.pipeline.bus().unwrap();
-        let message = bus
-            .timed_pop_filtered(
-                gst::ClockTime::from_seconds(PATIENCE.as_secs()),
-                &[gst::MessageType::Error],
-            )
-            .expect("an error");
-        error_text(&message)
-    }
-
-    #[track_caller]
-    pub fn wait_for_end(&self) {
-        let bus = self.pipeline.bus().unwrap();
-        let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
-        let message = bus
-            .timed_pop_filtered(
-                gst::ClockTime::from_seconds(4 * PATIENCE.as_secs()),
-                &wanted,
-            )
-            .expect("an end");
-        if message.type_() == gst::MessageType::Error {
-            panic!("{}", error_text(&message));
-        }
-    }
-
-    /// Waits for the sink's own message.
-    #[track_caller]
-    pub fn wait_for_event(&self, name: &str) {
-        let bus = self.pipeline.bus().unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let wanted = [gst::MessageType::Element, gst::MessageType::Error];
-            let Some(message) = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(200), &wanted)
-            else {
-                continue;
-            };
-            if message.type_() == gst::MessageType::Error {
-                panic!("{}", error_text(&message));
-            }
-            let structure = message.structure().unwrap();
-            if structure.name() == "kmsflipsink" && structure.get::<&str>("event") == Ok(name) {
-                return;
-            }
-        }
-        panic!("no message {name}");
-    }
-
-    pub fn stats(&self) -> gst::Structure {
-        self.sink.property("stats")
-    }
-
-    #[track_caller]
-    pub fn count(&self, name: &str) -> u64 {
-        self.stats()
-            .get::<u64>(name)
-            .unwrap_or_else(|_| panic!("no {name} in {}", self.stats()))
-    }
-
-    /// Waits until the sink has shown `n` frames.
-    #[track_caller]
-    pub fn wait_shown(&self, n: u64) {
-        self.wait_until(&format!("{n} frames shown"), |player| {
-            player
-                .stats()
-                .get::<u64>("shown")
-                .is_ok_and(|shown| shown >= n)
-        });
-    }
-
-    #[track_caller]
-    pub fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so(self) {
-            assert!(
-                Instant::now() < deadline,
-                "no {what}: {} {:?}",
-                self.stats(),
-                self.errors()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Flushes as a seek does, from the source on.
-    pub fn flush(&self) {
-        let appsrc = self.appsrc();
-        assert!(appsrc.send_event(gst::event::FlushStart::new()));
-        assert!(appsrc.send_event(gst::event::FlushStop::new(true)));
-    }
-
-    fn appsrc(&self) -> gst_app::AppSrc {
-        self.pipeline.by_name("src").unwrap().downcast().unwrap()
-    }
-
-    pub fn set_caps(&self, info: &gst_video::VideoInfo) {
-        self.appsrc().set_caps(Some(&info.to_caps().unwrap()));
-    }
-
-    /// Pushes a frame once the sink has taken the one before it.
-    #[track_caller]
-    pub fn push(&self, buffer: gst::Buffer) {
-        self.wait_until("room for a frame", |player| {
-            player.appsrc().current_level_buffers() == 0
-        });
-        self.appsrc()
-            .push_buffer(buffer)
-            .unwrap_or_else(|e| panic!("{e:?}: {:?}", self.errors()));
-    }
-
-    /// Pushes a frame and waits until it is on the screen.
-    #[track_caller]
-    pub fn show(&self, buffer: gst::Buffer) {
-        let before = self.stats().get::<u64>("shown").unwrap_or(0);
-        self.push(buffer);
-        self.wait_shown(before + 1);
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
-    }
-}
-
-fn error_text(message: &gst::Message) -> String {
-    match message.view() {
-        gst::MessageView::Error(error) => {
-            format!(
-                "{} ({:?}) {}",
-                error.error(),
-                error.error().kind::<gst::ResourceError>(),
-                error.debug().unwrap_or_default()
-            )
-        }
-        _ => String::new(),
     }
 }
 
@@ -395,7 +202,7 @@ pub fn placed(picture: &Picture, width: usize, height: usize, at_x: usize, at_y:
 pub fn crc_now() -> u32 {
     const BETWEEN_LOOKS: Duration = Duration::from_millis(8);
     let mut stream = VkmsCrc::open();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     let mut seen: Vec<u32> = Vec::new();
     let mut came_at = Instant::now();
     loop {
@@ -428,7 +235,7 @@ pub fn assert_crc(expected: u32) {
 /// The same of one CRTC of several.
 #[track_caller]
 pub fn assert_crc_of(mut stream: VkmsCrc, expected: u32) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     let mut seen = Vec::new();
     while Instant::now() < deadline && seen.len() < 300 {
         if let Some(frame) = stream.next() {
