@@ -273,7 +273,10 @@ fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
     let format = info.format_info();
     for component in 0..3 {
         let plane = info.comp_plane(component) as usize;
-        let at = info.offset()[plane] + format.poffset()[component as usize] as usize;
+        // Not by poffset(), which GStreamer 1.22 counts in samples for P010.
+        let before = (0..component).filter(|c| info.comp_plane(*c) as usize == plane);
+        let sample_bytes = format.depth()[0].div_ceil(8) as usize;
+        let at = info.offset()[plane] + before.count() * sample_bytes;
         let step = format.pixel_stride()[component as usize] as usize;
         let block_w = BLOCK >> format.w_sub()[component as usize];
         let block_h = BLOCK >> format.h_sub()[component as usize];
@@ -341,6 +344,8 @@ fn yuv_is_shown_without_a_copy_in_the_colours_that_the_caps_say() {
         (VideoFormat::I420, "bt709"),
         (VideoFormat::Nv16, "1:4:0:0"),
         (VideoFormat::Y444, "bt601"),
+        (VideoFormat::P01010le, "bt709"),
+        (VideoFormat::P01010le, "1:3:0:0"),
     ] {
         let info = gst_video::VideoInfo::builder(format, W as u32, H as u32)
             .colorimetry(&colorimetry.parse().unwrap())
