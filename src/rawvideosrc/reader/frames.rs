@@ -386,27 +386,30 @@ pub(super) mod tests {
     #[test]
     fn a_mapped_file_that_is_cut_short_is_an_error_and_no_signal() {
         gst::init().unwrap();
-        let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
+        // Whole pages, whatever their size: of a page that the file ends in no part is missing.
+        const FRAME_BYTES: usize = 128 * 128 * 4;
+        let info = info(gst_video::VideoFormat::Bgrx, 128, 128);
         let layout = Layout::of_info(&info);
         let file = tempfile::tempfile().unwrap();
-        file.set_len(4 * 16384).unwrap();
+        file.set_len(4 * FRAME_BYTES as u64).unwrap();
         let index = FrameIndex::Regular {
             start_bytes: 0,
-            step_bytes: 16384,
+            step_bytes: FRAME_BYTES as u64,
         };
         let medium = file.try_clone().unwrap();
-        let medium = MappedFile::new(medium, 4 * 16384, index.clone(), 16384).unwrap();
+        let medium = MappedFile::new(medium, 4 * FRAME_BYTES, index.clone(), FRAME_BYTES).unwrap();
         let mut reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
-        file.set_len(2 * 16384).unwrap();
-        let mut bytes = vec![0; 16384];
+        file.set_len(2 * FRAME_BYTES as u64).unwrap();
+        let mut bytes = vec![0; FRAME_BYTES];
         let mut target = Target::whole(&mut bytes, layout).unwrap();
         assert_eq!(reader.read(1, &mut target).unwrap(), Outcome::Frame);
-        assert!(matches!(
-            reader.read(3, &mut target),
-            Err(ReadError::Vanished {
-                frame: 2,
-                missing_bytes: 16384
-            })
-        ));
+        let Err(ReadError::Vanished {
+            frame,
+            missing_bytes,
+        }) = reader.read(3, &mut target)
+        else {
+            panic!("the file is shorter than that");
+        };
+        assert_eq!((frame, missing_bytes), (2, FRAME_BYTES as u64));
     }
 }
