@@ -18,6 +18,7 @@
 
 mod adoption;
 mod copies;
+mod display;
 pub mod fbpansink;
 pub mod ffi;
 mod foreign;

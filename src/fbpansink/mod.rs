@@ -8,7 +8,7 @@
 //!
 //! - `imp`: virtual methods and properties;
 //! - `session`: from start to stop, the way of each frame;
-//! - `presenter`: the thread that pans, around `pages`, the page cycle (pure);
+//! - `presenter`: the thread that pans, around `display::cycle`;
 //! - `screen`: the opened device; `mode`: its mode, changed and put back;
 //!   `console`: the text console on it; `terminal`: follows the kernel's switches to
 //!   other ones;
@@ -27,7 +27,6 @@ mod formats;
 mod imp;
 mod liars;
 mod mode;
-mod pages;
 mod placement;
 mod presenter;
 mod screen;

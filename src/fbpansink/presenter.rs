@@ -2,9 +2,13 @@
 //! The thread that pans. A fb_page must be given back when the pan to the next
 //! has taken effect, even if no further frame comes (upstream may be waiting for
 //! exactly that page), and the ioctls that pan and wait block: hence a thread.
+//!
+//! From the moment a pan is issued until it has taken effect, both fb_pages count as on screen.
+//! One fb_page only is different: it is always on screen, so holding it would stop everything.
+//! Nothing is held then, there is no thread, and tearing is the price.
 use super::mode::{BUSY_LIMIT, BUSY_PAUSE};
-use super::pages::{Held, PageCycle, Submitted};
 use super::vsync::Clock;
+use crate::display::cycle::Cycle;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,8 +48,17 @@ pub enum Refusal {
     Failed,
 }
 
+/// What is held for one fb_page: dropping `holder` lets writers have it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held<H> {
+    /// Index of the fb_page.
+    pub fb_page: usize,
+    /// Keeps the fb_page away from writers.
+    pub holder: H,
+}
+
 struct State<H> {
-    cycle: PageCycle<H>,
+    cycle: Cycle<Held<H>>,
     flushing: bool,
     stopping: bool,
     failed: bool,
@@ -78,10 +91,9 @@ impl<H: Send + 'static> Presenter<H> {
         current: Option<Held<H>>,
         on_error: impl FnOnce(S::Error) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let cycle = PageCycle::new(fb_pages, current);
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                cycle,
+                cycle: Cycle::showing(current.filter(|_| fb_pages > 1)),
                 flushing: false,
                 stopping: false,
                 failed: false,
@@ -107,7 +119,7 @@ impl<H: Send + 'static> Presenter<H> {
 
     /// Queues a written fb_page; waits while another is already waiting its turn.
     pub fn present(&self, fb_page: usize, holder: H) -> Result<Presented, Refusal> {
-        let mut holder = holder;
+        let mut new = Held { fb_page, holder };
         let mut state = self.shared.state.lock();
         loop {
             if state.flushing || state.stopping {
@@ -117,22 +129,23 @@ impl<H: Send + 'static> Presenter<H> {
                 return Err(Refusal::Failed);
             }
             if state.away {
-                let unneeded = state.park(fb_page, holder);
+                let unneeded = state.park(new);
                 drop(state); // its release must not happen under the lock
                 drop(unneeded);
                 return Ok(Presented::Away);
             }
-            match state.cycle.submit(fb_page, holder) {
-                Submitted::Pending => {
+            let latest = state.cycle.latest();
+            let is_shown = latest.is_some_and(|held| held.fb_page == fb_page);
+            if self.thread.is_none() || is_shown {
+                drop(state); // as above
+                return Ok(Presented::Shown);
+            }
+            match state.cycle.submit(new) {
+                Ok(()) => {
                     self.shared.changed.notify_all();
                     return Ok(Presented::Shown);
                 }
-                Submitted::Already(unneeded) => {
-                    drop(state); // as above
-                    drop(unneeded);
-                    return Ok(Presented::Shown);
-                }
-                Submitted::Full(back) => holder = back,
+                Err(back) => new = back,
             }
             self.shared.changed.wait(&mut state);
         }
@@ -160,10 +173,8 @@ impl<H: Send + 'static> Presenter<H> {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state.lock();
         state.away = true;
-        let unneeded = state.cycle.drain().map(|held| {
-            let Held { fb_page, holder } = held;
-            state.park(fb_page, holder)
-        });
+        let withdrawn = state.cycle.withdraw();
+        let unneeded = withdrawn.map(|held| state.park(held));
         self.shared.changed.notify_all();
         while !state.cycle.is_idle()
             && !self
@@ -172,7 +183,7 @@ impl<H: Send + 'static> Presenter<H> {
                 .wait_until(&mut state, deadline)
                 .timed_out()
         {}
-        let current = state.cycle.current();
+        let current = state.cycle.current().map(|held| held.fb_page);
         drop(state);
         drop(unneeded);
         current
@@ -251,7 +262,7 @@ impl<H: Send + 'static> Drop for Presenter<H> {
             let _ = thread.join();
         }
         let mut state = self.shared.state.lock();
-        let held = std::mem::replace(&mut state.cycle, PageCycle::new(0, None));
+        let held = std::mem::take(&mut state.cycle);
         let parked = state.parked.take();
         drop(state);
         drop((held, parked));
@@ -260,10 +271,10 @@ impl<H: Send + 'static> Drop for Presenter<H> {
 
 impl<H> State<H> {
     /// Keeps what the console draws into; what need not be kept comes back.
-    fn park(&mut self, fb_page: usize, holder: H) -> Option<H> {
-        match fb_page {
-            0 => self.parked.replace(holder),
-            _ => Some(holder),
+    fn park(&mut self, held: Held<H>) -> Option<H> {
+        match held.fb_page {
+            0 => self.parked.replace(held.holder),
+            _ => Some(held.holder),
         }
     }
 }
@@ -276,10 +287,8 @@ impl<H> Shared<H> {
             let panned = self.pan(scanout, fb_page);
             if let Ok(false) = panned {
                 let mut state = self.state.lock();
-                let back = state.cycle.refused().map(|held| {
-                    let Held { fb_page, holder } = held;
-                    state.park(fb_page, holder)
-                });
+                let refused = state.cycle.refused();
+                let back = refused.map(|held| state.park(held));
                 drop(state);
                 self.changed.notify_all();
                 drop(back);
@@ -293,7 +302,7 @@ impl<H> Shared<H> {
                 }
                 let mut state = self.state.lock();
                 state.failed = true;
-                let back = (state.cycle.refused(), state.cycle.drain());
+                let back = (state.cycle.refused(), state.cycle.withdraw());
                 drop(state);
                 self.changed.notify_all();
                 drop(back);
@@ -305,7 +314,7 @@ impl<H> Shared<H> {
                 Clock::Timer(period) => self.sleep_until(panned_at + period),
             }
             let mut state = self.state.lock();
-            let free = state.cycle.taken_effect();
+            let free = state.cycle.shown();
             drop(state);
             drop(free); // back to the pool, whose waiters it wakes
             self.changed.notify_all();
@@ -344,7 +353,7 @@ impl<H> Shared<H> {
             }
             if !state.failed
                 && !state.away
-                && let Some(fb_page) = state.cycle.queue()
+                && let Some(fb_page) = state.cycle.queue().map(|held| held.fb_page)
             {
                 self.changed.notify_all(); // there is room for a pending one
                 return Some(fb_page);
@@ -436,6 +445,34 @@ mod tests {
         stage.answer.send(Ok(())).unwrap();
         assert!(stage.presenter.wait_idle(LONG));
         assert!(stage.is_free(0) && !stage.is_free(1));
+    }
+
+    #[test]
+    fn the_same_page_twice_pans_once() {
+        let stage = stage(3);
+        stage.present(1).unwrap();
+        stage.present(1).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(1));
+        stage.present(1).unwrap();
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        stage.present(1).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert!(stage.panned.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_page_shown_again_after_another_is_a_pan_of_its_own() {
+        let stage = stage(3);
+        stage.present(1).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(1));
+        stage.present(0).unwrap();
+        stage.answer.send(Ok(())).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(0));
+        assert!(!stage.is_free(0) && !stage.is_free(1));
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert!(!stage.is_free(0) && stage.is_free(1));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::card::{Card, Framebuffer, connector_handle, crtc_handle, plane_handle
 use super::discovery::Route;
 use super::mode::{FrameNeed, ModeLine, ModeWish};
 use super::placement::Placement;
-use super::scanout::Scanout;
 use super::stats::Stats;
+use crate::display::cycle::Cycle;
 
 /// A frame on its way to the screen. Dropping it gives its buffer back.
 #[derive(Debug)]
@@ -114,6 +114,8 @@ pub struct Lane {
     /// The newest frame whose commit the kernel took or refused, or that was
     /// dropped.
     pub settled_serial: u64,
+    /// Its frames.
+    pub frames: Cycle<Frame>,
     /// Counters.
     pub stats: Stats,
 }
@@ -149,9 +151,7 @@ pub struct Crtc {
     pub need: Option<FrameNeed>,
     /// The next commit sets mode and connector too.
     pub needs_setup: bool,
-    /// The frames.
-    pub scanout: Scanout<Frame>,
-    /// The planes.
+    /// The planes, whose frames travel in one commit, whatever sinks have them.
     pub lanes: Vec<Lane>,
     saved: Saved,
     /// Whether it counts vertical blanks.
@@ -187,15 +187,13 @@ fn required(props: &super::card::Props, name: &str) -> io::Result<property::Hand
 }
 
 #[cfg(test)]
-impl Crtc {
-    /// Of a blank card: CRTC 1 with plane 1.
-    pub fn blank(observer: Arc<dyn Observer>) -> Self {
+impl Lane {
+    /// Of a blank card.
+    pub fn blank(id: u32, observer: Arc<dyn Observer>) -> Self {
         let object = control::RawResourceHandle::MIN;
         let handle = object.into();
-        let mut scanout = Scanout::default();
-        scanout.add_lane(1);
-        let lane = Lane {
-            id: 1,
+        Self {
+            id,
             object,
             props: PlaneProps {
                 fb_id: handle,
@@ -213,8 +211,18 @@ impl Crtc {
             is_flushing: false,
             closing: None,
             settled_serial: 0,
+            frames: Cycle::default(),
             stats: Stats::new(1),
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+impl Crtc {
+    /// Of a blank card: CRTC 1 with plane 1.
+    pub fn blank(observer: Arc<dyn Observer>) -> Self {
+        let object = control::RawResourceHandle::MIN;
+        let handle = object.into();
         Self {
             id: 1,
             connector: 1,
@@ -228,8 +236,7 @@ impl Crtc {
             wish: ModeWish::Auto,
             need: None,
             needs_setup: true,
-            scanout,
-            lanes: vec![lane],
+            lanes: vec![Lane::blank(1, observer)],
             saved: Saved {
                 mode: None,
                 active: 0,
@@ -273,7 +280,6 @@ impl Crtc {
             wish: ModeWish::Auto,
             need: None,
             needs_setup: true,
-            scanout: Scanout::default(),
             lanes: Vec::new(),
             saved: Saved {
                 mode: info.mode(),
@@ -311,25 +317,36 @@ impl Crtc {
         self.mode.map_or(16_666_667, |mode| mode.line.period_ns())
     }
 
+    /// Whether there is something to commit, now or after the flip.
+    pub fn has_pending(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.frames.has_pending())
+    }
+
+    /// Makes all pending frames queued, and the request that commits them; with the whole CRTC
+    /// set up again, if that is needed.
+    pub fn begin_commit(&mut self, now_ns: u64) -> AtomicModeReq {
+        for lane in &mut self.lanes {
+            lane.frames.queue();
+        }
+        self.in_flight = Some((now_ns, self.needs_setup));
+        self.request()
+    }
+
     /// The request for the commit in flight.
-    pub fn request(&self) -> AtomicModeReq {
+    fn request(&self) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         if self.needs_setup {
             self.add_setup(&mut request, self.mode.as_ref());
-            for (id, frame) in self.scanout.next() {
-                self.add_frame(&mut request, id, frame);
-            }
-        } else {
-            for (id, frame) in self.scanout.queued() {
-                self.add_frame(&mut request, id, frame);
-            }
         }
-        for lane in self
-            .lanes
-            .iter()
-            .filter(|lane| lane.are_extras_new || self.needs_setup)
-        {
-            add_all(&mut request, &lane.extras);
+        for lane in &self.lanes {
+            let frame = match self.needs_setup {
+                true => lane.frames.next(),
+                false => lane.frames.queued(),
+            };
+            self.add_frame(&mut request, lane, frame);
+            if lane.are_extras_new || self.needs_setup {
+                add_all(&mut request, &lane.extras);
+            }
         }
         request
     }
@@ -344,8 +361,8 @@ impl Crtc {
     ) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         self.add_setup(&mut request, mode.or(self.mode.as_ref()));
-        for (other, frame) in self.scanout.next().filter(|&(other, _)| other != id) {
-            self.add_frame(&mut request, other, frame);
+        for other in self.lanes.iter().filter(|lane| lane.id != id) {
+            self.add_frame(&mut request, other, other.frames.next());
         }
         if let Some(lane) = self.lane(id) {
             add_plane(&mut request, lane, self.id, framebuffer.id(), placement);
@@ -371,8 +388,8 @@ impl Crtc {
         }
     }
 
-    fn add_frame(&self, request: &mut AtomicModeReq, id: u32, frame: &Frame) {
-        let Some(lane) = self.lane(id) else { return };
+    fn add_frame(&self, request: &mut AtomicModeReq, lane: &Lane, frame: Option<&Frame>) {
+        let Some(frame) = frame else { return };
         add_plane(
             request,
             lane,
@@ -474,6 +491,7 @@ impl Lane {
             is_flushing: false,
             closing: None,
             settled_serial: 0,
+            frames: Cycle::default(),
             stats: Stats::new(16_666_667),
         })
     }

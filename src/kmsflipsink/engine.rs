@@ -20,7 +20,8 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::crtc::{Crtc, Frame, Observer, Report};
+use super::crtc::{Crtc, Frame, Lane, Observer, Report};
+use super::discovery::Route;
 pub use thread::start;
 
 /// The scanout of one card.
@@ -152,6 +153,11 @@ impl Inner {
     /// The CRTC by id.
     pub fn crtc(&mut self, id: u32) -> Option<&mut Crtc> {
         self.crtcs.iter_mut().find(|crtc| crtc.id == id)
+    }
+
+    /// The plane of a sink, unless it is given up.
+    pub fn lane(&mut self, route: &Route) -> Option<&mut Lane> {
+        self.crtc(route.crtc)?.lane_mut(route.kms_plane)
     }
 }
 

@@ -280,6 +280,16 @@ impl Head {
         }))
     }
 
+    /// Looks at or changes the CRTC, under the card's lock; `None` if it is given up.
+    fn with_crtc<T>(&self, look: impl FnOnce(&mut Crtc) -> T) -> Option<T> {
+        self.card.engine.lock().crtc(self.route.crtc).map(look)
+    }
+
+    /// Looks at or changes our plane, as above.
+    fn with_lane<T>(&self, look: impl FnOnce(&mut Lane) -> T) -> Option<T> {
+        self.with_crtc(|crtc| crtc.lane_mut(self.route.kms_plane).map(look))?
+    }
+
     /// The modes of the connector, now.
     pub fn modes(&self) -> Result<Vec<(drm::control::Mode, ModeLine)>, KmsError> {
         let info = card::connector_handle(self.route.connector)
@@ -334,29 +344,20 @@ impl Head {
 
     /// The mode of the CRTC if another sink shows on it too.
     fn shared_mode(&self) -> Option<ModeSet> {
-        let mut inner = self.card.engine.lock();
-        let crtc = inner.crtc(self.route.crtc)?;
-        let is_shared = crtc
-            .lanes
-            .iter()
-            .any(|lane| lane.id != self.route.kms_plane);
-        crtc.mode.filter(|_| is_shared)
+        self.with_crtc(|crtc| {
+            let mut others = crtc.lanes.iter().map(|lane| lane.id);
+            let is_shared = others.any(|id| id != self.route.kms_plane);
+            crtc.mode.filter(|_| is_shared)
+        })?
     }
 
     fn current_mode(&self) -> Option<drm::control::Mode> {
-        let mut inner = self.card.engine.lock();
-        let crtc = inner.crtc(self.route.crtc)?;
-        crtc.mode.map(|mode| mode.mode).or(crtc.saved_mode())
+        self.with_crtc(|crtc| crtc.mode.map(|mode| mode.mode).or(crtc.saved_mode()))?
     }
 
     /// Gives back the modes that were not taken.
     pub fn discard(&self, modes: impl IntoIterator<Item = ModeSet>) {
-        let used = self
-            .card
-            .engine
-            .lock()
-            .crtc(self.route.crtc)
-            .and_then(|crtc| crtc.mode);
+        let used = self.with_crtc(|crtc| crtc.mode).flatten();
         for mode in modes {
             if used.is_none_or(|used| used.blob != mode.blob) {
                 let _ = self.card.destroy_property_blob(mode.blob);
@@ -366,20 +367,16 @@ impl Head {
 
     /// Drives the connector in `mode` from the next frame on.
     pub fn set_mode(&self, new: ModeSet, wish: ModeWish, need: FrameNeed) {
-        let mut inner = self.card.engine.lock();
-        let Some(crtc) = inner.crtc(self.route.crtc) else {
-            return;
-        };
-        (crtc.wish, crtc.need) = (wish, Some(need));
-        let old = crtc.mode.replace(new);
-        if old.is_none_or(|old| old.mode != new.mode) {
-            crtc.needs_setup = true;
-        }
-        for lane in &mut crtc.lanes {
-            lane.stats.set_period(new.line.period_ns());
-        }
-        drop(inner);
-        if let Some(old) = old.filter(|old| old.blob != new.blob) {
+        let old = self.with_crtc(|crtc| {
+            (crtc.wish, crtc.need) = (wish, Some(need));
+            let old = crtc.mode.replace(new);
+            crtc.needs_setup |= old.is_none_or(|old| old.mode != new.mode);
+            for lane in &mut crtc.lanes {
+                lane.stats.set_period(new.line.period_ns());
+            }
+            old
+        });
+        if let Some(old) = old.flatten().filter(|old| old.blob != new.blob) {
             let _ = self.card.destroy_property_blob(old.blob);
         }
     }
@@ -391,11 +388,9 @@ impl Head {
         placement: &Placement,
         mode: Option<&ModeSet>,
     ) -> io::Result<()> {
-        let request = {
-            let mut inner = self.card.engine.lock();
-            let crtc = inner.crtc(self.route.crtc).ok_or(io::ErrorKind::NotFound)?;
-            crtc.trial(self.route.kms_plane, framebuffer, placement, mode)
-        };
+        let request = self
+            .with_crtc(|crtc| crtc.trial(self.route.kms_plane, framebuffer, placement, mode))
+            .ok_or(io::ErrorKind::NotFound)?;
         let flags = AtomicCommitFlags::TEST_ONLY | AtomicCommitFlags::ALLOW_MODESET;
         self.card.atomic_commit(flags, request)
     }
@@ -407,7 +402,6 @@ impl Head {
         frame.serial = serial;
         let framebuffer = frame.framebuffer.clone();
         let engine = &self.card.engine;
-        let id = self.route.kms_plane;
         let mut waiting = Some(frame);
         let mut inner = engine.lock();
         loop {
@@ -419,10 +413,7 @@ impl Head {
                         .unwrap_or_else(|| "its thread ended".into()),
                 ));
             }
-            let Some(crtc) = inner.crtc(self.route.crtc) else {
-                return Err(NotPresented::Flushing);
-            };
-            let Some(lane) = crtc.lane(id) else {
+            let Some(lane) = inner.lane(&self.route) else {
                 return Err(NotPresented::Flushing);
             };
             if lane.is_flushing {
@@ -436,7 +427,7 @@ impl Head {
                 Some(mut frame) => {
                     // From here on it counts: waiting for room is not latency.
                     frame.submitted_ns = monotonic_ns();
-                    match crtc.scanout.submit(id, frame) {
+                    match lane.frames.submit(frame) {
                         Ok(()) => {
                             engine.wake();
                             if !until_settled {
@@ -460,24 +451,13 @@ impl Head {
 
     /// Ends all waiting, or allows it again.
     pub fn set_flushing(&self, is_flushing: bool) {
-        let mut inner = self.card.engine.lock();
-        if let Some(crtc) = inner.crtc(self.route.crtc)
-            && let Some(lane) = crtc.lane_mut(self.route.kms_plane)
-        {
-            lane.is_flushing = is_flushing;
-        }
-        drop(inner);
+        self.with_lane(|lane| lane.is_flushing = is_flushing);
         self.card.engine.notify();
     }
 
     /// Counts a frame whose memory its owner had freed.
     pub fn count_freed(&self) {
-        let mut inner = self.card.engine.lock();
-        if let Some(crtc) = inner.crtc(self.route.crtc)
-            && let Some(lane) = crtc.lane_mut(self.route.kms_plane)
-        {
-            lane.stats.dropped.memory_freed += 1;
-        }
+        self.with_lane(|lane| lane.stats.dropped.memory_freed += 1);
     }
 
     /// Whether commits of ours would be taken.
@@ -487,9 +467,7 @@ impl Head {
 
     /// Whether the connector has a display.
     pub fn is_plugged(&self) -> bool {
-        let mut inner = self.card.engine.lock();
-        let crtc = inner.crtc(self.route.crtc);
-        crtc.is_some_and(|crtc| crtc.is_plugged)
+        self.with_crtc(|crtc| crtc.is_plugged).unwrap_or(false)
     }
 
     /// Whether a display was plugged in that fits the wish as well as this
@@ -515,11 +493,7 @@ impl Head {
                 return Err(NotPresented::Gone(reason.clone()));
             }
             let is_master = inner.is_master();
-            let Some(lane) = inner
-                .crtc(self.route.crtc)
-                .and_then(|crtc| crtc.lane_mut(self.route.kms_plane))
-                .filter(|lane| !lane.is_flushing)
-            else {
+            let Some(lane) = inner.lane(&self.route).filter(|lane| !lane.is_flushing) else {
                 return Err(NotPresented::Flushing);
             };
             let rest = deadline.saturating_duration_since(Instant::now());
@@ -536,15 +510,11 @@ impl Head {
 
     /// Takes back the frame that waits for its commit: it is of no use any more.
     pub fn withdraw(&self) {
-        let mut inner = self.card.engine.lock();
-        let mut withdrawn = None;
-        if let Some(crtc) = inner.crtc(self.route.crtc) {
-            withdrawn = crtc.scanout.withdraw(self.route.kms_plane);
-            if let Some(lane) = crtc.lane_mut(self.route.kms_plane) {
-                lane.stats.dropped.flushed += u64::from(withdrawn.is_some());
-            }
-        }
-        drop(inner);
+        let withdrawn = self.with_lane(|lane| {
+            let withdrawn = lane.frames.withdraw();
+            lane.stats.dropped.flushed += u64::from(withdrawn.is_some());
+            withdrawn
+        });
         self.card.engine.notify();
         drop(withdrawn);
     }
@@ -556,7 +526,8 @@ impl Head {
         loop {
             let is_alive = inner.is_alive();
             let is_busy = inner.crtc(self.route.crtc).is_some_and(|crtc| {
-                crtc.in_flight.is_some() || !crtc.scanout.has_room(self.route.kms_plane)
+                let lane = crtc.lane(self.route.kms_plane);
+                crtc.in_flight.is_some() || lane.is_some_and(|lane| !lane.frames.is_idle())
             });
             if !is_busy || !is_alive {
                 return true;
@@ -570,36 +541,21 @@ impl Head {
     }
 
     /// Looks at the newest frame.
-    pub fn with_latest<T>(&self, look: impl FnOnce(Option<&Frame>) -> T) -> T {
-        let mut inner = self.card.engine.lock();
-        look(
-            inner
-                .crtc(self.route.crtc)
-                .and_then(|crtc| crtc.scanout.latest(self.route.kms_plane)),
-        )
+    pub fn with_latest<T>(&self, look: impl FnOnce(Option<&Frame>) -> T) -> Option<T> {
+        self.with_lane(|lane| look(lane.frames.latest()))
     }
 
     /// Sets these properties with the next frame.
     pub fn set_extras(&self, extras: Vec<Extra>, before: Vec<Extra>) {
-        let mut inner = self.card.engine.lock();
-        if let Some(lane) = inner
-            .crtc(self.route.crtc)
-            .and_then(|crtc| crtc.lane_mut(self.route.kms_plane))
-        {
-            lane.set_extras(extras, before);
-        }
+        self.with_lane(|lane| lane.set_extras(extras, before));
     }
 
     /// The counters, and whether the CRTC has vertical blanks.
     pub fn stats(&self) -> Option<(Stats, bool, Option<ModeLine>)> {
-        let mut inner = self.card.engine.lock();
-        let crtc = inner.crtc(self.route.crtc)?;
-        let lane = crtc.lane(self.route.kms_plane)?;
-        Some((
-            lane.stats.clone(),
-            crtc.has_vblank,
-            crtc.mode.map(|mode| mode.line),
-        ))
+        self.with_crtc(|crtc| {
+            let stats = crtc.lane(self.route.kms_plane)?.stats.clone();
+            Some((stats, crtc.has_vblank, crtc.mode.map(|mode| mode.line)))
+        })?
     }
 
     /// Gives the plane back. Whatever the driver does, this ends soon.
@@ -608,21 +564,15 @@ impl Head {
         let deadline = Instant::now() + LIMIT;
         let engine = &self.card.engine;
         let mut inner = engine.lock();
-        if let Some(lane) = inner
-            .crtc(self.route.crtc)
-            .and_then(|crtc| crtc.lane_mut(self.route.kms_plane))
-        {
+        if let Some(lane) = inner.lane(&self.route) {
             lane.is_flushing = true;
             lane.closing = Some(restore);
         }
         engine.wake();
         engine.notify();
-        loop {
-            let is_there = inner
-                .crtc(self.route.crtc)
-                .is_some_and(|crtc| crtc.lane(self.route.kms_plane).is_some());
+        while inner.lane(&self.route).is_some() {
             let rest = deadline.saturating_duration_since(Instant::now());
-            if !is_there || rest.is_zero() {
+            if rest.is_zero() {
                 return;
             }
             engine.wait(&mut inner, rest);
@@ -725,12 +675,8 @@ fn insert(card: &Card, mut crtc: Crtc, lane: Lane, follows_vt: bool) -> bool {
     }
     inner.follows_vt = follows_vt;
     match inner.crtc(crtc.id) {
-        Some(known) => {
-            known.scanout.add_lane(lane.id);
-            known.lanes.push(lane);
-        }
+        Some(known) => known.lanes.push(lane),
         None => {
-            crtc.scanout.add_lane(lane.id);
             crtc.lanes.push(lane);
             inner.crtcs.push(crtc);
         }

@@ -363,7 +363,7 @@ impl Session {
                 .filter(is_foreign)
                 .map(|frame| (frame.buffer.clone(), frame.placement))
         });
-        let Some((buffer, placement)) = foreign else {
+        let Some((buffer, placement)) = foreign.flatten() else {
             return;
         };
         match self.copy(&buffer, Choice::Direct(placement)) {

@@ -6,6 +6,7 @@
 use std::io;
 
 use super::{Crtc, Inner, Master, Outbox, Report};
+use crate::kmsflipsink::crtc::Lane;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
 
@@ -41,9 +42,9 @@ impl Inner {
             crtc.busy_since_ns = None;
             crtc.needs_setup = false;
             crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
-            for (id, frame) in crtc.scanout.queued() {
-                frame.framebuffer.judge(Ok(()));
-                if let Some(lane) = crtc.lanes.iter_mut().find(|lane| lane.id == id) {
+            for lane in &mut crtc.lanes {
+                if let Some(frame) = lane.frames.queued() {
+                    frame.framebuffer.judge(Ok(()));
                     lane.settled_serial = frame.serial;
                     lane.are_extras_new = false;
                 }
@@ -95,12 +96,10 @@ impl Inner {
             self.gone = Some(reason.to_owned());
             for crtc in &mut self.crtcs {
                 crtc.in_flight = None;
-                outbox.frames.extend(
-                    crtc.scanout
-                        .commit_failed()
-                        .into_iter()
-                        .map(|(_, frame)| frame),
-                );
+                let lanes = crtc.lanes.iter_mut();
+                outbox
+                    .frames
+                    .extend(lanes.filter_map(|lane| lane.frames.refused()));
                 outbox.tell_all(crtc, &Report::Gone(reason.to_owned()));
             }
         }
@@ -128,10 +127,7 @@ impl Inner {
         outbox: &mut Outbox,
     ) -> Option<u64> {
         let crtc = self.crtc(crtc_id)?;
-        for &id in lanes {
-            outbox.frames.extend(crtc.scanout.remove_lane(id));
-            crtc.lanes.retain(|lane| lane.id != id);
-        }
+        remove_lanes(crtc, |lane| lanes.contains(&lane.id), outbox);
         let blob = crtc
             .lanes
             .is_empty()
@@ -142,42 +138,49 @@ impl Inner {
     }
 }
 
+/// Takes lanes away with all their frames.
+pub(super) fn remove_lanes(crtc: &mut Crtc, goes: impl Fn(&Lane) -> bool, outbox: &mut Outbox) {
+    for lane in crtc.lanes.extract_if(.., |lane| goes(lane)) {
+        outbox.frames.extend(lane.frames.into_frames());
+    }
+}
+
 /// The commit is to be made again.
 fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
-    outbox.frames.extend(
-        crtc.scanout
-            .commit_deferred()
-            .into_iter()
-            .map(|(_, frame)| frame),
-    );
+    let lanes = crtc.lanes.iter_mut();
+    outbox
+        .frames
+        .extend(lanes.filter_map(|lane| lane.frames.deferred()));
 }
 
 /// The commit is not to be made again: its frames are lost.
 fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
-    let failed = crtc.scanout.commit_failed();
     crtc.busy_since_ns = None;
-    if failed.is_empty() {
-        // A setup without a new frame: wait for one.
-        crtc.retry_at_ns = now_ns + MASTER_RETRY_NS;
-    }
-    for (id, frame) in failed {
+    let mut had_frame = false;
+    for lane in &mut crtc.lanes {
+        let Some(frame) = lane.frames.refused() else {
+            continue;
+        };
+        had_frame = true;
         // Here, and not where somebody waits for it: a flush ends that waiting,
         // and the framebuffer is to be known as refused all the same.
         frame.framebuffer.judge(Err(reason));
-        if let Some(lane) = crtc.lane_mut(id) {
-            lane.settled_serial = frame.serial;
-            lane.stats.dropped.refused += 1;
-            let report = Report::Refused(reason.to_owned());
-            outbox.reports.push((lane.observer.clone(), report));
-        }
+        lane.settled_serial = frame.serial;
+        lane.stats.dropped.refused += 1;
+        let report = Report::Refused(reason.to_owned());
+        outbox.reports.push((lane.observer.clone(), report));
         outbox.frames.push(frame);
+    }
+    if !had_frame {
+        // A setup without a new frame: wait for one.
+        crtc.retry_at_ns = now_ns + MASTER_RETRY_NS;
     }
 }
 
 /// There is nowhere to show the frame that waits for its commit.
 pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
     for lane in &mut crtc.lanes {
-        if let Some(frame) = crtc.scanout.withdraw(lane.id) {
+        if let Some(frame) = lane.frames.withdraw() {
             let dropped = &mut lane.stats.dropped;
             *(match loss {
                 Loss::NoMaster => &mut dropped.no_master,
@@ -209,17 +212,14 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
     };
     crtc.last_flip_ns = shown_ns;
     let period_ns = crtc.period_ns();
-    for flipped in crtc.scanout.flipped() {
-        outbox.frames.extend(flipped.released);
-        let (Some(frame), Some(lane)) = (
-            crtc.scanout.current(flipped.lane),
-            crtc.lanes.iter_mut().find(|lane| lane.id == flipped.lane),
-        ) else {
-            continue;
-        };
-        if !frame.is_counted {
+    for lane in &mut crtc.lanes {
+        if lane.frames.queued().is_none() {
             continue;
         }
+        outbox.frames.extend(lane.frames.shown());
+        let Some(frame) = lane.frames.current().filter(|frame| frame.is_counted) else {
+            continue;
+        };
         let late_ns = frame.due_ns.map(|due_ns| shown_ns.saturating_sub(due_ns));
         lane.stats.flipped(Flip {
             submitted_ns: frame.submitted_ns,
@@ -290,10 +290,10 @@ mod tests {
     fn begin_commit(head: &Head) {
         let engine = &head.card.engine;
         let mut inner = engine.lock();
-        while !inner.crtcs[0].scanout.begin_commit(false) {
+        while !inner.crtcs[0].has_pending() {
             engine.wait(&mut inner, Duration::from_millis(1));
         }
-        inner.crtcs[0].in_flight = Some((0, true));
+        inner.crtcs[0].begin_commit(0);
     }
 
     fn end_commit(head: &Head, errno: i32) {
@@ -305,6 +305,36 @@ mod tests {
         head.card.engine.lock().committed(1, result, 1, &mut outbox);
         outbox.deliver();
         head.card.engine.notify();
+    }
+
+    #[test]
+    fn two_planes_share_a_commit_and_each_keeps_its_own_frames() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.card);
+        let mut inner = head.card.engine.lock();
+        let mut outbox = Outbox::default();
+        let crtc = &mut inner.crtcs[0];
+        crtc.lanes.push(Lane::blank(2, Arc::new(Deaf)));
+        let frame = |serial| Frame {
+            serial,
+            ..frame(&framebuffer)
+        };
+        let current =
+            |crtc: &Crtc| [0, 1].map(|at| crtc.lanes[at].frames.current().map(|f| f.serial));
+        crtc.lanes[0].frames.submit(frame(1)).unwrap();
+        crtc.lanes[1].frames.submit(frame(100)).unwrap();
+        crtc.begin_commit(0);
+        finish_flip(crtc, 1, None, &mut outbox);
+        assert_eq!(current(crtc), [Some(1), Some(100)]);
+        crtc.lanes[1].frames.submit(frame(101)).unwrap();
+        crtc.begin_commit(2);
+        let next = [0, 1].map(|at| crtc.lanes[at].frames.next().map(|f| f.serial));
+        assert_eq!(next, [Some(1), Some(101)]);
+        finish_flip(crtc, 3, None, &mut outbox);
+        assert_eq!(current(crtc), [Some(1), Some(101)]);
+        remove_lanes(crtc, |lane| lane.id == 1, &mut outbox);
+        let released: Vec<_> = outbox.frames.iter().map(|frame| frame.serial).collect();
+        assert_eq!((released, crtc.lanes.len()), (vec![100, 1], 1));
     }
 
     #[test]

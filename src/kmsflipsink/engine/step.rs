@@ -4,7 +4,7 @@
 
 use drm::control::atomic::AtomicModeReq;
 
-use super::outcome::{Loss, drop_pending, expire_flip};
+use super::outcome::{Loss, drop_pending, expire_flip, remove_lanes};
 use super::{Crtc, Inner, Master, Outbox};
 
 /// What the thread does next.
@@ -71,7 +71,7 @@ impl Inner {
                 };
                 // No faster than a display would take them.
                 let at_ns = crtc.last_drop_ns + crtc.period_ns();
-                if !crtc.scanout.has_pending() {
+                if !crtc.has_pending() {
                 } else if at_ns <= now_ns {
                     crtc.last_drop_ns = now_ns;
                     drop_pending(crtc, loss, outbox);
@@ -82,11 +82,9 @@ impl Inner {
             }
             match commit_time(crtc) {
                 Some(at_ns) if at_ns <= now_ns => {
-                    crtc.scanout.begin_commit(crtc.needs_setup);
-                    crtc.in_flight = Some((now_ns, crtc.needs_setup));
                     return Step::Commit {
                         crtc: crtc.id,
-                        request: crtc.request(),
+                        request: crtc.begin_commit(now_ns),
                         is_setup: crtc.needs_setup,
                     };
                 }
@@ -105,16 +103,7 @@ impl Inner {
     /// Nothing can be restored; everything is released.
     fn step_when_gone(&mut self, outbox: &mut Outbox) -> Step {
         for crtc in &mut self.crtcs {
-            let ids: Vec<_> = crtc
-                .lanes
-                .iter()
-                .filter(|lane| lane.closing.is_some())
-                .map(|lane| lane.id)
-                .collect();
-            for id in ids {
-                outbox.frames.extend(crtc.scanout.remove_lane(id));
-                crtc.lanes.retain(|lane| lane.id != id);
-            }
+            remove_lanes(crtc, |lane| lane.closing.is_some(), outbox);
             drop_pending(crtc, Loss::Unplugged, outbox);
         }
         self.crtcs.retain(|crtc| !crtc.lanes.is_empty());
@@ -137,9 +126,7 @@ impl Inner {
             let lanes = closing.iter().map(|lane| lane.id).collect();
             let restores = closing.iter().any(|lane| lane.closing == Some(true));
             // A CRTC that was never set up shows what it showed before.
-            let is_untouched = closing
-                .iter()
-                .all(|lane| crtc.scanout.current(lane.id).is_none());
+            let is_untouched = closing.iter().all(|lane| lane.frames.current().is_none());
             return Some(
                 if restores && !is_untouched && self.master == Master::Ours {
                     Step::Restore {
@@ -160,7 +147,12 @@ impl Inner {
 
 /// When the next commit of a CRTC may be made; None if there is nothing for it.
 fn commit_time(crtc: &Crtc) -> Option<u64> {
-    let wants = crtc.scanout.has_pending() || (crtc.needs_setup && crtc.scanout.has_current());
+    let is_showing = || {
+        crtc.lanes
+            .iter()
+            .any(|lane| lane.frames.current().is_some())
+    };
+    let wants = crtc.has_pending() || (crtc.needs_setup && is_showing());
     if crtc.in_flight.is_some() || crtc.mode.is_none() || !wants {
         return None;
     }

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Where the frames of one screen or one hardware plane are. Pure.
+//!
+//! Three names carry it all, as in wlroots:
+//! - `pending`: handed over, not yet told to the driver;
+//! - `queued`: told to the driver (pan issued, commit made), not known to be on screen;
+//! - `current`: on screen.
+//!
+//! A frame in any of the three is held, so that nobody writes its memory. What was `current`
+//! is let go when a *later* frame is on screen, never before. Whatever leaves the cycle is
+//! returned, so that the caller drops it outside its lock.
+
+/// The frames of one screen or plane.
+#[derive(Debug)]
+pub(crate) struct Cycle<F> {
+    pending: Option<F>,
+    queued: Option<F>,
+    current: Option<F>,
+}
+
+impl<F> Default for Cycle<F> {
+    fn default() -> Self {
+        Self::showing(None)
+    }
+}
+
+impl<F> Cycle<F> {
+    /// With `current` on screen; `None` where what is there is none of ours.
+    pub(crate) fn showing(current: Option<F>) -> Self {
+        Self {
+            pending: None,
+            queued: None,
+            current,
+        }
+    }
+
+    /// Hands over the frame to show after all that came before. Refused, with the frame, while
+    /// an earlier one is pending.
+    pub(crate) fn submit(&mut self, frame: F) -> Result<(), F> {
+        if self.pending.is_some() {
+            return Err(frame);
+        }
+        self.pending = Some(frame);
+        Ok(())
+    }
+
+    /// Makes the pending frame queued: the caller tells the driver now. `None` if there is
+    /// none, or one is queued already.
+    pub(crate) fn queue(&mut self) -> Option<&F> {
+        if self.queued.is_some() {
+            return None;
+        }
+        self.queued = self.pending.take();
+        self.queued.as_ref()
+    }
+
+    /// The queued frame is on screen. What was there before comes back.
+    pub(crate) fn shown(&mut self) -> Option<F> {
+        let queued = self.queued.take()?;
+        self.current.replace(queued)
+    }
+
+    /// The driver refused the queued frame, which comes back: what was on screen still is.
+    pub(crate) fn refused(&mut self) -> Option<F> {
+        self.queued.take()
+    }
+
+    /// The driver is to be told again later: the queued frame is pending again. If a newer one
+    /// is, that wins, and the older one comes back.
+    pub(crate) fn deferred(&mut self) -> Option<F> {
+        let queued = self.queued.take()?;
+        match self.pending {
+            None => self.pending.replace(queued),
+            Some(_) => Some(queued),
+        }
+    }
+
+    /// Takes back the frame that the driver was not yet told of.
+    pub(crate) fn withdraw(&mut self) -> Option<F> {
+        self.pending.take()
+    }
+
+    /// Every frame, when the screen or plane is given up.
+    pub(crate) fn into_frames(self) -> impl Iterator<Item = F> {
+        [self.pending, self.queued, self.current]
+            .into_iter()
+            .flatten()
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    pub(crate) fn queued(&self) -> Option<&F> {
+        self.queued.as_ref()
+    }
+
+    pub(crate) fn current(&self) -> Option<&F> {
+        self.current.as_ref()
+    }
+
+    /// What is on screen once the driver has done what it was told.
+    pub(crate) fn next(&self) -> Option<&F> {
+        self.queued.as_ref().or(self.current.as_ref())
+    }
+
+    /// The frame that was handed over last, wherever it is.
+    pub(crate) fn latest(&self) -> Option<&F> {
+        self.pending.as_ref().or(self.next())
+    }
+
+    /// Nothing pending and nothing queued.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_none() && self.queued.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// A frame in these tests: its memory is free when no clone is left.
+    type Token = Arc<usize>;
+
+    /// A display that latches what it is told at some later moment, and memory that one writer
+    /// takes in any order.
+    struct World {
+        cycle: Cycle<Token>,
+        tokens: Vec<Token>,
+        /// What the display reads, and what it may latch at any moment.
+        on_screen: usize,
+        latching: Option<usize>,
+        /// Lent to the writer.
+        writing: Vec<Token>,
+        shown: Vec<usize>,
+        submitted: Vec<usize>,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Take(usize),
+        Submit(usize),
+        Repeat,
+        Queue,
+        QueueRefused,
+        Latch,
+        Withdraw,
+    }
+
+    impl World {
+        fn new(n: usize, visible: usize) -> Self {
+            let tokens: Vec<Token> = (0..n).map(Arc::new).collect();
+            Self {
+                cycle: Cycle::showing(Some(tokens[visible].clone())),
+                tokens,
+                on_screen: visible,
+                latching: None,
+                writing: vec![],
+                shown: vec![],
+                submitted: vec![],
+            }
+        }
+
+        fn free(&self) -> Vec<usize> {
+            (0..self.tokens.len())
+                .filter(|&i| Arc::strong_count(&self.tokens[i]) == 1)
+                .collect()
+        }
+
+        fn step(&mut self, step: &Step) {
+            match step {
+                Step::Take(k) => {
+                    let free = self.free();
+                    if let Some(&frame) = free.get(k % free.len().max(1)) {
+                        self.writing.push(self.tokens[frame].clone());
+                    }
+                }
+                Step::Submit(k) if !self.writing.is_empty() => {
+                    let token = self.writing.remove(k % self.writing.len());
+                    let frame = *token;
+                    match self.cycle.submit(token) {
+                        Ok(()) => self.submitted.push(frame),
+                        Err(token) => self.writing.push(token),
+                    }
+                }
+                Step::Submit(_) => {}
+                Step::Repeat => {
+                    if let Some(token) = self.cycle.current().cloned()
+                        && self.cycle.submit(token.clone()).is_ok()
+                    {
+                        self.submitted.push(*token);
+                    }
+                }
+                Step::Queue => {
+                    if let Some(frame) = self.cycle.queue() {
+                        assert!(self.latching.is_none());
+                        self.latching = Some(**frame);
+                    }
+                }
+                Step::QueueRefused => {
+                    if let Some(frame) = self.cycle.queue().cloned() {
+                        assert_eq!(self.cycle.refused(), Some(frame));
+                    }
+                }
+                Step::Latch => {
+                    if let Some(frame) = self.latching.take() {
+                        self.on_screen = frame;
+                        self.shown.push(frame);
+                        drop(self.cycle.shown());
+                    }
+                }
+                Step::Withdraw => drop(self.cycle.withdraw()),
+            }
+            self.check();
+        }
+
+        fn check(&self) {
+            for token in &self.writing {
+                assert_ne!(**token, self.on_screen, "written while on screen");
+                assert_ne!(
+                    Some(**token),
+                    self.latching,
+                    "written while about to be on screen"
+                );
+            }
+            assert!(!self.free().contains(&self.on_screen), "on screen and free");
+        }
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0usize..8).prop_map(Step::Take),
+            4 => (0usize..8).prop_map(Step::Submit),
+            1 => Just(Step::Repeat),
+            4 => Just(Step::Queue),
+            1 => Just(Step::QueueRefused),
+            4 => Just(Step::Latch),
+            1 => Just(Step::Withdraw),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_is_never_on_screen_and_written_at_once(n in 2usize..6, visible in 0usize..6, steps in steps()) {
+            let mut world = World::new(n, visible % n);
+            for step in &steps {
+                world.step(step);
+            }
+        }
+
+        /// Whatever happened, letting the driver finish frees all but one.
+        #[test]
+        fn the_cycle_alone_frees_every_page_but_the_one_on_screen(n in 2usize..6, steps in steps()) {
+            let mut world = World::new(n, 0);
+            for step in &steps {
+                world.step(step);
+            }
+            world.writing.clear();
+            for _ in 0..3 {
+                world.step(&Step::Queue);
+                world.step(&Step::Latch);
+            }
+            prop_assert!(world.cycle.is_idle());
+            prop_assert_eq!(world.free().len(), n - 1);
+        }
+
+        /// No frame is lost or shown out of turn unless the driver refused it or it was
+        /// withdrawn.
+        #[test]
+        fn frames_are_shown_in_the_order_they_came(n in 2usize..6, steps in steps()) {
+            let mut world = World::new(n, 0);
+            for step in steps.iter().filter(|s| !matches!(s, Step::QueueRefused | Step::Withdraw)) {
+                world.step(step);
+            }
+            for _ in 0..3 {
+                world.step(&Step::Latch);
+                world.step(&Step::Queue);
+            }
+            prop_assert_eq!(world.shown, world.submitted);
+        }
+
+        /// Over any sequence of calls: no frame is lost or seen twice, and frames reach the
+        /// screen in order.
+        #[test]
+        fn frames_are_conserved_ordered_and_held_while_visible(calls in proptest::collection::vec(0..6, 1..200)) {
+            let mut cycle = Cycle::default();
+            let mut inside = std::collections::BTreeSet::new();
+            let (mut serial, mut last) = (0, 0);
+            for call in calls {
+                let had_room = !cycle.has_pending();
+                let left = match call {
+                    0 => {
+                        serial += 1;
+                        inside.insert(serial);
+                        let refused = cycle.submit(serial).err();
+                        prop_assert_eq!(refused.is_none(), had_room);
+                        refused
+                    }
+                    1 => {
+                        let was_queued = cycle.queued().is_some();
+                        prop_assert!(!(cycle.queue().is_some() && was_queued));
+                        None
+                    }
+                    2 => {
+                        let queued = cycle.queued().copied();
+                        let released = cycle.shown();
+                        if let Some(now) = queued {
+                            prop_assert!(now > last, "out of order");
+                            prop_assert_eq!(cycle.current(), Some(&now));
+                            last = now;
+                        }
+                        released
+                    }
+                    3 => cycle.refused(),
+                    4 => cycle.deferred(),
+                    _ => cycle.withdraw(),
+                };
+                if let Some(frame) = left {
+                    prop_assert!(inside.remove(&frame), "{frame} left twice");
+                }
+                let held = [&cycle.pending, &cycle.queued, &cycle.current];
+                let held: std::collections::BTreeSet<_> = held.into_iter().flatten().copied().collect();
+                prop_assert_eq!(&held, &inside);
+                prop_assert_eq!(cycle.latest(), held.iter().max());
+            }
+            prop_assert_eq!(cycle.into_frames().count(), inside.len());
+        }
+    }
+
+    #[test]
+    fn a_frame_goes_pending_queued_current_and_is_released_by_the_next() {
+        let mut cycle = Cycle::default();
+        assert_eq!(cycle.submit(1), Ok(()));
+        assert_eq!(cycle.queue(), Some(&1));
+        assert_eq!((cycle.current(), cycle.next()), (None, Some(&1)));
+        assert_eq!(cycle.shown(), None);
+        assert_eq!(cycle.submit(2), Ok(()));
+        assert_eq!(cycle.queue(), Some(&2));
+        assert_eq!(cycle.current(), Some(&1), "on screen until 2 is");
+        assert_eq!(cycle.shown(), Some(1));
+    }
+
+    #[test]
+    fn only_one_frame_is_queued_and_only_one_waits() {
+        let mut cycle = Cycle::default();
+        assert_eq!(cycle.submit(1), Ok(()));
+        assert_eq!(cycle.queue(), Some(&1));
+        assert_eq!(cycle.submit(2), Ok(()));
+        assert_eq!(cycle.queue(), None);
+        assert_eq!(cycle.submit(3), Err(3));
+    }
+
+    #[test]
+    fn a_refused_frame_comes_back_and_leaves_the_screen() {
+        let mut cycle = Cycle::showing(Some(1));
+        cycle.submit(2).unwrap();
+        cycle.queue();
+        assert_eq!(cycle.refused(), Some(2));
+        assert_eq!(cycle.current(), Some(&1));
+        assert!(cycle.is_idle());
+    }
+
+    #[test]
+    fn a_deferred_frame_waits_unless_a_newer_one_came() {
+        let mut cycle = Cycle::default();
+        cycle.submit(1).unwrap();
+        cycle.queue();
+        assert_eq!(cycle.deferred(), None);
+        assert_eq!(cycle.latest(), Some(&1));
+        cycle.queue();
+        cycle.submit(2).unwrap();
+        assert_eq!(cycle.deferred(), Some(1));
+        assert_eq!(cycle.latest(), Some(&2));
+    }
+
+    #[test]
+    fn a_flip_without_a_queued_frame_changes_nothing() {
+        let mut cycle = Cycle::showing(Some(0));
+        cycle.submit(1).unwrap();
+        assert_eq!(cycle.shown(), None);
+        assert_eq!((cycle.latest(), cycle.current()), (Some(&1), Some(&0)));
+    }
+}
