@@ -8,15 +8,21 @@
 
 use crate::memory;
 use gst::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Frames from elsewhere, after an offer that was asked for again, before upstream is
 /// taken for one that cannot adopt it. Some queues hold as many from before.
-const PATIENCE: u32 = 64;
+const IGNORED_LIMIT: u32 = 64;
 
 /// What upstream has made of the pool that is offered to it.
 #[derive(Debug, Default)]
-pub struct Adoption(Mutex<State>);
+pub struct Adoption {
+    state: Mutex<State>,
+    /// The last frame was written into the pool, and nothing has happened since that a frame of
+    /// the same kind would change: it takes no lock.
+    is_adopted: AtomicBool,
+}
 
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
@@ -33,7 +39,9 @@ struct State {
 impl Adoption {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_adopted.store(false, Ordering::Relaxed);
+        state
     }
 
     /// Other caps: all is open again.
@@ -70,10 +78,14 @@ impl Adoption {
     }
 
     fn is_to_tell(&self, is_adopted: bool, is_plain: impl FnOnce() -> bool) -> bool {
+        if is_adopted && self.is_adopted.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut state = self.state();
         if is_adopted {
             state.is_settled = true;
             state.is_offered_again = false;
+            self.is_adopted.store(true, Ordering::Relaxed);
             return false;
         }
         if state.is_vain {
@@ -81,7 +93,7 @@ impl Adoption {
         }
         if state.is_settled {
             state.ignored += u32::from(state.is_offered_again);
-            state.is_vain = state.ignored >= PATIENCE;
+            state.is_vain = state.ignored >= IGNORED_LIMIT;
             return false;
         }
         state.is_settled = true;
@@ -127,14 +139,14 @@ mod tests {
     fn who_ignores_the_pool_for_long_is_left_alone() {
         let adoption = Adoption::default();
         assert!(told(&adoption, false));
-        for _ in 0..10 * PATIENCE {
+        for _ in 0..10 * IGNORED_LIMIT {
             // The question has not come yet: it may be on its way.
             assert!(!told(&adoption, false));
         }
         adoption.flushed();
         assert!(told(&adoption, false));
         adoption.answered(true);
-        for _ in 0..PATIENCE {
+        for _ in 0..IGNORED_LIMIT {
             assert!(!told(&adoption, false));
         }
         adoption.flushed();

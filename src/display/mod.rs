@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What both sinks do the same way.
 //!
-//! - `cycle`: where each frame of one screen or plane is, from hand-over to release.
+//! - `area`: where a picture goes on a screen, and the property `render-rectangle`;
+//! - `cycle`: where each frame of one screen or plane is, from hand-over to release;
+//! - `frame_log`: counters, and the sentence on the path of frames with its reason;
+//! - `last_frame`: frames that come again.
 //!
 //! It knows neither framebuffers nor KMS, makes no system call and is tested without a device.
 
+pub(crate) mod area;
 pub(crate) mod cycle;
+pub(crate) mod frame_log;
+pub(crate) mod last_frame;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What can go wrong with a framebuffer, each with what would help.
 use super::formats::FormatError;
+use crate::display::area::RenderRectangle;
 use crate::sys::describe;
 use std::io;
 use std::path::PathBuf;
@@ -42,9 +43,9 @@ pub enum ScreenError {
         is: String,
     },
     /// `render-rectangle` and screen do not meet.
-    #[error("render-rectangle <{}, {}, {}, {}> lies outside the screen of {width_px}x{height_px} pixels", rectangle[0], rectangle[1], rectangle[2], rectangle[3])]
+    #[error("{rectangle} lies outside the screen of {width_px}x{height_px} pixels")]
     OutsideScreen {
-        rectangle: [i32; 4],
+        rectangle: RenderRectangle,
         width_px: u32,
         height_px: u32,
     },

@@ -187,16 +187,6 @@ pub fn black(format: VideoFormat) -> [u8; 4] {
     }
 }
 
-/// How many neighbouring pixels share their colour: a frame's left edge must
-/// not part them.
-pub fn align_px(format: VideoFormat) -> u32 {
-    if matches!(format, F::Yuy2 | F::Yvyu | F::Uyvy | F::Vyuy) {
-        2
-    } else {
-        1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

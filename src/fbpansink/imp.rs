@@ -6,12 +6,14 @@
 #![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
 use super::CAT;
 use super::error::ScreenError;
-use super::placement::Rect;
 use super::screen::Options;
-use super::session::{NotShown, Offer, Session, Stream};
+use super::session::{NotShown, Session, Stream, Written};
 use super::stats::{self, Counters};
 use super::vsync::Vsync;
 use crate::adoption::Adoption;
+use crate::display::area::{Rect, RenderRectangle};
+use crate::display::frame_log::{Offer, POOL_REMEDY};
+use crate::display::last_frame::LastFrame;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::vt_guard::Word;
@@ -31,7 +33,7 @@ struct Settings {
     fb_pages: u32,
     clear: bool,
     restore: bool,
-    render_rectangle: Option<[i32; 4]>,
+    render_rectangle: RenderRectangle,
 }
 
 impl Default for Settings {
@@ -42,7 +44,7 @@ impl Default for Settings {
             fb_pages: 0,
             clear: true,
             restore: true,
-            render_rectangle: None,
+            render_rectangle: RenderRectangle::default(),
         }
     }
 }
@@ -54,9 +56,7 @@ enum State {
     Started {
         session: Arc<Session>,
         stream: Option<Arc<Stream>>,
-        /// The last buffer shown, by address and time: preroll shows one and
-        /// playing renders it again.
-        last: Option<(usize, gst::ClockTime)>,
+        last: LastFrame,
     },
 }
 
@@ -94,25 +94,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl FbPanSink {
     fn render_rectangle(&self) -> gst::Array {
-        gst::Array::new(lock(&self.settings).render_rectangle.unwrap_or_default())
+        lock(&self.settings).render_rectangle.to_property()
     }
 
     fn set_render_rectangle(&self, value: gst::Array) {
-        let numbers: Vec<i32> = value
-            .iter()
-            .filter_map(|number| number.get().ok())
-            .collect();
-        let rectangle = match <[i32; 4]>::try_from(numbers) {
-            Ok([0, 0, 0, 0]) => None,
-            Ok(rectangle) => Some(rectangle),
-            Err(_) => {
-                gst::warning!(
-                    CAT,
-                    imp = self,
-                    "render-rectangle is <x, y, width, height>, four integers; ignored"
-                );
-                return;
-            }
+        let Some(rectangle) = RenderRectangle::of_property(&value, &*self.obj(), *CAT) else {
+            return;
         };
         let was = std::mem::replace(&mut lock(&self.settings).render_rectangle, rectangle);
         if was != rectangle {
@@ -142,7 +129,10 @@ impl FbPanSink {
 
     fn replace_stream(&self, new: Stream) {
         let old = match &mut *lock(&self.state) {
-            State::Started { stream, .. } => stream.replace(Arc::new(new)),
+            State::Started { stream, last, .. } => {
+                last.forget(); // it is to be shown where the new stream shows it
+                stream.replace(Arc::new(new))
+            }
             State::Stopped => None,
         };
         drop(old); // deactivates its pool: not under the lock
@@ -185,7 +175,7 @@ impl FbPanSink {
         *lock(&self.state) = State::Started {
             session: Arc::new(session),
             stream: None,
-            last: None,
+            last: LastFrame::default(),
         };
         Ok(())
     }
@@ -231,15 +221,14 @@ impl FbPanSink {
     }
 
     /// A copy is never silent.
-    fn tell_of_copies(&self) {
-        let Some(copying) = lock(&self.counters).copying_to_tell() else {
-            return;
-        };
-        gst::element_imp_warning!(
-            self,
-            gst::ResourceError::Settings,
-            ("{copying}; none is needed where what makes the frames takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert) and no tee or parser is between")
-        );
+    fn tell_of_copies(&self, session: &Session) {
+        if let Some(copying) = session.log().copying_to_tell() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("{copying}; {POOL_REMEDY}")
+            );
+        }
     }
 
     fn session(&self) -> Option<Arc<Session>> {
@@ -278,8 +267,8 @@ impl FbPanSink {
                 "{} shows {} frames of up to {}x{}, not {caps}; put videoconvert and videoscale before it",
                 screen.path().display(),
                 screen.format(),
-                area.width_px,
-                area.height_px
+                area.width,
+                area.height
             )
         })?;
         Ok((info, place))
@@ -289,18 +278,25 @@ impl FbPanSink {
         self.session().is_some()
     }
 
-    /// Whether this very frame was the last one shown; remembers it if not.
-    fn is_repeated(&self, buffer: &gst::Buffer) -> bool {
-        let now = buffer.pts().map(|pts| (buffer.as_ptr() as usize, pts));
+    /// What the next frame needs, under one lock: how frames are shown, and whether this one
+    /// was shown already.
+    fn begin_frame(&self, buffer: &gst::Buffer) -> Option<(Arc<Session>, Arc<Stream>, bool)> {
         match &mut *lock(&self.state) {
-            State::Started { last, .. } => std::mem::replace(last, now) == now && now.is_some(),
-            State::Stopped => false,
+            State::Started {
+                session,
+                stream: Some(stream),
+                last,
+            } => {
+                let is_repeated = last.is_repeated(buffer);
+                Some((session.clone(), stream.clone(), is_repeated))
+            }
+            _ => None,
         }
     }
 
     fn forget_last(&self) {
         if let State::Started { last, .. } = &mut *lock(&self.state) {
-            *last = None;
+            last.forget();
         }
     }
 }
@@ -455,6 +451,7 @@ impl BaseSinkImpl for FbPanSink {
             );
         }
         self.replace_stream(Stream::new(info, place));
+        session.log().offer(Offer::NotAsked);
         self.adoption.restart();
         Ok(())
     }
@@ -479,13 +476,10 @@ impl BaseSinkImpl for FbPanSink {
         }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         self.adoption.answered(need_pool);
-        if let Some(stream) = self.stream() {
-            stream.note_offer(if need_pool {
-                Offer::Made
-            } else {
-                Offer::NotWanted
-            });
-        }
+        session.log().offer(match need_pool {
+            true => Offer::Made,
+            false => Offer::NotWanted,
+        });
         Ok(())
     }
 
@@ -558,11 +552,10 @@ impl FbPanSink {
 
 impl VideoSinkImpl for FbPanSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
-            return Err(gst::FlowError::NotNegotiated);
-        };
-        if self.is_repeated(buffer) {
-            lock(&self.counters).repeated();
+        let frame = self.begin_frame(buffer);
+        let (session, stream, is_repeated) = frame.ok_or(gst::FlowError::NotNegotiated)?;
+        if is_repeated {
+            session.log().repeated();
             return Ok(gst::FlowSuccess::Ok);
         }
         if session.screen().fb_pages() == 1 && self.obj().property::<bool>("enable-last-sample") {
@@ -573,17 +566,18 @@ impl VideoSinkImpl for FbPanSink {
             );
             self.obj().set_property("enable-last-sample", false);
         }
-        let is_adopted = session.is_in_place(&stream, buffer);
+        let written = session.locate(&stream, buffer);
+        let is_adopted = matches!(written, Written::InPlace(_));
         self.adoption
             .note(self.obj().sink_pad(), buffer, is_adopted);
         let shown = self
-            .unless_flushing(|| session.put_in_place(&stream, buffer))
+            .unless_flushing(|| session.put_in_place(&stream, buffer, written))
             .and_then(|frame| match frame {
                 Some(frame) => self.unless_flushing(|| session.show(&stream, &frame)),
                 None => Ok(()), // dropped, and said so
             });
         shown.inspect_err(|_| self.forget_last())?;
-        self.tell_of_copies();
+        self.tell_of_copies(&session);
         Ok(gst::FlowSuccess::Ok)
     }
 }

@@ -13,7 +13,7 @@
 //!   `console`: the text console on it; `terminal`: follows the kernel's switches to
 //!   other ones;
 //! - `vsync`: when a pan has taken effect, measured;
-//! - `formats`, `placement`: bit fields and rectangles (pure);
+//! - `formats`: bit fields (pure);
 //! - `liars`: drivers that accept a pan and show something else;
 //! - `address`: whether `smem_start` can be believed.
 //!
@@ -27,7 +27,6 @@ mod formats;
 mod imp;
 mod liars;
 mod mode;
-mod placement;
 mod presenter;
 mod screen;
 mod session;

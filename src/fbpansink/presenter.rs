@@ -11,6 +11,7 @@ use super::vsync::Clock;
 use crate::display::cycle::Cycle;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -63,14 +64,14 @@ struct State<H> {
     stopping: bool,
     failed: bool,
     finished: bool,
-    /// Another virtual terminal has the screen. Its console draws into fb_page 0, which
-    /// is kept from writers as soon as it is handed in.
-    away: bool,
+    /// The fb_page 0, while another virtual terminal has the screen: its console draws there.
     parked: Option<H>,
 }
 
 struct Shared<H> {
     state: Mutex<State<H>>,
+    /// Another virtual terminal has the screen. Changed under the lock, read without it.
+    away: AtomicBool,
     /// Any change of the state.
     changed: Condvar,
 }
@@ -98,9 +99,9 @@ impl<H: Send + 'static> Presenter<H> {
                 stopping: false,
                 failed: false,
                 finished: fb_pages <= 1,
-                away: false,
                 parked: None,
             }),
+            away: AtomicBool::new(false),
             changed: Condvar::new(),
         });
         let thread = if fb_pages <= 1 {
@@ -128,7 +129,7 @@ impl<H: Send + 'static> Presenter<H> {
             if state.failed {
                 return Err(Refusal::Failed);
             }
-            if state.away {
+            if self.is_away() {
                 let unneeded = state.park(new);
                 drop(state); // its release must not happen under the lock
                 drop(unneeded);
@@ -172,7 +173,7 @@ impl<H: Send + 'static> Presenter<H> {
     pub fn suspend(&self, limit: Duration) -> Option<usize> {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state.lock();
-        state.away = true;
+        self.shared.away.store(true, Ordering::Relaxed);
         let withdrawn = state.cycle.withdraw();
         let unneeded = withdrawn.map(|held| state.park(held));
         self.shared.changed.notify_all();
@@ -192,7 +193,7 @@ impl<H: Send + 'static> Presenter<H> {
     /// The screen is ours again.
     pub fn resume(&self) {
         let mut state = self.shared.state.lock();
-        state.away = false;
+        self.shared.away.store(false, Ordering::Relaxed);
         let parked = state.parked.take();
         drop(state);
         drop(parked);
@@ -201,14 +202,14 @@ impl<H: Send + 'static> Presenter<H> {
 
     /// Another virtual terminal has the screen.
     pub fn is_away(&self) -> bool {
-        self.shared.state.lock().away
+        self.shared.away.load(Ordering::Relaxed)
     }
 
     /// Waits while another virtual terminal has the screen, but no longer than this.
     pub fn linger(&self, time: Duration) {
         let deadline = Instant::now() + time;
         let mut state = self.shared.state.lock();
-        while state.away
+        while self.is_away()
             && !state.flushing
             && !state.stopping
             && !self
@@ -331,7 +332,7 @@ impl<H> Shared<H> {
             match scanout.pan(fb_page) {
                 Err(error) if scanout.may_pass(&error) => {
                     let mut state = self.state.lock();
-                    if state.stopping || state.away {
+                    if state.stopping || self.away.load(Ordering::Relaxed) {
                         return Ok(false);
                     }
                     if Instant::now() >= deadline {
@@ -352,7 +353,7 @@ impl<H> Shared<H> {
                 return None;
             }
             if !state.failed
-                && !state.away
+                && !self.away.load(Ordering::Relaxed)
                 && let Some(fb_page) = state.cycle.queue().map(|held| held.fb_page)
             {
                 self.changed.notify_all(); // there is room for a pending one

@@ -5,9 +5,9 @@ use super::CAT;
 use super::error::ScreenError;
 use super::formats;
 use super::mode::Mode;
-use super::placement::{self, Rect};
 use super::presenter::Scanout;
 use super::vsync::{self, Clock, Vsync};
+use crate::display::area::{Rect, RenderRectangle};
 use crate::sys::fbdev::{self, FbMemory, FixScreeninfo, VarScreeninfo};
 use crate::sys::vt_guard::Line;
 use gst_video::VideoFormat;
@@ -206,14 +206,18 @@ impl Screen {
     }
 
     /// The part of the screen that frames may use.
-    pub fn area(&self, rectangle: Option<[i32; 4]>) -> Result<Rect, ScreenError> {
-        placement::area(self.width_px(), self.height_px(), rectangle).ok_or(
-            ScreenError::OutsideScreen {
-                rectangle: rectangle.unwrap_or_default(),
-                width_px: self.width_px(),
-                height_px: self.height_px(),
-            },
-        )
+    pub fn area(&self, rectangle: RenderRectangle) -> Result<Rect, ScreenError> {
+        let (width_px, height_px) = (self.width_px(), self.height_px());
+        let area = rectangle.on_screen((width_px, height_px));
+        area.ok_or(ScreenError::OutsideScreen {
+            rectangle,
+            width_px,
+            height_px,
+        })
+    }
+
+    fn whole(&self) -> Rect {
+        Rect::of_size(self.width_px(), self.height_px())
     }
 
     /// Paints what lies around `frame` black. The fb_page must be ours to write.
@@ -221,18 +225,19 @@ impl Screen {
         if !self.clear {
             return;
         }
-        for border in placement::borders(self.width_px(), self.height_px(), frame) {
+        for border in self.whole().around(&frame) {
             self.paint_black(self.fb_page_offset_bytes(fb_page), border);
         }
     }
 
     fn paint_black(&self, screen_offset_bytes: usize, rect: Rect) {
         let (start, len) = (
-            rect.x_px as usize * self.pixel_bytes(),
-            rect.width_px as usize * self.pixel_bytes(),
+            rect.x as usize * self.pixel_bytes(),
+            rect.width as usize * self.pixel_bytes(),
         );
-        for row in rect.y_px as usize..rect.bottom_px() as usize {
-            let offset = screen_offset_bytes + row * self.stride_bytes() + start;
+        for row in 0..rect.height as usize {
+            let offset =
+                screen_offset_bytes + (rect.y as usize + row) * self.stride_bytes() + start;
             self.memory
                 .write(offset, &self.black_row[start..start + len]);
         }
@@ -274,7 +279,7 @@ impl Drop for Screen {
             && !self.console_is_quiet()
             && start + self.fb_page_bytes() <= self.memory.len_bytes()
         {
-            self.paint_black(start, Rect::new(0, 0, self.width_px(), self.height_px()));
+            self.paint_black(start, self.whole());
         }
     }
 }

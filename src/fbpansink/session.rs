@@ -4,22 +4,21 @@
 use super::CAT;
 use super::address;
 use super::error::ScreenError;
-use super::formats;
-use super::placement::{self, Rect};
 use super::presenter::{Held, Presented, Presenter, Refusal};
 use super::screen::{Options, Screen};
-use super::stats::{Counters, Path};
+use super::stats::Counters;
 use super::terminal::{Painted, Terminal};
+use crate::display::area::Rect;
+use crate::display::frame_log::{FrameLog, Way};
 use crate::foreign;
 use crate::layout::Layout;
 use crate::memory::{ExternalAddress, Owner, Region};
-use crate::meta::PhysMemMeta;
 use crate::pool::{PhysBufferPool, PoolError, Reuse, Slots, Wait};
 use crate::sys::vt_guard::Word;
 use gst::prelude::*;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a foreign frame waits for a fb_page to be copied into. With all of
@@ -45,7 +44,8 @@ pub struct Session {
 pub struct Stream {
     info: gst_video::VideoInfo,
     place: Place,
-    offer: AtomicU8,
+    /// No other stream has it; not 0.
+    serial: u64,
     /// For frames that are not in fb_pages.
     copies: Mutex<Option<PhysBufferPool>>,
 }
@@ -59,45 +59,24 @@ pub struct Place {
     pub layout: Layout,
 }
 
-/// What upstream asked of the sink for these caps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Offer {
-    /// No ALLOCATION query came.
-    NotAsked,
-    /// It came and wanted no pool.
-    NotWanted,
-    /// The pool was offered.
-    Made,
-}
-
 impl Stream {
     pub fn new(info: gst_video::VideoInfo, place: Place) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         Self {
             info,
             place,
-            offer: AtomicU8::new(Offer::NotAsked as u8),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             copies: Mutex::new(None),
         }
     }
 
     /// The same frames, elsewhere on the screen.
     pub fn moved_to(&self, place: Place) -> Self {
-        let offer = AtomicU8::new(self.offer.load(Ordering::Relaxed));
-        Self {
-            info: self.info.clone(),
-            place,
-            offer,
-            copies: Mutex::new(None),
-        }
+        Self::new(self.info.clone(), place)
     }
 
     pub fn info(&self) -> &gst_video::VideoInfo {
         &self.info
-    }
-
-    pub fn note_offer(&self, offer: Offer) {
-        self.offer.store(offer as u8, Ordering::Relaxed);
     }
 
     pub fn frame(&self) -> Rect {
@@ -108,22 +87,6 @@ impl Stream {
     pub fn set_flushing(&self, flushing: bool) {
         if let Some(pool) = &*self.copies.lock() {
             pool.set_flushing(flushing);
-        }
-    }
-
-    fn why_foreign(&self, buffer: &gst::BufferRef) -> String {
-        let offer = self.offer.load(Ordering::Relaxed);
-        if offer == Offer::NotAsked as u8 {
-            "upstream never asked for a pool (a tee or a parser in between does not pass the question on)".into()
-        } else if offer == Offer::NotWanted as u8 {
-            "upstream asked for an allocation but wanted no pool".into()
-        } else if buffer.n_memory() > 1 {
-            format!(
-                "upstream ignored the pool offered and sent {} memories a frame",
-                buffer.n_memory()
-            )
-        } else {
-            "upstream ignored the pool offered".into()
         }
     }
 }
@@ -164,7 +127,8 @@ impl Session {
         )
         .map_err(ScreenError::Thread)?;
         let presenter = Arc::new(presenter);
-        let painted = Arc::new(Mutex::new(vec![None; screen.fb_pages()]));
+        let painted = (0..screen.fb_pages()).map(|_| AtomicU64::new(0));
+        let painted: Arc<Painted> = Arc::new(painted.collect());
         let terminal = Terminal::follow(&screen, &presenter, &painted, on_terminal);
         Ok(Self {
             _terminal: terminal.map_err(ScreenError::Thread)?,
@@ -191,7 +155,7 @@ impl Session {
         let format = self.screen.format().to_str();
         let rate =
             gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1));
-        let (width, height) = (area.width_px as i32, area.height_px as i32);
+        let (width, height) = (area.width as i32, area.height as i32);
         let of_size = |width: gst::glib::SendValue, height: gst::glib::SendValue| {
             let mut structure = gst::Structure::new_empty("video/x-raw");
             structure.set("format", format);
@@ -225,20 +189,22 @@ impl Session {
         if info.format() != self.screen.format() {
             return None;
         }
-        let frame = placement::centre(
-            area,
-            info.width(),
-            info.height(),
-            formats::align_px(info.format()),
-        )?;
+        // Neighbouring pixels may share their colour: a frame's left edge must not part them.
+        let format = info.format_info();
+        let align = 1 << format.w_sub().iter().copied().max().unwrap_or(0);
+        let mut frame = area.centred((info.width(), info.height()), align);
+        if area.intersection(&frame) != Some(frame) {
+            return None;
+        }
+        frame.x -= frame.x % align as i32;
         let (stride, offset) = (
             self.screen.stride_bytes(),
-            frame.x_px as usize * self.screen.pixel_bytes(),
+            frame.x as usize * self.screen.pixel_bytes(),
         );
         let layout = Layout::custom(
             info,
             &[i32::try_from(stride).ok()?],
-            &[frame.y_px as usize * stride + offset],
+            &[frame.y as usize * stride + offset],
             self.screen.fb_page_bytes(),
         );
         Some(Place {
@@ -279,30 +245,37 @@ impl Session {
         }
     }
 
-    /// Whether a frame was written where it is to be shown.
-    pub fn is_in_place(&self, stream: &Stream, buffer: &gst::Buffer) -> bool {
-        self.slots.index_of(buffer).is_some() && is_in_place(buffer, stream)
+    /// Where a frame was written.
+    pub fn locate(&self, stream: &Stream, buffer: &gst::Buffer) -> Written {
+        match self.slots.index_of(buffer) {
+            Some(fb_page) if is_in_place(buffer, stream) => Written::InPlace(fb_page),
+            Some(fb_page) => Written::Elsewhere(fb_page),
+            None => Written::Foreign,
+        }
     }
 
-    /// Finds the fb_page that a frame is in, or copies it into a free one; `None`
+    /// Takes the fb_page that a frame is in, or copies it into a free one; `None`
     /// if the frame was dropped.
     pub fn put_in_place(
         &self,
         stream: &Stream,
         buffer: &gst::Buffer,
+        written: Written,
     ) -> Result<Option<InPlace>, NotShown> {
         if self.presenter.is_away() {
-            return self.miss(buffer.clone(), self.slots.index_of(buffer));
+            return self.miss(buffer.clone(), written);
         }
-        let in_place = match self.slots.index_of(buffer) {
-            Some(fb_page) if is_in_place(buffer, stream) => {
-                self.counters.zero_copy(|| self.zero_copy_sentence());
+        let in_place = match written {
+            Written::InPlace(fb_page) => {
+                let log = self.log();
+                log.zero_copy(*CAT, Way::Offered, || self.describe_pages());
+                log.shown(true);
                 InPlace {
                     fb_page,
                     holder: buffer.clone(),
                 }
             }
-            ours => {
+            Written::Elsewhere(_) | Written::Foreign => {
                 let Some(holder) = self.copy(stream, buffer)? else {
                     return Ok(None);
                 };
@@ -310,15 +283,14 @@ impl Session {
                     .slots
                     .index_of(&holder)
                     .ok_or_else(|| pool_error("its buffer is in no fb_page"))?;
-                match ours {
-                    Some(_) => self.counters.moved(|| {
-                        Path::copying(
-                            "the frame lies elsewhere in its fb_page than where it is to be shown",
-                        )
-                    }),
-                    None => self
-                        .counters
-                        .copied(|| Path::copying(&stream.why_foreign(buffer))),
+                self.log().shown(false);
+                match written {
+                    Written::Foreign => self.log().copy_foreign(*CAT, buffer, None),
+                    _ => self.log().copy(
+                        *CAT,
+                        Way::Moved,
+                        "the frame lies elsewhere in its fb_page than where it is to be shown",
+                    ),
                 }
                 InPlace { fb_page, holder }
             }
@@ -329,27 +301,26 @@ impl Session {
 
     /// A frame for a screen that another virtual terminal has. What the console there
     /// draws into is not given back to upstream, which would write into it.
-    fn miss(
-        &self,
-        buffer: gst::Buffer,
-        fb_page: Option<usize>,
-    ) -> Result<Option<InPlace>, NotShown> {
-        self.counters.away();
+    fn miss(&self, buffer: gst::Buffer, written: Written) -> Result<Option<InPlace>, NotShown> {
+        self.counters.vt_away.fetch_add(1, Ordering::Relaxed);
         // No faster than the screen would take them.
         self.presenter.linger(self.screen.refresh_period());
-        match fb_page.map(|fb_page| self.presenter.present(fb_page, buffer)) {
-            Some(Err(Refusal::Failed)) => Err(NotShown::Reported),
+        let (Written::InPlace(fb_page) | Written::Elsewhere(fb_page)) = written else {
+            return Ok(None);
+        };
+        match self.presenter.present(fb_page, buffer) {
+            Err(Refusal::Failed) => Err(NotShown::Reported),
             _ => Ok(None),
         }
     }
 
     /// Shows a frame that is in its fb_page, as soon as the one before it is queued.
     pub fn show(&self, stream: &Stream, frame: &InPlace) -> Result<(), NotShown> {
-        self.paint_borders(frame.fb_page, stream.place.frame);
+        self.paint_borders(frame.fb_page, stream);
         match self.presenter.present(frame.fb_page, frame.holder.clone()) {
             Ok(Presented::Shown) => Ok(()),
             Ok(Presented::Away) => {
-                self.counters.away();
+                self.counters.vt_away.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             Err(Refusal::Flushing) => Err(NotShown::Flushing),
@@ -357,9 +328,14 @@ impl Session {
         }
     }
 
-    fn zero_copy_sentence(&self) -> String {
+    /// What became of the frames.
+    pub fn log(&self) -> &FrameLog {
+        &self.counters.log
+    }
+
+    fn describe_pages(&self) -> String {
         format!(
-            "zero-copy: upstream writes into the {} of {}",
+            "upstream writes into the {} of {}",
             fb_pages(self.screen.fb_pages()),
             self.screen.path().display()
         )
@@ -368,14 +344,14 @@ impl Session {
     /// Copies a frame into a free fb_page; `None` if there is none, or the frame's
     /// memory was freed, and the frame was dropped.
     fn copy(&self, stream: &Stream, buffer: &gst::Buffer) -> Result<Option<gst::Buffer>, NotShown> {
-        if self.is_freed(buffer) {
+        if self.log().is_freed(*CAT, buffer) {
             return Ok(None);
         }
         let pool = self.copy_pool(stream)?;
         let mut copy = match pool.acquire_free(Wait::AtMost(FREE_PAGE_LIMIT)) {
             Ok(copy) => copy,
             Err(PoolError::NoBuffer { .. }) => {
-                self.counters.dropped();
+                self.counters.no_page.fetch_add(1, Ordering::Relaxed);
                 gst::warning!(
                     CAT,
                     "frame dropped: upstream keeps every fb_page and sends frames that are in none; a queue less, or fb-pages, may help"
@@ -395,19 +371,9 @@ impl Session {
         })();
         match copied {
             Ok(()) => Ok(Some(copy)),
-            Err(_) if self.is_freed(buffer) => Ok(None), // meanwhile
+            Err(_) if self.log().is_freed(*CAT, buffer) => Ok(None), // meanwhile
             Err(e) => Err(NotShown::Failed(ScreenError::Copy(e))),
         }
-    }
-
-    /// Says so, and counts the frame as dropped.
-    fn is_freed(&self, buffer: &gst::Buffer) -> bool {
-        let freed = PhysMemMeta::why_dropped(buffer);
-        if let Some(why) = &freed {
-            self.counters.freed();
-            gst::warning!(CAT, "{why}");
-        }
-        freed.is_some()
     }
 
     fn copy_pool(&self, stream: &Stream) -> Result<PhysBufferPool, NotShown> {
@@ -428,20 +394,27 @@ impl Session {
         Ok(pool)
     }
 
-    fn paint_borders(&self, fb_page: usize, frame: Rect) {
-        let stale = self
-            .painted
-            .lock()
-            .get_mut(fb_page)
-            .is_some_and(|painted| painted.replace(frame) != Some(frame));
-        if stale {
-            self.screen.paint_borders(fb_page, frame);
+    fn paint_borders(&self, fb_page: usize, stream: &Stream) {
+        let painted = &self.painted[fb_page];
+        if painted.swap(stream.serial, Ordering::Relaxed) != stream.serial {
+            self.screen.paint_borders(fb_page, stream.place.frame);
         }
     }
 }
 
 fn pool_error(error: impl std::fmt::Display) -> NotShown {
     NotShown::Failed(ScreenError::Pool(error.to_string()))
+}
+
+/// Where upstream wrote a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Into this fb_page, where it is to be shown.
+    InPlace(usize),
+    /// Into this fb_page, at another place.
+    Elsewhere(usize),
+    /// Into memory that is no fb_page.
+    Foreign,
 }
 
 /// A frame in the fb_page that is to be shown.

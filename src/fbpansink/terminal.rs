@@ -2,21 +2,20 @@
 //! Gives the screen away while another virtual terminal is in the foreground, and takes
 //! it back: a thread that listens to what the kernel tells of ours.
 use super::CAT;
-use super::placement::Rect;
 use super::presenter::Presenter;
 use super::screen::Screen;
 use crate::sys::vt_guard::{Line, Word};
-use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a pan that is under way may take before the screen goes all the same.
 const PAN_LIMIT: Duration = Duration::from_secs(1);
 
-/// What the borders of each fb_page were painted for.
-pub type Painted = Mutex<Vec<Option<Rect>>>;
+/// The stream that the borders of each fb_page were painted for; 0 where they are not.
+pub type Painted = Vec<AtomicU64>;
 
 /// The thread, until dropped.
 pub struct Terminal {
@@ -85,8 +84,8 @@ impl<F: Fn(Word)> Follower<F> {
                 }
                 Word::Acquired => {
                     self.screen.step_forward(shown, picture.take().as_deref());
-                    if let Some(painted) = self.painted.lock().first_mut() {
-                        *painted = None; // the console drew there
+                    if let Some(painted) = self.painted.first() {
+                        painted.store(0, Ordering::Relaxed); // the console drew there
                     }
                     self.presenter.resume();
                 }

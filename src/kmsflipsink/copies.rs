@@ -7,11 +7,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use super::card::{Card, Dumb, FbShape, Framebuffer};
 use super::format::{self, DumbShape};
-use super::placement::Rect;
+use crate::display::area::Rect;
 use crate::foreign;
 use crate::layout::{self, Layout};
 use crate::memory::{self, ExternalAddress, Owner, Region};
@@ -68,19 +66,17 @@ pub fn allocate(
 
 /// The framebuffers of the dumb buffers that were offered upstream.
 #[derive(Debug, Default)]
-pub struct Offered(Mutex<Vec<(Weak<Region>, Arc<Framebuffer>)>>);
+pub struct Offered(Vec<(Weak<Region>, Arc<Framebuffer>)>);
 
 impl Offered {
-    /// Remembers one, as long as its memory lives.
-    pub fn add(&self, shown: &Shown) {
-        let mut offered = self.0.lock();
-        let (gone, kept) = std::mem::take(&mut *offered)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(region, _)| region.strong_count() == 0);
-        *offered = kept;
-        offered.push((Arc::downgrade(&shown.region), shown.framebuffer.clone()));
-        drop(offered);
-        drop(gone);
+    /// Remembers one, as long as its memory lives. Those whose memory is gone are returned, to be
+    /// dropped outside of any lock.
+    pub fn add(&mut self, shown: &Shown) -> impl Sized + use<> {
+        let is_gone = |known: &mut (Weak<Region>, _)| known.0.strong_count() == 0;
+        let gone: Vec<_> = self.0.extract_if(.., is_gone).collect();
+        let region = Arc::downgrade(&shown.region);
+        self.0.push((region, shown.framebuffer.clone()));
+        gone
     }
 
     /// The framebuffer over the memory of `buffer`, if that was offered.
@@ -93,8 +89,8 @@ impl Offered {
             return None;
         }
         let (region, offset) = memory::region_of(buffer.peek_memory(0))?;
-        let offered = self.0.lock();
-        let (_, framebuffer) = offered
+        let (_, framebuffer) = self
+            .0
             .iter()
             .find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(region)))?;
         (offset == 0 && layout_matches(buffer, info, framebuffer.shape()))

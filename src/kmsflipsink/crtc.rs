@@ -14,9 +14,10 @@ use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 use super::card::{Card, Framebuffer, connector_handle, crtc_handle, plane_handle};
 use super::discovery::Route;
 use super::mode::{FrameNeed, ModeLine, ModeWish};
-use super::placement::Placement;
 use super::stats::Stats;
+use crate::display::area::Placement;
 use crate::display::cycle::Cycle;
+use crate::display::frame_log::FrameLog;
 
 /// A frame on its way to the screen. Dropping it gives its buffer back.
 #[derive(Debug)]
@@ -116,7 +117,9 @@ pub struct Lane {
     pub settled_serial: u64,
     /// Its frames.
     pub frames: Cycle<Frame>,
-    /// Counters.
+    /// What became of its frames.
+    pub log: Arc<FrameLog>,
+    /// When they were shown.
     pub stats: Stats,
 }
 
@@ -212,6 +215,7 @@ impl Lane {
             closing: None,
             settled_serial: 0,
             frames: Cycle::default(),
+            log: Arc::default(),
             stats: Stats::new(1),
         }
     }
@@ -451,7 +455,12 @@ impl Crtc {
 
 impl Lane {
     /// Reads what is needed to use a plane, and what it shows now.
-    pub fn read(card: &Card, id: u32, observer: Arc<dyn Observer>) -> io::Result<Self> {
+    pub fn read(
+        card: &Card,
+        id: u32,
+        observer: Arc<dyn Observer>,
+        log: Arc<FrameLog>,
+    ) -> io::Result<Self> {
         let plane = plane_handle(id)?;
         let read = card.props(plane)?;
         let four = |names: [&str; 4]| -> io::Result<[property::Handle; 4]> {
@@ -492,6 +501,7 @@ impl Lane {
             closing: None,
             settled_serial: 0,
             frames: Cycle::default(),
+            log,
             stats: Stats::new(16_666_667),
         })
     }

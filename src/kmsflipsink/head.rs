@@ -17,8 +17,9 @@ use super::engine::{self, Joining};
 use super::format;
 use super::mode::{self, FrameNeed, ModeLine, ModeWish, NoMode};
 use super::outside;
-use super::placement::Placement;
 use super::stats::Stats;
+use crate::display::area::Placement;
+use crate::display::frame_log::FrameLog;
 use crate::sys;
 use crate::sys::kms::monotonic_ns;
 
@@ -144,6 +145,8 @@ pub struct Head {
     pub in_formats: Vec<(u32, u64)>,
     /// Largest framebuffer.
     pub max_size: (u32, u32),
+    /// What became of the frames.
+    pub log: Arc<FrameLog>,
     serial: AtomicU64,
 }
 
@@ -165,6 +168,7 @@ impl Head {
             fourccs: Vec::new(),
             in_formats: Vec::new(),
             max_size: (4, 4),
+            log: Arc::default(),
             serial: AtomicU64::new(0),
         }
     }
@@ -250,7 +254,8 @@ impl Head {
         let joining = Joining::begin(&card.engine);
         take_master(&card)?;
         let is_plugged = probe(&card, route.connector);
-        let lane = Lane::read(&card, route.kms_plane, observer.clone())
+        let log = Arc::<FrameLog>::default();
+        let lane = Lane::read(&card, route.kms_plane, observer.clone(), log.clone())
             .map_err(failed("reading the plane"))?;
         let mut crtc = Crtc::read(&card, &route).map_err(failed("reading the CRTC"))?;
         crtc.is_plugged = is_plugged;
@@ -274,6 +279,7 @@ impl Head {
             fourccs: plane.map(|plane| plane.fourccs.clone()).unwrap_or_default(),
             in_formats: read_in_formats(&card, route.kms_plane).unwrap_or_default(),
             max_size: max_size(&card),
+            log,
             card,
             route,
             serial: AtomicU64::new(0),
@@ -453,11 +459,6 @@ impl Head {
     pub fn set_flushing(&self, is_flushing: bool) {
         self.with_lane(|lane| lane.is_flushing = is_flushing);
         self.card.engine.notify();
-    }
-
-    /// Counts a frame whose memory its owner had freed.
-    pub fn count_freed(&self) {
-        self.with_lane(|lane| lane.stats.dropped.memory_freed += 1);
     }
 
     /// Whether commits of ours would be taken.

@@ -27,13 +27,14 @@ use super::format;
 use super::head::{Head, KmsError, NotPresented};
 use super::import::Imports;
 use super::mode::ModeWish;
-use super::placement::Rect;
 use super::report;
-use super::session::{Manner, Session, Timing, Way};
+use super::session::{Manner, Session, Timing};
 use super::tune::{self, Colour, Tuning};
 use crate::adoption::Adoption;
+use crate::display::area::RenderRectangle;
+use crate::display::frame_log::{Offer, Way};
+use crate::display::last_frame::LastFrame;
 use crate::memory::{self, MemoryKind};
-use crate::meta::PhysMemMeta;
 use crate::negotiation::{self, Refusals};
 use crate::refresh;
 use crate::structure_property::{StructureProperty, in_one_line};
@@ -52,7 +53,7 @@ struct Settings {
     restore_crtc: bool,
     follow_vt: bool,
     force_aspect_ratio: bool,
-    render_rectangle: Option<Rect>,
+    render_rectangle: RenderRectangle,
     rotate_method: VideoOrientationMethod,
     zpos: i64,
     plane_properties: StructureProperty,
@@ -74,7 +75,7 @@ impl Default for Settings {
             restore_crtc: true,
             follow_vt: true,
             force_aspect_ratio: true,
-            render_rectangle: None,
+            render_rectangle: RenderRectangle::default(),
             rotate_method: VideoOrientationMethod::Identity,
             zpos: -1,
             plane_properties: StructureProperty(None),
@@ -138,9 +139,21 @@ struct Started {
     /// display, or the card is another program's, so that it cannot be known.
     session: Option<Arc<Session>>,
     waiting: Option<Waiting>,
-    /// The last buffer shown: one that was shown while pausing comes again when
-    /// playing goes on. Held, so that no other buffer can be taken for it.
-    last: Option<gst::Buffer>,
+    last: LastFrame,
+}
+
+impl Started {
+    /// What the next frame needs: how frames are shown, and whether this one was shown already.
+    /// `None` while that is not known.
+    fn begin_frame(&mut self, buffer: &gst::Buffer) -> Option<(Arc<Session>, bool)> {
+        let session = self.session.clone()?;
+        Some((session, self.last.is_repeated(buffer)))
+    }
+
+    /// Frames are to be placed anew: the display is another.
+    fn is_stale(&self) -> bool {
+        self.observer.is_stale.load(Ordering::Acquire)
+    }
 }
 
 /// Caps that wait for a display to be shown on.
@@ -201,8 +214,6 @@ pub struct KmsFlipSink {
     /// Counters of the time before the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
-    /// Since the sink was opened.
-    told_of_copies: AtomicBool,
 }
 
 /// A poisoned lock cannot be: nothing panics while one is held.
@@ -227,40 +238,43 @@ struct SinkObserver {
     sink: glib::WeakRef<super::KmsFlipSink>,
     /// The display changed: frames are to be placed anew.
     is_stale: AtomicBool,
-    /// To be pushed by the streaming thread: upstream may take its time over it,
-    /// which the card's thread has not.
-    qos: Mutex<Option<gst::Event>>,
 }
 
 impl Observer for SinkObserver {
     fn report(&self, report: Report) {
-        if matches!(report, Report::Plugged(_)) {
+        let Some(sink) = self.sink.upgrade() else {
+            return;
+        };
+        if let Report::Plugged(_) = report {
             self.is_stale.store(true, Ordering::Release);
         }
-        if matches!(report, Report::Plugged(_) | Report::MasterRegained)
-            && let Some(sink) = self.sink.upgrade()
-        {
-            sink.call_async(|sink| sink.imp().catch_up());
-        }
-        if let Report::Shown {
-            running_time,
-            late_ns,
-            period_ns,
-        } = report
-        {
-            if let Some(qos) = report::qos(running_time, late_ns, period_ns) {
-                *lock(&self.qos) = Some(qos);
+        match report {
+            Report::Plugged(_) | Report::MasterRegained => {
+                sink.call_async(|sink| sink.imp().catch_up());
             }
-        } else if let Some(sink) = self.sink.upgrade() {
-            report::tell(&sink, &report);
+            Report::Shown {
+                running_time,
+                late_ns,
+                period_ns,
+            } => {
+                // Upstream may take its time over it, which the card's thread has not.
+                if let Some(qos) = report::qos(running_time, late_ns, period_ns)
+                    && sink.property("qos")
+                {
+                    sink.call_async(|sink| {
+                        let _ = sink.sink_pad().push_event(qos);
+                    });
+                }
+            }
+            _ => {}
         }
+        report::tell(&sink, &report);
     }
 }
 
 impl KmsFlipSink {
     fn render_rectangle(&self) -> gst::Array {
-        let rect = lock(&self.settings).render_rectangle.unwrap_or_default();
-        gst::Array::new([rect.x, rect.y, rect.width as i32, rect.height as i32])
+        lock(&self.settings).render_rectangle.to_property()
     }
 
     fn mode(&self) -> Option<String> {
@@ -274,44 +288,19 @@ impl KmsFlipSink {
     }
 
     fn set_render_rectangle(&self, value: gst::Array) {
-        let numbers: Vec<i32> = value
-            .iter()
-            .filter_map(|number| number.get().ok())
-            .collect();
-        let rectangle = match numbers[..] {
-            [x, y, width, height] if width > 0 && height > 0 => Some(Rect {
-                x,
-                y,
-                width: width as u32,
-                height: height as u32,
-            }),
-            [_, _, width, height] if width <= 0 && height <= 0 => None,
-            _ => {
-                gst::warning!(
-                    CAT,
-                    imp = self,
-                    "render-rectangle is <x, y, width, height>; ignored"
-                );
-                return;
-            }
-        };
-        lock(&self.settings).render_rectangle = rectangle;
+        if let Some(rectangle) = RenderRectangle::of_property(&value, &*self.obj(), *CAT) {
+            lock(&self.settings).render_rectangle = rectangle;
+        }
     }
 
     fn stats(&self) -> StructureProperty {
         let mut structure = self.obj().upcast_ref::<gst_base::BaseSink>().stats();
         let started = match &*lock(&self.state) {
-            State::Started(started) => Some((
-                started.head.clone(),
-                started.imports.clone(),
-                started.session.clone(),
-            )),
+            State::Started(started) => Some((started.head.clone(), started.imports.clone())),
             State::Stopped => None,
         };
         match started {
-            Some((head, imports, session)) => {
-                report::add_stats(&mut structure, &head, &imports, session.as_deref());
-            }
+            Some((head, imports)) => report::add_stats(&mut structure, &head, &imports),
             None => {
                 for (name, value) in lock(&self.last_stats).iter().flat_map(|last| last.iter()) {
                     if !structure.has_field(name) {
@@ -324,13 +313,11 @@ impl KmsFlipSink {
     }
 
     fn open(&self) -> Result<Started, KmsError> {
-        self.told_of_copies.store(false, Ordering::Relaxed);
         let settings = lock(&self.settings).clone();
         settings.mode_wish()?; // a word that is no mode need not wait for caps
         let observer = Arc::new(SinkObserver {
             sink: self.obj().downgrade(),
             is_stale: AtomicBool::new(false),
-            qos: Mutex::default(),
         });
         // SAFETY: the application keeps the fd open while the sink is in use, as
         // the property's blurb says; it is duplicated at once.
@@ -361,7 +348,7 @@ impl KmsFlipSink {
             observer,
             session: None,
             waiting: None,
-            last: None,
+            last: LastFrame::default(),
         })
     }
 
@@ -415,24 +402,22 @@ impl KmsFlipSink {
         gst::info!(CAT, imp = self, "{}", session.describe());
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
-            (
-                started.session.replace(session.clone()),
-                started.waiting.take(),
-                started.last.take(),
-            )
+            started.last.forget();
+            let session = started.session.replace(session.clone());
+            (session, started.waiting.take())
         });
         drop(old);
         Ok(session)
     }
 
-    /// Plans; or waits, saying so, for what keeps from it now and may pass.
+    /// Plans; or waits, saying so, for what keeps from it now and may pass: then false.
     fn plan_or_wait(
         &self,
         info: &gst_video::VideoInfo,
         modifier: Option<u64>,
-    ) -> Result<Option<Arc<Session>>, KmsError> {
+    ) -> Result<bool, KmsError> {
         let error = match self.plan(info, modifier) {
-            Ok(session) => return Ok(Some(session)),
+            Ok(_) => return Ok(true),
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),
         };
@@ -444,17 +429,18 @@ impl KmsFlipSink {
         };
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
-            let (session, last) = (started.session.take(), started.last.take());
-            (session, last, started.waiting.replace(waiting))
+            started.last.forget();
+            let session = started.session.take();
+            (session, started.waiting.replace(waiting))
         });
-        if old.is_some_and(|(.., waited)| waited.is_none()) {
+        if old.is_some_and(|(_, waited)| waited.is_none()) {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::NotFound,
                 ("{}", report::waiting(&error))
             );
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// What was missed for want of a display is shown on the one that is there now.
@@ -473,21 +459,15 @@ impl KmsFlipSink {
                 self.adoption.restart();
                 let manner = lock(&self.settings).manner();
                 if session.show(&missed, Timing::default(), &manner).is_ok() {
-                    self.started(|started| started.last = Some(missed));
+                    self.started(|started| started.last.is_repeated(&missed));
                 }
             }
             Err(error) => gst::info!(CAT, imp = self, "still waiting: {error}"),
         }
     }
 
-    /// The session for the next frame, made anew if the display is another.
-    fn current_session(&self) -> Result<Option<Arc<Session>>, KmsError> {
-        let is_stale = self.started(|started| started.observer.is_stale.load(Ordering::Acquire));
-        let is_stale = is_stale.unwrap_or(false);
-        let session = self.session().filter(|_| !is_stale);
-        if session.is_some() {
-            return Ok(session);
-        }
+    /// Makes the session anew, if what is there now can show frames.
+    fn renew_session(&self) -> Result<(), KmsError> {
         self.look_elsewhere()?;
         let format = match self.session() {
             Some(session) => Some(session.format()),
@@ -501,15 +481,13 @@ impl KmsFlipSink {
                 })
                 .flatten(),
         };
-        let Some((info, modifier)) = format else {
-            return Ok(None);
-        };
-        let session = self.plan_or_wait(&info, modifier)?;
-        if session.is_some() {
+        if let Some((info, modifier)) = format
+            && self.plan_or_wait(&info, modifier)?
+        {
             // Other memory may be shown without a copy now.
             self.adoption.restart();
         }
-        Ok(session)
+        Ok(())
     }
 
     /// Goes to another connector if a display was plugged in there, and the user
@@ -556,6 +534,10 @@ impl KmsFlipSink {
         }
     }
 
+    fn note_offer(&self, offer: Offer) {
+        self.started(|started| started.head.log.offer(offer));
+    }
+
     fn is_open(&self) -> bool {
         self.started(|_| ()).is_some()
     }
@@ -585,16 +567,9 @@ impl KmsFlipSink {
 
     /// A copy is never silent.
     fn tell_of_copies(&self, session: &Session) {
-        if !self.told_of_copies.load(Ordering::Relaxed)
-            && let Way::Copy(why) = session.way()
-            && !self.told_of_copies.swap(true, Ordering::Relaxed)
-        {
+        if let Some(copying) = session.log().copying_to_tell() {
             let remedy = session.remedy_for_copies();
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::Settings,
-                ("each frame is copied once: {why}; {remedy}")
-            );
+            gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{copying}; {remedy}"));
         }
     }
 
@@ -602,21 +577,8 @@ impl KmsFlipSink {
         self.post_error_message(report::error_message(error));
     }
 
-    /// Says so, and counts the frame as dropped.
-    fn is_freed(&self, buffer: &gst::BufferRef) -> bool {
-        let freed = PhysMemMeta::why_dropped(buffer);
-        if let Some(why) = &freed {
-            if let Some(head) = self.started(|started| started.head.clone()) {
-                head.count_freed();
-            }
-            gst::warning!(CAT, imp = self, "{why}");
-        }
-        freed.is_some()
-    }
-
     fn drain(&self) {
-        let last = self.started(|started| started.last.take());
-        drop(last);
+        self.started(|started| started.last.forget());
         if let Some(session) = self.session() {
             session.release_foreign(DRAIN_TIME);
         }
@@ -741,6 +703,7 @@ impl BaseSinkImpl for KmsFlipSink {
         // that it can renegotiate its memory.
         self.drain();
         self.adoption.restart();
+        self.note_offer(Offer::NotAsked);
         match self.plan_or_wait(&info, modifier) {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -758,6 +721,10 @@ impl BaseSinkImpl for KmsFlipSink {
         query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
         let (caps, needs_pool) = query.get_owned();
         self.adoption.answered(needs_pool);
+        self.note_offer(match needs_pool {
+            true => Offer::None,
+            false => Offer::NotWanted,
+        });
         let Some((caps, session)) = caps.zip(self.session()).filter(|_| needs_pool) else {
             return Ok(());
         };
@@ -774,6 +741,7 @@ impl BaseSinkImpl for KmsFlipSink {
                 let (size, min, max) = (proposal.size_bytes, proposal.min, proposal.max);
                 proposal.pool.set_maker(Some(self.obj().upcast_ref()));
                 query.add_allocation_pool(Some(&proposal.pool), size, min, max);
+                self.note_offer(Offer::Made);
                 if let Some(kind) = proposal.allocator {
                     query.add_allocation_param(
                         Some(memory::allocator(kind)),
@@ -797,7 +765,10 @@ impl BaseSinkImpl for KmsFlipSink {
                     head.wait_idle(DRAIN_TIME);
                 }
                 gst::EventType::FlushStart => head.withdraw(),
-                gst::EventType::FlushStop => self.adoption.flushed(),
+                gst::EventType::FlushStop => {
+                    self.started(|started| started.last.forget());
+                    self.adoption.flushed();
+                }
                 _ => {}
             }
         }
@@ -832,48 +803,56 @@ impl BaseSinkImpl for KmsFlipSink {
 impl VideoSinkImpl for KmsFlipSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let manner = lock(&self.settings).manner();
-        let is_negotiated =
-            self.started(|started| started.session.is_some() || started.waiting.is_some());
-        if !is_negotiated.ok_or(gst::FlowError::Flushing)? {
-            return Err(gst::FlowError::NotNegotiated);
-        }
-        let session = self.current_session().map_err(|error| {
-            self.fail(&error);
-            gst::FlowError::Error
-        })?;
-        // A new session forgets the last frame: the display is another.
-        let last = self.started(|started| started.last.clone()).flatten();
-        if last.is_some_and(|last| last.as_ptr() == buffer.as_ptr()) {
+        let begun = self.started(|started| {
+            if started.session.is_none() && started.waiting.is_none() {
+                return Err(gst::FlowError::NotNegotiated);
+            }
+            Ok((!started.is_stale()).then(|| started.begin_frame(buffer)))
+        });
+        let frame = match begun.ok_or(gst::FlowError::Flushing)??.flatten() {
+            Some(frame) => Some(frame),
+            None => {
+                self.renew_session().map_err(|error| {
+                    self.fail(&error);
+                    gst::FlowError::Error
+                })?;
+                self.started(|started| started.begin_frame(buffer))
+                    .flatten()
+            }
+        };
+        if let Some((session, true)) = &frame {
+            session.log().repeated();
             return Ok(gst::FlowSuccess::Ok);
         }
-        let observer = self.started(|started| started.observer.clone());
-        let qos = observer.and_then(|observer| lock(&observer.qos).take());
-        if let Some(qos) = qos.filter(|_| self.obj().property("qos")) {
-            let _ = self.obj().sink_pad().push_event(qos);
-        }
+        let session = frame.map(|(session, _)| session);
         let timing = self.timing(buffer);
         let show = || match &session {
             Some(session) => session.show(buffer, timing, &manner),
             None => self.miss(buffer),
+        };
+        let is_freed = || {
+            let session = session.as_ref();
+            session.is_some_and(|session| session.log().is_freed(*CAT, buffer))
         };
         let shown = loop {
             match show() {
                 // The base class unlocks for a pause, too, and wants the frame to
                 // be shown when it goes on.
                 Err(NotPresented::Flushing) => self.obj().wait_preroll()?,
-                Err(NotPresented::Refused(_)) if self.is_freed(buffer) => break Ok(()),
+                Err(NotPresented::Refused(_)) if is_freed() => break Ok(()),
                 result => break result,
             };
         };
+        if shown.is_err() {
+            self.started(|started| started.last.forget());
+        }
         let error = match shown {
             Ok(()) => {
                 if let Some(session) = &session {
-                    let is_adopted = !session.wants_other_memory();
+                    let is_adopted = !session.log().is_way(Way::Foreign);
                     self.adoption
                         .note(self.obj().sink_pad(), buffer, is_adopted);
                     self.tell_of_copies(session);
-                    let old = self.started(|started| started.last.replace(buffer.clone()));
-                    drop(old);
                 }
                 return Ok(gst::FlowSuccess::Ok);
             }

@@ -3,11 +3,11 @@
 //! that upstream wrote into.
 //!
 //! The way of a frame: `imp` takes it from GStreamer, `session` decides how it
-//! is shown (`placement`, `format`, `import`, `copies`), `head` hands it to the
+//! is shown (`display::area`, `format`, `import`, `copies`), `head` hands it to the
 //! card's thread in `engine`, which commits it (`crtc`) and follows it by
 //! `display::cycle` from pending to current. `discovery` and `mode` choose card,
 //! connector, plane and mode, among the cards that `outside` lets be opened. Pure, and
-//! tested without a device: outside, discovery, mode, placement, format, stats.
+//! tested without a device: outside, discovery, mode, format, stats.
 //!
 //! Locks: the element's `Settings` and `State`, in this order; below them one
 //! lock for each card (`engine`). No ioctl, no wait and no call into GStreamer
@@ -26,7 +26,6 @@ mod imp;
 mod import;
 mod mode;
 mod outside;
-mod placement;
 mod report;
 mod session;
 mod stats;

@@ -9,7 +9,6 @@ use super::dma_drm;
 use super::format;
 use super::head::{Head, KmsError};
 use super::import::Imports;
-use super::session::{Session, Way};
 use super::stats::LATENCY_BOUNDS_US;
 use super::{CAT, KmsFlipSink};
 
@@ -115,10 +114,11 @@ pub fn qos(
 }
 
 /// Of the statistics, what is logged when the sink stops.
-pub const NUMBERS: [&str; 12] = [
+pub const NUMBERS: [&str; 14] = [
     "shown",
     "zero-copy",
     "copied",
+    "repeated",
     "late",
     "missed-vblanks",
     "lost-flip-events",
@@ -126,24 +126,18 @@ pub const NUMBERS: [&str; 12] = [
     "dropped-disconnected",
     "dropped-flushed",
     "dropped-refused",
+    "dropped-memory-freed",
     "flips-per-second",
     "path",
 ];
 
 /// Adds our counters to the base class's.
-pub fn add_stats(
-    structure: &mut gst::Structure,
-    head: &Head,
-    imports: &Imports,
-    session: Option<&Session>,
-) {
+pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports) {
     let Some((stats, has_vblank, mode)) = head.stats() else {
         return;
     };
     let (mean_ns, max_ns) = stats.latency_ns();
-    structure.set("shown", stats.shown);
-    structure.set("zero-copy", stats.zero_copy);
-    structure.set("copied", stats.copied);
+    head.log.add_to(structure);
     structure.set("late", stats.late);
     structure.set("missed-vblanks", stats.missed_vblanks);
     structure.set("lost-flip-events", stats.lost_events);
@@ -151,7 +145,6 @@ pub fn add_stats(
     structure.set("dropped-disconnected", stats.dropped.disconnected);
     structure.set("dropped-flushed", stats.dropped.flushed);
     structure.set("dropped-refused", stats.dropped.refused);
-    structure.set("dropped-memory-freed", stats.dropped.memory_freed);
     structure.set("flips-per-second", stats.rate());
     structure.set("flip-latency-mean-us", mean_ns / 1000);
     structure.set("flip-latency-max-us", max_ns / 1000);
@@ -174,12 +167,6 @@ pub fn add_stats(
     if let Some(mode) = mode {
         structure.set("mode", mode.to_string());
     }
-    let path = match session.map(Session::way) {
-        Some(Way::ZeroCopy(how)) => format!("zero-copy: {how}"),
-        Some(Way::Copy(why)) => format!("copying: {why}"),
-        Some(Way::None) | None => return,
-    };
-    structure.set("path", path);
 }
 
 #[cfg(test)]

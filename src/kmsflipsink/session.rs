@@ -6,6 +6,7 @@
 mod offer;
 mod plan;
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
@@ -13,13 +14,15 @@ use parking_lot::Mutex;
 
 pub use self::plan::Manner;
 use self::plan::{Choice, Plan, choose, fb_shape, picture, sized, stand_in};
+use super::CAT;
 use super::card::Framebuffer;
 use super::copies::{Copies, Offered};
 use super::crtc::Frame;
 use super::head::{Head, KmsError, NotPresented};
 use super::import::{self, Imported, Imports, NotImportable};
 use super::mode::{FrameNeed, ModeWish};
-use super::placement::{Picture, Placement, Rect, Target};
+use crate::display::area::{Picture, Placement, Rect, Target};
+use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
 use crate::foreign;
 use crate::sys::{self, kms};
 
@@ -31,13 +34,12 @@ pub struct Session {
     modifier: Option<u64>,
     plan: Plan,
     imports: Arc<Imports>,
-    offered: Offered,
     /// Shows nothing; TEST_ONLY commits are made with it.
     stand_in: Framebuffer,
     /// Used by the streaming thread alone, save when a stop takes the last frame
     /// off the screen.
     copies: Mutex<CopySets>,
-    notes: Mutex<Notes>,
+    context: Mutex<Context>,
 }
 
 /// Buffers for copies of the frame's size, and of the screen's.
@@ -47,24 +49,12 @@ struct CopySets {
     composed: Option<Copies>,
 }
 
-/// What was found out with the last frame.
+/// What each frame needs to know.
 #[derive(Debug)]
-struct Notes {
-    /// What it went through, and why.
-    way: Way,
-    /// Where the driver agreed to show it.
-    placed: Option<(Picture, Target, Choice)>,
-}
-
-/// The way of a frame, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
-    /// No frame yet.
-    None,
-    /// The display reads the producer's memory.
-    ZeroCopy(&'static str),
-    /// One copy, because.
-    Copy(String),
+struct Context {
+    offered: Offered,
+    /// Where the driver agreed to show the last frame.
+    placed: (Picture, Target, Choice),
 }
 
 /// A frame's time.
@@ -98,24 +88,20 @@ impl Session {
         }
         head.discard(modes);
         let (plan, _, stand_in) = planned?;
-        let session = Self {
+        let whole = picture(info, None, manner);
+        Ok(Self {
             head: head.clone(),
             info: info.clone(),
             modifier,
             plan,
             imports: imports.clone(),
-            offered: Offered::default(),
             stand_in,
             copies: Mutex::default(),
-            notes: Mutex::new(Notes {
-                way: Way::None,
-                placed: None,
+            context: Mutex::new(Context {
+                offered: Offered::default(),
+                placed: (whole, manner.target(plan.screen), plan.choice),
             }),
-        };
-        let whole = picture(info, None, manner);
-        session.notes.lock().placed =
-            Some((whole, manner.target(session.plan.screen), plan.choice));
-        Ok(session)
+        })
     }
 
     /// What the frames are.
@@ -138,24 +124,19 @@ impl Session {
         }
     }
 
-    /// What happened to the frames, in words.
-    pub fn way(&self) -> Way {
-        self.notes.lock().way.clone()
+    /// What became of the frames.
+    pub fn log(&self) -> &FrameLog {
+        &self.head.log
     }
 
-    /// Whether the last frame was copied for the memory that it came in.
-    pub fn wants_other_memory(&self) -> bool {
-        matches!(&self.notes.lock().way, Way::Copy(why) if why != NEEDS_COMPOSING)
-    }
-
-    /// What would make copies unnecessary.
-    pub fn remedy_for_copies(&self) -> &'static str {
-        if !self.wants_other_memory() {
-            "put videoscale before the sink, for frames of the screen's size"
+    /// What would make the copies of frames unnecessary.
+    pub fn remedy_for_copies(&self) -> String {
+        if self.log().is_way(Way::Composed) {
+            "put videoscale before the sink, for frames of the screen's size".into()
         } else if self.head.card.can_import {
-            "none is needed where upstream takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert, with no tee between) or has dma-bufs (v4l2src io-mode=dmabuf)"
+            format!("{POOL_REMEDY}, or where it has dma-bufs (v4l2src io-mode=dmabuf)")
         } else {
-            "none is needed where upstream takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert), with no tee between"
+            POOL_REMEDY.into()
         }
     }
 
@@ -176,16 +157,6 @@ impl Session {
         )
     }
 
-    fn picture(&self, buffer: &gst::BufferRef, manner: &Manner) -> Picture {
-        picture(
-            &self.info,
-            buffer
-                .meta::<gst_video::VideoCropMeta>()
-                .map(|meta| meta.rect()),
-            manner,
-        )
-    }
-
     /// Shows a frame: without a copy if possible, else with one.
     pub fn show(
         &self,
@@ -193,31 +164,31 @@ impl Session {
         timing: Timing,
         manner: &Manner,
     ) -> Result<(), NotPresented> {
-        let placement = match self.choose(buffer, manner) {
+        let (choice, offered) = self.choose(buffer, manner);
+        let placement = match choice {
             Choice::Nowhere => return Ok(()),
-            choice @ Choice::Composed(_) => {
-                return self.show_copy(buffer, choice, timing, NEEDS_COMPOSING.into());
-            }
+            Choice::Composed(_) => return self.show_copy(buffer, choice, timing, &NEEDS_COMPOSING),
             Choice::Direct(placement) => placement,
         };
-        let copied = |reason| self.show_copy(buffer, Choice::Direct(placement), timing, reason);
-        if let Some(framebuffer) = self.offered.find(buffer, &self.info) {
-            self.note(Way::ZeroCopy(
-                "upstream writes into the card's own (dumb) buffers",
-            ));
+        let copied = |reason: &dyn Display| self.show_copy(buffer, choice, timing, reason);
+        let path = &self.head.card.path;
+        if let Some(framebuffer) = offered {
+            self.log().zero_copy(*CAT, Way::Offered, || {
+                format!("upstream writes into dumb buffers of {path}")
+            });
             return self
                 .head
                 .present(frame(buffer, framebuffer, placement, timing, true), false);
         }
         let imported = match self.imports.framebuffer(buffer, &self.info, self.modifier) {
             Ok(imported) => imported,
-            Err(error) => return copied(error.to_string()),
+            Err(error) => return copied(&error),
         };
         let Imported {
             framebuffer,
             is_untried,
         } = imported;
-        let refused = |reason| copied(NotImportable::Unshowable(reason).to_string());
+        let refused = |reason| copied(&NotImportable::Unshowable(reason));
         if is_untried
             && let Err(error) = self.head.test(&framebuffer, &placement, None)
             && !is_about_us(&error)
@@ -233,31 +204,38 @@ impl Session {
         match self.head.present(frame, is_untried) {
             Err(NotPresented::Refused(reason)) => refused(reason),
             Ok(()) => {
-                self.note(Way::ZeroCopy("the display reads upstream's dma-bufs"));
+                self.log().zero_copy(*CAT, Way::Imported, || {
+                    format!("{path} reads upstream's dma-bufs")
+                });
                 Ok(())
             }
             Err(other) => Err(other),
         }
     }
 
-    /// Where a frame goes; asks the driver when that is another place than the
-    /// last frame's.
-    fn choose(&self, buffer: &gst::BufferRef, manner: &Manner) -> Choice {
-        let (picture, target) = (
-            self.picture(buffer, manner),
-            manner.target(self.plan.screen),
-        );
-        if let Some((known, known_target, choice)) = self.notes.lock().placed
-            && (known, known_target) == (picture, target)
-        {
-            return choice;
+    /// Where a frame goes, and what shows its memory if that was offered. Asks the driver when it
+    /// is another place than the last frame's.
+    fn choose(
+        &self,
+        buffer: &gst::BufferRef,
+        manner: &Manner,
+    ) -> (Choice, Option<Arc<Framebuffer>>) {
+        let crop = buffer.meta::<gst_video::VideoCropMeta>();
+        let picture = picture(&self.info, crop.map(|meta| meta.rect()), manner);
+        let target = manner.target(self.plan.screen);
+        let context = self.context.lock();
+        let offered = context.offered.find(buffer, &self.info);
+        let (known, known_target, choice) = context.placed;
+        drop(context);
+        if (known, known_target) == (picture, target) {
+            return (choice, offered);
         }
         let choice = choose(&picture, &target, |placement| {
             self.head.test(&self.stand_in, placement, None).is_ok()
         });
-        gst::debug!(super::CAT, "{picture:?} on {target:?}: {choice:?}");
-        self.notes.lock().placed = Some((picture, target, choice));
-        choice
+        gst::debug!(CAT, "{picture:?} on {target:?}: {choice:?}");
+        self.context.lock().placed = (picture, target, choice);
+        (choice, offered)
     }
 
     fn show_copy(
@@ -265,13 +243,15 @@ impl Session {
         buffer: &gst::Buffer,
         choice: Choice,
         timing: Timing,
-        reason: String,
+        reason: &dyn Display,
     ) -> Result<(), NotPresented> {
         let (copy, framebuffer, placement) = self.copy(buffer, choice).map_err(|error| {
             NotPresented::Refused(format!("{error}; a copy is needed: {reason}"))
         })?;
-        gst::info!(gst::CAT_PERFORMANCE, "frame copy: {reason}");
-        self.note(Way::Copy(reason));
+        match choice {
+            Choice::Composed(_) => self.log().copy(*CAT, Way::Composed, NEEDS_COMPOSING),
+            _ => self.log().copy_foreign(*CAT, buffer, Some(reason)),
+        }
         self.head
             .present(frame(&copy, framebuffer, placement, timing, false), false)
     }
@@ -340,20 +320,6 @@ impl Session {
             .map_err(|error| sys::describe(&error))
     }
 
-    fn note(&self, way: Way) {
-        let mut notes = self.notes.lock();
-        if notes.way == way {
-            return;
-        }
-        notes.way = way.clone();
-        drop(notes);
-        match way {
-            Way::None => {}
-            Way::ZeroCopy(how) => gst::info!(super::CAT, "zero-copy: {how}"),
-            Way::Copy(why) => gst::info!(super::CAT, "copying each frame once: {why}"),
-        }
-    }
-
     /// Takes frames that belong to others off the screen, leaving the picture.
     pub fn release_foreign(&self, time: std::time::Duration) {
         self.head.wait_idle(time);
@@ -375,10 +341,9 @@ impl Session {
                     self.head.wait_idle(time);
                 }
             }
-            Err(error) => gst::warning!(
-                super::CAT,
-                "keeping upstream's last frame on the screen: {error}"
-            ),
+            Err(error) => {
+                gst::warning!(CAT, "keeping upstream's last frame on the screen: {error}")
+            }
         }
     }
 }

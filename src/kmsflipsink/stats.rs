@@ -17,8 +17,6 @@ pub struct Flip {
     pub sequence: Option<u32>,
     /// How much later than the clock said, if there was a clock.
     pub late_ns: Option<u64>,
-    /// Whether the display read the producer's own memory.
-    pub is_zero_copy: bool,
     /// Whether the commit set the mode: its latency says nothing.
     pub is_modeset: bool,
 }
@@ -31,10 +29,6 @@ pub struct Stats {
     first_shown_ns: Option<u64>,
     /// Frames that reached the screen.
     pub shown: u64,
-    /// Of these, read from the producer's memory.
-    pub zero_copy: u64,
-    /// Of these, copied once.
-    pub copied: u64,
     /// Shown more than one refresh period after their time.
     pub late: u64,
     /// Vertical blanks at which a frame was ready but not shown.
@@ -61,8 +55,6 @@ pub struct Dropped {
     pub flushed: u64,
     /// The kernel refused the commit.
     pub refused: u64,
-    /// The owner of the frame's memory had freed it.
-    pub memory_freed: u64,
 }
 
 impl Stats {
@@ -73,8 +65,6 @@ impl Stats {
             last: None,
             first_shown_ns: None,
             shown: 0,
-            zero_copy: 0,
-            copied: 0,
             late: 0,
             missed_vblanks: 0,
             lost_events: 0,
@@ -95,11 +85,6 @@ impl Stats {
     /// Counts a frame that reached the screen.
     pub fn flipped(&mut self, flip: Flip) {
         self.shown += 1;
-        *(if flip.is_zero_copy {
-            &mut self.zero_copy
-        } else {
-            &mut self.copied
-        }) += 1;
         self.first_shown_ns.get_or_insert(flip.shown_ns);
         if flip.late_ns.is_some_and(|late| late > self.period_ns) {
             self.late += 1;
@@ -167,7 +152,6 @@ mod tests {
             shown_ns: u64::from(sequence) * PERIOD,
             sequence: Some(sequence),
             late_ns: None,
-            is_zero_copy: true,
             is_modeset: false,
         }
     }
@@ -234,10 +218,9 @@ mod tests {
         });
         stats.flipped(Flip {
             late_ns: Some(PERIOD + 1),
-            is_zero_copy: false,
             ..flip(100 * PERIOD, 101)
         });
-        assert_eq!((stats.late, stats.zero_copy, stats.copied), (1, 1, 1));
+        assert_eq!((stats.late, stats.shown), (1, 2));
     }
 
     #[test]

@@ -221,12 +221,12 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
             continue;
         };
         let late_ns = frame.due_ns.map(|due_ns| shown_ns.saturating_sub(due_ns));
+        lane.log.shown(frame.is_zero_copy);
         lane.stats.flipped(Flip {
             submitted_ns: frame.submitted_ns,
             shown_ns,
             sequence,
             late_ns,
-            is_zero_copy: frame.is_zero_copy,
             is_modeset,
         });
         let report = Report::Shown {
@@ -244,10 +244,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::display::area::{Placement, Rect};
     use crate::kmsflipsink::card::{Card, Framebuffer};
     use crate::kmsflipsink::crtc::{Frame, Observer};
     use crate::kmsflipsink::head::{Head, NotPresented};
-    use crate::kmsflipsink::placement::{Placement, Rect};
 
     struct Deaf;
 

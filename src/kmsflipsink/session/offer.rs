@@ -141,7 +141,8 @@ impl Session {
         for _ in 0..N_OFFERED {
             let shown = copies::allocate(&self.head.card, &dumb_shape, &shape, true)
                 .map_err(|error| sys::describe(&error))?;
-            self.offered.add(&shown);
+            let gone = self.context.lock().offered.add(&shown);
+            drop(gone);
             regions.push(shown.region);
         }
         Ok(PhysBufferPool::over(

@@ -5,11 +5,11 @@
 
 use std::io;
 
+use crate::display::area::{self, Fit, Picture, Placement, Rect, RenderRectangle, Target};
 use crate::kmsflipsink::card::{FbShape, Framebuffer};
 use crate::kmsflipsink::crtc::ModeSet;
 use crate::kmsflipsink::format;
 use crate::kmsflipsink::head::{Head, KmsError};
-use crate::kmsflipsink::placement::{self, Fit, Picture, Placement, Rect, Target};
 use crate::layout::Layout;
 use crate::memory::MemoryKind;
 
@@ -17,7 +17,7 @@ use crate::memory::MemoryKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Manner {
     /// The part of the screen to use.
-    pub rectangle: Option<Rect>,
+    pub rectangle: RenderRectangle,
     /// Whether scaling keeps proportions.
     pub keep_aspect: bool,
     /// Whether rows become columns.
@@ -150,7 +150,7 @@ pub(super) fn choose(
 ) -> Choice {
     let mut tried = None;
     for fit in [Fit::Scaled, Fit::Centred] {
-        let placed = placement::place(picture, target, fit);
+        let placed = area::place(picture, target, fit);
         if placed.is_some() && placed != tried && placed.as_ref().is_some_and(&mut is_taken) {
             return placed.map_or(Choice::Nowhere, Choice::Direct);
         }
@@ -160,7 +160,7 @@ pub(super) fn choose(
 }
 
 fn composed(picture: &Picture, target: &Target) -> Choice {
-    placement::place(picture, target, Fit::Composed).map_or(Choice::Nowhere, Choice::Composed)
+    area::place(picture, target, Fit::Centred).map_or(Choice::Nowhere, Choice::Composed)
 }
 
 /// What is shown of a frame of `info`.
@@ -172,12 +172,8 @@ pub(super) fn picture(
     let whole = Rect::of_size(info.width(), info.height());
     let crop = crop.map_or(whole, |(x, y, width, height)| {
         let (x, y) = (x.min(info.width()), y.min(info.height()));
-        Rect {
-            x: x as i32,
-            y: y as i32,
-            width: width.min(info.width() - x),
-            height: height.min(info.height() - y),
-        }
+        let (width, height) = (width.min(info.width() - x), height.min(info.height() - y));
+        Rect::new(x as i32, y as i32, width, height)
     });
     let pixel_aspect = (
         info.par().numer().max(1) as u32,
