@@ -3,12 +3,11 @@
 //! and kept until that memory is freed.
 //!
 //! An fd number says nothing: it is reused for other memory. A framebuffer
-//! belongs to a GstMemory, which tells us when it ends, and is used again only
-//! for the same dma-bufs (by their file, whose number the kernel does not reuse while the
-//! framebuffer holds the memory) in the same layout.
+//! belongs to the GstMemory of each colour plane, whose fd stays the same as long as it lives and
+//! which tells us when it ends; it is used again only for the same ones in the same layout. So a
+//! framebuffer that is known is found without a system call.
 
 use std::collections::HashMap;
-use std::collections::hash_map;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
@@ -20,7 +19,7 @@ use super::dma_drm;
 use super::format;
 use crate::foreign::{self, ForeignError};
 use crate::layout::{Layout, MAX_PLANES};
-use crate::sys::{self, file_id::FileId};
+use crate::sys;
 
 /// Why a buffer is not shown where it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +59,7 @@ pub struct Imports {
 #[derive(Debug)]
 struct Shared {
     card: Arc<Card>,
-    /// By the address of the root memory, which lives as long as its entry.
+    /// By the address of the first plane's memory, which lives as long as its entry.
     entries: Mutex<HashMap<usize, Entry>>,
 }
 
@@ -74,7 +73,14 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     shape: FbShape,
-    files: [Option<FileId>; 4],
+    /// The address of each plane's memory, or of the one that it is a part of.
+    memories: [usize; MAX_PLANES],
+}
+
+impl Identity {
+    fn key(&self) -> usize {
+        self.memories[0]
+    }
 }
 
 /// A framebuffer for a buffer.
@@ -88,7 +94,6 @@ pub struct Imported {
 
 /// Where the colour planes of a buffer are.
 struct Located<'a> {
-    key: usize,
     fds: Vec<BorrowedFd<'a>>,
     identity: Identity,
 }
@@ -119,11 +124,7 @@ impl Imports {
             Some(known) => known?,
             None => {
                 let made = self.shared.import(&located);
-                let entry = Entry {
-                    identity: located.identity,
-                    framebuffer: made.clone(),
-                };
-                self.remember(buffer, located.key, entry);
+                self.remember(&located, made.clone());
                 made?
             }
         };
@@ -133,11 +134,7 @@ impl Imports {
             Some(Err(reason)) => {
                 let unshowable = NotImportable::Unshowable(reason.to_owned());
                 // The framebuffer can go; that it was refused is kept.
-                let entry = Entry {
-                    identity: located.identity,
-                    framebuffer: Err(unshowable.clone()),
-                };
-                self.remember(buffer, located.key, entry);
+                self.remember(&located, Err(unshowable.clone()));
                 return Err(unshowable);
             }
         };
@@ -157,16 +154,25 @@ impl Imports {
             .count()
     }
 
-    fn remember(&self, buffer: &gst::BufferRef, key: usize, entry: Entry) {
-        let replaced = match self.shared.entries.lock().entry(key) {
-            hash_map::Entry::Occupied(mut occupied) => Some(occupied.insert(entry)),
-            hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(entry);
-                None
-            }
+    fn remember(
+        &self,
+        located: &Located<'_>,
+        framebuffer: Result<Arc<Framebuffer>, NotImportable>,
+    ) {
+        let identity = located.identity;
+        let entry = Entry {
+            identity,
+            framebuffer,
         };
-        if replaced.is_none() {
-            on_memory_freed(buffer, key, Arc::downgrade(&self.shared));
+        let key = identity.key();
+        let replaced = self.shared.entries.lock().insert(key, entry);
+        let mut watched = vec![0];
+        watched.extend(replaced.iter().flat_map(|entry| entry.identity.memories));
+        for memory in identity.memories {
+            if !watched.contains(&memory) {
+                watched.push(memory);
+                located.on_memory_freed(memory, key, Arc::downgrade(&self.shared));
+            }
         }
         // A framebuffer that goes makes an ioctl: not under the lock.
         drop(replaced);
@@ -176,7 +182,7 @@ impl Imports {
 impl Shared {
     fn find(&self, located: &Located<'_>) -> Option<Result<Arc<Framebuffer>, NotImportable>> {
         let entries = self.entries.lock();
-        let entry = entries.get(&located.key)?;
+        let entry = entries.get(&located.identity.key())?;
         (entry.identity == located.identity).then(|| entry.framebuffer.clone())
     }
 
@@ -205,26 +211,29 @@ impl Shared {
     }
 }
 
-/// Calls `forget` when the root memory of `buffer`'s first memory is freed.
-fn on_memory_freed(buffer: &gst::BufferRef, key: usize, shared: Weak<Shared>) {
-    unsafe extern "C" fn freed(data: glib::ffi::gpointer, memory: *mut gst::ffi::GstMiniObject) {
-        // SAFETY: `data` is the box made below; GStreamer calls this once.
-        let shared = unsafe { Box::from_raw(data.cast::<Weak<Shared>>()) };
-        if let Some(shared) = shared.upgrade() {
-            shared.forget(memory as usize);
+impl Located<'_> {
+    /// Forgets the framebuffer at `key` when `memory`, one of this identity, is freed.
+    fn on_memory_freed(&self, memory: usize, key: usize, shared: Weak<Shared>) {
+        type Known = (usize, Weak<Shared>);
+        unsafe extern "C" fn freed(data: glib::ffi::gpointer, _: *mut gst::ffi::GstMiniObject) {
+            // SAFETY: `data` is the box made below; GStreamer calls this once.
+            let (key, shared) = *unsafe { Box::from_raw(data.cast::<Known>()) };
+            if let Some(shared) = shared.upgrade() {
+                shared.forget(key);
+            }
         }
+        debug_assert!(self.identity.memories.contains(&memory));
+        let known: Box<Known> = Box::new((key, shared));
+        // SAFETY: `memory` is the address of a GstMemory, alive because the buffer that `self`
+        // borrows from holds it; the notification owns the box.
+        unsafe {
+            gst::ffi::gst_mini_object_weak_ref(
+                memory as *mut gst::ffi::GstMiniObject,
+                Some(freed),
+                Box::into_raw(known).cast(),
+            )
+        };
     }
-    let data = Box::into_raw(Box::new(shared));
-    debug_assert_eq!(root(buffer.peek_memory(0)), key);
-    // SAFETY: `key` is the address of the root memory, alive because `buffer`
-    // holds it; the notification owns `data`.
-    unsafe {
-        gst::ffi::gst_mini_object_weak_ref(
-            key as *mut gst::ffi::GstMiniObject,
-            Some(freed),
-            data.cast(),
-        )
-    };
 }
 
 /// The address of the memory that `memory` is a part of.
@@ -267,8 +276,9 @@ fn locate<'a>(
         pitches: [0; 4],
         offsets: [0; 4],
     };
-    let (mut fds, mut files) = (Vec::with_capacity(n_planes), [None; 4]);
-    for (plane, file) in files.iter_mut().enumerate().take(n_planes) {
+    let mut fds = Vec::with_capacity(n_planes);
+    let mut memories = [0; MAX_PLANES];
+    for (plane, address) in memories.iter_mut().enumerate().take(n_planes) {
         let (offset, stride) = match &meta {
             Some(meta) => (meta.offset()[plane], meta.stride()[plane]),
             None => (info.offset()[plane], info.stride()[plane]),
@@ -282,27 +292,22 @@ fn locate<'a>(
             .saturating_mul(rows.saturating_sub(1))
             .max(1);
         let end = offset.checked_add(bytes);
-        let (memories, skip) = end
+        let (found, skip) = end
             .and_then(|end| buffer.find_memory(offset..end))
             .ok_or(NotImportable::Outside(plane))?;
-        if memories.len() > 1 {
+        if found.len() > 1 {
             return Err(NotImportable::Split(plane));
         }
-        let memory = buffer.peek_memory(memories.start);
-        let fd = dma_buf_of(memory)?;
+        let memory = buffer.peek_memory(found.start);
+        fds.push(dma_buf_of(memory)?);
+        *address = root(memory);
         shape.offsets[plane] =
             u32::try_from(memory.offset() + skip).map_err(|_| NotImportable::Outside(plane))?;
         shape.pitches[plane] = u32::try_from(stride).map_err(|_| NotImportable::Outside(plane))?;
-        let id = FileId::of(fd).map_err(|error| {
-            NotImportable::Refused(format!("its fd: {}", sys::describe(&error)))
-        })?;
-        *file = Some(id);
-        fds.push(fd);
     }
     Ok(Located {
-        key: root(buffer.peek_memory(0)),
         fds,
-        identity: Identity { shape, files },
+        identity: Identity { shape, memories },
     })
 }
 
@@ -342,28 +347,61 @@ mod tests {
 
     use super::*;
 
+    /// A buffer of an fd that passes for a dma-buf.
+    fn dma_buf(size_bytes: usize) -> gst::Buffer {
+        let fd = std::fs::File::open("/dev/zero").unwrap();
+        let allocator = gst_allocators::DmaBufAllocator::new();
+        // SAFETY: an fd that the memory now owns; nobody maps it.
+        let memory = unsafe { allocator.alloc_dmabuf(fd, size_bytes) }.unwrap();
+        let mut buffer = gst::Buffer::new();
+        buffer.get_mut().unwrap().append_memory(memory);
+        buffer
+    }
+
     /// A frame in an fd that passes for a dma-buf, and its framebuffer in the cache.
     fn imported() -> (Imports, gst_video::VideoInfo, gst::Buffer, Arc<Framebuffer>) {
         gst::init().unwrap();
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, 4, 4)
             .build()
             .unwrap();
-        let fd = std::fs::File::open("/dev/zero").unwrap();
-        let allocator = gst_allocators::DmaBufAllocator::new();
-        // SAFETY: an fd that the memory now owns; nobody maps it.
-        let memory = unsafe { allocator.alloc_dmabuf(fd, info.size()) }.unwrap();
-        let mut buffer = gst::Buffer::new();
-        buffer.get_mut().unwrap().append_memory(memory);
+        let buffer = dma_buf(info.size());
         let card = Card::blank();
         let framebuffer = Framebuffer::blank(&card);
         let imports = Imports::new(card);
         let located = locate(&buffer, &info, None).unwrap();
-        let entry = Entry {
-            identity: located.identity,
-            framebuffer: Ok(framebuffer.clone()),
-        };
-        imports.remember(&buffer, located.key, entry);
+        imports.remember(&located, Ok(framebuffer.clone()));
         (imports, info, buffer, framebuffer)
+    }
+
+    #[test]
+    fn an_import_ends_with_the_memory_of_any_plane() {
+        let (imports, ..) = imported();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Nv12, 4, 4);
+        let info = info.build().unwrap();
+        let mut first = dma_buf(16);
+        let second = dma_buf(16);
+        let key = root(first.peek_memory(0));
+        let first_mut = first.get_mut().unwrap();
+        first_mut.append_memory(second.memory(0).unwrap());
+        gst_video::VideoMeta::add_full(
+            first_mut,
+            gst_video::VideoFrameFlags::empty(),
+            info.format(),
+            4,
+            4,
+            &[0, 16],
+            &[4, 4],
+        )
+        .unwrap();
+        let located = locate(&first, &info, None).unwrap();
+        assert_ne!(located.identity.memories[0], located.identity.memories[1]);
+        let refused = NotImportable::Refused("a test".into());
+        imports.remember(&located, Err(refused));
+        let is_known = || imports.shared.entries.lock().contains_key(&key);
+        drop(second);
+        assert!(is_known());
+        first.get_mut().unwrap().remove_memory(1);
+        assert!(!is_known());
     }
 
     #[test]
