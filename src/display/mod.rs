@@ -4,11 +4,11 @@
 //! - `area`: where a picture goes on a screen, and the property `render-rectangle`;
 //! - `cycle`: where each frame of one screen or plane is, from hand-over to release;
 //! - `frame_log`: counters, and the sentence on the path of frames with its reason;
-//! - `last_frame`: frames that come again.
+//! - `prerolled`: frames that come twice.
 //!
 //! It knows neither framebuffers nor KMS, makes no system call and is tested without a device.
 
 pub(crate) mod area;
 pub(crate) mod cycle;
 pub(crate) mod frame_log;
-pub(crate) mod last_frame;
+pub(crate) mod prerolled;

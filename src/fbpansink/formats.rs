@@ -174,19 +174,6 @@ fn packed_fourcc(fourcc: u32) -> Option<VideoFormat> {
     }
 }
 
-/// Four bytes that, repeated, are black pixels: what borders are filled with.
-pub fn black(format: VideoFormat) -> [u8; 4] {
-    match format {
-        F::Yuy2 | F::Yvyu => [16, 128, 16, 128],
-        F::Uyvy | F::Vyuy => [128, 16, 128, 16],
-        // Opaque, where there is alpha.
-        F::Bgra | F::Rgba => [0, 0, 0, 255],
-        F::Argb | F::Abgr => [255, 0, 0, 0],
-        F::Bgr10a2Le | F::Rgb10a2Le => [0, 0, 0, 0xc0],
-        _ => [0; 4],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

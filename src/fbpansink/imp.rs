@@ -13,7 +13,7 @@ use super::vsync::Vsync;
 use crate::adoption::Adoption;
 use crate::display::area::{Rect, RenderRectangle};
 use crate::display::frame_log::{Offer, POOL_REMEDY};
-use crate::display::last_frame::LastFrame;
+use crate::display::prerolled::Prerolled;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::vt_guard::Word;
@@ -24,6 +24,7 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::subclass::prelude::*;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ enum State {
     Started {
         session: Arc<Session>,
         stream: Option<Arc<Stream>>,
-        last: LastFrame,
+        prerolled: Prerolled,
     },
 }
 
@@ -82,6 +83,8 @@ pub struct FbPanSink {
     _computed: (),
 
     state: Mutex<State>,
+    /// The streaming thread renders a frame, and does not preroll.
+    is_rendering: AtomicBool,
     counters: Mutex<Arc<Counters>>,
     refusals: Refusals,
     adoption: Adoption,
@@ -129,8 +132,10 @@ impl FbPanSink {
 
     fn replace_stream(&self, new: Stream) {
         let old = match &mut *lock(&self.state) {
-            State::Started { stream, last, .. } => {
-                last.forget(); // it is to be shown where the new stream shows it
+            State::Started {
+                stream, prerolled, ..
+            } => {
+                prerolled.forget(); // it is to be shown where the new stream shows it
                 stream.replace(Arc::new(new))
             }
             State::Stopped => None,
@@ -175,7 +180,7 @@ impl FbPanSink {
         *lock(&self.state) = State::Started {
             session: Arc::new(session),
             stream: None,
-            last: LastFrame::default(),
+            prerolled: Prerolled::default(),
         };
         Ok(())
     }
@@ -285,18 +290,19 @@ impl FbPanSink {
             State::Started {
                 session,
                 stream: Some(stream),
-                last,
+                prerolled,
             } => {
-                let is_repeated = last.is_repeated(buffer);
+                let is_repeated =
+                    prerolled.is_repeated(buffer, self.is_rendering.load(Ordering::Relaxed));
                 Some((session.clone(), stream.clone(), is_repeated))
             }
             _ => None,
         }
     }
 
-    fn forget_last(&self) {
-        if let State::Started { last, .. } = &mut *lock(&self.state) {
-            last.forget();
+    fn with_prerolled(&self, change: impl FnOnce(&mut Prerolled)) {
+        if let State::Started { prerolled, .. } = &mut *lock(&self.state) {
+            change(prerolled);
         }
     }
 }
@@ -495,7 +501,7 @@ impl BaseSinkImpl for FbPanSink {
     fn event(&self, event: gst::Event) -> bool {
         match event.type_() {
             gst::EventType::FlushStop => {
-                self.forget_last();
+                self.with_prerolled(Prerolled::forget);
                 self.adoption.flushed();
             }
             // "End of stream" is said when the last frame is on screen.
@@ -503,6 +509,13 @@ impl BaseSinkImpl for FbPanSink {
             _ => {}
         }
         BaseSinkImplExt::parent_event(self, event)
+    }
+
+    fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.is_rendering.store(true, Ordering::Relaxed);
+        let rendered = self.parent_render(buffer);
+        self.is_rendering.store(false, Ordering::Relaxed);
+        rendered
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
@@ -576,7 +589,7 @@ impl VideoSinkImpl for FbPanSink {
                 Some(frame) => self.unless_flushing(|| session.show(&stream, &frame)),
                 None => Ok(()), // dropped, and said so
             });
-        shown.inspect_err(|_| self.forget_last())?;
+        shown.inspect_err(|_| self.with_prerolled(Prerolled::forget))?;
         self.tell_of_copies(&session);
         Ok(gst::FlowSuccess::Ok)
     }

@@ -14,18 +14,18 @@
 //!   other ones;
 //! - `vsync`: when a pan has taken effect, measured;
 //! - `formats`: bit fields (pure);
-//! - `liars`: drivers that accept a pan and show something else;
+//! - `broken_pan`: drivers that accept a pan and show something else;
 //! - `address`: whether `smem_start` can be believed.
 //!
 //! It owns no pool and no memory (`pool`, `memory`) and calls the kernel
 //! through `sys` only.
 
 mod address;
+mod broken_pan;
 mod console;
 mod error;
 mod formats;
 mod imp;
-mod liars;
 mod mode;
 mod presenter;
 mod screen;

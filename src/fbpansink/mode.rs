@@ -2,9 +2,9 @@
 //! The mode of a framebuffer: as found, as changed to get more fb_pages, and put
 //! back when dropped.
 use super::CAT;
+use super::broken_pan::is_pan_broken;
 use super::console::Console;
 use super::error::ScreenError;
-use super::liars::is_liar;
 use super::screen::Options;
 use crate::sys::fbdev::{self, FixScreeninfo, Ramps, VarScreeninfo};
 use crate::sys::vt_guard::Line;
@@ -77,7 +77,7 @@ impl Mode {
         let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
         mode.choose_fb_pages(fit, options.fb_pages);
         mode.resynchronise().map_err(call("FBIOPAN_DISPLAY"))?;
-        patiently(|| mode.align_offsets()).map_err(call("FBIOPAN_DISPLAY"))?;
+        retry_while_busy(|| mode.align_offsets()).map_err(call("FBIOPAN_DISPLAY"))?;
         mode.set_linear_ramps();
         Ok(mode)
     }
@@ -169,7 +169,7 @@ impl Mode {
 
     fn choose_fb_pages(&mut self, fit: usize, wanted: usize) {
         let id = self.fix.driver();
-        if wanted == 0 && is_liar(&id, &kernel_release()) {
+        if wanted == 0 && is_pan_broken(&id, &kernel_release()) {
             self.note = format!(
                 "the driver {id} accepts pans but does not show them; fb-pages overrides this"
             );
@@ -264,8 +264,8 @@ impl Mode {
         };
         for fb_page in (0..self.fb_pages as u32).rev() {
             let yoffset = fb_page * top.yres;
-            patiently(|| self.put(VarScreeninfo { yoffset, ..top }))?;
-            match patiently(|| fbdev::pan_display(self.fd(), &top)) {
+            retry_while_busy(|| self.put(VarScreeninfo { yoffset, ..top }))?;
+            match retry_while_busy(|| fbdev::pan_display(self.fd(), &top)) {
                 Err(e) if fb_page > 0 && e.raw_os_error() != Some(libc::EBUSY) => {}
                 done => {
                     if fb_page > 0 {
@@ -403,7 +403,7 @@ pub const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// Between two tries.
 pub const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-fn patiently(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+fn retry_while_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let deadline = Instant::now() + BUSY_LIMIT;
     loop {
         match call() {

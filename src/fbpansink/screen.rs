@@ -8,6 +8,7 @@ use super::mode::Mode;
 use super::presenter::Scanout;
 use super::vsync::{self, Clock, Vsync};
 use crate::display::area::{Rect, RenderRectangle};
+use crate::layout;
 use crate::sys::fbdev::{self, FbMemory, FixScreeninfo, VarScreeninfo};
 use crate::sys::vt_guard::Line;
 use gst_video::VideoFormat;
@@ -107,11 +108,8 @@ impl Screen {
                 vsync::measure(options.vsync, vsync::refresh_period(&var), pan, wait)
             }
         };
-        let black_row = formats::black(format)
-            .into_iter()
-            .cycle()
-            .take(fix.line_length as usize)
-            .collect();
+        let black_row =
+            black_row(format, var.xres).map_err(|e| ScreenError::Copy(e.to_string()))?;
         let screen = Self {
             mode,
             format,
@@ -242,6 +240,16 @@ impl Screen {
                 .write(offset, &self.black_row[start..start + len]);
         }
     }
+}
+
+/// As wide as the screen.
+fn black_row(format: VideoFormat, width_px: u32) -> Result<Vec<u8>, gst::glib::BoolError> {
+    let info = gst_video::VideoInfo::builder(format, width_px, 1).build()?;
+    let buffer = gst::Buffer::with_size(info.size())?;
+    let frame = gst_video::VideoFrame::from_buffer_writable(buffer, &info);
+    let mut frame = frame.map_err(|_| gst::glib::bool_error!("black cannot be mapped"))?;
+    layout::fill_black(&mut frame.as_mut_video_frame_ref());
+    Ok(frame.into_buffer().map_readable()?.to_vec())
 }
 
 impl std::fmt::Display for Screen {

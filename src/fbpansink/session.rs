@@ -11,7 +11,7 @@ use super::terminal::{Painted, Terminal};
 use crate::display::area::Rect;
 use crate::display::frame_log::{FrameLog, Way};
 use crate::foreign;
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::memory::{ExternalAddress, Owner, Region};
 use crate::pool::{PhysBufferPool, PoolError, Reuse, Slots, Wait};
 use crate::sys::vt_guard::Word;
@@ -367,7 +367,9 @@ impl Session {
             let mut target =
                 gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)
                     .map_err(|e| e.to_string())?;
-            source.copy(&mut target).map_err(|e| e.to_string())
+            let size = (stream.info.width(), stream.info.height());
+            layout::copy_area(&source, (0, 0), size, &mut target, (0, 0));
+            Ok(())
         })();
         match copied {
             Ok(()) => Ok(Some(copy)),

@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use super::card::{Card, Dumb, FbShape, Framebuffer};
+use super::card::Card;
 use super::format::{self, DumbShape};
+use super::framebuffer::{Dumb, FbShape, Framebuffer};
 use crate::display::area::Rect;
 use crate::foreign;
 use crate::layout::{self, Layout};
@@ -24,7 +25,7 @@ struct DumbMemory {
 
 /// A dumb buffer as memory, and what shows it.
 #[derive(Debug)]
-pub struct Shown {
+pub struct DumbFrame {
     /// Its memory.
     pub region: Arc<Region>,
     /// What a plane reads.
@@ -38,7 +39,7 @@ pub fn allocate(
     dumb_shape: &DumbShape,
     shape: &FbShape,
     exports: bool,
-) -> io::Result<Shown> {
+) -> io::Result<DumbFrame> {
     let dumb = card.create_dumb(dumb_shape.width, dumb_shape.height, dumb_shape.bits)?;
     let framebuffer = Arc::new(dumb.framebuffer(shape)?);
     let dma_buf: Option<OwnedFd> = if exports { dumb.export() } else { None };
@@ -58,7 +59,7 @@ pub fn allocate(
             dma_buf,
         )
     };
-    Ok(Shown {
+    Ok(DumbFrame {
         region,
         framebuffer,
     })
@@ -71,11 +72,11 @@ pub struct Offered(Vec<(Weak<Region>, Arc<Framebuffer>)>);
 impl Offered {
     /// Remembers one, as long as its memory lives. Those whose memory is gone are returned, to be
     /// dropped outside of any lock.
-    pub fn add(&mut self, shown: &Shown) -> impl Sized + use<> {
+    pub fn add(&mut self, dumb: &DumbFrame) -> impl Sized + use<> {
         let is_gone = |known: &mut (Weak<Region>, _)| known.0.strong_count() == 0;
         let gone: Vec<_> = self.0.extract_if(.., is_gone).collect();
-        let region = Arc::downgrade(&shown.region);
-        self.0.push((region, shown.framebuffer.clone()));
+        let region = Arc::downgrade(&dumb.region);
+        self.0.push((region, dumb.framebuffer.clone()));
         gone
     }
 
@@ -131,14 +132,12 @@ impl Copies {
             buffers: Vec::new(),
         };
         for _ in 0..N_COPIES {
-            let shown = allocate(card, &dumb_shape, shape, false)?;
-            let buffer = wrap(&shown.region, info, layout).map_err(io::Error::other)?;
+            let dumb = allocate(card, &dumb_shape, shape, false)?;
+            let buffer = wrap(&dumb.region, info, layout).map_err(io::Error::other)?;
             let mut frame = gst_video::VideoFrame::from_buffer_writable(buffer, info)
                 .map_err(|_| io::Error::other("a dumb buffer cannot be mapped"))?;
             layout::fill_black(&mut frame.as_mut_video_frame_ref());
-            copies
-                .buffers
-                .push((frame.into_buffer(), shown.framebuffer));
+            copies.buffers.push((frame.into_buffer(), dumb.framebuffer));
         }
         Ok(copies)
     }

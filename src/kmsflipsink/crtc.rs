@@ -11,9 +11,10 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
-use super::card::{Card, Framebuffer, connector_handle, crtc_handle, plane_handle};
+use super::card::{Card, connector_handle, crtc_handle, plane_handle};
 use super::discovery::Route;
-use super::mode::{FrameNeed, ModeLine, ModeWish};
+use super::framebuffer::Framebuffer;
+use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use crate::display::area::Placement;
 use crate::display::cycle::Cycle;
@@ -149,7 +150,7 @@ pub struct Crtc {
     /// What it is to be driven in; none until a sink knows its frames.
     pub mode: Option<ModeSet>,
     /// What the user wrote, for when the display changes.
-    pub wish: ModeWish,
+    pub mode_request: ModeRequest,
     /// What the frames need, for the same.
     pub need: Option<FrameNeed>,
     /// The next commit sets mode and connector too.
@@ -237,7 +238,7 @@ impl Crtc {
             connector_crtc_id: handle,
             link_status: None,
             mode: None,
-            wish: ModeWish::Auto,
+            mode_request: ModeRequest::Auto,
             need: None,
             needs_setup: true,
             lanes: vec![Lane::blank(1, observer)],
@@ -281,7 +282,7 @@ impl Crtc {
             connector_crtc_id: required(&connector_props, "CRTC_ID")?,
             link_status: connector_props.handle("link-status"),
             mode: None,
-            wish: ModeWish::Auto,
+            mode_request: ModeRequest::Auto,
             need: None,
             needs_setup: true,
             lanes: Vec::new(),

@@ -92,7 +92,7 @@ pub struct CardSnapshot {
 
 /// What the user asked for; none of it is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wish {
+pub struct Criteria {
     /// The driver.
     pub driver_name: Option<String>,
     /// The bus address, with or without "pci:".
@@ -136,14 +136,14 @@ pub struct NoRoute {
 
 /// Chooses by rank: what was asked for, and among that a plane no sibling has,
 /// a connected connector, a primary plane, the first.
-pub fn choose(cards: &[CardSnapshot], wish: &Wish) -> Result<Route, NoRoute> {
+pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRoute> {
     let wanted = || {
         cards
             .iter()
             .enumerate()
-            .filter(|(_, card)| is_wanted_card(card, wish))
+            .filter(|(_, card)| is_wanted_card(card, criteria))
             .flat_map(|(index, card)| card.connectors.iter().map(move |one| (index, card, one)))
-            .filter(|(_, _, connector)| is_wanted_connector(connector, wish))
+            .filter(|(_, _, connector)| is_wanted_connector(connector, criteria))
     };
     // Where there is no display at all, one is waited for; where one is, a sink for
     // which it has no plane left is not to end up elsewhere in the dark.
@@ -153,14 +153,14 @@ pub fn choose(cards: &[CardSnapshot], wish: &Wish) -> Result<Route, NoRoute> {
         if is_any_plugged && connector.plugged == Plugged::Disconnected {
             continue;
         }
-        for (rank, route) in routes(index, card, connector, wish) {
+        for (rank, route) in routes(index, card, connector, criteria) {
             if best.as_ref().is_none_or(|(other, _)| rank < *other) {
                 best = Some((rank, route));
             }
         }
     }
     best.map(|(_, route)| route).ok_or_else(|| NoRoute {
-        reason: explain(cards, wish),
+        reason: explain(cards, criteria),
         listing: listing(cards),
     })
 }
@@ -183,15 +183,15 @@ fn routes(
     card_index: usize,
     card: &CardSnapshot,
     connector: &Connector,
-    wish: &Wish,
+    criteria: &Criteria,
 ) -> Vec<(Rank, Route)> {
-    let Some((crtc_index, crtc)) = crtc_for(card, connector, wish) else {
+    let Some((crtc_index, crtc)) = crtc_for(card, connector, criteria) else {
         return Vec::new();
     };
     card.kms_planes
         .iter()
         .filter(|plane| plane.possible_crtcs >> crtc_index & 1 == 1)
-        .filter(|plane| match wish.plane_id {
+        .filter(|plane| match criteria.plane_id {
             Some(id) => plane.id == id,
             None => !plane.is_taken && plane.kind != PlaneKind::Cursor,
         })
@@ -216,8 +216,8 @@ fn routes(
 }
 
 /// The CRTC that drives the connector, or one that drives nothing.
-fn crtc_for(card: &CardSnapshot, connector: &Connector, wish: &Wish) -> Option<(u32, u32)> {
-    let wanted_plane = wish
+fn crtc_for(card: &CardSnapshot, connector: &Connector, criteria: &Criteria) -> Option<(u32, u32)> {
+    let wanted_plane = criteria
         .plane_id
         .and_then(|id| card.kms_planes.iter().find(|plane| plane.id == id));
     let can = |index: usize| {
@@ -237,11 +237,11 @@ fn crtc_for(card: &CardSnapshot, connector: &Connector, wish: &Wish) -> Option<(
         .map(|(index, &crtc)| (index as u32, crtc))
 }
 
-fn is_wanted_card(card: &CardSnapshot, wish: &Wish) -> bool {
-    is_named_card(card, wish) && card.unusable.is_none()
+fn is_wanted_card(card: &CardSnapshot, criteria: &Criteria) -> bool {
+    is_named_card(card, criteria) && card.unusable.is_none()
 }
 
-fn is_named_card(card: &CardSnapshot, wish: &Wish) -> bool {
+fn is_named_card(card: &CardSnapshot, criteria: &Criteria) -> bool {
     let is_bus = |want: &String| {
         card.bus_id == *want
             || card
@@ -249,21 +249,28 @@ fn is_named_card(card: &CardSnapshot, wish: &Wish) -> bool {
                 .split_once(':')
                 .is_some_and(|(_, address)| address == want)
     };
-    wish.driver_name
+    criteria
+        .driver_name
         .as_ref()
         .is_none_or(|want| card.driver == *want)
-        && wish.device.as_ref().is_none_or(|want| card.device == *want)
-        && wish.bus_id.as_ref().is_none_or(is_bus)
+        && criteria
+            .device
+            .as_ref()
+            .is_none_or(|want| card.device == *want)
+        && criteria.bus_id.as_ref().is_none_or(is_bus)
 }
 
-fn is_wanted_connector(connector: &Connector, wish: &Wish) -> bool {
-    wish.connector
+fn is_wanted_connector(connector: &Connector, criteria: &Criteria) -> bool {
+    criteria
+        .connector
         .as_ref()
         .is_none_or(|want| connector.name.eq_ignore_ascii_case(want))
-        && wish.connector_id.is_none_or(|want| connector.id == want)
+        && criteria
+            .connector_id
+            .is_none_or(|want| connector.id == want)
 }
 
-fn explain(cards: &[CardSnapshot], wish: &Wish) -> String {
+fn explain(cards: &[CardSnapshot], criteria: &Criteria) -> String {
     if cards.is_empty() {
         return "no DRM device found (/dev/dri/card*); load the display's driver, \
                 or pass the device into the container"
@@ -271,14 +278,14 @@ fn explain(cards: &[CardSnapshot], wish: &Wish) -> String {
     }
     let named: Vec<_> = cards
         .iter()
-        .filter(|card| is_named_card(card, wish))
+        .filter(|card| is_named_card(card, criteria))
         .collect();
     if named.is_empty() {
         let mut parts = Vec::new();
         for (name, value) in [
-            ("driver-name", &wish.driver_name),
-            ("bus-id", &wish.bus_id),
-            ("device", &wish.device),
+            ("driver-name", &criteria.driver_name),
+            ("bus-id", &criteria.bus_id),
+            ("device", &criteria.device),
         ] {
             parts.extend(value.as_ref().map(|value| format!("{name}={value}")));
         }
@@ -302,16 +309,16 @@ fn explain(cards: &[CardSnapshot], wish: &Wish) -> String {
     let connectors: Vec<_> = usable
         .iter()
         .flat_map(|card| &card.connectors)
-        .filter(|connector| is_wanted_connector(connector, wish))
+        .filter(|connector| is_wanted_connector(connector, criteria))
         .collect();
     if connectors.is_empty() {
-        return match (&wish.connector, wish.connector_id) {
+        return match (&criteria.connector, criteria.connector_id) {
             (Some(name), _) => format!("no connector is called {name}"),
             (None, Some(id)) => format!("no connector has the id {id}"),
             (None, None) => "no card has a connector".into(),
         };
     }
-    if let Some(id) = wish.plane_id {
+    if let Some(id) = criteria.plane_id {
         return format!("no plane with the id {id} can show on that connector");
     }
     "every plane of the connected displays is in use by another sink, or no CRTC is free".into()
@@ -424,17 +431,21 @@ mod tests {
         }
     }
 
-    fn wish(set: impl FnOnce(&mut Wish)) -> Wish {
-        let mut wish = Wish::default();
-        set(&mut wish);
-        wish
+    fn criteria(set: impl FnOnce(&mut Criteria)) -> Criteria {
+        let mut criteria = Criteria::default();
+        set(&mut criteria);
+        criteria
     }
 
     #[test]
     fn without_a_wish_the_first_connected_connector_of_any_card_is_taken() {
         let mut first = card("/dev/dri/card0", "render");
         first.connectors.clear();
-        let route = choose(&[first, card("/dev/dri/card1", "panel")], &Wish::default()).unwrap();
+        let route = choose(
+            &[first, card("/dev/dri/card1", "panel")],
+            &Criteria::default(),
+        )
+        .unwrap();
         assert_eq!(
             (route.card, route.connector, route.crtc, route.kms_plane),
             (1, 11, 40, 31)
@@ -446,7 +457,7 @@ mod tests {
     fn the_crtc_that_drives_the_connector_is_kept() {
         let mut card = card("/dev/dri/card0", "x");
         card.connectors[1].crtc = Some(41);
-        let route = choose(&[card], &Wish::default()).unwrap();
+        let route = choose(&[card], &Criteria::default()).unwrap();
         assert_eq!((route.crtc, route.crtc_index, route.kms_plane), (41, 1, 33));
     }
 
@@ -455,9 +466,12 @@ mod tests {
         let mut card = card("/dev/dri/card0", "x");
         card.connectors[2].crtc = Some(40);
         assert_eq!(
-            choose(&[card], &wish(|w| w.connector = Some("hdmi-a-1".into())))
-                .unwrap()
-                .crtc,
+            choose(
+                &[card],
+                &criteria(|w| w.connector = Some("hdmi-a-1".into()))
+            )
+            .unwrap()
+            .crtc,
             41
         );
     }
@@ -467,27 +481,27 @@ mod tests {
         let mut card = card("/dev/dri/card0", "x");
         card.connectors[1].crtc = Some(40);
         card.kms_planes[1].is_taken = true;
-        let second = choose(std::slice::from_ref(&card), &Wish::default()).unwrap();
+        let second = choose(std::slice::from_ref(&card), &Criteria::default()).unwrap();
         assert_eq!((second.connector, second.kms_plane), (12, 33));
         card.connectors[2].crtc = Some(41);
         card.kms_planes[3].is_taken = true;
-        let third = choose(std::slice::from_ref(&card), &Wish::default()).unwrap();
+        let third = choose(std::slice::from_ref(&card), &Criteria::default()).unwrap();
         assert_eq!((third.kms_plane, third.kind), (30, PlaneKind::Overlay));
         card.kms_planes[0].is_taken = true;
-        let error = choose(&[card], &Wish::default()).unwrap_err();
+        let error = choose(&[card], &Criteria::default()).unwrap_err();
         assert!(error.reason.contains("in use"), "{error}");
     }
 
     #[test]
     fn driver_bus_and_device_select_the_card() {
         let cards = [card("/dev/dri/card0", "a"), card("/dev/dri/card10", "b")];
-        for wish in [
-            wish(|w| w.driver_name = Some("b".into())),
-            wish(|w| w.device = Some("/dev/dri/card10".into())),
-            wish(|w| w.bus_id = Some(cards[1].bus_id.clone())),
-            wish(|w| w.bus_id = Some(cards[1].bus_id["pci:".len()..].into())),
+        for criteria in [
+            criteria(|w| w.driver_name = Some("b".into())),
+            criteria(|w| w.device = Some("/dev/dri/card10".into())),
+            criteria(|w| w.bus_id = Some(cards[1].bus_id.clone())),
+            criteria(|w| w.bus_id = Some(cards[1].bus_id["pci:".len()..].into())),
         ] {
-            assert_eq!(choose(&cards, &wish).unwrap().card, 1);
+            assert_eq!(choose(&cards, &criteria).unwrap().card, 1);
         }
     }
 
@@ -495,13 +509,13 @@ mod tests {
     fn a_plane_asked_for_decides_the_crtc() {
         let route = choose(
             &[card("/dev/dri/card0", "x")],
-            &wish(|w| w.plane_id = Some(33)),
+            &criteria(|w| w.plane_id = Some(33)),
         )
         .unwrap();
         assert_eq!((route.crtc, route.kms_plane), (41, 33));
         let cursor = choose(
             &[card("/dev/dri/card0", "x")],
-            &wish(|w| w.plane_id = Some(32)),
+            &criteria(|w| w.plane_id = Some(32)),
         )
         .unwrap();
         assert_eq!(cursor.kind, PlaneKind::Cursor);
@@ -511,7 +525,7 @@ mod tests {
     fn a_disconnected_connector_is_taken_only_by_name() {
         let route = choose(
             &[card("/dev/dri/card0", "x")],
-            &wish(|w| w.connector_id = Some(10)),
+            &criteria(|w| w.connector_id = Some(10)),
         )
         .unwrap();
         assert_eq!(route.connector, 10);
@@ -520,8 +534,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_what_there_is_is_listed() {
         let cards = [card("/dev/dri/card0", "x")];
-        let reason = |wish: &Wish| {
-            let error = choose(&cards, wish).unwrap_err();
+        let reason = |criteria: &Criteria| {
+            let error = choose(&cards, criteria).unwrap_err();
             assert!(
                 error
                     .listing
@@ -533,20 +547,20 @@ mod tests {
             error.reason
         };
         assert_eq!(
-            reason(&wish(|w| w.driver_name = Some("y".into()))),
+            reason(&criteria(|w| w.driver_name = Some("y".into()))),
             "no card with driver-name=y"
         );
         assert_eq!(
-            reason(&wish(|w| w.connector = Some("LVDS-1".into()))),
+            reason(&criteria(|w| w.connector = Some("LVDS-1".into()))),
             "no connector is called LVDS-1"
         );
         assert_eq!(
-            reason(&wish(|w| w.connector_id = Some(99))),
+            reason(&criteria(|w| w.connector_id = Some(99))),
             "no connector has the id 99"
         );
-        assert!(reason(&wish(|w| w.plane_id = Some(99))).contains("id 99"));
+        assert!(reason(&criteria(|w| w.plane_id = Some(99))).contains("id 99"));
         assert!(
-            choose(&[], &Wish::default())
+            choose(&[], &Criteria::default())
                 .unwrap_err()
                 .reason
                 .contains("/dev/dri")
@@ -557,7 +571,7 @@ mod tests {
     fn a_card_that_cannot_be_used_says_why() {
         let mut card = card("/dev/dri/card0", "old");
         card.unusable = Some("its driver has no atomic modesetting".into());
-        let error = choose(&[card], &Wish::default()).unwrap_err();
+        let error = choose(&[card], &Criteria::default()).unwrap_err();
         assert!(error.reason.contains("no atomic modesetting"), "{error}");
     }
 
@@ -565,7 +579,7 @@ mod tests {
     fn with_nothing_plugged_in_an_empty_connector_is_waited_at() {
         let mut dark = card("/dev/dri/card0", "x");
         dark.connectors.truncate(1);
-        let route = choose(std::slice::from_ref(&dark), &Wish::default()).unwrap();
+        let route = choose(std::slice::from_ref(&dark), &Criteria::default()).unwrap();
         assert_eq!(route.connector, dark.connectors[0].id);
         assert!(!is_lit(&[dark], &route));
     }
@@ -585,6 +599,6 @@ mod tests {
         for connector in &mut card.connectors[1..] {
             connector.possible_crtcs = 0b01;
         }
-        assert!(choose(&[card], &Wish::default()).is_err());
+        assert!(choose(&[card], &Criteria::default()).is_err());
     }
 }

@@ -5,11 +5,11 @@
 //! The thread alone commits, and it alone reads the card's events. Under the lock
 //! its next step is decided (`step`) and what came of it noted (`outcome`); the
 //! ioctls, the release of frames and the calls into sinks happen between
-//! (`thread`, `hotplug`). It sleeps in one poll (`senses`).
+//! (`thread`, `hotplug`). It sleeps in one poll (`event_sources`).
 
+mod event_sources;
 mod hotplug;
 mod outcome;
-mod senses;
 mod step;
 mod thread;
 

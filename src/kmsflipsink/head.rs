@@ -10,125 +10,19 @@ use std::time::{Duration, Instant};
 use drm::Device as _;
 use drm::control::{AtomicCommitFlags, Device as _};
 
-use super::card::{self, Card, Framebuffer};
+use super::card::{self, Card};
 use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
-use super::discovery::{self, CardSnapshot, NoRoute, Plugged, Route, Wish};
+use super::discovery::{self, CardSnapshot, Criteria, Plugged, Route};
 use super::engine::{self, Joining};
+use super::error::{KmsError, NotPresented};
 use super::format;
-use super::mode::{self, FrameNeed, ModeLine, ModeWish, NoMode};
+use super::framebuffer::Framebuffer;
+use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::outside;
 use super::stats::Stats;
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
-use crate::sys;
 use crate::sys::kms::monotonic_ns;
-
-/// What went wrong with a card.
-#[derive(Debug, thiserror::Error)]
-pub enum KmsError {
-    /// Nothing to show on.
-    #[error(transparent)]
-    NoRoute(#[from] NoRoute),
-    /// Somebody else has the card.
-    #[error(
-        "another program is DRM master of {path} ({}); end it (a desktop, a compositor, another \
-         player), or pass us a lease in the property fd",
-        sys::describe(source)
-    )]
-    NotMaster {
-        /// The device node.
-        path: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The application's fd may not show anything.
-    #[error(
-        "the file of the property fd, {path}, may not set the display ({}); let it be DRM master \
-         (drmSetMaster) or a lease before the sink starts",
-        sys::describe(source)
-    )]
-    FdNotMaster {
-        /// The device node.
-        path: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// No such mode.
-    #[error("mode \"{wish}\" of {connector}: {source}")]
-    NoMode {
-        /// What was asked for.
-        wish: String,
-        /// Of which connector.
-        connector: String,
-        /// Why not.
-        source: NoMode,
-    },
-    /// The driver refuses every way to show such frames.
-    #[error(
-        "{path} refuses {what}: {}; it may take another size, format or mode (videoscale or \
-         videoconvert before the sink, its property mode)",
-        sys::describe(source)
-    )]
-    Refused {
-        /// The device node.
-        path: String,
-        /// What it was asked to show.
-        what: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A property that the user asked for.
-    #[error("{0}")]
-    Property(String),
-    /// Anything else.
-    #[error(
-        "{operation} on {path}: {}; {}",
-        sys::describe(source),
-        io_remedy(source)
-    )]
-    Io {
-        /// What was done.
-        operation: &'static str,
-        /// The device node.
-        path: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The device went away.
-    #[error("{path} is gone: {reason}; plug it in or bind its driver again and restart")]
-    Gone {
-        /// The device node.
-        path: String,
-        /// How that was noticed.
-        reason: String,
-    },
-}
-
-fn io_remedy(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOMEM | libc::ENOSPC) => {
-            "the card's memory is full: smaller frames or fewer sinks need less"
-        }
-        Some(libc::EACCES | libc::EPERM) => {
-            "run as a user of the group that owns it (usually `video`), or as root"
-        }
-        Some(libc::EMFILE) => "raise the limit of open files (ulimit -n)",
-        Some(libc::ENFILE) => "raise the system's limit of open files (sysctl fs.file-max)",
-        Some(libc::ENODEV) => "its driver is gone: load it and start again",
-        _ => "the kernel log may say more (dmesg)",
-    }
-}
-
-/// Why a frame was not taken.
-#[derive(Debug)]
-pub enum NotPresented {
-    /// The sink is being stopped or flushed.
-    Flushing,
-    /// The kernel refused to show it.
-    Refused(String),
-    /// The card can show nothing any more.
-    Gone(String),
-}
 
 /// A hold on a plane.
 #[derive(Debug)]
@@ -174,42 +68,19 @@ impl Head {
     }
 }
 
-impl KmsError {
-    /// The error for a card that is no more.
-    pub fn gone(card: &Card, reason: String) -> Self {
-        Self::Gone {
-            path: card.path.clone(),
-            reason,
-        }
-    }
-
-    /// Whether it may pass by itself: there is no display now, or the card is another
-    /// program's, as while another virtual terminal is in front.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::NoMode { source, .. } => *source == NoMode::NoneOffered,
-            Self::Refused { source, .. } => matches!(
-                source.raw_os_error(),
-                Some(libc::EACCES | libc::EPERM | libc::EBUSY)
-            ),
-            _ => false,
-        }
-    }
-}
-
 impl Head {
     /// Finds what was asked for and takes it.
     pub fn open(
-        wish: &Wish,
+        criteria: &Criteria,
         fd: Option<BorrowedFd<'_>>,
         follows_vt: bool,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, KmsError> {
-        let patience = Instant::now() + MASTER_PATIENCE;
-        let mut wish = wish.clone();
+        let deadline = Instant::now() + MASTER_LIMIT;
+        let mut criteria = criteria.clone();
         let mut n_taken = 0;
         loop {
-            match Self::try_open(&wish, fd, follows_vt, observer) {
+            match Self::try_open(&criteria, fd, follows_vt, observer) {
                 Ok(Some(head)) => return Ok(head),
                 // Two sinks that start at once may choose the same plane; the second
                 // looks again.
@@ -222,9 +93,9 @@ impl Head {
                 // Perhaps a program that only looks. Opened anew: without privilege only
                 // a file that was master from its opening on can become it again.
                 Err(KmsError::NotMaster { path, .. })
-                    if fd.is_none() && Instant::now() < patience =>
+                    if fd.is_none() && Instant::now() < deadline =>
                 {
-                    wish.device = Some(path);
+                    criteria.device = Some(path);
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => return Err(error),
@@ -233,12 +104,12 @@ impl Head {
     }
 
     fn try_open(
-        wish: &Wish,
+        criteria: &Criteria,
         fd: Option<BorrowedFd<'_>>,
         follows_vt: bool,
         observer: &Arc<dyn Observer>,
     ) -> Result<Option<Self>, KmsError> {
-        let (cards, snapshots, route) = find(wish, fd)?;
+        let (cards, snapshots, route) = find(criteria, fd)?;
         let (Some(card), Some(snapshot)) = (cards[route.card].clone(), snapshots.get(route.card))
         else {
             return Err(KmsError::Property("a card without a device".into()));
@@ -311,8 +182,8 @@ impl Head {
     /// The modes to try for frames of `need`, best first.
     pub fn candidates(
         &self,
-        wish: ModeWish,
-        wish_text: &str,
+        request: ModeRequest,
+        request_text: &str,
         need: FrameNeed,
     ) -> Result<Vec<ModeSet>, KmsError> {
         if let Some(mode) = self.shared_mode() {
@@ -324,8 +195,8 @@ impl Head {
             .current_mode()
             .and_then(|now| modes.iter().position(|(mode, _)| *mode == now));
         let choose = |current| {
-            mode::choose(&lines, wish, current, Some(need)).map_err(|source| KmsError::NoMode {
-                wish: wish_text.to_owned(),
+            mode::choose(&lines, request, current, Some(need)).map_err(|source| KmsError::NoMode {
+                request: request_text.to_owned(),
                 connector: self.connector_name.clone(),
                 source,
             })
@@ -372,9 +243,9 @@ impl Head {
     }
 
     /// Drives the connector in `mode` from the next frame on.
-    pub fn set_mode(&self, new: ModeSet, wish: ModeWish, need: FrameNeed) {
+    pub fn set_mode(&self, new: ModeSet, request: ModeRequest, need: FrameNeed) {
         let old = self.with_crtc(|crtc| {
-            (crtc.wish, crtc.need) = (wish, Some(need));
+            (crtc.mode_request, crtc.need) = (request, Some(need));
             let old = crtc.mode.replace(new);
             crtc.needs_setup |= old.is_none_or(|old| old.mode != new.mode);
             for lane in &mut crtc.lanes {
@@ -471,12 +342,12 @@ impl Head {
         self.with_crtc(|crtc| crtc.is_plugged).unwrap_or(false)
     }
 
-    /// Whether a display was plugged in that fits the wish as well as this
+    /// Whether a display was plugged in that fits the criteria as well as this
     /// connector, which has none.
-    pub fn is_lit_elsewhere(&self, wish: &Wish) -> bool {
-        let promising = outside::promising(card::nodes(wish.device.as_deref()), wish);
+    pub fn is_lit_elsewhere(&self, criteria: &Criteria) -> bool {
+        let promising = outside::promising(card::nodes(criteria.device.as_deref()), criteria);
         let (_, snapshots) = look(card::open_all(promising), false);
-        discovery::choose(&snapshots, wish).is_ok_and(|route| {
+        discovery::choose(&snapshots, criteria).is_ok_and(|route| {
             let card = &snapshots[route.card];
             let connector = card.connectors.iter().find(|one| one.id == route.connector);
             (&card.device, route.connector) != (&self.card.path, self.route.connector)
@@ -592,14 +463,14 @@ impl Head {
 
 /// How long somebody else may have the card at the start: a program that looks what
 /// there is has it for some milliseconds, or for as long as its displays take to answer.
-const MASTER_PATIENCE: Duration = Duration::from_millis(1500);
+const MASTER_LIMIT: Duration = Duration::from_millis(1500);
 
 type Cards = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>);
 type Found = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>, Route);
 
-/// Looks first where the wish is likely to be met, at what the kernel knows already;
+/// Looks first where the criteria is likely to be met, at what the kernel knows already;
 /// and if that leads nowhere, everywhere, asking the displays.
-fn find(wish: &Wish, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsError> {
+fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsError> {
     if let Some(fd) = fd {
         let card = Card::adopt(fd).map_err(|source| KmsError::Io {
             operation: "duplicating the fd given",
@@ -607,20 +478,20 @@ fn find(wish: &Wish, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsError> {
             source,
         })?;
         let (cards, snapshots) = look(vec![Ok(card)], true);
-        let route = discovery::choose(&snapshots, wish)?;
+        let route = discovery::choose(&snapshots, criteria)?;
         return Ok((cards, snapshots, route));
     }
-    let nodes = card::nodes(wish.device.as_deref());
-    let promising = outside::promising(nodes.clone(), wish);
+    let nodes = card::nodes(criteria.device.as_deref());
+    let promising = outside::promising(nodes.clone(), criteria);
     let (cards, snapshots) = look(card::open_all(promising), false);
-    if let Ok(route) = discovery::choose(&snapshots, wish)
+    if let Ok(route) = discovery::choose(&snapshots, criteria)
         && discovery::is_lit(&snapshots, &route)
     {
         return Ok((cards, snapshots, route));
     }
     drop(cards);
     let (cards, snapshots) = look(card::open_all(nodes), true);
-    let route = discovery::choose(&snapshots, wish)?;
+    let route = discovery::choose(&snapshots, criteria)?;
     Ok((cards, snapshots, route))
 }
 

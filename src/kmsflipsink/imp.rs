@@ -21,108 +21,24 @@ use gst_video::subclass::prelude::*;
 
 use super::CAT;
 use super::crtc::{Observer, Report};
-use super::discovery::Wish;
 use super::dma_drm;
+use super::error::{KmsError, NotPresented};
 use super::format;
-use super::head::{Head, KmsError, NotPresented};
+use super::head::Head;
 use super::import::Imports;
-use super::mode::ModeWish;
 use super::report;
-use super::session::{Manner, Session, Timing};
-use super::tune::{self, Colour, Tuning};
+use super::session::{Session, Timing};
+use super::settings::Settings;
+use super::tune;
 use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
-use crate::display::last_frame::LastFrame;
+use crate::display::prerolled::Prerolled;
 use crate::memory::{self, MemoryKind};
 use crate::negotiation::{self, Refusals};
 use crate::refresh;
 use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::kms::monotonic_ns;
-
-#[derive(Clone, Debug)]
-struct Settings {
-    driver_name: Option<String>,
-    bus_id: Option<String>,
-    device: Option<String>,
-    connector: Option<String>,
-    connector_id: i32,
-    plane_id: i32,
-    fd: i32,
-    mode: String,
-    restore_crtc: bool,
-    follow_vt: bool,
-    force_aspect_ratio: bool,
-    render_rectangle: RenderRectangle,
-    rotate_method: VideoOrientationMethod,
-    zpos: i64,
-    plane_properties: StructureProperty,
-    connector_properties: StructureProperty,
-    memory_kind: MemoryKind,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            driver_name: None,
-            bus_id: None,
-            device: None,
-            connector: None,
-            connector_id: -1,
-            plane_id: -1,
-            fd: -1,
-            mode: "auto".into(),
-            restore_crtc: true,
-            follow_vt: true,
-            force_aspect_ratio: true,
-            render_rectangle: RenderRectangle::default(),
-            rotate_method: VideoOrientationMethod::Identity,
-            zpos: -1,
-            plane_properties: StructureProperty(None),
-            connector_properties: StructureProperty(None),
-            memory_kind: MemoryKind::Auto,
-        }
-    }
-}
-
-impl Settings {
-    fn wish(&self) -> Wish {
-        Wish {
-            driver_name: self.driver_name.clone(),
-            bus_id: self.bus_id.clone(),
-            device: self.device.clone(),
-            connector_id: u32::try_from(self.connector_id).ok(),
-            connector: self.connector.clone(),
-            plane_id: u32::try_from(self.plane_id).ok(),
-        }
-    }
-
-    fn mode_wish(&self) -> Result<ModeWish, KmsError> {
-        self.mode
-            .parse()
-            .map_err(|error| KmsError::Property(format!("property mode: {error}")))
-    }
-
-    fn manner(&self) -> Manner {
-        Manner {
-            rectangle: self.render_rectangle,
-            keep_aspect: self.force_aspect_ratio,
-            is_turned: tune::is_turned(self.rotate_method),
-            kind: self.memory_kind,
-        }
-    }
-
-    /// For frames of `info`, if they are known.
-    fn tuning(&self, info: Option<&gst_video::VideoInfo>) -> Tuning {
-        Tuning {
-            plane: self.plane_properties.0.clone(),
-            connector: self.connector_properties.0.clone(),
-            zpos: u64::try_from(self.zpos).ok(),
-            rotation: tune::rotation_bits(self.rotate_method),
-            colour: info.and_then(Colour::of),
-        }
-    }
-}
 
 #[derive(Default)]
 enum State {
@@ -139,15 +55,19 @@ struct Started {
     /// display, or the card is another program's, so that it cannot be known.
     session: Option<Arc<Session>>,
     waiting: Option<Waiting>,
-    last: LastFrame,
+    prerolled: Prerolled,
 }
 
 impl Started {
     /// What the next frame needs: how frames are shown, and whether this one was shown already.
     /// `None` while that is not known.
-    fn begin_frame(&mut self, buffer: &gst::Buffer) -> Option<(Arc<Session>, bool)> {
+    fn begin_frame(
+        &mut self,
+        buffer: &gst::Buffer,
+        is_rendered: bool,
+    ) -> Option<(Arc<Session>, bool)> {
         let session = self.session.clone()?;
-        Some((session, self.last.is_repeated(buffer)))
+        Some((session, self.prerolled.is_repeated(buffer, is_rendered)))
     }
 
     /// Frames are to be placed anew: the display is another.
@@ -210,6 +130,8 @@ pub struct KmsFlipSink {
     _computed: (),
 
     state: Mutex<State>,
+    /// The streaming thread renders a frame, and does not preroll.
+    is_rendering: AtomicBool,
     adoption: Adoption,
     /// Counters of the time before the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
@@ -314,7 +236,7 @@ impl KmsFlipSink {
 
     fn open(&self) -> Result<Started, KmsError> {
         let settings = lock(&self.settings).clone();
-        settings.mode_wish()?; // a word that is no mode need not wait for caps
+        settings.mode_request()?; // a word that is no mode need not wait for caps
         let observer = Arc::new(SinkObserver {
             sink: self.obj().downgrade(),
             is_stale: AtomicBool::new(false),
@@ -323,7 +245,7 @@ impl KmsFlipSink {
         // the property's blurb says; it is duplicated at once.
         let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
         let as_observer: Arc<dyn Observer> = observer.clone();
-        let head = Head::open(&settings.wish(), fd, settings.follow_vt, &as_observer)?;
+        let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
         match tune::resolve(&head.card, &head.route, &settings.tuning(None)) {
             Ok((extras, before)) => head.set_extras(extras, before),
             Err(error) => {
@@ -348,7 +270,7 @@ impl KmsFlipSink {
             observer,
             session: None,
             waiting: None,
-            last: LastFrame::default(),
+            prerolled: Prerolled::default(),
         })
     }
 
@@ -386,7 +308,7 @@ impl KmsFlipSink {
         let (head, imports) = self
             .started(|started| (started.head.clone(), started.imports.clone()))
             .ok_or_else(stopped)?;
-        let wish = settings.mode_wish()?;
+        let request = settings.mode_request()?;
         let tuning = settings.tuning(Some(info));
         let (extras, before) = tune::resolve(&head.card, &head.route, &tuning)?;
         head.set_extras(extras, before);
@@ -395,14 +317,14 @@ impl KmsFlipSink {
             &imports,
             info,
             modifier,
-            (wish, &settings.mode),
-            &settings.manner(),
+            (request, &settings.mode),
+            &settings.options(),
         )?;
         let session = Arc::new(session);
         gst::info!(CAT, imp = self, "{}", session.describe());
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
-            started.last.forget();
+            started.prerolled.forget();
             let session = started.session.replace(session.clone());
             (session, started.waiting.take())
         });
@@ -429,7 +351,7 @@ impl KmsFlipSink {
         };
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
-            started.last.forget();
+            started.prerolled.forget();
             let session = started.session.take();
             (session, started.waiting.replace(waiting))
         });
@@ -457,10 +379,8 @@ impl KmsFlipSink {
             Ok(session) => {
                 // Other memory may be shown without a copy now.
                 self.adoption.restart();
-                let manner = lock(&self.settings).manner();
-                if session.show(&missed, Timing::default(), &manner).is_ok() {
-                    self.started(|started| started.last.is_repeated(&missed));
-                }
+                let options = lock(&self.settings).options();
+                let _ = session.show(&missed, Timing::default(), &options);
             }
             Err(error) => gst::info!(CAT, imp = self, "still waiting: {error}"),
         }
@@ -506,7 +426,7 @@ impl KmsFlipSink {
         let Some(head) = head.flatten().filter(|_| settings.fd < 0) else {
             return Ok(());
         };
-        if !head.is_lit_elsewhere(&settings.wish()) {
+        if !head.is_lit_elsewhere(&settings.criteria()) {
             return Ok(());
         }
         let mut new = self.open()?;
@@ -578,7 +498,7 @@ impl KmsFlipSink {
     }
 
     fn drain(&self) {
-        self.started(|started| started.last.forget());
+        self.started(|started| started.prerolled.forget());
         if let Some(session) = self.session() {
             session.release_foreign(DRAIN_TIME);
         }
@@ -728,8 +648,8 @@ impl BaseSinkImpl for KmsFlipSink {
         let Some((caps, session)) = caps.zip(self.session()).filter(|_| needs_pool) else {
             return Ok(());
         };
-        let manner = lock(&self.settings).manner();
-        match session.pool(&manner) {
+        let options = lock(&self.settings).options();
+        match session.pool(&options) {
             Ok(proposal) => {
                 let mut config = proposal.pool.config();
                 config.set_params(Some(&caps), proposal.size_bytes, proposal.min, proposal.max);
@@ -766,7 +686,7 @@ impl BaseSinkImpl for KmsFlipSink {
                 }
                 gst::EventType::FlushStart => head.withdraw(),
                 gst::EventType::FlushStop => {
-                    self.started(|started| started.last.forget());
+                    self.started(|started| started.prerolled.forget());
                     self.adoption.flushed();
                 }
                 _ => {}
@@ -783,6 +703,13 @@ impl BaseSinkImpl for KmsFlipSink {
             self.drain();
         }
         BaseSinkImplExt::parent_query(self, query)
+    }
+
+    fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.is_rendering.store(true, Ordering::Relaxed);
+        let rendered = self.parent_render(buffer);
+        self.is_rendering.store(false, Ordering::Relaxed);
+        rendered
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
@@ -802,12 +729,13 @@ impl BaseSinkImpl for KmsFlipSink {
 
 impl VideoSinkImpl for KmsFlipSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let manner = lock(&self.settings).manner();
+        let options = lock(&self.settings).options();
+        let is_rendered = self.is_rendering.load(Ordering::Relaxed);
         let begun = self.started(|started| {
             if started.session.is_none() && started.waiting.is_none() {
                 return Err(gst::FlowError::NotNegotiated);
             }
-            Ok((!started.is_stale()).then(|| started.begin_frame(buffer)))
+            Ok((!started.is_stale()).then(|| started.begin_frame(buffer, is_rendered)))
         });
         let frame = match begun.ok_or(gst::FlowError::Flushing)??.flatten() {
             Some(frame) => Some(frame),
@@ -816,7 +744,7 @@ impl VideoSinkImpl for KmsFlipSink {
                     self.fail(&error);
                     gst::FlowError::Error
                 })?;
-                self.started(|started| started.begin_frame(buffer))
+                self.started(|started| started.begin_frame(buffer, is_rendered))
                     .flatten()
             }
         };
@@ -827,7 +755,7 @@ impl VideoSinkImpl for KmsFlipSink {
         let session = frame.map(|(session, _)| session);
         let timing = self.timing(buffer);
         let show = || match &session {
-            Some(session) => session.show(buffer, timing, &manner),
+            Some(session) => session.show(buffer, timing, &options),
             None => self.miss(buffer),
         };
         let is_freed = || {
@@ -844,7 +772,7 @@ impl VideoSinkImpl for KmsFlipSink {
             };
         };
         if shown.is_err() {
-            self.started(|started| started.last.forget());
+            self.started(|started| started.prerolled.forget());
         }
         let error = match shown {
             Ok(()) => {

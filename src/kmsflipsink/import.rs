@@ -14,9 +14,10 @@ use std::sync::{Arc, Weak};
 use gst::glib;
 use parking_lot::Mutex;
 
-use super::card::{Card, FbShape, Framebuffer};
+use super::card::Card;
 use super::dma_drm;
 use super::format;
+use super::framebuffer::{FbShape, Framebuffer};
 use crate::foreign::{self, ForeignError};
 use crate::layout::{Layout, MAX_PLANES};
 use crate::sys;

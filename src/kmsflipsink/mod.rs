@@ -9,10 +9,10 @@
 //! connector, plane and mode, among the cards that `outside` lets be opened. Pure, and
 //! tested without a device: outside, discovery, mode, format, stats.
 //!
-//! Locks: the element's `Settings` and `State`, in this order; below them one
-//! lock for each card (`engine`). No ioctl, no wait and no call into GStreamer
-//! happens under any of them; the one exception is the GEM handle table in
-//! `card`, and says why.
+//! Locks: the element's `Settings` and `State`; below them the session's `Context`, the cache of
+//! imports and one lock for each card (`engine`), never two at once. No ioctl, no wait and no call
+//! into GStreamer happens under any of them; the one exception is the table of GEM handles
+//! in `card`, and says why.
 
 mod card;
 mod copies;
@@ -20,7 +20,9 @@ mod crtc;
 mod discovery;
 mod dma_drm;
 mod engine;
+mod error;
 mod format;
+mod framebuffer;
 mod head;
 mod imp;
 mod import;
@@ -28,6 +30,7 @@ mod mode;
 mod outside;
 mod report;
 mod session;
+mod settings;
 mod stats;
 mod tune;
 

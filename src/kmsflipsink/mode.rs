@@ -64,7 +64,7 @@ pub struct FrameNeed {
 
 /// The `mode` property, parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ModeWish {
+pub enum ModeRequest {
     /// The current mode if the frame fits it, else the best fit.
     #[default]
     Auto,
@@ -94,7 +94,7 @@ pub enum ModeWish {
 )]
 pub struct NotAMode(String);
 
-impl FromStr for ModeWish {
+impl FromStr for ModeRequest {
     type Err = NotAMode;
 
     fn from_str(text: &str) -> Result<Self, NotAMode> {
@@ -171,25 +171,25 @@ fn judder_ppm(refresh_mhz: u32, rate_mhz: Option<u32>) -> u64 {
 /// `current` is what the connector shows now, also an index.
 pub fn choose(
     modes: &[ModeLine],
-    wish: ModeWish,
+    request: ModeRequest,
     current: Option<usize>,
     frame: Option<FrameNeed>,
 ) -> Result<usize, NoMode> {
     if modes.is_empty() {
         return Err(NoMode::NoneOffered);
     }
-    let chosen = match wish {
-        ModeWish::Auto => Some(automatic(
+    let chosen = match request {
+        ModeRequest::Auto => Some(automatic(
             modes,
             current.filter(|&i| i < modes.len()),
             frame,
         )),
-        ModeWish::Preferred => Some(preferred(modes)),
-        ModeWish::Highest => best_by(modes, |mode| {
+        ModeRequest::Preferred => Some(preferred(modes)),
+        ModeRequest::Highest => best_by(modes, |mode| {
             (mode.area(), !mode.is_interlaced, mode.refresh_mhz)
         }),
-        ModeWish::Index(index) => (index < modes.len()).then_some(index),
-        ModeWish::Size {
+        ModeRequest::Index(index) => (index < modes.len()).then_some(index),
+        ModeRequest::Size {
             width,
             height,
             refresh_mhz,
@@ -356,18 +356,18 @@ mod tests {
     #[test]
     fn every_spelling_is_understood() {
         let size = |width, height, refresh_mhz, is_interlaced| {
-            Ok(ModeWish::Size {
+            Ok(ModeRequest::Size {
                 width,
                 height,
                 refresh_mhz,
                 is_interlaced,
             })
         };
-        assert_eq!("".parse(), Ok(ModeWish::Auto));
-        assert_eq!("auto".parse(), Ok(ModeWish::Auto));
-        assert_eq!("Preferred".parse(), Ok(ModeWish::Preferred));
-        assert_eq!("highest".parse(), Ok(ModeWish::Highest));
-        assert_eq!("3".parse(), Ok(ModeWish::Index(3)));
+        assert_eq!("".parse(), Ok(ModeRequest::Auto));
+        assert_eq!("auto".parse(), Ok(ModeRequest::Auto));
+        assert_eq!("Preferred".parse(), Ok(ModeRequest::Preferred));
+        assert_eq!("highest".parse(), Ok(ModeRequest::Highest));
+        assert_eq!("3".parse(), Ok(ModeRequest::Index(3)));
         assert_eq!("640x480".parse(), size(640, 480, None, false));
         assert_eq!(
             "1920x1080@59.94".parse(),
@@ -396,7 +396,7 @@ mod tests {
             "640*480",
             "1/0",
         ] {
-            let error = text.parse::<ModeWish>().unwrap_err();
+            let error = text.parse::<ModeRequest>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
     }
@@ -405,15 +405,20 @@ mod tests {
     fn current_mode_is_kept_when_the_frame_fits() {
         let modes = television();
         assert_eq!(
-            choose(&modes, ModeWish::Auto, Some(0), frame(640, 480, 30_000)),
+            choose(&modes, ModeRequest::Auto, Some(0), frame(640, 480, 30_000)),
             Ok(0)
         );
         assert_eq!(
-            choose(&modes, ModeWish::Auto, Some(5), frame(1280, 720, 60_000)),
+            choose(&modes, ModeRequest::Auto, Some(5), frame(1280, 720, 60_000)),
             Ok(5)
         );
         assert_eq!(
-            choose(&modes, ModeWish::Auto, Some(0), frame(1920, 1080, 59_940)),
+            choose(
+                &modes,
+                ModeRequest::Auto,
+                Some(0),
+                frame(1920, 1080, 59_940)
+            ),
             Ok(0)
         );
     }
@@ -422,11 +427,21 @@ mod tests {
     fn a_rate_that_divides_is_worth_a_modeset_of_the_same_size() {
         let modes = television();
         assert_eq!(
-            choose(&modes, ModeWish::Auto, Some(0), frame(1920, 1080, 25_000)),
+            choose(
+                &modes,
+                ModeRequest::Auto,
+                Some(0),
+                frame(1920, 1080, 25_000)
+            ),
             Ok(1)
         );
         assert_eq!(
-            choose(&modes, ModeWish::Auto, Some(0), frame(1920, 1080, 23_976)),
+            choose(
+                &modes,
+                ModeRequest::Auto,
+                Some(0),
+                frame(1920, 1080, 23_976)
+            ),
             Ok(2)
         );
     }
@@ -435,15 +450,15 @@ mod tests {
     fn too_small_a_mode_is_left_for_the_closest_that_holds_the_frame() {
         let modes = television();
         assert_eq!(
-            choose(&modes, ModeWish::Auto, Some(6), frame(1280, 720, 30_000)),
+            choose(&modes, ModeRequest::Auto, Some(6), frame(1280, 720, 30_000)),
             Ok(5)
         );
         assert_eq!(
-            choose(&modes, ModeWish::Auto, None, frame(800, 600, 30_000)),
+            choose(&modes, ModeRequest::Auto, None, frame(800, 600, 30_000)),
             Ok(5)
         );
         assert_eq!(
-            choose(&modes, ModeWish::Auto, None, frame(1920, 1080, 50_000)),
+            choose(&modes, ModeRequest::Auto, None, frame(1920, 1080, 50_000)),
             Ok(1)
         );
     }
@@ -453,7 +468,7 @@ mod tests {
         assert_eq!(
             choose(
                 &television(),
-                ModeWish::Auto,
+                ModeRequest::Auto,
                 Some(0),
                 frame(8000, 4000, 30_000)
             ),
@@ -485,7 +500,7 @@ mod tests {
             assert!(error.to_string().contains("(preferred)"), "{error}");
         }
         assert_eq!(
-            choose(&[], ModeWish::Auto, None, None),
+            choose(&[], ModeRequest::Auto, None, None),
             Err(NoMode::NoneOffered)
         );
     }
@@ -516,7 +531,7 @@ mod tests {
             modes in modes(), current in 0usize..25, width in 1u32..5000, height in 1u32..5000, rate in 1_000u32..120_000
         ) {
             let need = frame(width, height, rate).unwrap();
-            let index = choose(&modes, ModeWish::Auto, Some(current), Some(need)).unwrap();
+            let index = choose(&modes, ModeRequest::Auto, Some(current), Some(need)).unwrap();
             prop_assert_eq!(modes[index].holds(&need), modes.iter().any(|mode| mode.holds(&need)));
             if let Some(now) = modes.get(current).filter(|now| now.holds(&need)) {
                 prop_assert_eq!((modes[index].width, modes[index].height), (now.width, now.height));

@@ -3,7 +3,7 @@
 //! it through fbdev (whoever opens it is its master for a moment), so one that
 //! cannot be meant is not opened. Pure; `sys` reads sysfs.
 
-use super::discovery::Wish;
+use super::discovery::Criteria;
 
 /// A card, unopened. What sysfs does not tell is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,24 +20,26 @@ pub struct Outside {
 }
 
 /// The cards that may be the one wished for: all that can, where sysfs cannot tell.
-pub fn promising(cards: Vec<Outside>, wish: &Wish) -> Vec<Outside> {
-    let cards = narrow(cards, |card| match (&wish.driver_name, &wish.bus_id) {
-        (None, None) => true,
-        (driver, bus) => {
-            driver.as_ref().is_none_or(|want| {
-                let is_it = |name: &String| plain(name) == plain(want);
-                card.driver.as_ref().is_some_and(is_it)
-            }) && bus.as_ref().is_none_or(|want| is_bus(card, want))
+pub fn promising(cards: Vec<Outside>, criteria: &Criteria) -> Vec<Outside> {
+    let cards = narrow(cards, |card| {
+        match (&criteria.driver_name, &criteria.bus_id) {
+            (None, None) => true,
+            (driver, bus) => {
+                driver.as_ref().is_none_or(|want| {
+                    let is_it = |name: &String| plain(name) == plain(want);
+                    card.driver.as_ref().is_some_and(is_it)
+                }) && bus.as_ref().is_none_or(|want| is_bus(card, want))
+            }
         }
     });
-    let cards = narrow(cards, |card| match &wish.connector {
+    let cards = narrow(cards, |card| match &criteria.connector {
         Some(want) => card
             .connectors
             .iter()
             .any(|(name, _)| name.eq_ignore_ascii_case(want)),
         None => !card.connectors.is_empty(),
     });
-    let is_any_named = wish.connector.is_some() || wish.connector_id.is_some();
+    let is_any_named = criteria.connector.is_some() || criteria.connector_id.is_some();
     narrow(cards, |card| {
         is_any_named || card.connectors.iter().any(|&(_, is_empty)| !is_empty)
     })
@@ -94,8 +96,10 @@ mod tests {
         ]
     }
 
-    fn chosen(wish: &Wish) -> Vec<String> {
-        let paths = promising(machine(), wish).into_iter().map(|card| card.path);
+    fn chosen(criteria: &Criteria) -> Vec<String> {
+        let paths = promising(machine(), criteria)
+            .into_iter()
+            .map(|card| card.path);
         paths
             .map(|path| path.replace("/dev/dri/card", ""))
             .collect()
@@ -109,43 +113,43 @@ mod tests {
             ("vc4", "2"),
             ("VC4_drm", "2"),
         ] {
-            let wish = Wish {
+            let criteria = Criteria {
                 driver_name: Some(driver.into()),
-                ..Wish::default()
+                ..Criteria::default()
             };
-            assert_eq!(chosen(&wish), [number], "{driver}");
+            assert_eq!(chosen(&criteria), [number], "{driver}");
         }
     }
 
     #[test]
     fn a_driver_that_sysfs_calls_otherwise_may_be_any() {
-        let wish = Wish {
+        let criteria = Criteria {
             driver_name: Some("nosuch".into()),
-            ..Wish::default()
+            ..Criteria::default()
         };
-        assert_eq!(chosen(&wish), ["0", "1"]);
+        assert_eq!(chosen(&criteria), ["0", "1"]);
     }
 
     #[test]
     fn a_bus_or_a_connector_tells_the_card() {
         for bus_id in ["pci:0000:00:01.0", "0000:00:01.0"] {
-            let wish = Wish {
+            let criteria = Criteria {
                 bus_id: Some(bus_id.into()),
-                ..Wish::default()
+                ..Criteria::default()
             };
-            assert_eq!(chosen(&wish), ["1"]);
+            assert_eq!(chosen(&criteria), ["1"]);
         }
-        let wish = Wish {
+        let criteria = Criteria {
             connector: Some("hdmi-a-2".into()),
-            ..Wish::default()
+            ..Criteria::default()
         };
-        assert_eq!(chosen(&wish), ["2"], "though nothing is plugged in");
+        assert_eq!(chosen(&criteria), ["2"], "though nothing is plugged in");
     }
 
     #[test]
     fn without_a_wish_cards_with_a_display_are_opened() {
-        assert_eq!(chosen(&Wish::default()), ["0", "1"]);
-        let dark = promising(machine().split_off(2), &Wish::default());
+        assert_eq!(chosen(&Criteria::default()), ["0", "1"]);
+        let dark = promising(machine().split_off(2), &Criteria::default());
         assert_eq!(dark.len(), 1, "{dark:?}");
         assert_eq!(dark[0].path, "/dev/dri/card2");
     }

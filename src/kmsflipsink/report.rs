@@ -6,8 +6,9 @@ use gst::prelude::*;
 use super::crtc::Report;
 #[cfg(feature = "v1_24")]
 use super::dma_drm;
+use super::error::KmsError;
 use super::format;
-use super::head::{Head, KmsError};
+use super::head::Head;
 use super::import::Imports;
 use super::stats::LATENCY_BOUNDS_US;
 use super::{CAT, KmsFlipSink};

@@ -12,15 +12,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-pub use self::plan::Manner;
+pub use self::plan::DisplayOptions;
 use self::plan::{Choice, Plan, choose, fb_shape, picture, sized, stand_in};
 use super::CAT;
-use super::card::Framebuffer;
 use super::copies::{Copies, Offered};
 use super::crtc::Frame;
-use super::head::{Head, KmsError, NotPresented};
+use super::error::{KmsError, NotPresented};
+use super::framebuffer::Framebuffer;
+use super::head::Head;
 use super::import::{self, Imported, Imports, NotImportable};
-use super::mode::{FrameNeed, ModeWish};
+use super::mode::{FrameNeed, ModeRequest};
 use crate::display::area::{Picture, Placement, Rect, Target};
 use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
 use crate::foreign;
@@ -73,22 +74,22 @@ impl Session {
         imports: &Arc<Imports>,
         info: &gst_video::VideoInfo,
         modifier: Option<u64>,
-        wish: (ModeWish, &str),
-        manner: &Manner,
+        request: (ModeRequest, &str),
+        options: &DisplayOptions,
     ) -> Result<Self, KmsError> {
         let need = FrameNeed {
             width: info.width(),
             height: info.height(),
             rate_mhz: rate_mhz(info),
         };
-        let modes = head.candidates(wish.0, wish.1, need)?;
-        let planned = Plan::find(head, info, manner, &modes);
+        let modes = head.candidates(request.0, request.1, need)?;
+        let planned = Plan::find(head, info, options, &modes);
         if let Ok((_, mode, _)) = &planned {
-            head.set_mode(*mode, wish.0, need);
+            head.set_mode(*mode, request.0, need);
         }
         head.discard(modes);
         let (plan, _, stand_in) = planned?;
-        let whole = picture(info, None, manner);
+        let whole = picture(info, None, options);
         Ok(Self {
             head: head.clone(),
             info: info.clone(),
@@ -99,7 +100,7 @@ impl Session {
             copies: Mutex::default(),
             context: Mutex::new(Context {
                 offered: Offered::default(),
-                placed: (whole, manner.target(plan.screen), plan.choice),
+                placed: (whole, options.target(plan.screen), plan.choice),
             }),
         })
     }
@@ -162,9 +163,9 @@ impl Session {
         &self,
         buffer: &gst::Buffer,
         timing: Timing,
-        manner: &Manner,
+        options: &DisplayOptions,
     ) -> Result<(), NotPresented> {
-        let (choice, offered) = self.choose(buffer, manner);
+        let (choice, offered) = self.choose(buffer, options);
         let placement = match choice {
             Choice::Nowhere => return Ok(()),
             Choice::Composed(_) => return self.show_copy(buffer, choice, timing, &NEEDS_COMPOSING),
@@ -218,11 +219,11 @@ impl Session {
     fn choose(
         &self,
         buffer: &gst::BufferRef,
-        manner: &Manner,
+        options: &DisplayOptions,
     ) -> (Choice, Option<Arc<Framebuffer>>) {
         let crop = buffer.meta::<gst_video::VideoCropMeta>();
-        let picture = picture(&self.info, crop.map(|meta| meta.rect()), manner);
-        let target = manner.target(self.plan.screen);
+        let picture = picture(&self.info, crop.map(|meta| meta.rect()), options);
+        let target = options.target(self.plan.screen);
         let context = self.context.lock();
         let offered = context.offered.find(buffer, &self.info);
         let (known, known_target, choice) = context.placed;

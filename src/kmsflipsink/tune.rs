@@ -11,7 +11,7 @@ use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
 use super::card::{self, Card, Props};
 use super::crtc::Extra;
 use super::discovery::Route;
-use super::head::KmsError;
+use super::error::KmsError;
 
 /// What to set.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +122,7 @@ pub fn resolve(
             }
         }
     }
-    add_wishes(
+    add_requested(
         &mut found,
         tuning,
         (plane, &plane_props),
@@ -133,7 +133,7 @@ pub fn resolve(
 }
 
 /// What the user asked for.
-fn add_wishes(
+fn add_requested(
     found: &mut Found,
     tuning: &Tuning,
     (plane, plane_props): (plane::Handle, &Props),

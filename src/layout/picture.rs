@@ -60,27 +60,30 @@ pub(crate) fn copy_area(
     }
 }
 
-/// Makes a frame black, padding too. Black is not zero where there is chroma.
+/// Makes a frame black and opaque, padding too. Black is not zero where there is chroma.
 pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>) {
     let format = frame.format_info();
-    if !format.is_yuv() {
-        for plane in 0..frame.n_planes() {
-            if let Ok(bytes) = frame.plane_data_mut(plane) {
-                bytes.fill(0);
-            }
+    for plane in 0..frame.n_planes() {
+        if let Ok(bytes) = frame.plane_data_mut(plane) {
+            bytes.fill(0);
         }
-        return;
     }
     for component in 0..format.n_components() as usize {
-        let (depth, shift) = (format.depth()[component], format.shift()[component]);
-        let level: u32 = match component {
-            0 => 16,
-            3 => 255,
-            _ => 128,
-        };
-        let value = (level << (depth - 8) << shift).to_le_bytes();
-        let sample_bytes = (depth + shift).div_ceil(8) as usize;
         let pixel_bytes = format.pixel_stride()[component].max(1) as usize;
+        let depth = format.depth()[component];
+        let shift = match component {
+            // GStreamer tells none for the two bits at the top of a word of RGB10A2.
+            3 if depth < 8 => 8 * pixel_bytes as u32 - depth,
+            _ => format.shift()[component],
+        };
+        let level: u32 = match (component, format.is_yuv()) {
+            (3, _) => (1 << depth) - 1,
+            (0, true) => 16 << (depth - 8),
+            (_, true) => 128 << (depth - 8),
+            (_, false) => continue,
+        };
+        let value = (level << shift).to_le_bytes();
+        let sample_bytes = (depth + shift).div_ceil(8) as usize;
         // GStreamer 1.22 counts P010's offsets in samples.
         let start = match format.poffset()[component] as usize {
             offset if offset % sample_bytes == 0 => offset,
@@ -214,6 +217,14 @@ mod tests {
             black(&info(VideoFormat::Uyvy, 4, 1)).plane_data(0).unwrap()[..4],
             [128, 16, 128, 16]
         );
+        for (format, pixel) in [
+            (VideoFormat::Bgra, [0, 0, 0, 255]),
+            (VideoFormat::Argb, [255, 0, 0, 0]),
+            (VideoFormat::Bgr10a2Le, [0, 0, 0, 0xc0]),
+        ] {
+            let opaque = black(&info(format, 4, 1));
+            assert_eq!(opaque.plane_data(0).unwrap()[..4], pixel, "{format:?}");
+        }
         let p010 = black(&info(VideoFormat::P01010le, 4, 2));
         assert_eq!(p010.plane_data(0).unwrap()[..2], [0, 16]);
         assert_eq!(p010.plane_data(1).unwrap()[..4], [0, 128, 0, 128]);

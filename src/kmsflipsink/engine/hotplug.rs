@@ -67,8 +67,8 @@ fn note_connector(
         .modes()
         .iter()
         .position(|mode| *mode == old.mode)
-        .or_else(|| mode::choose(&lines, crtc.wish, None, crtc.need).ok());
-    let (wish, need) = (crtc.wish, crtc.need);
+        .or_else(|| mode::choose(&lines, crtc.mode_request, None, crtc.need).ok());
+    let (request, need) = (crtc.mode_request, crtc.need);
     drop(inner);
     let mut new = old;
     if let Some(index) = index.filter(|&index| info.modes()[index] != old.mode)
@@ -82,7 +82,7 @@ fn note_connector(
     }
     let mut inner = card.engine.lock();
     let crtc = inner.crtc(crtc_id)?;
-    (crtc.wish, crtc.need) = (wish, need);
+    (crtc.mode_request, crtc.need) = (request, need);
     crtc.mode = Some(new);
     crtc.needs_setup = true;
     for lane in &mut crtc.lanes {

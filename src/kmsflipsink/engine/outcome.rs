@@ -245,9 +245,11 @@ mod tests {
 
     use super::*;
     use crate::display::area::{Placement, Rect};
-    use crate::kmsflipsink::card::{Card, Framebuffer};
+    use crate::kmsflipsink::card::Card;
     use crate::kmsflipsink::crtc::{Frame, Observer};
-    use crate::kmsflipsink::head::{Head, NotPresented};
+    use crate::kmsflipsink::error::NotPresented;
+    use crate::kmsflipsink::framebuffer::Framebuffer;
+    use crate::kmsflipsink::head::Head;
 
     struct Deaf;
 

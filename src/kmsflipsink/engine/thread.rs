@@ -8,8 +8,8 @@ use drm::Device as _;
 use drm::control::atomic::AtomicModeReq;
 use drm::control::{AtomicCommitFlags, Device as _};
 
+use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
-use super::senses::Senses;
 use super::step::Step;
 use super::{Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
@@ -34,9 +34,9 @@ pub fn start(card: &Arc<Card>) -> io::Result<()> {
 }
 
 /// Makes sure that nobody waits for a thread that is no more.
-struct Farewell<'a>(&'a Card);
+struct ThreadEnd<'a>(&'a Card);
 
-impl Drop for Farewell<'_> {
+impl Drop for ThreadEnd<'_> {
     fn drop(&mut self) {
         let mut inner = self.0.engine.lock();
         inner.is_leaving = false;
@@ -49,8 +49,8 @@ impl Drop for Farewell<'_> {
 }
 
 fn run(card: &Arc<Card>) {
-    let _farewell = Farewell(card);
-    let mut senses = Senses::open();
+    let _end = ThreadEnd(card);
+    let mut sources = EventSources::open();
     loop {
         let mut outbox = Outbox::default();
         let step = card.engine.lock().next_step(monotonic_ns(), &mut outbox);
@@ -70,7 +70,7 @@ fn run(card: &Arc<Card>) {
             Step::Close { crtc, lanes } => close(card, crtc, &lanes),
             Step::Suspend => suspend(card),
             Step::Reclaim => reclaim(card),
-            Step::Wait { until_ns } => senses.wait(card, until_ns),
+            Step::Wait { until_ns } => sources.wait(card, until_ns),
         }
     }
     if card.is_ours {

@@ -2,7 +2,7 @@
 //! What upstream is offered to write into: the first kind of memory that the
 //! card can show, as a pool.
 
-use super::plan::{Choice, Manner, fb_shape};
+use super::plan::{Choice, DisplayOptions, fb_shape};
 use super::{Session, is_about_us};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::copies;
@@ -34,14 +34,14 @@ const N_OFFERED: u32 = 8;
 
 impl Session {
     /// The pool to offer upstream, with how many buffers the sink itself holds.
-    pub fn pool(&self, manner: &Manner) -> Result<Proposal, String> {
+    pub fn pool(&self, options: &DisplayOptions) -> Result<Proposal, String> {
         if self.modifier.is_some() {
             return Err("DMA_DRM caps mean that upstream has memory of its own".into());
         }
         if matches!(self.plan.choice, Choice::Composed(_)) {
             return Err("frames are copied anyway".into());
         }
-        let kinds: &[MemoryKind] = match manner.kind {
+        let kinds: &[MemoryKind] = match options.kind {
             MemoryKind::Auto => &[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::External],
             ref kind => std::slice::from_ref(kind),
         };
@@ -139,11 +139,11 @@ impl Session {
         let dumb_shape = format::dumb_shape(&self.info);
         let mut regions = Vec::new();
         for _ in 0..N_OFFERED {
-            let shown = copies::allocate(&self.head.card, &dumb_shape, &shape, true)
+            let dumb = copies::allocate(&self.head.card, &dumb_shape, &shape, true)
                 .map_err(|error| sys::describe(&error))?;
-            let gone = self.context.lock().offered.add(&shown);
+            let gone = self.context.lock().offered.add(&dumb);
             drop(gone);
-            regions.push(shown.region);
+            regions.push(dumb.region);
         }
         Ok(PhysBufferPool::over(
             &Slots::new(regions, Reuse::LeastRecent),

@@ -6,16 +6,17 @@
 use std::io;
 
 use crate::display::area::{self, Fit, Picture, Placement, Rect, RenderRectangle, Target};
-use crate::kmsflipsink::card::{FbShape, Framebuffer};
 use crate::kmsflipsink::crtc::ModeSet;
+use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::format;
-use crate::kmsflipsink::head::{Head, KmsError};
+use crate::kmsflipsink::framebuffer::{FbShape, Framebuffer};
+use crate::kmsflipsink::head::Head;
 use crate::layout::Layout;
 use crate::memory::MemoryKind;
 
 /// What the user said about the way frames are shown; copied from the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Manner {
+pub struct DisplayOptions {
     /// The part of the screen to use.
     pub rectangle: RenderRectangle,
     /// Whether scaling keeps proportions.
@@ -26,7 +27,7 @@ pub struct Manner {
     pub kind: MemoryKind,
 }
 
-impl Manner {
+impl DisplayOptions {
     /// Where pictures go on a screen of this size.
     pub(super) fn target(&self, screen: (u32, u32)) -> Target {
         Target {
@@ -65,13 +66,13 @@ impl Plan {
     pub(super) fn find(
         head: &Head,
         info: &gst_video::VideoInfo,
-        manner: &Manner,
+        options: &DisplayOptions,
         modes: &[ModeSet],
     ) -> Result<(Self, ModeSet, Framebuffer), KmsError> {
         let (layout, stand_in_frame) = stand_in(head, info)?;
-        let whole = picture(info, None, manner);
+        let whole = picture(info, None, options);
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
-        let target_in = |mode: &ModeSet| manner.target((mode.line.width, mode.line.height));
+        let target_in = |mode: &ModeSet| options.target((mode.line.width, mode.line.height));
         for mode in modes {
             let target = target_in(mode);
             let choice = choose(&whole, &target, |placement| {
@@ -167,7 +168,7 @@ fn composed(picture: &Picture, target: &Target) -> Choice {
 pub(super) fn picture(
     info: &gst_video::VideoInfo,
     crop: Option<(u32, u32, u32, u32)>,
-    manner: &Manner,
+    options: &DisplayOptions,
 ) -> Picture {
     let whole = Rect::of_size(info.width(), info.height());
     let crop = crop.map_or(whole, |(x, y, width, height)| {
@@ -182,7 +183,7 @@ pub(super) fn picture(
     Picture {
         crop,
         pixel_aspect,
-        is_turned: manner.is_turned,
+        is_turned: options.is_turned,
     }
 }
 

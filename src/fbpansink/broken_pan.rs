@@ -37,7 +37,7 @@ const SHMEM_SINCE: (u32, u32) = (6, 12);
 
 /// Whether panning on the driver called `id` shows what it should not, on a
 /// kernel whose release is `release`.
-pub fn is_liar(id: &str, release: &str) -> bool {
+pub fn is_pan_broken(id: &str, release: &str) -> bool {
     let Some(name) = id.strip_suffix("drmfb") else {
         return false;
     };
@@ -59,18 +59,18 @@ mod tests {
     #[test]
     fn bochs_lies_always_and_virtio_until_6_12() {
         for release in ["6.1.0-28-amd64", "6.12.57+deb13", "7.0"] {
-            assert!(is_liar("bochs-drmdrmfb", release), "{release}");
+            assert!(is_pan_broken("bochs-drmdrmfb", release), "{release}");
         }
-        assert!(is_liar("virtio_gpudrmfb", "6.1.158"));
-        assert!(is_liar("virtio_gpudrmfb", "unknown"));
-        assert!(!is_liar("virtio_gpudrmfb", "6.12.57"));
-        assert!(!is_liar("virtio_gpudrmfb", "10.1"));
+        assert!(is_pan_broken("virtio_gpudrmfb", "6.1.158"));
+        assert!(is_pan_broken("virtio_gpudrmfb", "unknown"));
+        assert!(!is_pan_broken("virtio_gpudrmfb", "6.12.57"));
+        assert!(!is_pan_broken("virtio_gpudrmfb", "10.1"));
     }
 
     #[test]
     fn drivers_that_scan_their_memory_out_are_believed() {
         for id in ["vkmsdrmfb", "CL Picasso4", "pl111drmfb", "virtio_gpu", ""] {
-            assert!(!is_liar(id, "6.1"), "{id}");
+            assert!(!is_pan_broken(id, "6.1"), "{id}");
         }
     }
 }

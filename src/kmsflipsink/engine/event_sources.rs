@@ -15,13 +15,13 @@ use crate::sys;
 use crate::sys::kms::{ActiveVt, Uevents, monotonic_ns};
 
 /// What the thread listens to besides the card.
-pub(super) struct Senses {
+pub(super) struct EventSources {
     uevents: Option<Uevents>,
     vt: Option<ActiveVt>,
     home: String,
 }
 
-impl Senses {
+impl EventSources {
     /// What cannot be opened is not listened to.
     pub(super) fn open() -> Self {
         let mut vt = ActiveVt::open().ok();

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames that come twice: the base class shows one while it prerolls, and renders the same one
+//! when playing goes on.
+
+/// The frame that was shown last, if that was for a preroll. The base class holds its buffer until
+/// it is rendered, so that no other can have the address, and nobody else needs to hold it.
+#[derive(Debug, Default)]
+pub(crate) struct Prerolled(Option<usize>);
+
+impl Prerolled {
+    /// Whether `buffer`, which is to be rendered, or else is for a preroll, was shown already. If
+    /// not, it is now.
+    pub(crate) fn is_repeated(&mut self, buffer: &gst::Buffer, is_rendered: bool) -> bool {
+        let address = buffer.as_ptr() as usize;
+        let shown = std::mem::replace(&mut self.0, (!is_rendered).then_some(address));
+        shown == Some(address)
+    }
+
+    /// It was not shown, or is not any more.
+    pub(crate) fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_frame_that_was_shown_for_a_preroll_is_repeated() {
+        gst::init().unwrap();
+        let (one, other) = (gst::Buffer::new(), gst::Buffer::new());
+        let mut prerolled = Prerolled::default();
+        let (preroll, render) = (false, true);
+        assert!(!prerolled.is_repeated(&one, preroll));
+        assert!(
+            prerolled.is_repeated(&one, preroll),
+            "paused again before it was rendered"
+        );
+        assert!(prerolled.is_repeated(&one, render));
+        assert!(
+            !prerolled.is_repeated(&one, render),
+            "the same memory, another frame"
+        );
+        assert!(!prerolled.is_repeated(&one, preroll));
+        assert!(!prerolled.is_repeated(&other, render));
+        assert!(!prerolled.is_repeated(&one, preroll));
+        prerolled.forget();
+        assert!(!prerolled.is_repeated(&one, render));
+    }
+}

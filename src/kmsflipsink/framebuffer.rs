@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Memory as a card knows it (GEM objects, dumb buffers), and framebuffers over it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use drm::buffer::Handle as GemName;
+use drm::control::{self, Device as _, framebuffer};
+
+use super::card::Card;
+use crate::sys::kms;
+
+impl Card {
+    /// The GEM object behind a dma-buf.
+    fn gem_of(self: &Arc<Self>, dma_buf: BorrowedFd<'_>) -> io::Result<Gem> {
+        let mut names = self.gem_names.lock();
+        let name = self.prime_fd_to_buffer(dma_buf)?;
+        *names.entry(name).or_default() += 1;
+        Ok(Gem {
+            card: self.clone(),
+            name,
+        })
+    }
+
+    /// A new dumb buffer.
+    pub fn create_dumb(self: &Arc<Self>, width: u32, height: u32, bits: u32) -> io::Result<Dumb> {
+        let mut names = self.gem_names.lock();
+        let dumb =
+            self.create_dumb_buffer((width, height), drm::buffer::DrmFourcc::Xrgb8888, bits)?;
+        let name = drm::buffer::Buffer::handle(&dumb);
+        *names.entry(name).or_default() += 1;
+        drop(names);
+        Ok(Dumb {
+            gem: Gem {
+                card: self.clone(),
+                name,
+            },
+            dumb,
+        })
+    }
+
+    /// A framebuffer over dma-bufs, one fd for each colour plane.
+    pub fn import(
+        self: &Arc<Self>,
+        shape: &FbShape,
+        dma_bufs: &[BorrowedFd<'_>],
+    ) -> io::Result<Framebuffer> {
+        if !self.can_import {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        let gems = dma_bufs
+            .iter()
+            .map(|&fd| self.gem_of(fd))
+            .collect::<io::Result<Vec<_>>>()?;
+        // The framebuffer keeps the memory; the handles can go.
+        self.add_framebuffer_of(shape, &gems.iter().map(|gem| gem.name).collect::<Vec<_>>())
+    }
+
+    fn add_framebuffer_of(
+        self: &Arc<Self>,
+        shape: &FbShape,
+        names: &[GemName],
+    ) -> io::Result<Framebuffer> {
+        let mut handles = [None; 4];
+        for (handle, &name) in handles.iter_mut().zip(names) {
+            *handle = Some(name);
+        }
+        let fourcc = drm::buffer::DrmFourcc::try_from(shape.fourcc).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a fourcc that the drm crate does not know",
+            )
+        })?;
+        let request = PlanarRequest {
+            shape,
+            fourcc,
+            handles,
+        };
+        let flags = match shape.modifier {
+            Some(_) => control::FbCmd2Flags::MODIFIERS,
+            None => control::FbCmd2Flags::empty(),
+        };
+        let id = self.add_planar_framebuffer(&request, flags)?;
+        Ok(Framebuffer {
+            card: self.clone(),
+            id,
+            shape: *shape,
+            verdict: OnceLock::new(),
+        })
+    }
+}
+
+/// A use of a GEM handle; the last one closes it.
+#[derive(Debug)]
+struct Gem {
+    card: Arc<Card>,
+    name: GemName,
+}
+
+impl Drop for Gem {
+    fn drop(&mut self) {
+        let mut names = self.card.gem_names.lock();
+        let count = names.entry(self.name).or_insert(1);
+        *count -= 1;
+        if *count == 0 {
+            names.remove(&self.name);
+            // Fails only when the device is gone, and then the handle is too.
+            let _ = self.card.close_buffer(self.name);
+        }
+    }
+}
+
+/// A dumb buffer: memory of the card's own choice.
+#[derive(Debug)]
+pub struct Dumb {
+    gem: Gem,
+    dumb: control::dumbbuffer::DumbBuffer,
+}
+
+impl Dumb {
+    /// Bytes from row to row.
+    pub fn pitch(&self) -> u32 {
+        drm::buffer::Buffer::pitch(&self.dumb)
+    }
+
+    /// A framebuffer over it.
+    pub fn framebuffer(&self, shape: &FbShape) -> io::Result<Framebuffer> {
+        let names = [self.gem.name; 4];
+        self.gem
+            .card
+            .add_framebuffer_of(shape, &names[..shape.n_planes])
+    }
+
+    /// Its memory.
+    pub fn map(&self) -> io::Result<kms::DumbMapping> {
+        kms::DumbMapping::new(&*self.gem.card, self.dumb)
+    }
+
+    /// A dma-buf over it, if the driver gives any.
+    pub fn export(&self) -> Option<OwnedFd> {
+        if !self.gem.card.can_export {
+            return None;
+        }
+        self.gem
+            .card
+            .buffer_to_prime_fd(self.gem.name, drm::CLOEXEC | drm::RDWR)
+            .ok()
+    }
+}
+
+/// All that a framebuffer is made from, besides the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FbShape {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// The pixel format.
+    pub fourcc: u32,
+    /// The memory's tiling, where it was told.
+    pub modifier: Option<u64>,
+    /// How many colour planes.
+    pub n_planes: usize,
+    /// Bytes from row to row, for each.
+    pub pitches: [u32; 4],
+    /// First byte, for each.
+    pub offsets: [u32; 4],
+}
+
+struct PlanarRequest<'a> {
+    shape: &'a FbShape,
+    fourcc: drm::buffer::DrmFourcc,
+    handles: [Option<GemName>; 4],
+}
+
+impl drm::buffer::PlanarBuffer for PlanarRequest<'_> {
+    fn size(&self) -> (u32, u32) {
+        (self.shape.width, self.shape.height)
+    }
+    fn format(&self) -> drm::buffer::DrmFourcc {
+        self.fourcc
+    }
+    fn modifier(&self) -> Option<drm::buffer::DrmModifier> {
+        self.shape.modifier.map(Into::into)
+    }
+    fn pitches(&self) -> [u32; 4] {
+        self.shape.pitches
+    }
+    fn handles(&self) -> [Option<GemName>; 4] {
+        self.handles
+    }
+    fn offsets(&self) -> [u32; 4] {
+        self.shape.offsets
+    }
+}
+
+/// A framebuffer id, removed when dropped. It must not be on the screen then:
+/// the kernel would switch the plane off.
+#[derive(Debug)]
+pub struct Framebuffer {
+    card: Arc<Card>,
+    id: framebuffer::Handle,
+    shape: FbShape,
+    verdict: OnceLock<Result<(), String>>,
+}
+
+impl Framebuffer {
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.id.into()
+    }
+
+    /// What it was made from.
+    pub fn shape(&self) -> &FbShape {
+        &self.shape
+    }
+
+    /// Whether the driver shows it, or why not. Unknown until a commit tells: AddFB2
+    /// and TEST_ONLY do not try to pin and map the memory.
+    pub fn verdict(&self) -> Option<Result<(), &str>> {
+        let verdict = self.verdict.get()?;
+        Some(verdict.as_ref().copied().map_err(String::as_str))
+    }
+
+    /// Notes what the kernel said. The first word counts: what is refused after it
+    /// was shown once is refused for another reason than its memory.
+    pub fn judge(&self, verdict: Result<(), &str>) {
+        self.verdict.get_or_init(|| verdict.map_err(str::to_owned));
+    }
+}
+
+#[cfg(test)]
+impl Framebuffer {
+    /// Of a blank card.
+    pub fn blank(card: &Arc<Card>) -> Arc<Self> {
+        Arc::new(Self {
+            card: card.clone(),
+            id: control::from_u32(1).unwrap(),
+            shape: FbShape {
+                width: 4,
+                height: 4,
+                fourcc: 0,
+                modifier: None,
+                n_planes: 1,
+                pitches: [16; 4],
+                offsets: [0; 4],
+            },
+            verdict: OnceLock::new(),
+        })
+    }
+}
+
+impl Drop for Framebuffer {
+    fn drop(&mut self) {
+        // Fails only when the device is gone, and then the id is too.
+        let _ = self.card.destroy_framebuffer(self.id);
+    }
+}

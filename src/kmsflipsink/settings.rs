@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The properties, and what they ask for.
+
+use gst_video::VideoOrientationMethod;
+
+use super::discovery::Criteria;
+use super::error::KmsError;
+use super::mode::ModeRequest;
+use super::session::DisplayOptions;
+use super::tune::{self, Colour, Tuning};
+use crate::display::area::RenderRectangle;
+use crate::memory::MemoryKind;
+use crate::structure_property::StructureProperty;
+
+/// The properties, as set.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) driver_name: Option<String>,
+    pub(super) bus_id: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) connector: Option<String>,
+    pub(super) connector_id: i32,
+    pub(super) plane_id: i32,
+    pub(super) fd: i32,
+    pub(super) mode: String,
+    pub(super) restore_crtc: bool,
+    pub(super) follow_vt: bool,
+    pub(super) force_aspect_ratio: bool,
+    pub(super) render_rectangle: RenderRectangle,
+    pub(super) rotate_method: VideoOrientationMethod,
+    pub(super) zpos: i64,
+    pub(super) plane_properties: StructureProperty,
+    pub(super) connector_properties: StructureProperty,
+    pub(super) memory_kind: MemoryKind,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            driver_name: None,
+            bus_id: None,
+            device: None,
+            connector: None,
+            connector_id: -1,
+            plane_id: -1,
+            fd: -1,
+            mode: "auto".into(),
+            restore_crtc: true,
+            follow_vt: true,
+            force_aspect_ratio: true,
+            render_rectangle: RenderRectangle::default(),
+            rotate_method: VideoOrientationMethod::Identity,
+            zpos: -1,
+            plane_properties: StructureProperty(None),
+            connector_properties: StructureProperty(None),
+            memory_kind: MemoryKind::Auto,
+        }
+    }
+}
+
+impl Settings {
+    /// What is asked of card, connector and plane.
+    pub(super) fn criteria(&self) -> Criteria {
+        Criteria {
+            driver_name: self.driver_name.clone(),
+            bus_id: self.bus_id.clone(),
+            device: self.device.clone(),
+            connector_id: u32::try_from(self.connector_id).ok(),
+            connector: self.connector.clone(),
+            plane_id: u32::try_from(self.plane_id).ok(),
+        }
+    }
+
+    /// What is asked of the mode.
+    pub(super) fn mode_request(&self) -> Result<ModeRequest, KmsError> {
+        self.mode
+            .parse()
+            .map_err(|error| KmsError::Property(format!("property mode: {error}")))
+    }
+
+    /// How frames are to be shown.
+    pub(super) fn options(&self) -> DisplayOptions {
+        DisplayOptions {
+            rectangle: self.render_rectangle,
+            keep_aspect: self.force_aspect_ratio,
+            is_turned: tune::is_turned(self.rotate_method),
+            kind: self.memory_kind,
+        }
+    }
+
+    /// For frames of `info`, if they are known.
+    pub(super) fn tuning(&self, info: Option<&gst_video::VideoInfo>) -> Tuning {
+        Tuning {
+            plane: self.plane_properties.0.clone(),
+            connector: self.connector_properties.0.clone(),
+            zpos: u64::try_from(self.zpos).ok(),
+            rotation: tune::rotation_bits(self.rotate_method),
+            colour: info.and_then(Colour::of),
+        }
+    }
+}
