@@ -9,9 +9,8 @@ use super::{
     input::{Body, Input, check_size},
     pattern::{self, Pattern},
     reader::{
-        DirectFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource, GrowingReader,
-        MappedFile, PlainFile, Prefetcher, Route, StreamReader,
-        open::{OpenError, Opened},
+        DirectFile, DiskFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource,
+        GrowingReader, MappedFile, PlainFile, Prefetcher, Route, StreamReader, open::Opened,
         scan::Scan,
     },
     settings::{IoMode, Settings},
@@ -20,7 +19,7 @@ use super::{
     waker::Waker,
 };
 use crate::{layout::Layout, sys::describe};
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 /// The most threads that `threads=0` starts: memory has no room for more.
 const MOST_THREADS: usize = 4;
@@ -344,7 +343,6 @@ fn choose(
         mode,
         why,
     };
-    let file = || -> Result<File, SetupError> { Ok(opened.try_clone()?.file) };
     let index = || counted.index.clone();
     let route = || Route::new(*layout, info, hands(settings, layout));
     let (wanted, reason) = match settings.io_mode {
@@ -355,8 +353,13 @@ fn choose(
         IoMode::Mmap => {
             let len_bytes = usize::try_from(opened.len_bytes)
                 .map_err(|_| refuse("mmap", "the file is larger than the address space".into()))?;
-            let medium = MappedFile::new(file()?, len_bytes, index(), layout.size_bytes)
-                .map_err(|error| refuse("mmap", describe(&error)))?;
+            let medium = MappedFile::new(
+                opened.try_clone()?.file,
+                len_bytes,
+                index(),
+                layout.size_bytes,
+            )
+            .map_err(|error| refuse("mmap", describe(&error)))?;
             let reader = FrameReader::new(medium, index(), route())?;
             Ok(Choice {
                 source: Source::Mapped(Aside::new(Box::new(Mapped::new(reader, *layout)))),
@@ -365,90 +368,67 @@ fn choose(
             })
         }
         IoMode::IoUring => {
-            let single = || Route::new(*layout, info, 1);
-            let depth = settings.prefetch.max(1) as usize;
-            let (prefetcher, direct_note) = match direct_file(settings, file()?) {
-                (Some(direct), note) => (
-                    Prefetcher::direct(direct, index(), single(), single()),
-                    note,
-                ),
-                (None, note) => (
-                    Prefetcher::plain(file()?, index(), single(), single()),
-                    note,
-                ),
-            };
-            let ring_failed = match prefetcher {
-                Ok(prefetcher) => {
-                    return Ok(Choice {
-                        source: Source::ahead(prefetcher, depth),
-                        mode: "io-uring",
-                        reason: reason + &direct_note,
-                    });
+            let (disk_file, note) = disk_file(settings, opened)?;
+            let single = Route::new(*layout, info, 1);
+            match Prefetcher::new(disk_file, index(), single) {
+                Ok(prefetcher) => Ok(Choice {
+                    source: Source::ahead(prefetcher, settings.prefetch.max(1) as usize),
+                    mode: "io-uring",
+                    reason: reason + &note,
+                }),
+                Err(error) if settings.io_mode == IoMode::IoUring => {
+                    Err(refuse("io-uring", describe(&error)))
                 }
-                Err(error) => error,
-            };
-            if settings.io_mode == IoMode::IoUring {
-                return Err(refuse("io-uring", describe(&ring_failed)));
+                Err(error) => {
+                    let (source, _) = read(settings, opened, index(), route())?;
+                    let why = describe(&error);
+                    Ok(Choice {
+                        source,
+                        mode: "read",
+                        reason: format!("{reason}, but there is no io_uring: {why}"),
+                    })
+                }
             }
-            let why = format!(
-                "{reason}, but there is no io_uring: {}",
-                describe(&ring_failed)
-            );
-            Ok(Choice {
-                source: plain(settings, file()?, index(), route())?.0,
-                mode: "read",
-                reason: why,
-            })
         }
         IoMode::Auto | IoMode::Read => {
-            let (source, direct_note) = plain(settings, file()?, index(), route())?;
+            let (source, note) = read(settings, opened, index(), route())?;
             Ok(Choice {
                 source,
                 mode: "read",
-                reason: reason + &direct_note,
+                reason: reason + &note,
             })
         }
     }
 }
 
 /// Reads each frame when it is asked for.
-fn plain(
+fn read(
     settings: &Settings,
-    file: File,
+    opened: &Opened,
     index: FrameIndex,
     route: Route,
 ) -> Result<(Source, String), SetupError> {
-    let buffered = file.try_clone();
-    let reader: (Box<dyn FrameSource>, String) = match (direct_file(settings, file), buffered) {
-        ((Some(direct), note), _) => (Box::new(FrameReader::new(direct, index, route)?), note),
-        ((None, note), Ok(file)) => (
-            Box::new(FrameReader::new(PlainFile(file), index, route)?),
-            note,
-        ),
-        ((None, _), Err(source)) => {
-            return Err(SetupError::Open(OpenError::Other {
-                path: settings.location.clone().unwrap_or_default().into(),
-                source,
-            }));
-        }
-    };
-    Ok((Source::Each(Aside::new(reader.0)), reader.1))
+    let (file, note) = disk_file(settings, opened)?;
+    let reader = FrameReader::new(file, index, route)?;
+    Ok((Source::Each(Aside::new(Box::new(reader))), note))
 }
 
-/// With `direct`, the file past the page cache, and a note on what came of it.
-fn direct_file(settings: &Settings, file: File) -> (Option<DirectFile>, String) {
+/// The file, with `direct` past the page cache, and a note on what came of that.
+fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String), SetupError> {
+    let file = opened.try_clone()?.file;
     if !settings.direct {
-        return (None, String::new());
+        return Ok((DiskFile::Buffered(PlainFile(file)), String::new()));
     }
     match DirectFile::new(file) {
-        Ok(direct) => (Some(direct), ", past the page cache".into()),
-        Err(error) => (
-            None,
-            format!(
+        Ok(direct) => Ok((DiskFile::Direct(direct), ", past the page cache".into())),
+        Err(error) => {
+            let file = opened.try_clone()?.file;
+            let note = format!(
                 ", through the page cache, as the file system has no O_DIRECT: {}",
                 describe(&error)
-            ),
-        ),
+            );
+            Ok((DiskFile::Buffered(PlainFile(file)), note))
+        }
     }
 }
 

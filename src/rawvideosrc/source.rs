@@ -6,8 +6,8 @@ use super::{
     aside::Aside,
     cursor::Cursor,
     reader::{
-        Arrival, FrameReader, FrameSource, Freight, MappedFile, Medium, Outcome, Prefetcher,
-        ReadError, StreamInput, StreamReader, Target, Witness,
+        Completed, FrameReader, FrameSource, MappedFile, Medium, Outcome, Prefetcher, ReadError,
+        StreamInput, StreamReader, Target, Witness,
     },
     timeline::Timeline,
     waker::Waker,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     layout::{Layout, LayoutError},
     memory::{self, MemoryKind, Region},
-    sys::ring::{Keeper, Landing},
+    sys::ring::{KeepAlive, ReadBuffer},
     write_map::{self, WriteMap},
 };
 use gst::prelude::*;
@@ -147,7 +147,6 @@ impl From<BufferError> for Undelivered {
 /// A buffer that the kernel fills.
 pub struct MappedBuffer {
     map: WriteMap<gst::Buffer>,
-    layout: Layout,
     /// Of the stream.
     n: u64,
     /// Of memory that io_uring may register.
@@ -167,20 +166,14 @@ fn pinnable_region(buffer: &gst::BufferRef) -> Option<Arc<Region>> {
 
 // SAFETY: a mapped buffer's bytes are those of its GstMapInfo, which stay until
 // it is unmapped; the buffer came from the pool and has no other owner.
-unsafe impl Landing for MappedBuffer {
+unsafe impl ReadBuffer for MappedBuffer {
     fn bytes_mut(&mut self) -> &mut [u8] {
         self.map.as_mut_slice()
     }
 
-    fn keeper(&self) -> Option<Keeper> {
+    fn keep_alive(&self) -> Option<KeepAlive> {
         let region = self.region.clone()?;
         Some(region)
-    }
-}
-
-impl Freight for MappedBuffer {
-    fn layout(&self) -> &Layout {
-        &self.layout
     }
 }
 
@@ -384,7 +377,7 @@ impl Source {
             Self::Each(source) => source.reader()?.fields(file_n),
             Self::Stream(reader) => reader.fields(file_n),
             Self::Mapped(mapped) => mapped.reader()?.fields(file_n),
-            Self::Ahead(ahead) => ahead.prefetcher.ground().fields(file_n),
+            Self::Ahead(ahead) => ahead.prefetcher.reader().fields(file_n),
         }
     }
 
@@ -505,39 +498,39 @@ impl Ahead {
                     waited += waiting.elapsed();
                 }
                 if buffer.n_memory() != 1 {
-                    return self.deliver_on_ground(order, buffer, waited);
+                    return self.deliver_in_parts(order, buffer, waited);
                 }
                 self.begin(order, buffer, lead_n, file_n)?;
                 lead = lead.advance();
                 self.lead = Some(lead);
             }
             let reading = Instant::now();
-            let arrival = self
+            let completed = self
                 .prefetcher
                 .pop(order.waker)
                 .map_err(BufferError::Ring)?;
-            let Some(arrival) = arrival else {
+            let Some(Completed {
+                n: file_n,
+                buffer,
+                outcome,
+            }) = completed
+            else {
                 return Err(Undelivered::Woken);
             };
-            let Arrival {
-                n: file_n,
-                freight,
-                outcome,
-            } = arrival;
-            if freight.n != n {
+            if buffer.n != n {
                 // The order is for another frame: what is in flight is not for it.
                 self.lead = None;
                 continue;
             }
-            return delivered(outcome, freight.map.into_buffer(), file_n, waited, reading);
+            return delivered(outcome, buffer.map.into_buffer(), file_n, waited, reading);
         }
     }
 
     /// Waits for what is in flight, which nobody wants any more.
     fn abandon(&mut self, order: &Order<'_>) -> Result<(), Undelivered> {
         while !self.prefetcher.is_empty() {
-            let arrival = self.prefetcher.pop(order.waker);
-            if arrival.map_err(BufferError::Ring)?.is_none() {
+            let completed = self.prefetcher.pop(order.waker);
+            if completed.map_err(BufferError::Ring)?.is_none() {
                 return Err(Undelivered::Woken);
             }
         }
@@ -555,19 +548,14 @@ impl Ahead {
         let region = pinnable_region(&buffer);
         let map =
             WriteMap::of_owned(buffer).map_err(|_| BufferError::Unwritable(Box::new(layout)))?;
-        let freight = MappedBuffer {
-            map,
-            layout,
-            n,
-            region,
-        };
+        let buffer = MappedBuffer { map, n, region };
         self.prefetcher
-            .push(file_n, freight)
+            .push(file_n, layout, buffer)
             .map_err(BufferError::Ring)
     }
 
     /// Buffers of several memories are filled when they are due.
-    fn deliver_on_ground(
+    fn deliver_in_parts(
         &mut self,
         order: &Order<'_>,
         mut buffer: gst::Buffer,
@@ -583,7 +571,7 @@ impl Ahead {
         let buffer_mut = buffer
             .get_mut()
             .ok_or(Undelivered::Flow(gst::FlowError::Error))?;
-        let outcome = fill(self.prefetcher.ground(), order.info, buffer_mut, file_n)?;
+        let outcome = fill(self.prefetcher.reader(), order.info, buffer_mut, file_n)?;
         delivered(outcome, buffer, file_n, waited, reading)
     }
 }

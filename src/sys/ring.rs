@@ -16,13 +16,13 @@ use std::{
 use io_uring::{opcode, types};
 
 use fixed::FixedBlocks;
-pub use fixed::Keeper;
+pub use fixed::KeepAlive;
 use queue::{Enter, Queue};
 
-/// The kernel's IOV_MAX.
-pub const MAX_PIECES: usize = 1024;
+/// Reads of one job at most.
+pub const MAX_READS: usize = 4;
 /// Of the user data, for the number of the operation within its job.
-const OP_BITS: u32 = 8;
+const OP_BITS: u32 = MAX_READS.ilog2();
 
 /// Memory that stays where it is.
 ///
@@ -30,57 +30,35 @@ const OP_BITS: u32 = 8;
 /// `bytes_mut` returns the same memory each time, also after the value was
 /// moved, until it is dropped; nobody else looks at it while the value is lent
 /// to a [`ReadRing`].
-pub unsafe trait Landing {
+pub unsafe trait ReadBuffer {
     /// The memory.
     fn bytes_mut(&mut self) -> &mut [u8];
 
-    /// Whoever keeps the memory mapped, if it is worth registering with the ring:
+    /// What keeps the memory mapped, if the memory is worth registering with the ring:
     /// it will come again, and its pages can be pinned. Never for memory of a CMA
     /// heap: kernels before 6.14 do not return from registering that.
-    fn keeper(&self) -> Option<Keeper> {
+    fn keep_alive(&self) -> Option<KeepAlive> {
         None
     }
 }
 
-/// Some bytes of the landing, or bytes that nobody wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
-    /// That much of the landing.
-    Bytes {
-        /// From its start.
-        start: usize,
-        /// Length.
-        len_bytes: usize,
-    },
-    /// So many bytes of the file are skipped by reading them.
-    Waste(usize),
-}
-
-impl Piece {
-    fn len_bytes(&self) -> usize {
-        match self {
-            Self::Bytes { len_bytes, .. } | Self::Waste(len_bytes) => *len_bytes,
-        }
-    }
-}
-
-/// One read: at most [`MAX_PIECES`] pieces that follow one another in a file.
-#[derive(Debug, Clone, Copy)]
-pub struct Read<'a> {
+/// One read of bytes that follow one another in the file and in the buffer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Read {
     /// Which of the ring's files.
     pub file: usize,
     /// Where in it.
     pub offset_bytes: u64,
-    /// Where to.
-    pub pieces: &'a [Piece],
+    /// Where to, from the buffer's start.
+    pub start: usize,
+    /// Length; 0 for nothing to read.
+    pub len_bytes: usize,
 }
 
 struct Job<T> {
-    landing: T,
-    /// Read by the kernel until its operations are done.
-    iovecs: Vec<libc::iovec>,
+    buffer: T,
     /// Bytes that each operation must bring.
-    wanted: Vec<usize>,
+    wanted: [usize; MAX_READS],
     pending: usize,
     result: io::Result<bool>,
 }
@@ -89,13 +67,13 @@ struct Job<T> {
 #[derive(Debug)]
 pub struct Done<T> {
     /// What was lent.
-    pub landing: T,
+    pub buffer: T,
     /// True if every byte came; false if the file gave fewer.
     pub result: io::Result<bool>,
 }
 
 /// A ring and what is in flight on it.
-pub struct ReadRing<T: Landing> {
+pub struct ReadRing<T: ReadBuffer> {
     queue: Queue,
     fixed: FixedBlocks,
     jobs: VecDeque<Job<T>>,
@@ -103,25 +81,15 @@ pub struct ReadRing<T: Landing> {
     front: u64,
     /// What is read from.
     files: Vec<File>,
-    /// The kernel writes here what nobody wants.
-    waste: Box<[u8]>,
-    /// Vectors of jobs that are done, for the next.
-    spare: Vec<(Vec<libc::iovec>, Vec<usize>)>,
 }
 
-// SAFETY: the raw pointers in the jobs' iovecs and in the queue's entries point into
-// the jobs' own landings and vectors and into `waste`, which move with the ring or
-// not at all.
-unsafe impl<T: Landing + Send> Send for ReadRing<T> {}
-
-impl<T: Landing> ReadRing<T> {
-    /// Reads from `files`. Fails where io_uring is missing or forbidden. No waste
-    /// piece may be longer than `waste_bytes`.
-    pub fn new(files: Vec<File>, waste_bytes: usize) -> io::Result<Self> {
-        Self::with_enter(files, waste_bytes, queue::enter())
+impl<T: ReadBuffer> ReadRing<T> {
+    /// Reads from `files`. Fails where io_uring is missing or forbidden.
+    pub fn new(files: Vec<File>) -> io::Result<Self> {
+        Self::with_enter(files, queue::enter())
     }
 
-    fn with_enter(files: Vec<File>, waste_bytes: usize, enter: Enter) -> io::Result<Self> {
+    fn with_enter(files: Vec<File>, enter: Enter) -> io::Result<Self> {
         let queue = Queue::new(enter)?;
         Ok(Self {
             fixed: FixedBlocks::new(&queue.submitter()),
@@ -129,8 +97,6 @@ impl<T: Landing> ReadRing<T> {
             jobs: VecDeque::new(),
             front: 0,
             files,
-            waste: vec![0; waste_bytes].into_boxed_slice(),
-            spare: Vec::new(),
         })
     }
 
@@ -144,19 +110,37 @@ impl<T: Landing> ReadRing<T> {
         self.jobs.is_empty()
     }
 
-    /// Lends `landing` to the kernel and begins to fill it. An error means that the
+    /// Lends `buffer` to the kernel and begins to fill it. An error means that the
     /// reads make no sense; one of the kernel comes with the job, in its turn.
-    pub fn push(&mut self, landing: T, reads: &[Read<'_>]) -> io::Result<()> {
+    pub fn push(&mut self, mut buffer: T, reads: &[Read]) -> io::Result<()> {
+        let keep_alive = buffer.keep_alive();
+        let bytes = buffer.bytes_mut();
+        let (base, len) = (bytes.as_mut_ptr(), bytes.len());
+        let fits = |read: &Read| {
+            let end = read.start.checked_add(read.len_bytes);
+            read.file < self.files.len() && end.is_some_and(|end| end <= len)
+        };
+        if reads.len() > MAX_READS || !reads.iter().all(fits) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let renewed = self.renew();
-        let (job, fixed) = self.plan(landing, reads)?;
-        self.jobs.push_back(job);
-        match renewed {
-            Ok(()) => self.start(reads, fixed),
-            Err(error) => {
-                if let Some(job) = self.jobs.back_mut() {
-                    job.result = Err(error);
-                }
-            }
+        let is_renewed = renewed.is_ok();
+        let mut wanted = [0; MAX_READS];
+        for (wanted, read) in wanted.iter_mut().zip(reads) {
+            *wanted = read.len_bytes;
+        }
+        self.jobs.push_back(Job {
+            buffer,
+            wanted,
+            pending: 0,
+            result: renewed.map(|()| true),
+        });
+        if is_renewed {
+            let fixed = keep_alive.and_then(|keep_alive| {
+                self.fixed
+                    .index(&self.queue.submitter(), base, len, &keep_alive)
+            });
+            self.start(base, reads, fixed);
         }
         Ok(())
     }
@@ -170,81 +154,36 @@ impl<T: Landing> ReadRing<T> {
         Ok(())
     }
 
-    /// A job with nothing under way, and the index of its memory if that is registered.
-    fn plan(&mut self, mut landing: T, reads: &[Read<'_>]) -> io::Result<(Job<T>, Option<u16>)> {
-        let (mut iovecs, mut wanted) = self.spare.pop().unwrap_or_default();
-        iovecs.clear();
-        wanted.clear();
-        let keeper = landing.keeper();
-        let bytes = landing.bytes_mut();
-        let (base, len) = (bytes.as_mut_ptr(), bytes.len());
-        for Read { file, pieces, .. } in reads {
-            if *file >= self.files.len() || pieces.is_empty() || wanted.len() >> OP_BITS > 0 {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            for piece in *pieces {
-                let (start, room) = match piece {
-                    Piece::Bytes { start, .. } if *start <= len => {
-                        (base.wrapping_add(*start), len - start)
-                    }
-                    Piece::Bytes { .. } => (base, 0),
-                    Piece::Waste(_) => (self.waste.as_mut_ptr(), self.waste.len()),
-                };
-                if piece.len_bytes() > room {
-                    return Err(io::ErrorKind::InvalidInput.into());
-                }
-                iovecs.push(libc::iovec {
-                    iov_base: start.cast(),
-                    iov_len: piece.len_bytes(),
-                });
-            }
-            wanted.push(pieces.iter().map(Piece::len_bytes).sum());
-        }
-        let fixed = keeper.and_then(|keeper| {
-            self.fixed
-                .index(&self.queue.submitter(), base, len, &keeper)
-        });
-        let job = Job {
-            landing,
-            iovecs,
-            wanted,
-            pending: 0,
-            result: Ok(true),
-        };
-        Ok((job, fixed))
-    }
-
-    /// Starts the reads of the job at the back.
-    fn start(&mut self, reads: &[Read<'_>], fixed: Option<u16>) {
+    /// Starts the reads of the job at the back, whose buffer begins at `base`.
+    fn start(&mut self, base: *mut u8, reads: &[Read], fixed: Option<u16>) {
         let id = self.front + self.jobs.len() as u64 - 1;
         let Some(job) = self.jobs.back_mut() else {
             return;
         };
-        let mut first = 0;
         for (index, read) in reads.iter().enumerate() {
-            let iovec = &job.iovecs[first];
+            if read.len_bytes == 0 {
+                continue;
+            }
             let fd = types::Fd(self.files[read.file].as_raw_fd());
-            let to = iovec.iov_base.cast();
-            let len = u32::try_from(iovec.iov_len).unwrap_or(u32::MAX);
-            let entry = match (read.pieces, fixed) {
-                ([Piece::Bytes { .. }], Some(index)) => opcode::ReadFixed::new(fd, to, len, index)
+            let to = base.wrapping_add(read.start);
+            let len = u32::try_from(read.len_bytes).unwrap_or(u32::MAX);
+            let entry = match fixed {
+                Some(index) => opcode::ReadFixed::new(fd, to, len, index)
                     .offset(read.offset_bytes)
                     .build(),
-                ([_], _) => opcode::Read::new(fd, to, len)
-                    .offset(read.offset_bytes)
-                    .build(),
-                _ => opcode::Readv::new(fd, iovec, read.pieces.len() as u32)
+                None => opcode::Read::new(fd, to, len)
                     .offset(read.offset_bytes)
                     .build(),
             };
-            first += read.pieces.len();
-            let entry = entry.user_data(id << OP_BITS | index as u64);
             job.pending += 1;
-            // SAFETY: the entry's memory is that of a job in `self.jobs` or of
-            // `self.waste`, its file one of `self.files`. All stay until the
+            // SAFETY: the entry's memory lies in the buffer of a job in `self.jobs`, as
+            // `push` checked, its file is one of `self.files`. Both stay until the
             // operation has completed or was given up: a job leaves the queue only
             // with none pending, and drop waits for all.
-            unsafe { self.queue.push(entry) };
+            unsafe {
+                self.queue
+                    .push(entry.user_data(id << OP_BITS | index as u64));
+            }
         }
         self.hand_over();
     }
@@ -297,9 +236,8 @@ impl<T: Landing> ReadRing<T> {
         }
         let job = self.jobs.pop_front()?;
         self.front += 1;
-        self.spare.push((job.iovecs, job.wanted));
         Some(Done {
-            landing: job.landing,
+            buffer: job.buffer,
             result: job.result,
         })
     }
@@ -331,7 +269,7 @@ fn place(user_data: u64, front: u64) -> (usize, usize) {
     (index as usize, op as usize)
 }
 
-impl<T: Landing> Drop for ReadRing<T> {
+impl<T: ReadBuffer> Drop for ReadRing<T> {
     fn drop(&mut self) {
         self.drain();
     }

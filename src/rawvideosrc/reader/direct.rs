@@ -4,7 +4,7 @@
 //! where they are not. What is left at the ends of an aligned range is less than
 //! a block each and is read through the page cache.
 
-use super::{Lane, Medium, file_len_bytes};
+use super::{Medium, Scratch, file_len_bytes};
 use crate::{
     layout::Run,
     sys::direct_io::{self, Alignment},
@@ -90,7 +90,7 @@ impl DirectFile {
     }
 
     /// Whether the buffers have turned out to be none that the disk can write to.
-    pub fn has_refused(&self) -> bool {
+    fn has_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
@@ -209,7 +209,7 @@ impl Medium for DirectFile {
         runs: &[Run],
         part_start: usize,
         part: &mut [u8],
-        lane: &mut Lane,
+        scratch: &mut Scratch,
     ) -> io::Result<()> {
         // Planes may lie in the file in any order; a bounced piece goes upwards.
         let upwards = |a: &Run, b: &Run| b.source_bytes >= a.source_bytes + a.len_bytes;
@@ -227,7 +227,7 @@ impl Medium for DirectFile {
                     }
                 }
             }
-            self.carry_bounced(start_bytes, runs, part_start, part, &mut lane.bounce)?;
+            self.carry_bounced(start_bytes, runs, part_start, part, &mut scratch.bounce)?;
         }
         Ok(())
     }

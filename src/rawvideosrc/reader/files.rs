@@ -2,7 +2,7 @@
 //! Frames of many files, each with frames of its own number, at places of its own.
 
 use super::{
-    FrameIndex, FrameSource, Lane, Medium, Outcome, PlainFile, ReadError, Route, Target,
+    FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Route, Scratch, Target,
     open::Opened,
 };
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
@@ -82,7 +82,7 @@ pub struct FilesReader {
     table: FileTable,
     route: Route,
     open: Option<(u64, PlainFile)>,
-    lane: Lane,
+    scratch: Scratch,
 }
 
 impl FilesReader {
@@ -94,7 +94,7 @@ impl FilesReader {
             table,
             route,
             open: None,
-            lane: Lane::default(),
+            scratch: Scratch::default(),
         }
     }
 }
@@ -122,7 +122,7 @@ impl FrameSource for FilesReader {
         for transfer in self.route.transfers() {
             for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
                 let part = target.part_mut(runs[0].part);
-                file.carry(start_bytes, runs, 0, part, &mut self.lane)
+                file.carry(start_bytes, runs, 0, part, &mut self.scratch)
                     .map_err(|error| failed(&path, error))?;
             }
         }

@@ -12,16 +12,16 @@ use crate::{
 };
 use std::io;
 
-/// What a thread needs for its own.
+/// Memory that each reading thread has of its own.
 #[derive(Debug)]
-pub struct Lane {
+pub struct Scratch {
     /// Takes what must be read but is not wanted.
     pub waste: Box<[u8]>,
     /// For transfers that the buffer itself is not aligned for.
     pub bounce: Bounce,
 }
 
-impl Default for Lane {
+impl Default for Scratch {
     fn default() -> Self {
         Self {
             waste: vec![0; WASTE_BYTES].into_boxed_slice(),
@@ -41,7 +41,7 @@ pub trait Medium: Send + Sync {
         runs: &[Run],
         part_start: usize,
         part: &mut [u8],
-        lane: &mut Lane,
+        scratch: &mut Scratch,
     ) -> io::Result<()>;
 
     /// The size of the file now; none where that is not its length, as for a device.
@@ -64,7 +64,7 @@ pub struct FrameReader<M> {
     index: FrameIndex,
     route: Route,
     /// One for each thread.
-    lanes: Vec<Lane>,
+    scratches: Vec<Scratch>,
     /// The threads beside the caller's.
     helpers: Option<rayon::ThreadPool>,
     /// Where the frames end that were read.
@@ -92,7 +92,7 @@ impl<M: Medium> FrameReader<M> {
             medium,
             index,
             route,
-            lanes: std::iter::repeat_with(Lane::default)
+            scratches: std::iter::repeat_with(Scratch::default)
                 .take(threads)
                 .collect(),
             helpers,
@@ -142,6 +142,13 @@ impl<M: Medium> FrameReader<M> {
         }
     }
 
+    /// The runs of a frame that one thread reads into `target`.
+    pub fn runs(&mut self, target: &Target<'_>) -> &[Run] {
+        self.route.plan(target);
+        let first = self.route.transfers().first();
+        first.map_or(&[], Transfer::runs)
+    }
+
     fn carry(&mut self, start_bytes: u64, target: &mut Target<'_>) -> io::Result<()> {
         self.route.plan(target);
         let (transfers, medium) = (self.route.transfers(), &self.medium);
@@ -152,11 +159,17 @@ impl<M: Medium> FrameReader<M> {
                 start_bytes,
                 transfers,
                 target.part_mut(0),
-                &mut self.lanes,
+                &mut self.scratches,
             ),
             _ => {
                 for transfer in transfers {
-                    carry_alone(medium, start_bytes, transfer, target, &mut self.lanes[0])?;
+                    carry_alone(
+                        medium,
+                        start_bytes,
+                        transfer,
+                        target,
+                        &mut self.scratches[0],
+                    )?;
                 }
                 Ok(())
             }
@@ -178,10 +191,10 @@ fn carry_alone(
     start_bytes: u64,
     transfer: &Transfer,
     target: &mut Target<'_>,
-    lane: &mut Lane,
+    scratch: &mut Scratch,
 ) -> io::Result<()> {
     for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-        medium.carry(start_bytes, runs, 0, target.part_mut(runs[0].part), lane)?;
+        medium.carry(start_bytes, runs, 0, target.part_mut(runs[0].part), scratch)?;
     }
     Ok(())
 }
@@ -192,18 +205,18 @@ fn carry_together(
     start_bytes: u64,
     transfers: &[Transfer],
     whole: &mut [u8],
-    lanes: &mut [Lane],
+    scratches: &mut [Scratch],
 ) -> io::Result<()> {
     let failed = parking_lot::Mutex::new(None);
-    let work = |transfer: &Transfer, start: usize, part: &mut [u8], lane: &mut Lane| {
-        if let Err(error) = medium.carry(start_bytes, transfer.runs(), start, part, lane) {
+    let work = |transfer: &Transfer, start: usize, part: &mut [u8], scratch: &mut Scratch| {
+        if let Err(error) = medium.carry(start_bytes, transfer.runs(), start, part, scratch) {
             *failed.lock() = Some(error);
         }
     };
     let (mut rest, mut rest_at) = (whole, 0);
     helpers.in_place_scope(|scope| {
         let mut mine = None;
-        for (transfer, lane) in transfers.iter().zip(lanes) {
+        for (transfer, scratch) in transfers.iter().zip(scratches) {
             let (Some(first), Some(last)) = (transfer.runs().first(), transfer.runs().last())
             else {
                 continue;
@@ -213,14 +226,14 @@ fn carry_together(
             let (part, after) = after.split_at_mut(end - start);
             (rest, rest_at) = (after, end);
             if mine.is_none() {
-                mine = Some((transfer, start, part, lane));
+                mine = Some((transfer, start, part, scratch));
             } else {
                 let work = &work;
-                scope.spawn(move |_| work(transfer, start, part, lane));
+                scope.spawn(move |_| work(transfer, start, part, scratch));
             }
         }
-        if let Some((transfer, start, part, lane)) = mine {
-            work(transfer, start, part, lane);
+        if let Some((transfer, start, part, scratch)) = mine {
+            work(transfer, start, part, scratch);
         }
     });
     failed.into_inner().map_or(Ok(()), Err)

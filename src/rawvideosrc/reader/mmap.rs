@@ -4,7 +4,7 @@
 //! soon as it can be: before the next frame, at the end, or when the memory that showed
 //! the zeroes is given back.
 
-use super::{FrameIndex, Lane, Medium, ReadError, file_len_bytes, frames::vanished};
+use super::{FrameIndex, Medium, ReadError, Scratch, file_len_bytes, frames::vanished};
 use crate::{layout::Run, sys::file_map::FileMap};
 use parking_lot::Mutex;
 use std::{fs::File, io, sync::Arc};
@@ -146,7 +146,7 @@ impl Medium for MappedFile {
         runs: &[Run],
         part_start: usize,
         part: &mut [u8],
-        _lane: &mut Lane,
+        _scratch: &mut Scratch,
     ) -> io::Result<()> {
         let mut end_bytes = 0;
         for run in runs {

@@ -11,9 +11,9 @@ mod index;
 mod mmap;
 pub mod open;
 mod read;
+mod read_ahead;
 pub mod scan;
 mod stream;
-mod uring;
 
 use crate::{
     layout::{Layout, MAX_PLANES, Transfer},
@@ -23,14 +23,14 @@ use crate::{
 pub use direct::DirectFile;
 pub use files::{FileTable, FilesReader};
 pub use follow::Follower;
-pub use frames::{FrameReader, Lane, Medium};
+pub use frames::{FrameReader, Medium, Scratch};
 pub use growing::GrowingReader;
 pub use index::{FrameIndex, Listing};
 pub use mmap::{MappedFile, Witness};
 pub use read::PlainFile;
+pub use read_ahead::{Completed, DiskFile, Prefetcher};
 use std::io;
 pub use stream::{StreamInput, StreamReader};
-pub use uring::{Arrival, Freight, Prefetcher};
 
 /// The mapped buffer that a frame is written to.
 pub struct Target<'a> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames of a file by pread, straight into the buffer.
 
-use super::{Lane, Medium, file_len_bytes};
+use super::{Medium, Scratch, file_len_bytes};
 use crate::layout::Run;
 use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 
@@ -10,7 +10,7 @@ use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 const PIECES: usize = 512;
 /// Bytes between rows of the file that are read and thrown away; a longer gap
 /// is cheaper to skip with a second system call.
-pub const GAP_BYTES: usize = 256;
+const GAP_BYTES: usize = 256;
 /// Room for the gaps between the runs of one preadv.
 pub const WASTE_BYTES: usize = PIECES / 2 * GAP_BYTES;
 
@@ -25,7 +25,7 @@ impl Medium for PlainFile {
         mut runs: &[Run],
         part_start: usize,
         part: &mut [u8],
-        lane: &mut Lane,
+        scratch: &mut Scratch,
     ) -> io::Result<()> {
         while !runs.is_empty() {
             let count = preadv_length(runs);
@@ -36,7 +36,7 @@ impl Medium for PlainFile {
                 batch,
                 part_start,
                 part,
-                &mut lane.waste,
+                &mut scratch.waste,
             )?;
             runs = &runs[count..];
         }
@@ -50,7 +50,7 @@ impl Medium for PlainFile {
 
 /// How many of the runs one preadv can fill: they must ascend on both sides,
 /// with no more than a small gap in the file.
-pub fn preadv_length(runs: &[Run]) -> usize {
+fn preadv_length(runs: &[Run]) -> usize {
     let follows = |pair: &[Run]| {
         let [a, b] = pair else { return false };
         a.part == b.part

@@ -16,14 +16,14 @@ use io_uring::Submitter;
 const MOST_BLOCKS: u32 = 64;
 
 /// Keeps memory mapped as long as it lives.
-pub type Keeper = Arc<dyn Any + Send + Sync>;
+pub type KeepAlive = Arc<dyn Any + Send + Sync>;
 
 struct Block {
     start: usize,
     len_bytes: usize,
-    /// While this is here, no other keeper can be mistaken for it, even when it
+    /// While this is here, no other value can be mistaken for it, even when it
     /// has gone and its memory's place has been taken.
-    keeper: Weak<dyn Any + Send + Sync>,
+    keep_alive: Weak<dyn Any + Send + Sync>,
 }
 
 /// The kernel's table of registered memory, by index.
@@ -50,7 +50,7 @@ impl FixedBlocks {
     pub fn sweep(&mut self, submitter: &Submitter<'_>) {
         for (index, place) in (0..).zip(&mut self.blocks) {
             if let Some(block) = place
-                && block.keeper.strong_count() == 0
+                && block.keep_alive.strong_count() == 0
                 && update(submitter, index, std::ptr::null_mut(), 0).is_ok()
             {
                 *place = None;
@@ -64,16 +64,18 @@ impl FixedBlocks {
         submitter: &Submitter<'_>,
         base: *mut u8,
         len_bytes: usize,
-        keeper: &Keeper,
+        keep_alive: &KeepAlive,
     ) -> Option<u16> {
         if self.is_closed {
             return None;
         }
         let start = base as usize;
-        let keeper = Arc::downgrade(keeper);
+        let keep_alive = Arc::downgrade(keep_alive);
         let is_same = |place: &Option<Block>| {
             place.as_ref().is_some_and(|block| {
-                block.start == start && block.len_bytes == len_bytes && block.keeper.ptr_eq(&keeper)
+                block.start == start
+                    && block.len_bytes == len_bytes
+                    && block.keep_alive.ptr_eq(&keep_alive)
             })
         };
         let known = self.blocks.iter().position(is_same);
@@ -98,7 +100,7 @@ impl FixedBlocks {
         let block = Some(Block {
             start,
             len_bytes,
-            keeper,
+            keep_alive,
         });
         match self.blocks.get_mut(usize::from(index)) {
             Some(place) => *place = block,
@@ -127,6 +129,6 @@ fn update(
     };
     // SAFETY: the memory is mapped now, which is when the kernel looks its pages up;
     // it counts a reference to each. The index is used only for reads into
-    // that same memory, whose landing keeps it mapped until they are done.
+    // that same memory, whose buffer keeps it mapped until they are done.
     unsafe { submitter.register_buffers_update(index, &[piece], None) }
 }

@@ -12,7 +12,7 @@ use std::{
 struct Heap(Vec<u8>);
 
 // SAFETY: a vector's bytes stay where they are while it only moves.
-unsafe impl Landing for Heap {
+unsafe impl ReadBuffer for Heap {
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
@@ -31,7 +31,7 @@ fn ring(files: Vec<File>) -> Option<ReadRing<Heap>> {
 }
 
 fn ring_with(files: Vec<File>, enter: Enter) -> Option<ReadRing<Heap>> {
-    match ReadRing::with_enter(files, 100, enter) {
+    match ReadRing::with_enter(files, enter) {
         Ok(ring) => Some(ring),
         Err(error) => {
             println!("SKIPPED: no io_uring here: {error}");
@@ -41,7 +41,7 @@ fn ring_with(files: Vec<File>, enter: Enter) -> Option<ReadRing<Heap>> {
 }
 
 /// Waits for the job at the front, as the reader does.
-fn wait<T: Landing>(ring: &mut ReadRing<T>) -> Done<T> {
+fn wait<T: ReadBuffer>(ring: &mut ReadRing<T>) -> Done<T> {
     loop {
         if let Some(done) = ring.pop() {
             return done;
@@ -55,15 +55,12 @@ fn wait<T: Landing>(ring: &mut ReadRing<T>) -> Done<T> {
     }
 }
 
-fn bytes(start: usize, len_bytes: usize) -> Piece {
-    Piece::Bytes { start, len_bytes }
-}
-
-fn read(offset_bytes: usize, pieces: &[Piece]) -> Read<'_> {
+fn read(offset_bytes: usize, start: usize, len_bytes: usize) -> Read {
     Read {
         file: 0,
         offset_bytes: offset_bytes as u64,
-        pieces,
+        start,
+        len_bytes,
     }
 }
 
@@ -74,16 +71,15 @@ fn jobs_come_back_in_the_order_they_went() {
         return;
     };
     for at in [90_000, 0, 50_000, 99_000] {
-        let pieces = [bytes(600, 400), Piece::Waste(10), bytes(0, 500)];
-        ring.push(Heap(vec![1; 1000]), &[read(at, &pieces)])
-            .unwrap();
+        let reads = [read(at, 600, 400), read(0, 0, 0), read(at + 410, 0, 500)];
+        ring.push(Heap(vec![1; 1000]), &reads).unwrap();
     }
     for at in [90_000usize, 0, 50_000, 99_000] {
         let done = wait(&mut ring);
         assert!(done.result.unwrap());
-        assert_eq!(done.landing.0[600..1000], expected[at..at + 400]);
-        assert_eq!(done.landing.0[..500], expected[at + 410..at + 910]);
-        assert_eq!(done.landing.0[500..600], [1; 100]);
+        assert_eq!(done.buffer.0[600..1000], expected[at..at + 400]);
+        assert_eq!(done.buffer.0[..500], expected[at + 410..at + 910]);
+        assert_eq!(done.buffer.0[500..600], [1; 100]);
     }
     assert!(ring.is_empty());
 }
@@ -96,12 +92,11 @@ fn the_end_of_the_file_and_errors_are_told() {
     let Some(mut ring) = ring(vec![file, directory]) else {
         return;
     };
-    let piece = [bytes(0, 1000)];
-    ring.push(Heap(vec![1; 1000]), &[read(1000, &piece)])
+    ring.push(Heap(vec![1; 1000]), &[read(1000, 0, 1000)])
         .unwrap();
     let of_directory = Read {
         file: 1,
-        ..read(0, &piece)
+        ..read(0, 0, 1000)
     };
     ring.push(Heap(vec![1; 1000]), &[of_directory]).unwrap();
     assert!(!wait(&mut ring).result.unwrap());
@@ -117,37 +112,32 @@ fn reads_that_make_no_sense_are_refused() {
     let Some(mut ring) = ring(vec![file]) else {
         return;
     };
-    let mut push = |reads: &[Read<'_>]| ring.push(Heap(vec![1; 1000]), reads);
-    assert!(push(&[read(0, &[bytes(600, 500)])]).is_err());
-    assert!(push(&[read(0, &[bytes(2000, 1)])]).is_err());
-    assert!(push(&[read(0, &[Piece::Waste(101)])]).is_err());
-    assert!(push(&[read(0, &[])]).is_err());
-    let piece = [bytes(0, 1)];
+    let mut push = |reads: &[Read]| ring.push(Heap(vec![1; 1000]), reads);
+    assert!(push(&[read(0, 600, 500)]).is_err());
+    assert!(push(&[read(0, 2000, 1)]).is_err());
+    assert!(push(&[read(0, usize::MAX, 2)]).is_err());
     let elsewhere = Read {
         file: 1,
-        ..read(0, &piece)
+        ..read(0, 0, 1)
     };
     assert!(push(&[elsewhere]).is_err());
-    assert!(push(&[read(0, &[bytes(0, 1)]); 257]).is_err());
-    assert!(push(&[read(0, &[bytes(0, 1)]); 256]).is_ok());
+    assert!(push(&[read(0, 0, 1); MAX_READS + 1]).is_err());
+    assert!(push(&[read(0, 0, 1); MAX_READS]).is_ok());
 }
 
-/// As many jobs of as many reads as the element may ask for: eight times the
-/// completion queue.
+/// Eight times as many reads as the completion queue holds.
 fn read_many(mut ring: ReadRing<Heap>, expected: &[u8]) {
-    const JOBS: usize = 32;
-    const READS: usize = 32;
+    const JOBS: usize = 256;
     for job in 0..JOBS {
-        let pieces: [[Piece; 1]; READS] = std::array::from_fn(|n| [bytes(n * 20, 20)]);
-        let reads: [Read<'_>; READS] =
-            std::array::from_fn(|n| read(job * 700 + n * 20, &pieces[n]));
-        ring.push(Heap(vec![1; READS * 20]), &reads).unwrap();
+        let reads: [Read; MAX_READS] =
+            std::array::from_fn(|n| read(job * 100 + n * 20, n * 20, 20));
+        ring.push(Heap(vec![1; MAX_READS * 20]), &reads).unwrap();
     }
     for job in 0..JOBS {
         let done = wait(&mut ring);
         assert!(done.result.unwrap(), "job {job}");
         assert!(
-            done.landing.0 == expected[job * 700..][..READS * 20],
+            done.buffer.0 == expected[job * 100..][..MAX_READS * 20],
             "job {job}"
         );
     }
@@ -195,8 +185,7 @@ fn calls_that_fail_now_and_then_lose_nothing() {
             };
             let mut failed = 0;
             for job in 0..200 {
-                let piece = [bytes(0, 100)];
-                ring.push(Heap(vec![1; 100]), &[read(job * 100, &piece)])
+                ring.push(Heap(vec![1; 100]), &[read(job * 100, 0, 100)])
                     .unwrap();
                 if ring.len() < 4 {
                     continue;
@@ -205,7 +194,7 @@ fn calls_that_fail_now_and_then_lose_nothing() {
                 match done.result {
                     Ok(is_whole) => {
                         assert!(is_whole);
-                        assert_eq!(done.landing.0, expected[(job - 3) * 100..][..100]);
+                        assert_eq!(done.buffer.0, expected[(job - 3) * 100..][..100]);
                     }
                     // Nothing was in flight just then: to be read in another way.
                     Err(error) => {
@@ -231,14 +220,13 @@ fn a_ring_whose_calls_all_fail_gives_every_job_back_with_the_error() {
         let Some(mut ring) = ring_with(vec![file], enter) else {
             return;
         };
-        let piece = [bytes(0, 100)];
         for n in 0..100 {
-            ring.push(Heap(vec![n; 100]), &[read(0, &piece); 3])
+            ring.push(Heap(vec![n; 100]), &[read(0, 0, 100); 3])
                 .unwrap();
         }
         for n in 0..50 {
             let done = ring.pop().unwrap();
-            assert_eq!(done.landing.0, [n; 100]);
+            assert_eq!(done.buffer.0, [n; 100]);
             assert_eq!(done.result.unwrap_err().raw_os_error(), Some(errno));
         }
         ring.drain();
@@ -260,11 +248,10 @@ fn a_ring_that_failed_is_made_anew_when_all_in_flight_has_come() {
     let Some(mut ring) = ring_with(vec![regular, pipe], enter) else {
         return;
     };
-    let piece = [bytes(0, 5)];
     let push = |ring: &mut ReadRing<Heap>, file| {
         let read = Read {
             file,
-            ..read(0, &piece)
+            ..read(0, 0, 5)
         };
         ring.push(Heap(vec![0; 5]), &[read]).unwrap();
     };
@@ -276,14 +263,14 @@ fn a_ring_that_failed_is_made_anew_when_all_in_flight_has_come() {
     writer.write_all(b"hello").unwrap();
     let done = wait(&mut ring);
     assert!(done.result.unwrap());
-    assert_eq!(done.landing.0, b"hello");
+    assert_eq!(done.buffer.0, b"hello");
     let done = wait(&mut ring);
     assert_eq!(done.result.unwrap_err().raw_os_error(), Some(libc::EPERM));
     failing.store(0, Ordering::Relaxed);
     push(&mut ring, 0);
     let done = wait(&mut ring);
     assert!(done.result.unwrap());
-    assert_eq!(done.landing.0, expected[..5]);
+    assert_eq!(done.buffer.0, expected[..5]);
 }
 
 #[test]
@@ -301,19 +288,19 @@ fn a_drained_ring_neither_reads_nor_waits_for_what_the_kernel_has_not_taken() {
     let Some(mut ring) = ring_with(vec![file], enter) else {
         return;
     };
-    let piece = [bytes(0, 1000)];
     for _ in 0..20 {
         for at in [0, 1000] {
-            ring.push(Heap(vec![0; 1000]), &[read(at, &piece)]).unwrap();
+            ring.push(Heap(vec![0; 1000]), &[read(at, 0, 1000)])
+                .unwrap();
         }
         ring.drain();
         assert!(ring.is_empty());
     }
-    ring.push(Heap(vec![0; 1000]), &[read(5000, &piece)])
+    ring.push(Heap(vec![0; 1000]), &[read(5000, 0, 1000)])
         .unwrap();
     let done = wait(&mut ring);
     assert!(done.result.unwrap());
-    assert_eq!(done.landing.0, expected[5000..6000]);
+    assert_eq!(done.buffer.0, expected[5000..6000]);
 }
 
 /// Bytes that are lent again and again.
@@ -321,20 +308,20 @@ struct Kept(Arc<Vec<u8>>);
 
 // SAFETY: nobody else looks at the vector's bytes while they are lent: the
 // tests below wait for each read.
-unsafe impl Landing for Kept {
+unsafe impl ReadBuffer for Kept {
     fn bytes_mut(&mut self) -> &mut [u8] {
         let start = self.0.as_ptr().cast_mut();
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(start, self.0.len()) }
     }
 
-    fn keeper(&self) -> Option<Keeper> {
+    fn keep_alive(&self) -> Option<KeepAlive> {
         Some(self.0.clone())
     }
 }
 
 fn kept_ring(file: File) -> Option<ReadRing<Kept>> {
-    match ReadRing::new(vec![file], 0) {
+    match ReadRing::new(vec![file]) {
         Ok(ring) => Some(ring),
         Err(error) => {
             println!("SKIPPED: no io_uring here: {error}");
@@ -345,8 +332,8 @@ fn kept_ring(file: File) -> Option<ReadRing<Kept>> {
 
 #[track_caller]
 fn read_into(ring: &mut ReadRing<Kept>, block: &Arc<Vec<u8>>, at: usize, expected: &[u8]) {
-    let piece = [bytes(100, 10_000)];
-    ring.push(Kept(block.clone()), &[read(at, &piece)]).unwrap();
+    ring.push(Kept(block.clone()), &[read(at, 100, 10_000)])
+        .unwrap();
     assert!(wait(ring).result.unwrap());
     assert_eq!(block[100..10_100], expected[at..at + 10_000]);
 }
@@ -396,8 +383,7 @@ fn what_is_in_flight_may_be_dropped() {
             return;
         };
         for n in 0..8 {
-            let piece = [bytes(0, 1 << 20)];
-            ring.push(Heap(vec![0; 1 << 20]), &[read(n << 20, &piece)])
+            ring.push(Heap(vec![0; 1 << 20]), &[read(n << 20, 0, 1 << 20)])
                 .unwrap();
         }
     }

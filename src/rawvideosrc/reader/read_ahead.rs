@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames that are read ahead: several in flight on an io_uring, each straight
+//! into the buffer that will leave with it, in order.
+
+use super::{
+    DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile, ReadError, Route,
+    Scratch, Target, direct::Bounce,
+};
+use crate::{
+    layout::{Layout, Run},
+    rawvideosrc::waker::{Wake, Waker},
+    sys::ring::{KeepAlive, Read, ReadBuffer, ReadRing},
+};
+use std::{fs::File, io};
+
+/// The ring's files: that of the page cache first, then that past it, if any.
+const BUFFERED: usize = 0;
+const DIRECT: usize = 1;
+
+/// A regular file that is read through the page cache, or past it.
+#[derive(Debug)]
+pub enum DiskFile {
+    /// Through the page cache.
+    Buffered(PlainFile),
+    /// Past it.
+    Direct(DirectFile),
+}
+
+impl DiskFile {
+    fn medium(&self) -> &dyn Medium {
+        match self {
+            Self::Buffered(file) => file,
+            Self::Direct(file) => file,
+        }
+    }
+
+    /// What a ring reads from.
+    fn files(&self) -> io::Result<Vec<File>> {
+        match self {
+            Self::Buffered(file) => Ok(vec![file.0.try_clone()?]),
+            Self::Direct(file) => Ok(vec![
+                file.buffered().try_clone()?,
+                file.direct().try_clone()?,
+            ]),
+        }
+    }
+
+    /// The reads of a frame that is one run in its buffer, which begins at `base`. None
+    /// if the disk cannot write there.
+    fn reads(&self, start_bytes: u64, run: &Run, base: *const u8) -> Option<[Read; 3]> {
+        let read = |file, start: usize, end: usize| Read {
+            file,
+            offset_bytes: start_bytes + (run.source_bytes + start) as u64,
+            start: run.target_bytes + start,
+            len_bytes: end - start,
+        };
+        let Self::Direct(file) = self else {
+            let nothing = Read::default();
+            return Some([read(BUFFERED, 0, run.len_bytes), nothing, nothing]);
+        };
+        let at = start_bytes + run.source_bytes as u64;
+        let middle = file.middle(at, base.wrapping_add(run.target_bytes), run.len_bytes)?;
+        let tail = middle.start + middle.len_bytes;
+        // What is left at the ends comes through the page cache.
+        Some([
+            read(DIRECT, middle.start, tail),
+            read(BUFFERED, 0, middle.start),
+            read(BUFFERED, tail, run.len_bytes),
+        ])
+    }
+}
+
+impl Medium for DiskFile {
+    fn carry(
+        &self,
+        start_bytes: u64,
+        runs: &[Run],
+        part_start: usize,
+        part: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        self.medium()
+            .carry(start_bytes, runs, part_start, part, scratch)
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        self.medium().len_bytes()
+    }
+
+    fn bounced_bytes(&self) -> u64 {
+        self.medium().bounced_bytes()
+    }
+}
+
+/// A buffer, and where its bytes come first if the disk cannot write to itself.
+struct InFlight<T> {
+    n: u64,
+    buffer: T,
+    layout: Layout,
+    bounced: Option<Bounced>,
+    /// False for a frame that is read when its turn comes.
+    is_begun: bool,
+}
+
+/// An aligned copy of a part of the file.
+struct Bounced {
+    bounce: Bounce,
+    len_bytes: usize,
+    /// Of the frame in it.
+    frame_start: usize,
+}
+
+// SAFETY: the buffer's bytes stay by its own promise, the bounce buffer's because they
+// are on the heap; which of the two is lent does not change in flight.
+unsafe impl<T: ReadBuffer> ReadBuffer for InFlight<T> {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.bounced {
+            Some(bounced) => bounced.bounce.get(bounced.len_bytes),
+            None => self.buffer.bytes_mut(),
+        }
+    }
+
+    fn keep_alive(&self) -> Option<KeepAlive> {
+        match &self.bounced {
+            Some(_) => None,
+            None => self.buffer.keep_alive(),
+        }
+    }
+}
+
+/// Reads ahead.
+pub struct Prefetcher<T: ReadBuffer> {
+    ring: ReadRing<InFlight<T>>,
+    reader: FrameReader<DiskFile>,
+    bounces: Vec<Bounce>,
+    /// Copied out of bounce buffers that the ring filled.
+    bounced_bytes: u64,
+}
+
+/// A frame that has been read, or not.
+pub struct Completed<T> {
+    /// Its number in the file.
+    pub n: u64,
+    /// The buffer.
+    pub buffer: T,
+    /// What is in it.
+    pub outcome: Result<Outcome, ReadError>,
+}
+
+impl<T: ReadBuffer> Prefetcher<T> {
+    /// Fails where io_uring is missing or forbidden.
+    pub fn new(file: DiskFile, index: FrameIndex, route: Route) -> io::Result<Self> {
+        Ok(Self {
+            ring: ReadRing::new(file.files()?)?,
+            reader: FrameReader::new(file, index, route).map_err(io::Error::other)?,
+            bounces: Vec::new(),
+            bounced_bytes: 0,
+        })
+    }
+
+    /// Frames in flight.
+    pub fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Begins to read frame `n` into a buffer that is laid out like that. A frame whose
+    /// rows come apart is read by preadv when its turn comes, or through a bounce buffer
+    /// if it goes past the page cache, where nothing else reads ahead.
+    pub fn push(&mut self, n: u64, layout: Layout, mut buffer: T) -> io::Result<()> {
+        let bytes = buffer.bytes_mut();
+        let base = bytes.as_ptr();
+        let Some(target) = Target::whole(bytes, layout) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let run = match self.reader.runs(&target) {
+            [run] => Some(*run),
+            _ => None,
+        };
+        let mut frame = InFlight {
+            n,
+            buffer,
+            layout,
+            bounced: None,
+            is_begun: false,
+        };
+        let Some(start_bytes) = self.reader.index().start_bytes(n) else {
+            return self.ring.push(frame, &[]);
+        };
+        let file = self.reader.medium();
+        if let Some(reads) = run.and_then(|run| file.reads(start_bytes, &run, base)) {
+            frame.is_begun = true;
+            return self.ring.push(frame, &reads);
+        }
+        let DiskFile::Direct(file) = file else {
+            return self.ring.push(frame, &[]);
+        };
+        // All of the frame, in whole blocks.
+        let unit = file.offset_alignment_bytes();
+        let from = start_bytes - start_bytes % unit;
+        let end = start_bytes + self.reader.frame_bytes();
+        let len_bytes = (end.next_multiple_of(unit) - from) as usize;
+        frame.is_begun = true;
+        frame.bounced = Some(Bounced {
+            bounce: self.bounces.pop().unwrap_or_default(),
+            len_bytes,
+            frame_start: (start_bytes - from) as usize,
+        });
+        let read = Read {
+            file: DIRECT,
+            offset_bytes: from,
+            start: 0,
+            len_bytes,
+        };
+        self.ring.push(frame, &[read])
+    }
+
+    /// Waits for the frame that was begun first. None if nothing is in flight,
+    /// or if `waker` ended the wait.
+    pub fn pop(&mut self, waker: &Waker) -> io::Result<Option<Completed<T>>> {
+        let done = loop {
+            if let Some(done) = self.ring.pop() {
+                break done;
+            }
+            if self.ring.is_empty() || waker.wait(self.ring.fd())? == Wake::Woken {
+                return Ok(None);
+            }
+        };
+        let mut frame = done.buffer;
+        if let (DiskFile::Direct(file), Err(error)) = (self.reader.medium(), &done.result)
+            && error.raw_os_error() == Some(libc::EFAULT)
+        {
+            file.refuse();
+        }
+        let is_whole = frame.is_begun && matches!(done.result, Ok(true));
+        let bounced = frame.bounced.take();
+        let outcome = match Target::whole(frame.buffer.bytes_mut(), frame.layout) {
+            Some(mut target) if is_whole => {
+                if let Some(mut bounced) = bounced {
+                    self.copy_out(&mut bounced, &mut target);
+                    self.bounces.push(bounced.bounce);
+                }
+                Ok(Outcome::Frame)
+            }
+            // Blocks at the end of a file come short, and what the ring refused comes not
+            // at all.
+            Some(mut target) => self.reader.read(frame.n, &mut target),
+            None => Err(ReadError::Io {
+                frame: frame.n,
+                offset_bytes: 0,
+                source: io::ErrorKind::InvalidInput.into(),
+            }),
+        };
+        Ok(Some(Completed {
+            n: frame.n,
+            buffer: frame.buffer,
+            outcome,
+        }))
+    }
+
+    fn copy_out(&mut self, bounced: &mut Bounced, target: &mut Target<'_>) {
+        let from = &bounced.bounce.get(bounced.len_bytes)[bounced.frame_start..];
+        for run in self.reader.runs(target) {
+            run.target(0, target.part_mut(0))
+                .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
+            self.bounced_bytes += run.len_bytes as u64;
+        }
+    }
+
+    /// Bytes that had to be copied on their way, beside the read.
+    pub fn bounced_bytes(&self) -> u64 {
+        self.bounced_bytes + self.reader.bounced_bytes()
+    }
+
+    /// Reads one frame when it is due.
+    pub fn reader(&mut self) -> &mut FrameReader<DiskFile> {
+        &mut self.reader
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::tests::{file_of, source_layout};
+    use super::*;
+    use crate::layout::samples::{format, info, padded, rows_of};
+    use proptest::prelude::*;
+
+    struct Page {
+        bytes: Bounce,
+        shift: usize,
+        len_bytes: usize,
+    }
+
+    // SAFETY: the bytes are on the heap, and nothing makes them grow.
+    unsafe impl ReadBuffer for Page {
+        fn bytes_mut(&mut self) -> &mut [u8] {
+            &mut self.bytes.get(self.shift + self.len_bytes)[self.shift..]
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn frames_arrive_in_order_and_whole(
+            format in format(),
+            width in 1u32..80,
+            height in 1u32..1200,
+            header in 0usize..40,
+            source_padding in 0usize..400,
+            target_padding in 0usize..40,
+            shift in 0usize..3,
+            is_direct in any::<bool>(),
+            depth in 1usize..5,
+        ) {
+            let info = info(format, width, height);
+            let source = source_layout(&info, source_padding);
+            let target = padded(&info, target_padding);
+            let (file, bytes, index) = file_of(4, &source, header);
+            let file = if is_direct {
+                let Ok(file) = DirectFile::new(file) else {
+                    println!("SKIPPED: no O_DIRECT in {}", std::env::temp_dir().display());
+                    return Ok(());
+                };
+                DiskFile::Direct(file)
+            } else {
+                DiskFile::Buffered(PlainFile(file))
+            };
+            let prefetcher = Prefetcher::new(file, index, Route::new(source, &info, 1));
+            let Ok(mut prefetcher) = prefetcher else {
+                println!("SKIPPED: no io_uring here");
+                return Ok(());
+            };
+            let waker = Waker::new().unwrap();
+            let order = [2u64, 0, 3, 4, 1];
+            let mut next = 0;
+            for n in order {
+                while next < order.len() && prefetcher.len() < depth {
+                    let mut page = Page {
+                        bytes: Bounce::default(),
+                        shift: [0, 512, 3][shift],
+                        len_bytes: target.size_bytes,
+                    };
+                    page.bytes_mut().fill(0xEE);
+                    prefetcher.push(order[next], target, page).unwrap();
+                    next += 1;
+                }
+                let mut completed = prefetcher.pop(&waker).unwrap().unwrap();
+                prop_assert_eq!(completed.n, n);
+                let outcome = completed.outcome.unwrap();
+                if n == 4 {
+                    let end = Outcome::End {
+                        have_bytes: 0,
+                        missing_bytes: source.size_bytes as u64,
+                    };
+                    prop_assert_eq!(outcome, end);
+                    continue;
+                }
+                prop_assert_eq!(outcome, Outcome::Frame);
+                let from = &bytes[header + n as usize * source.size_bytes..];
+                let same = rows_of(completed.buffer.bytes_mut(), &target) == rows_of(from, &source);
+                prop_assert!(same, "frame {}", n);
+            }
+            prop_assert!(prefetcher.is_empty());
+        }
+    }
+}
