@@ -7,7 +7,7 @@ mod common;
 use common::play::{Pipeline, RawFile, TIMEOUT, fifo, info, init, rows, rows_of, y4m};
 use gst::prelude::*;
 use gst_video::prelude::*;
-use gstphysmem::{layout::Layout, rawvideosrc::pattern};
+use gstphysmem::{layout::Layout, rawvideosrc::pattern_frame};
 use std::{io::Write, path::Path};
 
 /// Frame number, from the offset and from the time; they must agree.
@@ -58,7 +58,7 @@ fn without_a_location_a_pattern_is_drawn() {
         assert_eq!((info.width(), info.height()), (640, 480));
         assert_eq!(info.format(), gst_video::VideoFormat::Bgrx);
         assert_eq!(info.fps(), gst::Fraction::new(30, 1));
-        let expected = pattern::render(n, &info).unwrap();
+        let expected = pattern_frame(n, &info).unwrap();
         let map = sample.buffer().unwrap().map_readable().unwrap();
         assert!(*map == *expected, "frame {n}");
     }
@@ -76,7 +76,7 @@ fn the_pattern_is_drawn_in_every_format() {
         let pipeline = Pipeline::play(&format!("rawvideosrc num-buffers=1 ! {caps}"));
         let sample = pipeline.pull().unwrap();
         let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
-        let expected = pattern::render(0, &info).unwrap();
+        let expected = pattern_frame(0, &info).unwrap();
         assert!(
             rows(&info, sample.buffer().unwrap()) == rows_of(&Layout::of_info(&info), &expected),
             "{format:?}"
@@ -474,7 +474,7 @@ fn caps_that_change_while_playing_change_the_pattern() {
         assert_eq!(n, last + 1);
         last = n;
         let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
-        let expected = pattern::render(n, &info).unwrap();
+        let expected = pattern_frame(n, &info).unwrap();
         assert!(
             rows(&info, sample.buffer().unwrap()) == rows_of(&Layout::of_info(&info), &expected)
         );

@@ -2,8 +2,8 @@
 //! `rawvideosrc`: frames of raw files, or a drawn test pattern, written
 //! straight into the buffers of whoever shows them.
 //!
-//! The element itself is thin. [`reader`] has the ways to read a file,
-//! [`pattern`] draws, [`timeline`] turns frames into time.
+//! The element itself is thin. `reader` has the ways to read a file, `pattern`
+//! draws, `timeline` turns frames into time.
 
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
@@ -30,13 +30,13 @@ mod stats;
 mod streaming;
 mod uri;
 
-pub mod guess;
-pub mod pattern;
-pub mod reader;
-pub mod sequence;
-pub mod timeline;
-pub mod waker;
-pub mod y4m;
+mod guess;
+mod pattern;
+mod reader;
+mod sequence;
+mod timeline;
+mod waker;
+mod y4m;
 
 pub use settings::IoMode;
 
@@ -53,6 +53,13 @@ glib::wrapper! {
     pub struct RawVideoSrc(ObjectSubclass<imp::RawVideoSrc>)
         @extends gst_base::BaseSrc, gst::Element, gst::Object,
         @implements gst::URIHandler;
+}
+
+/// The bytes of the test pattern's frame `n` in `info`'s own layout, for this crate's
+/// tests to compare with; none in a format that cannot be drawn.
+#[doc(hidden)]
+pub fn pattern_frame(n: u64, info: &gst_video::VideoInfo) -> Option<Vec<u8>> {
+    pattern::render(n, info).ok()
 }
 
 /// Registers the element.

@@ -99,7 +99,7 @@ impl Scanout {
         let info = gst_video::VideoInfo::builder(self.format, WIDTH, HEIGHT)
             .build()
             .unwrap();
-        let frame = gstphysmem::rawvideosrc::pattern::render(number, &info).unwrap();
+        let frame = gstphysmem::rawvideosrc::pattern_frame(number, &info).unwrap();
         let arrived = self.last.lock().unwrap().expect("a frame came");
         let memory = oracle().phys(arrived.address, frame.len());
         assert!(memory == frame, "frame {number} is not at its address");

@@ -323,7 +323,7 @@ fn the_address_in_the_meta_is_where_the_frame_is() {
         let info = gst_video::VideoInfo::builder(VideoFormat::Bgr, 640, 480)
             .build()
             .unwrap();
-        let expected = gstphysmem::rawvideosrc::pattern::render(n as u64, &info).unwrap();
+        let expected = gstphysmem::rawvideosrc::pattern_frame(n as u64, &info).unwrap();
         assert!(
             oracle().phys(*address, expected.len()) == expected,
             "frame {n} is not at {address:#x}"

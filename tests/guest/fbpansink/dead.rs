@@ -26,7 +26,7 @@ fn info() -> gst_video::VideoInfo {
 
 /// Frame `n`, as the pattern has it, in memory that ends with the handle.
 fn frame(n: u64) -> BufferHandle {
-    let frame = gstphysmem::rawvideosrc::pattern::render(n, &info()).unwrap();
+    let frame = gstphysmem::rawvideosrc::pattern_frame(n, &info()).unwrap();
     assert_eq!(frame.len(), SIZE);
     handle_over(frame)
 }

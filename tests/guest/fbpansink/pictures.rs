@@ -60,7 +60,7 @@ pub fn pattern(n: u64, format: VideoFormat, width: u32, height: u32) -> Picture 
     let info = gst_video::VideoInfo::builder(format, width, height)
         .build()
         .expect("an info");
-    let bytes = gstphysmem::rawvideosrc::pattern::render(n, &info).expect("a frame");
+    let bytes = gstphysmem::rawvideosrc::pattern_frame(n, &info).expect("a frame");
     picture(&bytes, info.stride()[0] as usize, &info)
 }
 
