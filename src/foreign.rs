@@ -9,39 +9,23 @@ use crate::layout::{Layout, LayoutError, Plane};
 /// What is wrong with a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForeignError {
-    /// The meta describes another frame than the caps do.
     #[error(
         "its GstVideoMeta says {meta_width}x{meta_height} {meta_format}, its caps {width}x{height} {format}"
     )]
     OtherFrame {
-        /// By the meta.
         meta_width: u32,
-        /// By the meta.
         meta_height: u32,
-        /// By the meta.
         meta_format: String,
-        /// By the caps.
         width: u32,
-        /// By the caps.
         height: u32,
-        /// By the caps.
         format: String,
     },
-    /// The number of planes is not the format's.
     #[error("its GstVideoMeta has {got} planes, its format {wanted}")]
-    Planes {
-        /// By the meta.
-        got: u32,
-        /// By the format.
-        wanted: u32,
-    },
-    /// Strides or offsets lead out of the memory.
+    Planes { got: u32, wanted: u32 },
     #[error("its GstVideoMeta, or its caps, and its memory do not fit together: {0}")]
     Layout(#[from] LayoutError),
-    /// A plane that no single memory holds, which cannot be mapped as one.
     #[error("plane {0} is split over several memories")]
     Split(usize),
-    /// The memory itself refuses.
     #[error("its memory cannot be mapped for reading")]
     Unmappable,
 }

@@ -84,42 +84,42 @@ impl Transfer {
         self.runs.iter().map(|run| run.len_bytes).sum()
     }
 
-    /// Deals the runs out to at most `count` hands, of about the same number of
-    /// bytes each. What one hand writes lies before what the next writes, so
+    /// Deals the runs out to at most `count` shares, of about the same number of
+    /// bytes each. What one share writes lies before what the next writes, so
     /// that a buffer can be cut between them; where the target's planes are not
-    /// in order, one hand gets all.
+    /// in order, one share has all.
     pub fn split(&self, count: usize) -> Vec<Transfer> {
         let in_order = self.runs.windows(2).all(|pair| {
             pair[0].part == pair[1].part
                 && pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes
         });
         let share = self.len_bytes().div_ceil(count.max(1)).max(1);
-        // No cache line is written by two hands, and the blocks of a disk stay whole.
+        // No cache line is in two shares, and the blocks of a disk stay whole.
         let share = share.next_multiple_of(4096);
         if count < 2 || !in_order {
             return vec![self.clone()];
         }
-        let mut hands = Vec::with_capacity(count);
-        let mut hand = Transfer::default();
+        let mut shares = Vec::with_capacity(count);
+        let mut current = Transfer::default();
         let mut room = share;
         for mut run in self.runs.iter().copied() {
             while run.len_bytes > 0 {
                 let len_bytes = run.len_bytes.min(room);
-                hand.runs.push(Run { len_bytes, ..run });
+                current.runs.push(Run { len_bytes, ..run });
                 run.target_bytes += len_bytes;
                 run.source_bytes += len_bytes;
                 run.len_bytes -= len_bytes;
                 room -= len_bytes;
                 if room == 0 {
-                    hands.push(std::mem::take(&mut hand));
+                    shares.push(std::mem::take(&mut current));
                     room = share;
                 }
             }
         }
-        if !hand.runs.is_empty() {
-            hands.push(hand);
+        if !current.runs.is_empty() {
+            shares.push(current);
         }
-        hands
+        shares
     }
 
     fn push(&mut self, run: Run) {
@@ -236,7 +236,7 @@ mod tests {
             places in proptest::collection::vec((0usize..300, 0usize..40), 4),
             source_padding in 0usize..20,
             free in any::<bool>(),
-            hands in 1usize..4,
+            shares in 1usize..4,
         ) {
             let info = info(format, width, height);
             let stock = Layout::of_info(&info);
@@ -250,8 +250,8 @@ mod tests {
             let source = padded(&info, source_padding);
             let from: Vec<u8> = (0..source.size_bytes).map(|i| (i * 31 % 251) as u8).collect();
             let mut got = vec![0xEE; target.size_bytes];
-            for hand in Transfer::new(&source, &target, false, free).split(hands) {
-                for run in hand.runs() {
+            for share in Transfer::new(&source, &target, false, free).split(shares) {
+                for run in share.runs() {
                     run.target(0, &mut got)
                         .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
                 }
@@ -268,7 +268,7 @@ mod tests {
             gap in 0usize..9,
             packed in any::<bool>(),
             free in any::<bool>(),
-            hands in 1usize..9,
+            shares in 1usize..9,
         ) {
             let info = info(format, width, height);
             let source = if packed { Layout::packed(&info) } else { Layout::of_info(&info) };
@@ -283,8 +283,8 @@ mod tests {
             let expected = naive(&from, &source, &target);
             let mut got = vec![0xEE; target.size_bytes];
             let transfer = Transfer::new(&source, &target, false, free);
-            let hands = transfer.split(hands);
-            let in_order: Vec<Run> = hands.iter().flat_map(|hand| hand.runs().to_vec()).collect();
+            let shares = transfer.split(shares);
+            let in_order: Vec<Run> = shares.iter().flat_map(|share| share.runs().to_vec()).collect();
             let apart = in_order.windows(2).all(|pair|
                 pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes);
             prop_assert!(apart);

@@ -14,7 +14,7 @@ use gst_video::prelude::*;
 
 use super::{
     CAT,
-    target::{Offer, Target, Wanted, is_mappable, video_info},
+    target::{CopyPool, OfferOutcome, WantedMemory, is_mappable, video_info},
 };
 use crate::{
     adoption::Adoption,
@@ -29,9 +29,9 @@ use crate::{
 struct Stream {
     caps: Option<gst::Caps>,
     /// Chosen for the first buffer that has to be copied.
-    target: Option<Target>,
+    target: Option<CopyPool>,
     /// What upstream was offered.
-    offer: Offer,
+    offer: OfferOutcome,
     flushing: bool,
 }
 
@@ -54,7 +54,6 @@ impl Counters {
     }
 }
 
-/// The implementation of [`super::PhysMemUpload`].
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::PhysMemUpload)]
 pub struct PhysMemUpload {
@@ -68,7 +67,7 @@ pub struct PhysMemUpload {
             at least upstream's largest buffer. 0 = upstream is offered none and its buffers are copied")]
     #[property(name = "withhold-address", get, set, type = bool, member = withhold_address, mutable_ready,
         nick = "Withhold address", blurb = "Do not tell the processes that buffers of this element's memory are sent to (by unixfdsink) their physical addresses")]
-    settings: Mutex<Wanted>,
+    settings: Mutex<WantedMemory>,
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "How many buffers passed untouched, were copied, were dropped, and why")]
     counters: Mutex<Counters>,
@@ -111,7 +110,7 @@ impl PhysMemUpload {
         };
         let wanted = lock(&self.settings).clone();
         let src_pad = self.obj().src_pad().clone();
-        let found = Target::find(&wanted, &src_pad, caps.as_ref(), bytes);
+        let found = CopyPool::find(&wanted, &src_pad, caps.as_ref(), bytes);
         if src_pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
             // Downstream's answer was none: it is asked again for the next buffer.
             return Err(gst::FlowError::Flushing);
@@ -193,24 +192,24 @@ impl PhysMemUpload {
     fn say_that_it_copies(&self, memories: usize) {
         let offer = lock(&self.stream).offer;
         let why = match offer {
-            Offer::NotAsked => {
+            OfferOutcome::NotAsked => {
                 "upstream never asked for a pool. A tee does not pass the question on: put it \
                  behind this element. appsrc leaves it to the application: ask its peer with an \
                  ALLOCATION query, and use the pool"
             }
-            Offer::NoSize => {
+            OfferOutcome::NoSize => {
                 "upstream was offered no pool, as the caps name no size: set buffer-size to \
                  upstream's largest buffer"
             }
-            Offer::NotWanted => {
+            OfferOutcome::NotWanted => {
                 "upstream asked for an allocation and wanted no pool, as a tee does: put it behind \
                  this element"
             }
-            Offer::None => "upstream could be offered no pool of this memory",
-            Offer::Made if memories > 1 => {
+            OfferOutcome::None => "upstream could be offered no pool of this memory",
+            OfferOutcome::Made if memories > 1 => {
                 "upstream did not take the pool offered, and sends buffers of several memories"
             }
-            Offer::Made => {
+            OfferOutcome::Made => {
                 "upstream did not take the pool offered: v4l2src does with \
                  io-mode=dmabuf-import, and videoconvert before this element if it has to convert"
             }
@@ -370,7 +369,7 @@ impl BaseTransformImpl for PhysMemUpload {
         {
             let mut stream = lock(&self.stream);
             stream.caps = Some(caps.clone());
-            stream.offer = Offer::NotAsked;
+            stream.offer = OfferOutcome::NotAsked;
         }
         self.adoption.restart();
         self.forget_target();

@@ -16,7 +16,7 @@ const LEAST_BYTES: usize = 4096;
 
 /// What the memory has to be.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
+pub(super) struct WantedMemory {
     pub kind: MemoryKind,
     pub heap: Option<String>,
     /// Of the buffers offered to upstream, for streams that have no frames.
@@ -27,13 +27,13 @@ pub(super) struct Wanted {
 
 /// What came of upstream's ALLOCATION query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Offer {
+pub(super) enum OfferOutcome {
     /// There was none.
     #[default]
     NotAsked,
     /// It asked for no pool.
     NotWanted,
-    /// Nobody said how large buffers are to be.
+    /// Neither the caps nor `buffer-size` say how large buffers are to be.
     NoSize,
     /// There is no such memory.
     None,
@@ -41,7 +41,7 @@ pub(super) enum Offer {
     Made,
 }
 
-impl Wanted {
+impl WantedMemory {
     fn pool(&self) -> PhysBufferPool {
         let builder = PhysBufferPool::builder()
             .kind(self.kind)
@@ -95,9 +95,9 @@ impl Wanted {
         caps: Option<&gst::Caps>,
         need_pool: bool,
         element: &gst::Element,
-    ) -> Offer {
+    ) -> OfferOutcome {
         if Self::offered(query).is_some() {
-            return Offer::Made;
+            return OfferOutcome::Made;
         }
         while query.allocation_pools().next().is_some() {
             query.remove_nth_allocation_pool(0);
@@ -111,11 +111,11 @@ impl Wanted {
             None => self.buffer_size,
         };
         let offer = match (need_pool, size) {
-            (false, _) => Offer::NotWanted,
-            (true, 0) => Offer::NoSize,
-            (true, _) => Offer::Made,
+            (false, _) => OfferOutcome::NotWanted,
+            (true, 0) => OfferOutcome::NoSize,
+            (true, _) => OfferOutcome::Made,
         };
-        if offer == Offer::Made {
+        if offer == OfferOutcome::Made {
             let pool = self.pool();
             let mut config = pool.config();
             config.set_params(caps, size, 0, 0);
@@ -123,7 +123,7 @@ impl Wanted {
             let tried = tried.and_then(|()| pool.allocate_ahead().map_err(|e| e.to_string()));
             if let Err(reason) = tried {
                 gst::warning!(CAT, "upstream is offered no memory: {reason}");
-                return Offer::None;
+                return OfferOutcome::None;
             }
             pool.set_maker(Some(element));
             query.add_allocation_pool(Some(&pool), size, 0, 0);
@@ -153,15 +153,15 @@ pub(super) fn is_mappable(caps: &gst::Caps) -> bool {
 }
 
 /// An active pool that copies are made in.
-pub(super) struct Target {
+pub(super) struct CopyPool {
     pub pool: PhysBufferPool,
     pub size_bytes: usize,
 }
 
-impl Target {
+impl CopyPool {
     /// Asks downstream for a pool, and makes one if it has none of our memory.
     pub fn find(
-        wanted: &Wanted,
+        wanted: &WantedMemory,
         src_pad: &gst::Pad,
         caps: Option<&gst::Caps>,
         least_bytes: usize,
@@ -181,7 +181,7 @@ impl Target {
             && query
                 .find_allocation_meta::<gst_video::VideoMeta>()
                 .is_some();
-        if answered && let Some(pool) = Wanted::offered(&query) {
+        if answered && let Some(pool) = WantedMemory::offered(&query) {
             // There is other memory than this.
             pool.set_maker(None);
             let started = configure(&pool, caps, size_bytes, takes_video_meta)
@@ -206,7 +206,7 @@ impl Target {
     }
 }
 
-impl Drop for Target {
+impl Drop for CopyPool {
     fn drop(&mut self) {
         // Buffers that are still out come back to it and are freed then.
         if let Err(error) = self.pool.set_active(false) {
@@ -252,10 +252,10 @@ fn configure(
         .map_err(|error| last_error(pool, error))
 }
 
-fn start(pool: &PhysBufferPool, size_bytes: usize) -> Result<Target, String> {
+fn start(pool: &PhysBufferPool, size_bytes: usize) -> Result<CopyPool, String> {
     pool.set_active(true)
         .map_err(|error| last_error(pool, error))?;
-    Ok(Target {
+    Ok(CopyPool {
         pool: pool.clone(),
         size_bytes,
     })

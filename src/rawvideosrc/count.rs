@@ -23,9 +23,7 @@ const STEPS: u64 = 256;
 /// Frames of a file: where, and how many.
 #[derive(Debug, Clone)]
 pub struct Counted {
-    /// Where they begin.
     pub index: FrameIndex,
-    /// How many there are.
     pub frames: u64,
     /// Bytes at the end that are no whole frame.
     pub leftover_bytes: u64,

@@ -8,7 +8,6 @@ use super::timeline::Timeline;
 pub enum Cursor {
     /// Where a seek went, to be turned into a frame once the rate is known.
     Time {
-        /// Of the segment.
         start_ns: u64,
         /// Of the segment; none for the end of the stream.
         stop_ns: Option<u64>,
@@ -16,12 +15,7 @@ pub enum Cursor {
         step: i64,
     },
     /// A frame of the stream.
-    Frame {
-        /// Its number.
-        n: u64,
-        /// As above.
-        step: i64,
-    },
+    Frame { n: u64, step: i64 },
     /// Before the first frame, going backwards.
     End,
 }

@@ -21,9 +21,7 @@ const ROWS_COMPARED: usize = 256;
 pub enum Data<'a> {
     /// All bytes from `start_bytes` on are there.
     Whole {
-        /// The file.
         opened: &'a Opened,
-        /// Where frames begin.
         start_bytes: u64,
     },
     /// More bytes may come.
@@ -40,7 +38,7 @@ pub struct FileLayout {
 }
 
 impl FileLayout {
-    /// What nobody doubts.
+    /// A layout without doubt.
     pub fn certain(layout: Layout) -> Self {
         Self {
             layout,

@@ -11,11 +11,8 @@ use std::path::Path;
 /// What a name gives away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Guess {
-    /// Width and height.
     pub size: Option<(i32, i32)>,
-    /// Frames a second.
     pub framerate: Option<(i32, i32)>,
-    /// Of the picture.
     pub format: Option<VideoFormat>,
     /// Frames hold two fields, which may be of two moments.
     pub is_interlaced: bool,

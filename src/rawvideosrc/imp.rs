@@ -26,7 +26,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// The implementation of [`super::RawVideoSrc`].
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::RawVideoSrc)]
 pub struct RawVideoSrc {
@@ -383,7 +382,7 @@ impl BaseSrcImpl for RawVideoSrc {
             return Ok(());
         }
         let own = match in_use {
-            PoolInUse::Own(own) => Some(own),
+            PoolInUse::OwnPool(own) => Some(own),
             _ => None,
         };
         let decision = pool::decide(query, depth, own, self.obj().upcast_ref())?;
@@ -392,7 +391,7 @@ impl BaseSrcImpl for RawVideoSrc {
         if let Some(session) = self.state.lock().session() {
             session.pool = match decision {
                 pool::Decision::Downstream(_) => PoolInUse::Downstream,
-                pool::Decision::Own(own) => PoolInUse::Own(own),
+                pool::Decision::OwnPool(own) => PoolInUse::OwnPool(own),
             };
         }
         Ok(())

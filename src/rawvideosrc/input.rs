@@ -3,6 +3,7 @@
 //! known: opened, looked into, and checked as far as that goes.
 
 use super::{
+    buffer_source::BufferSource,
     count::{self, Counted, read_header},
     errors::SetupError,
     file_layout::{self, Data, FileLayout},
@@ -14,7 +15,6 @@ use super::{
     },
     sequence::Sequence,
     settings::Settings,
-    source::Source,
     waker::Waker,
     y4m::{self, Header},
 };
@@ -25,7 +25,7 @@ use std::{
     sync::Arc,
 };
 
-/// Size and rate of a picture that nobody has an opinion about.
+/// Size and rate of a picture where neither the file nor the other side says any.
 const DEFAULT_SIZE: (i32, i32) = (640, 480);
 const PATTERN_RATE: gst::Fraction = gst::Fraction::new_raw(30, 1);
 /// As rawvideoparse has it.
@@ -40,13 +40,9 @@ pub enum Body {
     File(Opened),
     /// In many files.
     Files {
-        /// Their names.
         sequence: Sequence,
-        /// Number of the first.
         first: u64,
-        /// How many there are.
         count: u64,
-        /// The first of them.
         opened: Opened,
     },
     /// In a pipe. Taken by the reader, which gives it back.
@@ -183,8 +179,8 @@ impl Input {
     }
 
     /// The stream is not needed by a reader any more.
-    pub fn take_back(&mut self, source: Option<Source>) {
-        if let Some(stream) = source.and_then(Source::into_stream) {
+    pub fn take_back(&mut self, source: Option<BufferSource>) {
+        if let Some(stream) = source.and_then(BufferSource::into_stream) {
             self.give_stream(stream);
         }
     }

@@ -11,23 +11,16 @@ const FULL_RANGE: &str = "1:4:0:0";
 /// Fields of caps; those that are absent are open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Of the pictures.
     pub format: Option<VideoFormat>,
-    /// Pixels across.
     pub width: Option<i32>,
-    /// Pixels down.
     pub height: Option<i32>,
-    /// Frames a second.
     pub framerate: Option<gst::Fraction>,
-    /// Of a pixel.
     pub pixel_aspect_ratio: Option<gst::Fraction>,
     /// How fields are stored.
     pub interlace_mode: Option<VideoInterlaceMode>,
     /// Of interlaced pictures.
     pub top_field_first: Option<bool>,
-    /// As caps have it.
     pub colorimetry: Option<String>,
-    /// As caps have it.
     pub chroma_site: Option<String>,
 }
 

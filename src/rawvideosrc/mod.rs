@@ -8,10 +8,9 @@
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
 
-mod aside;
+mod buffer_source;
 mod count;
 mod cursor;
-mod errand;
 mod errors;
 mod file_layout;
 #[allow(missing_docs)] // accessors that the Properties macro makes
@@ -22,12 +21,13 @@ mod negotiation;
 mod playback;
 mod pool;
 mod preparing;
+mod reader_thread;
 mod seek;
 mod session;
 mod settings;
-mod source;
 mod stats;
 mod streaming;
+mod task_thread;
 mod uri;
 
 mod guess;

@@ -2,7 +2,7 @@
 //! What is played once the caps are known: which reader, which frames, when.
 
 use super::{
-    aside::Aside,
+    buffer_source::{BufferSource, Mapped},
     count::{self, Counted},
     errors::{self, SetupError},
     file_layout::FileLayout,
@@ -10,11 +10,11 @@ use super::{
     pattern::{self, Pattern},
     reader::{
         DirectFile, DiskFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource,
-        GrowingReader, MappedFile, PlainFile, Prefetcher, Route, StreamReader, open::Opened,
+        GrowingReader, MappedFile, PlainFile, Prefetcher, StreamReader, TransferPlan, open::Opened,
         scan::Scan,
     },
+    reader_thread::ReaderThread,
     settings::{IoMode, Settings},
-    source::{Mapped, Source},
     timeline::{Passes, Timeline},
     waker::Waker,
 };
@@ -31,7 +31,7 @@ const LEAST_SHARED_BYTES: usize = 1 << 20;
 /// What is played, with everything known.
 pub struct Playback {
     /// Gives the frames; absent while it does.
-    pub source: Option<Source>,
+    pub source: Option<BufferSource>,
     /// When they are shown.
     pub timeline: Timeline,
     /// Number in the file of the first frame that is played.
@@ -44,13 +44,12 @@ pub struct Playback {
     pub is_seekable: bool,
     /// How frames are read, in a word.
     pub mode: &'static str,
-    /// Why so.
     pub reason: String,
 }
 
 /// A reader, and why it was chosen.
-struct Choice {
-    source: Source,
+struct ChosenReader {
+    source: BufferSource,
     mode: &'static str,
     reason: String,
 }
@@ -74,7 +73,7 @@ impl Playback {
         let FileLayout { layout, doubt } = input.layout(info)?;
         let mut doubts: Vec<String> = doubt.into_iter().collect();
         let location = settings.location.clone().unwrap_or_default();
-        let endless = |choice: Choice, frames, is_seekable, first_frame| Self {
+        let endless = |choice: ChosenReader, frames, is_seekable, first_frame| Self {
             source: Some(choice.source),
             timeline: Timeline::new(fps, frames, Passes::Times(1)),
             first_frame,
@@ -87,8 +86,8 @@ impl Playback {
         match &mut input.body {
             Body::Pattern => {
                 check_pattern(info)?;
-                let choice = Choice {
-                    source: Source::Each(Aside::new(Box::new(Pattern::new(info)?))),
+                let choice = ChosenReader {
+                    source: BufferSource::Each(ReaderThread::new(Box::new(Pattern::new(info)?))),
                     mode: "pattern",
                     reason: "there is no location".into(),
                 };
@@ -105,9 +104,10 @@ impl Playback {
                     mode: "read",
                     why: "it is being read already".into(),
                 })?;
-                let reader = StreamReader::new(stream, Route::new(layout, info, 1), offset, header);
-                let choice = Choice {
-                    source: Source::Stream(Box::new(reader)),
+                let reader =
+                    StreamReader::new(stream, TransferPlan::new(layout, info, 1), offset, header);
+                let choice = ChosenReader {
+                    source: BufferSource::Stream(Box::new(reader)),
                     mode: "read",
                     reason: "a pipe is read from front to back".into(),
                 };
@@ -139,10 +139,10 @@ impl Playback {
                 }
                 let (first_frame, frames) = input.range(counted.table.frames())?;
                 doubts.extend(doubts_about_files(&counted.leftovers, &layout, info));
-                let route = Route::new(layout, info, 1);
-                let reader = FilesReader::new(sequence, first, counted.table, route);
-                let choice = Choice {
-                    source: Source::Each(Aside::new(Box::new(reader))),
+                let plan = TransferPlan::new(layout, info, 1);
+                let reader = FilesReader::new(sequence, first, counted.table, plan);
+                let choice = ChosenReader {
+                    source: BufferSource::Each(ReaderThread::new(Box::new(reader))),
                     mode: "read",
                     reason: format!("there are {count} files"),
                 };
@@ -239,7 +239,7 @@ impl Playback {
 }
 
 /// The threads that carry a frame.
-fn hands(settings: &Settings, layout: &Layout) -> usize {
+fn thread_count(settings: &Settings, layout: &Layout) -> usize {
     match settings.threads {
         0 if layout.size_bytes < LEAST_SHARED_BYTES => 1,
         0 => std::thread::available_parallelism()
@@ -300,9 +300,9 @@ fn follow(
     layout: &Layout,
     info: &gst_video::VideoInfo,
     waker: &Arc<Waker>,
-) -> Result<Choice, SetupError> {
+) -> Result<ChosenReader, SetupError> {
     let settings = &input.settings;
-    let route = Route::new(*layout, info, hands(settings, layout));
+    let plan = TransferPlan::new(*layout, info, thread_count(settings, layout));
     let file = opened.try_clone()?.file;
     let follow = |reader: Box<dyn FrameSource>| {
         Follower::new(reader, &opened.path, waker.clone()).map_err(|error| {
@@ -312,18 +312,18 @@ fn follow(
     let follower = match &input.header {
         Some(header) => {
             let scan = Scan::new(header, layout.size_bytes as u64);
-            follow(Box::new(GrowingReader::new(file, scan, route)?))?
+            follow(Box::new(GrowingReader::new(file, scan, plan)?))?
         }
         None => {
             let index = FrameIndex::Regular {
                 start_bytes: settings.offset,
                 step_bytes: layout.size_bytes as u64,
             };
-            follow(Box::new(FrameReader::new(PlainFile(file), index, route)?))?
+            follow(Box::new(FrameReader::new(PlainFile(file), index, plan)?))?
         }
     };
-    Ok(Choice {
-        source: Source::Each(Aside::new(Box::new(follower))),
+    Ok(ChosenReader {
+        source: BufferSource::Each(ReaderThread::new(Box::new(follower))),
         mode: "read",
         reason: "the file may grow".into(),
     })
@@ -336,7 +336,7 @@ fn choose(
     counted: &Counted,
     layout: &Layout,
     info: &gst_video::VideoInfo,
-) -> Result<Choice, SetupError> {
+) -> Result<ChosenReader, SetupError> {
     let location = settings.location.clone().unwrap_or_default();
     let refuse = |mode: &'static str, why: String| SetupError::Mode {
         location: location.clone(),
@@ -344,7 +344,7 @@ fn choose(
         why,
     };
     let index = || counted.index.clone();
-    let route = || Route::new(*layout, info, hands(settings, layout));
+    let plan = || TransferPlan::new(*layout, info, thread_count(settings, layout));
     let (wanted, reason) = match settings.io_mode {
         IoMode::Auto => automatic(settings),
         wanted => (wanted, "io-mode says so".to_owned()),
@@ -360,19 +360,21 @@ fn choose(
                 layout.size_bytes,
             )
             .map_err(|error| refuse("mmap", describe(&error)))?;
-            let reader = FrameReader::new(medium, index(), route())?;
-            Ok(Choice {
-                source: Source::Mapped(Aside::new(Box::new(Mapped::new(reader, *layout)))),
+            let reader = FrameReader::new(medium, index(), plan())?;
+            Ok(ChosenReader {
+                source: BufferSource::Mapped(ReaderThread::new(Box::new(Mapped::new(
+                    reader, *layout,
+                )))),
                 mode: "mmap",
                 reason,
             })
         }
         IoMode::IoUring => {
             let (disk_file, note) = disk_file(settings, opened)?;
-            let single = Route::new(*layout, info, 1);
+            let single = TransferPlan::new(*layout, info, 1);
             match Prefetcher::new(disk_file, index(), single) {
-                Ok(prefetcher) => Ok(Choice {
-                    source: Source::ahead(prefetcher, settings.prefetch.max(1) as usize),
+                Ok(prefetcher) => Ok(ChosenReader {
+                    source: BufferSource::ahead(prefetcher, settings.prefetch.max(1) as usize),
                     mode: "io-uring",
                     reason: reason + &note,
                 }),
@@ -380,9 +382,9 @@ fn choose(
                     Err(refuse("io-uring", describe(&error)))
                 }
                 Err(error) => {
-                    let (source, _) = read(settings, opened, index(), route())?;
+                    let (source, _) = read(settings, opened, index(), plan())?;
                     let why = describe(&error);
-                    Ok(Choice {
+                    Ok(ChosenReader {
                         source,
                         mode: "read",
                         reason: format!("{reason}, but there is no io_uring: {why}"),
@@ -391,8 +393,8 @@ fn choose(
             }
         }
         IoMode::Auto | IoMode::Read => {
-            let (source, note) = read(settings, opened, index(), route())?;
-            Ok(Choice {
+            let (source, note) = read(settings, opened, index(), plan())?;
+            Ok(ChosenReader {
                 source,
                 mode: "read",
                 reason: reason + &note,
@@ -406,11 +408,14 @@ fn read(
     settings: &Settings,
     opened: &Opened,
     index: FrameIndex,
-    route: Route,
-) -> Result<(Source, String), SetupError> {
+    plan: TransferPlan,
+) -> Result<(BufferSource, String), SetupError> {
     let (file, note) = disk_file(settings, opened)?;
-    let reader = FrameReader::new(file, index, route)?;
-    Ok((Source::Each(Aside::new(Box::new(reader))), note))
+    let reader = FrameReader::new(file, index, plan)?;
+    Ok((
+        BufferSource::Each(ReaderThread::new(Box::new(reader))),
+        note,
+    ))
 }
 
 /// The file, with `direct` past the page cache, and a note on what came of that.

@@ -20,7 +20,7 @@ pub struct Answer {
 
 /// A pool of our own.
 #[derive(Debug)]
-pub struct Own {
+pub struct OwnPool {
     answer: Answer,
     made_for: Needs,
 }
@@ -41,13 +41,13 @@ pub enum Decision {
     /// Downstream's, from a pool that is not active yet.
     Downstream(Answer),
     /// Our own.
-    Own(Own),
+    OwnPool(OwnPool),
 }
 
 impl Decision {
     /// Puts the pool into the query.
     pub fn answer(&self, query: &mut gst::query::Allocation) {
-        let (Self::Downstream(answer) | Self::Own(Own { answer, .. })) = self;
+        let (Self::Downstream(answer) | Self::OwnPool(OwnPool { answer, .. })) = self;
         let Answer {
             pool,
             size,
@@ -97,7 +97,7 @@ pub fn decline(query: &mut gst::query::Allocation) {
 pub fn decide(
     query: &gst::query::Allocation,
     depth: usize,
-    before: Option<Own>,
+    before: Option<OwnPool>,
     element: &gst::Element,
 ) -> Result<Decision, gst::LoggableError> {
     let (caps, _) = query.get_owned();
@@ -148,7 +148,7 @@ pub fn decide(
     let allocator = query.allocation_params().next();
     match before {
         Some(own) if allocator.is_none() && own.made_for == made_for => {
-            return Ok(Decision::Own(own));
+            return Ok(Decision::OwnPool(own));
         }
         _ => {}
     }
@@ -165,7 +165,7 @@ pub fn decide(
         takes_padding,
         allocator,
     )?;
-    Ok(Decision::Own(Own {
+    Ok(Decision::OwnPool(OwnPool {
         answer: Answer {
             pool,
             size,

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 //! From the caps to a stream: the file is counted, mapped and watched, which takes as
-//! long as the file system likes. Who needs the streaming thread meanwhile gets it; it
-//! waits again before the next frame.
+//! long as the file system likes. An event that needs the streaming thread meanwhile
+//! ends its wait; it waits again before the next frame.
 
 use super::{
     CAT,
-    errand::Runner,
+    buffer_source::BufferSource,
     errors::{self, SetupError},
     imp::RawVideoSrc,
     input::Input,
     playback::Playback,
     reader::ReadError,
     session::{Prepared, Stream},
-    source::Source,
+    task_thread::TaskThread,
     waker::Waker,
 };
 use crate::sys::describe;
@@ -21,11 +21,11 @@ use std::{io, sync::Arc};
 
 fn begin(
     mut input: Box<Input>,
-    old: Option<Source>,
+    old: Option<BufferSource>,
     info: gst_video::VideoInfo,
     waker: Arc<Waker>,
-) -> Result<Runner<Prepared>, SetupError> {
-    let mut runner = Runner::new().map_err(no_thread)?;
+) -> Result<TaskThread<Prepared>, SetupError> {
+    let mut runner = TaskThread::new().map_err(no_thread)?;
     let begun = runner.begin(move || {
         input.take_back(old);
         let playback = Playback::new(&mut input, &info, &waker);
@@ -81,7 +81,7 @@ impl RawVideoSrc {
         session.is_some_and(|session| session.preparation.is_some())
     }
 
-    fn keep(&self, runner: Runner<Prepared>) {
+    fn keep(&self, runner: TaskThread<Prepared>) {
         if let Some(session) = self.state.lock().session() {
             session.preparation = Some(runner);
         }
@@ -114,7 +114,7 @@ impl RawVideoSrc {
                     self.install(input, Stream { info, playback });
                     return Ok(());
                 }
-                // By a wake that is over, perhaps: then nobody waits for this thread.
+                // The event that woke this thread may be over already.
                 Err(SetupError::Woken) => match begin(input, None, info, waker) {
                     Ok(again) => self.keep(again),
                     Err(error) => return Err(self.unprepared(&error)),
@@ -138,7 +138,7 @@ impl RawVideoSrc {
     fn install(&self, input: Box<Input>, mut stream: Stream) {
         let playback = &mut stream.playback;
         if let Some(source) = &mut playback.source {
-            source.set_witness(self.witness());
+            source.set_on_loss(self.on_loss());
         }
         let duration_ns = playback.timeline.duration_ns();
         let (mode, reason) = (playback.mode, playback.reason.clone());

@@ -6,8 +6,8 @@
 //! it back; all that others may ask about stays.
 
 use super::{
-    cursor::Cursor, errand::Runner, errors::SetupError, input::Input, playback::Playback, pool,
-    source::Source, timeline::Timeline, waker::Waker,
+    buffer_source::BufferSource, cursor::Cursor, errors::SetupError, input::Input,
+    playback::Playback, pool, task_thread::TaskThread, timeline::Timeline, waker::Waker,
 };
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub struct Session {
     /// Once the caps are known.
     pub stream: Option<Stream>,
     /// The stream to come, in the making.
-    pub preparation: Option<Runner<Prepared>>,
+    pub preparation: Option<TaskThread<Prepared>>,
     /// A seek that came before the caps.
     pub seek: Option<gst::Event>,
     /// What is added to the time of a frame to get the running time when it is due,
@@ -76,7 +76,7 @@ pub enum PoolInUse {
     /// Downstream's.
     Downstream,
     /// Our own, which may serve again.
-    Own(pool::Own),
+    OwnPool(pool::OwnPool),
 }
 
 impl Session {
@@ -104,12 +104,12 @@ impl Session {
     }
 
     /// The reader, if it is there.
-    pub fn take_source(&mut self) -> Option<Source> {
+    pub fn take_source(&mut self) -> Option<BufferSource> {
         self.stream.as_mut()?.playback.source.take()
     }
 
     /// The reader is back.
-    pub fn give_source(&mut self, source: Option<Source>) {
+    pub fn give_source(&mut self, source: Option<BufferSource>) {
         if let Some(stream) = &mut self.stream {
             stream.playback.source = source;
         }
@@ -118,25 +118,20 @@ impl Session {
 
 /// A stream, or why there is none, and the input back.
 pub struct Prepared {
-    /// What is played.
     pub input: Box<Input>,
-    /// The caps.
     pub info: gst_video::VideoInfo,
-    /// How it is played.
     pub playback: Result<Playback, SetupError>,
 }
 
 /// From caps to caps.
 pub struct Stream {
-    /// The caps.
     pub info: gst_video::VideoInfo,
-    /// What is played.
     pub playback: Playback,
 }
 
 impl Stream {
     /// The reader, if it is there, and the caps.
-    pub fn take_reader(&mut self) -> Option<(Source, gst_video::VideoInfo)> {
+    pub fn take_reader(&mut self) -> Option<(BufferSource, gst_video::VideoInfo)> {
         Some((self.playback.source.take()?, self.info.clone()))
     }
 }

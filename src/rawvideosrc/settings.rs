@@ -46,11 +46,9 @@ pub struct Settings {
     pub interlaced: bool,
     /// If interlaced.
     pub top_field_first: bool,
-    /// As caps have it.
     pub colorimetry: Option<String>,
     /// Of the file, one for each plane; empty for the usual ones.
     pub plane_strides: gst::Array,
-    /// As above.
     pub plane_offsets: gst::Array,
     /// From frame to frame in the file; 0 for what the planes take.
     pub frame_size: u32,

@@ -9,7 +9,6 @@ const BUCKETS: usize = 20;
 /// A pool that gives a buffer faster than this did not make anyone wait.
 const WAIT: Duration = Duration::from_micros(50);
 
-/// Counters since start.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     mode: &'static str,

@@ -4,13 +4,13 @@
 
 use super::{
     CAT,
+    buffer_source::{Delivery, FrameRequest, Undelivered},
     cursor::Cursor,
     errors::{self, SetupError},
     imp::RawVideoSrc,
     negotiation,
-    reader::Witness,
+    reader::OnLoss,
     seek,
-    source::{Delivery, Order, Undelivered},
     timeline::Timeline,
 };
 use gst::{
@@ -54,7 +54,7 @@ impl RawVideoSrc {
         let mut source = source.ok_or(gst::FlowError::Error)?;
         let cursor = self.without_late_frames(cursor, &timeline, live_offset_ns);
         let pool = self.obj().buffer_pool();
-        let delivered = source.deliver(&Order {
+        let delivered = source.deliver(&FrameRequest {
             info: &info,
             timeline: &timeline,
             first_frame,
@@ -120,7 +120,7 @@ impl RawVideoSrc {
     }
 
     /// Posts what becomes known of a frame that is downstream already.
-    pub(super) fn witness(&self) -> Witness {
+    pub(super) fn on_loss(&self) -> OnLoss {
         let element = self.obj().downgrade();
         Box::new(move |error| {
             if let Some(element) = element.upgrade() {
@@ -274,7 +274,7 @@ impl RawVideoSrc {
         segment
     }
 
-    /// Only the streaming thread writes it, or who has stopped that.
+    /// Written by the streaming thread, or while that is stopped.
     fn set_segment(&self, segment: &gst::FormattedSegment<gst::ClockTime>) {
         self.with_base_segment(|base| {
             // SAFETY: both are valid segments; a GstSegment is plain data.

@@ -7,7 +7,6 @@ use gst::{
     prelude::*,
 };
 
-/// The scheme.
 pub const SCHEME: &str = "rawvideo";
 
 /// What a URI asks for.
@@ -22,19 +21,15 @@ pub struct Parsed {
 /// Why a URI is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
-    /// Escapes that are no text.
     #[error("\"{0}\" is no text: it is not UTF-8, or has a NUL in it")]
     Text(String),
-    /// For somebody else.
     #[error("\"{0}\" is not of the form rawvideo:///path?property=value")]
     Scheme(String),
-    /// A part of the query.
     #[error("\"{0}\" is not of the form property=value")]
     Parameter(String),
 }
 
 impl Parsed {
-    /// Parses a URI.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         let wrong_form = || UriError::Scheme(text.to_owned());
         let rest = text

@@ -7,7 +7,7 @@ use nix::{
 };
 use std::{io, os::fd::AsFd, os::fd::BorrowedFd};
 
-/// Readable, while whoever waits is to stop.
+/// A file descriptor that is readable as long as waits are to end.
 #[derive(Debug)]
 pub struct Waker {
     event: EventFd,
@@ -23,7 +23,6 @@ pub enum Wake {
 }
 
 impl Waker {
-    /// Not woken.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
@@ -37,7 +36,7 @@ impl Waker {
         Ok(())
     }
 
-    /// Waits are waits again.
+    /// From now on a wait lasts until there is input, or the next [`Waker::wake`].
     pub fn rest(&self) {
         // Reading empties the counter; nothing to read is what is wanted.
         let _ = self.event.read();

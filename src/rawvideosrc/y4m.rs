@@ -17,11 +17,8 @@ pub struct Header {
     pub len_bytes: u64,
     /// By parameter C, or else XYSCSS.
     pub colour: Option<Colour>,
-    /// Pixels across.
     pub width: i32,
-    /// Pixels down.
     pub height: i32,
-    /// Frames a second.
     pub framerate: Option<(i32, i32)>,
     /// Width to height of a pixel.
     pub pixel_aspect_ratio: Option<(i32, i32)>,
@@ -36,9 +33,7 @@ pub struct Header {
 /// A colour space of YUV4MPEG2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Colour {
-    /// Of the picture.
     pub format: VideoFormat,
-    /// As caps have it.
     pub chroma_site: Option<&'static str>,
 }
 
@@ -55,35 +50,27 @@ impl Default for Colour {
 /// Why a header cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Y4mError {
-    /// It goes on past the bytes given.
     #[error("the header has no end within {0} bytes")]
     Unfinished(usize),
     /// A parameter that makes no sense. Bytes that are no letters are told as escapes: a NUL
     /// cannot be in a message.
     #[error("{0:?} in the header makes no sense")]
     Parameter(String),
-    /// A colour space that GStreamer has no format for.
     #[error("there is no GStreamer format for colour space {0:?}: convert the file")]
     Colour(String),
-    /// Width or height is missing.
     #[error("the header does not give width and height")]
     NoSize,
-    /// Something else where a frame should begin.
     #[error("there is no FRAME at byte {0}: it is damaged there, or no YUV4MPEG2 from there on")]
     NoFrame(u64),
-    /// A header and nothing behind it that could be played.
     #[error("there is not one whole frame of {0} bytes behind its header: it is empty, or cut")]
     NoFrames(u64),
-    /// A second header, in the middle or in another file, for other pictures.
     #[error(
         "the header at byte {at} says {found}, the first one {first}: play files of different pictures one by one"
     )]
     Differs {
         /// Where the second one is.
         at: u64,
-        /// Its pictures.
         found: String,
-        /// The pictures so far.
         first: String,
     },
 }

@@ -31,7 +31,6 @@ const OP_BITS: u32 = MAX_READS.ilog2();
 /// moved, until it is dropped; nobody else looks at it while the value is lent
 /// to a [`ReadRing`].
 pub unsafe trait ReadBuffer {
-    /// The memory.
     fn bytes_mut(&mut self) -> &mut [u8];
 
     /// What keeps the memory mapped, if the memory is worth registering with the ring:
@@ -105,7 +104,6 @@ impl<T: ReadBuffer> ReadRing<T> {
         self.jobs.len()
     }
 
-    /// Whether nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
     }

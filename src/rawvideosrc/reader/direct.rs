@@ -57,7 +57,6 @@ impl Bounce {
 pub struct Middle {
     /// From the start of the range.
     pub start: usize,
-    /// Length.
     pub len_bytes: usize,
 }
 

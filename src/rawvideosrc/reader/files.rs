@@ -2,7 +2,7 @@
 //! Frames of many files, each with frames of its own number, at places of its own.
 
 use super::{
-    FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Route, Scratch, Target,
+    FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Scratch, Target, TransferPlan,
     open::Opened,
 };
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
@@ -28,7 +28,7 @@ struct FileRun {
 }
 
 /// The place of a frame.
-struct Place<'a> {
+struct FrameInFile<'a> {
     /// Counted from 0.
     file: u64,
     /// Counted from the beginning of the file.
@@ -59,7 +59,7 @@ impl FileTable {
         self.frames
     }
 
-    fn place(&self, n: u64) -> Option<Place<'_>> {
+    fn place(&self, n: u64) -> Option<FrameInFile<'_>> {
         if n >= self.frames {
             return None;
         }
@@ -67,7 +67,7 @@ impl FileTable {
         let after = self.runs.partition_point(|run| run.first_frame <= n);
         let run = self.runs.get(after.checked_sub(1)?)?;
         let within = n - run.first_frame;
-        Some(Place {
+        Some(FrameInFile {
             file: run.first_file + within.checked_div(run.frames_per_file)?,
             frame: within % run.frames_per_file,
             index: &run.index,
@@ -80,19 +80,24 @@ pub struct FilesReader {
     sequence: Sequence,
     first_number: u64,
     table: FileTable,
-    route: Route,
+    plan: TransferPlan,
     open: Option<(u64, PlainFile)>,
     scratch: Scratch,
 }
 
 impl FilesReader {
     /// The files of `table` are those from `first_number` on.
-    pub fn new(sequence: Sequence, first_number: u64, table: FileTable, route: Route) -> Self {
+    pub fn new(
+        sequence: Sequence,
+        first_number: u64,
+        table: FileTable,
+        plan: TransferPlan,
+    ) -> Self {
         Self {
             sequence,
             first_number,
             table,
-            route,
+            plan,
             open: None,
             scratch: Scratch::default(),
         }
@@ -103,7 +108,7 @@ impl FrameSource for FilesReader {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         let beyond = Outcome::End {
             have_bytes: 0,
-            missing_bytes: self.route.source().size_bytes as u64,
+            missing_bytes: self.plan.source().size_bytes as u64,
         };
         let Some(place) = self.table.place(n) else {
             return Ok(beyond);
@@ -118,8 +123,8 @@ impl FrameSource for FilesReader {
         let (Some((_, file)), Some(start_bytes)) = (&self.open, start_bytes) else {
             return Ok(beyond);
         };
-        self.route.plan(target);
-        for transfer in self.route.transfers() {
+        self.plan.update(target);
+        for transfer in self.plan.transfers() {
             for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
                 let part = target.part_mut(runs[0].part);
                 file.carry(start_bytes, runs, 0, part, &mut self.scratch)

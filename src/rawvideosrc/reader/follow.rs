@@ -70,7 +70,7 @@ impl<S: FrameSource> FrameSource for Follower<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FrameIndex, FrameReader, PlainFile, Route};
+    use super::super::{FrameIndex, FrameReader, PlainFile, TransferPlan};
     use super::*;
     use crate::layout::{Layout, samples};
     use std::io::Write;
@@ -86,7 +86,7 @@ mod tests {
             step_bytes: 1024,
         };
         let medium = PlainFile(file.reopen().unwrap());
-        let reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
+        let reader = FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let mut follower = Follower::new(reader, file.path(), waker.clone()).unwrap();
         let mut writer = file.reopen().unwrap();
@@ -122,7 +122,7 @@ mod tests {
             step_bytes: 1024,
         };
         let medium = PlainFile(file.reopen().unwrap());
-        let reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
+        let reader = FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let mut follower = Follower::new(reader, file.path(), waker.clone()).unwrap();
         let mut bytes = [0xEE; 1024];

@@ -4,7 +4,8 @@
 //! and frames leave in order by themselves.
 
 use super::{
-    FrameIndex, FrameSource, Outcome, ReadError, Route, Target, direct::Bounce, read::WASTE_BYTES,
+    FrameIndex, FrameSource, Outcome, ReadError, Target, TransferPlan, direct::Bounce,
+    read::WASTE_BYTES,
 };
 use crate::{
     layout::{Run, Transfer},
@@ -62,7 +63,7 @@ pub trait Medium: Send + Sync {
 pub struct FrameReader<M> {
     medium: M,
     index: FrameIndex,
-    route: Route,
+    plan: TransferPlan,
     /// One for each thread.
     scratches: Vec<Scratch>,
     /// The threads beside the caller's.
@@ -72,9 +73,9 @@ pub struct FrameReader<M> {
 }
 
 impl<M: Medium> FrameReader<M> {
-    /// As many threads as `route` has hands, the caller's included.
-    pub fn new(medium: M, index: FrameIndex, route: Route) -> Result<Self, ReadError> {
-        let threads = route.hands();
+    /// As many threads as `plan` is made for, the caller's included.
+    pub fn new(medium: M, index: FrameIndex, plan: TransferPlan) -> Result<Self, ReadError> {
+        let threads = plan.threads();
         let helpers = if threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads - 1)
@@ -91,7 +92,7 @@ impl<M: Medium> FrameReader<M> {
         Ok(Self {
             medium,
             index,
-            route,
+            plan,
             scratches: std::iter::repeat_with(Scratch::default)
                 .take(threads)
                 .collect(),
@@ -100,22 +101,19 @@ impl<M: Medium> FrameReader<M> {
         })
     }
 
-    /// The file.
     pub fn medium(&self) -> &M {
         &self.medium
     }
 
-    /// As above.
     pub fn medium_mut(&mut self) -> &mut M {
         &mut self.medium
     }
 
     /// What a frame takes in the file.
     pub fn frame_bytes(&self) -> u64 {
-        self.route.source().size_bytes as u64
+        self.plan.source().size_bytes as u64
     }
 
-    /// Where frames begin.
     pub fn index(&self) -> &FrameIndex {
         &self.index
     }
@@ -144,14 +142,14 @@ impl<M: Medium> FrameReader<M> {
 
     /// The runs of a frame that one thread reads into `target`.
     pub fn runs(&mut self, target: &Target<'_>) -> &[Run] {
-        self.route.plan(target);
-        let first = self.route.transfers().first();
+        self.plan.update(target);
+        let first = self.plan.transfers().first();
         first.map_or(&[], Transfer::runs)
     }
 
     fn carry(&mut self, start_bytes: u64, target: &mut Target<'_>) -> io::Result<()> {
-        self.route.plan(target);
-        let (transfers, medium) = (self.route.transfers(), &self.medium);
+        self.plan.update(target);
+        let (transfers, medium) = (self.plan.transfers(), &self.medium);
         match (&self.helpers, transfers) {
             (Some(helpers), [_, _, ..]) if target.is_whole() => carry_together(
                 medium,
@@ -332,21 +330,21 @@ pub(super) mod tests {
             let source = source_layout(&info, source_padding);
             let target = padded(&info, target_padding);
             let (file, bytes, index) = file_of(2, &source, header);
-            let route = Route::new(source, &info, threads);
+            let plan = TransferPlan::new(source, &info, threads);
             let mut reader: Box<dyn FrameSource> = match way {
-                0 => Box::new(FrameReader::new(PlainFile(file), index, route).unwrap()),
+                0 => Box::new(FrameReader::new(PlainFile(file), index, plan).unwrap()),
                 1 => {
                     let frame_bytes = source.size_bytes;
                     let medium =
                         MappedFile::new(file, bytes.len(), index.clone(), frame_bytes).unwrap();
-                    Box::new(FrameReader::new(medium, index, route).unwrap())
+                    Box::new(FrameReader::new(medium, index, plan).unwrap())
                 }
                 _ => {
                     let Ok(file) = DirectFile::new(file) else {
                         println!("SKIPPED: no O_DIRECT in {}", std::env::temp_dir().display());
                         return Ok(());
                     };
-                    Box::new(FrameReader::new(file, index, route).unwrap())
+                    Box::new(FrameReader::new(file, index, plan).unwrap())
                 }
             };
             for n in [1u64, 0] {
@@ -378,7 +376,7 @@ pub(super) mod tests {
         let layout = Layout::of_info(&info);
         let (file, bytes, index) = file_of(1, &layout, 0);
         let mut reader =
-            FrameReader::new(PlainFile(file), index, Route::new(layout, &info, 3)).unwrap();
+            FrameReader::new(PlainFile(file), index, TransferPlan::new(layout, &info, 3)).unwrap();
         let mut planes = layout
             .planes
             .map(|plane| vec![0; plane.stride_bytes * plane.rows]);
@@ -411,7 +409,8 @@ pub(super) mod tests {
         };
         let medium = file.try_clone().unwrap();
         let medium = MappedFile::new(medium, 4 * FRAME_BYTES, index.clone(), FRAME_BYTES).unwrap();
-        let mut reader = FrameReader::new(medium, index, Route::new(layout, &info, 1)).unwrap();
+        let mut reader =
+            FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
         file.set_len(2 * FRAME_BYTES as u64).unwrap();
         let mut bytes = vec![0; FRAME_BYTES];
         let mut target = Target::whole(&mut bytes, layout).unwrap();

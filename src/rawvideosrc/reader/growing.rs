@@ -3,7 +3,8 @@
 //! are asked for, since nobody knows what lines the next ones begin with.
 
 use super::{
-    FrameIndex, FrameReader, FrameSource, Listing, Outcome, PlainFile, ReadError, Route, Target,
+    FrameIndex, FrameReader, FrameSource, Listing, Outcome, PlainFile, ReadError, Target,
+    TransferPlan,
     scan::{Scan, ScanError},
 };
 use crate::rawvideosrc::y4m::Fields;
@@ -17,9 +18,9 @@ pub struct GrowingReader {
 
 impl GrowingReader {
     /// Nothing is read yet.
-    pub fn new(file: File, scan: Scan, route: Route) -> Result<Self, ReadError> {
+    pub fn new(file: File, scan: Scan, plan: TransferPlan) -> Result<Self, ReadError> {
         let index = FrameIndex::Listed(Arc::default());
-        let reader = FrameReader::new(PlainFile(file), index, route)?;
+        let reader = FrameReader::new(PlainFile(file), index, plan)?;
         Ok(Self { scan, reader })
     }
 

@@ -4,7 +4,6 @@
 use crate::rawvideosrc::y4m::Fields;
 use std::sync::Arc;
 
-/// Where frames begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameIndex {
     /// One after the other, at equal distances.

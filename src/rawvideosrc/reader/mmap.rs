@@ -10,21 +10,21 @@ use parking_lot::Mutex;
 use std::{fs::File, io, sync::Arc};
 
 /// Is told that somebody has looked at bytes that were missing.
-pub type Witness = Box<dyn FnOnce(ReadError) + Send>;
+pub type OnLoss = Box<dyn FnOnce(ReadError) + Send>;
 
 /// What is shared with the memory that was made of the file.
-struct Shared {
+struct SharedMap {
     map: FileMap,
     file: File,
     index: FrameIndex,
     frame_bytes: u64,
     /// Called once; none before it is set and after the file is let go.
-    witness: Mutex<Option<Witness>>,
+    on_loss: Mutex<Option<OnLoss>>,
 }
 
 /// The mapping, shared with the memory that was made of it.
 pub struct MappedFile {
-    shared: Arc<Shared>,
+    shared: Arc<SharedMap>,
     /// Where the last of the frames ends that were wrapped.
     lent_end_bytes: u64,
 }
@@ -38,20 +38,20 @@ impl MappedFile {
         frame_bytes: usize,
     ) -> io::Result<Self> {
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedMap {
                 map: FileMap::new(&file, len_bytes)?,
                 file,
                 index,
                 frame_bytes: frame_bytes as u64,
-                witness: Mutex::new(None),
+                on_loss: Mutex::new(None),
             }),
             lent_end_bytes: 0,
         })
     }
 
-    /// `witness` is told of bytes that were missing in memory that is given back.
-    pub fn set_witness(&self, witness: Witness) {
-        *self.shared.witness.lock() = Some(witness);
+    /// `on_loss` is told of bytes that were missing in memory that is given back.
+    pub fn set_on_loss(&self, on_loss: OnLoss) {
+        *self.shared.on_loss.lock() = Some(on_loss);
     }
 
     /// The file's own pages as read-only memory; `UnexpectedEof` past the file's end.
@@ -67,7 +67,7 @@ impl MappedFile {
         let owner = Arc::into_raw(self.shared.clone());
         // SAFETY: the bytes are mapped for reading, as `at` checked, until the
         // mapping is dropped; the memory holds a count of it, which `release`
-        // gives back once. READONLY: nobody is given the bytes to write.
+        // gives back once. READONLY: the bytes are not given out to be written.
         unsafe {
             let memory = gst::ffi::gst_memory_new_wrapped(
                 gst::ffi::GST_MEMORY_FLAG_READONLY,
@@ -95,12 +95,12 @@ impl MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // What is given back from now on was for nobody any more.
-        self.shared.witness.lock().take();
+        // Memory that comes back from now on belongs to a stream that has ended.
+        self.shared.on_loss.lock().take();
     }
 }
 
-impl Shared {
+impl SharedMap {
     fn ends_before(&self, end_bytes: u64) -> bool {
         file_len_bytes(&self.file).is_some_and(|len_bytes| len_bytes < end_bytes)
     }
@@ -122,11 +122,11 @@ impl Shared {
     }
 
     /// One memory is no more.
-    fn testify(&self) {
+    fn report_loss(&self) {
         if let Some(loss) = self.loss() {
-            let witness = self.witness.lock().take();
-            if let Some(witness) = witness {
-                witness(loss);
+            let on_loss = self.on_loss.lock().take();
+            if let Some(on_loss) = on_loss {
+                on_loss(loss);
             }
         }
     }
@@ -135,8 +135,8 @@ impl Shared {
 unsafe extern "C" fn release(owner: gst::glib::ffi::gpointer) {
     // SAFETY: the pointer is the one that `wrap` got from `Arc::into_raw`, and
     // GStreamer calls this once.
-    let shared = unsafe { Arc::from_raw(owner.cast::<Shared>().cast_const()) };
-    shared.testify();
+    let shared = unsafe { Arc::from_raw(owner.cast::<SharedMap>().cast_const()) };
+    shared.report_loss();
 }
 
 impl Medium for MappedFile {

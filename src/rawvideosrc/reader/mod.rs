@@ -26,7 +26,7 @@ pub use follow::Follower;
 pub use frames::{FrameReader, Medium, Scratch};
 pub use growing::GrowingReader;
 pub use index::{FrameIndex, Listing};
-pub use mmap::{MappedFile, Witness};
+pub use mmap::{MappedFile, OnLoss};
 pub use read::PlainFile;
 pub use read_ahead::{Completed, DiskFile, Prefetcher};
 use std::io;
@@ -96,19 +96,19 @@ impl<'a> Target<'a> {
 
 /// A planned transfer that is made anew only when a buffer is laid out otherwise.
 #[derive(Debug)]
-pub struct Route {
+pub struct TransferPlan {
     source: Layout,
     target: Layout,
     apart: bool,
     pixel_bytes: Option<usize>,
-    hands: usize,
+    threads: usize,
     transfers: Vec<Transfer>,
 }
 
-impl Route {
+impl TransferPlan {
     /// From frames laid out as `source` to buffers of `info`'s format, carried
-    /// by so many hands.
-    pub fn new(source: Layout, info: &gst_video::VideoInfo, hands: usize) -> Self {
+    /// by so many threads.
+    pub fn new(source: Layout, info: &gst_video::VideoInfo, threads: usize) -> Self {
         let format = info.format_info();
         // Only formats that a screen can scan out have padding that may be seen.
         let pixel_bytes = (format.n_planes() == 1 && !format.is_complex())
@@ -118,7 +118,7 @@ impl Route {
             target: Layout::default(),
             apart: false,
             pixel_bytes,
-            hands,
+            threads,
             transfers: Vec::new(),
         }
     }
@@ -129,7 +129,7 @@ impl Route {
     }
 
     /// Plans for a target, if the one before was laid out otherwise.
-    pub fn plan(&mut self, target: &Target<'_>) {
+    pub fn update(&mut self, target: &Target<'_>) {
         if self.target == target.layout && self.apart == target.apart {
             return;
         }
@@ -139,17 +139,17 @@ impl Route {
             plane.stride_bytes.saturating_sub(plane.row_bytes) < pixel_bytes
         });
         let transfer = Transfer::new(&self.source, &target.layout, target.apart, padding_is_free);
-        self.transfers = transfer.split(if target.apart { 1 } else { self.hands });
+        self.transfers = transfer.split(if target.apart { 1 } else { self.threads });
         self.target = target.layout;
         self.apart = target.apart;
     }
 
-    /// How many carry.
-    pub fn hands(&self) -> usize {
-        self.hands
+    /// How many threads carry a frame.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
-    /// What each hand carries; see [`Transfer::split`].
+    /// What each thread carries; see [`Transfer::split`].
     pub fn transfers(&self) -> &[Transfer] {
         &self.transfers
     }
@@ -164,7 +164,6 @@ pub enum Outcome {
     End {
         /// Bytes of it that there are.
         have_bytes: u64,
-        /// Bytes that it lacks.
         missing_bytes: u64,
     },
     /// The wait for it was ended by the waker.
@@ -174,63 +173,34 @@ pub enum Outcome {
 /// What goes wrong while frames are read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The kernel's answer.
     #[error("reading frame {frame} at byte {offset_bytes}: {}", describe(source))]
     Io {
-        /// Number of the frame in the file.
         frame: u64,
-        /// Where it starts.
         offset_bytes: u64,
-        /// errno.
         source: io::Error,
     },
-    /// One file of many.
     #[error("reading \"{}\": {}", path.display(), describe(source))]
     File {
-        /// Which.
         path: std::path::PathBuf,
-        /// errno.
         source: io::Error,
     },
     /// One file of many, before a byte of it is read.
     #[error(transparent)]
     Open(#[from] open::OpenError),
-    /// Something in a YUV4MPEG2 stream that is no frame.
     #[error("after {frame} frames: {source}")]
-    Y4m {
-        /// Frames before it.
-        frame: u64,
-        /// What is wrong.
-        source: Y4mError,
-    },
-    /// The file has become shorter than it was when its frames were counted.
+    Y4m { frame: u64, source: Y4mError },
     #[error(
         "frame {frame} is no longer there: the file was truncated, and ends {missing_bytes} bytes before the end of that frame"
     )]
-    Vanished {
-        /// Number of the frame in the file.
-        frame: u64,
-        /// What it lacks.
-        missing_bytes: u64,
-    },
+    Vanished { frame: u64, missing_bytes: u64 },
     /// Mapped pages that were missing when somebody looked at them, though the file
     /// has its length.
     #[error(
         "frame {frame} could not be read: its medium fails, or the file was truncated for a while"
     )]
-    Unreadable {
-        /// Number of the frame in the file.
-        frame: u64,
-    },
-    /// The threads could not be started.
+    Unreadable { frame: u64 },
     #[error("starting {threads} threads: {why}")]
-    Threads {
-        /// How many.
-        threads: usize,
-        /// The reason.
-        why: String,
-    },
-    /// The format has no drawing functions.
+    Threads { threads: usize, why: String },
     #[error("drawing the pattern: {0}")]
     Draw(String),
 }

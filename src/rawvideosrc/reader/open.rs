@@ -19,56 +19,44 @@ pub const MAX_FRAME_BYTES: u64 = 0x7fff_f000;
 /// Why a file cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no such file.
     #[error("no file \"{}\": {}; check location", path.display(), describe(source))]
     NotFound {
         /// What was to be opened.
         path: PathBuf,
-        /// errno.
         source: io::Error,
     },
-    /// The file is not for this user.
     #[error("no permission to read \"{}\": {}; chmod +r it, or run as its owner", path.display(), describe(source))]
     Permission {
         /// What was to be opened.
         path: PathBuf,
-        /// errno.
         source: io::Error,
     },
-    /// A directory has no frames.
     #[error("\"{}\": {}; give the path of a file in it", path.display(), describe(&io::Error::from_raw_os_error(libc::EISDIR)))]
     Directory {
         /// What was to be opened.
         path: PathBuf,
     },
-    /// Anything else that the kernel says.
     #[error("cannot read \"{}\": {}; check location", path.display(), describe(source))]
     Other {
         /// What was to be opened.
         path: PathBuf,
-        /// errno.
         source: io::Error,
     },
-    /// A FIFO or a device among the files of a sequence.
     #[error(
         "\"{}\" is {what}, and a sequence is made of files: move it away, or play it alone", path.display()
     )]
     NotAFile {
-        /// The path.
         path: PathBuf,
         /// What it is, with its article.
         what: &'static str,
     },
-    /// Less than one frame.
     #[error(
         "\"{}\" holds {have_bytes} bytes from byte {start_bytes} on, less than one frame of {frame_bytes}: check format, width and height", path.display()
     )]
     NoWholeFrame {
-        /// The file.
         path: PathBuf,
         /// Bytes that can hold frames.
         have_bytes: u64,
-        /// Where frames begin.
         start_bytes: u64,
         /// Bytes of one frame.
         frame_bytes: u64,
@@ -78,11 +66,8 @@ pub enum OpenError {
 /// An open file and what can be told without knowing its format.
 #[derive(Debug)]
 pub struct Opened {
-    /// The file.
     pub file: File,
-    /// Where it is.
     pub path: PathBuf,
-    /// Its size.
     pub len_bytes: u64,
     /// Where it begins for us: behind what others have read of standard input.
     pub start_bytes: u64,
@@ -215,7 +200,7 @@ mod tests {
         let secret = dir.path().join("secret.raw");
         std::fs::write(&secret, b"x").unwrap();
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o0)).unwrap();
-        // Root reads what nobody may.
+        // Root may read any file, whatever its mode.
         if File::open(&secret).is_err() {
             let permission = text(&secret);
             assert!(permission.contains("secret.raw") && permission.contains("EACCES"));

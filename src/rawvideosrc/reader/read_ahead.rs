@@ -3,8 +3,8 @@
 //! into the buffer that will leave with it, in order.
 
 use super::{
-    DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile, ReadError, Route,
-    Scratch, Target, direct::Bounce,
+    DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile, ReadError,
+    Scratch, Target, TransferPlan, direct::Bounce,
 };
 use crate::{
     layout::{Layout, Run},
@@ -141,7 +141,6 @@ pub struct Prefetcher<T: ReadBuffer> {
 pub struct Completed<T> {
     /// Its number in the file.
     pub n: u64,
-    /// The buffer.
     pub buffer: T,
     /// What is in it.
     pub outcome: Result<Outcome, ReadError>,
@@ -149,10 +148,10 @@ pub struct Completed<T> {
 
 impl<T: ReadBuffer> Prefetcher<T> {
     /// Fails where io_uring is missing or forbidden.
-    pub fn new(file: DiskFile, index: FrameIndex, route: Route) -> io::Result<Self> {
+    pub fn new(file: DiskFile, index: FrameIndex, plan: TransferPlan) -> io::Result<Self> {
         Ok(Self {
             ring: ReadRing::new(file.files()?)?,
-            reader: FrameReader::new(file, index, route).map_err(io::Error::other)?,
+            reader: FrameReader::new(file, index, plan).map_err(io::Error::other)?,
             bounces: Vec::new(),
             bounced_bytes: 0,
         })
@@ -163,7 +162,6 @@ impl<T: ReadBuffer> Prefetcher<T> {
         self.ring.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()
     }
@@ -329,7 +327,7 @@ mod tests {
             } else {
                 DiskFile::Buffered(PlainFile(file))
             };
-            let prefetcher = Prefetcher::new(file, index, Route::new(source, &info, 1));
+            let prefetcher = Prefetcher::new(file, index, TransferPlan::new(source, &info, 1));
             let Ok(mut prefetcher) = prefetcher else {
                 println!("SKIPPED: no io_uring here");
                 return Ok(());

@@ -11,7 +11,6 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// The kernel's answer.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// What is in it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames from where there is no going back: standard input, pipes, devices.
 
-use super::{FrameSource, Outcome, ReadError, Route, Target};
+use super::{FrameSource, Outcome, ReadError, Target, TransferPlan};
 use crate::rawvideosrc::{
     waker::{Wake, Waker},
     y4m::{self, Fields, FrameLine, Header, Y4mError},
@@ -134,7 +134,7 @@ impl StreamInput {
 /// Frames of a stream, one after the other.
 pub struct StreamReader {
     input: StreamInput,
-    route: Route,
+    plan: TransferPlan,
     /// What comes before the first frame.
     offset_bytes: u64,
     /// Of YUV4MPEG2, where each frame has a line in front.
@@ -169,14 +169,14 @@ impl StreamReader {
     /// `header` is that of YUV4MPEG2; its line has been taken.
     pub fn new(
         mut input: StreamInput,
-        route: Route,
+        plan: TransferPlan,
         offset_bytes: u64,
         header: Option<Header>,
     ) -> Self {
         input.header_bytes.get_or_insert(offset_bytes);
         Self {
             input,
-            route,
+            plan,
             offset_bytes,
             header,
             fields: None,
@@ -191,7 +191,7 @@ impl StreamReader {
 
     /// To the place where the next picture begins.
     fn seek_picture(&mut self) -> Result<(), Obstacle> {
-        let frame_bytes = self.route.source().size_bytes as u64;
+        let frame_bytes = self.plan.source().size_bytes as u64;
         // The stream ends before that, behind so many bytes of what is in front of it.
         let end = |have_bytes, missing_bytes: u64| Outcome::End {
             have_bytes,
@@ -246,9 +246,9 @@ impl StreamReader {
 
     fn read_next(&mut self, target: &mut Target<'_>) -> Result<Outcome, Obstacle> {
         self.seek_picture()?;
-        self.route.plan(target);
-        let frame_bytes = self.route.source().size_bytes;
-        let whole = self.route.transfers().first().and_then(|transfer| {
+        self.plan.update(target);
+        let frame_bytes = self.plan.source().size_bytes;
+        let whole = self.plan.transfers().first().and_then(|transfer| {
             let [run] = transfer.runs() else { return None };
             (run.source_bytes == 0 && run.len_bytes == frame_bytes).then_some(*run)
         });
@@ -268,7 +268,7 @@ impl StreamReader {
         }
         if whole.is_none() && matches!(attempt, Ok(Attempt::Full)) {
             for run in self
-                .route
+                .plan
                 .transfers()
                 .iter()
                 .flat_map(|transfer| transfer.runs())
@@ -361,7 +361,7 @@ mod tests {
                 writer.write_all(&[byte]).unwrap();
             }
         });
-        let mut reader = StreamReader::new(input, Route::new(source, &info, 1), 2, None);
+        let mut reader = StreamReader::new(input, TransferPlan::new(source, &info, 1), 2, None);
         let mut bytes = [0; 32];
         // Frame 0 is skipped.
         for n in [1u8, 2] {
@@ -388,7 +388,7 @@ mod tests {
         let info = info();
         let layout = Layout::packed(&info);
         let (input, mut writer, waker) = pipe();
-        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, header());
+        let mut reader = StreamReader::new(input, TransferPlan::new(layout, &info, 1), 0, header());
         let mut bytes = [0; 20];
         let mut read = |reader: &mut StreamReader| {
             let mut target = Target::whole(&mut bytes, layout).unwrap();
@@ -420,7 +420,7 @@ mod tests {
         let (input, mut writer, _waker) = pipe();
         writer.write_all(bytes.as_bytes()).unwrap();
         drop(writer);
-        let mut reader = StreamReader::new(input, Route::new(layout, &info, 1), 0, header());
+        let mut reader = StreamReader::new(input, TransferPlan::new(layout, &info, 1), 0, header());
         let mut picture = [0; 20];
         let mut frames = Vec::new();
         loop {

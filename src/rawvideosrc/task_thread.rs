@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Work that the kernel may hold up for as long as it likes, as on a file system that
-//! hangs: done by a thread of its own, so that who needs the result can be woken.
+//! hangs: done by a thread of its own, so that the wait for the result can be ended.
 
 use super::waker::{Wake, Waker};
 use parking_lot::Mutex;
@@ -10,12 +10,12 @@ use std::{
     thread::JoinHandle,
 };
 
-type Errand<T> = Box<dyn FnOnce() -> T + Send>;
+type Task<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// A thread that runs one errand after the other. Dropped while one is under way, it
+/// A thread that runs one task after the other. Dropped while one is under way, it
 /// goes on to the end of that, and the result is dropped there.
-pub struct Runner<T> {
-    errands: Option<mpsc::Sender<Errand<T>>>,
+pub struct TaskThread<T> {
+    tasks: Option<mpsc::Sender<Task<T>>>,
     result: Arc<Mutex<Option<T>>>,
     done: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
@@ -32,23 +32,22 @@ impl Drop for Done<'_> {
     }
 }
 
-impl<T: Send + 'static> Runner<T> {
-    /// Starts the thread.
+impl<T: Send + 'static> TaskThread<T> {
     pub fn new() -> io::Result<Self> {
-        let (sender, errands) = mpsc::channel::<Errand<T>>();
+        let (sender, tasks) = mpsc::channel::<Task<T>>();
         let result = Arc::new(Mutex::new(None));
         let done = Arc::new(Waker::new()?);
         let (results, waker) = (result.clone(), done.clone());
         let thread = std::thread::Builder::new().name("rawvideosrc-file".into());
         let thread = thread.spawn(move || {
-            for errand in errands {
+            for task in tasks {
                 let _done = Done(&waker);
-                let worked = errand();
+                let worked = task();
                 *results.lock() = Some(worked);
             }
         })?;
         Ok(Self {
-            errands: Some(sender),
+            tasks: Some(sender),
             result,
             done,
             thread: Some(thread),
@@ -56,11 +55,11 @@ impl<T: Send + 'static> Runner<T> {
         })
     }
 
-    /// Begins an errand; the result of the one before must have been taken.
+    /// Begins a task; the result of the one before must have been taken.
     pub fn begin(&mut self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
         let gone = || io::Error::other("the thread has panicked");
-        let errands = self.errands.as_ref().ok_or_else(gone)?;
-        errands.send(Box::new(work)).map_err(|_| gone())?;
+        let tasks = self.tasks.as_ref().ok_or_else(gone)?;
+        tasks.send(Box::new(work)).map_err(|_| gone())?;
         self.is_away = true;
         Ok(())
     }
@@ -79,10 +78,10 @@ impl<T: Send + 'static> Runner<T> {
     }
 }
 
-impl<T> Drop for Runner<T> {
+impl<T> Drop for TaskThread<T> {
     fn drop(&mut self) {
-        // Without errands to come the thread ends.
-        self.errands = None;
+        // Without tasks to come the thread ends.
+        self.tasks = None;
         if let Some(thread) = self.thread.take()
             && !self.is_away
         {
@@ -99,7 +98,7 @@ mod tests {
     #[test]
     fn the_wait_ends_by_the_result_by_waking_and_by_a_panic() {
         let waker = Waker::new().unwrap();
-        let mut runner = Runner::new().unwrap();
+        let mut runner = TaskThread::new().unwrap();
         for n in 0..3 {
             runner.begin(move || n == 1).unwrap();
             assert_eq!(runner.wait(&waker).unwrap(), Some(n == 1));
@@ -119,7 +118,7 @@ mod tests {
     fn who_drops_it_does_not_wait_for_what_hangs() {
         let (go, gone) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
-        let mut runner = Runner::new().unwrap();
+        let mut runner = TaskThread::new().unwrap();
         runner
             .begin(move || {
                 let _ = gone.recv();

@@ -3,12 +3,12 @@
 //! the pool now, or some time ago, or made of the file's own pages.
 
 use super::{
-    aside::Aside,
     cursor::Cursor,
     reader::{
-        Completed, FrameReader, FrameSource, MappedFile, Medium, Outcome, Prefetcher, ReadError,
-        StreamInput, StreamReader, Target, Witness,
+        Completed, FrameReader, FrameSource, MappedFile, Medium, OnLoss, Outcome, Prefetcher,
+        ReadError, StreamInput, StreamReader, Target,
     },
+    reader_thread::ReaderThread,
     timeline::Timeline,
     waker::Waker,
     y4m::Fields,
@@ -32,10 +32,8 @@ use std::{
 const WRAP_ALIGNMENT_BYTES: u64 = 16;
 
 /// What is asked of a source.
-pub struct Order<'a> {
-    /// The format.
+pub struct FrameRequest<'a> {
     pub info: &'a gst_video::VideoInfo,
-    /// The frames.
     pub timeline: &'a Timeline,
     /// Number in the file of the stream's frame 0.
     pub first_frame: u64,
@@ -43,11 +41,10 @@ pub struct Order<'a> {
     pub cursor: Cursor,
     /// Where buffers come from.
     pub pool: Option<&'a gst::BufferPool>,
-    /// Ends waits.
     pub waker: &'a Waker,
 }
 
-impl Order<'_> {
+impl FrameRequest<'_> {
     /// Number in the file of a frame of the stream.
     fn file_frame(&self, n: u64) -> Option<u64> {
         self.timeline
@@ -115,7 +112,6 @@ pub enum Undelivered {
     },
     /// The waker ended a wait.
     Woken,
-    /// Reading failed.
     Read(ReadError),
     /// The pool's buffers cannot take the frames.
     Buffer(BufferError),
@@ -124,16 +120,12 @@ pub enum Undelivered {
 /// What is wrong with a buffer.
 #[derive(Debug, thiserror::Error)]
 pub enum BufferError {
-    /// Its planes.
     #[error("a buffer of the pool does not fit the format: {0}")]
     Layout(#[from] LayoutError),
-    /// It is short, or cannot be mapped for writing.
     #[error("a buffer of the pool is too small for a frame, or cannot be written: {0:?}")]
     Unwritable(Box<Layout>),
-    /// Somebody else has it, too.
     #[error("a buffer of the pool is in use already")]
     Shared,
-    /// io_uring does not take it.
     #[error("a buffer cannot be read into: {0}")]
     Ring(io::Error),
 }
@@ -213,9 +205,9 @@ impl Mapped {
         (is_stock || takes_meta && !info.format_info().is_tiled()) && is_aligned(0) && is_aligned(1)
     }
 
-    fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
+    fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
         let reading = Instant::now();
-        let buffer = self.wrap(order, n)?;
+        let buffer = self.wrap(request, n)?;
         Ok(Delivery {
             buffer,
             waited: Duration::ZERO,
@@ -224,7 +216,7 @@ impl Mapped {
         })
     }
 
-    fn wrap(&mut self, order: &Order<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
+    fn wrap(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
         if let Some(loss) = self.reader.medium().loss() {
             return Err(Undelivered::Read(loss));
         }
@@ -242,9 +234,9 @@ impl Mapped {
         let mut buffer = gst::Buffer::new();
         let buffer_mut = buffer.make_mut();
         buffer_mut.append_memory(memory);
-        if self.layout != Layout::of_info(order.info) {
+        if self.layout != Layout::of_info(request.info) {
             self.layout
-                .add_meta(order.info, buffer_mut)
+                .add_meta(request.info, buffer_mut)
                 .map_err(|_| BufferError::Unwritable(Box::new(self.layout)))?;
         }
         Ok(buffer)
@@ -263,21 +255,21 @@ impl FrameSource for Mapped {
 }
 
 /// Gives frames in buffers.
-pub enum Source {
+pub enum BufferSource {
     /// Reads, or draws, each frame when it is due.
-    Each(Aside<dyn FrameSource>),
+    Each(ReaderThread<dyn FrameSource>),
     /// As above, from a pipe.
     Stream(Box<StreamReader>),
     /// Has begun before.
     Ahead(Box<Ahead>),
     /// Has the file mapped.
-    Mapped(Aside<Mapped>),
+    Mapped(ReaderThread<Mapped>),
 }
 
 /// What has become of a frame, if the buffer could take it.
 pub type Filled = Result<Result<Outcome, ReadError>, BufferError>;
 
-impl Source {
+impl BufferSource {
     /// Keeps up to `depth` frames in flight.
     pub fn ahead(prefetcher: Prefetcher<MappedBuffer>, depth: usize) -> Self {
         Self::Ahead(Box::new(Ahead {
@@ -314,20 +306,20 @@ impl Source {
         mapped.wraps
     }
 
-    /// What is in flight is for nobody any more.
+    /// The frames in flight are not wanted any more, as after a seek.
     pub fn reset(&mut self) {
         if let Self::Ahead(ahead) = self {
             ahead.lead = None;
         }
     }
 
-    /// `witness` is told, at any time and from any thread, that downstream has looked at
+    /// `on_loss` is told, at any time and from any thread, that downstream has looked at
     /// bytes that the file did not have any more.
-    pub fn set_witness(&mut self, witness: Witness) {
+    pub fn set_on_loss(&mut self, on_loss: OnLoss) {
         if let Self::Mapped(mapped) = self
             && let Some(mapped) = mapped.reader()
         {
-            mapped.reader.medium().set_witness(witness);
+            mapped.reader.medium().set_on_loss(on_loss);
         }
     }
 
@@ -348,25 +340,25 @@ impl Source {
         }
     }
 
-    /// The frame at the order's cursor.
-    pub fn deliver(&mut self, order: &Order<'_>) -> Result<Delivery, Undelivered> {
-        let n = order.cursor.frame();
-        let Some((n, file_n)) = n.and_then(|n| Some((n, order.file_frame(n)?))) else {
+    /// The frame at the request's cursor.
+    pub fn deliver(&mut self, request: &FrameRequest<'_>) -> Result<Delivery, Undelivered> {
+        let n = request.cursor.frame();
+        let Some((n, file_n)) = n.and_then(|n| Some((n, request.file_frame(n)?))) else {
             return Err(self.finish());
         };
         let delivered = match self {
-            Self::Each(source) => source.deliver(order, file_n),
-            Self::Stream(reader) => deliver_now(&mut **reader, order, file_n),
+            Self::Each(source) => source.deliver(request, file_n),
+            Self::Stream(reader) => deliver_now(&mut **reader, request, file_n),
             Self::Mapped(mapped) => match mapped.reader_mut() {
-                Some(mapped) if mapped.wraps => mapped.deliver(order, file_n),
-                _ => mapped.deliver(order, file_n),
+                Some(mapped) if mapped.wraps => mapped.deliver(request, file_n),
+                _ => mapped.deliver(request, file_n),
             },
-            Self::Ahead(ahead) => ahead.deliver(order, n),
+            Self::Ahead(ahead) => ahead.deliver(request, n),
         };
         let fields = self.fields(file_n);
         match delivered {
             Ok(delivery) => Ok(Delivery { fields, ..delivery }),
-            // Only of a stream nobody knows how many frames it has.
+            // How many frames a stream has is not known before its end.
             Err(why) if matches!(self, Self::Stream(_)) => Err(why),
             Err(why) => Err(why.promised()),
         }
@@ -416,18 +408,18 @@ impl Undelivered {
 /// Fills a buffer in this thread.
 pub fn deliver_now<R: FrameSource + ?Sized>(
     source: &mut R,
-    order: &Order<'_>,
+    request: &FrameRequest<'_>,
     file_n: u64,
 ) -> Result<Delivery, Undelivered> {
     let waiting = Instant::now();
-    let mut buffer = order.acquire(true)?;
+    let mut buffer = request.acquire(true)?;
     let reading = Instant::now();
     let buffer_mut = buffer.get_mut().ok_or(BufferError::Shared)?;
-    let outcome = fill(source, order.info, buffer_mut, file_n)?;
+    let outcome = fill(source, request.info, buffer_mut, file_n)?;
     delivered(outcome, buffer, file_n, reading - waiting, reading)
 }
 
-/// The answer to an order, of what has become of the buffer.
+/// The answer to a request, of what has become of the buffer.
 pub fn delivered(
     outcome: Result<Outcome, ReadError>,
     buffer: gst::Buffer,
@@ -475,20 +467,20 @@ pub fn fill<R: FrameSource + ?Sized>(
 }
 
 impl Ahead {
-    fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
+    fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
         loop {
             let mut waited = Duration::ZERO;
             if self.lead.is_none() {
-                self.abandon(order)?;
+                self.abandon(request)?;
             }
-            let mut lead = *self.lead.get_or_insert(order.cursor);
+            let mut lead = *self.lead.get_or_insert(request.cursor);
             while self.prefetcher.len() < self.depth
                 && let Some(lead_n) = lead.frame()
-                && let Some(file_n) = order.file_frame(lead_n)
+                && let Some(file_n) = request.file_frame(lead_n)
             {
                 let must_wait = self.prefetcher.is_empty();
                 let waiting = Instant::now();
-                let buffer = match order.acquire(must_wait) {
+                let buffer = match request.acquire(must_wait) {
                     Ok(buffer) => buffer,
                     // None is free: what is in flight will do.
                     Err(Undelivered::Flow(gst::FlowError::Eos)) if !must_wait => break,
@@ -498,16 +490,16 @@ impl Ahead {
                     waited += waiting.elapsed();
                 }
                 if buffer.n_memory() != 1 {
-                    return self.deliver_in_parts(order, buffer, waited);
+                    return self.deliver_in_parts(request, buffer, waited);
                 }
-                self.begin(order, buffer, lead_n, file_n)?;
+                self.begin(request, buffer, lead_n, file_n)?;
                 lead = lead.advance();
                 self.lead = Some(lead);
             }
             let reading = Instant::now();
             let completed = self
                 .prefetcher
-                .pop(order.waker)
+                .pop(request.waker)
                 .map_err(BufferError::Ring)?;
             let Some(Completed {
                 n: file_n,
@@ -518,7 +510,7 @@ impl Ahead {
                 return Err(Undelivered::Woken);
             };
             if buffer.n != n {
-                // The order is for another frame: what is in flight is not for it.
+                // The request is for another frame: what is in flight is not for it.
                 self.lead = None;
                 continue;
             }
@@ -526,10 +518,10 @@ impl Ahead {
         }
     }
 
-    /// Waits for what is in flight, which nobody wants any more.
-    fn abandon(&mut self, order: &Order<'_>) -> Result<(), Undelivered> {
+    /// Waits for the frames in flight, which are dropped.
+    fn abandon(&mut self, request: &FrameRequest<'_>) -> Result<(), Undelivered> {
         while !self.prefetcher.is_empty() {
-            let completed = self.prefetcher.pop(order.waker);
+            let completed = self.prefetcher.pop(request.waker);
             if completed.map_err(BufferError::Ring)?.is_none() {
                 return Err(Undelivered::Woken);
             }
@@ -539,12 +531,12 @@ impl Ahead {
 
     fn begin(
         &mut self,
-        order: &Order<'_>,
+        request: &FrameRequest<'_>,
         buffer: gst::Buffer,
         n: u64,
         file_n: u64,
     ) -> Result<(), BufferError> {
-        let layout = Layout::of_buffer(order.info, &buffer)?;
+        let layout = Layout::of_buffer(request.info, &buffer)?;
         let region = pinnable_region(&buffer);
         let map =
             WriteMap::of_owned(buffer).map_err(|_| BufferError::Unwritable(Box::new(layout)))?;
@@ -557,21 +549,21 @@ impl Ahead {
     /// Buffers of several memories are filled when they are due.
     fn deliver_in_parts(
         &mut self,
-        order: &Order<'_>,
+        request: &FrameRequest<'_>,
         mut buffer: gst::Buffer,
         waited: Duration,
     ) -> Result<Delivery, Undelivered> {
         self.lead = None;
         let reading = Instant::now();
-        let file_n = order
+        let file_n = request
             .cursor
             .frame()
-            .and_then(|n| order.file_frame(n))
+            .and_then(|n| request.file_frame(n))
             .ok_or(Undelivered::Finished)?;
         let buffer_mut = buffer
             .get_mut()
             .ok_or(Undelivered::Flow(gst::FlowError::Error))?;
-        let outcome = fill(self.prefetcher.reader(), order.info, buffer_mut, file_n)?;
+        let outcome = fill(self.prefetcher.reader(), request.info, buffer_mut, file_n)?;
         delivered(outcome, buffer, file_n, waited, reading)
     }
 }

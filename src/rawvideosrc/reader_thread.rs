@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Reads frames aside: in a thread that the kernel may hold up for as long as it likes,
+//! Reads frames in a thread of their own, which the kernel may hold up for as long as it likes,
 //! as on a file system that hangs, while the streaming thread waits where it can be woken.
 
 use super::{
-    errand::Runner,
+    buffer_source::{
+        BufferError, Delivery, Filled, FrameRequest, Undelivered, deliver_now, delivered, fill,
+    },
     reader::{FrameSource, ReadError},
-    source::{BufferError, Delivery, Filled, Order, Undelivered, deliver_now, delivered, fill},
+    task_thread::TaskThread,
 };
 use crate::sys::describe;
 use std::{io, time::Instant};
 
 /// A reader, and the thread that it goes away with for each frame.
-pub struct Aside<R: ?Sized> {
+pub struct ReaderThread<R: ?Sized> {
     /// None while it is away.
     reader: Option<Box<R>>,
     /// Started for the first frame.
-    runner: Option<Runner<Back<R>>>,
+    runner: Option<TaskThread<Back<R>>>,
     bounced_bytes: u64,
 }
 
@@ -26,7 +28,7 @@ struct Back<R: ?Sized> {
     outcome: Filled,
 }
 
-impl<R: FrameSource + ?Sized + 'static> Aside<R> {
+impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
     /// Has read nothing yet.
     pub fn new(reader: Box<R>) -> Self {
         Self {
@@ -55,42 +57,41 @@ impl<R: FrameSource + ?Sized + 'static> Aside<R> {
         }
     }
 
-    /// The frame `n` of the file in a buffer. If the order's waker ends the wait, the
-    /// next order begins with waiting for what is under way, whose buffer is then for
-    /// nobody any more.
-    pub fn deliver(&mut self, order: &Order<'_>, n: u64) -> Result<Delivery, Undelivered> {
+    /// The frame `n` of the file in a buffer. If the request's waker ends the wait, the
+    /// next request begins with waiting for the frame under way, which is dropped.
+    pub fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
         if self.reader.is_none() {
-            let _abandoned = self.wait(order)?;
+            let _abandoned = self.wait(request)?;
         }
         let Some(reader) = &mut self.reader else {
             return Err(no_thread(&io::Error::other("the thread has panicked")));
         };
         if !reader.may_hang() {
-            return deliver_now(&mut **reader, order, n);
+            return deliver_now(&mut **reader, request, n);
         }
         let waiting = Instant::now();
-        let buffer = order.acquire(true)?;
+        let buffer = request.acquire(true)?;
         let reading = Instant::now();
-        self.send(order, buffer, n)?;
-        let (buffer, outcome) = self.wait(order)?;
+        self.send(request, buffer, n)?;
+        let (buffer, outcome) = self.wait(request)?;
         delivered(outcome?, buffer, n, reading - waiting, reading)
     }
 
     fn send(
         &mut self,
-        order: &Order<'_>,
+        request: &FrameRequest<'_>,
         mut buffer: gst::Buffer,
         n: u64,
     ) -> Result<(), Undelivered> {
         let runner = match &mut self.runner {
             Some(runner) => runner,
-            none => none.insert(Runner::new().map_err(|error| no_thread(&error))?),
+            none => none.insert(TaskThread::new().map_err(|error| no_thread(&error))?),
         };
         let Some(mut reader) = self.reader.take() else {
             return Err(Undelivered::Flow(gst::FlowError::Error));
         };
         self.bounced_bytes = reader.bounced_bytes();
-        let info = order.info.clone();
+        let info = request.info.clone();
         let sent = runner.begin(move || {
             let outcome = match buffer.get_mut() {
                 Some(buffer) => fill(&mut *reader, &info, buffer, n),
@@ -106,12 +107,12 @@ impl<R: FrameSource + ?Sized + 'static> Aside<R> {
     }
 
     /// Waits for the reader.
-    fn wait(&mut self, order: &Order<'_>) -> Result<(gst::Buffer, Filled), Undelivered> {
+    fn wait(&mut self, request: &FrameRequest<'_>) -> Result<(gst::Buffer, Filled), Undelivered> {
         let Some(runner) = &mut self.runner else {
             return Err(Undelivered::Flow(gst::FlowError::Error));
         };
         let back = runner
-            .wait(order.waker)
+            .wait(request.waker)
             .map_err(|error| no_thread(&error))?;
         let Back {
             reader,
@@ -166,10 +167,10 @@ mod tests {
         pool.set_config(config).unwrap();
         pool.set_active(true).unwrap();
         let (go, gone) = mpsc::channel();
-        let mut aside = Aside::new(Box::new(Slow(gone)));
+        let mut reader = ReaderThread::new(Box::new(Slow(gone)));
         let waker = Waker::new().unwrap();
         let timeline = Timeline::new((25, 1), Some(9), Passes::Times(1));
-        let order = Order {
+        let request = FrameRequest {
             info: &info,
             timeline: &timeline,
             first_frame: 0,
@@ -179,19 +180,19 @@ mod tests {
         };
         waker.wake().unwrap();
         for _ in 0..2 {
-            let ended = aside.deliver(&order, 3).err();
+            let ended = reader.deliver(&request, 3).err();
             assert!(matches!(ended, Some(Undelivered::Woken)));
-            assert!(aside.reader().is_none());
+            assert!(reader.reader().is_none());
         }
         waker.rest();
-        go.send(()).unwrap(); // frame 3, for nobody
+        go.send(()).unwrap(); // frame 3, which is dropped
         go.send(()).unwrap();
-        let delivery = aside.deliver(&order, 5).ok().unwrap();
+        let delivery = reader.deliver(&request, 5).ok().unwrap();
         let bytes = delivery.buffer.map_readable().unwrap();
         assert_eq!(bytes[..4], [5; 4]);
-        assert!(aside.reader().is_some());
+        assert!(reader.reader().is_some());
         // The end of the reader is an error, and its buffers come back.
         drop(go);
-        assert!(aside.deliver(&order, 6).is_err());
+        assert!(reader.deliver(&request, 6).is_err());
     }
 }
