@@ -14,7 +14,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Weak;
 
-use crate::memory::{Address, AddressSource, PhysAddr};
+use crate::address::{Address, AddressSource, PhysAddr};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 
 type Deleter = Box<dyn FnOnce(NonNull<u8>, usize) + Send>;

@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 #![deny(clippy::unwrap_used)] // here and not in Cargo.toml: tests may
 
+mod address;
 mod adoption;
 mod copies;
 mod display;

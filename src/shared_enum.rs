@@ -60,6 +60,15 @@ macro_rules! shared_enum {
     ($enum:ident, $gtype:literal, { $($variant:ident: $nick:literal, $text:literal;)+ }) => {
         impl $enum {
             const VARIANTS: &[Self] = &[$(Self::$variant),+];
+
+            /// The nick that properties take, and texts for people use.
+            #[allow(dead_code)] // where it is the user's only
+            pub fn nick(self) -> &'static str {
+                let nick = match self {
+                    $(Self::$variant => const { $nick.to_str() },)+
+                };
+                nick.unwrap_or_default()
+            }
         }
 
         impl gst::glib::translate::IntoGlib for $enum {

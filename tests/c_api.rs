@@ -12,7 +12,7 @@ use gstphysmem::{memory::MemoryKind, meta::ffi::GstPhysMemMeta};
 /// What cbindgen makes the header of: cbindgen.toml.
 const SOURCES: [&str; 4] = [
     "src/memory/kind.rs",
-    "src/memory/address.rs",
+    "src/address.rs",
     "src/meta/ffi.rs",
     "src/ffi.rs",
 ];

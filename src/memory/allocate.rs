@@ -3,13 +3,17 @@
 //! of the request's constraints each can keep.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::allocator::CAT;
-use super::source::Source;
-use super::{Address, AddressUnknown, MemoryError, MemoryKind, PhysAddr, Region};
-use super::{available, heap, remedy};
+use super::error::MemoryError;
+use super::kind::MemoryKind;
+use super::origin::{InAuto, Origin, Row};
+use super::region::Region;
+use super::table::TABLE;
+use super::{CAT, remedy};
+use crate::address::{Address, AddressUnknown, PhysAddr};
 use crate::sys::dma_heap;
 
 /// What a block of memory must be.
@@ -34,27 +38,22 @@ pub struct Request<'a> {
 /// How many blocks are asked of the kernel to find one below `max_address`.
 const MAX_ATTEMPTS: usize = 16;
 
-pub(super) fn allocate(request: &Request<'_>) -> Result<Region, MemoryError> {
-    if request.size_bytes == 0 {
-        return Err(MemoryError::ZeroSize);
-    }
-    match request.kind {
-        MemoryKind::External => Err(MemoryError::External),
-        MemoryKind::Auto => auto(request),
-        kind if !knows_heap(kind, request.heap) => Err(MemoryError::NoSuchHeap {
-            kind,
-            heap: request.heap.unwrap_or_default().to_owned(),
-        }),
-        kind => first_that_works(kind, request).map_err(|failures| {
-            let mut failures = failures.into_iter();
-            let told = match kind {
-                // Of heaps the best, of which the others may be no more than other names.
-                MemoryKind::Cma => failures.next(),
-                // The plainest source comes last, and asks least.
-                _ => failures.next_back(),
-            };
-            told.map_or_else(|| no_heap(kind), |(_, error)| error)
-        }),
+impl Region {
+    /// Allocates a block as asked. Kind auto walks the kinds from best to last; any
+    /// other kind is this kind or an error.
+    ///
+    /// # Errors
+    /// [`MemoryError`] names the object that refused, the errno and a remedy.
+    pub fn allocate(request: &Request<'_>) -> Result<Arc<Self>, MemoryError> {
+        if request.size_bytes == 0 {
+            return Err(MemoryError::ZeroSize);
+        }
+        let region = match request.kind {
+            MemoryKind::External => Err(MemoryError::External),
+            MemoryKind::Auto => auto(request),
+            kind => of_kind(kind.row(), request),
+        };
+        region.map(Arc::new)
     }
 }
 
@@ -66,40 +65,32 @@ pub(crate) fn check_total(
     count: usize,
 ) -> Result<(), MemoryError> {
     let total_bytes = (size_bytes as u64).saturating_mul(count as u64);
-    let available = match kind {
-        MemoryKind::Normal => available::now(true),
-        MemoryKind::System => available::now(false),
-        // These may be of huge pages, which are reserved and so not available, or of a heap.
-        MemoryKind::Auto | MemoryKind::Udmabuf => available::in_total(),
-        // A heap's area and the pool of huge pages come to their end soon, and an area
-        // need not be a part of what the kernel counts as memory.
-        MemoryKind::Cma | MemoryKind::Hugepage | MemoryKind::External => None,
-    };
-    match available {
-        Some(available) if total_bytes > available.bytes => Err(MemoryError::TooLarge {
-            kind,
-            size_bytes: total_bytes,
-            available,
-        }),
-        _ => Ok(()),
-    }
+    MemoryError::unless_within(kind.row().supply.available_in_total(), kind, total_bytes)
+}
+
+fn of_kind(row: &'static Row, request: &Request<'_>) -> Result<Region, MemoryError> {
+    first_that_works(row, request)?.map_err(|failures| {
+        let mut failures = failures.into_iter();
+        let told = match row.is_contiguous {
+            // Of heaps the best, of which the others may be no more than other names.
+            true => failures.next(),
+            // The plainest place comes last, and asks least.
+            false => failures.next_back(),
+        };
+        told.map_or_else(|| no_heap(row.kind), |(_, error)| error)
+    })
 }
 
 /// The kinds from best to last; what was passed over is kept with the region.
 fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
     let mut passed_over = Vec::new();
-    for kind in [
-        MemoryKind::Cma,
-        MemoryKind::Udmabuf,
-        MemoryKind::Hugepage,
-        MemoryKind::Normal,
-    ] {
-        // A heap's name means something to one kind only.
+    for row in TABLE.iter().filter(|row| row.in_auto != InAuto::No) {
         let request = Request {
-            heap: request.heap.filter(|_| kind == MemoryKind::Cma),
+            heap: request.heap.filter(|_| row.in_auto == InAuto::OfHeap),
             ..*request
         };
-        match first_that_works(kind, &request) {
+        let kind = row.kind;
+        match first_that_works(row, &request)? {
             Ok(mut region) => {
                 let choice = if passed_over.is_empty() {
                     format!("{kind}, the best kind")
@@ -116,14 +107,14 @@ fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
             Err(failures) => {
                 let mut reasons: Vec<_> = failures
                     .iter()
-                    .map(|(source, error)| (source, error.to_string()))
+                    .map(|(origin, error)| (origin, error.to_string()))
                     .collect();
-                // One device that is not there stops all sources that need it.
+                // One device that is not there stops all places that need it.
                 reasons.dedup_by(|(_, again), (_, before)| again == before);
                 passed_over.extend(
                     reasons
                         .iter()
-                        .map(|(source, reason)| format!("{source} ({reason})")),
+                        .map(|(origin, reason)| format!("{origin} ({reason})")),
                 );
             }
         }
@@ -147,55 +138,27 @@ fn log_once(choice: &str) {
     }
 }
 
-/// A region from the first source of a kind that keeps the constraints; otherwise what
-/// each source said.
+/// A region of the first place of a kind that keeps the constraints; otherwise what each
+/// place said.
 fn first_that_works(
-    kind: MemoryKind,
+    row: &'static Row,
     request: &Request<'_>,
-) -> Result<Region, Vec<(Source, MemoryError)>> {
+) -> Result<Result<Region, Vec<(Origin, MemoryError)>>, MemoryError> {
+    let origins = (row.origins)(row, request.heap).ok_or_else(|| MemoryError::NoSuchHeap {
+        kind: row.kind,
+        heap: request.heap.unwrap_or_default().to_owned(),
+    })?;
     let mut failures = Vec::new();
-    for source in sources(kind, request.heap) {
-        match constrained(&source, request) {
-            Ok(region) => return Ok(region),
-            Err(error) => failures.push((source, error)),
+    for origin in origins {
+        match constrained(&origin, request) {
+            Ok(region) => return Ok(Ok(region)),
+            Err(error) => failures.push((origin, error)),
         }
     }
-    Err(failures)
+    Ok(Err(failures))
 }
 
-/// A heap's name means something to the kind; which of them exist is seen later.
-fn knows_heap(kind: MemoryKind, heap: Option<&str>) -> bool {
-    match (kind, heap) {
-        (_, None) | (MemoryKind::Cma | MemoryKind::System, _) => true,
-        (MemoryKind::Udmabuf, Some(heap)) => [Source::SHMEM, Source::HUGETLB].contains(&heap),
-        _ => false,
-    }
-}
-
-/// Where memory of a kind may come from on this machine.
-fn sources(kind: MemoryKind, heap: Option<&str>) -> Vec<Source> {
-    match (kind, heap) {
-        (MemoryKind::Cma, Some(name)) => vec![Source::CmaHeap(name.to_owned())],
-        (MemoryKind::Cma, None) => {
-            let is_cma_area = |name: &str| Path::new("/sys/kernel/mm/cma").join(name).exists();
-            heap::contiguous(&dma_heap::names().unwrap_or_default(), is_cma_area)
-                .into_iter()
-                .map(Source::CmaHeap)
-                .collect()
-        }
-        (MemoryKind::System, name) => {
-            vec![Source::SystemHeap(name.unwrap_or("system").to_owned())]
-        }
-        (MemoryKind::Udmabuf, Some(Source::SHMEM)) => vec![Source::UdmabufShmem],
-        (MemoryKind::Udmabuf, Some(Source::HUGETLB)) => vec![Source::UdmabufHugetlb],
-        (MemoryKind::Udmabuf, _) => vec![Source::UdmabufHugetlb, Source::UdmabufShmem],
-        (MemoryKind::Hugepage, _) => vec![Source::Hugetlb],
-        (MemoryKind::Normal, _) => vec![Source::Shmem],
-        (MemoryKind::Auto | MemoryKind::External, _) => vec![],
-    }
-}
-
-/// Why kind cma has no source at all.
+/// Why kind cma has no place to ask at all.
 fn no_heap(kind: MemoryKind) -> MemoryError {
     match dma_heap::names() {
         Ok(names) => MemoryError::NoHeap { kind, names },
@@ -212,36 +175,32 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
     }
 }
 
-/// A region of the source that keeps the request's constraints.
-fn constrained(source: &Source, request: &Request<'_>) -> Result<Region, MemoryError> {
-    let kind = source.kind();
+/// A region of the place that keeps the request's constraints.
+fn constrained(origin: &Origin, request: &Request<'_>) -> Result<Region, MemoryError> {
+    let kind = origin.row.kind;
     if request.needs_dma_buf && !kind.has_dma_buf() {
         return Err(MemoryError::NoDmaBuf(kind));
     }
-    if request.needs_contiguous {
-        let limit_bytes = source.contiguous_bytes();
-        if request.size_bytes > limit_bytes {
-            return Err(MemoryError::NotContiguous {
-                kind,
-                size_bytes: request.size_bytes,
-                limit_bytes,
-            });
-        }
+    let limit_bytes = origin.contiguous_bytes();
+    if request.needs_contiguous && request.size_bytes > limit_bytes {
+        return Err(MemoryError::NotContiguous {
+            kind,
+            size_bytes: request.size_bytes,
+            limit_bytes,
+        });
     }
-    match request.max_address {
-        None => source.make(request.size_bytes),
-        Some(max_address) => {
-            // A CMA heap gives its lowest free block at once; the next one is higher.
-            let max_attempts = match kind {
-                MemoryKind::Cma => 1,
-                _ => MAX_ATTEMPTS,
-            };
-            let make = || source.make(request.size_bytes);
-            below(kind, max_address, max_attempts, make, |region| {
-                region.address().map(Address::last_byte)
-            })
-        }
-    }
+    let make = || origin.region(request.size_bytes);
+    let Some(max_address) = request.max_address else {
+        return make();
+    };
+    let max_attempts = match origin.row.is_contiguous {
+        // It gives its lowest free block at once; the next one is higher.
+        true => 1,
+        false => MAX_ATTEMPTS,
+    };
+    below(kind, max_address, max_attempts, make, |region| {
+        region.address().map(Address::last_byte)
+    })
 }
 
 /// Asks again while blocks come from above the limit, keeping these, so that the
@@ -283,18 +242,6 @@ fn below<R>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_named_heap_is_the_only_source() {
-        assert_eq!(
-            sources(MemoryKind::Cma, Some("mine")),
-            [Source::CmaHeap("mine".into())]
-        );
-        assert_eq!(
-            sources(MemoryKind::System, Some("system-uncached")),
-            [Source::SystemHeap("system-uncached".into())]
-        );
-    }
 
     #[test]
     fn blocks_without_number_are_refused_before_the_first() {

@@ -16,17 +16,12 @@ use gst::glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_full};
 use gst::prelude::*;
 use gst_allocators::ffi as alloc_ffi;
 
-use super::{MemoryKind, Region};
+use super::kind::MemoryKind;
+use super::origin::Class;
+use super::region::Region;
+use super::table::TABLE;
 #[cfg(feature = "v1_24")]
 use crate::sys::file_id::FileId;
-
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "physmemallocator",
-        gst::DebugColorFlags::empty(),
-        Some("Memory at known physical addresses"),
-    )
-});
 
 mod imp;
 
@@ -51,28 +46,13 @@ glib::wrapper! {
         @implements gst_allocators::PhysMemoryAllocator;
 }
 
-/// The process's allocators, made when first asked for.
-struct Allocators {
-    auto: gst::Allocator,
-    cma: gst::Allocator,
-    system: gst::Allocator,
-    udmabuf: gst::Allocator,
-    hugepage: gst::Allocator,
-    normal: gst::Allocator,
-    external: gst::Allocator,
-    external_dma_buf: gst::Allocator,
-}
+/// The process's allocators, one for each row of the table of kinds.
+static ALLOCATORS: LazyLock<[gst::Allocator; TABLE.len()]> =
+    LazyLock::new(|| TABLE.each_ref().map(|row| imp::make(row.class, row.kind)));
 
-static ALLOCATORS: LazyLock<Allocators> = LazyLock::new(|| Allocators {
-    auto: imp::plain(MemoryKind::Auto),
-    cma: imp::dma_buf(MemoryKind::Cma),
-    system: imp::dma_buf(MemoryKind::System),
-    udmabuf: imp::dma_buf(MemoryKind::Udmabuf),
-    hugepage: imp::fd(MemoryKind::Hugepage),
-    normal: imp::fd(MemoryKind::Normal),
-    external: imp::plain(MemoryKind::External),
-    external_dma_buf: imp::dma_buf(MemoryKind::External),
-});
+/// That of external memory that has a dma-buf.
+static EXTERNAL_DMA_BUF: LazyLock<gst::Allocator> =
+    LazyLock::new(|| imp::make(Class::DmaBuf, MemoryKind::External));
 
 /// The allocator of a kind. Its `alloc` gives memory of that kind, each block a region
 /// of its own; that of kind external gives none.
@@ -80,31 +60,17 @@ static ALLOCATORS: LazyLock<Allocators> = LazyLock::new(|| Allocators {
 /// All implement GstPhysMemoryAllocator, whose one address stands for the whole memory:
 /// for memory in several extents, as for memory whose address is unknown, it is 0.
 pub fn allocator(kind: MemoryKind) -> &'static gst::Allocator {
-    match kind {
-        MemoryKind::Auto => &ALLOCATORS.auto,
-        MemoryKind::Cma => &ALLOCATORS.cma,
-        MemoryKind::System => &ALLOCATORS.system,
-        MemoryKind::Udmabuf => &ALLOCATORS.udmabuf,
-        MemoryKind::Hugepage => &ALLOCATORS.hugepage,
-        MemoryKind::Normal => &ALLOCATORS.normal,
-        MemoryKind::External => &ALLOCATORS.external,
-    }
+    &ALLOCATORS[kind as usize]
 }
 
 /// Makes `gst_allocator_find` find the allocators: PhysMemCma, PhysMemSystem,
 /// PhysMemUdmabuf, PhysMemHugepage, PhysMemNormal, PhysMemAuto.
 pub fn register() {
-    for (name, kind) in [
-        ("PhysMemCma", MemoryKind::Cma),
-        ("PhysMemSystem", MemoryKind::System),
-        ("PhysMemUdmabuf", MemoryKind::Udmabuf),
-        ("PhysMemHugepage", MemoryKind::Hugepage),
-        ("PhysMemNormal", MemoryKind::Normal),
-        ("PhysMemAuto", MemoryKind::Auto),
-    ] {
+    for row in &TABLE {
         // Those of another copy of this library are as good.
-        if gst::Allocator::find(Some(name)).is_none() {
-            gst::Allocator::register(name, allocator(kind).clone());
+        let is_new = |name: &&str| gst::Allocator::find(Some(name)).is_none();
+        if let Some(name) = row.allocator.filter(is_new) {
+            gst::Allocator::register(name, allocator(row.kind).clone());
         }
     }
 }
@@ -145,13 +111,13 @@ pub fn wrap(
                 region.size_bytes()
             )
         });
-    let mem = match (region.dma_buf(), region.fd()) {
-        (Some(dma_buf), _) if region.is_external() => {
-            fd_memory(&ALLOCATORS.external_dma_buf, dma_buf, end)
-        }
-        (Some(dma_buf), _) => fd_memory(allocator(region.kind()), dma_buf, end),
-        (None, Some(fd)) => fd_memory(allocator(region.kind()), fd, end),
-        (None, None) => imp::bare_memory(&ALLOCATORS.external, end),
+    let allocator = match region.dma_buf() {
+        Some(_) if region.is_external() => &EXTERNAL_DMA_BUF,
+        _ => allocator(region.kind()),
+    };
+    let mem = match region.dma_buf().or_else(|| region.fd()) {
+        Some(fd) => fd_memory(allocator, fd, end),
+        None => imp::bare_memory(allocator, end),
     };
     let attached = Box::new(Attached {
         region: Arc::clone(region),
@@ -178,7 +144,7 @@ pub fn wrap(
 
 /// The memory is, and stays, one physical extent.
 fn is_contiguous(region: &Region, offset_bytes: usize, size_bytes: usize) -> bool {
-    region.kind() == MemoryKind::Cma
+    region.kind().row().is_contiguous
         || region.is_pinned()
             && region.address().is_ok_and(|address| {
                 address

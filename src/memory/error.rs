@@ -3,7 +3,9 @@
 
 use std::io;
 
-use super::{AddressUnknown, Available, MemoryKind, PhysAddr};
+use super::available::Available;
+use super::kind::MemoryKind;
+use crate::address::{AddressUnknown, PhysAddr};
 use crate::sys::describe;
 
 /// Why there is no block of memory.
@@ -107,6 +109,24 @@ pub enum MemoryError {
     /// Kind auto found nothing.
     #[error("no kind of memory works here: {0}")]
     NoKind(String),
+}
+
+impl MemoryError {
+    /// An error if more is asked for than is available.
+    pub(super) fn unless_within(
+        available: Option<Available>,
+        kind: MemoryKind,
+        size_bytes: u64,
+    ) -> Result<(), Self> {
+        match available {
+            Some(available) if size_bytes > available.bytes => Err(Self::TooLarge {
+                kind,
+                size_bytes,
+                available,
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why the CPU may not touch a block now.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The kinds of memory.
+//! The kinds of memory by name. What each is made of and what it promises is a row of
+//! `table`.
 
 use std::fmt;
 
@@ -35,26 +36,6 @@ shared_enum!(MemoryKind, c"GstPhysMemoryKind", {
     Normal: c"normal", c"Normal pages: scattered";
     External: c"external", c"External: memory that exists already";
 });
-
-impl MemoryKind {
-    /// The nickname that properties take.
-    pub fn nick(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cma => "cma",
-            Self::System => "system",
-            Self::Udmabuf => "udmabuf",
-            Self::Hugepage => "hugepage",
-            Self::Normal => "normal",
-            Self::External => "external",
-        }
-    }
-
-    /// Memory of this kind always has a dma-buf.
-    pub fn has_dma_buf(self) -> bool {
-        matches!(self, Self::Cma | Self::System | Self::Udmabuf)
-    }
-}
 
 impl fmt::Display for MemoryKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

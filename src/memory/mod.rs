@@ -6,21 +6,25 @@
 //! finds it again from any GstMemory that shares it. Who gets which region, and
 //! when, is the pool's business, not this room's.
 
-mod address;
 mod allocate;
 mod allocator;
 mod available;
 mod cpu_access;
 mod error;
+mod from_heap;
+mod from_memfd;
 mod heap;
 mod kind;
+mod origin;
 mod permission;
 mod region;
 mod remedy;
 mod resolve;
-mod source;
+mod table;
 
-pub use address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
+use std::sync::LazyLock;
+
+pub use crate::address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
 pub use allocate::Request;
 pub(crate) use allocate::check_total;
 #[cfg(feature = "v1_24")]
@@ -32,3 +36,11 @@ pub use available::{Available, Limit};
 pub use error::{AccessError, MemoryError};
 pub use kind::MemoryKind;
 pub use region::{Access, ExternalAddress, Owner, Region};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "physmemallocator",
+        gst::DebugColorFlags::empty(),
+        Some("Memory at known physical addresses"),
+    )
+});

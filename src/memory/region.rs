@@ -8,8 +8,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::cpu_access::DmaBuf;
-use super::{AccessError, Address, AddressUnknown, MemoryError, MemoryKind, Request};
-use super::{allocate, resolve};
+use super::error::AccessError;
+use super::kind::MemoryKind;
+use super::{CAT, resolve};
+use crate::address::{Address, AddressUnknown};
 use crate::handle::{BufferHandle, HandleAccess, HandleWatcher, WeakBufferHandle};
 use crate::sys::dma_buf::Direction;
 use crate::sys::mmap::{self, Mapping};
@@ -19,37 +21,32 @@ use crate::sys::pin::Pin;
 /// reference goes. Its bytes are shared with devices: there are no slices over it
 /// here, only [`Region::ptr`] and [`Region::begin_access`].
 pub struct Region {
-    pub(super) ptr: NonNull<u8>,
-    pub(super) size_bytes: usize,
-    pub(super) kind: MemoryKind,
-    pub(super) heap: Option<String>,
-    pub(super) address: Result<Address, AddressUnknown>,
-    pub(super) is_pinned: bool,
-    pub(super) pin_note: String,
+    ptr: NonNull<u8>,
+    size_bytes: usize,
+    kind: MemoryKind,
+    heap: Option<String>,
+    address: Result<Address, AddressUnknown>,
+    is_pinned: bool,
+    pin_note: String,
     pub(super) choice: Option<String>,
-    pub(super) backing: Backing,
+    backing: Backing,
 }
 
-/// What the memory hangs on. Fields drop in this order: unpin, unmap, close.
-pub(super) enum Backing {
-    DmaBuf {
-        _mapping: Mapping,
-        dma_buf: DmaBuf,
-    },
-    Memfd {
-        _pin: Option<Pin>,
-        _mapping: Mapping,
-        memfd: OwnedFd,
-    },
-    Udmabuf {
-        _mapping: Mapping,
-        memfd: OwnedFd,
-        dma_buf: DmaBuf,
-    },
+/// What the memory hangs on.
+enum Backing {
+    Own(Own),
     External {
         owner: Owner,
         dma_buf: Option<DmaBuf>,
     },
+}
+
+/// What is the region's own. The fields are dropped in this order: unpin, unmap, close.
+pub(super) struct Own {
+    pub _pin: Option<Pin>,
+    pub mapping: Mapping,
+    pub memfd: Option<OwnedFd>,
+    pub dma_buf: Option<DmaBuf>,
 }
 
 /// What is known of the address of external memory.
@@ -94,13 +91,26 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Allocates a block as asked. Kind auto walks the kinds from best to last; any
-    /// other kind is this kind or an error.
-    ///
-    /// # Errors
-    /// [`MemoryError`] names the object that refused, the errno and a remedy.
-    pub fn allocate(request: &Request<'_>) -> Result<Arc<Self>, MemoryError> {
-        allocate::allocate(request).map(Arc::new)
+    /// A region over all of a mapping. `pin` is what keeps its pages in place, or why
+    /// nothing does.
+    pub(super) fn new(
+        kind: MemoryKind,
+        heap: Option<String>,
+        address: Result<Address, AddressUnknown>,
+        pin: Result<&str, String>,
+        own: Own,
+    ) -> Self {
+        Self {
+            ptr: own.mapping.ptr(),
+            size_bytes: own.mapping.len_bytes(),
+            kind,
+            heap,
+            address,
+            is_pinned: pin.is_ok(),
+            pin_note: pin.map_or_else(|why| why, str::to_owned),
+            choice: None,
+            backing: Backing::Own(own),
+        }
     }
 
     /// A region over memory that exists. It is neither allocated nor freed here,
@@ -128,17 +138,17 @@ impl Region {
             other => other,
         };
         let is_pinned = matches!(address, ExternalAddress::Given(_));
-        let (address, is_looked_up) = match address {
-            ExternalAddress::Given(address) => (Ok(address), false),
-            ExternalAddress::Unknown(reason) => (Err(reason), false),
-            ExternalAddress::LookUp => (Err(AddressUnknown::NotGiven), true),
-        };
+        let is_looked_up = matches!(address, ExternalAddress::LookUp);
         let mut region = Self {
             ptr,
             size_bytes,
             kind: MemoryKind::External,
             heap: None,
-            address,
+            address: match address {
+                ExternalAddress::Given(address) => Ok(address),
+                ExternalAddress::Unknown(reason) => Err(reason),
+                ExternalAddress::LookUp => Err(AddressUnknown::NotGiven),
+            },
             is_pinned,
             pin_note: if is_pinned {
                 "the owner gave the address and answers for it"
@@ -226,18 +236,34 @@ impl Region {
     /// What the kernel is told of the CPU's accesses to.
     fn synced(&self) -> Option<&DmaBuf> {
         match &self.backing {
-            Backing::DmaBuf { dma_buf, .. } | Backing::Udmabuf { dma_buf, .. } => Some(dma_buf),
-            Backing::External { dma_buf, .. } => dma_buf.as_ref(),
-            Backing::Memfd { .. } => None,
+            Backing::Own(Own { dma_buf, .. }) | Backing::External { dma_buf, .. } => {
+                dma_buf.as_ref()
+            }
         }
     }
 
     /// An fd whose MAP_SHARED mapping, here or in another process, is this memory.
     /// For a udmabuf it is the memfd: mapping a udmabuf itself is broken on 6.1.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.memfd().or_else(|| self.dma_buf())
+    }
+
+    /// The memfd that the pages are of, which io_uring can register.
+    pub(crate) fn memfd(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
-            Backing::Memfd { memfd, .. } | Backing::Udmabuf { memfd, .. } => Some(memfd.as_fd()),
-            Backing::DmaBuf { .. } | Backing::External { .. } => self.dma_buf(),
+            Backing::Own(own) => own.memfd.as_ref().map(AsFd::as_fd),
+            Backing::External { .. } => None,
+        }
+    }
+
+    /// The handle of memory that its owner may free at any time.
+    fn borrowed(&self) -> Option<&WeakBufferHandle> {
+        match &self.backing {
+            Backing::External {
+                owner: Owner::Borrowed(handle),
+                ..
+            } => Some(handle),
+            _ => None,
         }
     }
 
@@ -248,23 +274,13 @@ impl Region {
 
     /// The memory is there. Only memory borrowed from a handle can go early.
     pub fn is_alive(&self) -> bool {
-        match &self.backing {
-            Backing::External {
-                owner: Owner::Borrowed(handle),
-                ..
-            } => handle.is_alive(),
-            _ => true,
-        }
+        self.borrowed().is_none_or(WeakBufferHandle::is_alive)
     }
 
     /// Has `watcher` told when the owner of borrowed memory frees it; other memory
     /// stays as long as the region.
     pub(crate) fn watch(&self, watcher: &std::sync::Weak<dyn HandleWatcher>) {
-        if let Backing::External {
-            owner: Owner::Borrowed(handle),
-            ..
-        } = &self.backing
-        {
+        if let Some(handle) = self.borrowed() {
             handle.watch(watcher.clone());
         }
     }
@@ -284,13 +300,8 @@ impl Region {
     }
 
     pub(super) fn begin_access_for(&self, direction: Direction) -> Result<Access<'_>, AccessError> {
-        let handle = match &self.backing {
-            Backing::External {
-                owner: Owner::Borrowed(handle),
-                ..
-            } => Some(handle.begin_access().ok_or(AccessError::Gone)?),
-            _ => None,
-        };
+        let access = |handle: &WeakBufferHandle| handle.begin_access().ok_or(AccessError::Gone);
+        let handle = self.borrowed().map(access).transpose()?;
         if let Some(dma_buf) = self.synced() {
             dma_buf.begin_access(direction).map_err(AccessError::Sync)?;
         }
@@ -360,7 +371,7 @@ impl Drop for Access<'_> {
             && let Err(error) = dma_buf.end_access()
         {
             gst::warning!(
-                super::allocator::CAT,
+                CAT,
                 "end of CPU access to {:?}: {}",
                 self.region,
                 crate::sys::describe(&error)

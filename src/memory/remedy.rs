@@ -8,6 +8,8 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
+pub(super) const ASK_FOR_LESS: &str = "ask for less, or free memory";
+
 /// Against an errno that means the same whatever was asked.
 fn of_errno(errno: Option<i32>) -> Option<&'static str> {
     Some(match errno? {

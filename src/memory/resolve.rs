@@ -5,7 +5,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use super::permission;
-use super::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
+use crate::address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
 use crate::sys;
 use crate::sys::mmap::page_size_bytes;
 use crate::sys::pagemap::{self, Entry};

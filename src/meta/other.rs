@@ -10,7 +10,11 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-use gst::glib::{self, ffi::gpointer, translate::IntoGlib};
+use gst::glib::{
+    self,
+    ffi::gpointer,
+    translate::{IntoGlib, TryFromGlib},
+};
 
 use super::{About, Description, Facts, ffi::*};
 use crate::memory::{Address, AddressSource, AddressUnknown, Extent, MemoryKind, PhysAddr};
@@ -114,9 +118,9 @@ fn address_of(meta: &GstPhysMemMeta) -> Option<Address> {
 
 /// The kind with this number; a buffer is never of kind auto.
 pub(super) fn kind_of(number: i32) -> Option<MemoryKind> {
-    use MemoryKind::*;
-    let kinds = [Cma, System, Udmabuf, Hugepage, Normal, External];
-    kinds.into_iter().find(|&kind| kind as i32 == number)
+    // SAFETY: any number may be tried.
+    let kind = unsafe { MemoryKind::try_from_glib(number) }.ok();
+    kind.filter(|&kind| kind != MemoryKind::Auto)
 }
 
 /// The source with this number.

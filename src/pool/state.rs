@@ -33,12 +33,7 @@ shared_enum!(BufferState, c"GstPhysBufferState", {
 impl BufferState {
     /// The name used in messages, statistics and structures.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::LockedByProducer => "locked-by-producer",
-            Self::ReadyForConsume => "ready-for-consume",
-            Self::LockedByConsumer => "locked-by-consumer",
-        }
+        self.nick()
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     layout::{Layout, LayoutError},
-    memory::{self, MemoryKind, Region},
+    memory::{self, Region},
     sys::ring::{KeepAlive, ReadBuffer},
     write_map::{self, WriteMap},
 };
@@ -148,12 +148,7 @@ pub struct MappedBuffer {
 /// The region that a buffer's only memory is in, if its pages can be pinned.
 fn pinnable_region(buffer: &gst::BufferRef) -> Option<Arc<Region>> {
     let (region, _) = memory::region_of(buffer.peek_memory(0))?;
-    let kinds = [
-        MemoryKind::Udmabuf,
-        MemoryKind::Hugepage,
-        MemoryKind::Normal,
-    ];
-    kinds.contains(&region.kind()).then(|| region.clone())
+    region.memfd().is_some().then(|| region.clone())
 }
 
 // SAFETY: a mapped buffer's bytes are those of its GstMapInfo, which stay until

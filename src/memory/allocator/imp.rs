@@ -9,7 +9,9 @@ use gst::subclass::prelude::*;
 use gst_allocators::subclass::prelude::*;
 
 use super::*;
-use crate::memory::Request;
+use crate::memory::CAT;
+use crate::memory::allocate::Request;
+use crate::memory::error::MemoryError;
 use crate::memory::region::Access;
 use crate::sys::dma_buf::Direction;
 use crate::sys::mmap::page_size_bytes;
@@ -17,167 +19,115 @@ use crate::sys::mmap::page_size_bytes;
 /// mem_type of external memory without an fd.
 const MEM_TYPE: &CStr = c"PhysMemExternal";
 
-#[derive(Default)]
-pub struct PhysDmaBufAllocator {
-    kind: OnceLock<MemoryKind>,
+/// An allocator class: memory of one kind, in what its parent makes of it. `$init` sets
+/// the functions of an instance; `$free` is needed where no parent frees the memory.
+macro_rules! allocator_class {
+    ($class:ident, $name:literal, $parent:ty, $init:path $(, $free:item)?) => {
+        #[derive(Default)]
+        pub struct $class {
+            kind: OnceLock<MemoryKind>,
+        }
+
+        #[glib::object_subclass]
+        impl ObjectSubclass for $class {
+            const NAME: &'static str = $name;
+            // Beside another copy of this library: src/copies.rs.
+            const ALLOW_NAME_CONFLICT: bool = true;
+            type Type = super::$class;
+            type ParentType = $parent;
+            type Interfaces = (gst_allocators::PhysMemoryAllocator,);
+
+            fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
+                // SAFETY: the object is a GstAllocator in the course of its construction,
+                // which nobody else has yet.
+                unsafe { $init(obj.as_ptr().cast()) };
+            }
+        }
+
+        impl ObjectImpl for $class {}
+        impl GstObjectImpl for $class {}
+
+        // SAFETY: `alloc` gives a whole memory or null; `free` is the parent's, or frees
+        // what `bare_memory` and `mem_share` made, the only ones to make such memory.
+        unsafe impl AllocatorImpl for $class {
+            unsafe fn alloc(
+                &self,
+                size: usize,
+                params: &gst::AllocationParams,
+            ) -> *mut gst::ffi::GstMemory {
+                alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
+            }
+
+            $($free)?
+        }
+
+        // SAFETY: the interface's one function is filled in.
+        unsafe impl IsImplementable<$class> for gst_allocators::PhysMemoryAllocator {
+            fn interface_init(iface: &mut glib::Interface<Self>) {
+                iface.as_mut().get_phys_addr = Some(get_phys_addr);
+            }
+        }
+
+        impl $class {
+            fn make(kind: MemoryKind) -> gst::Allocator {
+                let allocator: super::$class = glib::Object::new();
+                let _ = allocator.imp().kind.set(kind);
+                allocator.upcast()
+            }
+        }
+    };
 }
 
-#[glib::object_subclass]
-impl ObjectSubclass for PhysDmaBufAllocator {
-    const NAME: &'static str = "GstPhysDmaBufAllocator";
-    // Beside another copy of this library: src/copies.rs.
-    const ALLOW_NAME_CONFLICT: bool = true;
-    type Type = super::PhysDmaBufAllocator;
-    type ParentType = gst_allocators::DmaBufAllocator;
-    type Interfaces = (gst_allocators::PhysMemoryAllocator,);
-
-    fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
-        // SAFETY: the object is a GstAllocator in the course of its construction.
-        unsafe { put_functions(obj.as_ptr().cast()) };
-    }
-}
-
-impl ObjectImpl for PhysDmaBufAllocator {}
-impl GstObjectImpl for PhysDmaBufAllocator {}
+allocator_class!(
+    PhysDmaBufAllocator,
+    "GstPhysDmaBufAllocator",
+    gst_allocators::DmaBufAllocator,
+    put_functions
+);
 impl FdAllocatorImpl for PhysDmaBufAllocator {}
 impl DmaBufAllocatorImpl for PhysDmaBufAllocator {}
 
-// SAFETY: `alloc` gives a whole memory or null; `free` is the parent's.
-unsafe impl AllocatorImpl for PhysDmaBufAllocator {
-    unsafe fn alloc(
-        &self,
-        size: usize,
-        params: &gst::AllocationParams,
-    ) -> *mut gst::ffi::GstMemory {
-        alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
-    }
-}
-
-// SAFETY: the interface's one function is filled in.
-unsafe impl IsImplementable<PhysDmaBufAllocator> for gst_allocators::PhysMemoryAllocator {
-    fn interface_init(iface: &mut glib::Interface<Self>) {
-        iface.as_mut().get_phys_addr = Some(get_phys_addr);
-    }
-}
-
-#[derive(Default)]
-pub struct PhysFdAllocator {
-    kind: OnceLock<MemoryKind>,
-}
-
-#[glib::object_subclass]
-impl ObjectSubclass for PhysFdAllocator {
-    const NAME: &'static str = "GstPhysFdAllocator";
-    // Beside another copy of this library: src/copies.rs.
-    const ALLOW_NAME_CONFLICT: bool = true;
-    type Type = super::PhysFdAllocator;
-    type ParentType = gst_allocators::FdAllocator;
-    type Interfaces = (gst_allocators::PhysMemoryAllocator,);
-
-    fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
-        // SAFETY: the object is a GstAllocator in the course of its construction.
-        unsafe { put_functions(obj.as_ptr().cast()) };
-    }
-}
-
-impl ObjectImpl for PhysFdAllocator {}
-impl GstObjectImpl for PhysFdAllocator {}
+allocator_class!(
+    PhysFdAllocator,
+    "GstPhysFdAllocator",
+    gst_allocators::FdAllocator,
+    put_functions
+);
 impl FdAllocatorImpl for PhysFdAllocator {}
 
-// SAFETY: `alloc` gives a whole memory or null; `free` is the parent's.
-unsafe impl AllocatorImpl for PhysFdAllocator {
-    unsafe fn alloc(
-        &self,
-        size: usize,
-        params: &gst::AllocationParams,
-    ) -> *mut gst::ffi::GstMemory {
-        alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
-    }
-}
-
-// SAFETY: the interface's one function is filled in.
-unsafe impl IsImplementable<PhysFdAllocator> for gst_allocators::PhysMemoryAllocator {
-    fn interface_init(iface: &mut glib::Interface<Self>) {
-        iface.as_mut().get_phys_addr = Some(get_phys_addr);
-    }
-}
-
-#[derive(Default)]
-pub struct PhysMemAllocator {
-    kind: OnceLock<MemoryKind>,
-}
-
-#[glib::object_subclass]
-impl ObjectSubclass for PhysMemAllocator {
-    const NAME: &'static str = "GstPhysMemAllocator";
-    // Beside another copy of this library: src/copies.rs.
-    const ALLOW_NAME_CONFLICT: bool = true;
-    type Type = super::PhysMemAllocator;
-    type ParentType = gst::Allocator;
-    type Interfaces = (gst_allocators::PhysMemoryAllocator,);
-
-    fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
-        let allocator = obj.as_ptr().cast::<gst::ffi::GstAllocator>();
-        // SAFETY: the object is a GstAllocator in the course of its construction,
-        // which nobody else has yet; the type string is static.
-        unsafe {
-            put_functions(allocator);
-            (*allocator).mem_type = MEM_TYPE.as_ptr();
-            (*allocator).mem_share = Some(mem_share);
-            (*allocator).mem_is_span = Some(mem_is_span);
-        }
-    }
-}
-
-impl ObjectImpl for PhysMemAllocator {}
-impl GstObjectImpl for PhysMemAllocator {}
-
-// SAFETY: `alloc` gives a whole memory or null; `free` frees what `bare_memory` and
-// `mem_share` made, the only ones to make memory of this class.
-unsafe impl AllocatorImpl for PhysMemAllocator {
-    unsafe fn alloc(
-        &self,
-        size: usize,
-        params: &gst::AllocationParams,
-    ) -> *mut gst::ffi::GstMemory {
-        alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
-    }
-
+allocator_class!(
+    PhysMemAllocator,
+    "GstPhysMemAllocator",
+    gst::Allocator,
+    put_functions_of_bare_memory,
     unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
         // SAFETY: the memory is a Box of ours, and this is its one release.
         drop(unsafe { Box::from_raw(memory) });
     }
-}
+);
 
-// SAFETY: the interface's one function is filled in.
-unsafe impl IsImplementable<PhysMemAllocator> for gst_allocators::PhysMemoryAllocator {
-    fn interface_init(iface: &mut glib::Interface<Self>) {
-        iface.as_mut().get_phys_addr = Some(get_phys_addr);
-    }
-}
-
-pub(super) fn dma_buf(kind: MemoryKind) -> gst::Allocator {
-    let allocator: super::PhysDmaBufAllocator = glib::Object::new();
-    let _ = allocator.imp().kind.set(kind);
-    kept_for_ever(allocator.upcast())
-}
-
-pub(super) fn fd(kind: MemoryKind) -> gst::Allocator {
-    let allocator: super::PhysFdAllocator = glib::Object::new();
-    let _ = allocator.imp().kind.set(kind);
-    kept_for_ever(allocator.upcast())
-}
-
-pub(super) fn plain(kind: MemoryKind) -> gst::Allocator {
-    let allocator: super::PhysMemAllocator = glib::Object::new();
-    let _ = allocator.imp().kind.set(kind);
-    kept_for_ever(allocator.upcast())
-}
-
-/// The statics' own references are no leaks.
-fn kept_for_ever(allocator: gst::Allocator) -> gst::Allocator {
+/// The allocator of a kind, for as long as the process lives.
+pub(super) fn make(class: Class, kind: MemoryKind) -> gst::Allocator {
+    let allocator = match class {
+        Class::DmaBuf => PhysDmaBufAllocator::make(kind),
+        Class::Fd => PhysFdAllocator::make(kind),
+        Class::Plain => PhysMemAllocator::make(kind),
+    };
+    // The statics' own references are no leaks.
     allocator.set_object_flags(gst::ObjectFlags::MAY_BE_LEAKED);
     allocator
+}
+
+/// # Safety
+/// As `put_functions`, for an allocator of memory without an fd.
+unsafe fn put_functions_of_bare_memory(allocator: *mut gst::ffi::GstAllocator) {
+    // SAFETY: as this function's; the type string is static.
+    unsafe {
+        put_functions(allocator);
+        (*allocator).mem_type = MEM_TYPE.as_ptr();
+        (*allocator).mem_share = Some(mem_share);
+        (*allocator).mem_is_span = Some(mem_is_span);
+    }
 }
 
 /// # Safety
@@ -213,7 +163,7 @@ fn try_alloc(
     kind: MemoryKind,
     size: usize,
     params: &gst::AllocationParams,
-) -> Result<gst::Memory, crate::memory::MemoryError> {
+) -> Result<gst::Memory, MemoryError> {
     // A mapping starts at a page; only larger alignments need room to move up.
     let align = params.align().max(gst::Memory::default_alignment());
     let slack = if align < page_size_bytes() { 0 } else { align };

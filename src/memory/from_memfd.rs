@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Memory of memfds: as they are, or as udmabufs. Their address comes from pagemap.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use super::cpu_access::DmaBuf;
+use super::error::MemoryError;
+use super::origin::{Origin, Row, huge_page_size_bytes};
+use super::region::{Own, Region};
+use super::{remedy, resolve};
+use crate::sys;
+use crate::sys::memfd::{self, Pages};
+use crate::sys::mmap::{self, Mapping};
+use crate::sys::pin::{self, Pin};
+use crate::sys::udmabuf;
+
+fn origin(row: &'static Row, pages: Pages) -> Origin {
+    Origin {
+        row,
+        heap: None,
+        pages,
+        name: row.kind.to_string(),
+    }
+}
+
+pub(super) fn huge_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
+    heap.is_none().then(|| vec![origin(row, Pages::Huge)])
+}
+
+pub(super) fn normal_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
+    heap.is_none().then(|| vec![origin(row, Pages::Normal)])
+}
+
+/// Huge pages, then normal ones; or those of this name.
+pub(super) fn udmabuf_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
+    let all = [
+        (Pages::Huge, "hugetlb", " of huge pages"),
+        (Pages::Normal, "shmem", ""),
+    ];
+    let wanted = all
+        .into_iter()
+        .filter(|&(_, name, _)| heap.is_none_or(|heap| heap == name));
+    let origins: Vec<_> = wanted
+        .map(|(pages, name, addition)| Origin {
+            heap: Some(name.to_owned()),
+            name: format!("{}{addition}", row.kind),
+            ..origin(row, pages)
+        })
+        .collect();
+    (!origins.is_empty()).then_some(origins)
+}
+
+/// A region of a memfd's pages, pinned where io_uring lets it.
+pub(super) fn pinned(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
+    let (memfd, mapping) = populated(origin, size_bytes)?;
+    seal(origin, &memfd)?;
+    let ptr = mapping.ptr();
+    // Before the look-up, since pinning may move the pages first.
+    // SAFETY: the mapping is read-write; the region drops the pin before it.
+    let pin = unsafe { Pin::new(ptr, size_bytes) };
+    let note = match &pin {
+        Ok(_) => Ok("pinned as a fixed buffer of io_uring"),
+        Err(error) => Err(why_not_pinned(error, size_bytes)),
+    };
+    Ok(Region::new(
+        origin.row.kind,
+        None,
+        resolve::look_up(ptr, size_bytes),
+        note,
+        Own {
+            _pin: pin.ok(),
+            mapping,
+            memfd: Some(memfd),
+            dma_buf: None,
+        },
+    ))
+}
+
+/// A region of a memfd's pages with a dma-buf over them, which holds them in place.
+pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
+    // First of all, so that nothing is allocated where there is no udmabuf.
+    let device = udmabuf::open().map_err(|source| MemoryError::Refused {
+        object: udmabuf::PATH.to_owned(),
+        remedy: remedy::for_device(
+            Path::new(udmabuf::PATH),
+            &source,
+            "the kernel needs CONFIG_UDMABUF (modprobe udmabuf)",
+        ),
+        source,
+    })?;
+    let (memfd, mapping) = populated(origin, size_bytes)?;
+    let dma_buf = udmabuf::create(&device, memfd.as_fd(), size_bytes).map_err(|source| {
+        MemoryError::Refused {
+            object: format!("UDMABUF_CREATE of {size_bytes} bytes of {origin}"),
+            remedy: match (source.raw_os_error(), udmabuf::size_limit_bytes()) {
+                (Some(libc::EINVAL), Some(limit)) if size_bytes as u64 > limit => format!(
+                    "the driver takes at most {limit} bytes: raise \
+                     /sys/module/udmabuf/parameters/size_limit_mb"
+                ),
+                (Some(libc::EINVAL), _) => format!(
+                    "this kernel takes no {} pages: use another heap or kind",
+                    origin.heap.as_deref().unwrap_or_default()
+                ),
+                _ => remedy::for_memory(&source, remedy::ASK_FOR_LESS),
+            },
+            source,
+        }
+    })?;
+    seal(origin, &memfd)?;
+    Ok(Region::new(
+        origin.row.kind,
+        origin.heap.clone(),
+        // After the udmabuf, since pinning may move the pages first.
+        resolve::look_up(mapping.ptr(), size_bytes),
+        Ok("held in place by the udmabuf"),
+        Own {
+            _pin: None,
+            mapping,
+            memfd: Some(memfd),
+            dma_buf: Some(DmaBuf::new(dma_buf)),
+        },
+    ))
+}
+
+/// A memfd, mapped and with every page in place, but not pinned.
+fn populated(origin: &Origin, size_bytes: usize) -> Result<(OwnedFd, Mapping), MemoryError> {
+    let pages = origin.pages;
+    let refused = |source: io::Error| MemoryError::Refused {
+        object: format!("{size_bytes} bytes of {origin}"),
+        remedy: match (pages, source.raw_os_error()) {
+            (Pages::Huge, Some(libc::ENOENT | libc::ENODEV | libc::EINVAL | libc::ENOSYS)) => {
+                "the kernel needs CONFIG_HUGETLBFS".to_owned()
+            }
+            (Pages::Huge, _) => {
+                let reserve = format!(
+                    "reserve huge pages, {} for each block: sysctl vm.nr_hugepages \
+                     (HugePages_Free in /proc/meminfo says how many are left)",
+                    size_bytes / huge_page_size_bytes()
+                );
+                remedy::for_memory(&source, &reserve)
+            }
+            (Pages::Normal, _) => remedy::for_memory(&source, remedy::ASK_FOR_LESS),
+        },
+        source,
+    };
+    let memfd = memfd::create(c"physmem", pages, size_bytes).map_err(refused)?;
+    let mapping = Mapping::shared(&memfd, size_bytes).map_err(refused)?;
+    // SAFETY: the mapping is one of a memfd, read-write, and borrowed here.
+    unsafe { mmap::populate_memfd(mapping.ptr(), size_bytes) }.map_err(refused)?;
+    Ok((memfd, mapping))
+}
+
+/// Whoever gets the memfd, by whatever way, may read it.
+fn seal(origin: &Origin, memfd: &OwnedFd) -> Result<(), MemoryError> {
+    memfd::seal_for_others(memfd.as_fd()).map_err(|source| MemoryError::Refused {
+        object: format!("F_ADD_SEALS on a block of {origin}"),
+        remedy: remedy::for_memory(&source, "use another kind of memory"),
+        source,
+    })
+}
+
+fn why_not_pinned(error: &io::Error, size_bytes: usize) -> String {
+    let why = sys::describe(error);
+    let remedy = match error.raw_os_error() {
+        Some(libc::ENOMEM) => match pin::memlock_limit_bytes() {
+            Some(limit) => format!(
+                "raise RLIMIT_MEMLOCK, now {limit} bytes for all that the user pins (ulimit -l)"
+            ),
+            None => "free memory".to_owned(),
+        },
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is forbidden (sysctl kernel.io_uring_disabled, or a seccomp filter)"
+                .to_owned()
+        }
+        Some(libc::ENOSYS) => "the kernel needs CONFIG_IO_URING".to_owned(),
+        Some(libc::EMFILE) => "raise the limit of open files (ulimit -n)".to_owned(),
+        _ => "the address may change".to_owned(),
+    };
+    format!("not pinned: io_uring refused {size_bytes} bytes: {why}: {remedy}")
+}

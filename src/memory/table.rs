@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The table of memory kinds. To add a kind: a variant of [`MemoryKind`], and a row here.
+
+use super::error::MemoryError;
+use super::kind::MemoryKind;
+use super::origin::{Class, InAuto, Row, Supply};
+use super::{from_heap, from_memfd};
+
+/// What is so unless a row says otherwise.
+const ORDINARY: Row = Row {
+    kind: MemoryKind::External,
+    allocator: None,
+    class: Class::Plain,
+    is_contiguous: false,
+    supply: Supply::Reserved,
+    in_auto: InAuto::No,
+    origins: |_, _| None,
+    region: |_, _| Err(MemoryError::External),
+};
+
+/// A row for each kind, in the order of its numbers; auto tries them from top to bottom.
+pub(super) static TABLE: [Row; 7] = [
+    Row {
+        kind: MemoryKind::Auto,
+        allocator: Some("PhysMemAuto"),
+        supply: Supply::Either,
+        ..ORDINARY
+    },
+    Row {
+        kind: MemoryKind::Cma,
+        allocator: Some("PhysMemCma"),
+        class: Class::DmaBuf,
+        is_contiguous: true,
+        in_auto: InAuto::OfHeap,
+        origins: from_heap::contiguous_heaps,
+        region: from_heap::region,
+        ..ORDINARY
+    },
+    Row {
+        kind: MemoryKind::System,
+        allocator: Some("PhysMemSystem"),
+        class: Class::DmaBuf,
+        supply: Supply::Machine { is_charged: false },
+        origins: from_heap::system_heap,
+        region: from_heap::region,
+        ..ORDINARY
+    },
+    Row {
+        kind: MemoryKind::Udmabuf,
+        allocator: Some("PhysMemUdmabuf"),
+        class: Class::DmaBuf,
+        supply: Supply::Either,
+        in_auto: InAuto::Yes,
+        origins: from_memfd::udmabuf_pages,
+        region: from_memfd::udmabuf,
+        ..ORDINARY
+    },
+    Row {
+        kind: MemoryKind::Hugepage,
+        allocator: Some("PhysMemHugepage"),
+        class: Class::Fd,
+        in_auto: InAuto::Yes,
+        origins: from_memfd::huge_pages,
+        region: from_memfd::pinned,
+        ..ORDINARY
+    },
+    Row {
+        kind: MemoryKind::Normal,
+        allocator: Some("PhysMemNormal"),
+        class: Class::Fd,
+        supply: Supply::Machine { is_charged: true },
+        in_auto: InAuto::Yes,
+        origins: from_memfd::normal_pages,
+        region: from_memfd::pinned,
+        ..ORDINARY
+    },
+    ORDINARY,
+];
+
+impl MemoryKind {
+    pub(super) fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
+    /// Memory of this kind always has a dma-buf.
+    pub fn has_dma_buf(self) -> bool {
+        self.row().class == Class::DmaBuf
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gst::glib::{self, prelude::*};
+
+    #[test]
+    fn the_row_of_a_kind_is_its_own() {
+        let class = glib::EnumClass::with_type(MemoryKind::static_type()).unwrap();
+        assert_eq!(class.values().len(), TABLE.len());
+        for value in class.values() {
+            let kind = value.to_value(&class).get::<MemoryKind>().unwrap();
+            assert_eq!(kind.row().kind, kind);
+        }
+    }
+
+    #[test]
+    fn a_named_heap_is_the_only_place_to_ask() {
+        let names = |kind: MemoryKind, heap| {
+            let row = kind.row();
+            let origins = (row.origins)(row, heap)?;
+            Some(origins.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let only = |name: &str| Some(vec![name.to_owned()]);
+        assert_eq!(names(MemoryKind::Cma, Some("mine")), only("cma heap mine"));
+        assert_eq!(
+            names(MemoryKind::System, Some("system-uncached")),
+            only("system heap system-uncached")
+        );
+        assert_eq!(names(MemoryKind::Udmabuf, Some("shmem")), only("udmabuf"));
+        assert_eq!(names(MemoryKind::Udmabuf, Some("mine")), None);
+        assert_eq!(names(MemoryKind::Normal, Some("mine")), None);
+        assert_eq!(names(MemoryKind::Normal, None), only("normal"));
+    }
+}
