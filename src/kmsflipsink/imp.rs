@@ -26,6 +26,7 @@ use super::error::{KmsError, NotPresented};
 use super::format;
 use super::head::Head;
 use super::import::Imports;
+use super::offered_memory::OfferedMemory;
 use super::report;
 use super::session::{Session, Timing};
 use super::settings::Settings;
@@ -34,7 +35,7 @@ use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
 use crate::display::prerolled::Prerolled;
-use crate::memory::{self, MemoryKind};
+use crate::memory;
 use crate::negotiation::{self, Refusals};
 use crate::refresh;
 use crate::structure_property::{StructureProperty, in_one_line};
@@ -119,9 +120,9 @@ pub struct KmsFlipSink {
         blurb = "Properties to set on the plane, such as props,alpha=32768 ('-' for spaces in names)")]
     #[property(name = "connector-properties", get, set, type = StructureProperty, member = connector_properties, nick = "Connector properties",
         blurb = "Properties to set on the connector, such as props,max-bpc=8 ('-' for spaces in names)")]
-    #[property(name = "memory-kind", get, set, type = MemoryKind, member = memory_kind, nick = "Memory kind",
-        blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and external (the card's own dumb buffers) that can be shown",
-        builder(MemoryKind::Auto))]
+    #[property(name = "memory-kind", get, set, type = OfferedMemory, member = memory_kind, nick = "Memory kind",
+        blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and dumb (the card's own buffers) that can be shown",
+        builder(OfferedMemory::Auto))]
     settings: Mutex<Settings>,
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,

@@ -27,6 +27,7 @@ mod head;
 mod imp;
 mod import;
 mod mode;
+mod offered_memory;
 mod outside;
 mod report;
 mod session;
@@ -38,6 +39,8 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
+
+pub use offered_memory::OfferedMemory;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

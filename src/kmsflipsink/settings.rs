@@ -6,10 +6,10 @@ use gst_video::VideoOrientationMethod;
 use super::discovery::Criteria;
 use super::error::KmsError;
 use super::mode::ModeRequest;
+use super::offered_memory::OfferedMemory;
 use super::session::DisplayOptions;
 use super::tune::{self, Colour, Tuning};
 use crate::display::area::RenderRectangle;
-use crate::memory::MemoryKind;
 use crate::structure_property::StructureProperty;
 
 /// The properties, as set.
@@ -31,7 +31,7 @@ pub(super) struct Settings {
     pub(super) zpos: i64,
     pub(super) plane_properties: StructureProperty,
     pub(super) connector_properties: StructureProperty,
-    pub(super) memory_kind: MemoryKind,
+    pub(super) memory_kind: OfferedMemory,
 }
 
 impl Default for Settings {
@@ -53,7 +53,7 @@ impl Default for Settings {
             zpos: -1,
             plane_properties: StructureProperty(None),
             connector_properties: StructureProperty(None),
-            memory_kind: MemoryKind::Auto,
+            memory_kind: OfferedMemory::Auto,
         }
     }
 }
@@ -84,7 +84,7 @@ impl Settings {
             rectangle: self.render_rectangle,
             keep_aspect: self.force_aspect_ratio,
             is_turned: tune::is_turned(self.rotate_method),
-            kind: self.memory_kind,
+            offered: self.memory_kind,
         }
     }
 

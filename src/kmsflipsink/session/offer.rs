@@ -41,17 +41,10 @@ impl Session {
         if matches!(self.plan.choice, Choice::Composed(_)) {
             return Err("frames are copied anyway".into());
         }
-        let kinds: &[MemoryKind] = match options.kind {
-            MemoryKind::Auto => &[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::External],
-            ref kind => std::slice::from_ref(kind),
-        };
         let mut refusals = Vec::new();
-        for &kind in kinds {
-            let offered = if kind == MemoryKind::External {
-                self.dumb_pool()
-            } else {
-                self.heap_pool(kind)
-            };
+        for &kind in options.offered.choices() {
+            let offered = kind.map_or_else(|| self.dumb_pool(), |kind| self.heap_pool(kind));
+            let name = kind.map_or("dumb buffers".to_owned(), |kind| format!("{kind} memory"));
             match offered {
                 Ok(pool) => {
                     let why = if refusals.is_empty() {
@@ -59,21 +52,17 @@ impl Session {
                     } else {
                         format!(" ({})", refusals.join("; "))
                     };
-                    gst::info!(CAT, "offering {}{why}", kind_name(kind));
+                    gst::info!(CAT, "offering {name}{why}");
+                    let allocator = kind.filter(|_| self.is_packed());
                     return Ok(Proposal {
                         pool,
                         size_bytes: self.plan.layout.size_bytes as u32,
                         min: MIN_BUFFERS,
-                        max: if kind == MemoryKind::External || !self.is_packed() {
-                            N_OFFERED
-                        } else {
-                            0
-                        },
-                        allocator: (kind != MemoryKind::External && self.is_packed())
-                            .then_some(kind),
+                        max: if allocator.is_some() { 0 } else { N_OFFERED },
+                        allocator,
                     });
                 }
-                Err(error) => refusals.push(format!("no {}: {error}", kind_name(kind))),
+                Err(error) => refusals.push(format!("no {name}: {error}")),
             }
         }
         Err(refusals.join("; "))
@@ -149,14 +138,5 @@ impl Session {
             &Slots::new(regions, Reuse::LeastRecent),
             Some(self.plan.layout),
         ))
-    }
-}
-
-fn kind_name(kind: MemoryKind) -> &'static str {
-    match kind {
-        MemoryKind::External => "dumb buffers",
-        MemoryKind::Cma => "CMA memory",
-        MemoryKind::Udmabuf => "udmabufs",
-        _ => "memory of this kind",
     }
 }

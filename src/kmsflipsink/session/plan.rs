@@ -11,8 +11,8 @@ use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::format;
 use crate::kmsflipsink::framebuffer::{FbShape, Framebuffer};
 use crate::kmsflipsink::head::Head;
+use crate::kmsflipsink::offered_memory::OfferedMemory;
 use crate::layout::Layout;
-use crate::memory::MemoryKind;
 
 /// What the user said about the way frames are shown; copied from the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct DisplayOptions {
     /// Whether rows become columns.
     pub is_turned: bool,
     /// The memory to offer upstream; auto looks what can be shown.
-    pub kind: MemoryKind,
+    pub offered: OfferedMemory,
 }
 
 impl DisplayOptions {

@@ -565,7 +565,7 @@ fn dumb_buffers_are_offered_and_shown_without_a_copy() {
     let (file, expected) = file_of(3);
     let player = from_file(
         &file,
-        "! kmsflipsink name=sink sync=false mode=640x480 memory-kind=external",
+        "! kmsflipsink name=sink sync=false mode=640x480 memory-kind=dumb",
     );
     player.set_state(gst::State::Playing);
     player.wait_for_end();
