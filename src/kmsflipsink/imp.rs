@@ -660,7 +660,7 @@ impl BaseSinkImpl for KmsFlipSink {
                     return Ok(());
                 }
                 let (size, min, max) = (proposal.size_bytes, proposal.min, proposal.max);
-                proposal.pool.set_maker(Some(self.obj().upcast_ref()));
+                proposal.pool.set_offered_by(Some(self.obj().upcast_ref()));
                 query.add_allocation_pool(Some(&proposal.pool), size, min, max);
                 self.note_offer(Offer::Made);
                 if let Some(kind) = proposal.allocator {

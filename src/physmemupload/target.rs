@@ -125,7 +125,7 @@ impl WantedMemory {
                 gst::warning!(CAT, "upstream is offered no memory: {reason}");
                 return OfferOutcome::None;
             }
-            pool.set_maker(Some(element));
+            pool.set_offered_by(Some(element));
             query.add_allocation_pool(Some(&pool), size, 0, 0);
         }
         if info.is_some() {
@@ -183,7 +183,7 @@ impl CopyPool {
                 .is_some();
         if answered && let Some(pool) = WantedMemory::offered(&query) {
             // There is other memory than this.
-            pool.set_maker(None);
+            pool.set_offered_by(None);
             let started = configure(&pool, caps, size_bytes, takes_video_meta)
                 .and_then(|()| start(&pool, size_bytes));
             match started {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The GObject side of the pool: properties, signals, virtual methods.
 
-use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use gst::{glib, prelude::*, subclass::prelude::*};
@@ -12,7 +10,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use super::{
     CAT, PoolError,
     config::{self, ConfigError, Limits, Plan},
-    slots::{Claim, Maker, Refusal, Reuse, Share, Slots, Wait},
+    slots::{Attempt, Claim, Growth, Next, Refusal, Reuse, Share, Slots, Wait},
 };
 use crate::{
     layout::Layout,
@@ -79,18 +77,11 @@ pub struct PhysBufferPool {
 
     share: OnceLock<Share>,
     layout: OnceLock<Layout>,
-    plan: parking_lot::Mutex<Option<Plan>>,
-    /// Of the current plan, read on every acquire and release.
-    epoch: AtomicU64,
-    max: AtomicUsize,
-    flushing: AtomicBool,
-    allocator: parking_lot::Mutex<Option<gst::Allocator>>,
     last_error: parking_lot::Mutex<Option<String>>,
     /// Why the pool could not grow when it last tried to.
     refused_growth: parking_lot::Mutex<Option<String>>,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
-    /// The element that made the pool for others to use.
-    pub(super) maker: glib::WeakRef<gst::Element>,
+    pub(super) offered_by: glib::WeakRef<gst::Element>,
 }
 
 impl Default for PhysBufferPool {
@@ -100,22 +91,18 @@ impl Default for PhysBufferPool {
             _computed: (),
             share: OnceLock::new(),
             layout: OnceLock::new(),
-            plan: parking_lot::Mutex::new(None),
-            epoch: AtomicU64::new(0),
-            max: AtomicUsize::new(0),
-            flushing: AtomicBool::new(true),
-            allocator: parking_lot::Mutex::new(None),
             last_error: parking_lot::Mutex::new(None),
             refused_growth: parking_lot::Mutex::new(None),
             validator: parking_lot::Mutex::new(None),
-            maker: glib::WeakRef::new(),
+            offered_by: glib::WeakRef::new(),
         }
     }
 }
 
-fn next_epoch() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+thread_local! {
+    /// Why the last acquire of this thread failed. It goes through GStreamer, which counts
+    /// the buffers that are out, and has only a number for a reason.
+    static REFUSAL: Cell<Option<Refusal>> = const { Cell::new(None) };
 }
 
 /// A poisoned lock cannot be, as nothing panics while it is held.
@@ -163,20 +150,8 @@ impl PhysBufferPool {
         *self.validator.lock() = validator.map(Arc::new);
     }
 
-    pub(super) fn flushing(&self) -> bool {
-        self.flushing.load(Ordering::Acquire)
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn free_count(&self) -> usize {
-        self.share().free_count(self.at_most())
-    }
-
     fn free(&self) -> u32 {
-        self.free_count() as u32
+        self.share().free_count() as u32
     }
 
     fn filled(&self) -> u32 {
@@ -188,7 +163,7 @@ impl PhysBufferPool {
     }
 
     fn buffer_size(&self) -> u64 {
-        self.plan.lock().as_ref().map_or(0, |p| p.size_bytes as u64)
+        self.share().plan().map_or(0, |plan| plan.size_bytes as u64)
     }
 
     fn stats(&self) -> StructureProperty {
@@ -242,7 +217,7 @@ impl PhysBufferPool {
     }
 
     pub(super) fn allocate_ahead(&self) -> Result<(), memory::MemoryError> {
-        let block_bytes = self.plan.lock().as_ref().map_or(0, |p| p.block_bytes);
+        let block_bytes = self.share().plan().map_or(0, |plan| plan.block_bytes);
         let region = self.allocate_region(block_bytes)?;
         self.slots().add(region);
         Ok(())
@@ -283,22 +258,66 @@ impl PhysBufferPool {
     }
 
     pub(super) fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
-        let params = acquire_params(wait);
-        let acquired = self.obj().acquire_buffer(params.as_ref());
-        acquired.map_err(|flow| {
-            let pool = self.obj().name().into();
-            let refused_growth = self.refused_growth.lock().clone();
-            match (flow, refused_growth) {
-                (gst::FlowError::Flushing, _) => PoolError::Flushing { pool },
-                _ if self.slots().is_all_dead() => PoolError::AllGone { pool },
-                (_, Some(reason)) => PoolError::NoMemory { pool, reason },
-                (gst::FlowError::Eos, None) => PoolError::NoBuffer { pool },
-                (flow, None) => PoolError::NoMemory {
-                    pool,
-                    reason: flow.to_string(),
-                },
-            }
+        let acquired = self.obj().acquire_buffer(acquire_params(wait).as_ref());
+        acquired.map_err(|_| {
+            let refusal = REFUSAL.take().unwrap_or(Refusal::NoBuffer(None));
+            self.obj().error(refusal)
         })
+    }
+
+    fn acquire(&self, wait: Wait) -> Result<gst::Buffer, Refusal> {
+        let growth = match self.is_owner() {
+            true => Growth::OnDemand,
+            false => Growth::Never,
+        };
+        let mut attempt = Attempt::new(wait, growth);
+        loop {
+            match self.share().acquire(&mut attempt)? {
+                Next::Buffer(buffer) => return Ok(buffer),
+                Next::Wrap(claim) => {
+                    let buffer = self.wrap(&claim);
+                    return self.share().finish_claim(claim, buffer);
+                }
+                Next::Grow(block_bytes) => {
+                    let region = self.allocate_region(block_bytes);
+                    self.remember_growth(region.as_ref().err());
+                    let region = region.map_err(|error| error.to_string());
+                    self.share().grow(region, &mut attempt)?;
+                }
+            }
+        }
+    }
+
+    /// Makes the buffer around a slot's memory.
+    fn wrap(&self, claim: &Claim) -> gst::Buffer {
+        let plan = &claim.plan;
+        let memory = memory::wrap(
+            &claim.region,
+            plan.prefix_bytes,
+            plan.size_bytes,
+            Some(claim.on_free()),
+        );
+        let mut buffer = gst::Buffer::new();
+        let buffer_ref = buffer.make_mut();
+        let withhold = lock(&self.settings).withhold_address;
+        PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory, withhold);
+        buffer_ref.append_memory(memory);
+        if let Some(video) = &plan.video {
+            add_video_meta(buffer_ref, video);
+        }
+        buffer
+    }
+
+    /// Whoever adopted the pool knows that there is no buffer, and calls it what it likes
+    /// ("not-negotiated", say); the reason is known here.
+    fn post_want_of_memory(&self, reason: &str) {
+        if let Some(element) = self.offered_by.upgrade() {
+            gst::element_error!(
+                element,
+                gst::ResourceError::NoSpaceLeft,
+                ("No memory for the frames: {reason}")
+            );
+        }
     }
 }
 
@@ -337,53 +356,6 @@ pub(crate) fn wait_from_ns(ns: i64) -> Wait {
         Ok(0) => Wait::No,
         Ok(ns) => Wait::AtMost(Duration::from_nanos(ns)),
         Err(_) => Wait::Forever,
-    }
-}
-
-impl Maker for PhysBufferPool {
-    fn epoch(&self) -> u64 {
-        self.epoch()
-    }
-
-    fn is_flushing(&self) -> bool {
-        self.flushing()
-    }
-
-    fn at_most(&self) -> usize {
-        self.max.load(Ordering::Relaxed)
-    }
-
-    fn may_grow(&self) -> bool {
-        self.is_owner()
-    }
-
-    fn allocate(&self) -> Option<Arc<Region>> {
-        let size = {
-            let plan = self.plan.lock();
-            plan.as_ref()?.block_bytes
-        };
-        let allocated = self.allocate_region(size);
-        self.remember_growth(allocated.as_ref().err());
-        allocated.ok()
-    }
-
-    fn wrap(&self, claim: &Claim) -> Option<gst::Buffer> {
-        let plan = self.plan.lock().clone()?;
-        let memory = memory::wrap(
-            &claim.region,
-            plan.prefix_bytes,
-            plan.size_bytes,
-            Some(claim.on_free()),
-        );
-        let mut buffer = gst::Buffer::new();
-        let buffer_ref = buffer.make_mut();
-        let withhold = lock(&self.settings).withhold_address;
-        PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory, withhold);
-        buffer_ref.append_memory(memory);
-        if let Some(video) = &plan.video {
-            add_video_meta(buffer_ref, video);
-        }
-        Some(buffer)
     }
 }
 
@@ -463,12 +435,7 @@ impl BufferPoolImpl for PhysBufferPool {
         let params = config
             .allocator()
             .map_or_else(Default::default, |(_, params)| params);
-        let allocator = self
-            .allocator
-            .lock()
-            .get_or_insert_with(|| memory::allocator(self.kind()).clone())
-            .clone();
-        config.set_allocator(Some(&allocator), Some(&params));
+        config.set_allocator(Some(memory::allocator(self.kind())), Some(&params));
         gst::debug!(CAT, imp = self, "config: {plan:?}");
         let mut fits = true;
         self.slots()
@@ -477,16 +444,14 @@ impl BufferPoolImpl for PhysBufferPool {
             // Allocated ahead for a smaller buffer; nobody has it, as GStreamer knows.
             self.slots().clear();
         }
-        self.max.store(plan.max, Ordering::Relaxed);
-        *self.plan.lock() = Some(plan);
-        self.epoch.store(next_epoch(), Ordering::Relaxed);
+        self.share().set_plan(plan);
         self.parent_set_config(config)
     }
 
     fn start(&self) -> bool {
         *self.last_error.lock() = None;
         *self.refused_growth.lock() = None;
-        let Some(plan) = self.plan.lock().clone() else {
+        let Some(plan) = self.share().plan() else {
             self.remember_error("the pool is not configured".into());
             return false;
         };
@@ -494,8 +459,9 @@ impl BufferPoolImpl for PhysBufferPool {
             && let Err(error) = self.allocate_least(&plan)
         {
             self.slots().clear();
-            self.remember_error(error.to_string());
-            self.post_want_of_memory();
+            let reason = error.to_string();
+            self.post_want_of_memory(&reason);
+            self.remember_error(reason);
             return false;
         }
         true
@@ -512,34 +478,34 @@ impl BufferPoolImpl for PhysBufferPool {
         &self,
         params: Option<&gst::BufferPoolAcquireParams>,
     ) -> Result<gst::Buffer, gst::FlowError> {
-        self.share()
-            .acquire(self, wait_of(params))
-            .map_err(|refusal| match refusal {
-                Refusal::Empty => gst::FlowError::Eos,
-                Refusal::Flushing => gst::FlowError::Flushing,
-                Refusal::NoMemory => {
-                    self.post_want_of_memory();
+        self.acquire(wait_of(params)).map_err(|refusal| {
+            let flow = match &refusal {
+                Refusal::NoBuffer(_) => gst::FlowError::Eos,
+                Refusal::NoMemory(reason) => {
+                    self.post_want_of_memory(reason);
                     gst::FlowError::Error
                 }
-                Refusal::AllDead => {
-                    let pool = self.obj().name().into();
-                    self.remember_error(PoolError::AllGone { pool }.to_string());
+                Refusal::AllGone => {
+                    self.remember_error(self.obj().error(refusal.clone()).to_string());
                     gst::FlowError::Error
                 }
-            })
+                _ => gst::FlowError::Flushing,
+            };
+            REFUSAL.set(Some(refusal));
+            flow
+        })
     }
 
     fn release_buffer(&self, buffer: gst::Buffer) {
-        self.share().release(self.epoch(), buffer);
+        self.share().release(buffer);
     }
 
     fn flush_start(&self) {
-        self.flushing.store(true, Ordering::Release);
         self.share()
-            .flush(|buffer| super::give_pool(&self.obj(), buffer));
+            .start_flushing(|buffer| super::give_pool(&self.obj(), buffer));
     }
 
     fn flush_stop(&self) {
-        self.flushing.store(false, Ordering::Release);
+        self.share().stop_flushing();
     }
 }

@@ -36,7 +36,6 @@
 mod config;
 mod external;
 mod imp;
-mod maker;
 mod signals;
 mod slots;
 mod state;
@@ -302,8 +301,8 @@ impl PhysBufferPool {
     /// Has the element that offers the pool to others post an error when there is no memory
     /// for its buffers: who adopts a pool does not know why it failed, and says that
     /// nothing was negotiated. `None` while the element itself tries the pool.
-    pub(crate) fn set_maker(&self, element: Option<&gst::Element>) {
-        self.imp().set_maker(element);
+    pub(crate) fn set_offered_by(&self, element: Option<&gst::Element>) {
+        self.imp().offered_by.set(element);
     }
 
     /// Takes a free buffer to be filled.
@@ -327,28 +326,30 @@ impl PhysBufferPool {
     pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let imp = self.imp();
         let mut detached = None;
-        let result = imp.share().submit(imp, buffer, |buffer| {
+        let result = imp.share().submit(buffer, |buffer| {
             // A queued buffer must not keep alive the pool that holds the queue.
             detached = take_pool(buffer);
             detached.is_some()
         });
         drop(detached);
-        result.map_err(|refused| self.refused(refused))
+        result.map_err(|refusal| self.error(refusal))
     }
 
-    fn refused(&self, refused: slots::Refused) -> PoolError {
-        match refused {
-            slots::Refused::Flushing => PoolError::Flushing {
-                pool: self.name().into(),
-            },
-            slots::Refused::Illegal(step) => PoolError::IllegalStep(step),
-            slots::Refused::Gone(id) => PoolError::Gone { id },
-            slots::Refused::Replaced(id) => PoolError::Replaced { id },
-            slots::Refused::NoMeta => PoolError::NoMeta,
-            slots::Refused::Foreign(id) => PoolError::Foreign {
-                id,
-                pool: self.name().into(),
-            },
+    fn error(&self, refusal: slots::Refusal) -> PoolError {
+        use slots::Refusal;
+        let pool = self.name().into();
+        match refusal {
+            Refusal::NoBuffer(None) => PoolError::NoBuffer { pool },
+            Refusal::NoBuffer(Some(reason)) | Refusal::NoMemory(reason) => {
+                PoolError::NoMemory { pool, reason }
+            }
+            Refusal::Flushing => PoolError::Flushing { pool },
+            Refusal::AllGone => PoolError::AllGone { pool },
+            Refusal::Illegal(step) => PoolError::IllegalStep(step),
+            Refusal::Gone(id) => PoolError::Gone { id },
+            Refusal::Replaced(id) => PoolError::Replaced { id },
+            Refusal::Foreign(id) => PoolError::Foreign { id, pool },
+            Refusal::NoMeta => PoolError::NoMeta,
         }
     }
 
@@ -358,23 +359,10 @@ impl PhysBufferPool {
     /// [`PoolError::NoBuffer`] after the time given; the pool flushes; or all memory was
     /// freed by its owner.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
-        let imp = self.imp();
-        match imp.share().acquire_filled(imp, wait) {
-            Ok(buffer) => {
-                give_pool(self, &buffer);
-                Ok(buffer)
-            }
-            Err(refusal) => {
-                let pool = self.name().into();
-                Err(match refusal {
-                    slots::Refusal::Flushing => PoolError::Flushing { pool },
-                    slots::Refusal::AllDead => PoolError::AllGone { pool },
-                    slots::Refusal::Empty | slots::Refusal::NoMemory => {
-                        PoolError::NoBuffer { pool }
-                    }
-                })
-            }
-        }
+        let acquired = self.imp().share().acquire_filled(wait);
+        acquired
+            .inspect(|buffer| give_pool(self, buffer))
+            .map_err(|refusal| self.error(refusal))
     }
 
     /// Ends the consumer's use of a buffer. It is free again when its last
@@ -385,7 +373,7 @@ impl PhysBufferPool {
     /// dropped then, too.
     pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let result = self.imp().share().release_filled(&buffer);
-        result.map_err(|refused| self.refused(refused))
+        result.map_err(|refusal| self.error(refusal))
     }
 
     /// The buffer with this id, while somebody holds it or it waits in the filled
@@ -399,7 +387,7 @@ impl PhysBufferPool {
     /// How many buffers could be acquired now without allocating; not more than the
     /// configured maximum leaves.
     pub fn free_count(&self) -> usize {
-        self.imp().free_count()
+        self.imp().share().free_count()
     }
 
     /// How many wait in the filled queue.
@@ -528,4 +516,71 @@ fn give_pool(pool: &PhysBufferPool, buffer: &gst::Buffer) {
 /// Registers the pool's type, so that `g_type_from_name` finds it.
 pub(crate) fn register() {
     PhysBufferPool::static_type();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pool of a heap that does not exist, configured for at least so many buffers.
+    fn hopeless(min: u32) -> PhysBufferPool {
+        let builder = PhysBufferPool::builder().kind(MemoryKind::Cma);
+        let pool = builder.heap("no-such-heap").build();
+        let mut config = pool.config();
+        config.set_params(None, 4096, min, 0);
+        pool.set_config(config).unwrap();
+        pool
+    }
+
+    fn posted(use_pool: impl FnOnce(&gst::Element)) -> Option<String> {
+        gst::init().unwrap();
+        let element = gst::Bin::new();
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        use_pool(element.upcast_ref());
+        element.set_bus(None);
+        let message = bus.pop()?;
+        match message.view() {
+            gst::MessageView::Error(error) => Some(error.error().message().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn assert_names_the_heap(message: Option<String>) {
+        let message = message.expect("an error is posted");
+        assert!(
+            message.starts_with("No memory for the frames: "),
+            "{message}"
+        );
+        assert!(message.contains("no-such-heap"), "{message}");
+    }
+
+    #[test]
+    fn who_adopts_a_pool_without_memory_is_not_left_to_guess() {
+        assert_names_the_heap(posted(|element| {
+            let pool = hopeless(2);
+            pool.set_offered_by(Some(element));
+            assert!(pool.set_active(true).is_err());
+        }));
+        // With nothing to be had at once, the first buffer is what fails.
+        assert_names_the_heap(posted(|element| {
+            let pool = hopeless(0);
+            pool.set_offered_by(Some(element));
+            pool.set_active(true).unwrap();
+            assert!(pool.acquire_buffer(None).is_err());
+            pool.set_active(false).unwrap();
+        }));
+    }
+
+    #[test]
+    fn an_element_that_tries_a_pool_itself_is_told_by_its_last_error_alone() {
+        let message = posted(|element| {
+            let pool = hopeless(1);
+            pool.set_offered_by(Some(element));
+            pool.set_offered_by(None);
+            assert!(pool.set_active(true).is_err());
+            assert!(pool.last_error().unwrap().contains("no-such-heap"));
+        });
+        assert_eq!(message, None);
+    }
 }

@@ -25,6 +25,7 @@ mod inner;
 mod share;
 mod wait;
 
+use std::collections::VecDeque;
 use std::sync::{
     Arc, Weak,
     atomic::{AtomicU32, AtomicU64, Ordering},
@@ -32,12 +33,14 @@ use std::sync::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::config::Plan;
 use super::state::{BufferState, IllegalStep};
 use crate::{handle::HandleWatcher, memory::Region};
 
 use inner::{Inner, Place};
-pub(super) use share::Share;
+pub(super) use share::{Next, Share};
 pub use wait::Wait;
+pub(super) use wait::{Attempt, Growth};
 
 /// Which free buffer is handed out next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +51,20 @@ pub enum Reuse {
     LeastRecent,
 }
 
+impl Reuse {
+    fn pop(self, free: &mut VecDeque<usize>) -> Option<usize> {
+        match self {
+            Self::MostRecent => free.pop_back(),
+            Self::LeastRecent => free.pop_front(),
+        }
+    }
+}
+
 /// The blocks of memory behind one pool, or behind successive pools.
 #[derive(Clone)]
-pub struct Slots(Arc<Shared>);
+pub struct Slots(Arc<Store>);
 
-pub(super) struct Shared {
+pub(super) struct Store {
     inner: Mutex<Inner>,
     /// A buffer became free, or somebody flushes.
     freed: Condvar,
@@ -83,28 +95,17 @@ pub(super) struct Seen<'a> {
     pub is_detached: bool,
 }
 
-/// What the pool that asks brings along.
-pub(super) trait Maker {
-    /// Names the layout; a parked wrapper of another epoch is not used.
-    fn epoch(&self) -> u64;
-    fn is_flushing(&self) -> bool;
-    /// At most so many of its buffers are out at a time.
-    fn at_most(&self) -> usize;
-    /// It allocates slots on demand, up to that number.
-    fn may_grow(&self) -> bool;
-    /// Allocates memory for one more slot.
-    fn allocate(&self) -> Option<Arc<Region>>;
-    /// Makes the buffer around a slot's memory.
-    fn wrap(&self, claim: &Claim) -> Option<gst::Buffer>;
-}
-
 /// A slot taken out of the free list that has no wrapper yet.
 pub(super) struct Claim {
     pub id: u32,
     pub slot: usize,
     pub region: Arc<Region>,
+    /// How the buffer is to be laid out.
+    pub plan: Arc<Plan>,
     serial: u64,
-    slots: Weak<Shared>,
+    slots: Weak<Store>,
+    /// A wrapper that was made for another layout; it is dropped without the lock.
+    _stale: Option<gst::Buffer>,
 }
 
 impl Claim {
@@ -112,23 +113,34 @@ impl Claim {
     pub fn on_free(&self) -> Box<dyn FnOnce() + Send> {
         let (slots, slot, serial) = (self.slots.clone(), self.slot, self.serial);
         Box::new(move || {
-            if let Some(shared) = slots.upgrade() {
-                shared.memory_freed(slot, serial);
+            if let Some(store) = slots.upgrade() {
+                store.memory_freed(slot, serial);
             }
         })
     }
 }
 
-/// Why no buffer was handed out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why the slots did not do what a pool asked; nothing was changed.
+/// [`PoolError`](super::PoolError) says the same with the pool's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// None there, and the caller would not wait (longer).
-    Empty,
+    /// There is no buffer, and the caller would not wait (longer); why the pool did not
+    /// grow, if it tried.
+    NoBuffer(Option<String>),
     Flushing,
-    /// More memory could not be had, and no buffer is out that could come back.
-    NoMemory,
+    /// More memory could not be had, for this reason, and no buffer is out that could come
+    /// back.
+    NoMemory(String),
     /// The memory of every buffer was freed by its owner.
-    AllDead,
+    AllGone,
+    Illegal(IllegalStep),
+    /// The memory of the buffer with this id was freed by its owner.
+    Gone(u32),
+    /// The buffer with this id holds other memory than the pool gave it, or none.
+    Replaced(u32),
+    /// The buffer with this id went out of another pool, or is a copy.
+    Foreign(u32),
+    NoMeta,
 }
 
 fn next_id() -> u32 {
@@ -149,7 +161,7 @@ fn next_serial() -> u64 {
 impl Slots {
     /// Slots over memory that exists; all are free.
     pub fn new(regions: Vec<Arc<Region>>, reuse: Reuse) -> Self {
-        let slots = Self(Arc::new(Shared {
+        let slots = Self(Arc::new(Store {
             inner: Mutex::new(Inner::default()),
             freed: Condvar::new(),
             reuse,
@@ -164,11 +176,6 @@ impl Slots {
     pub fn total(&self) -> usize {
         let inner = self.0.inner.lock();
         inner.slots.iter().filter(|s| s.is_live()).count()
-    }
-
-    /// There were buffers, and the memory of each was freed by its owner.
-    pub(super) fn is_all_dead(&self) -> bool {
-        self.0.inner.lock().is_all_dead()
     }
 
     /// How many have lost their memory to its owner.
@@ -203,7 +210,7 @@ impl Slots {
                 id: slot.id,
                 region: &slot.region,
                 state: slot.state,
-                refs: slot.ref_count(),
+                refs: slot.refs(),
                 is_detached: slot.place == Place::Detached,
             });
         }
@@ -225,7 +232,7 @@ impl Slots {
 
     /// Adds memory as a free slot.
     pub(super) fn add(&self, region: Arc<Region>) {
-        let watcher: Weak<Shared> = Arc::downgrade(&self.0);
+        let watcher: Weak<Store> = Arc::downgrade(&self.0);
         region.watch(&(watcher as Weak<dyn HandleWatcher>));
         let mut inner = self.0.inner.lock();
         inner.push(region);
@@ -242,27 +249,7 @@ impl Slots {
     }
 }
 
-/// Why a buffer was not taken from who submits or releases it; nothing was changed.
-#[derive(Debug)]
-pub(super) enum Refused {
-    Flushing,
-    Illegal(IllegalStep),
-    /// The memory of the buffer with this id was freed by its owner.
-    Gone(u32),
-    /// The buffer with this id holds other memory than the pool gave it, or none.
-    Replaced(u32),
-    /// The buffer with this id went out of another pool, or is a copy.
-    Foreign(u32),
-    NoMeta,
-}
-
-impl From<IllegalStep> for Refused {
-    fn from(illegal: IllegalStep) -> Self {
-        Self::Illegal(illegal)
-    }
-}
-
-impl Shared {
+impl Store {
     /// There is one free slot more. Those who wait in one pool are alike; of several
     /// pools, one may not take it (it has its number out, or flushes) and sleep on.
     fn tell_freed(&self, inner: MutexGuard<'_, Inner>) {
@@ -292,10 +279,10 @@ impl Shared {
     }
 }
 
-impl HandleWatcher for Shared {
+impl HandleWatcher for Store {
     fn handle_dropped(&self) {
         let mut inner = self.inner.lock();
-        let buried = inner.bury();
+        let dead = inner.take_dead();
         let parts: Vec<_> = inner.parts.iter().map(|p| p.submitted.clone()).collect();
         drop(inner);
         // Some may have waited for this very buffer, or now wait in vain.
@@ -303,6 +290,6 @@ impl HandleWatcher for Shared {
         for submitted in parts {
             submitted.notify_all();
         }
-        drop(buried);
+        drop(dead);
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
     let mut stats = gst::Structure::builder("physmem-pool-stats")
         .field("kind", pool.kind())
         .field("total", slots.total() as u32)
-        .field("free", pool.free_count() as u32)
+        .field("free", pool.share().free_count() as u32)
         .field("filled", pool.share().filled_count() as u32)
         .field("dead", slots.dead_count() as u32)
         .field("bytes", bytes)
@@ -118,7 +118,7 @@ pub(super) fn dump(pool: &PhysBufferPool) -> String {
         "pool of {}: {} buffers, {} free, {} filled, {} dead",
         pool.kind(),
         slots.total(),
-        pool.free_count(),
+        pool.share().free_count(),
         pool.share().filled_count(),
         slots.dead_count()
     );

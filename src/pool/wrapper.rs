@@ -60,8 +60,8 @@ pub(super) fn is_of(buffer: &gst::BufferRef, root: *const gst::ffi::GstMemory) -
 
 /// Nobody else holds the buffer.
 pub(super) fn is_unshared(buffer: &gst::BufferRef) -> bool {
-    // SAFETY: the buffer is alive.
-    unsafe { refs(&(*buffer.as_ptr()).mini_object) == 1 }
+    // SAFETY: the buffer is borrowed.
+    unsafe { ref_count(&*buffer.as_ptr()) }.load(Ordering::Acquire) == 1
 }
 
 /// Takes away the metas that are not the pool's, of a buffer that is unshared and stays
@@ -90,7 +90,7 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
     // SAFETY: the buffer holds `root`, so both are alive; the counts say that we
     // hold the only references, so both may be changed.
     unsafe {
-        if refs(&(*root).mini_object) != 1 {
+        if ref_count(&*root).load(Ordering::Acquire) != 1 {
             return false;
         }
         (*raw).mini_object.flags = 0;
@@ -107,9 +107,13 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
     true
 }
 
+/// The reference count of a buffer or memory, both of which begin with a GstMiniObject.
+///
 /// # Safety
-/// `object` is alive.
-unsafe fn refs(object: &gst::ffi::GstMiniObject) -> i32 {
-    // SAFETY: the field is a gint that GStreamer changes only atomically.
-    unsafe { AtomicI32::from_ptr((&raw const object.refcount).cast_mut()) }.load(Ordering::Acquire)
+/// `T` is GstBuffer or GstMemory, and the object is one that GStreamer made.
+pub(super) unsafe fn ref_count<T>(object: &T) -> &AtomicI32 {
+    let object = std::ptr::from_ref(object).cast::<gst::ffi::GstMiniObject>();
+    // SAFETY: the object begins with a mini object, as the caller says, whose count is a
+    // gint that everybody changes only atomically.
+    unsafe { AtomicI32::from_ptr((&raw const (*object).refcount).cast_mut()) }
 }

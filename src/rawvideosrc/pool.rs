@@ -201,7 +201,7 @@ fn own_pool(allocator: Option<&gst::Allocator>, element: &gst::Element) -> gst::
         return gst_video::VideoBufferPool::new().upcast();
     }
     let pool = PhysBufferPool::builder().build();
-    pool.set_maker(Some(element));
+    pool.set_offered_by(Some(element));
     pool.upcast()
 }
 

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the lock of the slots guards: the slots, where each is, and each pool's queue.
 
-use std::{collections::VecDeque, sync::Arc, sync::atomic::Ordering};
+use std::collections::VecDeque;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
 
 use parking_lot::Condvar;
 
-use super::{Counters, Refused, Reuse, next_id};
+use super::{Counters, Refusal, next_id};
 use crate::{
     memory::Region,
     meta::PhysMemMeta,
     pool::{
+        config::Plan,
         state::{BufferState, Step},
         wrapper,
     },
@@ -19,7 +24,7 @@ use crate::{
 pub(super) struct Inner {
     pub(super) slots: Vec<Slot>,
     pub(super) free: VecDeque<usize>,
-    /// One for each pool that has been used.
+    /// One for each pool.
     pub(super) parts: Vec<Part>,
     /// Slots being allocated outside the lock.
     pub(super) growing: usize,
@@ -29,11 +34,15 @@ pub(super) struct Inner {
 /// What is one pool's alone. A filled buffer is taken only by the pool whose layout it
 /// has, so that nobody else is to be woken for it.
 pub(super) struct Part {
+    /// A buffer was submitted, or somebody flushes. Its own address names the part.
+    pub(super) submitted: Arc<Condvar>,
+    /// Nobody gets a buffer: the pool is inactive, or flushes.
+    pub(super) is_flushing: bool,
+    /// How its buffers are laid out, and how many may be out at a time.
+    pub(super) plan: Option<Arc<Plan>>,
     /// Buffers that were handed out and have not come back, the filled ones too.
     pub(super) out: usize,
     pub(super) filled: VecDeque<Filled>,
-    /// A buffer was submitted, or somebody flushes. Its own address names the part.
-    pub(super) submitted: Arc<Condvar>,
 }
 
 pub(super) struct Filled {
@@ -51,17 +60,15 @@ pub(super) struct Slot {
     /// The wrapper while it is out; compared and its reference count read,
     /// under the lock and only while `place` says that it exists.
     pub(super) wrapper: *const gst::ffi::GstBuffer,
-    pub(super) parked: Option<Parked>,
+    /// What the wrapper was made for, whether it is out or parked.
+    pub(super) plan: Option<Arc<Plan>>,
+    /// The wrapper while nobody uses it.
+    pub(super) parked: Option<gst::Buffer>,
 }
 
 // SAFETY: `wrapper` is only dereferenced under the lock of `Inner`, while the
 // slot's place guarantees that the buffer has not been released.
 unsafe impl Send for Slot {}
-
-pub(super) struct Parked {
-    pub(super) epoch: u64,
-    pub(super) buffer: gst::Buffer,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -87,6 +94,7 @@ impl Inner {
             place: Place::Free,
             serial: 0,
             wrapper: std::ptr::null(),
+            plan: None,
             parked: None,
         });
     }
@@ -100,7 +108,7 @@ impl Inner {
     /// them, to be dropped without the lock. Those in the filled queue stay there
     /// until a flush, which gives them their pool back first: without it nobody
     /// would count them as returned.
-    pub(super) fn bury(&mut self) -> Vec<gst::Buffer> {
+    pub(super) fn take_dead(&mut self) -> Vec<gst::Buffer> {
         let Self { slots, free, .. } = self;
         free.retain(|&index| {
             let slot = &mut slots[index];
@@ -110,21 +118,19 @@ impl Inner {
             slot.place == Place::Free
         });
         let dead = slots.iter_mut().filter(|s| s.place == Place::Dead);
-        dead.filter_map(|s| s.parked.take().map(|p| p.buffer))
-            .collect()
+        dead.filter_map(|s| s.parked.take()).collect()
     }
 
-    /// The slots, and the part of the pool that this condition names.
-    pub(super) fn part(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Part) {
+    /// Which part is that of the pool with this condition.
+    pub(super) fn index_of_part(&self, submitted: &Arc<Condvar>) -> usize {
         let named = |part: &Part| Arc::ptr_eq(&part.submitted, submitted);
-        let index = self.parts.iter().position(named).unwrap_or_else(|| {
-            self.parts.push(Part {
-                out: 0,
-                filled: VecDeque::new(),
-                submitted: submitted.clone(),
-            });
-            self.parts.len() - 1
-        });
+        // Always found: a part is there as long as the pool that asks.
+        self.parts.iter().position(named).unwrap_or_default()
+    }
+
+    /// The slots, and the part of the pool with this condition.
+    pub(super) fn part(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Part) {
+        let index = self.index_of_part(submitted);
         (&mut self.slots, &mut self.parts[index])
     }
 
@@ -133,26 +139,19 @@ impl Inner {
         (slot.id == returned.id).then_some(slot)
     }
 
-    pub(super) fn pop_free(&mut self, reuse: Reuse) -> Option<usize> {
-        match reuse {
-            Reuse::MostRecent => self.free.pop_back(),
-            Reuse::LeastRecent => self.free.pop_front(),
-        }
-    }
-
     /// The slot that the buffer went out of, and the memory it went out with. Of a copy,
     /// which shares memory and meta, there is none.
     pub(super) fn find(
         &mut self,
         buffer: &gst::BufferRef,
-    ) -> Result<(usize, *const gst::ffi::GstMemory), Refused> {
+    ) -> Result<(usize, *const gst::ffi::GstMemory), Refusal> {
         let found = match buffer.meta::<PhysMemMeta>() {
-            None => Err(Refused::NoMeta),
+            None => Err(Refusal::NoMeta),
             Some(meta) => {
                 let own = |s: &Slot| s.id == meta.id() && std::ptr::eq(s.wrapper, buffer.as_ptr());
                 let found = meta.in_pool().map(|in_pool| (in_pool.slot, in_pool.root()));
                 let found = found.filter(|&(index, _)| self.slots.get(index).is_some_and(own));
-                found.ok_or(Refused::Foreign(meta.id()))
+                found.ok_or(Refusal::Foreign(meta.id()))
             }
         };
         if found.is_err() {
@@ -175,42 +174,34 @@ impl Slot {
         self.place != Place::Dead && self.region.is_alive()
     }
 
-    pub(super) fn ref_count(&self) -> u32 {
-        if self.wrapper.is_null() {
-            return 0;
-        }
+    /// Takes the parked wrapper to hand it out, if it was made for this plan.
+    pub(super) fn take_wrapper(&mut self, plan: &Arc<Plan>) -> Option<gst::Buffer> {
+        let is_of_plan = |of: &Arc<Plan>| Arc::ptr_eq(of, plan);
+        self.plan.as_ref().filter(|of| is_of_plan(of))?;
+        let buffer = self.parked.take()?;
+        self.wrapper = buffer.as_ptr();
+        Some(buffer)
+    }
+
+    fn ref_count(&self) -> Option<&AtomicI32> {
         // SAFETY: `wrapper` is non-null only while the buffer is out; it is set
         // to null, under the lock that we hold, before the buffer can be freed.
-        let count = unsafe { &(*self.wrapper).mini_object.refcount };
-        // SAFETY: the field is a gint that GStreamer changes atomically.
-        unsafe { std::sync::atomic::AtomicI32::from_ptr(std::ptr::from_ref(count).cast_mut()) }
-            .load(Ordering::Relaxed)
-            .max(0) as u32
+        unsafe { Some(wrapper::ref_count(self.wrapper.as_ref()?)) }
+    }
+
+    pub(super) fn refs(&self) -> u32 {
+        let count = self.ref_count().map(|count| count.load(Ordering::Relaxed));
+        count.map_or(0, |count| count.max(0) as u32)
     }
 
     /// A new reference, unless the last one is just going.
     pub(super) fn try_ref(&self) -> Option<gst::Buffer> {
-        if self.wrapper.is_null() {
-            return None;
-        }
-        // SAFETY: as in `ref_count` the buffer exists while we hold the lock.
-        let count = unsafe {
-            std::sync::atomic::AtomicI32::from_ptr(
-                std::ptr::from_ref(&(*self.wrapper).mini_object.refcount).cast_mut(),
-            )
-        };
-        let mut now = count.load(Ordering::Relaxed);
-        while now > 0 {
-            match count.compare_exchange_weak(now, now + 1, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    // SAFETY: the reference just taken is the one that Buffer owns.
-                    let buffer =
-                        unsafe { gst::glib::translate::from_glib_full(self.wrapper.cast_mut()) };
-                    return Some(buffer);
-                }
-                Err(other) => now = other,
-            }
-        }
-        None
+        let count = self.ref_count()?;
+        let one_more = |now: i32| (now > 0).then_some(now + 1);
+        count
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more)
+            .ok()?;
+        // SAFETY: the reference just taken is the one that Buffer owns.
+        Some(unsafe { gst::glib::translate::from_glib_full(self.wrapper.cast_mut()) })
     }
 }

@@ -6,60 +6,95 @@ use std::sync::Arc;
 use parking_lot::Condvar;
 
 use super::{
-    Claim, Maker, Refusal, Refused, Shared, Slots, Wait,
-    inner::{Filled, Parked, Place, Slot},
+    Attempt, Claim, Growth, Refusal, Slots, Store, Wait,
+    inner::{Filled, Inner, Part, Place, Slot},
     next_serial,
-    wait::Patience,
 };
+use crate::memory::Region;
 use crate::pool::{
+    config::Plan,
     state::{BufferState, IllegalStep, Step},
     wrapper,
 };
 
-/// One pool's access to the slots: all of its verbs.
+/// One pool's access to the slots.
 pub struct Share {
     slots: Slots,
     submitted: Arc<Condvar>,
 }
 
+/// What is to be done for a pool that wants a free buffer.
+pub enum Next {
+    /// Nothing: it is this one.
+    Buffer(gst::Buffer),
+    /// Make a buffer around this slot's memory, for [`Share::finish_claim`].
+    Wrap(Claim),
+    /// Allocate a block of so many bytes, for [`Share::grow`].
+    Grow(usize),
+}
+
 impl Share {
+    /// A pool that is not configured yet, and flushes.
     pub fn new(slots: Slots) -> Self {
-        Self {
-            slots,
-            submitted: Arc::new(Condvar::new()),
-        }
+        let submitted = Arc::new(Condvar::new());
+        slots.0.inner.lock().parts.push(Part {
+            submitted: submitted.clone(),
+            is_flushing: true,
+            plan: None,
+            out: 0,
+            filled: Default::default(),
+        });
+        Self { slots, submitted }
     }
 
     pub fn slots(&self) -> &Slots {
         &self.slots
     }
 
-    fn shared(&self) -> &Shared {
+    fn store(&self) -> &Store {
         &self.slots.0
     }
 
-    /// How many could be acquired right now, if `at_most` so many may be out.
-    pub fn free_count(&self, at_most: usize) -> usize {
-        let mut inner = self.shared().inner.lock();
-        let allowed = at_most.saturating_sub(inner.part(&self.submitted).1.out);
+    /// Lays the buffers out anew. Who has one of the old layout keeps it.
+    pub fn set_plan(&self, plan: Plan) {
+        let plan = Some(Arc::new(plan));
+        let mut inner = self.store().inner.lock();
+        let old = std::mem::replace(&mut inner.part(&self.submitted).1.plan, plan);
+        drop(inner);
+        drop(old);
+    }
+
+    /// How buffers are laid out; `None` before the pool is configured.
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        let mut inner = self.store().inner.lock();
+        inner.part(&self.submitted).1.plan.clone()
+    }
+
+    /// How many could be acquired right now.
+    pub fn free_count(&self) -> usize {
+        let mut inner = self.store().inner.lock();
+        let part = inner.part(&self.submitted).1;
+        let max = part.plan.as_ref().map_or(0, |plan| plan.max);
+        let allowed = max.saturating_sub(part.out);
         let alive = |&&index: &&usize| inner.slots[index].region.is_alive();
         inner.free.iter().filter(alive).count().min(allowed)
     }
 
     /// How many wait in the filled queue.
     pub fn filled_count(&self) -> usize {
-        let mut inner = self.shared().inner.lock();
+        let mut inner = self.store().inner.lock();
         let (slots, part) = inner.part(&self.submitted);
         let alive = |f: &&Filled| slots[f.slot].region.is_alive();
         part.filled.iter().filter(alive).count()
     }
 
-    /// Wakes everybody who waits, so that they look at `is_flushing` again, and
-    /// empties the filled queue: `attach` makes each buffer in it the pool's again,
-    /// under the lock, so that who kept a reference may submit it again.
-    pub fn flush(&self, attach: impl Fn(&gst::Buffer)) {
-        let mut inner = self.shared().inner.lock();
+    /// Refuses buffers from now on, wakes everybody who waits for one, and empties the
+    /// filled queue: `attach` makes each buffer in it the pool's again, under the lock, so
+    /// that who kept a reference may submit it again.
+    pub fn start_flushing(&self, attach: impl Fn(&gst::Buffer)) {
+        let mut inner = self.store().inner.lock();
         let (slots, part) = inner.part(&self.submitted);
+        part.is_flushing = true;
         let filled = std::mem::take(&mut part.filled);
         for Filled { slot, buffer } in &filled {
             let slot = &mut slots[*slot];
@@ -68,111 +103,121 @@ impl Share {
             attach(buffer);
         }
         drop(inner);
-        self.shared().freed.notify_all();
+        self.store().freed.notify_all();
         self.submitted.notify_all();
         drop(filled);
     }
 
-    /// Takes a free buffer, growing or waiting as allowed.
-    pub fn acquire(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
-        let shared = self.shared();
-        let mut patience = Patience::of(wait);
-        let mut may_grow = maker.may_grow();
-        let mut inner = shared.inner.lock();
+    pub fn stop_flushing(&self) {
+        let mut inner = self.store().inner.lock();
+        inner.part(&self.submitted).1.is_flushing = false;
+    }
+
+    /// Takes a free buffer, or says what it takes to have one; waits if neither helps.
+    pub fn acquire(&self, attempt: &mut Attempt) -> Result<Next, Refusal> {
+        let store = self.store();
+        let mut inner = store.inner.lock();
         loop {
-            if maker.is_flushing() {
-                return Err(Refusal::Flushing);
+            if let Some(next) = self.try_acquire(&mut inner, attempt)? {
+                return Ok(next);
             }
-            let at_most = maker.at_most();
-            while inner.part(&self.submitted).1.out < at_most
-                && let Some(index) = inner.pop_free(shared.reuse)
-            {
-                let slot = &mut inner.slots[index];
-                if !slot.region.is_alive() {
-                    slot.place = Place::Dead;
-                    continue;
-                }
-                if slot.state.take(slot.id, Step::AcquireFree).is_err() {
-                    continue; // not reached: a free slot is idle
-                }
-                slot.place = Place::Out;
-                match slot.parked.take() {
-                    Some(parked) if parked.epoch == maker.epoch() => {
-                        slot.wrapper = parked.buffer.as_ptr();
-                        inner.part(&self.submitted).1.out += 1;
-                        inner.counters.acquired += 1;
-                        return Ok(parked.buffer);
-                    }
-                    stale => {
-                        slot.serial = next_serial();
-                        slot.wrapper = std::ptr::null();
-                        let claim = Claim {
-                            id: slot.id,
-                            slot: index,
-                            region: slot.region.clone(),
-                            serial: slot.serial,
-                            slots: Arc::downgrade(&self.slots.0),
-                        };
-                        inner.part(&self.submitted).1.out += 1;
-                        drop(inner);
-                        drop(stale);
-                        return self.finish_claim(maker, claim);
-                    }
-                }
-            }
-            if may_grow && inner.slots.len() + inner.growing < at_most {
-                inner.growing += 1;
-                drop(inner);
-                let region = maker.allocate();
-                inner = shared.inner.lock();
-                inner.growing -= 1;
-                match region {
-                    Some(region) => inner.push(region),
-                    None if inner.slots.is_empty() => {
-                        // Who waited for this attempt has to make his own.
-                        shared.freed.notify_all();
-                        return Err(Refusal::NoMemory);
-                    }
-                    None => may_grow = false,
-                }
-                continue;
-            }
-            patience.wait(&shared.freed, &mut inner)?;
+            attempt.wait(&store.freed, &mut inner)?;
         }
     }
 
-    /// Makes the wrapper of a claimed slot, outside the lock.
-    fn finish_claim(&self, maker: &impl Maker, claim: Claim) -> Result<gst::Buffer, Refusal> {
-        let buffer = maker.wrap(&claim);
-        let mut inner = self.shared().inner.lock();
+    /// None where only waiting may help.
+    fn try_acquire(&self, inner: &mut Inner, attempt: &Attempt) -> Result<Option<Next>, Refusal> {
+        let part = inner.index_of_part(&self.submitted);
+        let Inner {
+            slots,
+            free,
+            parts,
+            growing,
+            counters,
+        } = inner;
+        let part = &mut parts[part];
+        let Some(plan) = part.plan.as_ref().filter(|_| !part.is_flushing) else {
+            return Err(Refusal::Flushing);
+        };
+        while part.out < plan.max
+            && let Some(index) = self.store().reuse.pop(free)
+        {
+            let slot = &mut slots[index];
+            if !slot.region.is_alive() {
+                slot.place = Place::Dead;
+                continue;
+            }
+            if slot.state.take(slot.id, Step::AcquireFree).is_err() {
+                continue; // not reached: a free slot is idle
+            }
+            slot.place = Place::Out;
+            part.out += 1;
+            if let Some(buffer) = slot.take_wrapper(plan) {
+                counters.acquired += 1;
+                return Ok(Some(Next::Buffer(buffer)));
+            }
+            slot.serial = next_serial();
+            return Ok(Some(Next::Wrap(Claim {
+                id: slot.id,
+                slot: index,
+                region: slot.region.clone(),
+                plan: plan.clone(),
+                serial: slot.serial,
+                slots: Arc::downgrade(&self.slots.0),
+                _stale: slot.parked.take(),
+            })));
+        }
+        if attempt.growth == Growth::OnDemand && slots.len() + *growing < plan.max {
+            *growing += 1;
+            return Ok(Some(Next::Grow(plan.block_bytes)));
+        }
+        Ok(None)
+    }
+
+    /// Ends the growth that [`Next::Grow`] began, outside the lock.
+    pub fn grow(
+        &self,
+        region: Result<Arc<Region>, String>,
+        attempt: &mut Attempt,
+    ) -> Result<(), Refusal> {
+        let mut inner = self.store().inner.lock();
+        inner.growing -= 1;
+        match region {
+            Ok(region) => inner.push(region),
+            Err(reason) if inner.slots.is_empty() => {
+                // Who waited for this attempt has to make one too.
+                self.store().freed.notify_all();
+                return Err(Refusal::NoMemory(reason));
+            }
+            Err(reason) => attempt.growth = Growth::Refused(reason),
+        }
+        Ok(())
+    }
+
+    /// Puts the buffer, made outside the lock, around the slot of a claim.
+    pub fn finish_claim(&self, claim: Claim, buffer: gst::Buffer) -> Result<gst::Buffer, Refusal> {
+        let mut inner = self.store().inner.lock();
         let ours = |s: &&mut Slot| s.id == claim.id && s.serial == claim.serial;
         let Some(slot) = inner.slots.get_mut(claim.slot).filter(ours) else {
             inner.part(&self.submitted).1.out -= 1;
+            drop(inner);
             return Err(Refusal::Flushing); // cleared meanwhile
         };
-        match buffer {
-            Some(buffer) => {
-                slot.wrapper = buffer.as_ptr();
-                inner.counters.acquired += 1;
-                Ok(buffer)
-            }
-            None => {
-                inner.recycle(claim.slot);
-                inner.part(&self.submitted).1.out -= 1;
-                self.shared().tell_freed(inner);
-                Err(Refusal::NoMemory)
-            }
-        }
+        slot.wrapper = buffer.as_ptr();
+        slot.plan = Some(claim.plan.clone());
+        inner.counters.acquired += 1;
+        drop(inner);
+        Ok(buffer)
     }
 
     /// Takes back a buffer whose last reference went.
-    pub fn release(&self, epoch: u64, buffer: gst::Buffer) {
+    pub fn release(&self, buffer: gst::Buffer) {
         let Some(returned) = wrapper::look_at(&buffer) else {
             return;
         };
         // Who found it by id since its last unref may still read it: what follows
         // changes it only if nobody did, and from under the lock on nobody can.
-        let mut inner = self.shared().inner.lock();
+        let mut inner = self.store().inner.lock();
         let (_, part) = inner.part(&self.submitted);
         part.out = part.out.saturating_sub(1);
         let Some(slot) = inner.slot_of(&returned) else {
@@ -183,7 +228,7 @@ impl Share {
         if returned.has_foreign_meta && wrapper::is_unshared(&buffer) {
             drop(inner);
             wrapper::remove_foreign_metas(&buffer);
-            inner = self.shared().inner.lock();
+            inner = self.store().inner.lock();
         }
         let Some(slot) = inner.slot_of(&returned) else {
             drop(inner);
@@ -193,7 +238,7 @@ impl Share {
             slot.place = Place::Dead;
             Some(buffer)
         } else if slot.place == Place::Out && wrapper::put_right(&buffer, &returned) {
-            slot.parked = Some(Parked { epoch, buffer });
+            slot.parked = Some(buffer);
             inner.recycle(returned.slot);
             None
         } else {
@@ -208,7 +253,7 @@ impl Share {
             Some(buffer)
         };
         inner.counters.released += 1;
-        self.shared().tell_freed(inner);
+        self.store().tell_freed(inner);
         drop(discarded);
     }
 
@@ -218,25 +263,24 @@ impl Share {
     /// last reference.
     pub fn submit(
         &self,
-        maker: &impl Maker,
         buffer: gst::Buffer,
         detach: impl FnOnce(&gst::Buffer) -> bool,
-    ) -> Result<(), Refused> {
-        let mut inner = self.shared().inner.lock();
-        if maker.is_flushing() {
-            return Err(Refused::Flushing);
+    ) -> Result<(), Refusal> {
+        let mut inner = self.store().inner.lock();
+        if inner.part(&self.submitted).1.is_flushing {
+            return Err(Refusal::Flushing);
         }
         let (index, root) = inner.find(&buffer)?;
         let slot = &mut inner.slots[index];
         let id = slot.id;
         let next = slot.state.after(id, Step::SubmitFilled);
         let result = match next {
-            Err(illegal) => Err(Refused::Illegal(illegal)),
-            Ok(_) if !slot.region.is_alive() => Err(Refused::Gone(id)),
-            Ok(_) if !wrapper::is_of(&buffer, root) => Err(Refused::Replaced(id)),
+            Err(illegal) => Err(Refusal::Illegal(illegal)),
+            Ok(_) if !slot.region.is_alive() => Err(Refusal::Gone(id)),
+            Ok(_) if !wrapper::is_of(&buffer, root) => Err(Refusal::Replaced(id)),
             // Found by id while its last holder let go of it: it is on its way into
             // the free list, whatever its state.
-            Ok(_) if !detach(&buffer) => Err(Refused::Illegal(IllegalStep {
+            Ok(_) if !detach(&buffer) => Err(Refusal::Illegal(IllegalStep {
                 id,
                 state: BufferState::Idle,
                 step: Step::SubmitFilled,
@@ -247,7 +291,7 @@ impl Share {
             Ok(next) => slot.state = next,
             Err(refused) => {
                 // That memory goes is its owner's right, and no mistake of the caller's.
-                inner.counters.refused += u64::from(!matches!(refused, Refused::Gone(_)));
+                inner.counters.refused += u64::from(!matches!(refused, Refusal::Gone(_)));
                 return Err(refused);
             }
         }
@@ -263,16 +307,16 @@ impl Share {
     }
 
     /// Takes the oldest buffer that this pool was given filled.
-    pub fn acquire_filled(&self, maker: &impl Maker, wait: Wait) -> Result<gst::Buffer, Refusal> {
-        let mut patience = Patience::of(wait);
-        let mut inner = self.shared().inner.lock();
+    pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, Refusal> {
+        let mut attempt = Attempt::new(wait, Growth::Never);
+        let mut inner = self.store().inner.lock();
         loop {
-            if maker.is_flushing() {
+            let (slots, part) = inner.part(&self.submitted);
+            if part.is_flushing {
                 return Err(Refusal::Flushing);
             }
             // A queued slot is ready; one whose memory is gone is as good as not
             // there, and leaves the queue with the next flush.
-            let (slots, part) = inner.part(&self.submitted);
             let next = part.filled.iter().position(|f| {
                 let slot = &mut slots[f.slot];
                 slot.region.is_alive() && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
@@ -281,29 +325,28 @@ impl Share {
                 inner.counters.consumed += 1;
                 return Ok(filled.buffer);
             }
-            patience.wait(&self.submitted, &mut inner)?;
+            attempt.wait(&self.submitted, &mut inner)?;
         }
     }
 
     /// Marks a consumed buffer as released; the caller then drops it.
-    pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), Refused> {
-        let mut inner = self.shared().inner.lock();
+    pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), Refusal> {
+        let mut inner = self.store().inner.lock();
         let (index, _) = inner.find(buffer)?;
         let slot = &mut inner.slots[index];
         let taken = slot.state.take(slot.id, Step::ReleaseFilled);
-        if taken.is_err() {
-            inner.counters.refused += 1;
-        }
-        Ok(taken?)
+        inner.counters.refused += u64::from(taken.is_err());
+        taken.map_err(Refusal::Illegal)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut inner = self.shared().inner.lock();
-        // The pool's end has flushed it: it is empty.
-        inner
-            .parts
-            .retain(|part| !Arc::ptr_eq(&part.submitted, &self.submitted));
+        let mut inner = self.store().inner.lock();
+        // The pool's end has flushed it: its queue is empty.
+        let part = inner.index_of_part(&self.submitted);
+        let part = inner.parts.swap_remove(part);
+        drop(inner);
+        drop(part);
     }
 }

@@ -54,18 +54,31 @@ impl Deadline {
     }
 }
 
-/// The waiting of one call, whose time runs from the first need to wait: who finds a
-/// buffer does not read the clock.
-pub(super) struct Patience {
-    wait: Wait,
-    deadline: Option<Deadline>,
+/// Whether one more slot may be allocated for a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::pool) enum Growth {
+    /// All memory exists already.
+    Never,
+    /// If no buffer is free, and the configured maximum allows it.
+    OnDemand,
+    /// It was tried in this call, and there is no memory for this reason.
+    Refused(String),
 }
 
-impl Patience {
-    pub(super) fn of(wait: Wait) -> Self {
+/// One call for a buffer. Its time runs from the first need to wait: who finds a buffer
+/// does not read the clock.
+pub(in crate::pool) struct Attempt {
+    wait: Wait,
+    deadline: Option<Deadline>,
+    pub(super) growth: Growth,
+}
+
+impl Attempt {
+    pub(in crate::pool) fn new(wait: Wait, growth: Growth) -> Self {
         Self {
             wait,
             deadline: None,
+            growth,
         }
     }
 
@@ -76,12 +89,15 @@ impl Patience {
         inner: &mut MutexGuard<'_, Inner>,
     ) -> Result<(), Refusal> {
         if inner.is_all_dead() {
-            return Err(Refusal::AllDead);
+            return Err(Refusal::AllGone);
         }
         let is_first = self.deadline.is_none();
         let deadline = self.deadline.get_or_insert_with(|| self.wait.deadline());
         if matches!(deadline, Deadline::Now) {
-            return Err(Refusal::Empty);
+            return Err(Refusal::NoBuffer(match &self.growth {
+                Growth::Refused(reason) => Some(reason.clone()),
+                Growth::Never | Growth::OnDemand => None,
+            }));
         }
         inner.counters.waits += u64::from(is_first);
         deadline.wait(condition, inner);
