@@ -7,6 +7,7 @@ use crate::memory::{
     Address, AddressSource, AddressUnknown, Extent, ExternalAddress, Owner, PhysAddr, Region,
 };
 use crate::sys::fbdev::FbMemory;
+use crate::sys::iomem::{self, Range};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -21,8 +22,7 @@ pub fn find(
     start_bytes: usize,
     scratch_bytes: Option<usize>,
 ) -> Result<Address, Unknown> {
-    let iomem = std::fs::read_to_string("/proc/iomem").unwrap_or_default();
-    let verdict = judge(smem_start, smem_len, &ranges(&iomem));
+    let verdict = judge(smem_start, smem_len, &iomem::ranges());
     gst::debug!(CAT, "smem_start {smem_start:#x}: {verdict:?}");
     let given = || Address::contiguous(PhysAddr(smem_start), smem_len, AddressSource::SmemStart);
     match verdict {
@@ -119,31 +119,6 @@ impl Verdict {
     }
 }
 
-/// One line of /proc/iomem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Range {
-    first: u64,
-    last: u64,
-    name: String,
-    depth: usize,
-}
-
-fn ranges(iomem: &str) -> Vec<Range> {
-    let parse = |line: &str| {
-        let (span, name) = line.trim_start().split_once(" : ")?;
-        let (first, last) = span.split_once('-')?;
-        let hex = |text| u64::from_str_radix(text, 16).ok();
-        let depth = (line.len() - line.trim_start().len()) / 2;
-        Some(Range {
-            first: hex(first)?,
-            last: hex(last)?,
-            name: name.trim().to_owned(),
-            depth,
-        })
-    };
-    iomem.lines().filter_map(parse).collect()
-}
-
 /// The most address bits of any CPU that runs Linux (x86-64, arm64 with LPA).
 const MAX_PHYS_BITS: u32 = 52;
 
@@ -234,7 +209,7 @@ c0000000-febfffff : PCI Bus 0000:00
 
     #[test]
     fn a_start_inside_a_device_is_believed() {
-        let iomem = ranges(IOMEM);
+        let iomem = iomem::parse(IOMEM);
         assert_eq!(
             judge(0xfc00_0000, 4 * MIB, &iomem),
             Verdict::Device("cirrusfb".into())
@@ -253,13 +228,16 @@ c0000000-febfffff : PCI Bus 0000:00
 
     #[test]
     fn a_start_in_ram_is_to_be_proved() {
-        assert_eq!(judge(0x0200_0000, 4 * MIB, &ranges(IOMEM)), Verdict::Ram);
-        assert_eq!(judge(0x0150_0000, MIB, &ranges(IOMEM)), Verdict::Ram);
+        assert_eq!(
+            judge(0x0200_0000, 4 * MIB, &iomem::parse(IOMEM)),
+            Verdict::Ram
+        );
+        assert_eq!(judge(0x0150_0000, MIB, &iomem::parse(IOMEM)), Verdict::Ram);
     }
 
     #[test]
     fn no_address_and_kernel_virtual_addresses_are_not_believed() {
-        let iomem = ranges(IOMEM);
+        let iomem = iomem::parse(IOMEM);
         assert_eq!(judge(0, MIB, &iomem), Verdict::Zero);
         assert_eq!(judge(0xffff_c900_0012_3000, MIB, &iomem), Verdict::Absurd);
         assert_eq!(judge(u64::MAX, 2, &iomem), Verdict::Absurd);
@@ -267,7 +245,7 @@ c0000000-febfffff : PCI Bus 0000:00
 
     #[test]
     fn hidden_addresses_prove_nothing() {
-        let hidden = ranges("00000000-00000000 : Reserved\n00000000-00000000 : System RAM\n");
+        let hidden = iomem::parse("00000000-00000000 : Reserved\n00000000-00000000 : System RAM\n");
         assert_eq!(hidden.len(), 2);
         assert_eq!(judge(0xfc00_0000, MIB, &hidden), Verdict::Hidden);
         assert_eq!(judge(0xfc00_0000, MIB, &[]), Verdict::Hidden);

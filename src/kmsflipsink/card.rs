@@ -25,7 +25,8 @@ use super::mode::ModeLine;
 use super::outside::Outside;
 use crate::refresh;
 use crate::sys;
-use crate::sys::kms::{self, SysfsDevice};
+use crate::sys::open_file::is_same_open_file;
+use crate::sys::sysfs::SysfsDevice;
 
 /// An open DRM device.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl Card {
 
     /// Uses an fd that the application keeps; its own duplicate of it.
     pub fn adopt(fd: BorrowedFd<'_>) -> io::Result<Arc<Self>> {
-        if let Some(card) = find_open(|other| kms::is_same_open_file(other.as_fd(), fd)) {
+        if let Some(card) = find_open(|other| is_same_open_file(other.as_fd(), fd)) {
             return Ok(card);
         }
         let fd = fd.try_clone_to_owned()?;

@@ -14,12 +14,12 @@ use crate::display::area::Rect;
 use crate::foreign;
 use crate::layout::{self, Layout};
 use crate::memory::{self, ExternalAddress, Owner, Region};
-use crate::sys::kms::DumbMapping;
+use crate::sys::mmap::Mapping;
 
 /// The memory of a dumb buffer. Fields drop in this order: unmap, then free.
 #[derive(Debug)]
 struct DumbMemory {
-    mapping: DumbMapping,
+    mapping: Mapping,
     _dumb: Dumb,
 }
 

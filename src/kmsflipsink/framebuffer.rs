@@ -9,7 +9,7 @@ use drm::buffer::Handle as GemName;
 use drm::control::{self, Device as _, framebuffer};
 
 use super::card::Card;
-use crate::sys::kms;
+use crate::sys::mmap::Mapping;
 
 impl Card {
     /// The GEM object behind a dma-buf.
@@ -133,8 +133,8 @@ impl Dumb {
     }
 
     /// Its memory.
-    pub fn map(&self) -> io::Result<kms::DumbMapping> {
-        kms::DumbMapping::new(&*self.gem.card, self.dumb)
+    pub fn map(&self) -> io::Result<Mapping> {
+        Mapping::of_dumb_buffer(&*self.gem.card, self.dumb)
     }
 
     /// A dma-buf over it, if the driver gives any.

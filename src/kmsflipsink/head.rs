@@ -22,7 +22,7 @@ use super::outside;
 use super::stats::Stats;
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
-use crate::sys::kms::monotonic_ns;
+use crate::sys::clock::monotonic_ns;
 
 /// A hold on a plane.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ use crate::memory;
 use crate::negotiation::{self, Refusals};
 use crate::refresh;
 use crate::structure_property::{StructureProperty, in_one_line};
-use crate::sys::kms::monotonic_ns;
+use crate::sys::clock::monotonic_ns;
 
 #[derive(Default)]
 enum State {

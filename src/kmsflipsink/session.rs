@@ -25,7 +25,7 @@ use super::mode::{FrameNeed, ModeRequest};
 use crate::display::area::{Picture, Placement, Rect, Target};
 use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
 use crate::foreign;
-use crate::sys::{self, kms};
+use crate::sys::{self, dma_buf};
 
 /// How frames of one caps are shown.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl Session {
         }
         let mut frame = frame(buffer, framebuffer, placement, timing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
-        frame.fence = import::first_dma_buf(buffer).and_then(kms::pending_write_fence);
+        frame.fence = import::first_dma_buf(buffer).and_then(dma_buf::pending_write_fence);
         // What TEST_ONLY does not tell: whether the memory can be pinned and mapped.
         match self.head.present(frame, is_untried) {
             Err(NotPresented::Refused(reason)) => refused(reason),

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The virtual terminal: include/uapi/linux/kd.h and vt.h.
-use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-const KDSETMODE: libc::c_ulong = 0x4b3a;
-const KDGETMODE: libc::c_ulong = 0x4b3b;
-const VT_GETMODE: libc::c_ulong = 0x5601;
-const VT_SETMODE: libc::c_ulong = 0x5602;
-const VT_GETSTATE: libc::c_ulong = 0x5603;
-const VT_RELDISP: libc::c_ulong = 0x5605;
+/// linux/kd.h and vt.h; the numbers are older than those with size and direction.
+mod raw {
+    use super::{VtMode, VtStat};
+
+    nix::ioctl_write_int_bad!(kdsetmode, 0x4b3a);
+    nix::ioctl_read_bad!(kdgetmode, 0x4b3b, libc::c_int);
+    nix::ioctl_read_bad!(vt_getmode, 0x5601, VtMode);
+    nix::ioctl_write_ptr_bad!(vt_setmode, 0x5602, VtMode);
+    nix::ioctl_read_bad!(vt_getstate, 0x5603, VtStat);
+    nix::ioctl_write_int_bad!(vt_reldisp, 0x5605);
+}
 
 pub const KD_TEXT: libc::c_int = 0;
 pub const KD_GRAPHICS: libc::c_int = 1;
@@ -51,14 +56,6 @@ pub struct VtMode {
 }
 const _: () = assert!(size_of::<VtMode>() == 8);
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
 /// Opens a terminal without making it the controlling one.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let file = OpenOptions::new()
@@ -73,7 +70,7 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 pub fn active(fd: BorrowedFd<'_>) -> io::Result<u16> {
     let mut stat = VtStat::default();
     // SAFETY: `stat` has the size and layout the kernel writes.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), VT_GETSTATE as _, &raw mut stat) })?;
+    unsafe { raw::vt_getstate(fd.as_raw_fd(), &mut stat) }?;
     Ok(stat.v_active)
 }
 
@@ -81,41 +78,64 @@ pub fn active(fd: BorrowedFd<'_>) -> io::Result<u16> {
 pub fn mode(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     let mut mode: libc::c_int = KD_TEXT;
     // SAFETY: the kernel writes one int.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), KDGETMODE as _, &raw mut mode) })?;
+    unsafe { raw::kdgetmode(fd.as_raw_fd(), &mut mode) }?;
     Ok(mode)
 }
 
 pub fn set_mode(fd: BorrowedFd<'_>, mode: libc::c_int) -> io::Result<()> {
-    number(fd, KDSETMODE, mode)
+    // SAFETY: the argument is a number, not a pointer.
+    unsafe { raw::kdsetmode(fd.as_raw_fd(), mode) }?;
+    Ok(())
 }
 
 pub fn vt_mode(fd: BorrowedFd<'_>) -> io::Result<VtMode> {
     let mut mode = VtMode::default();
     // SAFETY: `mode` has the size and layout the kernel writes.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), VT_GETMODE as _, &raw mut mode) })?;
+    unsafe { raw::vt_getmode(fd.as_raw_fd(), &mut mode) }?;
     Ok(mode)
 }
 
 /// With `VT_PROCESS` the signals go to the calling process.
 pub fn set_vt_mode(fd: BorrowedFd<'_>, mode: &VtMode) -> io::Result<()> {
     // SAFETY: `mode` has the size and layout the kernel reads.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), VT_SETMODE as _, std::ptr::from_ref(mode)) })
+    unsafe { raw::vt_setmode(fd.as_raw_fd(), mode) }?;
+    Ok(())
 }
 
 /// Answers the kernel's request or word: `VT_GO` or `VT_ACKACQ`.
 pub fn answer(fd: BorrowedFd<'_>, answer: libc::c_int) -> io::Result<()> {
-    number(fd, VT_RELDISP, answer)
+    // SAFETY: the argument is a number, not a pointer.
+    unsafe { raw::vt_reldisp(fd.as_raw_fd(), answer) }?;
+    Ok(())
 }
 
 /// Takes the lock that a file has for those who care (flock), until the last
 /// descriptor of the opened file is closed; false if somebody else has it.
 pub fn try_lock(fd: BorrowedFd<'_>) -> bool {
-    // SAFETY: plain numbers.
-    unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+    rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
-fn number(fd: BorrowedFd<'_>, request: libc::c_ulong, number: libc::c_int) -> io::Result<()> {
-    let number = libc::c_ulong::try_from(number).unwrap_or(0);
-    // SAFETY: the argument is a number, not a pointer.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), request as _, number) })
+/// Follows which virtual terminal is in the foreground.
+#[derive(Debug)]
+pub struct ActiveVt(File);
+
+impl ActiveVt {
+    /// An error where there are no virtual terminals.
+    pub fn open() -> io::Result<Self> {
+        File::open("/sys/class/tty/tty0/active").map(Self)
+    }
+
+    /// "tty1". Reading it also arms the next POLLPRI.
+    pub fn name(&mut self) -> io::Result<String> {
+        let mut name = String::new();
+        self.0.rewind()?;
+        self.0.read_to_string(&mut name)?;
+        Ok(name.trim_end().to_owned())
+    }
+}
+
+impl AsFd for ActiveVt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

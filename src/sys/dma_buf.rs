@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! CPU access to a dma-buf, bracketed as `linux/dma-buf.h` asks for.
+//! CPU access to a dma-buf, bracketed as `linux/dma-buf.h` asks for, and its fences.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
 
 /// struct dma_buf_sync
 #[repr(C)]
@@ -11,6 +13,14 @@ struct DmaBufSync {
 }
 const _: () = assert!(size_of::<DmaBufSync>() == 8);
 
+/// struct dma_buf_export_sync_file, Linux 6.0
+#[repr(C)]
+struct DmaBufExportSyncFile {
+    flags: u32,
+    fd: i32,
+}
+const _: () = assert!(size_of::<DmaBufExportSyncFile>() == 8);
+
 const DMA_BUF_SYNC_READ: u64 = 1 << 0;
 const DMA_BUF_SYNC_WRITE: u64 = 1 << 1;
 const DMA_BUF_SYNC_START: u64 = 0 << 2;
@@ -18,6 +28,12 @@ const DMA_BUF_SYNC_END: u64 = 1 << 2;
 
 mod raw {
     nix::ioctl_write_ptr!(dma_buf_ioctl_sync, b'b', 0, super::DmaBufSync);
+    nix::ioctl_readwrite!(
+        dma_buf_ioctl_export_sync_file,
+        b'b',
+        2,
+        super::DmaBufExportSyncFile
+    );
 }
 
 /// What the CPU is about to do with the bytes.
@@ -68,10 +84,30 @@ fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
         // SAFETY: the fd is open for the call's time (borrowed) and `request` is a
         // valid struct dma_buf_sync, which the kernel only reads.
         match unsafe { raw::dma_buf_ioctl_sync(dma_buf.as_raw_fd(), &request) } {
-            Ok(_) => return Ok(()),
             // The documentation of the ioctl asks callers to restart on both.
-            Err(nix::errno::Errno::EINTR | nix::errno::Errno::EAGAIN) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            result => return Ok(result.map(drop)?),
         }
     }
+}
+
+/// The fence after which `dma_buf` may be read; None if it may be read now, or
+/// the kernel has no such call.
+pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let mut ready = [nix::poll::PollFd::new(
+        dma_buf,
+        nix::poll::PollFlags::POLLIN,
+    )];
+    if nix::poll::poll(&mut ready, nix::poll::PollTimeout::ZERO) != Ok(0) {
+        return None;
+    }
+    let mut export = DmaBufExportSyncFile {
+        flags: DMA_BUF_SYNC_READ as u32,
+        fd: -1,
+    };
+    // SAFETY: the fd is open for the call's time, and the struct is a whole
+    // struct dma_buf_export_sync_file.
+    unsafe { raw::dma_buf_ioctl_export_sync_file(dma_buf.as_raw_fd(), &mut export) }.ok()?;
+    // SAFETY: the kernel made this fd for us, just now.
+    (export.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(export.fd) })
 }

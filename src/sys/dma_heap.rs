@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::uninterrupted;
+
 /// Where the heaps are.
 pub const DIRECTORY: &str = "/dev/dma_heap";
 
@@ -61,14 +63,9 @@ pub fn alloc(heap: &File, len_bytes: usize) -> io::Result<OwnedFd> {
         fd_flags: (libc::O_RDWR | libc::O_CLOEXEC) as u32,
         heap_flags: 0,
     };
-    loop {
-        // SAFETY: `data` is a valid struct dma_heap_allocation_data, exclusively
-        // borrowed; the fd is open.
-        match unsafe { raw::dma_heap_ioctl_alloc(heap.as_raw_fd(), &mut data) } {
-            // SAFETY: the kernel has just installed this fd for us alone.
-            Ok(_) => return Ok(unsafe { OwnedFd::from_raw_fd(data.fd as i32) }),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
+    // SAFETY: `data` is a valid struct dma_heap_allocation_data, exclusively
+    // borrowed; the fd is open.
+    uninterrupted(|| unsafe { raw::dma_heap_ioctl_alloc(heap.as_raw_fd(), &mut data) })?;
+    // SAFETY: the kernel has just installed this fd for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(data.fd as i32) })
 }

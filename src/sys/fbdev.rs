@@ -4,6 +4,7 @@
 //! Nothing here decides anything; every judgement about what a driver says is
 //! made in `fbpansink`.
 use super::mmap::Mapping;
+use super::uninterrupted;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -11,19 +12,20 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
-const FBIOGET_VSCREENINFO: libc::c_ulong = 0x4600;
-const FBIOPUT_VSCREENINFO: libc::c_ulong = 0x4601;
-const FBIOGET_FSCREENINFO: libc::c_ulong = 0x4602;
-const FBIOGETCMAP: libc::c_ulong = 0x4604;
-const FBIOPUTCMAP: libc::c_ulong = 0x4605;
-const FBIOPAN_DISPLAY: libc::c_ulong = 0x4606;
-const FBIOGET_CON2FBMAP: libc::c_ulong = 0x460f;
-const FBIOBLANK: libc::c_ulong = 0x4611;
-/// `_IOW('F', 0x20, __u32)`
-const FBIO_WAITFORVSYNC: libc::c_ulong = nix::request_code_write!(b'F', 0x20, 4);
-// The direction bits differ on the others.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
-const _: () = assert!(FBIO_WAITFORVSYNC == 0x4004_4620);
+/// All but the last are older than request codes with size and direction.
+mod raw {
+    use super::{Cmap, Con2fbmap, FixScreeninfo, VarScreeninfo};
+
+    nix::ioctl_read_bad!(fbioget_vscreeninfo, 0x4600, VarScreeninfo);
+    nix::ioctl_readwrite_bad!(fbioput_vscreeninfo, 0x4601, VarScreeninfo);
+    nix::ioctl_read_bad!(fbioget_fscreeninfo, 0x4602, FixScreeninfo);
+    nix::ioctl_readwrite_bad!(fbiogetcmap, 0x4604, Cmap);
+    nix::ioctl_write_ptr_bad!(fbioputcmap, 0x4605, Cmap);
+    nix::ioctl_readwrite_bad!(fbiopan_display, 0x4606, VarScreeninfo);
+    nix::ioctl_readwrite_bad!(fbioget_con2fbmap, 0x460f, Con2fbmap);
+    nix::ioctl_write_int_bad!(fbioblank, 0x4611);
+    nix::ioctl_write_ptr!(fbio_waitforvsync, b'F', 0x20, u32);
+}
 
 pub const FB_TYPE_PACKED_PIXELS: u32 = 0;
 pub const FB_VISUAL_TRUECOLOR: u32 = 2;
@@ -33,7 +35,7 @@ pub const FB_ACTIVATE_FORCE: u32 = 128;
 pub const FB_VMODE_INTERLACED: u32 = 1;
 pub const FB_VMODE_DOUBLE: u32 = 2;
 pub const FB_VMODE_YWRAP: u32 = 256;
-const FB_BLANK_UNBLANK: libc::c_ulong = 0;
+const FB_BLANK_UNBLANK: libc::c_int = 0;
 
 /// `struct fb_bitfield`
 #[repr(C)]
@@ -148,23 +150,6 @@ const _: () = assert!(size_of::<libc::c_ulong>() != 8 || size_of::<FixScreeninfo
 const _: () = assert!(size_of::<libc::c_ulong>() != 4 || size_of::<FixScreeninfo>() == 68);
 const _: () = assert!(size_of::<*mut u16>() != 8 || size_of::<Cmap>() == 40);
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
-fn retry(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
-}
-
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let file = OpenOptions::new()
         .read(true)
@@ -177,14 +162,14 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 pub fn fscreeninfo(fd: BorrowedFd<'_>) -> io::Result<FixScreeninfo> {
     let mut fix = FixScreeninfo::default();
     // SAFETY: `fix` has the size and layout the kernel writes (asserted above).
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGET_FSCREENINFO as _, &raw mut fix) })?;
+    unsafe { raw::fbioget_fscreeninfo(fd.as_raw_fd(), &mut fix) }?;
     Ok(fix)
 }
 
 pub fn vscreeninfo(fd: BorrowedFd<'_>) -> io::Result<VarScreeninfo> {
     let mut var = VarScreeninfo::default();
     // SAFETY: `var` has the size and layout the kernel writes (asserted above).
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGET_VSCREENINFO as _, &raw mut var) })?;
+    unsafe { raw::fbioget_vscreeninfo(fd.as_raw_fd(), &mut var) }?;
     Ok(var)
 }
 
@@ -193,7 +178,8 @@ pub fn vscreeninfo(fd: BorrowedFd<'_>) -> io::Result<VarScreeninfo> {
 pub fn put_vscreeninfo(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     let mut var = *var;
     // SAFETY: `var` has the size and layout that the kernel reads and writes back.
-    retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPUT_VSCREENINFO as _, &raw mut var) }))
+    uninterrupted(|| unsafe { raw::fbioput_vscreeninfo(fd.as_raw_fd(), &mut var) })?;
+    Ok(())
 }
 
 /// Shows what lies at `var.xoffset`, `var.yoffset`; only these and
@@ -201,7 +187,8 @@ pub fn put_vscreeninfo(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()
 pub fn pan_display(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     let mut var = *var;
     // SAFETY: `var` has the size and layout that the kernel reads and writes back.
-    retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPAN_DISPLAY as _, &raw mut var) }))
+    uninterrupted(|| unsafe { raw::fbiopan_display(fd.as_raw_fd(), &mut var) })?;
+    Ok(())
 }
 
 /// Puts back a mode found earlier: by a pan alone if no more has changed, as drivers
@@ -227,14 +214,16 @@ pub fn put_back(fd: BorrowedFd<'_>, original: &VarScreeninfo) -> io::Result<()> 
 /// Waits for the next vertical blank of the first CRTC. Drivers bound this by
 /// a timeout of their own (DRM: 50-100 ms).
 pub fn wait_for_vsync(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut crtc: u32 = 0;
+    let crtc: u32 = 0;
     // SAFETY: the kernel reads one u32 (its size is part of the request code).
-    retry(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIO_WAITFORVSYNC as _, &raw mut crtc) }))
+    uninterrupted(|| unsafe { raw::fbio_waitforvsync(fd.as_raw_fd(), &crtc) })?;
+    Ok(())
 }
 
 pub fn unblank(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the argument is a number, not a pointer.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOBLANK as _, FB_BLANK_UNBLANK) })
+    unsafe { raw::fbioblank(fd.as_raw_fd(), FB_BLANK_UNBLANK) }?;
+    Ok(())
 }
 
 /// Which framebuffer the kernel's console number `console` (1 = tty1) is
@@ -245,7 +234,7 @@ pub fn con2fbmap(fd: BorrowedFd<'_>, console: u32) -> io::Result<Option<u32>> {
         framebuffer: u32::MAX,
     };
     // SAFETY: `map` has the size and layout that the kernel reads and writes back.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGET_CON2FBMAP as _, &raw mut map) })?;
+    unsafe { raw::fbioget_con2fbmap(fd.as_raw_fd(), &mut map) }?;
     // The kernel stores -1 for a console on no framebuffer in a signed char.
     Ok((map.framebuffer < 32).then_some(map.framebuffer))
 }
@@ -281,15 +270,16 @@ pub fn cmap(fd: BorrowedFd<'_>, entries: usize) -> io::Result<Ramps> {
     let mut cmap = ramps.as_cmap();
     // SAFETY: the three pointers are valid for `cmap.len` entries each; a NULL
     // transp is skipped (fb_copy_cmap / fb_cmap_to_user).
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOGETCMAP as _, &raw mut cmap) })?;
+    unsafe { raw::fbiogetcmap(fd.as_raw_fd(), &mut cmap) }?;
     Ok(ramps)
 }
 
 pub fn put_cmap(fd: BorrowedFd<'_>, ramps: &Ramps) -> io::Result<()> {
     let mut ramps = ramps.clone();
-    let mut cmap = ramps.as_cmap();
+    let cmap = ramps.as_cmap();
     // SAFETY: as in `cmap`; the kernel only reads through the pointers.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), FBIOPUTCMAP as _, &raw mut cmap) })
+    unsafe { raw::fbioputcmap(fd.as_raw_fd(), &cmap) }?;
+    Ok(())
 }
 
 /// The framebuffer's memory, mapped readable and writable until dropped. Who

@@ -3,8 +3,11 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustix::fs::FallocateFlags;
 
 use super::mmap::in_steps;
@@ -19,7 +22,7 @@ pub enum Pages {
 }
 
 /// linux/memfd.h, since 6.3; older kernels refuse unknown flags with EINVAL.
-const MFD_NOEXEC_SEAL: libc::c_uint = 8;
+const MFD_NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
 
 /// A memfd of `len_bytes`, every page of it allocated (so that no later touch can
 /// fail with SIGBUS), sealed against shrinking as udmabuf asks for.
@@ -30,7 +33,7 @@ pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd
         let (offset, len) = (offset_bytes as u64, step_bytes as u64);
         rustix::fs::fallocate(&fd, FallocateFlags::empty(), offset, len).map_err(io::Error::from)
     })?;
-    add_seals(fd.as_fd(), libc::F_SEAL_SHRINK)?;
+    add_seals(fd.as_fd(), SealFlag::F_SEAL_SHRINK)?;
     Ok(fd)
 }
 
@@ -40,42 +43,26 @@ pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd
 /// the hardware was told of. Not before a udmabuf was made of it, which is refused then
 /// (since 6.14).
 pub fn seal_for_others(memfd: BorrowedFd<'_>) -> io::Result<()> {
-    match add_seals(memfd, libc::F_SEAL_GROW | libc::F_SEAL_FUTURE_WRITE) {
+    match add_seals(memfd, SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_FUTURE_WRITE) {
         // Before 5.1 there is no such seal.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            add_seals(memfd, libc::F_SEAL_GROW)
-        }
-        result => result,
+        Err(Errno::EINVAL) => Ok(add_seals(memfd, SealFlag::F_SEAL_GROW)?),
+        result => Ok(result?),
     }
 }
 
-fn add_seals(memfd: BorrowedFd<'_>, seals: libc::c_int) -> io::Result<()> {
-    // SAFETY: F_ADD_SEALS takes an int and touches no memory; the fd is open.
-    match unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn add_seals(memfd: BorrowedFd<'_>, seals: SealFlag) -> nix::Result<()> {
+    fcntl(memfd, FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }
 
-fn open(name: &CStr, pages: Pages) -> io::Result<OwnedFd> {
-    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+fn open(name: &CStr, pages: Pages) -> nix::Result<OwnedFd> {
+    let mut flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     if pages == Pages::Huge {
-        flags |= libc::MFD_HUGETLB;
+        flags |= MFdFlags::MFD_HUGETLB;
     }
     match memfd_create(name, flags | MFD_NOEXEC_SEAL) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => memfd_create(name, flags),
+        Err(Errno::EINVAL) => memfd_create(name, flags),
         result => result,
     }
-}
-
-fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
-    // SAFETY: `name` is a NUL-terminated string that outlives the call.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this fd; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

@@ -12,21 +12,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use nix::errno::Errno;
 use nix::sys::mman;
 
+pub use super::page::page_size_bytes;
 use super::pagemap;
 
-/// PAGE_SIZE of the running kernel.
-pub fn page_size_bytes() -> usize {
-    static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-            .ok()
-            .flatten()
-            .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(4096)
-    })
-}
-
-/// A shared read-write mapping of a whole file, unmapped on drop.
+/// A shared read-write mapping, unmapped on drop.
 #[derive(Debug)]
 pub struct Mapping {
     ptr: NonNull<u8>,
@@ -58,16 +47,36 @@ impl Mapping {
     pub fn shared(file: impl AsFd, len_bytes: usize) -> io::Result<Self> {
         let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
         let ptr = map_shared(file, len_bytes, protection)?;
-        let mapping = Self {
+        // SAFETY: the range is the mapping just made.
+        Ok(unsafe { Self::of(ptr, len_bytes) })
+    }
+
+    /// All of a dumb buffer, whose place in the card's file the driver tells.
+    pub fn of_dumb_buffer(
+        card: &impl drm::control::Device,
+        mut dumb: drm::control::dumbbuffer::DumbBuffer,
+    ) -> io::Result<Self> {
+        let mut mapping = card.map_dumb_buffer(&mut dumb)?;
+        let (ptr, len_bytes) = (NonNull::from(&mut *mapping).cast(), mapping.len());
+        // The crate's own type borrows the handle, which says nothing about the
+        // mapping; munmap is ours from here on.
+        std::mem::forget(mapping);
+        // SAFETY: the range is the mapping just made, which nobody else unmaps.
+        Ok(unsafe { Self::of(ptr, len_bytes) })
+    }
+
+    /// # Safety
+    /// The range is a whole mapping that nobody else unmaps.
+    unsafe fn of(ptr: NonNull<c_void>, len_bytes: usize) -> Self {
+        // SAFETY: as this function's. The advice is refused for mappings that the kernel
+        // itself keeps out of children or copies by design; then it changes nothing that
+        // anyone relies on.
+        let _ = unsafe { mman::madvise(ptr, len_bytes, mman::MmapAdvise::MADV_DONTFORK) };
+        Self {
             ptr: ptr.cast(),
             len_bytes,
             pid: std::process::id(),
-        };
-        // SAFETY: the range is the mapping just made. The advice is refused for
-        // mappings that the kernel itself keeps out of children or copies by
-        // design; then it changes nothing that anyone relies on.
-        let _ = unsafe { mman::madvise(ptr, len_bytes, mman::MmapAdvise::MADV_DONTFORK) };
-        Ok(mapping)
+        }
     }
 
     /// First byte.
@@ -85,7 +94,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // A forked child has no such mapping, and may have another one there.
         if self.pid == std::process::id() {
-            // SAFETY: the range is exactly what mmap gave in `shared`, unmapped once.
+            // SAFETY: the range is exactly what mmap gave, unmapped once.
             // Unmapping a whole mapping splits none, the one thing that could fail.
             let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
         }
@@ -113,13 +122,11 @@ pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
         .and_then(|end| end.checked_next_multiple_of(page))
         .ok_or(io::Error::from(Errno::EINVAL))?;
     in_steps(end - start, |offset, len| {
-        let at = (start + offset) as *mut _;
+        // Of the page that holds `ptr`, or of one behind it: not null.
+        let at = NonNull::new((start + offset) as *mut c_void).ok_or(Errno::EINVAL)?;
         // SAFETY: MADV_POPULATE_WRITE faults pages in and changes no byte; the
         // pages are those of the range that the caller vouches for.
-        match unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        Ok(unsafe { mman::madvise(at, len, mman::MmapAdvise::MADV_POPULATE_WRITE) }?)
     })
 }
 
@@ -174,8 +181,11 @@ pub(super) fn in_steps(
 fn knows_populate() -> bool {
     static KNOWS: OnceLock<bool> = OnceLock::new();
     *KNOWS.get_or_init(|| {
+        let at = NonNull::new(page_size_bytes() as *mut c_void);
         // SAFETY: an empty range names no page.
-        unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_POPULATE_WRITE) == 0 }
+        at.is_some_and(|at| unsafe {
+            mman::madvise(at, 0, mman::MmapAdvise::MADV_POPULATE_WRITE).is_ok()
+        })
     })
 }
 

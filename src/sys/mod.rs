@@ -3,6 +3,7 @@
 //! own; everything returns `io::Result` and is translated above.
 
 pub mod cgroup;
+pub mod clock;
 pub mod cma_trace;
 pub mod console;
 pub mod direct_io;
@@ -12,17 +13,31 @@ pub mod fbdev;
 #[cfg(any(test, feature = "v1_24"))]
 pub mod file_id;
 pub mod file_map;
-pub mod kms;
+pub mod iomem;
 pub mod maps;
 pub mod memfd;
 pub mod meminfo;
 pub mod mmap;
+pub mod open_file;
+pub mod page;
 pub mod pagemap;
 pub mod pin;
 pub mod privileges;
 pub mod ring;
+pub mod sysfs;
 pub mod udmabuf;
+pub mod uevent;
 pub mod vt_guard;
+
+/// Repeats a call as often as a signal interrupts it.
+fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
 
 /// "Permission denied (EACCES)": what every error sentence says of an errno.
 pub fn describe(error: &std::io::Error) -> String {

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-use super::mmap::page_size_bytes;
+use super::page::page_size_bytes;
 
 /// One 64-bit entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

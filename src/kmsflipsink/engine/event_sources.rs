@@ -12,7 +12,9 @@ use super::hotplug::look_at_connectors;
 use super::{Master, Outbox};
 use crate::kmsflipsink::card::Card;
 use crate::sys;
-use crate::sys::kms::{ActiveVt, Uevents, monotonic_ns};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::console::ActiveVt;
+use crate::sys::uevent::Uevents;
 
 /// What the thread listens to besides the card.
 pub(super) struct EventSources {

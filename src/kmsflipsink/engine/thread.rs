@@ -15,7 +15,7 @@ use super::{Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::card::Card;
 use crate::sys;
-use crate::sys::kms::monotonic_ns;
+use crate::sys::clock::monotonic_ns;
 
 /// Starts the thread unless it runs.
 pub fn start(card: &Arc<Card>) -> io::Result<()> {

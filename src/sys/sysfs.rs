@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Character devices as sysfs has them.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, major, minor};
+
+/// A character device as sysfs has it; found by its number, so without opening it.
+#[derive(Debug, Clone)]
+pub struct SysfsDevice(PathBuf);
+
+impl SysfsDevice {
+    /// That of a device node by its path.
+    pub fn of_path(path: &str) -> Option<Self> {
+        Self::of(&rustix::fs::stat(path).ok()?)
+    }
+
+    /// That of an open device node.
+    pub fn of_fd(device: BorrowedFd<'_>) -> Option<Self> {
+        Self::of(&rustix::fs::fstat(device).ok()?)
+    }
+
+    fn of(stat: &rustix::fs::Stat) -> Option<Self> {
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        let (major, minor) = (major(stat.st_rdev), minor(stat.st_rdev));
+        let path = PathBuf::from(format!("/sys/dev/char/{major}:{minor}"));
+        (is_device && path.exists()).then_some(Self(path))
+    }
+
+    /// Of the DRM subsystem.
+    pub fn is_drm(&self) -> bool {
+        base(&self.0.join("subsystem")).is_some_and(|name| name == "drm")
+    }
+
+    /// "card0".
+    pub fn name(&self) -> Option<String> {
+        base(&self.0)
+    }
+
+    /// The bus and address of the hardware: `pci:0000:00:02.0`.
+    pub fn bus_id(&self) -> Option<String> {
+        let hardware = self.0.join("device");
+        let address = base(&hardware)?;
+        Some(match base(&hardware.join("subsystem")) {
+            Some(bus) => format!("{bus}:{address}"),
+            None => address,
+        })
+    }
+
+    /// The hardware's driver, or its own name where it has no driver.
+    pub fn driver(&self) -> Option<String> {
+        let hardware = self.0.join("device");
+        base(&hardware.join("driver")).or_else(|| base(&hardware))
+    }
+
+    /// The connectors of a card by name, and what was last known of each:
+    /// connected, disconnected or unknown.
+    pub fn connectors(&self) -> Vec<(String, String)> {
+        let prefix = format!("{}-", self.name().unwrap_or_default());
+        let mut found: Vec<_> = std::fs::read_dir(&self.0)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let name = entry.file_name().into_string().ok()?;
+                let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+                Some((name.strip_prefix(&prefix)?.into(), status.trim().into()))
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+}
+
+/// The last part of the path that a link leads to.
+fn base(link: &Path) -> Option<String> {
+    let target = std::fs::canonicalize(link).ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Kernel events of the DRM subsystem (lib/kobject_uevent.c).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType};
+
+/// Kernel events about DRM devices: `(ACTION, DEVNAME)`.
+#[derive(Debug)]
+pub struct Uevents(OwnedFd);
+
+impl Uevents {
+    /// Listens to the kernel's own broadcasts; needs no privilege, but a network
+    /// namespace that gets them.
+    pub fn open() -> io::Result<Self> {
+        /// The group of the kernel itself, not of udevd.
+        const KERNEL_GROUP: u32 = 1;
+        let fd = socket::socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockProtocol::NetlinkKObjectUEvent,
+        )?;
+        socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
+        Ok(Self(fd))
+    }
+
+    /// The next event of the DRM subsystem; None when there is none now.
+    pub fn next(&self) -> Option<DrmEvent> {
+        let mut message = [0u8; 8192];
+        loop {
+            match nix::unistd::read(&self.0, &mut message) {
+                Ok(0) => return None,
+                Ok(n) => {
+                    if let Some(event) = parse_uevent(&message[..n]) {
+                        return Some(event);
+                    }
+                }
+                // Overrun: something happened, it is not known what.
+                Err(Errno::ENOBUFS) => return Some(DrmEvent::default()),
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl AsFd for Uevents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Something happened to a DRM device.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DrmEvent {
+    /// "dri/card0"; empty if not known.
+    pub device: String,
+    /// Whether the device went away.
+    pub is_removal: bool,
+}
+
+fn parse_uevent(message: &[u8]) -> Option<DrmEvent> {
+    let mut event = DrmEvent::default();
+    let mut is_drm = false;
+    for field in message.split(|&byte| byte == 0) {
+        match std::str::from_utf8(field).ok()?.split_once('=') {
+            Some(("SUBSYSTEM", subsystem)) => is_drm = subsystem == "drm",
+            Some(("DEVNAME", name)) => event.device = name.to_owned(),
+            Some(("ACTION", action)) => event.is_removal = action == "remove",
+            _ => {}
+        }
+    }
+    is_drm.then_some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_drm_uevents_are_seen() {
+        let drm = b"change@/devices/x/drm/card0\0ACTION=change\0SUBSYSTEM=drm\0HOTPLUG=1\0DEVNAME=dri/card0\0";
+        let event = DrmEvent {
+            device: "dri/card0".into(),
+            is_removal: false,
+        };
+        assert_eq!(parse_uevent(drm), Some(event));
+        assert_eq!(
+            parse_uevent(b"add@/devices/y\0ACTION=add\0SUBSYSTEM=net\0"),
+            None
+        );
+        assert_eq!(parse_uevent(b"\xff\xfe"), None);
+    }
+}
