@@ -264,7 +264,8 @@ impl Layout {
     }
 
     /// The rows of a frame of `info` at the strides and offsets of this layout; `None` if
-    /// they do not fit.
+    /// not every row has a place of its own. gst_video_info_align() adds up whatever
+    /// paddings it is given.
     pub(crate) fn with_rows_of(&self, info: &gst_video::VideoInfo) -> Option<Self> {
         let mut layout = Self {
             size_bytes: self.size_bytes,
@@ -275,7 +276,10 @@ impl Layout {
             plane.stride_bytes = place.stride_bytes;
         }
         let holds_rows = |plane: &Plane| plane.stride_bytes >= plane.row_bytes;
-        (layout.planes().iter().all(holds_rows) && layout.check().is_ok()).then_some(layout)
+        let fits = layout.planes().iter().all(holds_rows)
+            && layout.check().is_ok()
+            && layout.overlap().is_none();
+        fits.then_some(layout)
     }
 
     /// Tells the layout of a buffer with a frame of `info` by a GstVideoMeta.
@@ -316,19 +320,6 @@ impl Layout {
     /// The planes in use.
     pub fn planes(&self) -> &[Plane] {
         &self.planes[..self.n_planes]
-    }
-
-    /// Whether every row of a frame of `info`, which is not aligned, has a place of its
-    /// own. gst_video_info_align() adds up whatever paddings it is given.
-    pub(crate) fn holds(&self, info: &gst_video::VideoInfo) -> bool {
-        let plain = Self::of_info(info);
-        let mut pairs = self.planes().iter().zip(plain.planes());
-        self.check().is_ok()
-            && self.overlap().is_none()
-            && pairs.all(|(plane, plain)| {
-                plane.row_bytes >= plain.row_bytes
-                    && (plane.rows <= 1 || plane.stride_bytes >= plain.row_bytes)
-            })
     }
 
     /// Two planes that share bytes of picture.

@@ -195,7 +195,7 @@ fn video_plan(
             && let Some(mut align) = config.video_alignment()
         {
             let aligned = info.align(&mut align).is_ok();
-            if !aligned || !Layout::of_info(&info).holds(&packed) {
+            if !aligned || Layout::of_info(&info).with_rows_of(&packed).is_none() {
                 return Err(ConfigError::Impossible(format!(
                     "alignment {align:?} cannot be laid out"
                 )));

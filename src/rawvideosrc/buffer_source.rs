@@ -407,11 +407,22 @@ pub fn deliver_now<R: FrameSource + ?Sized>(
     file_n: u64,
 ) -> Result<Delivery, Undelivered> {
     let waiting = Instant::now();
-    let mut buffer = request.acquire(true)?;
+    let buffer = request.acquire(true)?;
+    deliver_in(source, request, file_n, buffer, waiting.elapsed())
+}
+
+/// Fills that buffer in this thread.
+fn deliver_in<R: FrameSource + ?Sized>(
+    source: &mut R,
+    request: &FrameRequest<'_>,
+    file_n: u64,
+    mut buffer: gst::Buffer,
+    waited: Duration,
+) -> Result<Delivery, Undelivered> {
     let reading = Instant::now();
     let buffer_mut = buffer.get_mut().ok_or(BufferError::Shared)?;
     let outcome = fill(source, request.info, buffer_mut, file_n)?;
-    delivered(outcome, buffer, file_n, reading - waiting, reading)
+    delivered(outcome, buffer, file_n, waited, reading)
 }
 
 /// The answer to a request, of what has become of the buffer.
@@ -485,7 +496,10 @@ impl Ahead {
                     waited += waiting.elapsed();
                 }
                 if buffer.n_memory() != 1 {
-                    return self.deliver_in_parts(request, buffer, waited);
+                    // Of several memories: filled when the frame is due.
+                    self.lead = None;
+                    let file_n = request.file_frame(n).ok_or(Undelivered::Finished)?;
+                    return deliver_in(self.prefetcher.reader(), request, file_n, buffer, waited);
                 }
                 self.begin(request, buffer, lead_n, file_n)?;
                 lead = lead.advance();
@@ -539,26 +553,5 @@ impl Ahead {
         self.prefetcher
             .push(file_n, layout, buffer)
             .map_err(BufferError::Ring)
-    }
-
-    /// Buffers of several memories are filled when they are due.
-    fn deliver_in_parts(
-        &mut self,
-        request: &FrameRequest<'_>,
-        mut buffer: gst::Buffer,
-        waited: Duration,
-    ) -> Result<Delivery, Undelivered> {
-        self.lead = None;
-        let reading = Instant::now();
-        let file_n = request
-            .cursor
-            .frame()
-            .and_then(|n| request.file_frame(n))
-            .ok_or(Undelivered::Finished)?;
-        let buffer_mut = buffer
-            .get_mut()
-            .ok_or(Undelivered::Flow(gst::FlowError::Error))?;
-        let outcome = fill(self.prefetcher.reader(), request.info, buffer_mut, file_n)?;
-        delivered(outcome, buffer, file_n, waited, reading)
     }
 }

@@ -10,15 +10,15 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{io, os::fd::AsFd, path::Path, sync::Arc};
 
 /// Waits for frames that its reader does not find yet.
-pub struct Follower<S> {
-    reader: S,
+pub struct Follower {
+    reader: Box<dyn FrameSource>,
     inotify: Inotify,
     waker: Arc<Waker>,
 }
 
-impl<S: FrameSource> Follower<S> {
+impl Follower {
     /// `waker` ends the waits.
-    pub fn new(reader: S, path: &Path, waker: Arc<Waker>) -> io::Result<Self> {
+    pub fn new(reader: Box<dyn FrameSource>, path: &Path, waker: Arc<Waker>) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
         Ok(Self {
@@ -29,7 +29,7 @@ impl<S: FrameSource> Follower<S> {
     }
 }
 
-impl<S: FrameSource> FrameSource for Follower<S> {
+impl FrameSource for Follower {
     fn may_hang(&self) -> bool {
         false
     }
@@ -88,7 +88,7 @@ mod tests {
         let medium = PlainFile(file.reopen().unwrap());
         let reader = FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
-        let mut follower = Follower::new(reader, file.path(), waker.clone()).unwrap();
+        let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut writer = file.reopen().unwrap();
         let writing = std::thread::spawn(move || {
             for n in 0..20u8 {
@@ -124,7 +124,7 @@ mod tests {
         let medium = PlainFile(file.reopen().unwrap());
         let reader = FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
-        let mut follower = Follower::new(reader, file.path(), waker.clone()).unwrap();
+        let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut bytes = [0xEE; 1024];
         let mut read = |n| {
             let mut target = Target::whole(&mut bytes, layout).unwrap();

@@ -238,25 +238,3 @@ pub trait FrameSource: Send {
         None
     }
 }
-
-impl<S: FrameSource + ?Sized> FrameSource for Box<S> {
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
-        (**self).read(n, target)
-    }
-
-    fn may_hang(&self) -> bool {
-        (**self).may_hang()
-    }
-
-    fn bounced_bytes(&self) -> u64 {
-        (**self).bounced_bytes()
-    }
-
-    fn loss(&self) -> Option<ReadError> {
-        (**self).loss()
-    }
-
-    fn fields(&self, n: u64) -> Option<Fields> {
-        (**self).fields(n)
-    }
-}
