@@ -8,7 +8,7 @@ use gst_video::VideoFormat;
 use gst_video::prelude::*;
 
 use crate::support::Picture;
-use crate::support::player::init;
+use crate::support::player::{CLOCK_LIMIT, init};
 
 /// The frames that a pipeline description makes, in the order they come: the
 /// same description without any code under test behind it.
@@ -22,7 +22,7 @@ pub fn frames(launch: &str, caps: &str) -> (gst_video::VideoInfo, Vec<gst::Buffe
     let sink: gst_app::AppSink = sink.downcast().expect("appsink");
     pipeline.set_state(gst::State::Playing).expect("it plays");
     let (mut info, mut buffers) = (None, Vec::new());
-    while let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_seconds(240)) {
+    while let Some(sample) = sink.try_pull_sample(CLOCK_LIMIT) {
         let caps = sample.caps().expect("caps");
         info = gst_video::VideoInfo::from_caps(caps).ok();
         buffers.push(sample.buffer_owned().expect("a buffer"));

@@ -11,6 +11,8 @@ use super::require_lab;
 
 /// Long, for a loaded machine without KVM; a hang is what it ends.
 pub const LIMIT: Duration = Duration::from_secs(240);
+/// The same for GStreamer's own waits.
+pub const CLOCK_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(LIMIT.as_secs());
 
 pub fn init() {
     static INIT: Once = Once::new();
@@ -69,7 +71,7 @@ impl Player {
     /// Waits until a change of state, a seek or a step has led to this state.
     #[track_caller]
     pub fn settle(&self, state: gst::State) {
-        let (result, now, _) = self.pipeline.state(clock_time(LIMIT));
+        let (result, now, _) = self.pipeline.state(CLOCK_LIMIT);
         assert!(
             result.is_ok() && now == state,
             "at {now:?} of {state:?}: {:?}",
@@ -99,7 +101,7 @@ impl Player {
         let time = gst::ClockTime::from_nseconds((frame * 1_000_000_000).div_ceil(fps));
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
         self.pipeline.seek_simple(flags, time).expect("it seeks");
-        let (result, ..) = self.pipeline.state(clock_time(LIMIT));
+        let (result, ..) = self.pipeline.state(CLOCK_LIMIT);
         assert!(result.is_ok(), "{:?}", self.errors());
     }
 
@@ -109,7 +111,7 @@ impl Player {
         let deadline = Instant::now() + LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let message = bus.timed_pop(clock_time(left))?;
+            let message = bus.timed_pop(gst::ClockTime::try_from(left).ok())?;
             if wanted.contains(&message.type_()) {
                 return Some(message);
             }
@@ -257,10 +259,6 @@ impl Drop for Player {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
     }
-}
-
-fn clock_time(duration: Duration) -> gst::ClockTime {
-    gst::ClockTime::try_from(duration).expect("it is short")
 }
 
 fn text(message: &gst::Message) -> String {
