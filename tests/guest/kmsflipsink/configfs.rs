@@ -259,36 +259,21 @@ fn yuv(block_x: usize, block_y: usize) -> [u16; 3] {
     [number * 29 % 256, chroma(41), chroma(59)].map(|value| value as u16 * 257)
 }
 
-/// The same with as many bits as the format holds, as the display reads them.
-fn held(info: &gst_video::VideoInfo, value: u16) -> u16 {
-    match info.format_info().depth()[0] {
-        8 => value,
-        depth => value >> (16 - depth) << (16 - depth),
-    }
-}
-
-/// The bytes of a frame.
+/// The bytes of a frame, whose samples have eight bits.
 fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
     let mut bytes = vec![0; info.size()];
     let format = info.format_info();
     for component in 0..3 {
         let plane = info.comp_plane(component) as usize;
-        // Not by poffset(), which GStreamer 1.22 counts in samples for P010.
-        let before = (0..component).filter(|c| info.comp_plane(*c) as usize == plane);
-        let sample_bytes = format.depth()[0].div_ceil(8) as usize;
-        let at = info.offset()[plane] + before.count() * sample_bytes;
+        let at = info.offset()[plane] + format.poffset()[component as usize] as usize;
         let step = format.pixel_stride()[component as usize] as usize;
         let block_w = BLOCK >> format.w_sub()[component as usize];
         let block_h = BLOCK >> format.h_sub()[component as usize];
         for y in 0..info.comp_height(component) as usize {
             let row = at + y * info.stride()[plane] as usize;
             for x in 0..info.comp_width(component) as usize {
-                let value = yuv(x / block_w, y / block_h)[component as usize];
-                let value = held(info, value).to_le_bytes();
-                match format.depth()[0] {
-                    8 => bytes[row + x * step] = value[1],
-                    _ => bytes[row + x * step..][..2].copy_from_slice(&value),
-                }
+                bytes[row + x * step] =
+                    (yuv(x / block_w, y / block_h)[component as usize] >> 8) as u8;
             }
         }
     }
@@ -321,7 +306,7 @@ fn yuv_crc(info: &gst_video::VideoInfo) -> u32 {
     for block_y in 0..H / BLOCK {
         let mut row = Vec::with_capacity(W * 8);
         for block_x in 0..W / BLOCK {
-            let yuv = yuv(block_x, block_y).map(|value| f64::from(held(info, value)));
+            let yuv = yuv(block_x, block_y).map(f64::from);
             let mut pixel = vec![0xff; 2];
             for channel in rgb(yuv) {
                 let channel = channel.round().clamp(0.0, 65535.0) as u16;
