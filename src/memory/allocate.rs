@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From a request to a region: which sources are tried, in which order, and which
-//! of the request's constraints each can keep.
+//! From a request to a region: the sources that are tried, their order, and the constraints of the request
+//! that each of them can keep.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,28 +19,28 @@ use crate::sys::dma_heap;
 /// What a block of memory must be.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
-    /// The kind; only auto chooses by itself.
+    /// The kind of memory. Only [`MemoryKind::Auto`] lets the library choose one.
     pub kind: MemoryKind,
-    /// Name of the heap under /dev/dma_heap, for kinds cma (where otherwise the
-    /// usual names are tried) and system; for kind udmabuf `hugetlb` or `shmem`
-    /// (otherwise the first that works). No other heap is taken in its place.
+    /// Name of the heap. For the kinds cma and system it is a name under /dev/dma_heap; without it, kind
+    /// cma tries the usual names. For kind udmabuf it is `hugetlb` or `shmem`; without it, the first of the
+    /// two that works is taken. No other heap is taken in place of a named one.
     pub heap: Option<&'a str>,
-    /// Least size.
+    /// Least size in bytes.
     pub size_bytes: usize,
-    /// It must have a dma-buf.
+    /// The memory must have a dma-buf.
     pub needs_dma_buf: bool,
-    /// All of it must be one physical extent.
+    /// All of the memory must be one physical extent.
     pub needs_contiguous: bool,
-    /// Its highest byte may be at this address, not above it.
+    /// The highest address that the memory's last byte may have.
     pub max_address: Option<PhysAddr>,
 }
 
-/// How many blocks are asked of the kernel to find one below `max_address`.
+/// How many blocks the kernel is asked for to find one below `max_address`.
 const MAX_ATTEMPTS: usize = 16;
 
 impl Region {
-    /// Allocates a block as asked. Kind auto walks the kinds from best to last; any
-    /// other kind is this kind or an error.
+    /// Allocates the requested block. Kind auto tries the kinds from best to last. Every other kind gives
+    /// memory of that kind or an error.
     ///
     /// # Errors
     /// [`MemoryError`] names the object that refused, the errno and a remedy.
@@ -57,8 +57,8 @@ impl Region {
     }
 }
 
-/// Whether so many blocks can be had at all. Without it a pool would take block after
-/// block, for minutes, until the machine has no more.
+/// Refuses more memory than the machine can give. Without this check a pool would allocate block after
+/// block, for minutes, until the machine has no memory left.
 pub(crate) fn check_total(
     kind: MemoryKind,
     size_bytes: usize,
@@ -72,16 +72,16 @@ fn of_kind(row: &'static Row, request: &Request<'_>) -> Result<Region, MemoryErr
     first_that_works(row, request)?.map_err(|failures| {
         let mut failures = failures.into_iter();
         let told = match row.is_contiguous {
-            // Of heaps the best, of which the others may be no more than other names.
+            // The heaps come best first, and the others may be only other names of the first one.
             true => failures.next(),
-            // The plainest place comes last, and asks least.
+            // The last place asks least of the machine, so its error is the one to report.
             false => failures.next_back(),
         };
         told.map_or_else(|| no_heap(row.kind), |(_, error)| error)
     })
 }
 
-/// The kinds from best to last; what was passed over is kept with the region.
+/// Tries the kinds from best to last. The region remembers which kinds were passed over, and why.
 fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
     let mut passed_over = Vec::new();
     for row in TABLE.iter().filter(|row| row.in_auto != InAuto::No) {
@@ -109,7 +109,7 @@ fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
                     .iter()
                     .map(|(origin, error)| (origin, error.to_string()))
                     .collect();
-                // One device that is not there stops all places that need it.
+                // When a device is missing, all places that need it fail with the same error.
                 reasons.dedup_by(|(_, again), (_, before)| again == before);
                 passed_over.extend(
                     reasons
@@ -122,7 +122,8 @@ fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
     Err(MemoryError::NoKind(passed_over.join("; ")))
 }
 
-/// INFO when the choice is news, DEBUG for the further blocks of the same pool.
+/// Logs a choice of kind auto at level INFO, but at DEBUG when it repeats the last choice, as for further
+/// blocks of the same pool.
 fn log_once(choice: &str) {
     static LAST: Mutex<String> = Mutex::new(String::new());
     let is_news = {
@@ -138,8 +139,8 @@ fn log_once(choice: &str) {
     }
 }
 
-/// A region of the first place of a kind that keeps the constraints; otherwise what each
-/// place said.
+/// Makes a region at the first place of a kind that keeps the constraints. The inner error lists what each
+/// place answered.
 fn first_that_works(
     row: &'static Row,
     request: &Request<'_>,
@@ -158,7 +159,7 @@ fn first_that_works(
     Ok(Err(failures))
 }
 
-/// Why kind cma has no place to ask at all.
+/// The reason why a kind has no place where memory could be asked for.
 fn no_heap(kind: MemoryKind) -> MemoryError {
     match dma_heap::names() {
         Ok(names) => MemoryError::NoHeap { kind, names },
@@ -175,7 +176,7 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
     }
 }
 
-/// A region of the place that keeps the request's constraints.
+/// Makes a region at this place if the region can keep the request's constraints.
 fn constrained(origin: &Origin, request: &Request<'_>) -> Result<Region, MemoryError> {
     let kind = origin.row.kind;
     if request.needs_dma_buf && !kind.has_dma_buf() {
@@ -194,7 +195,7 @@ fn constrained(origin: &Origin, request: &Request<'_>) -> Result<Region, MemoryE
         return make();
     };
     let max_attempts = match origin.row.is_contiguous {
-        // It gives its lowest free block at once; the next one is higher.
+        // Such a heap gives its lowest free block first, so a second block would be higher.
         true => 1,
         false => MAX_ATTEMPTS,
     };
@@ -203,7 +204,7 @@ fn constrained(origin: &Origin, request: &Request<'_>) -> Result<Region, MemoryE
     })
 }
 
-/// Asks again while blocks come from above the limit, keeping these, so that the
+/// Asks for blocks until one lies below the limit. It keeps the blocks that are too high, so that the
 /// kernel must give others.
 fn below<R>(
     kind: MemoryKind,
@@ -218,7 +219,7 @@ fn below<R>(
         let block = match make() {
             Ok(block) => block,
             Err(error) if too_high.is_empty() => return Err(error),
-            // There is no memory left for another attempt.
+            // No memory is left for another attempt.
             Err(_) => break,
         };
         let last_byte = last_byte(&block).map_err(|reason| MemoryError::AddressNeeded {
@@ -267,7 +268,6 @@ mod tests {
         }
     }
 
-    /// Asks for blocks that end at these addresses, one after the other.
     fn ask_below(max: u64, ends: &[u64]) -> Result<u64, MemoryError> {
         let mut ends = ends.iter();
         let make = || ends.next().copied().ok_or(MemoryError::ZeroSize);
@@ -304,7 +304,7 @@ mod tests {
             matches!(error, MemoryError::AboveMaxAddress { attempts: 1, .. }),
             "{error}"
         );
-        // But no block at all is the kernel's own error.
+        // Without any block, the kernel's own error is reported.
         assert!(matches!(ask_below(100, &[]), Err(MemoryError::ZeroSize)));
     }
 }

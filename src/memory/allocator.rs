@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! GstAllocators over regions.
 //!
-//! GstFdMemory is opaque, so its allocators are subclassed: the memory is made by
-//! them and borrows the region's fd; the region hangs on the root memory as qdata;
-//! the map functions of the instance are replaced by ones that return the region's
-//! own mapping. Memory without an fd is a bare GstMemory. GstMemory::offset always
-//! counts from the first byte of the region, as it must where an fd goes with it.
+//! GstFdMemory is opaque, so the allocators for memory with an fd are subclasses of GstFdAllocator and
+//! GstDmaBufAllocator. Their memory borrows the region's fd, and the root memory holds the region as qdata.
+//! Each allocator instance replaces the map functions by ones that return the region's own mapping. Memory
+//! without an fd is a bare GstMemory. GstMemory::offset always counts from the first byte of the region,
+//! because memory with an fd counts its offset from the start of the file.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, LazyLock};
@@ -26,48 +26,49 @@ use crate::sys::file_id::FileId;
 mod imp;
 
 glib::wrapper! {
-    /// Memory with a dma-buf: kinds cma, system, udmabuf, and external memory that has one.
+    /// Allocates memory with a dma-buf: kinds cma, system and udmabuf, and external memory that has one.
     pub struct PhysDmaBufAllocator(ObjectSubclass<imp::PhysDmaBufAllocator>)
         @extends gst_allocators::DmaBufAllocator, gst_allocators::FdAllocator, gst::Allocator, gst::Object,
         @implements gst_allocators::PhysMemoryAllocator;
 }
 
 glib::wrapper! {
-    /// Memory with an fd that is not a dma-buf: kinds hugepage and normal.
+    /// Allocates memory with an fd that is not a dma-buf: kinds hugepage and normal.
     pub struct PhysFdAllocator(ObjectSubclass<imp::PhysFdAllocator>)
         @extends gst_allocators::FdAllocator, gst::Allocator, gst::Object,
         @implements gst_allocators::PhysMemoryAllocator;
 }
 
 glib::wrapper! {
-    /// External memory without an fd; and kind auto, which gives memory of the others.
+    /// The allocator of external memory without an fd, and of kind auto, whose memory comes from the other
+    /// allocators.
     pub struct PhysMemAllocator(ObjectSubclass<imp::PhysMemAllocator>)
         @extends gst::Allocator, gst::Object,
         @implements gst_allocators::PhysMemoryAllocator;
 }
 
-/// The process's allocators, one for each row of the table of kinds.
+/// One allocator for each row of the table of kinds.
 static ALLOCATORS: LazyLock<[gst::Allocator; TABLE.len()]> =
     LazyLock::new(|| TABLE.each_ref().map(|row| imp::make(row.class, row.kind)));
 
-/// That of external memory that has a dma-buf.
+/// The allocator of external memory that has a dma-buf.
 static EXTERNAL_DMA_BUF: LazyLock<gst::Allocator> =
     LazyLock::new(|| imp::make(Class::DmaBuf, MemoryKind::External));
 
-/// The allocator of a kind. Its `alloc` gives memory of that kind, each block a region
-/// of its own; that of kind external gives none.
+/// The allocator of a kind. Each memory that its `alloc` returns is a region of its own. The allocator of
+/// kind external cannot allocate.
 ///
-/// All implement GstPhysMemoryAllocator, whose one address stands for the whole memory:
-/// for memory in several extents, as for memory whose address is unknown, it is 0.
+/// All of them implement GstPhysMemoryAllocator, which has one address for a whole memory. That address is
+/// 0 where the memory has several extents or its address is unknown.
 pub fn allocator(kind: MemoryKind) -> &'static gst::Allocator {
     &ALLOCATORS[kind as usize]
 }
 
-/// Makes `gst_allocator_find` find the allocators: PhysMemCma, PhysMemSystem,
-/// PhysMemUdmabuf, PhysMemHugepage, PhysMemNormal, PhysMemAuto.
+/// Registers the allocators PhysMemCma, PhysMemSystem, PhysMemUdmabuf, PhysMemHugepage, PhysMemNormal and
+/// PhysMemAuto, so that `gst_allocator_find` finds them.
 pub fn register() {
     for row in &TABLE {
-        // Those of another copy of this library are as good.
+        // An allocator that another copy of this library has registered serves as well.
         let is_new = |name: &&str| gst::Allocator::find(Some(name)).is_none();
         if let Some(name) = row.allocator.filter(is_new) {
             gst::Allocator::register(name, allocator(row.kind).clone());
@@ -77,7 +78,7 @@ pub fn register() {
 
 type OnFree = Box<dyn FnOnce() + Send>;
 
-/// What hangs on a root memory.
+/// The qdata of a root memory.
 struct Attached {
     region: Arc<Region>,
     on_free: Option<OnFree>,
@@ -86,13 +87,13 @@ struct Attached {
 static QUARK: LazyLock<glib::Quark> =
     LazyLock::new(|| crate::copies::quark_of_this_copy("GstPhysMemRegion"));
 
-/// GstMemory over the region's bytes `offset_bytes .. offset_bytes + size_bytes`; a map
-/// gives the region's own mapping. Where there is a dma-buf it is GstDmaBufMemory.
+/// Makes GstMemory of the region's bytes `offset_bytes .. offset_bytes + size_bytes`. A map of it returns
+/// the region's own mapping. It is GstDmaBufMemory if the region has a dma-buf.
 ///
-/// The memory's offset is `offset_bytes` and its maxsize ends with the range, so that
-/// a resize reaches no byte behind it.
+/// The memory's offset is `offset_bytes`, and its maxsize ends with the range, so that no resize reaches a
+/// byte behind the range.
 ///
-/// `on_free` runs once, when the memory and all that share it are gone.
+/// `on_free` runs once, after the memory and all memories that share it are freed.
 ///
 /// # Panics
 /// If the range is empty or runs past the end of the region.
@@ -123,9 +124,9 @@ pub fn wrap(
         region: Arc::clone(region),
         on_free,
     });
-    // SAFETY: `mem` is a new memory that nobody else has seen, so its fields and
-    // flags may be set; offset + size is its maxsize. The qdata is a Box<Attached>,
-    // which `detach` takes back, once, when the memory is freed.
+    // SAFETY: `mem` is a new memory that no other code has seen, so its fields and flags may be set; offset
+    // + size is its maxsize. The qdata is a Box<Attached>, which `detach` takes back, once, when the memory
+    // is freed.
     unsafe {
         (*mem).offset = offset_bytes;
         (*mem).size = size_bytes;
@@ -142,7 +143,7 @@ pub fn wrap(
     }
 }
 
-/// The memory is, and stays, one physical extent.
+/// Whether the range is one physical extent and stays so.
 fn is_contiguous(region: &Region, offset_bytes: usize, size_bytes: usize) -> bool {
     region.kind().row().is_contiguous
         || region.is_pinned()
@@ -153,14 +154,14 @@ fn is_contiguous(region: &Region, offset_bytes: usize, size_bytes: usize) -> boo
             })
 }
 
-/// GstFdMemory that borrows the fd; the attached region keeps it open.
+/// Makes GstFdMemory that borrows the fd. The attached region keeps the fd open.
 fn fd_memory(
     allocator: &gst::Allocator,
     fd: BorrowedFd<'_>,
     maxsize: usize,
 ) -> *mut gst::ffi::GstMemory {
-    // SAFETY: the allocator is a GstFdAllocator (all callers pass one of the fd or
-    // dma-buf allocators); DONT_CLOSE leaves the fd to the region.
+    // SAFETY: the allocator is a GstFdAllocator (all callers pass one of the fd or dma-buf allocators);
+    // DONT_CLOSE leaves the fd to the region.
     unsafe {
         alloc_ffi::gst_fd_allocator_alloc(
             allocator.to_glib_none().0,
@@ -171,7 +172,7 @@ fn fd_memory(
     }
 }
 
-/// The memory is being freed; nobody can map it any more.
+/// Runs when the memory is freed, after the last map of it.
 unsafe extern "C" fn detach(data: gpointer) {
     // SAFETY: `data` is the Box that `wrap` attached; GStreamer calls this once.
     let attached = unsafe { Box::from_raw(data.cast::<Attached>()) };
@@ -180,15 +181,14 @@ unsafe extern "C" fn detach(data: gpointer) {
     }
 }
 
-/// The region that a memory shares, and the offset of the memory's first byte in it;
-/// `None` for memory that is not ours.
+/// The region that a memory shares, and the offset in bytes of the memory's first byte in it. `None` for
+/// memory that [`wrap`] did not make.
 pub fn region_of(mem: &gst::MemoryRef) -> Option<(&Arc<Region>, usize)> {
-    // SAFETY: `mem` is alive as long as the result is borrowed from it, and keeps
-    // its parent alive.
+    // SAFETY: `mem` is alive as long as the result is borrowed from it, and keeps its parent alive.
     unsafe { attached(mem.as_mut_ptr()) }.map(|attached| (&attached.region, mem.offset()))
 }
 
-/// The file that a memory's bytes are of, whoever made the memory; `None` for memory
+/// Identifies the file whose bytes a memory holds, whichever allocator made the memory. `None` for memory
 /// without a file descriptor.
 #[cfg(feature = "v1_24")]
 pub(crate) fn file_of(mem: &gst::MemoryRef) -> Option<FileId> {
@@ -200,9 +200,9 @@ pub(crate) fn file_of(mem: &gst::MemoryRef) -> Option<FileId> {
 /// # Safety
 /// `mem` is a GstMemory that outlives the result.
 unsafe fn attached<'a>(mem: *mut gst::ffi::GstMemory) -> Option<&'a Attached> {
-    // SAFETY: a memory holds a reference on its parent, and parents have none
-    // (gst_fd_mem_share and ours link to the root). The qdata under our quark is an
-    // Attached, set before the memory was handed out and freed only with it.
+    // SAFETY: a memory holds a reference on its parent, and parents have none (gst_fd_mem_share and our
+    // mem_share link to the root). The qdata under our quark is an Attached, set before the memory was
+    // handed out and freed only with it.
     unsafe {
         let root = if (*mem).parent.is_null() {
             mem

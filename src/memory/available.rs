@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How much memory the machine can give before it kills processes for it.
+//! How much memory the machine can give before it kills processes to get more.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::sys::{cgroup, meminfo};
 
-/// What everybody else needs to go on: page tables, slabs, a program that starts.
+/// Memory left for page tables, slabs and programs that start.
 const LEAST_MARGIN_BYTES: u64 = 16 << 20;
-/// The margin of larger machines, as a part of all memory.
+/// The margin of larger machines is this fraction of all memory.
 const MARGIN_PART: u64 = 64;
 
-/// So much can be had, and who says so.
+/// An amount of memory, and the limit that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Available {
-    /// Bytes.
+    /// How many bytes can be allocated.
     pub bytes: u64,
-    /// Whose limit it is.
+    /// The limit that allows no more.
     pub limit: Limit,
 }
 
-/// What bounds the memory of a process.
+/// What limits the memory of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// All of the machine's memory, whoever has it now.
+    /// All of the machine's memory, in use or not.
     Total,
-    /// What of the machine's memory can be had now.
+    /// The part of the machine's memory that is available now.
     Machine,
     /// The limit of a control group, in this file.
     Cgroup(PathBuf),
@@ -44,8 +44,8 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What pages that stay in place can be had; `None` where the kernel does not say.
-/// `is_charged` tells whether they count towards the process's control group.
+/// How much unmovable memory can be allocated now. `None` where the kernel does not say. `is_charged` tells
+/// whether the pages count towards the process's control group.
 pub(super) fn now(is_charged: bool) -> Option<Available> {
     let machine = of_machine(|name| meminfo::field_bytes(name).ok().flatten());
     let group = is_charged.then(cgroup::memory_room).flatten();
@@ -63,7 +63,7 @@ pub(super) fn now(is_charged: bool) -> Option<Available> {
         .min_by_key(|available| available.bytes)
 }
 
-/// All that there is: no kind can give more.
+/// All memory of the machine. No kind can give more.
 pub(super) fn in_total() -> Option<Available> {
     let bytes = meminfo::field_bytes("MemTotal").ok().flatten()?;
     Some(Available {
@@ -72,8 +72,8 @@ pub(super) fn in_total() -> Option<Available> {
     })
 }
 
-/// MemAvailable counts the free pages of the contiguous memory allocator, which only
-/// movable memory may use: no heap's, and no page that is pinned.
+/// MemAvailable counts the free pages of the contiguous memory allocator, which only movable memory may
+/// use. Pages of a heap and pinned pages are not movable.
 fn of_machine(field: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let margin = (field("MemTotal")? / MARGIN_PART).max(LEAST_MARGIN_BYTES);
     let available = field("MemAvailable")?;

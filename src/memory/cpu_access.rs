@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A dma-buf, and the CPU's accesses to it that go on at the same time.
+//! A dma-buf, and the CPU's accesses to it that overlap in time.
 //!
-//! To the kernel they are one: it starts with the first of them and ends with the last.
-//! Where devices do not look into the CPU's caches, the start of an access that reads
-//! discards what is cached of the memory, and with it whatever another access has just
-//! written (`arch_sync_dma_for_cpu` of arm64); on 32-bit ARM the end of one that reads
-//! does so, too. A frame of several colour planes, which GStreamer maps once for each of
-//! them, would lose its first plane to the map of the second. And every start and every
-//! end of an access goes through all of the buffer's cache lines.
+//! The kernel is told of overlapping accesses as one, which starts with the first of them and ends with the
+//! last. On machines whose devices do not snoop the CPU's caches, the start of an access that reads
+//! discards the cache lines of the memory, and with them what another access has just written
+//! (`arch_sync_dma_for_cpu` of arm64). On 32-bit ARM the end of an access that reads discards them, too.
+//! GStreamer maps each colour plane of a frame by itself, so the map of the second plane would discard the
+//! first plane. Besides, every start and every end walks through all cache lines of the buffer.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,11 +15,10 @@ use parking_lot::Mutex;
 
 use crate::sys::dma_buf::{self, Direction};
 
-/// A dma-buf that the CPU uses.
 pub(super) struct DmaBuf {
     fd: OwnedFd,
-    /// Held while the kernel starts or ends an access, for nobody may touch a byte before
-    /// it has. No other lock is taken under it.
+    /// Held while the kernel starts or ends an access, because no thread may touch a byte before the kernel
+    /// has done so. No other lock is taken under it.
     accesses: Mutex<Accesses>,
 }
 
@@ -32,14 +30,14 @@ impl DmaBuf {
         }
     }
 
-    /// Before the first byte is touched; `end_access` follows if it succeeds.
+    /// Called before the first byte is touched. If it succeeds, a call of `end_access` must follow.
     pub fn begin_access(&self, direction: Direction) -> io::Result<()> {
         self.accesses
             .lock()
             .begin(direction, |step| self.sync(step))
     }
 
-    /// After the last byte was touched, whatever the kernel says.
+    /// Called after the last byte was touched. The access is over even if the kernel returns an error.
     pub fn end_access(&self) -> io::Result<()> {
         self.accesses.lock().end(|step| self.sync(step))
     }
@@ -58,18 +56,16 @@ impl AsFd for DmaBuf {
     }
 }
 
-/// What the kernel is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Start(Direction),
     End(Direction),
 }
 
-/// The accesses that go on.
 #[derive(Debug, Default)]
 struct Accesses {
     count: usize,
-    /// What the kernel was told of all of them; nothing if there are none.
+    /// The direction that the kernel was told of for all of them; `None` if there are none.
     told: Option<Direction>,
 }
 
@@ -81,7 +77,7 @@ impl Accesses {
     ) -> io::Result<()> {
         let wanted = self.told.map_or(direction, |told| told.and(direction));
         if self.told != Some(wanted) {
-            // The end writes back what was written so far, which the start would discard.
+            // The end writes back what was written so far. Without it, the start would discard that.
             if let Some(told) = self.told {
                 sync(Step::End(told))?;
                 self.told = None;
@@ -120,7 +116,7 @@ mod tests {
         write: true,
     };
 
-    /// What the kernel is told when accesses begin, and (`None`) end, in this order.
+    /// The calls of the kernel for accesses that begin, or (`None`) end, in this order.
     fn told(accesses: &[Option<Direction>]) -> Vec<Step> {
         let mut told = Vec::new();
         let mut state = Accesses::default();
@@ -155,7 +151,7 @@ mod tests {
             let accesses = [Some(BOTH), Some(inner), Some(inner), None, None, None];
             assert_eq!(told(&accesses), [Start(BOTH), End(BOTH)]);
         }
-        // The outer one may be the first to end.
+        // The access that began first may be the first to end.
         let planes = [Some(WRITE), Some(WRITE), Some(WRITE), None, None, None];
         assert_eq!(told(&planes), [Start(WRITE), End(WRITE)]);
     }
@@ -179,7 +175,7 @@ mod tests {
         let mut state = Accesses::default();
         assert!(state.begin(BOTH, refuse).is_err());
         assert_eq!((state.count, state.told), (0, None));
-        // One that goes on already is over for the kernel, and is not ended twice.
+        // The access in progress is over for the kernel, and is not ended twice.
         state.begin(WRITE, refuse).unwrap();
         assert!(state.begin(READ, refuse).is_err());
         let mut steps = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What can go wrong with memory, in sentences that name a remedy.
+//! Errors of memory, as sentences that name a remedy.
 
 use std::io;
 
@@ -8,23 +8,23 @@ use super::kind::MemoryKind;
 use crate::address::{AddressUnknown, PhysAddr};
 use crate::sys::describe;
 
-/// Why there is no block of memory.
+/// Why a block of memory cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// Nothing was asked for.
+    /// A block of 0 bytes was asked for.
     #[error("a block of 0 bytes cannot be allocated")]
     ZeroSize,
-    /// External memory is brought, not allocated.
+    /// External memory belongs to its owner and cannot be allocated.
     #[error("memory of kind external is not allocated: it is brought by its owner")]
     External,
-    /// More than can be addressed.
+    /// More bytes were asked for than an address space holds.
     #[error("{size_bytes} bytes are more than an address space holds")]
     Absurd {
         /// Bytes asked for.
         size_bytes: usize,
     },
-    /// More than the machine has, which the kernel would try to give nevertheless.
+    /// More bytes were asked for than are available. The kernel would try to give them nevertheless.
     #[error(
         "{size_bytes} bytes of kind {kind} are more than the {} bytes that are available ({}): ask for less, or free memory", available.bytes, available.limit
     )]
@@ -33,30 +33,30 @@ pub enum MemoryError {
         kind: MemoryKind,
         /// Bytes asked for.
         size_bytes: u64,
-        /// Bytes that can be had before processes are killed for them.
+        /// What can be allocated before the kernel kills processes.
         available: Available,
     },
-    /// The kernel refused.
+    /// A system call failed.
     #[error("{object}: {}: {remedy}", describe(source))]
     Refused {
-        /// What was asked: a path, or an operation with its numbers.
+        /// The path or operation that failed, with its numbers.
         object: String,
         /// The errno.
         source: io::Error,
-        /// What would help.
+        /// What the user can do about it.
         remedy: String,
     },
-    /// There is no heap of this kind.
+    /// The machine has no heap for this kind.
     #[error(
         "no heap of kind {kind} (those here: {}): the kernel needs CONFIG_DMABUF_HEAPS_CMA, and cma= on its command line", names.join(", ")
     )]
     NoHeap {
         /// The kind asked for.
         kind: MemoryKind,
-        /// The heaps that there are.
+        /// Names of the heaps that the machine has.
         names: Vec<String>,
     },
-    /// The kind knows no heap of this name.
+    /// The kind has no heap of this name.
     #[error(
         "memory of kind {kind} has no heap {heap}: heaps belong to kinds cma and system, and kind udmabuf knows hugetlb and shmem"
     )]
@@ -66,13 +66,13 @@ pub enum MemoryError {
         /// The name asked for.
         heap: String,
     },
-    /// Memory of the heap is not contiguous.
+    /// The heap named for kind cma does not give contiguous memory.
     #[error("heap {0} is not a CMA heap: use kind system for it, or name another heap")]
     NotCma(String),
-    /// The kind cannot be a dma-buf.
+    /// Memory of this kind has no dma-buf, which the request needs.
     #[error("memory of kind {0} has no dma-buf: use kind cma, system or udmabuf")]
     NoDmaBuf(MemoryKind),
-    /// The kind cannot promise contiguity at this size.
+    /// The kind cannot promise contiguous memory of this size.
     #[error(
         "memory of kind {kind} is contiguous up to {limit_bytes} bytes only, {size_bytes} were asked for: use kind cma"
     )]
@@ -81,24 +81,24 @@ pub enum MemoryError {
         kind: MemoryKind,
         /// Bytes asked for.
         size_bytes: usize,
-        /// The kind's page size.
+        /// Largest size in bytes that is always contiguous: the kind's page size.
         limit_bytes: usize,
     },
-    /// Memory came only from above the limit.
+    /// All blocks that the kernel gave reach above the limit.
     #[error(
         "memory of kind {kind} reaches up to {last_byte} after {attempts} attempts, above the limit {max_address}: use a CMA heap below it, or raise max-address"
     )]
     AboveMaxAddress {
         /// The kind asked for.
         kind: MemoryKind,
-        /// The limit.
+        /// The highest address allowed.
         max_address: PhysAddr,
-        /// Highest byte of the best attempt.
+        /// The last byte of the lowest block.
         last_byte: PhysAddr,
         /// How many blocks were tried.
         attempts: usize,
     },
-    /// A limit for an address that nobody knows.
+    /// The request limits the address, but the address of the memory is unknown.
     #[error("max-address cannot be kept, the address of kind {kind} is not known: {reason}")]
     AddressNeeded {
         /// The kind asked for.
@@ -106,13 +106,13 @@ pub enum MemoryError {
         /// Why the address is unknown.
         reason: AddressUnknown,
     },
-    /// Kind auto found nothing.
+    /// No kind works for kind auto. The string lists why.
     #[error("no kind of memory works here: {0}")]
     NoKind(String),
 }
 
 impl MemoryError {
-    /// An error if more is asked for than is available.
+    /// Returns an error if more is asked for than is available.
     pub(super) fn unless_within(
         available: Option<Available>,
         kind: MemoryKind,
@@ -129,14 +129,14 @@ impl MemoryError {
     }
 }
 
-/// Why the CPU may not touch a block now.
+/// Why the CPU cannot access a block now.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessError {
     /// The owner of external memory freed it.
     #[error("the memory was freed by its owner while a buffer still refers to it")]
     Gone,
-    /// The dma-buf could not be made ready.
+    /// DMA_BUF_IOCTL_SYNC failed.
     #[error("DMA_BUF_IOCTL_SYNC: {}", describe(.0))]
     Sync(#[source] io::Error),
 }

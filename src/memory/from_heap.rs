@@ -26,7 +26,7 @@ fn origin(row: &'static Row, heap: String) -> Origin {
     }
 }
 
-/// The heap of this name, or all that give contiguous memory.
+/// The heap of this name; without a name, all heaps that give contiguous memory.
 pub(super) fn contiguous_heaps(row: &'static Row, name: Option<&str>) -> Option<Vec<Origin>> {
     let heaps = match name {
         Some(name) => vec![name.to_owned()],
@@ -38,13 +38,14 @@ pub(super) fn contiguous_heaps(row: &'static Row, name: Option<&str>) -> Option<
     Some(heaps.into_iter().map(|heap| origin(row, heap)).collect())
 }
 
-/// The heap of this name, or the one that every kernel with heaps has.
+/// The heap of this name; without a name, `system`, which every kernel with heaps has.
 pub(super) fn system_heap(row: &'static Row, name: Option<&str>) -> Option<Vec<Origin>> {
     Some(vec![origin(row, name.unwrap_or("system").to_owned())])
 }
 
-/// A region of the heap. Its address comes from pagemap, and of a contiguous heap, whose
-/// mapping may be VM_PFNMAP, else from the tracepoint of the contiguous memory allocator.
+/// Makes a region of the heap's memory. Its address comes from pagemap. For a contiguous heap, whose
+/// mapping may be VM_PFNMAP, it comes from the tracepoint of the contiguous memory allocator where pagemap
+/// has none.
 pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
     let is_contiguous = origin.row.is_contiguous;
     let name = origin.heap.as_deref().unwrap_or_default();
@@ -59,8 +60,8 @@ pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
     let mapping = map(&dma_buf, name, size_bytes)?;
     let dma_buf = DmaBuf::new(dma_buf);
     if is_contiguous {
-        // The system heap sets up all page table entries in mmap, a CMA heap each at the
-        // first touch.
+        // The system heap sets up all page table entries in mmap. A CMA heap sets up each at the first
+        // access.
         touch(&mapping, &dma_buf, name)?;
     }
     let address = resolve::look_up(mapping.ptr(), size_bytes).or_else(|unlisted| match traced {
@@ -85,7 +86,6 @@ pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
     ))
 }
 
-/// Opens a heap under /dev/dma_heap.
 fn open(name: &str) -> Result<File, MemoryError> {
     dma_heap::open(name).map_err(|source| MemoryError::Refused {
         object: dma_heap::path(name).display().to_string(),
@@ -100,7 +100,6 @@ fn open(name: &str) -> Result<File, MemoryError> {
     })
 }
 
-/// A dma-buf of an open heap.
 fn alloc(heap: &File, origin: &Origin, size_bytes: usize) -> Result<OwnedFd, MemoryError> {
     dma_heap::alloc(heap, size_bytes).map_err(|source| MemoryError::Refused {
         object: format!("{size_bytes} bytes from {origin} failed"),
@@ -134,13 +133,13 @@ fn touch(mapping: &Mapping, dma_buf: &DmaBuf, name: &str) -> Result<(), MemoryEr
         remedy: "the heap's driver must allow CPU access".to_owned(),
     };
     dma_buf.begin_access(Direction::READ).map_err(refused)?;
-    // Not mmap::populate: it goes by way of the pages, which the mapping may lack.
+    // Not mmap::populate, which needs struct pages that the mapping may lack.
     // SAFETY: the mapping is readable and borrowed here.
     unsafe { mmap::read_every_page(mapping.ptr(), mapping.len_bytes()) };
     dma_buf.end_access().map_err(refused)
 }
 
-/// The address that the tracepoint tells, where pagemap lists none.
+/// The address from the tracepoint's records, for a mapping whose address pagemap does not list.
 fn traced_address(
     traced: Result<Option<Vec<Allocation>>, Unavailable>,
     size_bytes: usize,
@@ -171,7 +170,7 @@ fn traced_address(
     };
     Err(match unlisted {
         AddressUnknown::PfnMap => AddressUnknown::TraceUnavailable(why),
-        // Either way would do here, so both are told.
+        // Either source would have been enough, so the reason names both.
         AddressUnknown::NoPermission(hidden) => AddressUnknown::NoPermission(format!(
             "{hidden}; the kernel's cma tracepoint does not tell either: {why}"
         )),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory of memfds: as they are, or as udmabufs. Their address comes from pagemap.
+//! Memory of memfds: plain, or exported as udmabufs. Its address comes from pagemap.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,7 +33,7 @@ pub(super) fn normal_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<
     heap.is_none().then(|| vec![origin(row, Pages::Normal)])
 }
 
-/// Huge pages, then normal ones; or those of this name.
+/// Huge pages, then normal ones; with a name, only the pages of that name.
 pub(super) fn udmabuf_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
     let all = [
         (Pages::Huge, "hugetlb", " of huge pages"),
@@ -52,7 +52,7 @@ pub(super) fn udmabuf_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec
     (!origins.is_empty()).then_some(origins)
 }
 
-/// A region of a memfd's pages, pinned where io_uring lets it.
+/// Makes a region of a memfd's pages, pinned if io_uring allows it.
 pub(super) fn pinned(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
     let (memfd, mapping) = populated(origin, size_bytes)?;
     seal(origin, &memfd)?;
@@ -78,9 +78,9 @@ pub(super) fn pinned(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
     ))
 }
 
-/// A region of a memfd's pages with a dma-buf over them, which holds them in place.
+/// Makes a region of a memfd's pages with a dma-buf over them, which pins them.
 pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
-    // First of all, so that nothing is allocated where there is no udmabuf.
+    // Opened first, so that nothing is allocated on a kernel without udmabuf.
     let device = udmabuf::open().map_err(|source| MemoryError::Refused {
         object: udmabuf::PATH.to_owned(),
         remedy: remedy::for_device(
@@ -112,7 +112,7 @@ pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, Memo
     Ok(Region::new(
         origin.row.kind,
         origin.heap.clone(),
-        // After the udmabuf, since pinning may move the pages first.
+        // After the creation of the udmabuf, since pinning may move the pages first.
         resolve::look_up(mapping.ptr(), size_bytes),
         Ok("held in place by the udmabuf"),
         Own {
@@ -124,7 +124,7 @@ pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, Memo
     ))
 }
 
-/// A memfd, mapped and with every page in place, but not pinned.
+/// Makes a memfd and maps it with all pages present, but not pinned.
 fn populated(origin: &Origin, size_bytes: usize) -> Result<(OwnedFd, Mapping), MemoryError> {
     let pages = origin.pages;
     let refused = |source: io::Error| MemoryError::Refused {
@@ -152,7 +152,7 @@ fn populated(origin: &Origin, size_bytes: usize) -> Result<(OwnedFd, Mapping), M
     Ok((memfd, mapping))
 }
 
-/// Whoever gets the memfd, by whatever way, may read it.
+/// Seals the memfd, so that every process that is given it can only read it.
 fn seal(origin: &Origin, memfd: &OwnedFd) -> Result<(), MemoryError> {
     memfd::seal_for_others(memfd.as_fd()).map_err(|source| MemoryError::Refused {
         object: format!("F_ADD_SEALS on a block of {origin}"),

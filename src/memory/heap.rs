@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the name of a dma-heap says of its memory
-//! (Documentation/userspace-api/dma-buf-heaps.rst, and what vendors add). Pure.
+//! What the name of a dma-heap says about its memory (Documentation/userspace-api/dma-buf-heaps.rst, and
+//! the names that vendors add). Pure.
 
-/// Heaps over the CMA area that all drivers share, in the order in which they are tried:
-/// its name since 6.17; that of a device tree's node; that of `cma=` on the command line;
-/// another of the kernel's own. Before 6.17 there is one of these, later perhaps two.
+/// Names of the heap over the CMA area that all drivers share, in the order in which they are tried: the
+/// name since 6.17, the name from a device tree's node, the name from `cma=` on the command line, and
+/// another name that the kernel gives. Before 6.17 a machine has one of them, later perhaps two.
 const SHARED_AREA: [&str; 4] = [
     "default_cma_region",
     "linux,cma",
@@ -12,10 +12,10 @@ const SHARED_AREA: [&str; 4] = [
     "default-pool",
 ];
 
-/// What vendors append for memory that the CPU does not cache, and for memory below 4 GiB.
+/// Suffixes that vendors append for memory that the CPU does not cache, and for memory below 4 GiB.
 const SUFFIXES: [&str; 2] = ["-uncached", "-dma32"];
 
-/// Where the heap takes its memory from, and in which way.
+/// Splits a heap's name into the name of the memory area and the suffixes after it.
 fn parts(name: &str) -> (&str, Vec<&str>) {
     let mut place = name;
     let mut ways = Vec::new();
@@ -29,8 +29,7 @@ fn parts(name: &str) -> (&str, Vec<&str>) {
     (place, ways)
 }
 
-/// Its memory is the kernel's ordinary pages: `system`, `system-uncached`,
-/// `system_cc_shared`, ...
+/// The heap gives the kernel's ordinary pages: `system`, `system-uncached`, `system_cc_shared`, ...
 pub(super) fn is_of_scattered_pages(name: &str) -> bool {
     parts(name)
         .0
@@ -38,18 +37,18 @@ pub(super) fn is_of_scattered_pages(name: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
 }
 
-/// Its memory is kept from the CPU: `protected,secure-video` (6.18), and what vendors had
-/// before. Who wants such memory has to name it.
+/// The CPU may not access the heap's memory: `protected,secure-video` (6.18), and the names that vendors
+/// used before. Such a heap is taken only by its name.
 fn is_closed(name: &str) -> bool {
     ["protected", "restricted", "secure"]
         .iter()
         .any(|word| name.starts_with(word))
 }
 
-/// The heaps of contiguous memory among those that there are, in the order in which they
-/// are tried. `is_cma_area` is whether the kernel has a CMA area of a name: since 6.18 each
-/// reusable node of a device tree's reserved memory is a heap, by the node's name.
-/// Memory that the CPU does not cache, and reads slowly, comes last.
+/// The heaps among `present` that give contiguous memory, in the order in which they are tried.
+/// `is_cma_area` says whether the kernel has a CMA area of a name: since 6.18 each reusable node of a
+/// device tree's reserved memory is a heap with the node's name. Heaps whose memory the CPU does not cache
+/// come last, because the CPU reads it slowly.
 pub(super) fn contiguous(present: &[String], is_cma_area: impl Fn(&str) -> bool) -> Vec<String> {
     let mut heaps: Vec<&String> = present
         .iter()
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn uncached_heaps_are_taken_when_there_is_no_other() {
-        // i.MX, Rockchip, Amlogic, and a kernel that has an area of its own for a camera.
+        // i.MX, Rockchip, Amlogic, and a kernel with a CMA area for a camera.
         for (names, areas, expected) in [
             (
                 &["linux,cma", "linux,cma-uncached", "system"][..],

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The kinds of memory by name. What each is made of and what it promises is a row of
-//! `table`.
+//! The names of the memory kinds. The module `table` says what each kind is made of and what it promises.
 
 use std::fmt;
 
@@ -10,20 +9,20 @@ use crate::shared_enum::shared_enum;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum MemoryKind {
-    /// The first that works of cma, udmabuf, hugepage and normal.
+    /// The first of cma, udmabuf, hugepage and normal that works.
     #[default]
     Auto,
     /// A dma-buf heap over the contiguous memory allocator.
     Cma,
-    /// The dma-buf heap `system`.
+    /// The dma-buf heap `system`, or the heap that the request names.
     System,
-    /// A memfd exported as a dma-buf.
+    /// A memfd exported as a dma-buf by /dev/udmabuf.
     Udmabuf,
     /// A memfd of huge pages.
     Hugepage,
     /// A memfd of normal pages.
     Normal,
-    /// Memory of somebody else.
+    /// Memory that the application or a driver owns.
     External,
 }
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Memory kinds, their physical extents, and the GstAllocators over them.
 //!
-//! A [`Region`] is one block of memory of one [`MemoryKind`], mapped once, with
-//! its [`Address`] looked up once. [`wrap`] makes GstMemory of it, [`region_of`]
-//! finds it again from any GstMemory that shares it. Who gets which region, and
-//! when, is the pool's business, not this room's.
+//! A [`Region`] is one block of memory of one [`MemoryKind`]. It is mapped once, and its [`Address`] is
+//! looked up once. [`wrap`] makes GstMemory of a region, and [`region_of`] finds the region again from any
+//! GstMemory that shares it. The pool decides which region a buffer gets, and when.
 
 mod allocate;
 mod allocator;

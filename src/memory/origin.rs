@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is known of a kind before there is memory of it, and the places to ask for it.
+//! What is known of a kind before memory of it is allocated, and the places that can give it.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -15,32 +15,27 @@ use crate::sys::mmap::page_size_bytes;
 /// A row of the table of kinds.
 pub(super) struct Row {
     pub kind: MemoryKind,
-    /// The name by which gst_allocator_find knows its allocator.
+    /// The name under which gst_allocator_find finds the kind's allocator.
     pub allocator: Option<&'static str>,
-    /// What GStreamer sees in its memory.
     pub class: Class,
-    /// Every block is one physical extent, the lowest that is free.
+    /// Every block is one physical extent, the lowest free one.
     pub is_contiguous: bool,
-    /// What ends its supply.
     pub supply: Supply,
-    /// Whether kind auto tries it, in the order of the table.
+    /// Whether kind auto tries the kind. It tries kinds in the order of the table.
     pub in_auto: InAuto,
-    /// The places to ask, best first, for the heap of a name or for the usual ones; `None`
-    /// if the name means nothing to the kind, or nothing is allocated of it.
+    /// Lists the places that can give memory, best first, for a heap's name or without one. `None` if the
+    /// kind has no heap of that name, or if the kind cannot be allocated.
     pub origins: fn(&'static Row, Option<&str>) -> Option<Vec<Origin>>,
-    /// How one of these places makes a region of so many bytes, whole pages, and finds out
-    /// its address.
+    /// Makes a region of this many bytes (whole pages) at one of these places, and finds out its address.
     pub region: fn(&Origin, usize) -> Result<Region, MemoryError>,
 }
 
 /// The allocator class of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// GstDmaBufMemory.
     DmaBuf,
-    /// GstFdMemory.
     Fd,
-    /// GstMemory without an fd.
+    /// A GstMemory without an fd.
     Plain,
 }
 
@@ -48,29 +43,28 @@ pub(super) enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InAuto {
     No,
-    /// Of any heap, since a heap's name says nothing of it.
+    /// Tried whatever heap the request names, since the name is not meant for this kind.
     Yes,
-    /// Of the heap that was asked for.
+    /// Tried with the heap that the request names.
     OfHeap,
 }
 
 /// What a kind's memory is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Supply {
-    /// An area, or a pool of huge pages, that is set apart and ends by itself.
+    /// A reserved area, or the pool of huge pages. An allocation fails when it is used up.
     Reserved,
-    /// All pages of the machine, of which the kernel would try to give more than there
-    /// are, and kill processes on the way.
+    /// All pages of the machine. The kernel tries to give more than there are, and kills processes for it.
     Machine {
-        /// They count towards the process's control group.
+        /// The pages count towards the process's control group.
         is_charged: bool,
     },
-    /// Either of these, for different places of one kind.
+    /// Either of the two, depending on the place.
     Either,
 }
 
 impl Supply {
-    /// What one block of such pages may take; `None` where its supply ends by itself.
+    /// The most that one block of such pages may take. `None` for a reserved supply.
     fn available(self, pages: Pages) -> Option<Available> {
         match (self, pages) {
             (Self::Reserved, _) | (_, Pages::Huge) => None,
@@ -79,8 +73,8 @@ impl Supply {
         }
     }
 
-    /// What all blocks together may take. A reserved area need not be a part of what the
-    /// kernel counts as memory.
+    /// The most that all blocks together may take. The kernel's count of memory may leave out a reserved
+    /// area.
     pub fn available_in_total(self) -> Option<Available> {
         match self {
             Self::Either => available::in_total(),
@@ -89,15 +83,14 @@ impl Supply {
     }
 }
 
-/// One place to ask for memory of a kind.
+/// One place that can give memory of a kind.
 #[derive(Clone)]
 pub(super) struct Origin {
     pub row: &'static Row,
     /// Name of the dma-buf heap, or of a udmabuf's pages.
     pub heap: Option<String>,
-    /// The unit in which it is given.
     pub pages: Pages,
-    /// What it is called in messages.
+    /// The name in messages.
     pub name: String,
 }
 
@@ -115,7 +108,7 @@ impl Origin {
         }
     }
 
-    /// Up to this size a block is contiguous, whatever it is.
+    /// The largest size in bytes at which every block is contiguous.
     pub fn contiguous_bytes(&self) -> usize {
         match self.row.is_contiguous {
             true => usize::MAX,
@@ -123,7 +116,7 @@ impl Origin {
         }
     }
 
-    /// A region of at least this size, if the machine has as much.
+    /// Makes a region of at least this size, if the machine has enough memory.
     pub fn region(&self, size_bytes: usize) -> Result<Region, MemoryError> {
         let kind = self.row.kind;
         let size_bytes = size_bytes
@@ -136,7 +129,7 @@ impl Origin {
     }
 }
 
-/// Default size of huge pages; where the kernel has none, that of a page.
+/// The default size of huge pages. On a kernel without huge pages it is the page size.
 pub(super) fn huge_page_size_bytes() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {

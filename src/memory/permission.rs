@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What exactly keeps a process from its addresses, and what would give them: one sentence
-//! for each way to be refused. `docs/memory.md` has the same as a table.
+//! Why a process cannot learn its physical addresses, and what would help: one sentence for each reason.
+//! `docs/memory.md` has the same as a table.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use crate::sys::cma_trace::{Object, Unavailable};
 use crate::sys::privileges::{self, Capability};
 use crate::sys::{describe, pagemap};
 
-/// What the kernel judges by.
+/// What the kernel decides by.
 #[derive(Clone, Copy, Debug)]
 struct Privileges {
     has_sys_admin: bool,
@@ -30,9 +30,8 @@ impl Privileges {
     }
 }
 
-/// How a program gets a capability and stays dumpable. Not by setcap: that also takes
-/// /proc/self/pagemap away, and gives the capability to every plugin that anybody has the
-/// program load.
+/// How a program gets a capability and stays dumpable. The advice is not setcap: that also takes
+/// /proc/self/pagemap away, and gives the capability to every plugin that the program can be made to load.
 fn ambient(capability: &str) -> String {
     let short = capability.trim_start_matches("CAP_").to_lowercase();
     format!(
@@ -41,7 +40,7 @@ fn ambient(capability: &str) -> String {
     )
 }
 
-/// pagemap opens, and every frame number in it is 0.
+/// The reason why pagemap opens but shows 0 for every frame number.
 pub(super) fn why_frames_are_hidden() -> String {
     frames_are_hidden(Privileges::now())
 }
@@ -60,7 +59,7 @@ fn frames_are_hidden(privileges: Privileges) -> String {
     }
 }
 
-/// pagemap does not open.
+/// The reason why pagemap does not open.
 pub(super) fn why_pagemap_refused(error: &io::Error) -> String {
     pagemap_refused(Privileges::now(), error)
 }
@@ -81,7 +80,7 @@ fn pagemap_refused(privileges: Privileges, error: &io::Error) -> String {
     }
 }
 
-/// The tracepoint of the contiguous memory allocator cannot be listened to.
+/// The reason why the tracepoint of the contiguous memory allocator cannot be read.
 pub(super) fn why_no_trace(unavailable: &Unavailable) -> String {
     no_trace(Privileges::now(), unavailable)
 }
@@ -127,7 +126,7 @@ fn no_trace(privileges: Privileges, unavailable: &Unavailable) -> String {
     }
 }
 
-/// " (mode 0700 of user 0, group 0)"; nothing for what cannot be looked at.
+/// Formats " (mode 0700 of user 0, group 0)". Empty if the file's metadata cannot be read.
 pub(super) fn owner_and_mode(path: &Path) -> String {
     path.metadata()
         .map(|file| {

@@ -17,9 +17,9 @@ use crate::sys::dma_buf::Direction;
 use crate::sys::mmap::{self, Mapping};
 use crate::sys::pin::Pin;
 
-/// A block of memory, mapped read-write once at its birth and unmapped when the last
-/// reference goes. Its bytes are shared with devices: there are no slices over it
-/// here, only [`Region::ptr`] and [`Region::begin_access`].
+/// A block of memory, mapped read-write once when it is made and unmapped when the last reference is
+/// dropped. Devices share its bytes, so there are no slices over it, only [`Region::ptr`] and
+/// [`Region::begin_access`].
 pub struct Region {
     ptr: NonNull<u8>,
     size_bytes: usize,
@@ -32,7 +32,7 @@ pub struct Region {
     backing: Backing,
 }
 
-/// What the memory hangs on.
+/// What keeps the memory mapped.
 enum Backing {
     Own(Own),
     External {
@@ -41,7 +41,7 @@ enum Backing {
     },
 }
 
-/// What is the region's own. The fields are dropped in this order: unpin, unmap, close.
+/// Memory that the region owns. The fields are dropped in this order: unpin, unmap, close.
 pub(super) struct Own {
     pub _pin: Option<Pin>,
     pub mapping: Mapping,
@@ -49,26 +49,26 @@ pub(super) struct Own {
     pub dma_buf: Option<DmaBuf>,
 }
 
-/// What is known of the address of external memory.
+/// What is known about the address of external memory.
 #[derive(Clone, Debug)]
 pub enum ExternalAddress {
-    /// The owner knows it, and answers for it staying true.
+    /// The owner gives the address and guarantees that it stays true.
     Given(Address),
-    /// To be looked up in pagemap.
+    /// The address is to be looked up in pagemap.
     LookUp,
-    /// It is not known, for this reason.
+    /// The address is unknown, for this reason.
     Unknown(AddressUnknown),
 }
 
-/// Who keeps external memory mapped.
+/// What keeps external memory mapped.
 pub enum Owner {
-    /// It is never unmapped.
+    /// The memory is never unmapped.
     Forever,
-    /// It is unmapped when this is dropped, or later.
+    /// The memory stays mapped at least until this value is dropped.
     Shared(Arc<dyn Any + Send + Sync>),
-    /// The region owns it now; the handle's deleter runs when the region goes.
+    /// The region owns the handle, whose deleter runs when the region is dropped.
     Held(BufferHandle),
-    /// Somebody else owns it and may free it any time; no access then begins.
+    /// Other code owns the memory and may free it at any time. After that no access begins.
     Borrowed(WeakBufferHandle),
 }
 
@@ -83,16 +83,15 @@ impl fmt::Debug for Owner {
     }
 }
 
-// SAFETY: the pointer is only handed out; what is done with it is its users' to
-// answer for, and the constructors demand memory that any thread may use. All other
-// fields are Send by themselves (Owner's, through its bounds).
+// SAFETY: the pointer is only handed out, and its users are responsible for what they do with it; the
+// constructors demand memory that any thread may use. All other fields are Send by themselves (Owner's
+// through its bounds).
 unsafe impl Send for Region {}
 // SAFETY: as above; nothing changes behind a shared reference.
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// A region over all of a mapping. `pin` is what keeps its pages in place, or why
-    /// nothing does.
+    /// Makes a region over a whole mapping. `pin` says what keeps its pages in place, or why nothing does.
     pub(super) fn new(
         kind: MemoryKind,
         heap: Option<String>,
@@ -113,14 +112,14 @@ impl Region {
         }
     }
 
-    /// A region over memory that exists. It is neither allocated nor freed here,
-    /// save through [`Owner::Held`].
+    /// Makes a region over existing memory, which is not allocated here, and is freed here only through
+    /// [`Owner::Held`].
     ///
     /// `dma_buf`, if given, is the same memory, beginning at `ptr`.
     ///
     /// # Safety
-    /// `ptr .. ptr + size_bytes` is mapped read-write, for any thread, as long as
-    /// `owner` says. `size_bytes` is not 0.
+    /// `ptr .. ptr + size_bytes` is mapped read-write, for any thread, as long as `owner` says.
+    /// `size_bytes` is not 0.
     pub unsafe fn external(
         ptr: NonNull<u8>,
         size_bytes: usize,
@@ -168,18 +167,18 @@ impl Region {
         Arc::new(region)
     }
 
-    /// Brings the pages in, which may write to them, and asks where they are.
+    /// Brings the pages in, which may write to them, and looks their addresses up.
     fn look_up(&self) -> Result<Address, AddressUnknown> {
         let populated = match self.begin_access(true) {
-            // SAFETY: the constructor's caller vouches for the range, and no owner ends
-            // it while the access goes on.
+            // SAFETY: the constructor's caller guarantees the range, and its owner does not end it while
+            // the access lasts.
             Ok(_access) => unsafe { mmap::populate(self.ptr, self.size_bytes) },
             Err(AccessError::Gone) => return Err(AddressUnknown::Gone),
-            // Not for the CPU; pagemap may know it all the same.
+            // The CPU may not access this memory, but pagemap may list its address.
             Err(AccessError::Sync(_)) => Ok(()),
         };
         match populated.map_err(|error| error.raw_os_error()) {
-            // No pages to bring in; pagemap says what there is.
+            // The mapping has no pages to bring in; pagemap knows whether it has addresses.
             Ok(()) | Err(Some(libc::EFAULT | libc::EINVAL)) => {
                 resolve::look_up(self.ptr, self.size_bytes)
             }
@@ -187,29 +186,28 @@ impl Region {
         }
     }
 
-    /// First byte. Dereferenced only during an [`Access`].
+    /// First byte. Dereference it only during an [`Access`].
     pub fn ptr(&self) -> *mut u8 {
         self.ptr.as_ptr()
     }
 
-    /// Usable length: what was asked for, rounded up to the kind's page size;
-    /// external memory is not rounded.
+    /// Usable length in bytes: the requested size, rounded up to the kind's page size. The size of external
+    /// memory is not rounded.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
-    /// The kind; never auto.
+    /// The kind of the memory; never [`MemoryKind::Auto`].
     pub fn kind(&self) -> MemoryKind {
         self.kind
     }
 
-    /// Name of the dma-buf heap, or the pages of a udmabuf ("hugetlb", "shmem").
+    /// Name of the dma-buf heap, or of a udmabuf's pages ("hugetlb", "shmem").
     pub fn heap(&self) -> Option<&str> {
         self.heap.as_deref()
     }
 
-    /// Where it is, or why that is not known: memory that its owner has freed is
-    /// nowhere.
+    /// The physical address, or why it is unknown. Memory that its owner has freed has no address.
     pub fn address(&self) -> Result<&Address, &AddressUnknown> {
         if self.is_alive() {
             self.address.as_ref()
@@ -218,12 +216,12 @@ impl Region {
         }
     }
 
-    /// The address cannot go stale while the region lives.
+    /// Whether the address stays true as long as the region lives.
     pub fn is_pinned(&self) -> bool {
         self.is_pinned && self.is_alive()
     }
 
-    /// What pins it, or why it is not pinned.
+    /// What pins the memory, or why it is not pinned.
     pub fn pin_note(&self) -> &str {
         &self.pin_note
     }
@@ -233,7 +231,7 @@ impl Region {
         self.synced().map(AsFd::as_fd)
     }
 
-    /// What the kernel is told of the CPU's accesses to.
+    /// The dma-buf whose CPU accesses the kernel must be told of.
     fn synced(&self) -> Option<&DmaBuf> {
         match &self.backing {
             Backing::Own(Own { dma_buf, .. }) | Backing::External { dma_buf, .. } => {
@@ -242,13 +240,13 @@ impl Region {
         }
     }
 
-    /// An fd whose MAP_SHARED mapping, here or in another process, is this memory.
-    /// For a udmabuf it is the memfd: mapping a udmabuf itself is broken on 6.1.
+    /// An fd whose MAP_SHARED mapping, in this or another process, is this memory. For a udmabuf it is the
+    /// memfd, because mapping a udmabuf itself is broken on 6.1.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.memfd().or_else(|| self.dma_buf())
     }
 
-    /// The memfd that the pages are of, which io_uring can register.
+    /// The memfd of the pages, which io_uring can register.
     pub(crate) fn memfd(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
             Backing::Own(own) => own.memfd.as_ref().map(AsFd::as_fd),
@@ -256,7 +254,7 @@ impl Region {
         }
     }
 
-    /// The handle of memory that its owner may free at any time.
+    /// The handle, if the owner of the memory may free it at any time.
     fn borrowed(&self) -> Option<&WeakBufferHandle> {
         match &self.backing {
             Backing::External {
@@ -267,31 +265,31 @@ impl Region {
         }
     }
 
-    /// The memory came from outside.
+    /// Whether the memory was made outside of this library's allocators.
     pub fn is_external(&self) -> bool {
         matches!(self.backing, Backing::External { .. })
     }
 
-    /// The memory is there. Only memory borrowed from a handle can go early.
+    /// Whether the memory still exists. Only memory borrowed from a handle can be freed before the region.
     pub fn is_alive(&self) -> bool {
         self.borrowed().is_none_or(WeakBufferHandle::is_alive)
     }
 
-    /// Has `watcher` told when the owner of borrowed memory frees it; other memory
-    /// stays as long as the region.
+    /// Registers `watcher`, which is told when the owner of borrowed memory frees it. Other memory lives as
+    /// long as the region.
     pub(crate) fn watch(&self, watcher: &std::sync::Weak<dyn HandleWatcher>) {
         if let Some(handle) = self.borrowed() {
             handle.watch(watcher.clone());
         }
     }
 
-    /// For a region of kind auto: which kinds were passed over, and why. One line.
+    /// For a region of kind auto: the kinds that were passed over, and why. One line.
     pub fn choice(&self) -> Option<&str> {
         self.choice.as_deref()
     }
 
-    /// Begins the CPU's access: the memory stays there, and a dma-buf's caches are
-    /// made coherent, until the access is dropped.
+    /// Begins an access by the CPU. Until the result is dropped, the memory stays allocated and the caches
+    /// of a dma-buf are coherent.
     ///
     /// # Errors
     /// The owner has freed the memory, or the dma-buf's driver refuses.
@@ -319,7 +317,7 @@ impl fmt::Debug for Region {
             .field("heap", &self.heap)
             .field("ptr", &self.ptr)
             .field("size_bytes", &self.size_bytes)
-            // Goes into warnings, which anybody may read: physical addresses do not.
+            // Warnings show this text, and everybody may read warnings: so no physical addresses.
             .field(
                 "extents",
                 &self.address.as_ref().ok().map(|a| a.extents().len()),
@@ -329,7 +327,7 @@ impl fmt::Debug for Region {
     }
 }
 
-/// The CPU is at work on a region.
+/// An access by the CPU to a region.
 #[derive(Debug)]
 #[must_use = "the access ends when this is dropped"]
 pub struct Access<'a> {
@@ -343,7 +341,7 @@ impl Access<'_> {
         self.region.ptr()
     }
 
-    /// For GstMapInfo, which has room for a pointer. Null for an access that holds no
+    /// Turns the access into a pointer, for which GstMapInfo has room. Null for an access that holds no
     /// handle.
     pub(super) fn into_raw(self) -> *const () {
         let mut access = std::mem::ManuallyDrop::new(self);
@@ -358,8 +356,7 @@ impl Access<'_> {
     pub(super) unsafe fn from_raw<'a>(region: &'a Region, raw: *const ()) -> Access<'a> {
         Access {
             region,
-            // SAFETY: into_raw gave a handle's pointer or null; used once, as the
-            // caller vouches.
+            // SAFETY: into_raw gave a handle's pointer or null, and the caller uses it once.
             handle: (!raw.is_null()).then(|| unsafe { HandleAccess::from_raw(raw) }),
         }
     }

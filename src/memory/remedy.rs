@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What helps against a refusal. A remedy for another fault than the one that was met
-//! costs more than none, so each is bound to the errno that calls for it.
+//! Remedies for system calls that fail. A remedy for another fault costs the user more than none, so each
+//! remedy belongs to the errno that calls for it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 pub(super) const ASK_FOR_LESS: &str = "ask for less, or free memory";
 
-/// Against an errno that means the same whatever was asked.
+/// The remedy for an errno that means the same for every call.
 fn of_errno(errno: Option<i32>) -> Option<&'static str> {
     Some(match errno? {
         libc::EMFILE => "raise the limit of open files (ulimit -n)",
@@ -23,7 +23,7 @@ fn of_errno(errno: Option<i32>) -> Option<&'static str> {
     })
 }
 
-/// Memory was asked for, and `otherwise` is what is known of this kind of it.
+/// The remedy for a failed allocation. `otherwise` is the remedy that the kind of memory suggests.
 pub(super) fn for_memory(error: &io::Error, otherwise: &str) -> String {
     let errno = error.raw_os_error();
     if let Some(remedy) = of_errno(errno) {
@@ -45,7 +45,7 @@ fn is_limited(resource: Resource) -> bool {
     getrlimit(resource).current.is_some()
 }
 
-/// A device did not open; `missing` helps where it does not exist.
+/// The remedy for a device that did not open. `missing` helps if the device does not exist.
 pub(super) fn for_device(path: &Path, error: &io::Error, missing: &str) -> String {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => for_closed_device(path),
@@ -54,7 +54,7 @@ pub(super) fn for_device(path: &Path, error: &io::Error, missing: &str) -> Strin
     }
 }
 
-/// Who may open the device, and how to be one of them.
+/// Says which users may open the device, and how to become one of them.
 fn for_closed_device(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match path.metadata() {
@@ -109,7 +109,7 @@ mod tests {
             alone.contains("(mode 0600)") && alone.contains("udev rule"),
             "{alone}"
         );
-        // Only root gives files away.
+        // Only root may change the group of this file.
         if nix::unistd::geteuid().is_root() {
             chown(device.path(), None, Some(1)).unwrap();
             let shared = mode(0o660);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From a mapping to its physical extents by way of pagemap.
+//! Looks up the physical extents of a mapping in pagemap.
 
 use std::io;
 use std::ptr::NonNull;
@@ -10,8 +10,7 @@ use crate::sys;
 use crate::sys::mmap::page_size_bytes;
 use crate::sys::pagemap::{self, Entry};
 
-/// Where `ptr .. ptr + len_bytes` is, according to pagemap. All pages must have been
-/// touched before.
+/// The address of `ptr .. ptr + len_bytes` according to pagemap. All pages must have been touched before.
 pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, AddressUnknown> {
     let page_bytes = page_size_bytes();
     let first_offset = ptr.as_ptr() as usize % page_bytes;
@@ -41,16 +40,16 @@ pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, Add
 /// Why pagemap's entries hold no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unlisted {
-    /// Present, but the frame number is withheld.
+    /// The page is present, but its frame number is hidden.
     Hidden,
-    /// Not present, or not walked.
+    /// The page is not present, or pagemap does not walk the mapping.
     Absent,
 }
 
-/// Collects one extent for each page, the first and the last cut to the range.
+/// Collects one extent for each page. The first and the last extent are cut to the range.
 struct Pages {
     page_bytes: u64,
-    /// Where in the next page the range goes on.
+    /// Where the range begins in the next page.
     offset: u64,
     rest_bytes: u64,
     extents: Vec<Extent>,
@@ -68,15 +67,16 @@ impl Pages {
         }
     }
 
-    /// False once it is known that there is no address.
+    /// Returns false once it is known that there is no address.
     fn take(&mut self, entry: Entry) -> bool {
-        // An absent page says more of the mapping than a hidden one, so all are looked at.
+        // An absent page tells more about the mapping than a hidden one, so a hidden page does not end the
+        // search.
         if !entry.is_present() {
             self.unlisted = Some(Unlisted::Absent);
             return false;
         }
-        // Frame 0 belongs to the firmware; as an entry it means that numbers are hidden.
-        // And no frame is beyond the last address.
+        // Frame 0 belongs to the firmware, so an entry of 0 means that the numbers are hidden. An address
+        // that overflows is none, either.
         let phys = entry.pfn().checked_mul(self.page_bytes);
         match phys.filter(|&phys| phys != 0) {
             Some(phys) if self.unlisted.is_none() => {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_single_absent_page_leaves_the_address_unknown() {
-        // Swapped out: bit 62, and the swap slot where the frame number would be.
+        // A swapped-out page: bit 62, and the swap slot in place of the frame number.
         let swapped = Entry(1 << 62 | 77);
         let absent = Err(Unlisted::Absent);
         assert_eq!(extents(&[present(5), swapped], 0, 8192), absent);

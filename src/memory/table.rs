@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The table of memory kinds. To add a kind: a variant of [`MemoryKind`], and a row here.
+//! The table of memory kinds. A new kind needs a variant of [`MemoryKind`] and a row here.
 
 use super::error::MemoryError;
 use super::kind::MemoryKind;
 use super::origin::{Class, InAuto, Row, Supply};
 use super::{from_heap, from_memfd};
 
-/// What is so unless a row says otherwise.
+/// The values that hold unless a row sets others.
 const ORDINARY: Row = Row {
     kind: MemoryKind::External,
     allocator: None,
@@ -18,7 +18,7 @@ const ORDINARY: Row = Row {
     region: |_, _| Err(MemoryError::External),
 };
 
-/// A row for each kind, in the order of its numbers; auto tries them from top to bottom.
+/// A row for each kind, in the order of the enum's numbers. Kind auto tries them from top to bottom.
 pub(super) static TABLE: [Row; 7] = [
     Row {
         kind: MemoryKind::Auto,
@@ -82,7 +82,7 @@ impl MemoryKind {
         &TABLE[self as usize]
     }
 
-    /// Memory of this kind always has a dma-buf.
+    /// Whether memory of this kind always has a dma-buf.
     pub fn has_dma_buf(self) -> bool {
         self.row().class == Class::DmaBuf
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The three allocator classes, and the functions that they put in place.
+//! The three allocator classes and their functions.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -16,11 +16,11 @@ use crate::memory::region::Access;
 use crate::sys::dma_buf::Direction;
 use crate::sys::mmap::page_size_bytes;
 
-/// mem_type of external memory without an fd.
+/// The mem_type of external memory without an fd.
 const MEM_TYPE: &CStr = c"PhysMemExternal";
 
-/// An allocator class: memory of one kind, in what its parent makes of it. `$init` sets
-/// the functions of an instance; `$free` is needed where no parent frees the memory.
+/// Defines an allocator class for memory of one kind. `$init` sets the functions of an instance. `$free` is
+/// needed for a parent class that does not free the memory.
 macro_rules! allocator_class {
     ($class:ident, $name:literal, $parent:ty, $init:path $(, $free:item)?) => {
         #[derive(Default)]
@@ -31,15 +31,14 @@ macro_rules! allocator_class {
         #[glib::object_subclass]
         impl ObjectSubclass for $class {
             const NAME: &'static str = $name;
-            // Beside another copy of this library: src/copies.rs.
+            // See src/copies.rs: another copy of this library may have registered the name.
             const ALLOW_NAME_CONFLICT: bool = true;
             type Type = super::$class;
             type ParentType = $parent;
             type Interfaces = (gst_allocators::PhysMemoryAllocator,);
 
             fn instance_init(obj: &glib::subclass::InitializingObject<Self>) {
-                // SAFETY: the object is a GstAllocator in the course of its construction,
-                // which nobody else has yet.
+                // SAFETY: the object is a GstAllocator under construction, which no other code has yet.
                 unsafe { $init(obj.as_ptr().cast()) };
             }
         }
@@ -47,8 +46,8 @@ macro_rules! allocator_class {
         impl ObjectImpl for $class {}
         impl GstObjectImpl for $class {}
 
-        // SAFETY: `alloc` gives a whole memory or null; `free` is the parent's, or frees
-        // what `bare_memory` and `mem_share` made, the only ones to make such memory.
+        // SAFETY: `alloc` gives a whole memory or null. `free` is the parent's, or frees what `bare_memory`
+        // and `mem_share` made, and no other function makes such memory.
         unsafe impl AllocatorImpl for $class {
             unsafe fn alloc(
                 &self,
@@ -61,7 +60,7 @@ macro_rules! allocator_class {
             $($free)?
         }
 
-        // SAFETY: the interface's one function is filled in.
+        // SAFETY: the interface has one function, which is set here.
         unsafe impl IsImplementable<$class> for gst_allocators::PhysMemoryAllocator {
             fn interface_init(iface: &mut glib::Interface<Self>) {
                 iface.as_mut().get_phys_addr = Some(get_phys_addr);
@@ -101,19 +100,18 @@ allocator_class!(
     gst::Allocator,
     put_functions_of_bare_memory,
     unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
-        // SAFETY: the memory is a Box of ours, and this is its one release.
+        // SAFETY: the memory is a Box that `bare_memory` or `mem_share` leaked, and is freed only here.
         drop(unsafe { Box::from_raw(memory) });
     }
 );
 
-/// The allocator of a kind, for as long as the process lives.
 pub(super) fn make(class: Class, kind: MemoryKind) -> gst::Allocator {
     let allocator = match class {
         Class::DmaBuf => PhysDmaBufAllocator::make(kind),
         Class::Fd => PhysFdAllocator::make(kind),
         Class::Plain => PhysMemAllocator::make(kind),
     };
-    // The statics' own references are no leaks.
+    // Statics hold these references, so the leak tracer must not report them.
     allocator.set_object_flags(gst::ObjectFlags::MAY_BE_LEAKED);
     allocator
 }
@@ -121,7 +119,7 @@ pub(super) fn make(class: Class, kind: MemoryKind) -> gst::Allocator {
 /// # Safety
 /// As `put_functions`, for an allocator of memory without an fd.
 unsafe fn put_functions_of_bare_memory(allocator: *mut gst::ffi::GstAllocator) {
-    // SAFETY: as this function's; the type string is static.
+    // SAFETY: the caller keeps the contract of `put_functions`; the type string is static.
     unsafe {
         put_functions(allocator);
         (*allocator).mem_type = MEM_TYPE.as_ptr();
@@ -131,18 +129,18 @@ unsafe fn put_functions_of_bare_memory(allocator: *mut gst::ffi::GstAllocator) {
 }
 
 /// # Safety
-/// `allocator` is being constructed; its parent's init has run.
+/// `allocator` is under construction, and its parent's init has run.
 unsafe fn put_functions(allocator: *mut gst::ffi::GstAllocator) {
-    // SAFETY: nobody else has the object yet, and these fields are a subclass's to set.
+    // SAFETY: no other code has the object yet, and a subclass may set these fields.
     unsafe {
         (*allocator).mem_map_full = Some(mem_map_full);
         (*allocator).mem_unmap_full = Some(mem_unmap_full);
-        // Without it, the deep copies that others make would be allocated here.
+        // Without the flag, a deep copy that other code makes of the memory would be allocated here.
         (*allocator).object.flags |= gst::ffi::GST_ALLOCATOR_FLAG_CUSTOM_ALLOC;
     }
 }
 
-/// gst_allocator_alloc: a region for every memory.
+/// Implements gst_allocator_alloc with a region of its own for every memory.
 fn alloc(
     allocator: &gst::Allocator,
     kind: Option<&MemoryKind>,
@@ -164,12 +162,12 @@ fn try_alloc(
     size: usize,
     params: &gst::AllocationParams,
 ) -> Result<gst::Memory, MemoryError> {
-    // A mapping starts at a page; only larger alignments need room to move up.
+    // A mapping starts at a page, so only larger alignments need room to move the start up.
     let align = params.align().max(gst::Memory::default_alignment());
     let slack = if align < page_size_bytes() { 0 } else { align };
     let sum = |parts: &[usize]| parts.iter().copied().fold(0, usize::saturating_add);
     let whole = sum(&[params.prefix(), size, params.padding()]);
-    // Nothing asked for is an error, whatever the alignment.
+    // A request for 0 bytes is an error for every alignment.
     let size_bytes = if whole == 0 { 0 } else { sum(&[whole, slack]) };
     let region = Region::allocate(&Request {
         kind,
@@ -179,8 +177,8 @@ fn try_alloc(
     let start = (region.ptr() as usize).wrapping_neg() & align;
     let mem = wrap(&region, start, whole, None);
     let mem = mem.into_glib_ptr();
-    // SAFETY: the memory is new and nobody else has it. Prefix and padding lie in
-    // the wrapped range, and all of it is zero, as fresh pages are.
+    // SAFETY: the memory is new and no other code has it. Prefix and padding lie in the wrapped range, and
+    // all of it is zero, as fresh pages are.
     unsafe {
         (*mem).align = align;
         (*mem).offset += params.prefix();
@@ -191,10 +189,10 @@ fn try_alloc(
     }
 }
 
-/// A GstMemory without fd, freed by [`PhysMemAllocator`].
+/// Makes a GstMemory without an fd, which [`PhysMemAllocator`] frees.
 pub(super) fn bare_memory(allocator: &gst::Allocator, maxsize: usize) -> *mut gst::ffi::GstMemory {
-    // SAFETY: an all-zero GstMemory is valid input to gst_memory_init, which sets
-    // every field; offset 0 and size = maxsize agree.
+    // SAFETY: an all-zero GstMemory is valid input to gst_memory_init, which sets every field; offset 0 and
+    // size = maxsize agree.
     unsafe {
         let mem = Box::into_raw(Box::new(std::mem::zeroed::<gst::ffi::GstMemory>()));
         gst::ffi::gst_memory_init(
@@ -216,15 +214,15 @@ unsafe extern "C" fn mem_share(
     offset: isize,
     size: isize,
 ) -> *mut gst::ffi::GstMemory {
-    // SAFETY: gst_memory_share passes a memory of this allocator. As in GStreamer's
-    // own allocators the new memory is read-only and hangs on the root.
+    // SAFETY: gst_memory_share passes a memory of this allocator. As in GStreamer's own allocators, the new
+    // memory is read-only and its parent is the root memory.
     unsafe {
         let root = if (*mem).parent.is_null() {
             mem
         } else {
             (*mem).parent
         };
-        // The API's offsets are signed and may point before the memory's start.
+        // The offset is signed and may point before the memory's start.
         let start = (*mem).offset.wrapping_add_signed(offset);
         let size = match size {
             -1 => (*mem).size.wrapping_sub(offset as usize),
@@ -250,8 +248,8 @@ unsafe extern "C" fn mem_is_span(
     mem2: *mut gst::ffi::GstMemory,
     offset: *mut usize,
 ) -> glib::ffi::gboolean {
-    // SAFETY: gst_memory_is_span passes two memories of this allocator with one
-    // parent, which is not null, and a valid pointer or null.
+    // SAFETY: gst_memory_is_span passes two memories of this allocator with one parent, which is not null,
+    // and a valid pointer or null.
     unsafe {
         if !offset.is_null() {
             *offset = (*mem1).offset.wrapping_sub((*(*mem1).parent).offset);
@@ -267,15 +265,15 @@ fn direction(flags: gst::ffi::GstMapFlags) -> Direction {
     }
 }
 
-/// The region's own mapping; GStreamer adds the memory's offset. Null, with the reason
-/// logged, if the region's owner has freed it.
+/// Returns the region's own mapping, to which GStreamer adds the memory's offset. If the region's owner has
+/// freed it, the function logs the reason and returns null.
 unsafe extern "C" fn mem_map_full(
     mem: *mut gst::ffi::GstMemory,
     info: *mut gst::ffi::GstMapInfo,
     _maxsize: usize,
 ) -> gpointer {
-    // SAFETY: gst_memory_map passes a live memory of this allocator and an info that
-    // stays valid until unmap; flags are set.
+    // SAFETY: gst_memory_map passes a live memory of this allocator and an info that stays valid until
+    // unmap; flags are set.
     unsafe {
         let Some(attached) = attached(mem) else {
             gst::error!(CAT, "memory {mem:p} was not made by wrap()");
@@ -298,8 +296,8 @@ unsafe extern "C" fn mem_unmap_full(
     mem: *mut gst::ffi::GstMemory,
     info: *mut gst::ffi::GstMapInfo,
 ) {
-    // SAFETY: gst_memory_unmap passes the memory and the info of one earlier map, so
-    // user_data[0] is what into_raw gave there, taken back once.
+    // SAFETY: gst_memory_unmap passes the memory and the info of one earlier map, so user_data[0] is what
+    // into_raw gave there, and it is taken back once.
     unsafe {
         if let Some(attached) = attached(mem) {
             drop(Access::from_raw(
@@ -310,8 +308,8 @@ unsafe extern "C" fn mem_unmap_full(
     }
 }
 
-/// Address of the memory's first byte if all of the memory follows it in one extent,
-/// else 0: the caller of this interface takes it for the address of the whole.
+/// Returns the physical address of the memory's first byte if the whole memory lies in one extent, else 0.
+/// Callers of this interface take the result for the address of the whole memory.
 unsafe extern "C" fn get_phys_addr(
     _allocator: *mut alloc_ffi::GstPhysMemoryAllocator,
     mem: *mut gst::ffi::GstMemory,
