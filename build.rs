@@ -1,7 +1,7 @@
 fn main() {
     gst_plugin_version_helper::info();
-    // Programs that link with the library remember it by this name, which changes with the
-    // ABI and not with each version. cargo-c makes the same.
+    // The soname, which programs record when they link with the library. It changes with the ABI and not
+    // with each version. cargo-c makes the same one.
     println!(
         "cargo::rustc-cdylib-link-arg=-Wl,-soname,libgstphysmem.so.{}",
         abi_version()

@@ -3,8 +3,8 @@
 
 use std::{fmt, sync::Arc};
 
-/// A physical address, as the CPU's memory controller counts. Behind an IOMMU it is
-/// not what a device must be told.
+/// A physical address as the CPU's memory controller counts it. A device behind an IOMMU may need another
+/// address.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysAddr(pub u64);
@@ -19,13 +19,13 @@ impl fmt::Display for PhysAddr {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
-    /// First byte.
+    /// Address of the first byte.
     pub phys: PhysAddr,
     /// Length in bytes.
     pub len_bytes: u64,
 }
 
-/// Who said where the memory is.
+/// Where an address was learnt.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressSource {
@@ -33,9 +33,9 @@ pub enum AddressSource {
     Pagemap,
     /// The kernel's cma tracepoint, seen while the block was allocated.
     CmaTrace,
-    /// `smem_start` of a framebuffer.
+    /// `smem_start` of a framebuffer (struct fb_fix_screeninfo).
     SmemStart,
-    /// The owner of external memory.
+    /// The owner of external memory gave it.
     User,
 }
 
@@ -50,22 +50,21 @@ impl fmt::Display for AddressSource {
     }
 }
 
-/// Where a block of memory is: extents in the order of its bytes, neighbours
-/// merged, at least one.
+/// The physical address of a block of memory: its extents in the order of its bytes. There is at least one,
+/// and extents that continue one another are merged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Shared by the block and the buffers over all of it: there may be one a page.
+    /// Shared by the block and the buffers over all of it, since there may be an extent for each page.
     extents: Arc<[Extent]>,
     source: AddressSource,
 }
 
 impl Address {
-    /// Merges extents that continue one another. `None` if no byte remains, if an
-    /// extent runs past the end of the address space, or if all together have more
-    /// bytes than a number can say.
+    /// Merges extents that continue one another. `None` if the extents have no bytes, if an extent runs
+    /// past the end of the address space, or if their total length exceeds `u64::MAX` bytes.
     pub fn new(extents: Vec<Extent>, source: AddressSource) -> Option<Self> {
         let mut merged: Vec<Extent> = Vec::with_capacity(extents.len());
-        // Extents may come from another process: no sum of theirs is safe before this one.
+        // Extents may come from another process, so these sums are checked. Later sums rely on that.
         let mut total_bytes = 0u64;
         for extent in extents {
             if extent.len_bytes == 0 {
@@ -86,7 +85,7 @@ impl Address {
         })
     }
 
-    /// One extent of `len_bytes` at `phys`.
+    /// The address of `len_bytes` contiguous bytes at `phys`. `None` as for [`Self::new`].
     pub fn contiguous(phys: PhysAddr, len_bytes: u64, source: AddressSource) -> Option<Self> {
         Self::new(vec![Extent { phys, len_bytes }], source)
     }
@@ -101,17 +100,17 @@ impl Address {
         self.extents[0].phys
     }
 
-    /// One extent holds all bytes.
+    /// Whether one extent holds all bytes.
     pub fn is_contiguous(&self) -> bool {
         self.extents.len() == 1
     }
 
-    /// Length of all extents.
+    /// Length of all extents in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.extents.iter().map(|extent| extent.len_bytes).sum()
     }
 
-    /// Who said so.
+    /// Where the address was learnt.
     pub fn source(&self) -> AddressSource {
         self.source
     }
@@ -128,7 +127,7 @@ impl Address {
         None
     }
 
-    /// The address of a part; `None` if the part is empty or runs past the end.
+    /// The address of a part. `None` if the part is empty or runs past the end.
     pub fn slice(&self, offset_bytes: u64, len_bytes: u64) -> Option<Self> {
         if offset_bytes.checked_add(len_bytes)? > self.len_bytes() {
             return None;
@@ -157,7 +156,7 @@ impl Address {
         Self::new(part, self.source)
     }
 
-    /// Address of a part that lies in one extent; `None` if it does not.
+    /// Address of the first byte of a part that lies in one extent. `None` if the part does not.
     pub fn contiguous_at(&self, offset_bytes: u64, len_bytes: u64) -> Option<PhysAddr> {
         let mut rest = offset_bytes;
         for extent in self.extents.iter() {
@@ -170,7 +169,7 @@ impl Address {
         None
     }
 
-    /// The highest physical byte of all extents.
+    /// Address of the highest byte of all extents.
     pub fn last_byte(&self) -> PhysAddr {
         let last = |extent: &Extent| PhysAddr(extent.phys.0 + (extent.len_bytes - 1));
         self.extents
@@ -180,7 +179,7 @@ impl Address {
     }
 }
 
-/// Short, however many extents there are: a frame in scattered pages has thousands.
+/// Shows few extents, since a frame in scattered pages has thousands.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 4;
@@ -196,12 +195,12 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Why an address is absent. Each sentence says what would help.
+/// Why an address is unknown. The messages say what would help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressUnknown {
-    /// The kernel hides addresses from this process: the file or call that refused, and
-    /// what exactly is missing.
+    /// The kernel hides addresses from this process. The string names the file or call that refused, and
+    /// what is missing.
     #[error("{0}")]
     NoPermission(String),
     /// The mapping has no pages that pagemap could list.
@@ -212,18 +211,18 @@ pub enum AddressUnknown {
     /// Some page is not in memory.
     #[error("not all pages are in memory: touch them, and make sure that they cannot be swapped")]
     NotPresent,
-    /// The mapping is VM_PFNMAP, and the tracepoint that would tell did not.
+    /// The mapping is VM_PFNMAP, and the tracepoint gave no address either.
     #[error("the mapping is VM_PFNMAP, and the kernel's cma tracepoint cannot say either: {0}")]
     TraceUnavailable(String),
     /// External memory whose owner gave no address.
     #[error("the owner of this memory gave no address: give one, or ask for it to be looked up")]
     NotGiven,
-    /// External memory whose owner gave the address of a part.
+    /// The owner of external memory gave the address of a part of it only.
     #[error(
         "the owner of this memory gave the address of {given_bytes} of its {size_bytes} bytes: give that of all, or none to have it looked up"
     )]
     GivenInPart {
-        /// Bytes that the address is of.
+        /// Bytes whose address was given.
         given_bytes: u64,
         /// Bytes of the block.
         size_bytes: u64,
@@ -238,16 +237,16 @@ pub enum AddressUnknown {
         "the buffer's memory was replaced: map a buffer for writing only while it is not shared"
     )]
     Replaced,
-    /// Another process did not know it either, and says why.
+    /// The process that sent the buffer does not know the address; the string is its reason.
     #[error("{0} (says the process that sent the buffer)")]
     Sender(String),
-    /// Another copy of this library, which made the buffer, does not know it, and says why.
+    /// The copy of this library that made the buffer does not know the address; the string is its reason.
     #[error("{0}")]
     Other(String),
-    /// Other processes are not told.
+    /// The sender's pool withholds addresses from other processes.
     #[error("the pool that the buffer comes from tells no other process (withhold-address)")]
     Withheld,
-    /// External memory that its owner has freed.
+    /// The owner of external memory has freed it.
     #[error("the owner of this memory has freed it")]
     Gone,
 }
@@ -312,7 +311,7 @@ mod tests {
             (0, 0xffff_ffff_ffff),
             (0xffff_ffff_ffff, u64::MAX - 0xffff_ffff_fffe)
         ]));
-        // The same bytes twice, apart.
+        // The same bytes twice, in pieces that do not continue one another.
         assert!(none(&[(0, u64::MAX), (5, u64::MAX - 5)]));
         assert!(!none(&[(0, u64::MAX)]));
         assert!(!none(&[(1, u64::MAX - 1), (0, 1)]));
@@ -344,7 +343,7 @@ mod tests {
         assert_eq!(a.at(0x1000), None);
     }
 
-    /// Small, or at an edge of the numbers.
+    /// Numbers that are small or near the limits of integer types.
     fn edgy() -> impl Strategy<Value = u64> {
         prop_oneof![
             0u64..300,

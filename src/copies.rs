@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Other copies of this library in the same process.
 //!
-//! An application that is built with the crate may load the plugin, too, and a plugin may
-//! be there twice. What a process has only once is a name: of a type, of an allocator, of
-//! an element. So each copy keeps to types of its own (`ALLOW_NAME_CONFLICT` gives the
-//! second a name with a number) and never looks into an object that another has made; what
-//! is C on both sides they share: the meta (`meta::other`) and the enumerations
-//! (`shared_enum`). The elements' names belong to one copy, and a second plugin is refused.
+//! An application that is built with the crate may load the plugin as well, and the plugin may be there
+//! twice. Names of types, allocators and elements are unique in a process. So each copy registers types of
+//! its own (`ALLOW_NAME_CONFLICT` appends a number to the second copy's name) and never looks into an
+//! object that another copy made. The copies share only what has a C layout: the meta (`meta::other`) and
+//! the enumerations (`shared_enum`). The elements' names belong to one copy, and a second plugin is
+//! refused.
 
 use gst::glib;
 
 use crate::sys::maps::{self, MappedFile};
 
-/// A quark for data that only this copy understands.
+/// A quark for data that only this copy of the library understands.
 pub fn quark_of_this_copy(name: &str) -> glib::Quark {
     static ANCHOR: u8 = 0;
     glib::Quark::from_str(format!("{name}-{:p}", &ANCHOR))
 }
 
-/// The file that this copy is in.
+/// The file that holds this copy's code.
 fn own_file() -> Option<MappedFile> {
     maps::file_at(own_file as *const () as usize)
 }
 
-/// The file with the code of a class that is in use.
+/// The file that holds the code of a class that is in use.
 fn file_of(type_: glib::Type) -> Option<MappedFile> {
     let class = glib::Class::<glib::Object>::from_type(type_)?;
     let finalize = class.as_ref().finalize?;
     maps::file_at(finalize as *const () as usize)
 }
 
-/// Refuses to be a plugin beside another that has registered elements of these names: the
-/// registry would go from one to the other. An application that registers its own copy
-/// takes the names over; what it makes from then on is of the types that it knows.
+/// Refuses to load this plugin if another file has registered elements of these names, since the registry
+/// would then switch from one to the other. An application may still register its own copy, which takes the
+/// names over: elements made after that are of the types that the application knows.
 ///
 /// # Errors
 /// The sentence names both files.
@@ -57,7 +57,7 @@ pub fn refuse_second_plugin(
         path.display(),
         other.path.display(),
     );
-    // GStreamer says no more than that loading failed.
+    // GStreamer itself reports only that loading failed.
     glib::g_message!("GStreamer-PhysMem", "{sentence}");
     Err(glib::bool_error!("{sentence}"))
 }

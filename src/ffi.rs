@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What C cannot do through GObject: pools over memory of the application, and verbs
-//! that say by a GError why they failed.
+//! Functions for C that GObject does not offer: pools over the application's memory, and pool operations
+//! that report failures by a GError.
 //!
-//! `include/gstphysmem.h` is made of this file, [`meta::ffi`](crate::meta::ffi) and
-//! `cbindgen.toml` (`tests/generate header`), so what is documented here is read by
-//! people who write C. All else that they need are properties, signals and the meta.
+//! `tests/generate header` makes `include/gstphysmem.h` from this file, [`meta::ffi`](crate::meta::ffi) and
+//! `cbindgen.toml`, so the readers of this documentation write C. They get everything else by properties,
+//! signals and the meta.
 
 use std::{ffi::c_int, os::fd::IntoRawFd, ptr::NonNull};
 
@@ -24,11 +24,12 @@ use crate::{
     pool::{MemoryBlock, PhysBufferPool, PoolError, wait_from_ns},
 };
 
-/// The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which
-/// needs CAP_SYS_ADMIN.
+/// The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which needs
+/// CAP_SYS_ADMIN.
 pub const GST_PHYS_ADDR_UNKNOWN: u64 = 0;
 
-/// A block of memory that stays mapped read-write as long as anybody uses its pool.
+/// A block of memory that stays mapped read-write as long as its pool, or a buffer or memory of the pool,
+/// exists.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct GstPhysMemBlock {
@@ -36,16 +37,15 @@ pub struct GstPhysMemBlock {
     pub data: gpointer,
     /// Length in bytes, not 0.
     pub size: usize,
-    /// First byte, as hardware sees it, believed of a block in one piece; or
+    /// Physical address of the first byte, for a block in one physical extent; it is not verified. Or
     /// GST_PHYS_ADDR_UNKNOWN.
     pub phys_addr: u64,
 }
 
 impl GstPhysMemBlock {
-    /// The block, if it can be one.
     fn checked(&self) -> Option<MemoryBlock> {
         let virt = NonNull::new(self.data.cast::<u8>())?;
-        // No object is larger, and none runs past the last address of the process.
+        // No object is larger than isize::MAX, and none ends beyond the last address of the process.
         let size = isize::try_from(self.size).ok()?;
         virt.addr().get().checked_add(self.size)?;
         let last = u64::try_from(size).ok()?.checked_sub(1)?;
@@ -58,7 +58,7 @@ impl GstPhysMemBlock {
     }
 }
 
-/// Tells of misuse as GLib's own functions do; for what a caller must not give.
+/// Reports a wrong argument by a critical warning, as GLib's own functions do.
 fn refuse<T>(function: &str, what: &str) -> Option<T> {
     glib::g_critical!("GStreamer-PhysMem", "{function}: {what}");
     None
@@ -68,25 +68,25 @@ fn into_c(pool: PhysBufferPool) -> *mut GstBufferPool {
     pool.upcast::<gst::BufferPool>().into_glib_ptr()
 }
 
-/// A pool over blocks that outlive it and every buffer and memory that came from it, one
-/// buffer each. Configure it with a buffer size that the smallest block can hold. The array
-/// is copied.
+/// Makes a pool with one buffer for each block. The blocks must outlive the pool and every buffer and
+/// memory that came from it. Configure the pool with a buffer size that fits into the smallest block. The
+/// array is copied.
 ///
-/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for a block
-/// without data or size, or that ends beyond the last address
+/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for a block without data or
+/// size, or that ends beyond the last address
 ///
 /// # Safety
-/// `blocks` points to `n_blocks` blocks of memory that nobody else manages.
+/// `blocks` points to `n_blocks` blocks of memory that no other code manages.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_regions(
     blocks: *const GstPhysMemBlock,
     n_blocks: u32,
 ) -> *mut GstBufferPool {
     let pool = || {
-        // SAFETY: the caller vouches for pointer and count.
+        // SAFETY: the caller guarantees pointer and count.
         let blocks = unsafe { array(blocks, n_blocks) }?;
         let blocks: Option<Vec<_>> = blocks.iter().map(GstPhysMemBlock::checked).collect();
-        // SAFETY: the caller vouches for the blocks; none is empty.
+        // SAFETY: the caller guarantees the blocks; none is empty.
         Some(into_c(unsafe { PhysBufferPool::with_regions(&blocks?) }))
     };
     pool()
@@ -99,34 +99,33 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_regions(
         .unwrap_or(std::ptr::null_mut())
 }
 
-/// What a caller calls an array; none for NULL, which is no empty array either.
+/// The array that a caller passes. `None` for NULL, even with a count of 0.
 ///
 /// # Safety
 /// `items` is NULL or points to `n_items` items that outlive the result.
 unsafe fn array<'a, T>(items: *const T, n_items: u32) -> Option<&'a [T]> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller keeps this function's contract.
     (!items.is_null()).then(|| unsafe { std::slice::from_raw_parts(items, n_items as usize) })
 }
 
-/// What C hands to its destroy function. Thread safety is the caller's promise.
+/// The user data of a destroy function. The caller promises that any thread may use it.
 struct UserData(gpointer);
-// SAFETY: the constructor's contract says that any thread may destroy it.
+// SAFETY: the constructor's contract allows any thread to destroy it.
 unsafe impl Send for UserData {}
 
-/// Owns a block of memory together with the way to free it.
+/// Owns a block of memory together with the function that frees it.
 pub struct GstPhysBufferHandle(BufferHandle);
 
-/// Takes over data, size bytes, mapped read-write until destroy is called with user_data (a
-/// pointer to whatever free, munmap or cudaFree need to know). destroy runs exactly once, on
-/// any thread: when the handle is freed, or, while a buffer over it is mapped, right after
-/// the last map. A device at work does not hold it off: map the buffer meanwhile.
+/// Takes over data, size bytes, which stay mapped read-write until destroy is called with user_data (a
+/// pointer to what free, munmap or cudaFree need to know). destroy runs exactly once, on any thread: when
+/// the handle is freed or, if a buffer over it is mapped then, right after the last unmap. A device that
+/// uses the memory does not delay destroy: keep the buffer mapped meanwhile.
 ///
-/// Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for what is
-/// no block (see GstPhysMemBlock), and then nothing was taken over
+/// Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for values that describe
+/// no block (see GstPhysMemBlock); nothing is taken over in that case
 ///
 /// # Safety
-/// `data` is a block of memory that nobody else frees, `destroy` the way to free it from any
-/// thread.
+/// `data` is a block of memory that no other code frees, and `destroy` can free it from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_handle_new(
     data: gpointer,
@@ -148,14 +147,14 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
     };
     let user_data = UserData(user_data);
     let deleter = move |_: NonNull<u8>, _: usize| {
-        // The whole struct, which is Send, and not its field is captured.
+        // Makes the closure capture the whole struct, which is Send, and not its field.
         let UserData(user_data) = { user_data };
         if let Some(destroy) = destroy {
             // SAFETY: it runs once, after the last access; the caller gave both.
             unsafe { destroy(user_data) }
         }
     };
-    // SAFETY: the caller vouches for the block until `destroy` runs.
+    // SAFETY: the caller guarantees the block until `destroy` runs.
     let handle = unsafe { BufferHandle::new(block.virt, block.size_bytes, deleter) };
     let handle = match block.phys {
         Some(phys) => handle.with_phys_addr(phys),
@@ -164,35 +163,35 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
     Box::into_raw(Box::new(GstPhysBufferHandle(handle)))
 }
 
-/// Frees a handle that no pool owns; NULL is ignored.
+/// Frees a handle that no pool owns. NULL is ignored.
 ///
 /// # Safety
 /// `handle` is freed once, and was not given to a pool that owns it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_handle_free(handle: *mut GstPhysBufferHandle) {
     if !handle.is_null() {
-        // SAFETY: the caller vouches for origin and uniqueness.
+        // SAFETY: the caller guarantees that the handle is from `gst_phys_buffer_handle_new` and freed
+        // once.
         drop(unsafe { Box::from_raw(handle) });
     }
 }
 
-/// A pool that owns the handles: each is freed when the pool and the last buffer and memory
-/// that came from it are gone.
+/// Makes a pool that owns the handles. Each handle is freed when the pool and the last buffer and memory
+/// that came from it are freed.
 ///
-/// handles: (transfer full) (array length=n_handles): the handles; the array stays the
-/// caller's
+/// handles: (transfer full) (array length=n_handles): the handles; the array itself stays the caller's
 ///
-/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle
-/// or the array is NULL, and then no handle was taken
+/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
+/// NULL; no handle is taken in that case
 ///
 /// # Safety
-/// `handles` points to `n_handles` handles, none twice; they are the pool's from now on.
+/// `handles` points to `n_handles` handles, none twice; the pool owns them from now on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_handles(
     handles: *const *mut GstPhysBufferHandle,
     n_handles: u32,
 ) -> *mut GstBufferPool {
-    // SAFETY: the caller vouches for pointer and count.
+    // SAFETY: the caller guarantees pointer and count.
     match unsafe { array_of_handles("gst_phys_buffer_pool_new_with_handles", handles, n_handles) } {
         Some(handles) => {
             let handles = handles.iter();
@@ -204,13 +203,13 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_handles(
     }
 }
 
-/// A pool that borrows the handles: the application frees each whenever it likes. Its buffer
-/// is then not handed out again, a map of it fails, and `validate` says FALSE.
+/// Makes a pool that borrows the handles. The application may free each handle at any time. After that its
+/// buffer is not handed out again, a map of the buffer fails, and `validate` returns FALSE.
 ///
 /// handles: (transfer none) (array length=n_handles): the handles
 ///
-/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle
-/// or the array is NULL
+/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
+/// NULL
 ///
 /// # Safety
 /// `handles` points to `n_handles` handles, none freed before this returns.
@@ -219,7 +218,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_borrowed_handles(
     handles: *const *mut GstPhysBufferHandle,
     n_handles: u32,
 ) -> *mut GstBufferPool {
-    // SAFETY: the caller vouches for pointer and count.
+    // SAFETY: the caller guarantees pointer and count.
     match unsafe {
         array_of_handles(
             "gst_phys_buffer_pool_new_with_borrowed_handles",
@@ -229,7 +228,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_borrowed_handles(
     } {
         Some(handles) => {
             let handles = handles.iter();
-            // SAFETY: none is NULL, and the caller vouches for their lives.
+            // SAFETY: none is NULL, and the caller guarantees that none is freed during this call.
             let handles = handles.map(|&handle| unsafe { &(*handle).0 });
             into_c(PhysBufferPool::with_borrowed_handles(handles))
         }
@@ -244,30 +243,30 @@ unsafe fn array_of_handles<'a>(
     handles: *const *mut GstPhysBufferHandle,
     n_handles: u32,
 ) -> Option<&'a [*mut GstPhysBufferHandle]> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller keeps the contract of `array`.
     unsafe { array(handles, n_handles) }
         .filter(|handles| handles.iter().all(|handle| !handle.is_null()))
         .or_else(|| refuse(function, "a handle is NULL"))
 }
 
-/// Why a function below returned NULL, FALSE or -1; of the domain GST_PHYS_POOL_ERROR.
+/// Why a function below returned NULL, FALSE or -1. The error domain is GST_PHYS_POOL_ERROR.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, glib::ErrorDomain)]
 #[error_domain(name = "gst-phys-pool-error-quark")]
 pub enum PoolErrorCode {
-    /// The system refused, as the message says.
+    /// A system call failed; the message has the details.
     Failed = 0,
-    /// No buffer within the time given.
+    /// No buffer came within the timeout.
     NoBuffer = 1,
     /// The pool is flushing or inactive.
     Flushing = 2,
-    /// More memory could not be had.
+    /// No more memory can be allocated.
     NoMemory = 3,
-    /// The buffer's state does not allow this.
+    /// The buffer's state does not allow the operation, or the buffer is not one of this pool's.
     IllegalStep = 4,
     /// No buffer of the pool has this id.
     NoSuchId = 5,
-    /// The owner of the memory freed it.
+    /// The owner of the memory has freed it.
     Gone = 6,
     /// Memory of this kind has no dma-buf.
     NoDmaBuf = 7,
@@ -291,13 +290,13 @@ impl PoolErrorCode {
     }
 }
 
-/// The domain of these errors.
+/// The domain of the errors above: GST_PHYS_POOL_ERROR.
 #[unsafe(no_mangle)]
 pub extern "C" fn gst_phys_pool_error_quark() -> GQuark {
     <PoolErrorCode as glib::error::ErrorDomain>::domain().into_glib()
 }
 
-/// Does `verb` with the pool, and puts its error where the caller wants it, if he does.
+/// Runs `verb` with the pool. Stores its error in `error`, unless `error` is NULL.
 ///
 /// # Safety
 /// `pool` is NULL or an object, whose type is checked; `error` is NULL or may be
@@ -311,8 +310,8 @@ unsafe fn with_pool<T>(
     if pool.is_null() {
         return refuse("gst_phys_buffer_pool", WHAT);
     }
-    // SAFETY: the caller vouches for the pointer, and holds a reference, which may be a
-    // floating one that is not ours to sink.
+    // SAFETY: the caller guarantees the pointer, and holds a reference, which may be a floating one, so it
+    // is not sunk here.
     let object: Borrowed<glib::Object> =
         unsafe { from_glib_borrow(pool.cast::<glib::gobject_ffi::GObject>()) };
     let Some(pool) = object.downcast_ref::<PhysBufferPool>() else {
@@ -322,14 +321,14 @@ unsafe fn with_pool<T>(
         .inspect_err(|cause| {
             if !error.is_null() {
                 let cause = glib::Error::new(PoolErrorCode::of(cause), &cause.to_string());
-                // SAFETY: the caller vouches for the place.
+                // SAFETY: `error` is not NULL here, and the caller guarantees that it may be written to.
                 unsafe { *error = cause.into_glib_ptr() };
             }
         })
         .ok()
 }
 
-/// The caller's reference of a buffer.
+/// Takes the caller's reference of a buffer.
 ///
 /// # Safety
 /// `buffer` is NULL or a reference that is given away.
@@ -337,15 +336,15 @@ unsafe fn taken(buffer: *mut GstBuffer) -> Option<gst::Buffer> {
     if buffer.is_null() {
         return refuse("gst_phys_buffer_pool", "the buffer is NULL");
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller gives this reference away.
     Some(unsafe { from_glib_full(buffer) })
 }
 
-/// A free buffer, to be filled. Any number of threads may use this and the functions below
-/// at once; flushing and deactivating the pool end every wait. What is misuse of a function
-/// (a pool of another type, a NULL buffer) is a critical warning, and sets no error.
+/// Returns a free buffer to be filled. Any number of threads may call this and the functions below at the
+/// same time. Flushing or deactivating the pool ends every wait. Misuse of a function (a pool of another
+/// type, a NULL buffer) is a critical warning, and sets no error.
 ///
-/// timeout: nanoseconds, 0 for no wait, -1 for ever
+/// timeout: nanoseconds; 0 does not wait, -1 waits for ever
 ///
 /// Returns: (transfer full) (nullable): the buffer
 ///
@@ -357,15 +356,15 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_free(
     timeout: i64,
     error: *mut *mut GError,
 ) -> *mut GstBuffer {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller keeps the contract of `with_pool`.
     unsafe { with_pool(pool, error, |pool| pool.acquire_free(wait_from_ns(timeout))) }
         .into_glib_ptr()
 }
 
 /// Puts a buffer at the end of the filled queue.
 ///
-/// buffer: (transfer full): the buffer, taken also when this fails (the signal takes none):
-/// it is then free again once its last reference is gone
+/// buffer: (transfer full): the buffer, which is taken also when this fails (the signal of the same name
+/// takes no reference); in that case it is free again once its last reference is gone
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
@@ -375,16 +374,17 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
     buffer: *mut GstBuffer,
     error: *mut *mut GError,
 ) -> gboolean {
-    // SAFETY: as the caller says; the reference is ours from here on.
+    // SAFETY: the caller keeps the contracts of both functions; the buffer's reference is ours from here
+    // on.
     let submitted = unsafe {
         taken(buffer).and_then(|buffer| with_pool(pool, error, |pool| pool.submit_filled(buffer)))
     };
     submitted.is_some().into_glib()
 }
 
-/// The oldest filled buffer.
+/// Returns the oldest filled buffer.
 ///
-/// timeout: nanoseconds, 0 for no wait, -1 for ever
+/// timeout: nanoseconds; 0 does not wait, -1 waits for ever
 ///
 /// Returns: (transfer full) (nullable): the buffer
 ///
@@ -396,7 +396,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
     timeout: i64,
     error: *mut *mut GError,
 ) -> *mut GstBuffer {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller keeps the contract of `with_pool`.
     unsafe {
         with_pool(pool, error, |pool| {
             pool.acquire_filled(wait_from_ns(timeout))
@@ -405,9 +405,10 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
     .into_glib_ptr()
 }
 
-/// Ends the consumer's use of a buffer. It is free again when its last reference is gone.
+/// Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
 ///
-/// buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
+/// buffer: (transfer full): the buffer, which is taken also when this fails (the signal of the same name
+/// takes no reference)
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
@@ -417,16 +418,17 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
     buffer: *mut GstBuffer,
     error: *mut *mut GError,
 ) -> gboolean {
-    // SAFETY: as the caller says; the reference is ours from here on.
+    // SAFETY: the caller keeps the contracts of both functions; the buffer's reference is ours from here
+    // on.
     let released = unsafe {
         taken(buffer).and_then(|buffer| with_pool(pool, error, |pool| pool.release_filled(buffer)))
     };
     released.is_some().into_glib()
 }
 
-/// A new file descriptor of the dma-buf of the buffer with this id, for another process.
+/// Returns a new file descriptor of the dma-buf of the buffer with this id, to be given to another process.
 ///
-/// Returns: the descriptor, the caller's to close, or -1
+/// Returns: the descriptor, which the caller closes, or -1
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
@@ -436,7 +438,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_export_dmabuf(
     id: u32,
     error: *mut *mut GError,
 ) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller keeps the contract of `with_pool`.
     unsafe { with_pool(pool, error, |pool| pool.export_dmabuf(id)) }
         .map_or(-1, IntoRawFd::into_raw_fd)
 }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory of the application: who owns it, who may still touch it.
+//! Memory that the application owns, and the right to access it.
 //!
-//! A [`BufferHandle`] owns a block together with the way to free it. Whoever
-//! borrows the block keeps a [`WeakBufferHandle`] and asks for a
-//! [`HandleAccess`] before each use; the deleter waits for the last of these.
+//! A [`BufferHandle`] owns a block together with its deleter. Code that borrows the block keeps a
+//! [`WeakBufferHandle`] and begins a [`HandleAccess`] before each use. The deleter waits for the last
+//! access.
 //!
-//! One word per block says both whether the handle is there and how many
-//! accesses there are (`Lifetime`), so that exactly one thread finds that
-//! both are gone, and no access begins once the handle is.
+//! One atomic word for each block (`Lifetime`) says whether the handle exists and how many accesses there
+//! are. So exactly one thread sees that neither is left, and no access begins after the handle was dropped.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -19,15 +18,14 @@ use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 
 type Deleter = Box<dyn FnOnce(NonNull<u8>, usize) + Send>;
 
-/// Is told when a [`BufferHandle`] was dropped, before its deleter runs.
+/// Is told that a [`BufferHandle`] was dropped, before its deleter runs.
 pub(crate) trait HandleWatcher: Send + Sync {
-    /// From now on no access to the block begins.
+    /// Called once. After it, no access to the block begins.
     fn handle_dropped(&self);
 }
 
-/// Owns a block of memory. Dropping it runs the deleter exactly once: at once, or,
-/// where the block is being accessed just then, at the end of the last access, on
-/// the thread that ends it.
+/// Owns a block of memory. Dropping the handle runs the deleter exactly once: at once or, if the block is
+/// being accessed, at the end of the last access, on the thread that ends it.
 ///
 /// ```
 /// use gstphysmem::handle::BufferHandle;
@@ -58,8 +56,8 @@ struct Block {
     watchers: Mutex<Vec<Weak<dyn HandleWatcher>>>,
 }
 
-// SAFETY: `ptr` is only handed out, never read or written here; the constructor
-// demands memory that may be used and freed from any thread.
+// SAFETY: `ptr` is only handed out, never read or written here; the constructor demands memory that may be
+// used and freed from any thread.
 unsafe impl Send for Block {}
 // SAFETY: as above; the other fields are Sync by themselves.
 unsafe impl Sync for Block {}
@@ -73,7 +71,7 @@ impl Block {
     }
 }
 
-/// Bit 0: the handle exists. The rest counts accesses.
+/// Bit 0 says that the handle exists. The other bits count accesses.
 #[derive(Debug)]
 struct Lifetime(AtomicUsize);
 
@@ -89,7 +87,7 @@ impl Lifetime {
         self.0.load(Ordering::Acquire) & Self::OWNED != 0
     }
 
-    /// False once the handle is gone, however many accesses remain.
+    /// Returns false once the handle was dropped, however many accesses remain.
     fn begin_access(&self) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & Self::OWNED != 0 {
@@ -106,14 +104,14 @@ impl Lifetime {
         false
     }
 
-    /// True for the one who ended the last access after the handle went: all that
-    /// was done in other accesses has happened before.
+    /// Returns true to the thread that ends the last access after the handle was dropped. Everything done
+    /// in other accesses happened before.
     #[must_use]
     fn end_access(&self) -> bool {
         self.0.fetch_sub(Self::ACCESS, Ordering::AcqRel) == Self::ACCESS
     }
 
-    /// The handle goes. True if no access remains.
+    /// Notes that the handle was dropped. Returns true if no access remains.
     #[must_use]
     fn disown(&self) -> bool {
         self.0.fetch_and(!Self::OWNED, Ordering::AcqRel) == Self::OWNED
@@ -124,10 +122,9 @@ impl BufferHandle {
     /// Takes ownership of a block.
     ///
     /// # Safety
-    /// `len_bytes` is not 0. `ptr .. ptr + len_bytes` is mapped read-write, from
-    /// any thread, until `deleter` is called; nobody else frees it. Memory that the
-    /// CPU cannot reach (a GPU's) may be owned too, as long as its buffers are not
-    /// mapped.
+    /// `len_bytes` is not 0. `ptr .. ptr + len_bytes` is mapped read-write, for any thread, until `deleter`
+    /// is called, and no other code frees it. The block may be memory that the CPU cannot access (a GPU's),
+    /// as long as its buffers are not mapped.
     pub unsafe fn new(
         ptr: NonNull<u8>,
         len_bytes: usize,
@@ -145,21 +142,21 @@ impl BufferHandle {
         }
     }
 
-    /// Says where the block is: one piece, beginning at `phys`. It is believed, and
-    /// has to stay true. A pool looks up the address of a handle that does not say.
+    /// Gives the address of a block that is one physical extent and begins at `phys`. The address is not
+    /// verified and must stay true. A pool looks up the address of a handle that has none.
     pub fn with_phys_addr(self, phys: PhysAddr) -> Self {
         let address = Address::contiguous(phys, self.len_bytes() as u64, AddressSource::User);
         self.with_address(address)
     }
 
-    /// Says where the block is, piece by piece; `None` takes it back. An address of
-    /// fewer bytes than the block has is none: the buffers' metas say so.
+    /// Gives the block's address, or takes it back with `None`. If the address has fewer bytes than the
+    /// block, the buffers' metas report it as unknown.
     pub fn with_address(mut self, address: Option<Address>) -> Self {
         self.address = address;
         self
     }
 
-    /// Where the owner said that the block is.
+    /// The address that the owner gave.
     pub fn address(&self) -> Option<&Address> {
         self.address.as_ref()
     }
@@ -174,12 +171,12 @@ impl BufferHandle {
         self.block.len_bytes
     }
 
-    /// A reference that does not keep the block.
+    /// Makes a reference that does not keep the block allocated.
     pub fn downgrade(&self) -> WeakBufferHandle {
         WeakBufferHandle(Arc::clone(&self.block))
     }
 
-    /// Keeps the deleter away until the access is dropped.
+    /// Delays the deleter until the access is dropped.
     pub fn begin_access(&self) -> HandleAccess {
         // Never refused while `self` exists.
         let _owned = self.block.lifetime.begin_access();
@@ -190,8 +187,8 @@ impl BufferHandle {
 impl Drop for BufferHandle {
     fn drop(&mut self) {
         let is_last = self.block.lifetime.disown();
-        // Waiters hear of it before the memory goes: they must look for another
-        // buffer. Who comes to watch from now on is told that he is late.
+        // Watchers are told before the memory is freed, since waiting threads must look for another buffer.
+        // A watcher that comes later is not registered; it must ask `is_alive`.
         let watchers = std::mem::take(&mut *lock(&self.block.watchers));
         for watcher in watchers.iter().filter_map(Weak::upgrade) {
             watcher.handle_dropped();
@@ -212,17 +209,17 @@ impl fmt::Debug for BufferHandle {
     }
 }
 
-/// Follows a [`BufferHandle`] without keeping it.
+/// Refers to the block of a [`BufferHandle`] without keeping it allocated.
 #[derive(Clone)]
 pub struct WeakBufferHandle(Arc<Block>);
 
 impl WeakBufferHandle {
-    /// The handle has not been dropped.
+    /// Whether the handle still exists.
     pub fn is_alive(&self) -> bool {
         self.0.lifetime.is_owned()
     }
 
-    /// Begins an access; `None` once the handle was dropped.
+    /// Begins an access. `None` once the handle was dropped.
     pub fn begin_access(&self) -> Option<HandleAccess> {
         self.0
             .lifetime
@@ -230,17 +227,18 @@ impl WeakBufferHandle {
             .then(|| HandleAccess(Arc::clone(&self.0)))
     }
 
-    /// Has `watcher` told of the handle's end; nobody is, if that is past already.
+    /// Registers `watcher`, which is told when the handle is dropped. Does nothing if the handle was
+    /// dropped before: check [`Self::is_alive`] after this call.
     pub(crate) fn watch(&self, watcher: Weak<dyn HandleWatcher>) {
         let mut watchers = lock(&self.0.watchers);
-        // A handle may outlive any number of pools.
+        // A handle may outlive any number of pools, so their watchers are removed here.
         watchers.retain(|watcher| watcher.strong_count() > 0);
         if self.is_alive() {
             watchers.push(watcher);
         }
     }
 
-    /// First byte; not to be touched without an access.
+    /// First byte. Do not touch it without an access.
     pub fn ptr(&self) -> NonNull<u8> {
         self.0.ptr
     }
@@ -261,12 +259,12 @@ impl fmt::Debug for WeakBufferHandle {
     }
 }
 
-/// While this lives, the block is not freed.
+/// An access to the block, which is not freed as long as the access lives.
 #[must_use = "the access ends when this is dropped"]
 pub struct HandleAccess(Arc<Block>);
 
 impl HandleAccess {
-    /// For places that hold only a pointer; ended by [`Self::from_raw`].
+    /// Turns the access into a pointer. [`Self::from_raw`] ends it.
     pub(crate) fn into_raw(self) -> *const () {
         let access = ManuallyDrop::new(self);
         // SAFETY: `access` is not dropped, so the Arc moves out of it once.
@@ -301,7 +299,7 @@ impl fmt::Debug for HandleAccess {
 mod tests {
     use super::*;
 
-    /// A handle over a leaked box, and the number of times its deleter has run.
+    /// Makes a handle over a leaked box, and the counter of its deleter's runs.
     fn counted(len_bytes: usize) -> (BufferHandle, Arc<AtomicUsize>) {
         let runs = Arc::new(AtomicUsize::new(0));
         let block = Box::leak(vec![0u8; len_bytes].into_boxed_slice());
@@ -420,8 +418,8 @@ mod tests {
     }
 }
 
-/// The interleavings of the threads below, up to the preemptions that
-/// `check_interleavings` allows, by loom: `tests/sanitize loom`.
+/// loom tries the interleavings of the threads below, up to the preemptions that `check_interleavings`
+/// allows: `tests/sanitize loom`.
 #[cfg(test)]
 #[cfg(loom)]
 mod model {
@@ -429,11 +427,10 @@ mod model {
     use crate::sync::{SharedBytes, check_interleavings};
     use loom::thread;
 
-    /// A handle whose deleter writes to `bytes`, which fails the model if any
-    /// access to them is not over by then.
+    /// A handle whose deleter writes to `bytes`, which fails the model if an access has not ended by then.
     fn handle(bytes: &Arc<SharedBytes>, runs: &Arc<AtomicUsize>) -> BufferHandle {
         let (bytes, runs) = (Arc::clone(bytes), Arc::clone(runs));
-        // SAFETY: the pointer is never followed.
+        // SAFETY: the pointer is never dereferenced.
         unsafe {
             BufferHandle::new(NonNull::dangling(), 1, move |_, _| {
                 bytes.write(0);

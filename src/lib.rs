@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! GStreamer elements, pool and memory for hardware that wants frames at known
-//! physical addresses.
+//! GStreamer elements, a buffer pool and memory for hardware that needs frames at known physical addresses.
 //!
-//! The rooms, each with its own module documentation; dependencies point down:
-//! elements, then pool, then memory, then sys.
+//! Each module has its own documentation. Dependencies point down: elements, pool, memory, sys.
 //!
-//! An application that is built with this crate needs no installed plugin:
-//! [`plugin_register_static`] registers the elements. Where GStreamer loads the plugin,
-//! too, both are in the process, in either order, and each makes objects of its own: read
-//! the [meta](meta::PhysMemMeta) of the plugin's buffers, set its elements' properties with
-//! this crate's enumerations, send it the buffers of a pool made here. A pool that the
-//! plugin made is no [`pool::PhysBufferPool`] here, but a plain `GstBufferPool` whose
-//! signals do the same. After `plugin_register_static` new elements, and their pools, are
-//! this crate's.
+//! An application that is built with this crate needs no installed plugin: [`plugin_register_static`]
+//! registers the elements. If GStreamer loads the plugin as well, before or after that, the process has
+//! both, and each makes objects of types of its own. The application can then read the
+//! [meta](meta::PhysMemMeta) of the plugin's buffers, set the properties of the plugin's elements with this
+//! crate's enumerations, and send the plugin's elements buffers of a pool made here. A pool that the plugin
+//! made is no [`pool::PhysBufferPool`] of this crate, but a plain `GstBufferPool` whose signals do the
+//! same. New elements made after `plugin_register_static`, and their pools, are this crate's.
 #![warn(missing_docs)]
-#![deny(clippy::unwrap_used)] // here and not in Cargo.toml: tests may
+#![deny(clippy::unwrap_used)] // in this file and not in Cargo.toml, since tests may unwrap
 
 mod address;
 mod adoption;
@@ -39,7 +36,7 @@ mod sync;
 mod sys;
 mod write_map;
 
-#[allow(missing_docs)] // the entry points that the macro makes
+#[allow(missing_docs)] // for the entry points that the macro makes
 mod plugin {
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         crate::copies::refuse_second_plugin(

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Enumerations that all copies of this library in a process share.
 //!
-//! glib's derive macro registers a type of its own, and panics where another copy of the
-//! library has registered one of that name (`copies`). These take the type that is there,
-//! if its values are the same: so an application that is built with the crate can set the
-//! properties of the plugin's elements.
+//! glib's derive macro registers a new type, and panics if another copy of the library has registered one
+//! of that name (`copies`). The macro here takes the existing type if its values are the same, so an
+//! application that is built with the crate can set the properties of the plugin's elements.
 
 use std::ffi::{CStr, CString};
 
@@ -16,13 +15,13 @@ pub struct Values<const N: usize>(pub [GEnumValue; N]);
 // SAFETY: the pointers are to static strings, and nothing changes them.
 unsafe impl<const N: usize> Sync for Values<N> {}
 
-/// The type of this name with these values: the one that is there, or a new one. Where
-/// there is another, the name gets a number.
+/// Returns the type of this name with these values, which is registered if it does not exist. If the type
+/// of this name has other values, the next free name with a number is used.
 pub fn register(name: &'static CStr, values: &'static [GEnumValue]) -> glib::Type {
     let mut candidate: CString = name.to_owned();
     let mut number = 0;
     loop {
-        // SAFETY: a C string; values that are static and ended.
+        // SAFETY: the name is a C string; the values are static, and the last one has no name.
         unsafe {
             let existing = glib::gobject_ffi::g_type_from_name(candidate.as_ptr());
             if existing == glib::gobject_ffi::G_TYPE_INVALID {
@@ -36,7 +35,7 @@ pub fn register(name: &'static CStr, values: &'static [GEnumValue]) -> glib::Typ
         }
         number += 1;
         let text = [name.to_bytes(), format!("-{number}").as_bytes()].concat();
-        // A C string and a number have no NUL.
+        // A C string and a number contain no NUL.
         candidate = CString::new(text).unwrap_or_default();
     }
 }
@@ -47,22 +46,22 @@ fn has_values(existing: glib::Type, values: &[GEnumValue]) -> bool {
     };
     let theirs = class.values().iter().map(|v| (v.value(), v.nick()));
     let ours = values.iter().filter(|v| !v.value_nick.is_null()).map(|v| {
-        // SAFETY: a static C string.
+        // SAFETY: the nick is a static C string.
         let nick = unsafe { CStr::from_ptr(v.value_nick) };
         (v.value, nick.to_str().unwrap_or_default())
     });
     theirs.eq(ours)
 }
 
-/// What `#[derive(glib::Enum)]` gives, with a type that is shared: for each variant the
-/// name that people read, and the nick that properties take.
+/// Gives an enumeration what `#[derive(glib::Enum)]` does, but with a shared type. Each variant has a nick,
+/// by which properties are set, and a text for people.
 macro_rules! shared_enum {
     ($enum:ident, $gtype:literal, { $($variant:ident: $nick:literal, $text:literal;)+ }) => {
         impl $enum {
             const VARIANTS: &[Self] = &[$(Self::$variant),+];
 
-            /// The nick that properties take, and texts for people use.
-            #[allow(dead_code)] // where it is the user's only
+            /// The variant's nick.
+            #[allow(dead_code)] // some enumerations are only set by users
             pub fn nick(self) -> &'static str {
                 let nick = match self {
                     $(Self::$variant => const { $nick.to_str() },)+
@@ -90,8 +89,8 @@ macro_rules! shared_enum {
 
         impl gst::glib::translate::FromGlib<i32> for $enum {
             unsafe fn from_glib(value: i32) -> Self {
-                // GObject takes any number for an enumeration from who sets it by number.
-                // SAFETY: any number may be tried.
+                // GObject accepts any number for an enumeration from code that sets it by number.
+                // SAFETY: try_from_glib accepts any number.
                 unsafe { gst::glib::translate::TryFromGlib::try_from_glib(value) }
                     .unwrap_or(Self::VARIANTS[0])
             }
@@ -101,8 +100,8 @@ macro_rules! shared_enum {
             type Type = Self;
         }
 
-        // SAFETY: the checker says that the value is of this type, whose values are the
-        // variants: `register` has compared them.
+        // SAFETY: the checker makes sure that the value is of this type, whose values are the variants:
+        // `register` compared them.
         unsafe impl<'a> gst::glib::value::FromValue<'a> for $enum {
             type Checker = gst::glib::value::GenericValueTypeChecker<Self>;
 
@@ -206,7 +205,7 @@ mod tests {
         let other = register(c"PhysMemTestThree", &OTHER.0);
         assert_eq!(other.name(), "PhysMemTestThree-1");
         assert_eq!(register(c"PhysMemTestThree", &OTHER.0), other);
-        // Of an object there are no values.
+        // The type GObject is no enumeration and has no values.
         assert!(glib::Object::static_type().is_valid());
         assert_eq!(register(c"GObject", &THREE.0).name(), "GObject-1");
     }

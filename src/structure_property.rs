@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A GstStructure as a derived GObject property, which glib's derive does not
-//! know: the same boxed value, under a name of ours.
+//! A GstStructure as a derived GObject property. glib's derive macro does not know the type, so this
+//! wrapper holds the same boxed value.
 
 use gst::{
     glib::{self, HasParamSpec, ParamSpecBoxed, value::FromValue},
     prelude::*,
 };
 
-/// A structure that a property holds; `None` reads as NULL.
+/// The value of a property that holds a GstStructure. `None` is NULL.
 #[derive(Debug, Clone, Default)]
 pub struct StructureProperty(pub Option<gst::Structure>);
 
@@ -59,7 +59,7 @@ unsafe impl<'a> FromValue<'a> for StructureProperty {
     }
 }
 
-/// The fields of these names in one line: what an element logs when it stops.
+/// The named fields of the statistics in one line, which an element logs when it stops.
 pub(crate) fn in_one_line(stats: &StructureProperty, names: &[&str]) -> String {
     let value = |name: &&str| {
         let value = stats.0.as_ref()?.value(*name).ok()?;

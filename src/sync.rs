@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The atomics and locks of the protocols that the loom models walk through:
-//! std's, or under `--cfg loom` loom's, which try every interleaving.
+//! The atomics and locks of the code that loom models check: those of std, or under `--cfg loom` those of
+//! loom, which tries every interleaving.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
@@ -13,19 +13,19 @@ pub(crate) use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Locks what nothing panics over, so that it cannot be poisoned.
+/// Locks a mutex. No code panics while it holds one of these locks, so none is ever poisoned.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> + use<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Bytes that threads pass to one another without a lock; loom fails the model if two
-/// uses of them, one of which writes, are not ordered by what it models.
+/// Bytes that threads pass to one another without a lock. loom fails the model if two uses of them, one of
+/// which writes, are not ordered.
 #[cfg(all(test, loom))]
 pub(crate) struct SharedBytes(loom::cell::UnsafeCell<u32>);
 
-// SAFETY: each use is checked by loom, which is what the models are for.
+// SAFETY: loom checks each use.
 #[cfg(all(test, loom))]
 unsafe impl Send for SharedBytes {}
 // SAFETY: as above.
@@ -49,9 +49,9 @@ impl SharedBytes {
     }
 }
 
-/// Runs `model` once for each interleaving of its threads that takes at most four
-/// preemptions, which is where faults of two and three threads show; all of them
-/// would take hours. `LOOM_MAX_PREEMPTIONS` asks for more or fewer.
+/// Runs `model` once for each interleaving of its threads with at most four preemptions. Faults of two and
+/// three threads show within that limit, and without it a run would take hours. `LOOM_MAX_PREEMPTIONS` sets
+/// another limit.
 #[cfg(all(test, loom))]
 pub(crate) fn check_interleavings(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
