@@ -5,24 +5,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a group still allows.
+/// How much memory a group may still allocate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes that may be allocated before the group's processes are killed for it.
+    /// Bytes that can be allocated before the kernel kills processes of the group.
     pub bytes: u64,
-    /// The file with the limit.
+    /// The file that holds the limit.
     pub limit: PathBuf,
 }
 
-/// The names of the two versions of the interface.
+/// The file names of one version of the interface.
 struct Version {
     /// File system type in mountinfo.
     filesystem: &'static str,
-    /// The controller, where a mount has only some of them.
+    /// The controller, for the version that mounts controllers separately.
     controller: Option<&'static str>,
     limit: &'static str,
     usage: &'static str,
-    /// Fields of memory.stat: page cache, which is given up before anybody is killed.
+    /// Fields of memory.stat that count page cache, which the kernel drops before it kills processes.
     cache: [&'static str; 2],
 }
 
@@ -43,12 +43,12 @@ const VERSIONS: [Version; 2] = [
     },
 ];
 
-/// The narrowest of the limits; `None` if no group of this process has one.
+/// The narrowest of the limits. `None` if no group of this process has one.
 pub fn memory_room() -> Option<Room> {
     room_below(Path::new("/"))
 }
 
-/// `root` holds `proc` and the mounts.
+/// `root` holds `proc` and the mounts; tests use another root.
 fn room_below(root: &Path) -> Option<Room> {
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
@@ -63,13 +63,13 @@ impl Version {
         let (mounted, mount_point) = mounts.lines().find_map(|line| self.mount(line))?;
         let mount_point = root.join(mount_point.trim_start_matches('/'));
         let group = groups.lines().find_map(|line| self.group(line))?;
-        // In a container the mount may show a part of the hierarchy, or the group
-        // may be named from a root that is not seen here.
+        // In a container the mount may show a part of the hierarchy, or the group's path may start at a
+        // root that is not mounted here.
         let below = Path::new(group)
             .strip_prefix(mounted)
             .unwrap_or(Path::new(""));
         let directory = mount_point.join(below);
-        // A limit of a parent holds for all of its children together.
+        // A parent's limit holds for all of its children together.
         directory
             .ancestors()
             .take_while(|directory| directory.starts_with(&mount_point))
@@ -77,7 +77,7 @@ impl Version {
             .min_by_key(|room| room.bytes)
     }
 
-    /// Which part of the hierarchy is mounted, and where, by a line of mountinfo.
+    /// The mounted part of the hierarchy and the mount point, from a line of mountinfo.
     fn mount<'a>(&self, line: &'a str) -> Option<(&'a str, &'a str)> {
         let (place, what) = line.split_once(" - ")?;
         let mut what = what.split(' ');
@@ -95,7 +95,7 @@ impl Version {
         Some((place.next()?, place.next()?))
     }
 
-    /// The path of the group, by a line of /proc/self/cgroup: "4:memory:/path", "0::/path".
+    /// The path of the group, from a line of /proc/self/cgroup: "4:memory:/path", "0::/path".
     fn group<'a>(&self, line: &'a str) -> Option<&'a str> {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         let is_it = match self.controller {
@@ -133,7 +133,7 @@ impl Version {
 mod tests {
     use super::*;
 
-    /// A machine whose process is in `group`, seen through `mountinfo`.
+    /// A root directory with this `group` and `mountinfo`, and with the group's `files`.
     fn machine(group: &str, mountinfo: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
@@ -174,7 +174,7 @@ mod tests {
                 ("sys/fs/cgroup/slice/service/memory.current", "100\n"),
             ],
         );
-        // 1000 less what is used and is not page cache: 900 - 60.
+        // 1000 less the usage without page cache: 900 - 60.
         let file = "sys/fs/cgroup/slice/memory.max".to_owned();
         assert_eq!(room(&root), Some((160, file)));
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the contiguous memory allocator gave this thread, from its tracepoint.
+//! The blocks that the contiguous memory allocator gave the calling thread, from its tracepoint.
 //!
-//! A perf event on the tracepoint, opened for the calling thread alone: nothing
-//! that others trace is changed, and tracing need not be on. The fields' places
-//! come from the event's `format` file, since they differ between kernels.
+//! The perf event on the tracepoint is opened for the calling thread alone. It changes nothing that others
+//! trace, and tracing need not be enabled. The offsets of the fields differ between kernels, so they come
+//! from the event's `format` file.
 
 use std::fmt;
 use std::fs;
@@ -14,9 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mmap::{Mapping, page_size_bytes};
 
-/// Where tracefs is mounted.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// `cma_alloc` until 5.12, `cma_alloc_finish` since.
+/// The event is `cma_alloc` until 5.12, `cma_alloc_finish` since.
 const EVENTS: [&str; 2] = ["cma_alloc_finish", "cma_alloc"];
 
 /// struct perf_event_attr, PERF_ATTR_SIZE_VER0
@@ -42,7 +41,7 @@ const ATTR_DISABLED: u64 = 1 << 0;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 const PERF_RECORD_LOST: u32 = 2;
 const PERF_RECORD_SAMPLE: u32 = 9;
-/// struct perf_event_mmap_page: `data_head` is "at 1k", by its own comment.
+/// Offset of `data_head` in struct perf_event_mmap_page, whose comment says "at 1k".
 const DATA_HEAD: usize = 1024;
 /// Room for dozens of records, where one is expected.
 const DATA_PAGES: usize = 2;
@@ -52,16 +51,16 @@ mod raw {
     nix::ioctl_none!(perf_event_ioc_disable, b'$', 1);
 }
 
-/// One contiguous block that the allocator gave.
+/// A contiguous block that the allocator gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// Page frame number of the first page.
     pub pfn: u64,
-    /// Pages.
+    /// Number of pages.
     pub count: u64,
 }
 
-/// Watches this thread's allocations between [`CmaTrace::begin`] and [`CmaTrace::end`].
+/// Records this thread's allocations between [`CmaTrace::begin`] and [`CmaTrace::end`].
 #[derive(Debug)]
 pub struct CmaTrace {
     event: OwnedFd,
@@ -69,16 +68,14 @@ pub struct CmaTrace {
     format: Format,
 }
 
-/// Why there is no trace: the object, and the errno.
+/// Why there is no trace.
 #[derive(Debug)]
 pub struct Unavailable {
-    /// What refused.
     pub object: Object,
-    /// What it said.
     pub source: io::Error,
 }
 
-/// What can refuse a trace.
+/// The object that refused a trace.
 #[derive(Debug)]
 pub enum Object {
     /// A file or directory of tracefs.
@@ -97,7 +94,6 @@ impl fmt::Display for Object {
 }
 
 impl CmaTrace {
-    /// Starts watching.
     pub fn begin() -> Result<Self, Unavailable> {
         let directory = event_directory()?;
         let read = |name: &str| {
@@ -133,20 +129,19 @@ impl CmaTrace {
         })
     }
 
-    /// Stops watching; the successful allocations in between, or `None` if records
-    /// were lost or cannot be read.
+    /// Stops recording. Returns the successful allocations, or `None` if records were lost or cannot be
+    /// read.
     pub fn end(self) -> Option<Vec<Allocation>> {
-        // SAFETY: as in `begin`. If it fails, later records could be seen too; the
-        // thread makes no allocation before the ring is read.
+        // SAFETY: as in `begin`. If it fails, later records could be seen too, but the thread makes no
+        // allocation before the ring is read.
         let _ = unsafe { raw::perf_event_ioc_disable(self.event.as_raw_fd()) };
         let base = self.ring.ptr().as_ptr();
-        // SAFETY: the first page of the ring is a struct perf_event_mmap_page; the
-        // kernel writes its u64 data_head, which is aligned, atomically.
+        // SAFETY: the first page of the ring is a struct perf_event_mmap_page; the kernel writes its u64
+        // data_head, which is aligned, atomically.
         let head = unsafe { AtomicU64::from_ptr(base.add(DATA_HEAD).cast()) };
         let head = usize::try_from(head.load(Ordering::Acquire)).ok()?;
         let data_bytes = DATA_PAGES * page_size_bytes();
-        // data_tail is never moved, so the kernel does not overwrite but drops
-        // records; fewer than the ring's bytes are there.
+        // data_tail is never moved, so a full ring drops new records and overwrites none.
         let mut data = vec![0u8; head.min(data_bytes)];
         for (offset, byte) in data.iter_mut().enumerate() {
             // SAFETY: offset is below DATA_PAGES pages, which follow the first one.
@@ -180,7 +175,7 @@ fn event_directory() -> Result<PathBuf, Unavailable> {
     }))
 }
 
-/// The directory on the way to `path` that lets nobody through: the last that is seen.
+/// The directory on the way to `path` that denies access: the last one that can be seen.
 fn closed(path: &Path) -> PathBuf {
     path.ancestors()
         .find(|directory| fs::metadata(directory).is_ok())
@@ -188,7 +183,7 @@ fn closed(path: &Path) -> PathBuf {
         .to_owned()
 }
 
-/// A disabled event on a tracepoint, for the calling thread on any CPU.
+/// Opens a disabled event on a tracepoint, for the calling thread on any CPU.
 fn open_event(id: u64) -> io::Result<OwnedFd> {
     let attr = PerfEventAttr {
         type_: PERF_TYPE_TRACEPOINT,
@@ -200,8 +195,8 @@ fn open_event(id: u64) -> io::Result<OwnedFd> {
         ..Default::default()
     };
     loop {
-        // SAFETY: `attr` is a valid struct perf_event_attr of the size it states; pid 0,
-        // cpu -1 and group -1 are plain numbers.
+        // SAFETY: `attr` is a valid struct perf_event_attr of the size it states; pid 0, cpu -1 and group
+        // -1 are plain numbers.
         let fd = unsafe {
             libc::syscall(
                 libc::SYS_perf_event_open,
@@ -213,7 +208,7 @@ fn open_event(id: u64) -> io::Result<OwnedFd> {
             )
         };
         if fd >= 0 {
-            // SAFETY: the kernel has just given us this fd; nobody else owns it.
+            // SAFETY: the kernel has just made this fd; no other code owns it.
             return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
         }
         let error = io::Error::last_os_error();
@@ -223,7 +218,7 @@ fn open_event(id: u64) -> io::Result<OwnedFd> {
     }
 }
 
-/// Where a field of a record is.
+/// The place of a field in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Field {
     offset: usize,
@@ -231,7 +226,7 @@ struct Field {
 }
 
 impl Field {
-    /// The value in a record's raw data, as the bits of an unsigned number.
+    /// The field's value in a record's raw data, as an unsigned number.
     fn read(self, raw: &[u8]) -> Option<u64> {
         let bytes = raw.get(self.offset..self.offset.checked_add(self.size)?)?;
         match self.size {
@@ -242,12 +237,11 @@ impl Field {
     }
 }
 
-/// The fields of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Format {
     pfn: Field,
     count: Field,
-    /// Not on older kernels, which leave pfn -1 and page 0 on failure.
+    /// Missing on older kernels, which report a failure by pfn -1 and page 0.
     errorno: Option<Field>,
     page: Option<Field>,
 }
@@ -263,7 +257,7 @@ impl Format {
         })
     }
 
-    /// The successful allocations among the records of a perf ring.
+    /// The successful allocations among the records of a perf ring. `None` if records were lost or cut off.
     fn allocations(&self, mut data: &[u8]) -> Option<Vec<Allocation>> {
         let mut found = Vec::new();
         while data.len() >= 8 {
@@ -273,7 +267,7 @@ impl Format {
             match kind {
                 PERF_RECORD_LOST => return None,
                 PERF_RECORD_SAMPLE => {
-                    // u32 size, then the tracepoint's own record.
+                    // The sample is a u32 size, then the tracepoint's own record.
                     found.extend(self.allocation(record.get(4..)?)?);
                 }
                 _ => {}
@@ -283,7 +277,7 @@ impl Format {
         Some(found)
     }
 
-    /// `Some(None)` for an allocation that failed.
+    /// `Some(None)` for a failed allocation.
     fn allocation(&self, raw: &[u8]) -> Option<Option<Allocation>> {
         let is_zero = |field: Option<Field>| field.and_then(|field| field.read(raw)) == Some(0);
         let failed = match self.errorno {
@@ -298,7 +292,7 @@ impl Format {
     }
 }
 
-/// A line as "field:unsigned long pfn; offset:16; size:8; signed:0;".
+/// Parses a line like "field:unsigned long pfn; offset:16; size:8; signed:0;".
 fn parse_field(line: &str, name: &str) -> Option<Field> {
     let mut parts = line.trim().split(';').map(str::trim);
     let declaration = parts.next()?.strip_prefix("field:")?;
@@ -315,7 +309,7 @@ fn parse_field(line: &str, name: &str) -> Option<Field> {
 mod tests {
     use super::*;
 
-    /// From 6.12.
+    /// The format file of 6.12.
     const FORMAT: &str = "\
 name: cma_alloc_finish
 ID: 460
@@ -335,7 +329,7 @@ format:
 print fmt: \"name=%s pfn=0x%lx page=%p count=%lu align=%u errorno=%d\", __get_str(name), REC->pfn
 ";
 
-    /// A record of the format above.
+    /// A record of that format.
     fn sample(pfn: u64, count: u64, errorno: i32) -> Vec<u8> {
         let mut raw = vec![0u8; 56];
         raw[16..24].copy_from_slice(&pfn.to_ne_bytes());

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// linux/kd.h and vt.h; the numbers are older than those with size and direction.
+/// These request codes predate those that contain size and direction.
 mod raw {
     use super::{VtMode, VtStat};
 
@@ -21,14 +21,14 @@ mod raw {
 pub const KD_TEXT: libc::c_int = 0;
 pub const KD_GRAPHICS: libc::c_int = 1;
 
-/// The kernel switches away by itself.
+/// The kernel switches to another terminal by itself.
 pub const VT_AUTO: i8 = 0;
-/// The kernel asks whoever set this, by a signal, and waits for the answer.
+/// The kernel sends a signal to the process that set this mode, and waits for its answer.
 pub const VT_PROCESS: i8 = 1;
 
-/// What is answered to a request to switch away: go.
+/// The answer that allows a switch to another terminal.
 pub const VT_GO: libc::c_int = 1;
-/// What is answered to the word that it was switched back.
+/// The answer to the signal that this terminal is in the foreground again.
 pub const VT_ACKACQ: libc::c_int = 2;
 
 /// `struct vt_stat`
@@ -48,15 +48,15 @@ pub struct VtMode {
     /// `VT_AUTO` or `VT_PROCESS`.
     pub mode: i8,
     pub waitv: i8,
-    /// The signal that asks to let the screen go.
+    /// The signal that asks the process to release the screen.
     pub relsig: i16,
-    /// The signal that says that it is back.
+    /// The signal that says that the terminal is in the foreground again.
     pub acqsig: i16,
     pub frsig: i16,
 }
 const _: () = assert!(size_of::<VtMode>() == 8);
 
-/// Opens a terminal without making it the controlling one.
+/// Opens a terminal without making it the controlling terminal.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let file = OpenOptions::new()
         .read(true)
@@ -95,22 +95,22 @@ pub fn vt_mode(fd: BorrowedFd<'_>) -> io::Result<VtMode> {
     Ok(mode)
 }
 
-/// With `VT_PROCESS` the signals go to the calling process.
+/// With `VT_PROCESS` the kernel sends its signals to the calling process.
 pub fn set_vt_mode(fd: BorrowedFd<'_>, mode: &VtMode) -> io::Result<()> {
     // SAFETY: `mode` has the size and layout the kernel reads.
     unsafe { raw::vt_setmode(fd.as_raw_fd(), mode) }?;
     Ok(())
 }
 
-/// Answers the kernel's request or word: `VT_GO` or `VT_ACKACQ`.
+/// Answers one of the two signals by `VT_GO` or `VT_ACKACQ`.
 pub fn answer(fd: BorrowedFd<'_>, answer: libc::c_int) -> io::Result<()> {
     // SAFETY: the argument is a number, not a pointer.
     unsafe { raw::vt_reldisp(fd.as_raw_fd(), answer) }?;
     Ok(())
 }
 
-/// Takes the lock that a file has for those who care (flock), until the last
-/// descriptor of the opened file is closed; false if somebody else has it.
+/// Takes the file's advisory lock (flock), which is held until the last descriptor of this open file is
+/// closed. Returns false if the lock is taken.
 pub fn try_lock(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
 }
@@ -120,12 +120,12 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> bool {
 pub struct ActiveVt(File);
 
 impl ActiveVt {
-    /// An error where there are no virtual terminals.
+    /// Fails on a machine without virtual terminals.
     pub fn open() -> io::Result<Self> {
         File::open("/sys/class/tty/tty0/active").map(Self)
     }
 
-    /// "tty1". Reading it also arms the next POLLPRI.
+    /// Returns a name like "tty1". Reading it also arms the next POLLPRI.
     pub fn name(&mut self) -> io::Result<String> {
         let mut name = String::new();
         self.0.rewind()?;

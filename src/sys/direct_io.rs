@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! O_DIRECT, and what it wants aligned.
+//! O_DIRECT, and the alignment that it requires.
 
 use std::{
     fs::File,
@@ -7,23 +7,23 @@ use std::{
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
 };
 
-/// What transfers without the page cache must be multiples of.
+/// What an O_DIRECT transfer must be a multiple of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alignment {
-    /// Addresses of buffers.
+    /// Alignment of buffer addresses.
     pub mem_bytes: usize,
-    /// Offsets in the file, and lengths.
+    /// Alignment of file offsets and lengths.
     pub offset_bytes: u64,
 }
 
-/// Kernels before 6.1 do not tell, and know no larger blocks.
+/// Kernels before 6.1 do not report the alignment, and support no larger blocks.
 const UNKNOWN: Alignment = Alignment {
     mem_bytes: 4096,
     offset_bytes: 4096,
 };
 
-/// The same file once more, past the page cache. EINVAL where the file system
-/// cannot do that.
+/// Opens the same file again without the page cache. Fails with EINVAL if the file system does not support
+/// O_DIRECT.
 pub fn reopen_direct(file: &File) -> io::Result<(File, Alignment)> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let direct = File::options()
@@ -37,8 +37,8 @@ pub fn reopen_direct(file: &File) -> io::Result<(File, Alignment)> {
 fn alignment(file: &File) -> io::Result<Alignment> {
     // SAFETY: statx is plain data, for which zeroes are a valid value.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is an empty C string, which AT_EMPTY_PATH makes mean the
-    // descriptor itself, and the kernel writes one struct statx.
+    // SAFETY: the path is an empty C string, with which AT_EMPTY_PATH means the descriptor itself, and the
+    // kernel writes one struct statx.
     let rc = unsafe {
         libc::statx(
             file.as_raw_fd(),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! CPU access to a dma-buf, bracketed as `linux/dma-buf.h` asks for, and its fences.
+//! CPU access to a dma-buf, with the calls before and after it that `linux/dma-buf.h` asks for, and its
+//! fences.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -36,7 +37,7 @@ mod raw {
     );
 }
 
-/// What the CPU is about to do with the bytes.
+/// Whether the CPU is about to read the bytes, to write them, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Direction {
     pub read: bool,
@@ -49,7 +50,7 @@ impl Direction {
         write: false,
     };
 
-    /// What either of them does.
+    /// The direction that covers both.
     pub fn and(self, other: Self) -> Self {
         Self {
             read: self.read || other.read,
@@ -58,7 +59,7 @@ impl Direction {
     }
 
     fn flags(self) -> u64 {
-        // A map for nothing still is an access; the kernel refuses no direction.
+        // GStreamer can map a memory with neither flag, but the kernel refuses a call without a direction.
         match (self.read, self.write) {
             (_, false) => DMA_BUF_SYNC_READ,
             (false, true) => DMA_BUF_SYNC_WRITE,
@@ -67,13 +68,13 @@ impl Direction {
     }
 }
 
-/// Before the CPU's first access: caches are made to agree with the device's
-/// writes, and the device's pending fences are waited for.
+/// Call before the CPU's first access. The kernel makes the caches coherent with the device's writes, and
+/// waits for the device's pending fences.
 pub fn begin_cpu_access(dma_buf: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
     sync(dma_buf, DMA_BUF_SYNC_START | direction.flags())
 }
 
-/// After the CPU's last access, with the direction that began it.
+/// Call after the CPU's last access, with the direction that began it.
 pub fn end_cpu_access(dma_buf: BorrowedFd<'_>, direction: Direction) -> io::Result<()> {
     sync(dma_buf, DMA_BUF_SYNC_END | direction.flags())
 }
@@ -81,8 +82,8 @@ pub fn end_cpu_access(dma_buf: BorrowedFd<'_>, direction: Direction) -> io::Resu
 fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     let request = DmaBufSync { flags };
     loop {
-        // SAFETY: the fd is open for the call's time (borrowed) and `request` is a
-        // valid struct dma_buf_sync, which the kernel only reads.
+        // SAFETY: the fd is borrowed and so open, and `request` is a valid struct dma_buf_sync, which the
+        // kernel only reads.
         match unsafe { raw::dma_buf_ioctl_sync(dma_buf.as_raw_fd(), &request) } {
             // The documentation of the ioctl asks callers to restart on both.
             Err(Errno::EINTR | Errno::EAGAIN) => {}
@@ -91,8 +92,8 @@ fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// The fence after which `dma_buf` may be read; None if it may be read now, or
-/// the kernel has no such call.
+/// The fence after which `dma_buf` may be read. `None` if it may be read now, or the kernel has no such
+/// call.
 pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> Option<OwnedFd> {
     let mut ready = [nix::poll::PollFd::new(
         dma_buf,
@@ -105,9 +106,8 @@ pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> Option<OwnedFd> {
         flags: DMA_BUF_SYNC_READ as u32,
         fd: -1,
     };
-    // SAFETY: the fd is open for the call's time, and the struct is a whole
-    // struct dma_buf_export_sync_file.
+    // SAFETY: the fd is borrowed and so open, and the struct is a whole struct dma_buf_export_sync_file.
     unsafe { raw::dma_buf_ioctl_export_sync_file(dma_buf.as_raw_fd(), &mut export) }.ok()?;
-    // SAFETY: the kernel made this fd for us, just now.
+    // SAFETY: the kernel has just made this fd for this caller alone.
     (export.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(export.fd) })
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! /dev/dma_heap: dma-bufs made of the heap's memory (linux/dma-heap.h).
+//! /dev/dma_heap: dma-bufs from heaps of memory (linux/dma-heap.h).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use super::uninterrupted;
 
-/// Where the heaps are.
 pub const DIRECTORY: &str = "/dev/dma_heap";
 
 /// struct dma_heap_allocation_data
@@ -42,12 +41,10 @@ pub fn names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The device of a heap.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(DIRECTORY).join(name)
 }
 
-/// Opens a heap.
 pub fn open(name: &str) -> io::Result<File> {
     if name.is_empty() || name.contains('/') {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -55,7 +52,7 @@ pub fn open(name: &str) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path(name))
 }
 
-/// A dma-buf of `len_bytes`, rounded up to whole pages by the kernel, all zero.
+/// Makes a dma-buf of `len_bytes`, which the kernel rounds up to whole pages and fills with zeroes.
 pub fn alloc(heap: &File, len_bytes: usize) -> io::Result<OwnedFd> {
     let mut data = DmaHeapAllocationData {
         len: len_bytes as u64,
@@ -63,9 +60,8 @@ pub fn alloc(heap: &File, len_bytes: usize) -> io::Result<OwnedFd> {
         fd_flags: (libc::O_RDWR | libc::O_CLOEXEC) as u32,
         heap_flags: 0,
     };
-    // SAFETY: `data` is a valid struct dma_heap_allocation_data, exclusively
-    // borrowed; the fd is open.
+    // SAFETY: `data` is a valid struct dma_heap_allocation_data, exclusively borrowed; the fd is open.
     uninterrupted(|| unsafe { raw::dma_heap_ioctl_alloc(heap.as_raw_fd(), &mut data) })?;
-    // SAFETY: the kernel has just installed this fd for us alone.
+    // SAFETY: the kernel has just made this fd for this caller alone.
     Ok(unsafe { OwnedFd::from_raw_fd(data.fd as i32) })
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `/dev/fbN`: include/uapi/linux/fb.h, one call a function, names as there.
+//! `/dev/fbN`: include/uapi/linux/fb.h, with one function for each call, under the kernel's names.
 //!
-//! Nothing here decides anything; every judgement about what a driver says is
-//! made in `fbpansink`.
+//! This module decides nothing: `fbpansink` judges what drivers report.
 use super::mmap::Mapping;
 use super::uninterrupted;
 use std::fs::OpenOptions;
@@ -12,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
-/// All but the last are older than request codes with size and direction.
+/// All but the last predate request codes that contain size and direction.
 mod raw {
     use super::{Cmap, Con2fbmap, FixScreeninfo, VarScreeninfo};
 
@@ -68,14 +67,14 @@ pub struct FixScreeninfo {
 }
 
 impl FixScreeninfo {
-    /// The driver's name for itself; need not end in NUL.
+    /// The driver's name for itself. The field need not end in NUL.
     pub fn driver(&self) -> String {
         let end = self.id.iter().position(|&c| c == 0).unwrap_or(16);
         String::from_utf8_lossy(&self.id[..end]).into_owned()
     }
 
-    /// `smem_start`, as wide as addresses are everywhere else.
-    #[allow(clippy::unnecessary_cast)] // not on 32-bit machines
+    /// `smem_start` in the width of all other addresses.
+    #[allow(clippy::unnecessary_cast)] // needed on 32-bit machines
     pub fn smem_start_u64(&self) -> u64 {
         self.smem_start as u64
     }
@@ -141,8 +140,7 @@ struct Con2fbmap {
     framebuffer: u32,
 }
 
-// The kernel copies sizeof(struct) whatever we declare: a wrong size would be
-// a buffer overrun.
+// The kernel copies sizeof(struct) bytes, so a smaller struct here would be a buffer overrun.
 const _: () = assert!(size_of::<VarScreeninfo>() == 160);
 const _: () = assert!(size_of::<Bitfield>() == 12);
 const _: () = assert!(size_of::<Con2fbmap>() == 8);
@@ -173,8 +171,8 @@ pub fn vscreeninfo(fd: BorrowedFd<'_>) -> io::Result<VarScreeninfo> {
     Ok(var)
 }
 
-/// Asks for `var`. What the kernel answers in place may differ from what it
-/// did: call [`vscreeninfo`] and [`fscreeninfo`] afterwards.
+/// Sets the mode `var`. The kernel's answer in place may differ from the mode that it set, so read the mode
+/// again by [`vscreeninfo`] and [`fscreeninfo`].
 pub fn put_vscreeninfo(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     let mut var = *var;
     // SAFETY: `var` has the size and layout that the kernel reads and writes back.
@@ -182,8 +180,8 @@ pub fn put_vscreeninfo(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()
     Ok(())
 }
 
-/// Shows what lies at `var.xoffset`, `var.yoffset`; only these and
-/// `FB_VMODE_YWRAP` are looked at.
+/// Shows the part of the framebuffer at `var.xoffset`, `var.yoffset`. The kernel reads only these and
+/// `FB_VMODE_YWRAP`.
 pub fn pan_display(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     let mut var = *var;
     // SAFETY: `var` has the size and layout that the kernel reads and writes back.
@@ -191,8 +189,8 @@ pub fn pan_display(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts back a mode found earlier: by a pan alone if no more has changed, as drivers
-/// take a mode anew for a reason to blank the screen.
+/// Restores an earlier mode. If the virtual height is unchanged, a pan is enough, since drivers blank the
+/// screen when a mode is set.
 pub fn put_back(fd: BorrowedFd<'_>, original: &VarScreeninfo) -> io::Result<()> {
     if vscreeninfo(fd)?.yres_virtual == original.yres_virtual {
         return pan_display(fd, original);
@@ -211,8 +209,8 @@ pub fn put_back(fd: BorrowedFd<'_>, original: &VarScreeninfo) -> io::Result<()> 
     Ok(())
 }
 
-/// Waits for the next vertical blank of the first CRTC. Drivers bound this by
-/// a timeout of their own (DRM: 50-100 ms).
+/// Waits for the next vertical blank of the first CRTC. Drivers limit the wait by a timeout of their own
+/// (DRM: 50-100 ms).
 pub fn wait_for_vsync(fd: BorrowedFd<'_>) -> io::Result<()> {
     let crtc: u32 = 0;
     // SAFETY: the kernel reads one u32 (its size is part of the request code).
@@ -226,8 +224,8 @@ pub fn unblank(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Which framebuffer the kernel's console number `console` (1 = tty1) is
-/// drawn on; `None` when on none.
+/// The framebuffer that the kernel's console number `console` (1 = tty1) is drawn on. `None` for no
+/// framebuffer.
 pub fn con2fbmap(fd: BorrowedFd<'_>, console: u32) -> io::Result<Option<u32>> {
     let mut map = Con2fbmap {
         console,
@@ -235,11 +233,11 @@ pub fn con2fbmap(fd: BorrowedFd<'_>, console: u32) -> io::Result<Option<u32>> {
     };
     // SAFETY: `map` has the size and layout that the kernel reads and writes back.
     unsafe { raw::fbioget_con2fbmap(fd.as_raw_fd(), &mut map) }?;
-    // The kernel stores -1 for a console on no framebuffer in a signed char.
+    // The kernel stores -1, in a signed char, for a console on no framebuffer.
     Ok((map.framebuffer < 32).then_some(map.framebuffer))
 }
 
-/// One colour ramp each for red, green and blue, as many entries as asked for.
+/// Colour ramps for red, green and blue, with the same number of entries each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ramps {
     pub red: Vec<u16>,
@@ -268,8 +266,8 @@ pub fn cmap(fd: BorrowedFd<'_>, entries: usize) -> io::Result<Ramps> {
         blue: vec![0; entries],
     };
     let mut cmap = ramps.as_cmap();
-    // SAFETY: the three pointers are valid for `cmap.len` entries each; a NULL
-    // transp is skipped (fb_copy_cmap / fb_cmap_to_user).
+    // SAFETY: the three pointers are valid for `cmap.len` entries each; a NULL transp is skipped
+    // (fb_copy_cmap / fb_cmap_to_user).
     unsafe { raw::fbiogetcmap(fd.as_raw_fd(), &mut cmap) }?;
     Ok(ramps)
 }
@@ -282,30 +280,28 @@ pub fn put_cmap(fd: BorrowedFd<'_>, ramps: &Ramps) -> io::Result<()> {
     Ok(())
 }
 
-/// The framebuffer's memory, mapped readable and writable until dropped. Who
-/// may write which bytes when is decided by the page cycle, not here.
+/// The framebuffer's memory, mapped read-write until dropped. The cycle of pages in `display` decides when
+/// which bytes may be written.
 #[derive(Debug)]
 pub struct FbMemory(Mapping);
 
 impl FbMemory {
-    /// Maps `len_bytes` from the start of the framebuffer; the descriptor need
-    /// not outlive the mapping.
+    /// Maps `len_bytes` from the start of the framebuffer. The descriptor may be closed before the mapping
+    /// ends.
     pub fn map(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
         Mapping::shared(fd, len_bytes).map(Self)
     }
 
-    /// First byte.
     pub fn ptr(&self) -> NonNull<u8> {
         self.0.ptr()
     }
 
-    /// Length in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.len_bytes()
     }
 
-    /// What is at `offset_bytes`. To read a framebuffer is 5-10 times slower than to
-    /// write one: not for each frame.
+    /// Copies the bytes at `offset_bytes`. Reading a framebuffer is 5-10 times slower than writing one, so
+    /// do not read it for each frame.
     ///
     /// # Panics
     /// When the range lies outside the mapping.
@@ -316,9 +312,9 @@ impl FbMemory {
             "outside the mapping"
         );
         let mut bytes = vec![0; len_bytes];
-        // SAFETY: the source lies inside the mapping (just checked), which lives as
-        // long as self; `bytes` is a vector of our own, of that length. Whoever writes
-        // there meanwhile writes pixels: any value is one.
+        // SAFETY: the source lies inside the mapping (just checked), which lives as long as self; `bytes`
+        // is a vector of our own, of that length. Code that writes there meanwhile writes pixels, which
+        // have no invalid value.
         unsafe {
             self.ptr()
                 .as_ptr()
@@ -338,9 +334,8 @@ impl FbMemory {
             end.is_some_and(|end| end <= self.len_bytes()),
             "outside the mapping"
         );
-        // SAFETY: the destination lies inside the mapping (just checked), which
-        // lives as long as self and of which no Rust reference exists; `bytes`
-        // is a live slice elsewhere.
+        // SAFETY: the destination lies inside the mapping (just checked), which lives as long as self and
+        // of which no Rust reference exists; `bytes` is a live slice elsewhere.
         unsafe {
             self.ptr()
                 .as_ptr()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which file a descriptor is of.
+//! Which file a descriptor refers to.
 
 use std::{io, os::fd::BorrowedFd};
 
-/// Tells a file from every other that exists, by whatever descriptor and in whatever
-/// process it is seen. Each memfd and, since Linux 5.3, each dma-buf is a file of its own.
+/// Distinguishes a file from every other existing file, through any descriptor and in any process. Each
+/// memfd and, since Linux 5.3, each dma-buf is a file of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
     pub st_dev: u64,

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A file mapped for reading that outlives its own file.
+//! Read-only file mappings that survive truncation of the file.
 //!
-//! A page of a mapped file that the file no longer has (it was truncated), or
-//! that cannot be read from its medium, raises SIGBUS in whoever looks at it,
-//! and that may be any element downstream. Each mapping therefore makes sure that
-//! there is a SIGBUS handler, as libwayland does for shared memory pools: an address
-//! inside one of our mappings gets zeroed pages, and the mapping notes from where on
-//! bytes were missing. [`sigbus`] says what becomes of every other SIGBUS.
+//! If a mapped page is behind the end of a truncated file, or cannot be read from its medium, an access
+//! raises SIGBUS in the thread that reads it, which may be in any element downstream. So each mapping makes
+//! sure that a SIGBUS handler is installed, as libwayland does for shared memory pools. If the address is
+//! inside one of our mappings, the handler maps zeroed pages there, and the mapping notes where the missing
+//! bytes begin. [`sigbus`] describes what happens to every other SIGBUS.
 
 mod sigbus;
 
@@ -15,7 +14,7 @@ use std::{io, os::fd::AsFd, ptr, ptr::NonNull};
 use nix::sys::mman;
 use sigbus::Node;
 
-/// A file mapped read-only, from its first byte on.
+/// A file mapped read-only from its first byte.
 pub struct FileMap {
     ptr: NonNull<u8>,
     len_bytes: usize,
@@ -36,7 +35,6 @@ impl std::fmt::Debug for FileMap {
 }
 
 impl FileMap {
-    /// Maps the first `len_bytes` of `file`.
     pub fn new(file: impl AsFd, len_bytes: usize) -> io::Result<Self> {
         sigbus::install()?;
         let ptr = super::mmap::map_shared(file, len_bytes, mman::ProtFlags::PROT_READ)?;
@@ -51,14 +49,14 @@ impl FileMap {
         })
     }
 
-    /// From which byte on, at the earliest, somebody has looked in vain for bytes that
-    /// the file did not have (any more); they read as zero.
+    /// Offset of the first missing byte that was accessed. The file did not have that byte (any more), and
+    /// it reads as zero.
     pub fn missing_from(&self) -> Option<u64> {
         let missing = self.node.missing()?;
         Some((missing - self.ptr.as_ptr() as usize) as u64)
     }
 
-    /// Where byte `offset_bytes` is; none if `len_bytes` from there on are not mapped.
+    /// Address of the byte at `offset_bytes`. `None` unless `len_bytes` from there on are mapped.
     pub fn at(&self, offset_bytes: u64, len_bytes: usize) -> Option<NonNull<u8>> {
         let offset = usize::try_from(offset_bytes).ok()?;
         let end = offset.checked_add(len_bytes)?;
@@ -69,12 +67,12 @@ impl FileMap {
         Some(unsafe { self.ptr.add(offset) })
     }
 
-    /// Copies bytes out. The file may be written to meanwhile: the copy then has
-    /// old bytes or new ones. None if they are not mapped.
+    /// Copies bytes out of the mapping. If the file is written to meanwhile, the copy may have old or new
+    /// bytes. `None` if the bytes are not mapped.
     pub fn copy_to(&self, offset_bytes: u64, to: &mut [u8]) -> Option<()> {
         let from = self.at(offset_bytes, to.len())?;
-        // SAFETY: `from` is mapped for the length, as `at` checked, `to` is a
-        // slice of that length, and a fresh mapping overlaps no other memory.
+        // SAFETY: `from` is mapped for the length, as `at` checked, `to` is a slice of that length, and a
+        // fresh mapping overlaps no other memory.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
         Some(())
     }
@@ -83,8 +81,8 @@ impl FileMap {
 impl Drop for FileMap {
     fn drop(&mut self) {
         self.node.watch(0..0);
-        // SAFETY: the range is what mmap gave in `new`, unmapped once; whoever
-        // was given a pointer holds this mapping.
+        // SAFETY: the range is what mmap gave in `new`, unmapped once; code that was given a pointer keeps
+        // this mapping alive.
         let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
         self.node.release();
     }

@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
-//! /proc/iomem: what answers at which physical address. The kernel shows the addresses to
-//! CAP_SYS_ADMIN only.
+//! /proc/iomem: the ranges of physical addresses and their owners. The kernel shows the addresses only to
+//! processes with CAP_SYS_ADMIN.
 
-/// One line of /proc/iomem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// First address.
     pub first: u64,
-    /// Last address, inclusive; 0, as the first is, where addresses are hidden.
+    /// Last address, inclusive. Both addresses are 0 if the kernel hides them.
     pub last: u64,
-    /// Who has it.
+    /// The owner of the range.
     pub name: String,
-    /// In how many others it lies.
+    /// The number of ranges that contain this one.
     pub depth: usize,
 }
 
-/// All of them; none where the file cannot be read.
+/// All ranges. Empty if the file cannot be read.
 pub fn ranges() -> Vec<Range> {
     parse(&std::fs::read_to_string("/proc/iomem").unwrap_or_default())
 }

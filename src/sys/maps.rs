@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! /proc/self/maps: which file is mapped at an address.
+//! /proc/self/maps: the file that is mapped at an address.
 
 use std::path::PathBuf;
 
-/// A file that is mapped. Equal if it is the same file, by whatever path.
+/// A mapped file. Two are equal if they are the same file, whatever their paths.
 #[derive(Debug, Clone)]
 pub struct MappedFile {
     dev_inode: (String, u64),
-    /// As the kernel knows it.
+    /// The path as the kernel reports it.
     pub path: PathBuf,
 }
 
@@ -23,8 +23,8 @@ pub fn file_at(address: usize) -> Option<MappedFile> {
     maps.lines().find_map(|line| parse(line, address)?)
 }
 
-/// None for a line that is no mapping, or one that does not hold the address; Some(None)
-/// for memory without a file there.
+/// `None` for a line that is no mapping or does not contain the address. `Some(None)` for memory without a
+/// file.
 fn parse(line: &str, address: usize) -> Option<Option<MappedFile>> {
     // start-end perms offset dev inode, blanks, path
     let mut words = line.splitn(6, ' ');

@@ -12,20 +12,20 @@ use rustix::fs::FallocateFlags;
 
 use super::mmap::in_steps;
 
-/// The pages a memfd is made of.
+/// The pages that a memfd consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
-    /// shmem, PAGE_SIZE each.
+    /// shmem, with pages of PAGE_SIZE.
     Normal,
-    /// hugetlbfs, the machine's default huge page size each.
+    /// hugetlbfs, with pages of the machine's default huge page size.
     Huge,
 }
 
-/// linux/memfd.h, since 6.3; older kernels refuse unknown flags with EINVAL.
+/// In linux/memfd.h since 6.3. Older kernels refuse unknown flags with EINVAL.
 const MFD_NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
 
-/// A memfd of `len_bytes`, every page of it allocated (so that no later touch can
-/// fail with SIGBUS), sealed against shrinking as udmabuf asks for.
+/// Makes a memfd of `len_bytes`. All of its pages are allocated, so that no later access can fail with
+/// SIGBUS, and it is sealed against shrinking, as udmabuf asks for.
 pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd> {
     let fd = open(name, pages)?;
     rustix::fs::ftruncate(&fd, len_bytes as u64)?;
@@ -37,14 +37,13 @@ pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd
     Ok(fd)
 }
 
-/// Makes the memfd safe to be given away: what is mapped already stays writable, and
-/// nobody, in whatever process, can write to it in another way, change its length, or
-/// punch a hole into it, which would leave this process's mapping with other pages than
-/// the hardware was told of. Not before a udmabuf was made of it, which is refused then
-/// (since 6.14).
+/// Makes the memfd safe to give to other processes. Existing mappings stay writable. But no process can
+/// write to it in another way, change its length, or punch a hole into it, after which this process's
+/// mapping would have other pages than the hardware was told of. Make a udmabuf before this call, since the
+/// kernel refuses to make one afterwards (since 6.14).
 pub fn seal_for_others(memfd: BorrowedFd<'_>) -> io::Result<()> {
     match add_seals(memfd, SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_FUTURE_WRITE) {
-        // Before 5.1 there is no such seal.
+        // Before 5.1 there is no F_SEAL_FUTURE_WRITE.
         Err(Errno::EINVAL) => Ok(add_seals(memfd, SealFlag::F_SEAL_GROW)?),
         result => Ok(result?),
     }
@@ -93,8 +92,8 @@ mod tests {
             Mapping::shared(&memfd, len).is_err(),
             "a second writable mapping"
         );
-        // Ours goes on, and who reads sees it.
-        // SAFETY: the mapping is read-write and nobody else has it.
+        // The mapping made before stays writable, and readers of the memfd see what is written.
+        // SAFETY: the mapping is read-write, and no other code has it.
         unsafe { ours.ptr().write(7) };
         let mut byte = [0];
         rustix::io::pread(&memfd, &mut byte, 0).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Mappings that end when they are dropped, and the touching of their pages.
+//! Mappings that end when they are dropped, and functions that bring their pages in.
 
 use std::ffi::c_void;
 use std::io;
@@ -23,13 +23,13 @@ pub struct Mapping {
     pid: u32,
 }
 
-// SAFETY: a mapping belongs to the process, not to a thread; the type hands out
-// only a raw pointer, whose users answer for what they do with it.
+// SAFETY: a mapping belongs to the process, not to a thread; the type hands out only a raw pointer, and its
+// users are responsible for what they do with it.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; no method changes the mapping through a shared reference.
 unsafe impl Sync for Mapping {}
 
-/// Maps the first `len_bytes` of `file`, MAP_SHARED; the caller unmaps.
+/// Maps the first `len_bytes` of `file`, MAP_SHARED. The caller unmaps them.
 pub(super) fn map_shared(
     file: impl AsFd,
     len_bytes: usize,
@@ -42,8 +42,8 @@ pub(super) fn map_shared(
 }
 
 impl Mapping {
-    /// Maps the first `len_bytes` of `file`, MAP_SHARED, and keeps the mapping out
-    /// of forked children (a child's write must not end up in a frame).
+    /// Maps the first `len_bytes` of `file`, MAP_SHARED. Forked children do not inherit the mapping, since
+    /// a child's write must not change a frame.
     pub fn shared(file: impl AsFd, len_bytes: usize) -> io::Result<Self> {
         let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
         let ptr = map_shared(file, len_bytes, protection)?;
@@ -51,26 +51,25 @@ impl Mapping {
         Ok(unsafe { Self::of(ptr, len_bytes) })
     }
 
-    /// All of a dumb buffer, whose place in the card's file the driver tells.
+    /// Maps a whole dumb buffer. The driver tells its offset in the card's file.
     pub fn of_dumb_buffer(
         card: &impl drm::control::Device,
         mut dumb: drm::control::dumbbuffer::DumbBuffer,
     ) -> io::Result<Self> {
         let mut mapping = card.map_dumb_buffer(&mut dumb)?;
         let (ptr, len_bytes) = (NonNull::from(&mut *mapping).cast(), mapping.len());
-        // The crate's own type borrows the handle, which says nothing about the
-        // mapping; munmap is ours from here on.
+        // The drm crate's mapping borrows the handle, on which the memory mapping does not depend. This
+        // type unmaps it from here on.
         std::mem::forget(mapping);
-        // SAFETY: the range is the mapping just made, which nobody else unmaps.
+        // SAFETY: the range is the mapping just made, which no other code unmaps.
         Ok(unsafe { Self::of(ptr, len_bytes) })
     }
 
     /// # Safety
-    /// The range is a whole mapping that nobody else unmaps.
+    /// The range is a whole mapping that no other code unmaps.
     unsafe fn of(ptr: NonNull<c_void>, len_bytes: usize) -> Self {
-        // SAFETY: as this function's. The advice is refused for mappings that the kernel
-        // itself keeps out of children or copies by design; then it changes nothing that
-        // anyone relies on.
+        // SAFETY: the caller guarantees the range. The kernel refuses the advice for mappings that it keeps
+        // out of children or copies by design; nothing relies on the advice for those.
         let _ = unsafe { mman::madvise(ptr, len_bytes, mman::MmapAdvise::MADV_DONTFORK) };
         Self {
             ptr: ptr.cast(),
@@ -79,12 +78,10 @@ impl Mapping {
         }
     }
 
-    /// First byte.
     pub fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }
 
-    /// Length in bytes.
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
     }
@@ -92,26 +89,26 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A forked child has no such mapping, and may have another one there.
+        // A forked child has no such mapping, and may have another one at the address.
         if self.pid == std::process::id() {
-            // SAFETY: the range is exactly what mmap gave, unmapped once.
-            // Unmapping a whole mapping splits none, the one thing that could fail.
+            // SAFETY: the range is exactly what mmap gave, unmapped once. Unmapping can fail only if it
+            // splits a mapping, which unmapping a whole one does not.
             let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
         }
     }
 }
 
-/// Makes every page of the range present and writable without changing a byte.
-/// EINVAL or EFAULT for a mapping without pages (VM_PFNMAP, VM_IO).
+/// Makes every page of the range present and writable without changing a byte. Fails with EINVAL or EFAULT
+/// for a mapping without pages (VM_PFNMAP, VM_IO).
 ///
 /// # Safety
-/// `ptr .. ptr + len_bytes` is mapped read-write for the call's time.
+/// `ptr .. ptr + len_bytes` is mapped read-write during the call.
 pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
     if !knows_populate() {
         if pagemap::is_pfnmap(ptr).unwrap_or(false) {
             return Err(Errno::EFAULT.into());
         }
-        // SAFETY: as this function's; a mapping with pages is ordinary memory.
+        // SAFETY: the caller guarantees the range; a mapping with pages is ordinary memory.
         unsafe { touch(ptr, len_bytes) };
         return Ok(());
     }
@@ -122,21 +119,21 @@ pub unsafe fn populate(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
         .and_then(|end| end.checked_next_multiple_of(page))
         .ok_or(io::Error::from(Errno::EINVAL))?;
     in_steps(end - start, |offset, len| {
-        // Of the page that holds `ptr`, or of one behind it: not null.
+        // The address is in the page that holds `ptr`, or in a later one, so it is not null.
         let at = NonNull::new((start + offset) as *mut c_void).ok_or(Errno::EINVAL)?;
-        // SAFETY: MADV_POPULATE_WRITE faults pages in and changes no byte; the
-        // pages are those of the range that the caller vouches for.
+        // SAFETY: MADV_POPULATE_WRITE faults pages in and changes no byte; the caller guarantees these
+        // pages.
         Ok(unsafe { mman::madvise(at, len, mman::MmapAdvise::MADV_POPULATE_WRITE) }?)
     })
 }
 
-/// As [`populate`], of a memfd, whose pages are there to be touched where nothing brings
-/// them in: qemu's emulation of Linux answers EINVAL to MADV_POPULATE_WRITE.
+/// As [`populate`], for a memfd. If MADV_POPULATE_WRITE fails with EINVAL, as in qemu's emulation of Linux,
+/// the pages are touched instead.
 ///
 /// # Safety
-/// `ptr .. ptr + len_bytes` is a mapping of a memfd, read-write for the call's time.
+/// `ptr .. ptr + len_bytes` is a mapping of a memfd, read-write during the call.
 pub unsafe fn populate_memfd(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
-    // SAFETY: as this function's; a memfd's pages are ordinary memory.
+    // SAFETY: the caller guarantees the range; a memfd's pages are ordinary memory.
     unsafe {
         match populate(ptr, len_bytes) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -148,13 +145,13 @@ pub unsafe fn populate_memfd(ptr: NonNull<u8>, len_bytes: usize) -> io::Result<(
     }
 }
 
-/// The most that is asked of the kernel at once.
+/// The largest part that the kernel is asked for in one call.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Calls `step` with offset and length until `len_bytes` are done. A signal makes the
-/// kernel give up such a call, and some kernels undo what it had done (fallocate of 6.1
-/// does): of a program with a timer, one call for all would never come to its end. A
-/// step that is interrupted is halved, down to one page.
+/// Calls `step` with offset and length until `len_bytes` are done. A signal makes the kernel abandon such a
+/// call, and some kernels undo what the call had done (fallocate of 6.1 does). In a program with a timer, a
+/// single call for everything might never finish. A step that was interrupted is repeated with half the
+/// length, down to one page.
 pub(super) fn in_steps(
     len_bytes: usize,
     mut step: impl FnMut(usize, usize) -> io::Result<()>,
@@ -175,42 +172,40 @@ pub(super) fn in_steps(
     Ok(())
 }
 
-/// The kernel has MADV_POPULATE_WRITE (5.14 and later): only then an empty range
-/// is no error. EINVAL for a real range is also what device memory gives, which must
-/// not be touched.
+/// Whether the kernel has MADV_POPULATE_WRITE (5.14 and later), which then accepts an empty range. EINVAL
+/// for a real range cannot tell, since device memory gives it, too, and must not be touched.
 fn knows_populate() -> bool {
     static KNOWS: OnceLock<bool> = OnceLock::new();
     *KNOWS.get_or_init(|| {
         let at = NonNull::new(page_size_bytes() as *mut c_void);
-        // SAFETY: an empty range names no page.
+        // SAFETY: an empty range contains no page.
         at.is_some_and(|at| unsafe {
             mman::madvise(at, 0, mman::MmapAdvise::MADV_POPULATE_WRITE).is_ok()
         })
     })
 }
 
-/// Writes every page once, leaving its bytes as they are: an atomic OR with zero,
-/// so that a concurrent writer loses nothing.
+/// Writes to every page once without changing its bytes, by an atomic OR with zero, so that no concurrent
+/// write is lost.
 ///
 /// # Safety
-/// `ptr .. ptr + len_bytes` is mapped read-write for the call's time and is
-/// ordinary memory (atomics on device memory may fault).
+/// `ptr .. ptr + len_bytes` is mapped read-write during the call and is ordinary memory (atomics on device
+/// memory may fault).
 unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
     for offset in page_starts(ptr, len_bytes) {
-        // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range; an
-        // AtomicU8 has no alignment demand.
+        // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range; an AtomicU8 needs no
+        // alignment.
         let byte = unsafe { AtomicU8::from_ptr(ptr.as_ptr().add(offset)) };
-        // An OR with a zero that the compiler sees through is dropped as no change.
+        // The compiler would remove an OR with a zero that it can see.
         byte.fetch_or(std::hint::black_box(0), Ordering::Relaxed);
     }
 }
 
-/// Reads a byte of every page, which brings in the pages of a shared mapping of a file
-/// that has them all. Unlike an atomic operation it does no harm to memory that the CPU
-/// does not cache.
+/// Reads a byte of every page, which brings in the pages of a shared mapping of a file that has them all.
+/// Unlike an atomic operation, a read is allowed on memory that the CPU does not cache.
 ///
 /// # Safety
-/// `ptr .. ptr + len_bytes` is mapped readable for the call's time.
+/// `ptr .. ptr + len_bytes` is mapped readable during the call.
 pub unsafe fn read_every_page(ptr: NonNull<u8>, len_bytes: usize) {
     for offset in page_starts(ptr, len_bytes) {
         // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range.
@@ -218,7 +213,7 @@ pub unsafe fn read_every_page(ptr: NonNull<u8>, len_bytes: usize) {
     }
 }
 
-/// Offsets of the range's first byte in each of its pages.
+/// Offsets of the first byte of the range in each of its pages.
 fn page_starts(ptr: NonNull<u8>, len_bytes: usize) -> impl Iterator<Item = usize> {
     let page = page_size_bytes();
     let second = page - (ptr.as_ptr() as usize & (page - 1));
@@ -231,8 +226,8 @@ fn page_starts(ptr: NonNull<u8>, len_bytes: usize) -> impl Iterator<Item = usize
 mod tests {
     use super::*;
 
-    /// A kernel that undoes what it was at when a signal came, with a signal for every
-    /// `bytes_between` bytes of work.
+    /// Runs the steps on a simulated kernel, which undoes the current step at a signal. A signal comes
+    /// after every `bytes_between` bytes of work.
     fn steps_of(len_bytes: usize, bytes_between: usize) -> Vec<(usize, usize)> {
         let mut done = Vec::new();
         let mut until_signal = bytes_between;
@@ -295,7 +290,7 @@ mod tests {
     #[test]
     fn a_range_past_the_last_address_is_refused() {
         let last = NonNull::new(usize::MAX as *mut u8).unwrap();
-        // SAFETY: nothing is touched, which is what is tried here.
+        // SAFETY: the call must fail before it touches the range, which is what is tested here.
         let error = unsafe { populate(last, 2) };
         assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }

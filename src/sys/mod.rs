@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Kernel interfaces: the only home of ioctl and mmap. Names are the kernel's
-//! own; everything returns `io::Result` and is translated above.
+//! Kernel interfaces, under the kernel's names. No other module makes an ioctl or maps memory by itself.
+//! Errors are returned as `io::Error`, and the callers make sentences of them.
 
 pub mod cgroup;
 pub mod clock;
@@ -29,7 +29,7 @@ pub mod udmabuf;
 pub mod uevent;
 pub mod vt_guard;
 
-/// Repeats a call as often as a signal interrupts it.
+/// Repeats a call that a signal interrupted (EINTR).
 fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
@@ -39,11 +39,11 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
     }
 }
 
-/// "Permission denied (EACCES)": what every error sentence says of an errno.
+/// Formats an errno for error messages: "Permission denied (EACCES)".
 pub fn describe(error: &std::io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error().map(nix::errno::Errno::from_raw) {
-        // The C library's words, which people look for, without "(os error 13)".
+        // The C library's text, which people search for, without "(os error 13)".
         Some(errno) => {
             let words = text.split(" (os error").next().unwrap_or_default();
             format!("{words} ({errno:?})")

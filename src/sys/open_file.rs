@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which opening of a file a descriptor is of.
+//! Which open file description a descriptor refers to.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Whether two fds of this process refer to one open file description: DRM
-/// masters, GEM handles and events belong to that, not to the fd.
+/// Whether two fds of this process refer to one open file description. DRM master status, GEM handles and
+/// events belong to that, not to the fd.
 pub fn is_same_open_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
-    /// linux/kcmp.h
     const KCMP_FILE: libc::c_int = 0;
     let pid = std::process::id() as libc::c_long;
-    // SAFETY: kcmp reads two fds of this process and touches no memory.
+    // SAFETY: kcmp compares two fds of this process and touches no memory.
     let order = unsafe {
         libc::syscall(
             libc::SYS_kcmp,

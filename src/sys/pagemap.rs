@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! /proc/self/pagemap: where the pages of a mapping are, as far as the kernel says
+//! /proc/self/pagemap: the physical pages of a mapping, as far as the kernel shows them
 //! (Documentation/admin-guide/mm/pagemap.rst).
 
 use std::fs::File;
@@ -14,26 +14,24 @@ use super::page::page_size_bytes;
 pub struct Entry(pub u64);
 
 impl Entry {
-    /// In RAM now.
+    /// The page is in RAM now.
     pub fn is_present(self) -> bool {
         self.0 & (1 << 63) != 0
     }
 
-    /// Page frame number; 0 for readers without CAP_SYS_ADMIN.
+    /// Page frame number. 0 for readers without CAP_SYS_ADMIN.
     pub fn pfn(self) -> u64 {
         self.0 & ((1 << 55) - 1)
     }
 }
 
-/// The file.
 pub const PATH: &str = "/proc/self/pagemap";
 
 /// Pages whose entries are read at once: a quarter of a mebibyte of entries.
 const STEP_PAGES: usize = 1 << 15;
 
-/// Gives `each` the entries of all pages that `ptr .. ptr + len_bytes` touches, in their
-/// order, until it says false: who asks about more than there is learns so at the first
-/// page that is absent.
+/// Calls `each` with the entries of all pages that `ptr .. ptr + len_bytes` touches, in order, until it
+/// returns false. So a look-up of more than exists ends at the first absent page.
 pub fn read(
     ptr: NonNull<u8>,
     len_bytes: usize,
@@ -62,8 +60,8 @@ pub fn read(
     Ok(())
 }
 
-/// Whether the mapping that holds `ptr` is VM_PFNMAP: made of bare frame numbers,
-/// which pagemap does not walk (flag `pf` in /proc/self/smaps).
+/// Whether the mapping that holds `ptr` is VM_PFNMAP (flag `pf` in /proc/self/smaps): it consists of bare
+/// frame numbers, and pagemap does not walk it.
 pub fn is_pfnmap(ptr: NonNull<u8>) -> io::Result<bool> {
     vm_flags(
         BufReader::new(File::open("/proc/self/smaps")?),
@@ -72,7 +70,7 @@ pub fn is_pfnmap(ptr: NonNull<u8>) -> io::Result<bool> {
     .map(|flags| flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "pf")))
 }
 
-/// The VmFlags line of the mapping around `address`.
+/// The VmFlags line of the mapping that contains `address`.
 fn vm_flags(smaps: impl BufRead, address: u64) -> io::Result<Option<String>> {
     let mut inside = false;
     for line in smaps.lines() {
@@ -86,7 +84,7 @@ fn vm_flags(smaps: impl BufRead, address: u64) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// "7f00-7f10 rw-s ..." as a range of addresses.
+/// Parses "7f00-7f10 rw-s ..." as a range of addresses.
 fn range_of_header(line: &str) -> Option<(u64, u64)> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     Some((
@@ -141,12 +139,12 @@ VmFlags: rd wr mr mw me ac sd\n";
 
     #[test]
     fn a_range_is_read_only_as_far_as_it_is_wanted() {
-        // A part of the program itself: a stack may lie at the end of the address space,
-        // where pagemap ends.
+        // The data of the program itself, since a stack may lie at the end of the address space, where
+        // pagemap ends.
         static OF_PROGRAM: [u64; 4] = [7; 4];
         let ptr = NonNull::from(&OF_PROGRAM).cast();
         let mut seen = 0;
-        // More entries than any machine could keep.
+        // More entries than fit into any machine's memory.
         read(ptr, usize::MAX / 4, |_| {
             seen += 1;
             seen < 3

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pages that stay where they are: registered as fixed buffers of an io_uring.
+//! Pinned pages, registered as fixed buffers of an io_uring.
 //!
-//! mlock keeps pages in memory, not in place; compaction moves them. A fixed
-//! buffer is a long-term pin (FOLL_LONGTERM), which nothing moves. Each pin has
-//! a ring of its own: it costs 30 us and 10 KB beside the megabytes it holds,
-//! and unregistering there gives the pages back before it returns, where an
-//! update of a shared table does so up to a second later (6.1).
+//! mlock keeps pages in memory, but not in place: compaction moves them. A fixed buffer is a long-term pin
+//! (FOLL_LONGTERM), and the kernel does not move its pages. Each pin has a ring of its own, which costs 30
+//! us and 10 KB beside the megabytes that it holds. Unregistering from it gives the pages back before the
+//! call returns; an update of a shared table does so up to a second later (6.1).
 
 use std::io;
 use std::ptr::NonNull;
 
 use io_uring::IoUring;
 
-/// io_uring takes no fixed buffer larger than this (io_buffer_validate).
+/// The largest fixed buffer that io_uring takes (io_buffer_validate).
 const MAX_BUFFER_BYTES: usize = 1 << 30;
 
-/// So often in a row is a call repeated that a signal interrupts.
+/// How many times in a row a call is repeated that a signal interrupts.
 const INTERRUPTIONS: u32 = 100;
 
-/// Pinned pages; drop lets them move again.
+/// Pinned pages. Dropping this unpins them.
 pub struct Pin {
     ring: Box<IoUring>,
     pid: u32,
@@ -33,8 +32,8 @@ impl std::fmt::Debug for Pin {
 impl Pin {
     /// Pins the pages of a mapping.
     ///
-    /// Not for a mapping of a CMA dma-buf heap: kernels before 6.14 try for ever
-    /// to migrate the pages out of CMA first, and only SIGKILL ends the call.
+    /// Do not call it for a mapping of a CMA dma-buf heap: kernels before 6.14 try for ever to migrate the
+    /// pages out of CMA first, and only SIGKILL ends the call.
     ///
     /// # Safety
     /// `ptr .. ptr + len_bytes` is mapped read-write and stays so until drop.
@@ -49,8 +48,8 @@ impl Pin {
             })
             .collect();
         loop {
-            // SAFETY: the buffers lie in the caller's range, which stays mapped while
-            // they are registered; the ring never does input or output.
+            // SAFETY: the buffers lie in the caller's range, which stays mapped while they are registered;
+            // the ring never does input or output.
             match unsafe { ring.submitter().register_buffers(&buffers) } {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -64,17 +63,17 @@ impl Pin {
     }
 }
 
-/// How much an unprivileged user may pin, all processes together; `None` is no limit.
+/// How many bytes an unprivileged user may pin, in all processes together. `None` means no limit.
 pub fn memlock_limit_bytes() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Memlock).current
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        // A forked child shares the ring; its drop must not unpin the parent's pages.
+        // A forked child shares the ring, and its drop must not unpin the parent's pages.
         if self.pid == std::process::id() {
-            // A signal may interrupt the wait for what is in flight, which is nothing.
-            // Closing the ring gives the pages back, too, but later.
+            // A signal may interrupt the call while it waits for operations in flight, of which there are
+            // none. Closing the ring gives the pages back, too, but later.
             for _ in 0..INTERRUPTIONS {
                 match self.ring.submitter().unregister_buffers() {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

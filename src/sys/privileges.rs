@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What this process may: its capabilities, and what the kernel makes of it.
+//! The privileges of this process: its capabilities, and the settings that count beside them.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ pub enum Capability {
     Perfmon = 38,
 }
 
-/// The calling thread has the capability, in its own user namespace.
+/// Whether the calling thread has the capability in its own user namespace.
 pub fn has(capability: Capability) -> bool {
     fs::read_to_string("/proc/thread-self/status")
         .ok()
@@ -26,14 +26,14 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// The files in /proc/self belong to the process's own user. After the execution of a
-/// file with capabilities, and after most changes of the user, they are root's.
+/// Whether the files in /proc/self belong to the process's own user. They belong to root after a program
+/// file with capabilities was executed, and after most changes of the user.
 pub fn is_dumpable() -> bool {
     // SAFETY: PR_GET_DUMPABLE takes no further argument and touches no memory.
     unsafe { libc::prctl(libc::PR_GET_DUMPABLE) == 1 }
 }
 
-/// kernel.perf_event_paranoid: -1 allows raw tracepoints to everybody.
+/// kernel.perf_event_paranoid. -1 allows raw tracepoints to all users.
 pub fn perf_event_paranoid() -> Option<i32> {
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
     text.trim().parse().ok()

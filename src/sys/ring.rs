@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Reads in flight on an io_uring, in order: the kernel writes into memory that
-//! the ring owns until it is done. Whatever the kernel refuses, each job comes
-//! back, with the error if need be.
+//! Reads on an io_uring that come back in order. The ring owns the memory that the kernel writes to until
+//! the read is done. Each job comes back, with an error if the kernel refused it.
 
 mod fixed;
 mod queue;
@@ -19,38 +18,36 @@ use fixed::FixedBlocks;
 pub use fixed::KeepAlive;
 use queue::{Enter, Queue};
 
-/// Reads of one job at most.
+/// The most reads of one job.
 pub const MAX_READS: usize = 4;
-/// Of the user data, for the number of the operation within its job.
+/// Bits of the user data that hold the number of the operation within its job.
 const OP_BITS: u32 = MAX_READS.ilog2();
 
-/// Memory that stays where it is.
+/// Memory that does not move.
 ///
 /// # Safety
-/// `bytes_mut` returns the same memory each time, also after the value was
-/// moved, until it is dropped; nobody else looks at it while the value is lent
-/// to a [`ReadRing`].
+/// `bytes_mut` returns the same memory each time until the value is dropped, also after the value was
+/// moved. No other code accesses the memory while the value is lent to a [`ReadRing`].
 pub unsafe trait ReadBuffer {
     fn bytes_mut(&mut self) -> &mut [u8];
 
-    /// What keeps the memory mapped, if the memory is worth registering with the ring:
-    /// it will come again, and its pages can be pinned. Never for memory of a CMA
-    /// heap: kernels before 6.14 do not return from registering that.
+    /// What keeps the memory mapped, if the memory is worth registering with the ring: it will be used
+    /// again, and its pages can be pinned. Never return this for memory of a CMA heap: kernels before 6.14
+    /// do not return from registering it.
     fn keep_alive(&self) -> Option<KeepAlive> {
         None
     }
 }
 
-/// One read of bytes that follow one another in the file and in the buffer.
+/// One read of bytes that are adjacent in the file and in the buffer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Which of the ring's files.
+    /// Index of the file in the ring's list.
     pub file: usize,
-    /// Where in it.
     pub offset_bytes: u64,
-    /// Where to, from the buffer's start.
+    /// Where the bytes go, counted from the buffer's start.
     pub start: usize,
-    /// Length; 0 for nothing to read.
+    /// Length. 0 means that nothing is read.
     pub len_bytes: usize,
 }
 
@@ -62,28 +59,27 @@ struct Job<T> {
     result: io::Result<bool>,
 }
 
-/// How a job ended.
+/// A job that has ended.
 #[derive(Debug)]
 pub struct Done<T> {
-    /// What was lent.
+    /// The buffer that was lent.
     pub buffer: T,
-    /// True if every byte came; false if the file gave fewer.
+    /// True if every byte came, false if fewer came.
     pub result: io::Result<bool>,
 }
 
-/// A ring and what is in flight on it.
+/// A ring and its jobs in flight.
 pub struct ReadRing<T: ReadBuffer> {
     queue: Queue,
     fixed: FixedBlocks,
     jobs: VecDeque<Job<T>>,
     /// Number of the job at the front.
     front: u64,
-    /// What is read from.
     files: Vec<File>,
 }
 
 impl<T: ReadBuffer> ReadRing<T> {
-    /// Reads from `files`. Fails where io_uring is missing or forbidden.
+    /// Makes a ring that reads from `files`. Fails if io_uring is missing or forbidden.
     pub fn new(files: Vec<File>) -> io::Result<Self> {
         Self::with_enter(files, queue::enter())
     }
@@ -99,7 +95,7 @@ impl<T: ReadBuffer> ReadRing<T> {
         })
     }
 
-    /// Jobs in flight, those that are done but not taken included.
+    /// The number of jobs that were pushed and not taken back yet, done or not.
     pub fn len(&self) -> usize {
         self.jobs.len()
     }
@@ -108,8 +104,8 @@ impl<T: ReadBuffer> ReadRing<T> {
         self.jobs.is_empty()
     }
 
-    /// Lends `buffer` to the kernel and begins to fill it. An error means that the
-    /// reads make no sense; one of the kernel comes with the job, in its turn.
+    /// Lends `buffer` to the kernel and starts the reads. An error here means that the reads make no sense.
+    /// The kernel's errors come back with the job, in its turn.
     pub fn push(&mut self, mut buffer: T, reads: &[Read]) -> io::Result<()> {
         let keep_alive = buffer.keep_alive();
         let bytes = buffer.bytes_mut();
@@ -143,7 +139,7 @@ impl<T: ReadBuffer> ReadRing<T> {
         Ok(())
     }
 
-    /// Makes up for what failed before, and for memory that has gone.
+    /// Replaces a ring that failed, and unregisters memory that no longer exists.
     fn renew(&mut self) -> io::Result<()> {
         if self.queue.renew()? {
             self.fixed = FixedBlocks::new(&self.queue.submitter());
@@ -174,10 +170,9 @@ impl<T: ReadBuffer> ReadRing<T> {
                     .build(),
             };
             job.pending += 1;
-            // SAFETY: the entry's memory lies in the buffer of a job in `self.jobs`, as
-            // `push` checked, its file is one of `self.files`. Both stay until the
-            // operation has completed or was given up: a job leaves the queue only
-            // with none pending, and drop waits for all.
+            // SAFETY: the entry's memory lies in the buffer of a job in `self.jobs`, as `push` checked; its
+            // file is one of `self.files`. Both stay until the operation has completed or was given up: a
+            // job leaves the queue only with none pending, and drop waits for all.
             unsafe {
                 self.queue
                     .push(entry.user_data(id << OP_BITS | index as u64));
@@ -186,7 +181,7 @@ impl<T: ReadBuffer> ReadRing<T> {
         self.hand_over();
     }
 
-    /// Gives the kernel what it will take.
+    /// Gives waiting entries to the kernel, and fails those that it will never take.
     fn hand_over(&mut self) {
         if let Err(error) = self.queue.hand_over() {
             let given_up = self.queue.give_up();
@@ -194,7 +189,7 @@ impl<T: ReadBuffer> ReadRing<T> {
                 let (index, _) = place(user_data, self.front);
                 if let Some(job) = self.jobs.get_mut(index) {
                     job.pending -= 1;
-                    // An error of its own, since io::Error cannot be cloned.
+                    // io::Error cannot be cloned, so each job gets an error of its own.
                     job.result = Err(error
                         .raw_os_error()
                         .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error));
@@ -203,7 +198,7 @@ impl<T: ReadBuffer> ReadRing<T> {
         }
     }
 
-    /// Takes note of what is complete.
+    /// Records the completed operations.
     fn reap(&mut self) {
         for completion in self.queue.reap() {
             let (index, op) = place(completion.user_data, self.front);
@@ -224,8 +219,8 @@ impl<T: ReadBuffer> ReadRing<T> {
         }
     }
 
-    /// The job at the front, if it is done. While it is not, something is in flight
-    /// whose completion [`ReadRing::fd`] tells of.
+    /// Takes the job at the front, if it is done. If it is not, an operation is in flight, and
+    /// [`ReadRing::fd`] becomes readable when it completes.
     pub fn pop(&mut self) -> Option<Done<T>> {
         self.reap();
         self.hand_over();
@@ -240,12 +235,12 @@ impl<T: ReadBuffer> ReadRing<T> {
         })
     }
 
-    /// Becomes readable when something is complete.
+    /// Becomes readable when an operation completes.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.queue.fd()
     }
 
-    /// Waits until nothing is in flight and gives all back.
+    /// Waits until nothing is in flight, and drops all jobs.
     pub fn drain(&mut self) {
         self.queue.give_up().for_each(drop);
         loop {
@@ -260,7 +255,7 @@ impl<T: ReadBuffer> ReadRing<T> {
     }
 }
 
-/// Of user data: the index of the job, and the number of the operation in it.
+/// Splits user data into the index of the job and the number of the operation in it.
 fn place(user_data: u64, front: u64) -> (usize, usize) {
     let index = (user_data >> OP_BITS).wrapping_sub(front);
     let op = user_data & ((1 << OP_BITS) - 1);

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Character devices as sysfs has them.
+//! Character devices in sysfs.
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, major, minor};
 
-/// A character device as sysfs has it; found by its number, so without opening it.
+/// A character device in sysfs. It is found by its device number, so it need not be opened.
 #[derive(Debug, Clone)]
 pub struct SysfsDevice(PathBuf);
 
 impl SysfsDevice {
-    /// That of a device node by its path.
     pub fn of_path(path: &str) -> Option<Self> {
         Self::of(&rustix::fs::stat(path).ok()?)
     }
 
-    /// That of an open device node.
     pub fn of_fd(device: BorrowedFd<'_>) -> Option<Self> {
         Self::of(&rustix::fs::fstat(device).ok()?)
     }
@@ -28,17 +26,17 @@ impl SysfsDevice {
         (is_device && path.exists()).then_some(Self(path))
     }
 
-    /// Of the DRM subsystem.
+    /// Whether the device belongs to the DRM subsystem.
     pub fn is_drm(&self) -> bool {
         base(&self.0.join("subsystem")).is_some_and(|name| name == "drm")
     }
 
-    /// "card0".
+    /// The device's name, like "card0".
     pub fn name(&self) -> Option<String> {
         base(&self.0)
     }
 
-    /// The bus and address of the hardware: `pci:0000:00:02.0`.
+    /// The bus and address of the hardware, like `pci:0000:00:02.0`.
     pub fn bus_id(&self) -> Option<String> {
         let hardware = self.0.join("device");
         let address = base(&hardware)?;
@@ -48,14 +46,14 @@ impl SysfsDevice {
         })
     }
 
-    /// The hardware's driver, or its own name where it has no driver.
+    /// The hardware's driver, or its own name if it has no driver.
     pub fn driver(&self) -> Option<String> {
         let hardware = self.0.join("device");
         base(&hardware.join("driver")).or_else(|| base(&hardware))
     }
 
-    /// The connectors of a card by name, and what was last known of each:
-    /// connected, disconnected or unknown.
+    /// The connectors of a card: the name and the last known status (connected, disconnected or unknown) of
+    /// each.
     pub fn connectors(&self) -> Vec<(String, String)> {
         let prefix = format!("{}-", self.name().unwrap_or_default());
         let mut found: Vec<_> = std::fs::read_dir(&self.0)

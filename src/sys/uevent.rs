@@ -7,15 +7,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType};
 
-/// Kernel events about DRM devices: `(ACTION, DEVNAME)`.
+/// A socket that receives kernel events.
 #[derive(Debug)]
 pub struct Uevents(OwnedFd);
 
 impl Uevents {
-    /// Listens to the kernel's own broadcasts; needs no privilege, but a network
-    /// namespace that gets them.
+    /// Listens to the kernel's own broadcasts. That needs no privilege, but a network namespace that
+    /// receives them.
     pub fn open() -> io::Result<Self> {
-        /// The group of the kernel itself, not of udevd.
+        /// The group of the kernel's messages, not of udevd's.
         const KERNEL_GROUP: u32 = 1;
         let fd = socket::socket(
             AddressFamily::Netlink,
@@ -27,7 +27,7 @@ impl Uevents {
         Ok(Self(fd))
     }
 
-    /// The next event of the DRM subsystem; None when there is none now.
+    /// The next event of the DRM subsystem. `None` if there is none now.
     pub fn next(&self) -> Option<DrmEvent> {
         let mut message = [0u8; 8192];
         loop {
@@ -38,7 +38,7 @@ impl Uevents {
                         return Some(event);
                     }
                 }
-                // Overrun: something happened, it is not known what.
+                // The queue overflowed, so any device may have had an event.
                 Err(Errno::ENOBUFS) => return Some(DrmEvent::default()),
                 Err(Errno::EINTR) => {}
                 Err(_) => return None,
@@ -53,12 +53,12 @@ impl AsFd for Uevents {
     }
 }
 
-/// Something happened to a DRM device.
+/// An event of a DRM device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DrmEvent {
-    /// "dri/card0"; empty if not known.
+    /// A name like "dri/card0"; empty if not known.
     pub device: String,
-    /// Whether the device went away.
+    /// Whether the device was removed.
     pub is_removal: bool,
 }
 

@@ -1,37 +1,36 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A process beside ours that holds a virtual terminal in graphics mode and puts
-//! it back whatever becomes of us, be it SIGKILL.
+//! A child process that holds a virtual terminal in graphics mode, and restores it however this process
+//! ends, even by SIGKILL.
 //!
-//! Only a process can be asked by the kernel to let the screen go (`VT_PROCESS`): it is
-//! asked by a signal, and signals of this process are the application's. And a console
-//! that was left in graphics mode cannot be seen or left by anybody: so somebody must
-//! survive us. Hence a child that has nothing of the application but a copy of its
-//! memory, in which it does nothing: it holds the terminal, the framebuffer and one
-//! end of a socket, and makes system calls only.
+//! The kernel asks a process to release the screen (`VT_PROCESS`) by a signal, and the signals of this
+//! process belong to the application. A console that was left in graphics mode shows nothing and cannot be
+//! switched away from, so a process must survive the application to restore it. Hence a child process. It
+//! is a copy of the application, but makes system calls only, and keeps only the terminal, the framebuffer
+//! and one end of a socket.
 //!
-//! Should the child be killed, too, the kernel finds nobody to ask at the next switch
-//! to another terminal, and puts this one back itself (`reset_vc`).
+//! If the child is killed as well, the kernel finds no process to ask at the next switch to another
+//! terminal, and resets this terminal itself (`reset_vc`).
 use super::console::{self, KD_GRAPHICS, KD_TEXT, VT_ACKACQ, VT_AUTO, VT_GO, VT_PROCESS, VtMode};
 use super::fbdev::{self, VarScreeninfo};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Real-time signals that no other program is known to use for this: by them a terminal
-/// that a child of ours left behind is recognised.
+/// Real-time signals that no other program is known to use for this. They identify a terminal that a child
+/// of this library left behind.
 const RELEASE_SIGNAL: i16 = 57;
 const ACQUIRE_SIGNAL: i16 = 58;
 
-/// How long we may take to let the screen go before it goes without us.
+/// How long the application may take to release the screen. After that the child allows the switch.
 const RELEASE_LIMIT_MS: libc::c_int = 2000;
-/// How long the child may take to put things back and end.
+/// How long the child may take to restore the terminal and exit.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// The child's words.
+/// Bytes that the child sends.
 const READY: u8 = b'+';
 const RELEASE: u8 = b'R';
 const ACQUIRED: u8 = b'A';
-/// Ours.
+/// Bytes that the application sends.
 const RELEASED: u8 = b'r';
 const PUT_BACK: u8 = b'Q';
 const LEAVE: u8 = b'L';
@@ -39,35 +38,35 @@ const LEAVE: u8 = b'L';
 /// What the kernel told the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// The screen is to be let go; call [`Line::released`].
+    /// The screen must be released; call [`Line::released`].
     Release,
-    /// The screen is ours again.
+    /// The terminal is in the foreground again.
     Acquired,
 }
 
-/// The mode of a terminal that a child holds, or left behind.
+/// Whether this is the mode of a terminal that a child of this library holds or left behind.
 pub fn is_ours(mode: &VtMode) -> bool {
     mode.mode == VT_PROCESS && (mode.relsig, mode.acqsig) == (RELEASE_SIGNAL, ACQUIRE_SIGNAL)
 }
 
-/// The child, until dropped.
+/// The child process. Dropping this makes it restore the terminal and exit.
 #[derive(Debug)]
 pub struct VtGuard {
     child: libc::pid_t,
     socket: OwnedFd,
 }
 
-/// What is put back when we end.
+/// What the child restores when the application ends.
 #[derive(Clone, Copy, Debug)]
 pub struct PutBack {
     /// The mode of the framebuffer.
     pub var: VarScreeninfo,
-    /// Nothing is, when we end without a word: the last picture stays.
+    /// Restores nothing if the application ends without a message, so the last picture stays.
     pub leaves: bool,
 }
 
 impl VtGuard {
-    /// Sets the terminal to graphics mode.
+    /// Starts the child, which sets the terminal to graphics mode.
     pub fn start(
         terminal: BorrowedFd<'_>,
         framebuffer: BorrowedFd<'_>,
@@ -81,10 +80,10 @@ impl VtGuard {
             put_back: *put_back,
         };
         let child = with_all_signals_blocked(|| {
-            // SAFETY: like fork(2), without the handlers that the application may have
-            // for it, and without a SIGCHLD to it at the end (no exit signal). All
-            // arguments are zero, so their order does not matter. The child, a copy of
-            // this thread alone, calls `Child::run` only, which keeps to system calls.
+            // SAFETY: like fork(2), but without the application's fork handlers, and without a SIGCHLD to
+            // the application at the end (no exit signal). All arguments are zero, so their order does not
+            // matter. The child, a copy of this thread alone, calls `Child::run` only, which keeps to
+            // system calls.
             match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
                 0 => child.run(),
                 result => result,
@@ -105,13 +104,13 @@ impl VtGuard {
         }
     }
 
-    /// What the kernel tells, for a thread that listens.
+    /// The child's messages, for a thread that waits for them.
     pub fn line(&self) -> io::Result<Line> {
         self.socket.try_clone().map(Line)
     }
 
-    /// Leaves the terminal in graphics mode with what is on screen. It can be left by a
-    /// switch to another one, which puts it back.
+    /// Leaves the terminal in graphics mode with the current picture. A switch to another terminal resets
+    /// it.
     pub fn leave(&self) {
         self.say(LEAVE);
     }
@@ -129,8 +128,8 @@ impl Drop for VtGuard {
     fn drop(&mut self) {
         self.say(PUT_BACK);
         let deadline = Instant::now() + END_LIMIT;
-        // SAFETY: waits for a child of ours; no status is asked for. Such without an
-        // exit signal are waited for with __WALL only.
+        // SAFETY: waits for our own child and asks for no status. Only __WALL waits for children without an
+        // exit signal.
         while unsafe {
             libc::waitpid(
                 self.child,
@@ -145,12 +144,12 @@ impl Drop for VtGuard {
     }
 }
 
-/// Our end of the socket.
+/// The application's end of the socket.
 #[derive(Debug)]
 pub struct Line(OwnedFd);
 
 impl Line {
-    /// Waits for a word; `None` when the child is gone or the guard was dropped.
+    /// Waits for a message. `None` after the child has ended or the guard was dropped.
     pub fn next(&self) -> Option<Word> {
         loop {
             return match self.read_byte().ok()? {
@@ -161,13 +160,13 @@ impl Line {
         }
     }
 
-    /// Ends the listening.
+    /// Ends the wait in [`Self::next`].
     pub fn hang_up(&self) {
         use nix::sys::socket::{Shutdown, shutdown};
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
     }
 
-    /// The screen may go.
+    /// Tells the child that the screen may be released.
     pub fn released(&self) {
         let _ = nix::sys::socket::send(
             self.0.as_raw_fd(),
@@ -199,8 +198,8 @@ fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// The child begins, and stays, with all signals blocked: neither a terminal that hangs
-/// up nor a service that is stopped ends it before it has put things back.
+/// The child starts with all signals blocked and never unblocks them. So a hangup of the terminal or the
+/// stop of a service does not end it before it has restored the terminal.
 fn with_all_signals_blocked<T>(then: impl FnOnce() -> T) -> io::Result<T> {
     let mut before = nix::sys::signal::SigSet::empty();
     nix::sys::signal::pthread_sigmask(
@@ -217,7 +216,7 @@ fn with_all_signals_blocked<T>(then: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result)
 }
 
-/// What the child has. Nothing below here may allocate, lock or unwind.
+/// The child's data. No code below may allocate, lock or unwind.
 struct Child<'a> {
     terminal: BorrowedFd<'a>,
     framebuffer: BorrowedFd<'a>,
@@ -261,7 +260,7 @@ impl Child<'_> {
                 revents: 0,
             });
             let limit = if is_releasing { RELEASE_LIMIT_MS } else { -1 };
-            // SAFETY: an array of three, of which a negative fd is passed over.
+            // SAFETY: an array of three, in which poll ignores a negative fd.
             let n = unsafe { libc::poll(fds.as_mut_ptr(), 3, limit) };
             if n == 0 {
                 let _ = console::answer(self.terminal, VT_GO);
@@ -294,7 +293,7 @@ impl Child<'_> {
                 Some(PUT_BACK) => self.end(is_releasing, false),
                 Some(LEAVE) => self.end(is_releasing, true),
                 Some(_) => {}
-                // The application is no more.
+                // The application has ended.
                 None => {
                     if !self.put_back.leaves && !is_away {
                         let _ = fbdev::put_back(self.framebuffer, &self.put_back.var);
@@ -317,7 +316,7 @@ impl Child<'_> {
     }
 
     fn put_back(&self, is_releasing: bool) {
-        // First of all: setting the mode forgets where it was to be switched to.
+        // Must come first, since setting the mode makes the kernel forget the terminal to switch to.
         if is_releasing {
             let _ = console::answer(self.terminal, VT_GO);
         }
@@ -330,7 +329,7 @@ impl Child<'_> {
     }
 
     fn say(&self, word: u8) {
-        // SAFETY: one byte.
+        // SAFETY: the pointer is to one byte.
         unsafe {
             libc::send(
                 self.socket.as_raw_fd(),
@@ -343,7 +342,7 @@ impl Child<'_> {
 
     fn hear(&self) -> Option<u8> {
         let mut word = 0u8;
-        // SAFETY: room for one byte.
+        // SAFETY: there is room for one byte.
         let n = unsafe { libc::read(self.socket.as_raw_fd(), (&raw mut word).cast(), 1) };
         (n == 1).then_some(word)
     }
@@ -353,7 +352,7 @@ impl Child<'_> {
         exit()
     }
 
-    /// Files and pipes of the application would stay open for as long as we live.
+    /// Closes the application's files and pipes, which would stay open as long as the child lives.
     fn close_all_else(&self) {
         let mut kept = [self.terminal, self.framebuffer, self.socket].map(|fd| fd.as_raw_fd());
         kept.sort_unstable();
@@ -373,7 +372,7 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) {
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return;
     }
-    // Before Linux 5.9.
+    // The system call does not exist before Linux 5.9.
     const MOST: libc::c_uint = 1 << 16;
     for fd in first..=last.min(MOST) {
         // SAFETY: as above.
@@ -381,10 +380,10 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) {
     }
 }
 
-/// Readable when the application has ended, even if children of its own still hold
-/// the other end of our socket. Negative before Linux 5.3.
+/// Becomes readable when the application has ended, even if its other children still hold the other end of
+/// the socket. Negative before Linux 5.3.
 fn application_fd() -> RawFd {
-    // SAFETY: plain numbers.
+    // SAFETY: the arguments are plain numbers.
     unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getppid(), 0) as RawFd }
 }
 
@@ -400,7 +399,7 @@ fn signal_fd() -> RawFd {
 }
 
 fn next_signal(signals: RawFd) -> Option<u32> {
-    // SAFETY: a struct of numbers, as large as what is read.
+    // SAFETY: the struct consists of numbers, and is as large as what is read.
     unsafe {
         let mut info: libc::signalfd_siginfo = std::mem::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
@@ -410,6 +409,6 @@ fn next_signal(signals: RawFd) -> Option<u32> {
 }
 
 fn exit() -> ! {
-    // SAFETY: ends this process and runs nothing of the application's.
+    // SAFETY: ends this process and runs none of the application's code.
     unsafe { libc::_exit(0) }
 }

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What to do when a page of a mapped file is missing: the SIGBUS handler, and what
-//! it must know of our mappings.
+//! The SIGBUS handler for missing pages of mapped files, and its list of our mappings.
 //!
-//! The handler is one link of a chain. It answers for pages of our own mappings that
-//! the kernel says are missing, and for nothing else: every other SIGBUS, those
-//! included that somebody sent, has the effect that it would have without us.
-//! Whoever installs a handler after us comes before us in the chain, if he passes on
-//! what is not his, and takes our place, if he does not. Then the next mapping puts us
-//! in front again, as a new link: a link never changes whom it passes on to, so
-//! that no two handlers can pass a signal to each other for ever.
+//! The handler is one link of a chain. It handles only pages of our own mappings that the kernel reports as
+//! missing. Every other SIGBUS, also one that a process sent, has the effect that it would have without
+//! this handler. A handler that other code installs later comes before ours in the chain if it passes on
+//! signals that are not its own; otherwise it replaces ours. The next mapping then installs ours again in
+//! front, as a new link. A link never changes the handler that it passes signals to, so no two handlers can
+//! pass a signal to each other for ever.
 
 use std::{
     io,
@@ -22,17 +20,17 @@ use parking_lot::Mutex;
 
 use crate::sys::mmap::page_size_bytes;
 
-/// No address is missing.
+/// The value of `missing` if no byte is missing.
 const NONE: usize = usize::MAX;
 
-/// What the signal handler must know of a mapping. Nodes are never freed, so
-/// that the handler can walk the list at any time; they are used again.
+/// The signal handler's record of a mapping. Nodes are reused and never freed, so that the handler can walk
+/// the list at any time.
 pub struct Node {
     /// Odd while start and end are being changed.
     generation: AtomicU32,
     start: AtomicUsize,
     end: AtomicUsize,
-    /// The lowest address that somebody looked for in vain.
+    /// The lowest address at which a page was missing.
     missing: AtomicUsize,
     in_use: AtomicBool,
     next: *const Node,
@@ -48,14 +46,14 @@ static NODES: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 pub fn nodes() -> impl Iterator<Item = &'static Node> {
     let mut next: *const Node = NODES.load(Ordering::Acquire);
     std::iter::from_fn(move || {
-        // SAFETY: null, or a node from `claim`, which leaks them.
+        // SAFETY: null, or a node from `claim`, which leaks its nodes.
         let node = unsafe { next.as_ref() }?;
         next = node.next;
         Some(node)
     })
 }
 
-/// A node that no mapping uses.
+/// Takes a node that no mapping uses, or makes one.
 pub fn claim() -> &'static Node {
     for node in nodes() {
         if !node.in_use.swap(true, Ordering::AcqRel) {
@@ -85,8 +83,8 @@ impl Node {
         }
     }
 
-    /// From now on these addresses are ours, and none is missing yet. For whoever
-    /// claimed the node.
+    /// Makes the handler watch these addresses, and forgets missing pages. Only the code that claimed the
+    /// node may call this.
     pub fn watch(&self, addresses: Range<usize>) {
         self.missing.store(NONE, Ordering::Relaxed);
         let generation = self.generation.load(Ordering::Relaxed);
@@ -99,8 +97,8 @@ impl Node {
             .store(generation.wrapping_add(2), Ordering::Release);
     }
 
-    /// The addresses being watched; none while they change. A mapping that somebody
-    /// looks at does not change, so that it is always found.
+    /// The watched addresses. `None` while they change. The addresses of a mapping do not change while it
+    /// is in use, so the handler always finds it.
     pub fn addresses(&self) -> Option<Range<usize>> {
         let generation = self.generation.load(Ordering::Acquire);
         let addresses = self.start.load(Ordering::Relaxed)..self.end.load(Ordering::Relaxed);
@@ -110,13 +108,13 @@ impl Node {
         is_whole.then_some(addresses)
     }
 
-    /// The lowest page that somebody looked for in vain.
+    /// The address of the lowest missing page that was accessed.
     pub fn missing(&self) -> Option<usize> {
         let missing = self.missing.load(Ordering::Acquire);
         (missing != NONE).then_some(missing)
     }
 
-    /// The node is for another mapping.
+    /// Lets another mapping claim the node.
     pub fn release(&self) {
         self.in_use.store(false, Ordering::Release);
     }
@@ -124,7 +122,7 @@ impl Node {
 
 type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// As many links as one process may come to have.
+/// The most links that a process can have.
 const LINKS: [Handler; 8] = [
     on_sigbus::<0>,
     on_sigbus::<1>,
@@ -136,11 +134,11 @@ const LINKS: [Handler; 8] = [
     on_sigbus::<7>,
 ];
 
-/// Whom each link passes on to; null if it was never installed.
+/// The action that each link passes signals to. Null for a link that was never installed.
 static PREVIOUS: [AtomicPtr<libc::sigaction>; LINKS.len()] =
     [const { AtomicPtr::new(ptr::null_mut()) }; LINKS.len()];
 
-/// Makes sure that a link of ours is the handler.
+/// Makes sure that one of our links is the handler in force.
 pub fn install() -> io::Result<()> {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = INSTALLING.lock();
@@ -156,7 +154,7 @@ pub fn install() -> io::Result<()> {
         if is_same(&replaced, &current) {
             break;
         }
-        // Somebody was faster: the link must pass on to him.
+        // Other code replaced the handler meanwhile, so the link must pass signals on to that one.
         current = replaced;
     }
     Ok(())
@@ -172,7 +170,7 @@ fn is_same(a: &libc::sigaction, b: &libc::sigaction) -> bool {
     a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags
 }
 
-/// A link that passes on to `action`.
+/// Finds or sets up a link that passes signals on to `action`.
 fn link_before(action: &libc::sigaction) -> Option<usize> {
     for (index, place) in PREVIOUS.iter().enumerate() {
         // SAFETY: null, or leaked below.
@@ -180,7 +178,7 @@ fn link_before(action: &libc::sigaction) -> Option<usize> {
             Some(previous) if is_same(previous, action) => return Some(index),
             Some(_) => {}
             None => {
-                // Known before the handler can run.
+                // Stored before the handler is installed and can run.
                 place.store(Box::leak(Box::new(*action)), Ordering::Release);
                 return Some(index);
             }
@@ -189,14 +187,14 @@ fn link_before(action: &libc::sigaction) -> Option<usize> {
     None
 }
 
-/// The action in force, which `new` replaces.
+/// Returns the action in force. If `new` is given, it replaces that action.
 fn exchange(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     // SAFETY: sigaction is plain data, for which zeroes are a valid value.
     let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
     let new = new.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: the signal exists; `new` is null or a live struct whose handler, one of
-    // LINKS, has the signature that SA_SIGINFO asks for and does only what is allowed
-    // in a handler: atomics and system calls. `old` is a live struct.
+    // SAFETY: the signal exists; `new` is null or a live struct whose handler, one of LINKS, has the
+    // signature that SA_SIGINFO asks for and does only what is allowed in a handler: atomics and system
+    // calls. `old` is a live struct.
     Errno::result(unsafe { libc::sigaction(libc::SIGBUS, new, &mut old) })?;
     Ok(old)
 }
@@ -209,16 +207,16 @@ extern "C" fn on_sigbus<const LINK: usize>(
     let errno = Errno::last_raw();
     // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO.
     let code = unsafe { (*info).si_code };
-    // SAFETY: as above; the address is read only where the code says that there is one.
+    // SAFETY: as above; the address is read only if the code says that there is one.
     if !(is_of_a_page(code) && fill(unsafe { (*info).si_addr() } as usize)) {
         pass_on(LINK, signal, info, context);
     }
     Errno::set_raw(errno);
 }
 
-/// Whether the kernel says that the instruction met a page that is not there, or is
-/// broken. Any other code is somebody's message (kill, sigqueue), an alignment error,
-/// or news of memory that nobody has looked at.
+/// Whether the kernel reports that the instruction accessed a page that is missing or broken. Every other
+/// code is a signal that a process sent (kill, sigqueue), an alignment error, or a report of broken memory
+/// that was not accessed.
 fn is_of_a_page(code: libc::c_int) -> bool {
     matches!(
         code,
@@ -226,7 +224,7 @@ fn is_of_a_page(code: libc::c_int) -> bool {
     )
 }
 
-/// Puts zeroes from the page of `address` on, if that is in one of our mappings.
+/// Maps zeroed pages from the page of `address` on, if one of our mappings holds the address.
 fn fill(address: usize) -> bool {
     let watched = nodes().find_map(|node| {
         let addresses = node.addresses()?;
@@ -237,8 +235,8 @@ fn fill(address: usize) -> bool {
     };
     let page = address & !(page_size_bytes() - 1);
     node.missing.fetch_min(page, Ordering::AcqRel);
-    // SAFETY: the range lies inside our own mapping, which whoever faulted
-    // holds; its bytes from here on are gone, and zeroes take their place.
+    // SAFETY: the range lies inside our own mapping, which the faulting code keeps alive; its bytes from
+    // here on are missing, and zeroes replace them.
     let mapped = unsafe {
         libc::mmap(
             page as *mut _,
@@ -252,7 +250,7 @@ fn fill(address: usize) -> bool {
     mapped != libc::MAP_FAILED
 }
 
-/// Does what would have been done without us.
+/// Does what would happen without this handler.
 fn pass_on(
     link: usize,
     signal: libc::c_int,
@@ -267,7 +265,7 @@ fn pass_on(
     let code = unsafe { (*info).si_code };
     let comes_again = is_of_a_page(code) || code == libc::BUS_ADRALN;
     match previous.sa_sigaction {
-        // The kernel does not let a fault be ignored, but a message.
+        // The kernel allows a process to ignore a sent signal, but not a fault.
         libc::SIG_IGN if !comes_again => {}
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: zeroes are the default action.
@@ -275,8 +273,8 @@ fn pass_on(
             // SAFETY: the signal exists, and the struct is live.
             unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
             if !comes_again {
-                // SAFETY: sends this thread the same once more; it is blocked until
-                // the handler has returned.
+                // SAFETY: sends this thread the same signal once more, which is blocked until the handler
+                // has returned.
                 unsafe {
                     libc::syscall(
                         libc::SYS_rt_tgsigqueueinfo,
@@ -292,7 +290,7 @@ fn pass_on(
     }
 }
 
-/// Calls a handler with the signals blocked that it wants blocked.
+/// Calls a handler, with those signals blocked that its action asks for.
 fn call(
     handler: usize,
     action: &libc::sigaction,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a signal does to a process is seen from outside: such a test starts itself
-//! again as a child.
+//! The effect of a signal on a process can be seen only from outside, so these tests run themselves again
+//! in a child process.
 
 use super::*;
 use std::{
@@ -40,7 +40,7 @@ fn a_truncated_file_reads_as_zero_and_is_told() {
     let other = FileMap::new(&file, page()).unwrap();
     file.set_len(rest as u64).unwrap();
     let mut bytes = vec![1; len];
-    // The lowest byte that is missing counts, not the first that was looked for.
+    // The result is the lowest missing byte, not the one that was accessed first.
     map.copy_to((len / 2) as u64, &mut bytes[len / 2..])
         .unwrap();
     map.copy_to(0, &mut bytes).unwrap();
@@ -88,10 +88,10 @@ fn start_and_end_are_always_those_of_one_mapping() {
 
 const CHILD: &str = "FILE_MAP_TEST_CHILD";
 
-/// Runs `scene` in a process of its own, the test of that name being this one.
+/// Runs `scene` in a child process. `name` is the name of the calling test.
 fn end_of(name: &str, scene: fn()) -> ExitStatus {
     if std::env::var_os(CHILD).is_some() {
-        // A signal that ends the process is to leave no core behind.
+        // A signal that ends the child must leave no core file behind.
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).unwrap();
         scene();
         std::process::exit(0);
@@ -103,7 +103,7 @@ fn end_of(name: &str, scene: fn()) -> ExitStatus {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // A handler that is called again and again is a hang.
+    // A handler that is called again and again shows as a hang.
     for _ in 0..2000 {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
@@ -114,7 +114,7 @@ fn end_of(name: &str, scene: fn()) -> ExitStatus {
     panic!("the child hangs");
 }
 
-/// Or until it takes too long.
+/// Gives up after ten seconds.
 fn wait_until(is_done: impl Fn() -> bool) {
     for _ in 0..1000 {
         if is_done() {
@@ -129,19 +129,18 @@ fn set_handler(handler: usize, flags: libc::c_int) -> libc::sigaction {
     let (mut action, mut old): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
     action.sa_flags = flags;
-    // SAFETY: the structs are live, and the tests' handlers have the signatures that
-    // their flags ask for.
+    // SAFETY: the structs are live, and the tests' handlers have the signatures that their flags ask for.
     let set = unsafe { libc::sigaction(libc::SIGBUS, &action, &mut old) };
     assert_eq!(set, 0);
     old
 }
 
-/// As `kill -BUS` does: any thread may be the one that gets it, a moment later.
+/// Sends SIGBUS as `kill -BUS` does: any thread may receive it, a moment later.
 fn send() {
     nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGBUS).unwrap();
 }
 
-/// A map whose missing page is looked at.
+/// Reads a missing page of one of our mappings.
 fn look_at_a_missing_page() {
     let len = 2 * page();
     let file = file(len);
@@ -153,12 +152,12 @@ fn look_at_a_missing_page() {
     assert_eq!((bytes[0], bytes[len - 1]), (7, 0));
 }
 
-/// A mapping that is none of ours.
+/// Reads a missing page of a mapping that our handler does not know.
 fn look_at_a_missing_page_of_somebody_else() {
     let file = file(8192);
     let start = super::super::mmap::map_shared(&file, 8192, mman::ProtFlags::PROT_READ).unwrap();
     file.set_len(0).unwrap();
-    // SAFETY: the address is mapped; that its page is missing is what is wanted.
+    // SAFETY: the address is mapped; the test wants its page to be missing.
     let byte = unsafe { start.cast::<u8>().as_ptr().read_volatile() };
     println!("{byte}");
 }
@@ -168,7 +167,7 @@ static CODE: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn note(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: installed with SA_SIGINFO.
+    // SAFETY: the handler was installed with SA_SIGINFO.
     CODE.store(unsafe { (*info).si_code }, Ordering::Relaxed);
 }
 
@@ -177,7 +176,7 @@ fn a_sigbus_that_somebody_sends_ends_the_process_as_it_would_without_us() {
     let status = end_of(
         "a_sigbus_that_somebody_sends_ends_the_process_as_it_would_without_us",
         || {
-            // Not the one of Rust's runtime, which lets the first one pass.
+            // Replaces the handler of Rust's runtime, which ignores the first signal.
             set_handler(libc::SIG_DFL, 0);
             look_at_a_missing_page();
             send();
@@ -243,10 +242,10 @@ fn a_handler_that_somebody_took_away_is_there_again_for_the_next_mapping() {
     assert!(status.success(), "{status}");
 }
 
-/// What the handler below found when it was installed.
+/// The action that `polite` replaced.
 static BEFORE: std::sync::OnceLock<libc::sigaction> = std::sync::OnceLock::new();
 
-/// Passes everything on, as a well-behaved handler does.
+/// Passes every signal on, as a well-behaved handler does.
 extern "C" fn polite(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     CALLS.fetch_add(1, Ordering::Relaxed);
     let before = BEFORE.get().unwrap().sa_sigaction;
@@ -262,7 +261,7 @@ fn handlers_that_pass_on_to_each_other_come_to_an_end() {
         look_at_a_missing_page();
         let before = set_handler(polite as *const () as usize, libc::SA_SIGINFO);
         BEFORE.set(before).unwrap();
-        // Now behind ours, which is in front again.
+        // This puts our handler in front again, before `polite`.
         look_at_a_missing_page();
         assert_eq!(CALLS.load(Ordering::Relaxed), 0);
         look_at_a_missing_page_of_somebody_else();

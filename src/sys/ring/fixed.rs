@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory that is registered with a ring, so that the kernel need not look its
-//! pages up for each read. The ring does not keep it: a pool that goes takes its
-//! memory along, and the pages that the kernel still holds are given back at the
-//! next read.
+//! Memory registered with a ring, so that the kernel need not look up its pages for each read. The ring
+//! does not keep the memory alive: it is freed with its pool, and the next read gives back the pages that
+//! the kernel still holds.
 
 use std::{
     any::Any,
@@ -12,17 +11,17 @@ use std::{
 
 use io_uring::Submitter;
 
-/// Blocks registered at most; a pool has fewer.
+/// The most blocks that are registered. A pool has fewer.
 const MOST_BLOCKS: u32 = 64;
 
-/// Keeps memory mapped as long as it lives.
+/// Keeps memory mapped as long as this value lives.
 pub type KeepAlive = Arc<dyn Any + Send + Sync>;
 
 struct Block {
     start: usize,
     len_bytes: usize,
-    /// While this is here, no other value can be mistaken for it, even when it
-    /// has gone and its memory's place has been taken.
+    /// As long as this weak reference exists, no new value can have the same identity, even if the memory
+    /// was unmapped and other memory has its address.
     keep_alive: Weak<dyn Any + Send + Sync>,
 }
 
@@ -35,10 +34,10 @@ pub struct FixedBlocks {
 }
 
 impl FixedBlocks {
-    /// An empty table, for a ring that has none yet.
+    /// Makes an empty table for a ring that has none yet.
     pub fn new(submitter: &Submitter<'_>) -> Self {
-        // Since 5.13 (and sparse since 5.19); without it, pages are looked up
-        // for each read.
+        // Since 5.13 (and sparse since 5.19). Without the table, the kernel looks up the pages for each
+        // read.
         let table = submitter.register_buffers_sparse(MOST_BLOCKS);
         Self {
             blocks: Vec::new(),
@@ -46,7 +45,7 @@ impl FixedBlocks {
         }
     }
 
-    /// Gives up the pages of memory that is no more.
+    /// Unregisters memory that no longer exists.
     pub fn sweep(&mut self, submitter: &Submitter<'_>) {
         for (index, place) in (0..).zip(&mut self.blocks) {
             if let Some(block) = place
@@ -58,7 +57,7 @@ impl FixedBlocks {
         }
     }
 
-    /// The index of memory, which is registered now if it is new.
+    /// The index of this memory, which is registered if it is new.
     pub fn index(
         &mut self,
         submitter: &Submitter<'_>,
@@ -91,8 +90,7 @@ impl FixedBlocks {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
             Err(_) => {
-                // Too much for RLIMIT_MEMLOCK, or memory without pages: the next
-                // block would fare no better.
+                // Too much for RLIMIT_MEMLOCK, or memory without pages: the next block would fail as well.
                 self.is_closed = true;
                 return None;
             }
@@ -109,14 +107,14 @@ impl FixedBlocks {
         Some(index)
     }
 
-    /// Blocks that are registered; none if none can be.
+    /// The number of registered blocks. `None` if none can be registered.
     #[cfg(test)]
     pub fn count(&self) -> Option<usize> {
         (!self.is_closed).then(|| self.blocks.iter().flatten().count())
     }
 }
 
-/// Null and no length empty the place.
+/// Sets an entry of the table. Null with length 0 empties it.
 fn update(
     submitter: &Submitter<'_>,
     index: u32,
@@ -127,8 +125,8 @@ fn update(
         iov_base: base.cast(),
         iov_len: len_bytes,
     };
-    // SAFETY: the memory is mapped now, which is when the kernel looks its pages up;
-    // it counts a reference to each. The index is used only for reads into
-    // that same memory, whose buffer keeps it mapped until they are done.
+    // SAFETY: the memory is mapped now, while the kernel looks its pages up and takes a reference to each.
+    // The index is used only for reads into that same memory, whose buffer keeps it mapped until they are
+    // done.
     unsafe { submitter.register_buffers_update(index, &[piece], None) }
 }

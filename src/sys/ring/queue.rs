@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! An io_uring that loses no entry and never has more in flight than its
-//! completion queue can hold.
+//! An io_uring that loses no entry and never has more in flight than its completion queue can hold.
 //!
-//! `io_uring_enter` may take a part of what it is given, or nothing: the kernel
-//! has no memory (ENOMEM, EAGAIN), or somebody forbids the call. What it has not
-//! taken stays in the submission queue and cannot be called back from there, but
-//! the kernel looks at that queue only when it is entered. So an entry is either
-//! handed over later, as soon as something completes, or, where nothing is in
-//! flight that could, the whole ring is given up: it is never entered again, and a
-//! new one takes its place when all that this one still does has completed.
+//! `io_uring_enter` may take some of the entries or none: the kernel has no memory (ENOMEM, EAGAIN), or a
+//! filter forbids the call. An entry that was not taken stays in the submission queue and cannot be removed
+//! from there, but the kernel reads that queue only in `io_uring_enter`. If operations are in flight, the
+//! entry is handed over again as soon as one of them completes. Otherwise the whole ring is given up: it is
+//! never entered again, and a new ring replaces it when all its operations have completed.
 
 use std::{
     collections::VecDeque,
@@ -20,19 +17,18 @@ use std::{
 use io_uring::{IoUring, Submitter, squeue};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Of the submission queue; the completion queue has twice as many.
+/// Size of the submission queue. The completion queue has twice as many entries.
 const ENTRIES: u32 = 64;
-/// So often in a row is a call repeated that a signal interrupts.
+/// How many times in a row a call is repeated that a signal interrupts.
 const INTERRUPTIONS: u32 = 100;
 
-/// Hands the submission queue to the kernel. Tests have one that fails.
+/// Hands the submission queue to the kernel. Tests pass one that fails.
 pub type Enter = Box<dyn FnMut(&IoUring) -> io::Result<usize> + Send>;
 
-/// An operation that has completed: its user data and its result.
 pub struct Completion {
-    /// As the entry had it.
+    /// The user data of the entry.
     pub user_data: u64,
-    /// Bytes, or errno below zero.
+    /// The number of bytes, or the negative errno.
     pub result: i32,
 }
 
@@ -40,18 +36,18 @@ pub struct Completion {
 pub struct Queue {
     ring: IoUring,
     enter: Enter,
-    /// In the order they came; the first of them are in the submission queue.
+    /// In the order in which they were pushed. The first of them are in the submission queue.
     waiting: VecDeque<squeue::Entry>,
-    /// How many of them that is.
+    /// The number of entries in the submission queue.
     submitted: usize,
-    /// Taken by the kernel, completion not seen yet.
+    /// The number of entries that the kernel has taken and whose completion was not seen yet.
     in_flight: usize,
-    /// Entries are left in the submission queue that must not run any more.
+    /// The submission queue holds entries that must not run any more.
     is_given_up: bool,
 }
 
 impl Queue {
-    /// Fails where io_uring is missing or forbidden.
+    /// Fails if io_uring is missing or forbidden.
     pub fn new(enter: Enter) -> io::Result<Self> {
         Ok(Self {
             ring: build()?,
@@ -63,8 +59,8 @@ impl Queue {
         })
     }
 
-    /// Makes a new ring in place of one that was given up and has come to rest.
-    /// True if it did: nothing is registered with the new one.
+    /// Replaces a ring that was given up and has nothing in flight. Returns true if it did; nothing is
+    /// registered with the new ring.
     pub fn renew(&mut self) -> io::Result<bool> {
         if !self.is_given_up || self.in_flight > 0 {
             return Ok(false);
@@ -74,23 +70,23 @@ impl Queue {
         Ok(true)
     }
 
-    /// To register memory.
+    /// The interface for registering memory.
     pub fn submitter(&self) -> Submitter<'_> {
         self.ring.submitter()
     }
 
-    /// Puts an entry behind the others; [`Queue::hand_over`] gives it to the kernel.
+    /// Adds an entry behind the others. [`Queue::hand_over`] gives it to the kernel.
     ///
     /// # Safety
-    /// The memory and the file that the entry names stay until its completion has
-    /// been taken, or the entry has come back from [`Queue::give_up`].
+    /// The memory and the file that the entry names stay until its completion has been taken, or until
+    /// [`Queue::give_up`] has returned its user data.
     pub unsafe fn push(&mut self, entry: squeue::Entry) {
         self.waiting.push_back(entry);
     }
 
-    /// Gives the kernel as many of the waiting entries as it takes and as have room.
-    /// What is left is tried again when something has completed; an error means
-    /// that nothing will, so that the ring is to be given up.
+    /// Gives the kernel as many waiting entries as it takes and as the completion queue has room for. The
+    /// others are tried again after a completion. An error means that nothing is in flight that could
+    /// complete, so the ring must be given up.
     pub fn hand_over(&mut self) -> io::Result<()> {
         if self.is_given_up {
             return match self.waiting.is_empty() {
@@ -110,7 +106,7 @@ impl Queue {
                         return Err(error);
                     }
                 }
-                // A completion brings us here again.
+                // The next completion leads to another call of this function.
                 _ if self.in_flight > 0 => return Ok(()),
                 Err(error) => return Err(error),
                 Ok(_) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -119,14 +115,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Fills the submission queue; how many entries are in it then.
+    /// Fills the submission queue. Returns the number of entries in it.
     fn fill(&mut self) -> usize {
         let room = self.ring.params().cq_entries() as usize;
         let mut queue = self.ring.submission();
         while self.in_flight + self.submitted < room
             && let Some(entry) = self.waiting.get(self.submitted)
         {
-            // SAFETY: whoever pushed the entry keeps what it names.
+            // SAFETY: the caller of `push` keeps what the entry names.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
@@ -135,7 +131,7 @@ impl Queue {
         self.submitted
     }
 
-    /// Takes note of the entries that the kernel has taken; how many these are.
+    /// Records the entries that the kernel has taken. Returns their number.
     fn note_taken(&mut self) -> usize {
         let left = self.ring.submission().len();
         let taken = self.submitted.saturating_sub(left);
@@ -145,7 +141,7 @@ impl Queue {
         taken
     }
 
-    /// What is complete.
+    /// Takes the completions.
     pub fn reap(&mut self) -> impl Iterator<Item = Completion> {
         let Self {
             ring, in_flight, ..
@@ -159,7 +155,7 @@ impl Queue {
         })
     }
 
-    /// The user data of the entries that the kernel has not taken, and never will.
+    /// Gives up the entries that the kernel has not taken, and returns their user data.
     pub fn give_up(&mut self) -> impl Iterator<Item = u64> {
         self.is_given_up |= self.submitted > 0;
         self.submitted = 0;
@@ -167,24 +163,24 @@ impl Queue {
         waiting.into_iter().map(|entry| entry.get_user_data())
     }
 
-    /// Whether the kernel still works on something.
+    /// Whether the kernel still has operations in flight.
     pub fn is_busy(&self) -> bool {
         self.in_flight > 0
     }
 
-    /// Becomes readable when something is complete.
+    /// Becomes readable when an operation completes.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring's descriptor is open as long as the ring.
+        // SAFETY: the ring's descriptor is open as long as the ring exists.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
-    /// Waits until something is complete. This does not enter the ring, which may
-    /// be what fails.
+    /// Waits until an operation completes. This does not enter the ring, since that may be the call that
+    /// fails.
     pub fn wait(&self) {
         let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            // No memory for a list of one: look again in a moment.
+            // poll failed for lack of memory: look again in a moment.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -194,7 +190,7 @@ fn build() -> io::Result<IoUring> {
     IoUring::builder().dontfork().build(ENTRIES)
 }
 
-/// As it is outside of tests.
+/// The function that is used outside of tests.
 pub fn enter() -> Enter {
     Box::new(|ring| ring.submit())
 }

@@ -11,14 +11,14 @@ use std::{
 
 struct Heap(Vec<u8>);
 
-// SAFETY: a vector's bytes stay where they are while it only moves.
+// SAFETY: a vector's bytes stay in place when the vector moves.
 unsafe impl ReadBuffer for Heap {
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
 }
 
-/// A file in which no two neighbours are alike, and its bytes.
+/// A file in which adjacent bytes differ, and its bytes.
 fn file(len_bytes: usize) -> (File, Vec<u8>) {
     let mut file = tempfile::tempfile().unwrap();
     let bytes: Vec<u8> = (0..len_bytes).map(|i| (i % 251) as u8).collect();
@@ -40,7 +40,7 @@ fn ring_with(files: Vec<File>, enter: Enter) -> Option<ReadRing<Heap>> {
     }
 }
 
-/// Waits for the job at the front, as the reader does.
+/// Waits for the job at the front, as the reader of rawvideosrc does.
 fn wait<T: ReadBuffer>(ring: &mut ReadRing<T>) -> Done<T> {
     loop {
         if let Some(done) = ring.pop() {
@@ -158,7 +158,7 @@ fn calls_that_take_only_a_part_lose_nothing() {
     let mut turn = 0;
     let enter: Enter = Box::new(move |ring| {
         turn += 1;
-        // SAFETY: none, one or two of the entries that are there.
+        // SAFETY: hands over none, one or two of the existing entries.
         unsafe { ring.submitter().enter::<()>(1 + turn % 2, 0, 0, None) }
     });
     if let Some(ring) = ring_with(vec![file], enter) {
@@ -177,7 +177,7 @@ fn calls_that_fail_now_and_then_lose_nothing() {
                 if calls % period == 0 {
                     return Err(io::Error::from_raw_os_error(errno));
                 }
-                // SAFETY: at most so many of the entries that are there.
+                // SAFETY: hands over at most as many entries as exist.
                 unsafe { ring.submitter().enter::<()>(5, 0, 0, None) }
             });
             let Some(mut ring) = ring_with(vec![file], enter) else {
@@ -196,7 +196,7 @@ fn calls_that_fail_now_and_then_lose_nothing() {
                         assert!(is_whole);
                         assert_eq!(done.buffer.0, expected[(job - 3) * 100..][..100]);
                     }
-                    // Nothing was in flight just then: to be read in another way.
+                    // Nothing was in flight at that moment, so the ring returned the job with the error.
                     Err(error) => {
                         assert_eq!(error.raw_os_error(), Some(errno));
                         failed += 1;
@@ -258,7 +258,7 @@ fn a_ring_that_failed_is_made_anew_when_all_in_flight_has_come() {
     push(&mut ring, 1);
     failing.store(libc::EPERM as u32, Ordering::Relaxed);
     push(&mut ring, 0);
-    // The pipe is silent: both wait.
+    // Nothing can be read from the pipe yet, so both jobs wait.
     assert!(ring.pop().is_none());
     writer.write_all(b"hello").unwrap();
     let done = wait(&mut ring);
@@ -279,7 +279,7 @@ fn a_drained_ring_neither_reads_nor_waits_for_what_the_kernel_has_not_taken() {
     let mut calls = 0;
     let enter: Enter = Box::new(move |ring| {
         calls += 1;
-        // Of two jobs at a time, the first is taken and the other is not.
+        // Of two jobs at a time, the kernel takes the first and refuses the second.
         match calls % 2 {
             1 => ring.submit(),
             _ => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
@@ -303,11 +303,11 @@ fn a_drained_ring_neither_reads_nor_waits_for_what_the_kernel_has_not_taken() {
     assert_eq!(done.buffer.0, expected[5000..6000]);
 }
 
-/// Bytes that are lent again and again.
+/// A buffer that the tests lend repeatedly.
 struct Kept(Arc<Vec<u8>>);
 
-// SAFETY: nobody else looks at the vector's bytes while they are lent: the
-// tests below wait for each read.
+// SAFETY: no other code accesses the vector's bytes while they are lent: the tests below wait for each
+// read.
 unsafe impl ReadBuffer for Kept {
     fn bytes_mut(&mut self) -> &mut [u8] {
         let start = self.0.as_ptr().cast_mut();
@@ -360,7 +360,7 @@ fn memory_goes_though_it_is_registered_and_what_takes_its_place_is_not_mistaken_
     let Some(mut ring) = kept_ring(file) else {
         return;
     };
-    // More than the table has places for.
+    // More blocks than the table has entries.
     for turn in 0..100usize {
         let block = Arc::new(vec![0; 20_000]);
         read_into(&mut ring, &block, turn * 500, &expected);
