@@ -32,7 +32,7 @@ pub(crate) trait HandleWatcher: Send + Sync {
 /// use std::ptr::NonNull;
 ///
 /// let block = Box::leak(Box::new([0u8; 4096]));
-/// // SAFETY: the block is leaked, and nobody else turns it into a Box again.
+/// // SAFETY: the block is leaked, and no other code makes a Box of it again.
 /// let handle = unsafe {
 ///     BufferHandle::new(NonNull::from(block).cast(), 4096, |ptr, _| {
 ///         drop(Box::from_raw(ptr.as_ptr().cast::<[u8; 4096]>()))
@@ -264,7 +264,7 @@ impl fmt::Debug for WeakBufferHandle {
 pub struct HandleAccess(Arc<Block>);
 
 impl HandleAccess {
-    /// Turns the access into a pointer. [`Self::from_raw`] ends it.
+    /// Turns the access into a pointer, which [`Self::from_raw`] turns back.
     pub(crate) fn into_raw(self) -> *const () {
         let access = ManuallyDrop::new(self);
         // SAFETY: `access` is not dropped, so the Arc moves out of it once.

@@ -30,7 +30,6 @@ pub(super) struct Row {
     pub region: fn(&Origin, usize) -> Result<Region, MemoryError>,
 }
 
-/// The allocator class of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     DmaBuf,
@@ -39,7 +38,6 @@ pub(super) enum Class {
     Plain,
 }
 
-/// Whether kind auto tries a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InAuto {
     No,

@@ -31,7 +31,6 @@ pub const VT_GO: libc::c_int = 1;
 /// The answer to the signal that this terminal is in the foreground again.
 pub const VT_ACKACQ: libc::c_int = 2;
 
-/// `struct vt_stat`
 #[repr(C)]
 #[derive(Default)]
 struct VtStat {
@@ -41,7 +40,6 @@ struct VtStat {
 }
 const _: () = assert!(size_of::<VtStat>() == 6);
 
-/// `struct vt_mode`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VtMode {

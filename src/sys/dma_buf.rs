@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-/// struct dma_buf_sync
 #[repr(C)]
 struct DmaBufSync {
     flags: u64,

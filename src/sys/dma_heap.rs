@@ -10,7 +10,6 @@ use super::uninterrupted;
 
 pub const DIRECTORY: &str = "/dev/dma_heap";
 
-/// struct dma_heap_allocation_data
 #[repr(C)]
 struct DmaHeapAllocationData {
     len: u64,

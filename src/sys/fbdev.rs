@@ -36,7 +36,6 @@ pub const FB_VMODE_DOUBLE: u32 = 2;
 pub const FB_VMODE_YWRAP: u32 = 256;
 const FB_BLANK_UNBLANK: libc::c_int = 0;
 
-/// `struct fb_bitfield`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bitfield {
@@ -45,7 +44,6 @@ pub struct Bitfield {
     pub msb_right: u32,
 }
 
-/// `struct fb_fix_screeninfo`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FixScreeninfo {
@@ -87,7 +85,6 @@ impl FixScreeninfo {
     }
 }
 
-/// `struct fb_var_screeninfo`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VarScreeninfo {
@@ -122,7 +119,6 @@ pub struct VarScreeninfo {
     pub reserved: [u32; 4],
 }
 
-/// `struct fb_cmap`
 #[repr(C)]
 struct Cmap {
     start: u32,
@@ -133,7 +129,6 @@ struct Cmap {
     transp: *mut u16,
 }
 
-/// `struct fb_con2fbmap`
 #[repr(C)]
 struct Con2fbmap {
     console: u32,

@@ -7,7 +7,6 @@ pub struct Range {
     pub first: u64,
     /// Last address, inclusive. Both addresses are 0 if the kernel hides them.
     pub last: u64,
-    /// The owner of the range.
     pub name: String,
     /// The number of ranges that contain this one.
     pub depth: usize,

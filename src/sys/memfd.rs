@@ -12,7 +12,6 @@ use rustix::fs::FallocateFlags;
 
 use super::mmap::in_steps;
 
-/// The pages that a memfd consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
     /// shmem, with pages of PAGE_SIZE.

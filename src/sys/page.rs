@@ -3,7 +3,6 @@
 
 use std::sync::OnceLock;
 
-/// PAGE_SIZE of the running kernel.
 pub fn page_size_bytes() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {

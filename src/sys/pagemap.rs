@@ -9,7 +9,6 @@ use std::ptr::NonNull;
 
 use super::page::page_size_bytes;
 
-/// One 64-bit entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(pub u64);
 

@@ -59,16 +59,13 @@ struct Job<T> {
     result: io::Result<bool>,
 }
 
-/// A job that has ended.
 #[derive(Debug)]
 pub struct Done<T> {
-    /// The buffer that was lent.
     pub buffer: T,
     /// True if every byte came, false if fewer came.
     pub result: io::Result<bool>,
 }
 
-/// A ring and its jobs in flight.
 pub struct ReadRing<T: ReadBuffer> {
     queue: Queue,
     fixed: FixedBlocks,

@@ -9,7 +9,6 @@ pub const PATH: &str = "/dev/udmabuf";
 
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 
-/// struct udmabuf_create
 #[repr(C)]
 struct UdmabufCreate {
     memfd: u32,

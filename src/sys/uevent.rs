@@ -53,7 +53,6 @@ impl AsFd for Uevents {
     }
 }
 
-/// An event of a DRM device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DrmEvent {
     /// A name like "dri/card0"; empty if not known.

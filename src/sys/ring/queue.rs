@@ -26,7 +26,6 @@ const INTERRUPTIONS: u32 = 100;
 pub type Enter = Box<dyn FnMut(&IoUring) -> io::Result<usize> + Send>;
 
 pub struct Completion {
-    /// The user data of the entry.
     pub user_data: u64,
     /// The number of bytes, or the negative errno.
     pub result: i32,
