@@ -3,8 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-/// A physical address as the CPU's memory controller counts it. A device behind an IOMMU may need another
-/// address.
+/// A physical address as the CPU's memory controller counts it. A device behind an IOMMU needs another one.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysAddr(pub u64);

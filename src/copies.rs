@@ -5,8 +5,7 @@
 //! twice. Names of types, allocators and elements are unique in a process. So each copy registers types of
 //! its own (`ALLOW_NAME_CONFLICT` appends a number to the second copy's name) and never looks into an
 //! object that another copy made. The copies share only what has a C layout: the meta (`meta::other`) and
-//! the enumerations (`shared_enum`). The elements' names belong to one copy, and a second plugin is
-//! refused.
+//! the enumerations (`shared_enum`). Only one copy has the elements' names: a second plugin is refused.
 
 use gst::glib;
 

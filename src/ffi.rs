@@ -28,8 +28,7 @@ use crate::{
 /// CAP_SYS_ADMIN.
 pub const GST_PHYS_ADDR_UNKNOWN: u64 = 0;
 
-/// A block of memory that stays mapped read-write as long as its pool, or a buffer or memory of the pool,
-/// exists.
+/// A block of memory that stays mapped read-write as long as its pool and the pool's buffers exist.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct GstPhysMemBlock {
@@ -170,8 +169,7 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_handle_free(handle: *mut GstPhysBufferHandle) {
     if !handle.is_null() {
-        // SAFETY: the caller guarantees that the handle is from `gst_phys_buffer_handle_new` and freed
-        // once.
+        // SAFETY: the caller guarantees the handle's origin, and that it is freed once.
         drop(unsafe { Box::from_raw(handle) });
     }
 }
@@ -299,8 +297,7 @@ pub extern "C" fn gst_phys_pool_error_quark() -> GQuark {
 /// Runs `verb` with the pool. Stores its error in `error`, unless `error` is NULL.
 ///
 /// # Safety
-/// `pool` is NULL or an object, whose type is checked; `error` is NULL or may be
-/// written to.
+/// `pool` is NULL or an object, whose type is checked; `error` is NULL or may be written to.
 unsafe fn with_pool<T>(
     pool: *mut GstBufferPool,
     error: *mut *mut GError,
@@ -363,8 +360,8 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_free(
 
 /// Puts a buffer at the end of the filled queue.
 ///
-/// buffer: (transfer full): the buffer, which is taken also when this fails (the signal of the same name
-/// takes no reference); in that case it is free again once its last reference is gone
+/// buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes
+/// none); in that case it is free again once its last reference is gone
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
@@ -374,8 +371,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
     buffer: *mut GstBuffer,
     error: *mut *mut GError,
 ) -> gboolean {
-    // SAFETY: the caller keeps the contracts of both functions; the buffer's reference is ours from here
-    // on.
+    // SAFETY: the caller keeps the contracts of both functions, and gives the buffer's reference away.
     let submitted = unsafe {
         taken(buffer).and_then(|buffer| with_pool(pool, error, |pool| pool.submit_filled(buffer)))
     };
@@ -407,8 +403,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
 
 /// Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
 ///
-/// buffer: (transfer full): the buffer, which is taken also when this fails (the signal of the same name
-/// takes no reference)
+/// buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes none)
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
@@ -418,8 +413,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
     buffer: *mut GstBuffer,
     error: *mut *mut GError,
 ) -> gboolean {
-    // SAFETY: the caller keeps the contracts of both functions; the buffer's reference is ours from here
-    // on.
+    // SAFETY: the caller keeps the contracts of both functions, and gives the buffer's reference away.
     let released = unsafe {
         taken(buffer).and_then(|buffer| with_pool(pool, error, |pool| pool.release_filled(buffer)))
     };

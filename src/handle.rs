@@ -2,8 +2,7 @@
 //! Memory that the application owns, and the right to access it.
 //!
 //! A [`BufferHandle`] owns a block together with its deleter. Code that borrows the block keeps a
-//! [`WeakBufferHandle`] and begins a [`HandleAccess`] before each use. The deleter waits for the last
-//! access.
+//! [`WeakBufferHandle`] and begins a [`HandleAccess`] before each use. The deleter waits for the last one.
 //!
 //! One atomic word for each block (`Lifetime`) says whether the handle exists and how many accesses there
 //! are. So exactly one thread sees that neither is left, and no access begins after the handle was dropped.

@@ -139,8 +139,8 @@ fn log_once(choice: &str) {
     }
 }
 
-/// Makes a region at the first place of a kind that keeps the constraints. The inner error lists what each
-/// place answered.
+/// Makes a region at the first place of a kind that keeps the constraints. The inner error has every
+/// place's answer.
 fn first_that_works(
     row: &'static Row,
     request: &Request<'_>,

@@ -40,8 +40,7 @@ glib::wrapper! {
 }
 
 glib::wrapper! {
-    /// The allocator of external memory without an fd, and of kind auto, whose memory comes from the other
-    /// allocators.
+    /// Allocates for kind auto, by the other allocators. Wraps external memory without an fd.
     pub struct PhysMemAllocator(ObjectSubclass<imp::PhysMemAllocator>)
         @extends gst::Allocator, gst::Object,
         @implements gst_allocators::PhysMemoryAllocator;
@@ -125,8 +124,7 @@ pub fn wrap(
         on_free,
     });
     // SAFETY: `mem` is a new memory that no other code has seen, so its fields and flags may be set; offset
-    // + size is its maxsize. The qdata is a Box<Attached>, which `detach` takes back, once, when the memory
-    // is freed.
+    // and size add up to its maxsize. The qdata is a Box<Attached>, which `detach` takes back once.
     unsafe {
         (*mem).offset = offset_bytes;
         (*mem).size = size_bytes;

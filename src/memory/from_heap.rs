@@ -43,9 +43,8 @@ pub(super) fn system_heap(row: &'static Row, name: Option<&str>) -> Option<Vec<O
     Some(vec![origin(row, name.unwrap_or("system").to_owned())])
 }
 
-/// Makes a region of the heap's memory. Its address comes from pagemap. For a contiguous heap, whose
-/// mapping may be VM_PFNMAP, it comes from the tracepoint of the contiguous memory allocator where pagemap
-/// has none.
+/// Makes a region of the heap's memory. Its address comes from pagemap. The mapping of a contiguous heap
+/// may be VM_PFNMAP; then it comes from the contiguous memory allocator's tracepoint.
 pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
     let is_contiguous = origin.row.is_contiguous;
     let name = origin.heap.as_deref().unwrap_or_default();
@@ -60,8 +59,7 @@ pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
     let mapping = map(&dma_buf, name, size_bytes)?;
     let dma_buf = DmaBuf::new(dma_buf);
     if is_contiguous {
-        // The system heap sets up all page table entries in mmap. A CMA heap sets up each at the first
-        // access.
+        // The system heap sets up all page table entries in mmap, a CMA heap each at its first access.
         touch(&mapping, &dma_buf, name)?;
     }
     let address = resolve::look_up(mapping.ptr(), size_bytes).or_else(|unlisted| match traced {

@@ -71,8 +71,7 @@ impl Supply {
         }
     }
 
-    /// The most that all blocks together may take. The kernel's count of memory may leave out a reserved
-    /// area.
+    /// The most that all blocks together may take. MemTotal may leave out a reserved area.
     pub fn available_in_total(self) -> Option<Available> {
         match self {
             Self::Either => available::in_total(),

@@ -84,8 +84,7 @@ impl fmt::Debug for Owner {
 }
 
 // SAFETY: the pointer is only handed out, and its users are responsible for what they do with it; the
-// constructors demand memory that any thread may use. All other fields are Send by themselves (Owner's
-// through its bounds).
+// constructors demand memory that any thread may use. All other fields are Send (Owner's by their bounds).
 unsafe impl Send for Region {}
 // SAFETY: as above; nothing changes behind a shared reference.
 unsafe impl Sync for Region {}
@@ -275,8 +274,7 @@ impl Region {
         self.borrowed().is_none_or(WeakBufferHandle::is_alive)
     }
 
-    /// Registers `watcher`, which is told when the owner of borrowed memory frees it. Other memory lives as
-    /// long as the region.
+    /// Registers `watcher`, which is told when the owner of borrowed memory frees it.
     pub(crate) fn watch(&self, watcher: &std::sync::Weak<dyn HandleWatcher>) {
         if let Some(handle) = self.borrowed() {
             handle.watch(watcher.clone());
@@ -341,8 +339,7 @@ impl Access<'_> {
         self.region.ptr()
     }
 
-    /// Turns the access into a pointer, for which GstMapInfo has room. Null for an access that holds no
-    /// handle.
+    /// Turns the access into a pointer for GstMapInfo. Null for an access that holds no handle.
     pub(super) fn into_raw(self) -> *const () {
         let mut access = std::mem::ManuallyDrop::new(self);
         access

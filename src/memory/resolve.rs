@@ -69,14 +69,13 @@ impl Pages {
 
     /// Returns false once it is known that there is no address.
     fn take(&mut self, entry: Entry) -> bool {
-        // An absent page tells more about the mapping than a hidden one, so a hidden page does not end the
-        // search.
+        // An absent page tells more than a hidden one, so a hidden page does not end the search.
         if !entry.is_present() {
             self.unlisted = Some(Unlisted::Absent);
             return false;
         }
         // Frame 0 belongs to the firmware, so an entry of 0 means that the numbers are hidden. An address
-        // that overflows is none, either.
+        // that overflows is not one.
         let phys = entry.pfn().checked_mul(self.page_bytes);
         match phys.filter(|&phys| phys != 0) {
             Some(phys) if self.unlisted.is_none() => {

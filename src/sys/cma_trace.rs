@@ -129,8 +129,7 @@ impl CmaTrace {
         })
     }
 
-    /// Stops recording. Returns the successful allocations, or `None` if records were lost or cannot be
-    /// read.
+    /// Stops recording. Returns the successful allocations. `None` if records are lost or unreadable.
     pub fn end(self) -> Option<Vec<Allocation>> {
         // SAFETY: as in `begin`. If it fails, later records could be seen too, but the thread makes no
         // allocation before the ring is read.

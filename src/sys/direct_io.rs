@@ -22,8 +22,7 @@ const UNKNOWN: Alignment = Alignment {
     offset_bytes: 4096,
 };
 
-/// Opens the same file again without the page cache. Fails with EINVAL if the file system does not support
-/// O_DIRECT.
+/// Opens the same file again without the page cache. Fails with EINVAL if the file system cannot do that.
 pub fn reopen_direct(file: &File) -> io::Result<(File, Alignment)> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let direct = File::options()

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! CPU access to a dma-buf, with the calls before and after it that `linux/dma-buf.h` asks for, and its
-//! fences.
+//! CPU access to a dma-buf, bracketed by the calls that `linux/dma-buf.h` asks for, and its fences.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -91,8 +90,7 @@ fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// The fence after which `dma_buf` may be read. `None` if it may be read now, or the kernel has no such
-/// call.
+/// The fence after which `dma_buf` may be read. `None` if it may be now, or the kernel has no such call.
 pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> Option<OwnedFd> {
     let mut ready = [nix::poll::PollFd::new(
         dma_buf,

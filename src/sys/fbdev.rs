@@ -175,8 +175,7 @@ pub fn put_vscreeninfo(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()
     Ok(())
 }
 
-/// Shows the part of the framebuffer at `var.xoffset`, `var.yoffset`. The kernel reads only these and
-/// `FB_VMODE_YWRAP`.
+/// Shows the part at `var.xoffset`, `var.yoffset`. The kernel reads only these and `FB_VMODE_YWRAP`.
 pub fn pan_display(fd: BorrowedFd<'_>, var: &VarScreeninfo) -> io::Result<()> {
     let mut var = *var;
     // SAFETY: `var` has the size and layout that the kernel reads and writes back.
@@ -204,8 +203,7 @@ pub fn put_back(fd: BorrowedFd<'_>, original: &VarScreeninfo) -> io::Result<()> 
     Ok(())
 }
 
-/// Waits for the next vertical blank of the first CRTC. Drivers limit the wait by a timeout of their own
-/// (DRM: 50-100 ms).
+/// Waits for the next vertical blank of the first CRTC. Drivers limit the wait (DRM: 50-100 ms).
 pub fn wait_for_vsync(fd: BorrowedFd<'_>) -> io::Result<()> {
     let crtc: u32 = 0;
     // SAFETY: the kernel reads one u32 (its size is part of the request code).
@@ -219,8 +217,7 @@ pub fn unblank(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The framebuffer that the kernel's console number `console` (1 = tty1) is drawn on. `None` for no
-/// framebuffer.
+/// The framebuffer that the kernel's console number `console` (1 = tty1) is drawn on, if any.
 pub fn con2fbmap(fd: BorrowedFd<'_>, console: u32) -> io::Result<Option<u32>> {
     let mut map = Con2fbmap {
         console,
@@ -281,8 +278,7 @@ pub fn put_cmap(fd: BorrowedFd<'_>, ramps: &Ramps) -> io::Result<()> {
 pub struct FbMemory(Mapping);
 
 impl FbMemory {
-    /// Maps `len_bytes` from the start of the framebuffer. The descriptor may be closed before the mapping
-    /// ends.
+    /// Maps the first `len_bytes` of the framebuffer. The descriptor may be closed before the mapping ends.
     pub fn map(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
         Mapping::shared(fd, len_bytes).map(Self)
     }

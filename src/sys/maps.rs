@@ -23,8 +23,7 @@ pub fn file_at(address: usize) -> Option<MappedFile> {
     maps.lines().find_map(|line| parse(line, address)?)
 }
 
-/// `None` for a line that is no mapping or does not contain the address. `Some(None)` for memory without a
-/// file.
+/// `None` for a line that is no mapping of the address. `Some(None)` for memory without a file.
 fn parse(line: &str, address: usize) -> Option<Option<MappedFile>> {
     // start-end perms offset dev inode, blanks, path
     let mut words = line.splitn(6, ' ');

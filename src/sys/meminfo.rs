@@ -3,8 +3,7 @@
 
 use std::{fs, io};
 
-/// Reads a field of /proc/meminfo that counts kB, and returns it in bytes. `None` if the kernel has no such
-/// field.
+/// A field of /proc/meminfo that counts kB, in bytes. `None` if the kernel has no such field.
 pub fn field_bytes(name: &str) -> io::Result<Option<u64>> {
     Ok(parse(&fs::read_to_string("/proc/meminfo")?, name))
 }

@@ -185,16 +185,15 @@ fn knows_populate() -> bool {
     })
 }
 
-/// Writes to every page once without changing its bytes, by an atomic OR with zero, so that no concurrent
-/// write is lost.
+/// Writes to every page once by an atomic OR with zero, which changes no byte and loses no concurrent
+/// write.
 ///
 /// # Safety
 /// `ptr .. ptr + len_bytes` is mapped read-write during the call and is ordinary memory (atomics on device
 /// memory may fault).
 unsafe fn touch(ptr: NonNull<u8>, len_bytes: usize) {
     for offset in page_starts(ptr, len_bytes) {
-        // SAFETY: `offset` is below `len_bytes`, so the byte lies in the range; an AtomicU8 needs no
-        // alignment.
+        // SAFETY: `offset` is below `len_bytes`, so the byte is in the range; AtomicU8 needs no alignment.
         let byte = unsafe { AtomicU8::from_ptr(ptr.as_ptr().add(offset)) };
         // The compiler would remove an OR with a zero that it can see.
         byte.fetch_or(std::hint::black_box(0), Ordering::Relaxed);

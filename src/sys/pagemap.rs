@@ -138,8 +138,7 @@ VmFlags: rd wr mr mw me ac sd\n";
 
     #[test]
     fn a_range_is_read_only_as_far_as_it_is_wanted() {
-        // The data of the program itself, since a stack may lie at the end of the address space, where
-        // pagemap ends.
+        // The program's data, since a stack may lie at the end of the address space, where pagemap ends.
         static OF_PROGRAM: [u64; 4] = [7; 4];
         let ptr = NonNull::from(&OF_PROGRAM).cast();
         let mut seen = 0;

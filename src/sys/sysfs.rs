@@ -52,8 +52,7 @@ impl SysfsDevice {
         base(&hardware.join("driver")).or_else(|| base(&hardware))
     }
 
-    /// The connectors of a card: the name and the last known status (connected, disconnected or unknown) of
-    /// each.
+    /// The name and last known status (connected, disconnected or unknown) of each connector of a card.
     pub fn connectors(&self) -> Vec<(String, String)> {
         let prefix = format!("{}-", self.name().unwrap_or_default());
         let mut found: Vec<_> = std::fs::read_dir(&self.0)

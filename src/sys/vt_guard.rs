@@ -109,8 +109,7 @@ impl VtGuard {
         self.socket.try_clone().map(Line)
     }
 
-    /// Leaves the terminal in graphics mode with the current picture. A switch to another terminal resets
-    /// it.
+    /// Leaves the terminal in graphics mode with the current picture, until a switch to another resets it.
     pub fn leave(&self) {
         self.say(LEAVE);
     }

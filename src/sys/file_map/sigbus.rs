@@ -83,8 +83,7 @@ impl Node {
         }
     }
 
-    /// Makes the handler watch these addresses, and forgets missing pages. Only the code that claimed the
-    /// node may call this.
+    /// Makes the handler watch these addresses, and forgets missing pages. The node's claimer calls this.
     pub fn watch(&self, addresses: Range<usize>) {
         self.missing.store(NONE, Ordering::Relaxed);
         let generation = self.generation.load(Ordering::Relaxed);

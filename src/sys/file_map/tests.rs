@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The effect of a signal on a process can be seen only from outside, so these tests run themselves again
-//! in a child process.
+//! A signal's effect on a process is seen only from outside, so these tests run again in a child process.
 
 use super::*;
 use std::{
@@ -176,7 +175,7 @@ fn a_sigbus_that_somebody_sends_ends_the_process_as_it_would_without_us() {
     let status = end_of(
         "a_sigbus_that_somebody_sends_ends_the_process_as_it_would_without_us",
         || {
-            // Replaces the handler of Rust's runtime, which ignores the first signal.
+            // Replaces the handler of Rust's runtime, with which the first signal has no effect.
             set_handler(libc::SIG_DFL, 0);
             look_at_a_missing_page();
             send();

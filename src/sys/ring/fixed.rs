@@ -36,8 +36,7 @@ pub struct FixedBlocks {
 impl FixedBlocks {
     /// Makes an empty table for a ring that has none yet.
     pub fn new(submitter: &Submitter<'_>) -> Self {
-        // Since 5.13 (and sparse since 5.19). Without the table, the kernel looks up the pages for each
-        // read.
+        // Since 5.13 (and sparse since 5.19). Without the table, the kernel looks pages up for each read.
         let table = submitter.register_buffers_sparse(MOST_BLOCKS);
         Self {
             blocks: Vec::new(),

@@ -173,8 +173,7 @@ impl Queue {
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
-    /// Waits until an operation completes. This does not enter the ring, since that may be the call that
-    /// fails.
+    /// Waits until an operation completes. This does not enter the ring, which may be what fails.
     pub fn wait(&self) {
         let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {

@@ -306,8 +306,7 @@ fn a_drained_ring_neither_reads_nor_waits_for_what_the_kernel_has_not_taken() {
 /// A buffer that the tests lend repeatedly.
 struct Kept(Arc<Vec<u8>>);
 
-// SAFETY: no other code accesses the vector's bytes while they are lent: the tests below wait for each
-// read.
+// SAFETY: no other code accesses the bytes while they are lent: the tests below wait for each read.
 unsafe impl ReadBuffer for Kept {
     fn bytes_mut(&mut self) -> &mut [u8] {
         let start = self.0.as_ptr().cast_mut();
