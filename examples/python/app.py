@@ -5,10 +5,10 @@ introspection alone.
 
     app.py                 # or: app.py fbpansink, app.py "kmsflipsink driver-name=vkms"
 
-It takes the pool that the sink proposes, so that frames are written into memory
-that the sink shows without a copy; else it makes one. First the pool without a
-pipeline: the four verbs, the meta. Then appsrc feeds 30 frames into the sink.
-GST_PLUGIN_PATH says where the plugin is, if it is not installed.
+It takes the pool that the sink proposes, so that frames are written into memory that the
+sink shows without a copy. If the sink proposes none, it makes a pool. It first uses the
+pool without a pipeline (the four verbs, the meta), then feeds 30 frames through appsrc.
+Set GST_PLUGIN_PATH if the plugin is not installed.
 """
 import sys
 
@@ -31,7 +31,7 @@ def check(fine, what):
 def activate(pool, caps, size, minimum, maximum):
     config = pool.get_config()
     Gst.BufferPool.config_set_params(config, caps, size, minimum, maximum)
-    # Rows of a screen may be padded.
+    # The sink's rows may be padded: GstVideoMeta gives their stride.
     Gst.BufferPool.config_add_option(config, GstVideo.BUFFER_POOL_OPTION_VIDEO_META)
     check(pool.set_config(config), 'configuring the pool')
     check(pool.set_active(True), 'activating the pool')
@@ -39,7 +39,7 @@ def activate(pool, caps, size, minimum, maximum):
 
 
 def ask_for_pool(sink, caps):
-    """The sink's pool if it has one of our type. appsrc never asks for it."""
+    """The sink's pool, if it proposes a GstPhysBufferPool. appsrc itself does not ask."""
     query = Gst.Query.new_allocation(caps, True)
     if sink.get_static_pad('sink').query(query) and query.get_n_allocation_pools() > 0:
         pool, size, minimum, maximum = query.parse_nth_allocation_pool(0)
@@ -49,13 +49,13 @@ def ask_for_pool(sink, caps):
 
 
 def make_pool(caps):
-    # The best kind that works here: contiguous memory with a dma-buf comes first.
+    # auto takes the best kind that works here, contiguous memory with a dma-buf first.
     pool = GObject.new(GObject.type_from_name('GstPhysBufferPool'), kind='auto')
     return activate(pool, caps, GstVideo.VideoInfo.new_from_caps(caps).size, 3, 4)
 
 
 def describe(pool, buffer):
-    """What the meta says, in a sentence; None in a meta's structure is an absent field."""
+    """The contents of the meta, as a sentence."""
     meta = pool.emit('describe', buffer)
     check(meta, 'reading the meta')
     text = f"buffer {meta.get_value('id')}: {meta.get_value('size')} bytes"
@@ -67,7 +67,7 @@ def describe(pool, buffer):
 
 
 def choose_caps(sink):
-    """What the sink takes of what we can draw, with our size: small enough for any screen."""
+    """Caps that the sink takes and `draw` can fill. The size is small enough for any screen."""
     ours = Gst.Caps.from_string('video/x-raw,width=320,height=240,framerate=30/1,'
                                 'format={BGRx,RGBx,BGRA,RGBA,xRGB,BGR,RGB,RGB16}')
     caps = sink.get_static_pad('sink').query_caps(ours)
@@ -76,8 +76,8 @@ def choose_caps(sink):
 
 
 def draw(buffer, info, grey):
-    """Grey, at the strides of the buffer's GstVideoMeta:
-    in a sink's memory the bytes between the rows belong to the rest of the screen."""
+    """Fill the frame with grey, at the strides of the buffer's GstVideoMeta. The bytes
+    between two rows of a sink's memory belong to the rest of the screen."""
     meta = GstVideo.buffer_get_video_meta(buffer)
     row = bytes([grey]) * (info.width * info.finfo.pixel_stride[0])
     for y in range(info.height):
@@ -85,13 +85,13 @@ def draw(buffer, info, grey):
 
 
 def four_verbs(pool, info):
-    """Producer and consumer of a program without a pipeline."""
+    """Act as the producer and the consumer of one buffer, without a pipeline."""
     buffer = pool.emit('acquire-free', TIMEOUT)
     check(buffer, 'acquire-free')
     print(describe(pool, buffer))
     draw(buffer, info, 0x5a)
     check(pool.emit('submit-filled', buffer), 'submit-filled')
-    # The buffer is the queue's now. To submit it twice is refused and changes nothing.
+    # The filled queue holds the buffer now. A second submit is refused and changes nothing.
     check(not pool.emit('submit-filled', buffer), 'refusing a second submit-filled')
     del buffer
 
@@ -99,28 +99,28 @@ def four_verbs(pool, info):
     check(buffer, 'acquire-filled')
     check(buffer.extract_dup(GstVideo.buffer_get_video_meta(buffer).offset[0], 1) == b'\x5a', "finding the producer's bytes")
     check(pool.emit('release-filled', buffer), 'release-filled')
-    del buffer  # the last reference: now it is free
+    del buffer  # the buffer is free once its last reference is gone
     check(pool.emit('acquire-filled', 0) is None, 'finding the queue empty')
     print('four verbs: ok')
 
 
 def feed(appsrc, pool, info):
-    """Waits for a free buffer whenever all are with the sink."""
+    """Push FRAMES frames. acquire-free waits while the sink holds all buffers."""
     for n in range(FRAMES):
         buffer = pool.emit('acquire-free', TIMEOUT)
-        if buffer is None:  # the bus knows why
+        if buffer is None:  # the error is on the bus
             break
         draw(buffer, info, n * 255 // FRAMES)
         buffer.pts = n * Gst.SECOND // 30
         buffer.duration = Gst.SECOND // 30
         appsrc.push_buffer(buffer)
-        del buffer  # or it would never be free again
+        del buffer  # this reference would keep the buffer from becoming free
     appsrc.end_of_stream()
 
 
 def main():
     Gst.init(None)
-    # Registers the types; elements of ours in a pipeline would do it too.
+    # Registers the types. An element of the plugin in a pipeline would do so, too.
     check(Gst.Plugin.load_by_name('physmem'), 'finding the plugin physmem (is GST_PLUGIN_PATH right?)')
     pipeline = Gst.parse_launch(f"appsrc name=src format=time ! {' '.join(sys.argv[1:]) or 'fakesink'}")
     src = pipeline.get_by_name('src')
@@ -128,7 +128,7 @@ def main():
     bus = pipeline.get_bus()
     if pipeline.set_state(Gst.State.READY) == Gst.StateChangeReturn.FAILURE:
         sys.exit(f'app: {bus.pop_filtered(Gst.MessageType.ERROR).parse_error()[0].message}')
-    caps = choose_caps(sink)  # of the device, now that it is open
+    caps = choose_caps(sink)  # the sink has its device open in READY
     src.set_caps(caps)
     pool = ask_for_pool(sink, caps)
     print(f"frames are written into {'the sink' if pool else 'the application'}'s pool")

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MPL-2.0
-"""All that the pool does, in Python, without a pipeline and by GObject introspection alone.
+"""Everything the pool does, in Python, without a pipeline and by GObject introspection alone.
 
-    pool.py [KIND]         # normal unless said; cma and the others need their devices
+    pool.py [KIND]         # default: normal; cma and the others need their devices
 
-Whatever fails returns None, False or -1; the pool's property last-error says why.
-GST_PLUGIN_PATH says where the plugin is, if it is not installed.
+A signal that fails returns None, False or -1; the pool's property last-error says why.
+Set GST_PLUGIN_PATH if the plugin is not installed.
 """
 import os
 import sys
@@ -25,7 +25,7 @@ def check(fine, what):
 
 def make(**properties):
     """A pool that is not active yet. kind, heap, require-dma-buf, require-contiguous and
-    max-address are said now or never."""
+    max-address can only be set here."""
     pool = GObject.new(GObject.type_from_name('GstPhysBufferPool'), **properties)
     config = pool.get_config()
     Gst.BufferPool.config_set_params(config, None, SIZE, 2, 2)
@@ -41,7 +41,7 @@ def main():
         sys.exit(f'pool: {pool.props.last_error}')
     print(f'{pool.props.total} buffers of {pool.props.buffer_size} bytes, {pool.props.free} free')
 
-    # The four verbs. A timeout is in nanoseconds, 0 for no wait, -1 for ever.
+    # The four verbs. A timeout is in nanoseconds; 0 does not wait, -1 waits for ever.
     buffer = pool.emit('acquire-free', -1)
     check(buffer, 'acquire-free')
     described = pool.emit('describe', buffer)
@@ -49,7 +49,7 @@ def main():
     where = described.get_value('phys-addr')
     print(f'buffer {number} is at {where:#x}' if where is not None else f"buffer {number}: {described.get_value('address-unknown')}")
     buffer.fill(0, b'frame')
-    # As a completion interrupt does that knows the id alone, while somebody holds the buffer.
+    # A completion interrupt knows only the id. The id finds a buffer that something holds.
     check(pool.emit('submit-filled', pool.emit('buffer-by-id', number)), 'submitting the buffer found by its id')
     check(not pool.emit('submit-filled', buffer), 'refusing a second submit-filled')
     print(f'refused: {pool.props.last_error}')
@@ -57,7 +57,7 @@ def main():
     buffer = pool.emit('acquire-filled', Gst.SECOND)
     check(buffer and buffer.extract_dup(0, 5) == b'frame', "finding the producer's bytes")
     check(pool.emit('release-filled', buffer), 'release-filled')
-    del buffer  # the last reference: now it is free, and its id finds nothing
+    del buffer  # the last reference: the buffer is free, and its id finds nothing
     check(pool.emit('buffer-by-id', number) is None, 'not finding a free buffer')
     check(pool.emit('acquire-filled', 0) is None, 'finding the queue empty')
     print(f'refused: {pool.props.last_error}')
@@ -70,7 +70,7 @@ def main():
     else:
         print(f'refused: {pool.props.last_error}')
 
-    # The application's own word on a buffer.
+    # The application may object to a buffer in a validation.
     check(pool.emit('validate-all'), 'validating')
     handler = pool.connect('validating', lambda _pool, asked: asked != number)
     check(not pool.emit('validate', number), 'objecting to a buffer')
@@ -82,7 +82,7 @@ def main():
     print(f"acquired {stats.get_value('acquired')}, refused {stats.get_value('refused-steps')}")
     pool.set_active(False)
 
-    # Hardware that cannot reach all addresses: memory beyond is refused, not handed out.
+    # For hardware that cannot reach all addresses, the pool refuses memory beyond max-address.
     narrow = make(kind='normal', max_address=0xfff)
     check(not narrow.set_active(True), 'refusing memory beyond the mask')
     print(f'refused: {narrow.props.last_error}')
