@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Speed against every peer, measured side by side: `benches/compare`, or
-//! `cargo bench --bench compare`.
+//! Measures speed beside every peer: `benches/compare`, or `cargo bench --bench compare`.
 //!
-//! Each pair runs in turn, ours and the peer's, several rounds; what is printed
-//! is `name ours peer ratio`, medians of the rounds, the ratio being that of
-//! each round. Inputs are made once, in target/bench.
-//! A measurement that fails says so on stderr, and the others go on.
+//! Ours and the peer's run in turn, for several rounds. The output is
+//! `name ours peer ratio`, medians of the rounds; the ratio is taken in each round.
+//! Input files are made once, in target/bench. A measurement that fails says so on stderr,
+//! and the others go on.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -27,7 +26,7 @@ use std::{
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(300);
 
-/// One kind of frame.
+/// A format and size of frames, and the number of frames to play.
 #[derive(Clone, Copy)]
 struct Picture {
     name: &'static str,
@@ -77,7 +76,7 @@ impl Picture {
         self.info().size()
     }
 
-    /// A file of frames that compress to nothing and are nowhere alike.
+    /// A file of pseudo-random frames: they do not compress, and no two are alike.
     fn file(&self, dir: &Path) -> PathBuf {
         let path = dir.join(format!("{}.raw", self.name));
         let len_bytes = (self.frame_bytes() * self.frames) as u64;
@@ -118,7 +117,7 @@ impl Picture {
         )
     }
 
-    /// What a pipeline without us reads raw video with.
+    /// The stock elements that read raw video.
     fn filesrc(&self, path: &Path) -> String {
         format!(
             "filesrc location={} blocksize={} ! rawvideoparse {}",
@@ -128,7 +127,7 @@ impl Picture {
         )
     }
 
-    /// The pool that our own source makes when downstream has none.
+    /// The pool that rawvideosrc makes when downstream offers none.
     fn pool(&self) -> gst::BufferPool {
         let pool = PhysBufferPool::builder()
             .build()
@@ -141,7 +140,7 @@ impl Picture {
     }
 }
 
-/// A display of the machine this runs on.
+/// A display of the machine on which the benchmark runs.
 #[derive(Clone, Copy)]
 enum Display {
     /// /dev/fb0
@@ -151,7 +150,7 @@ enum Display {
 }
 
 impl Display {
-    /// Frames that fill it, as its driver takes them.
+    /// Frames of the display's size, in a format that its driver takes.
     fn picture(self) -> Picture {
         let read = |path: &str| std::fs::read_to_string(path).unwrap();
         let (name, modes, format) = match self {
@@ -169,7 +168,7 @@ impl Display {
                 ("card0", modes, gst_video::VideoFormat::Bgrx)
             }
         };
-        // U:640x480p-60 or 1024x768
+        // A line is U:640x480p-60 or 1024x768.
         let mode: Vec<u32> = modes
             .lines()
             .next()
@@ -187,7 +186,6 @@ impl Display {
     }
 }
 
-/// What a run took.
 #[derive(Clone, Copy)]
 struct Run {
     frames: f64,
@@ -223,8 +221,7 @@ fn timed(frames: usize, work: impl FnOnce()) -> Run {
     }
 }
 
-/// Plays a line from its first frame on; the first one, and all that goes before
-/// it, is not counted.
+/// Plays a pipeline into a fakesink. The first frame and everything before it are not counted.
 fn play(line: &str, frames: usize, offer: Option<&Picture>) -> Measured<Run> {
     play_into("fakesink name=sink", line, frames, offer)
 }
@@ -249,7 +246,7 @@ fn play_through(pipeline: &gst::Pipeline, frames: usize) -> Measured<Run> {
     }
     let mut end = None;
     let run = timed(frames - 1, || {
-        // Should it fail, there is a message.
+        // A failure puts a message on the bus.
         let _ = pipeline.set_state(gst::State::Playing);
         let ends = [gst::MessageType::Eos, gst::MessageType::Error];
         end = bus.timed_pop_filtered(TIMEOUT, &ends);
@@ -279,7 +276,7 @@ fn offer_pool(pipeline: &gst::Pipeline, picture: Picture) {
     });
 }
 
-/// Two buffers of the pool in turn, as they are when a sink keeps the last one.
+/// Two buffers of the pool: a pipeline uses two in turn when its sink keeps the last one.
 fn two_buffers(picture: &Picture) -> [gst::MappedBuffer<gst::buffer::Writable>; 2] {
     let pool = picture.pool();
     pool.set_active(true).unwrap();
@@ -289,7 +286,7 @@ fn two_buffers(picture: &Picture) -> [gst::MappedBuffer<gst::buffer::Writable>; 
     })
 }
 
-/// The limit for a cached file: nothing but the reads.
+/// The upper limit for a cached file: only the reads.
 fn bare_pread(picture: &Picture, path: &Path) -> Measured<Run> {
     let file = File::open(path)?;
     let mut buffers = two_buffers(picture);
@@ -303,7 +300,7 @@ fn bare_pread(picture: &Picture, path: &Path) -> Measured<Run> {
     Ok(timed(frames.len(), || frames.for_each(read)))
 }
 
-/// The limit for a cold file: nothing but O_DIRECT reads, `DEPTH` in flight.
+/// The upper limit for a cold file: only O_DIRECT reads, `DEPTH` in flight.
 fn bare_io_uring(picture: &Picture, path: &Path) -> Measured<Run> {
     const DEPTH: usize = 4;
     let file = File::options()
@@ -330,8 +327,8 @@ fn bare_io_uring(picture: &Picture, path: &Path) -> Measured<Run> {
                 let read = io_uring::opcode::Read::new(fd, bytes.as_mut_ptr(), frame_bytes as u32)
                     .offset((begun * frame_bytes) as u64)
                     .build();
-                // SAFETY: the buffer is mapped until after the loop, which ends
-                // with nothing in flight.
+                // SAFETY: the buffer is mapped until after the loop, and the loop ends with no
+                // read in flight.
                 unsafe { ring.submission().push(&read).unwrap() };
                 begun += 1;
             }
@@ -344,7 +341,7 @@ fn bare_io_uring(picture: &Picture, path: &Path) -> Measured<Run> {
     }))
 }
 
-/// Takes the file out of the page cache.
+/// Removes the file from the page cache.
 fn make_cold(path: &Path) {
     let file = File::open(path).unwrap();
     file.sync_all().unwrap();
@@ -386,7 +383,7 @@ fn pool_cycle_ns(name: &str, pool: &gst::BufferPool, threads: usize) -> Measured
     });
     let time = start.elapsed();
     if let Err(error) = pool.set_active(false) {
-        // Seen once with the stock pool of 1.22, after four threads. The cycles count.
+        // Seen once with the stock pool of 1.22, after four threads. The cycles are valid.
         eprintln!("{name}: {} would not be deactivated: {error}", pool.type_());
     }
     Ok(time.as_secs_f64() * 1e9 / cycles? as f64)
@@ -398,7 +395,6 @@ struct Bench {
 }
 
 impl Bench {
-    /// Frames a second and CPU time a frame of two runs.
     fn compare(
         &mut self,
         name: &str,
@@ -471,7 +467,6 @@ impl Bench {
         );
     }
 
-    /// A file for each frame.
     fn sequence(&mut self, picture: &Picture, path: &Path, dir: &Path) {
         let name = format!("cached/{}/sequence-vs-multifilesrc", picture.name);
         if !self.options.wants(&name) {
@@ -505,8 +500,8 @@ impl Bench {
         );
     }
 
-    /// To a display, each sink as fast as it takes frames: CPU time is what counts,
-    /// for a display that paces shows no more frames a second to anybody.
+    /// Measures a display, with each sink as fast as it takes frames. CPU time is the number
+    /// to compare, because the display limits the frames a second of either sink.
     fn display(&mut self, display: Display, dir: &Path) {
         let picture = display.picture();
         let path = picture.file(dir);

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The pool for applications against its peers: `cargo bench --bench pool`.
+//! Measures the pool against its peers: `cargo bench --bench pool`.
 //!
-//! What it prints is `name ours peer ratio`, medians of paired rounds as in `compare`,
-//! which has acquire and release:
+//! The output is `name ours peer ratio`, medians of paired rounds as in `compare`, which
+//! measures acquire and release:
 //!
-//! - `handover/P-to-C/PEER:ns`: nanoseconds from one buffer that P producers acquire free
-//!   and C consumers release to the next, through our filled queue; the peer is a stock
-//!   GstBufferPool together with what an application would pass buffers on with.
-//! - `metadata/WHAT:bytes`: bytes malloc'ed for one more buffer, GStreamer's own included
-//!   and those of its payload not: the difference between pools of N and of 2 N buffers, all
-//!   of them acquired. The peer is the stock pool.
-//! - `metadata/WHAT:own-bytes`: those of them that our code asked for, against the design's
-//!   1024.
+//! - `handover/P-to-C/PEER:ns`: nanoseconds for each buffer that P producers acquire and
+//!   submit and C consumers acquire and release. The peer is a stock GstBufferPool together
+//!   with a queue that an application would use to pass buffers on.
+//! - `metadata/WHAT:bytes`: bytes malloc'ed for one more buffer, including GStreamer's own
+//!   but not the payload: the difference between pools of N and of 2 N buffers, all of them
+//!   acquired. The peer is the stock pool.
+//! - `metadata/WHAT:own-bytes`: the part of these bytes that our code asked for, against the
+//!   design's 1024.
 //!
-//! Each measurement is a process of its own: what a peer that fails or hangs leaves behind
-//! ends with it, a line on stderr says so, and the others go on undisturbed.
+//! Each measurement runs in a process of its own. If a peer fails or hangs, only its process
+//! ends, a line on stderr says so, and the other measurements go on undisturbed.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -39,10 +39,10 @@ use gstphysmem::{
     pool::{PhysBufferPool, Wait},
 };
 
-/// Of one measurement.
+/// The duration of one measurement.
 const TIME: Duration = Duration::from_millis(300);
-/// A peer that is not done by then is given up: the stock pool may spin for minutes once
-/// more threads use it than there are processors.
+/// How long a peer's threads may take to end: the stock pool may spin for minutes if more
+/// threads use it than there are processors.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BUFFERS: u32 = 16;
 const SIZE: u32 = 4096;
@@ -50,9 +50,10 @@ const PAGE: u64 = 4096;
 
 /// A way for buffers from producers to consumers and back.
 trait Way: Send + Sync {
-    /// Passes on one buffer; false once it is closed.
+    /// Passes on one buffer; false if the way is closed.
     fn produce(&self) -> bool;
-    /// Takes one, if one comes, and lets go of it: how many; none once it is closed.
+    /// Takes a buffer, if one comes, and releases it. Returns the number of buffers, 0 or 1,
+    /// or `None` if the way is closed.
     fn consume(&self) -> Option<u64>;
     /// Ends all waits.
     fn close(&self);
@@ -109,12 +110,12 @@ impl Drop for Ours {
     }
 }
 
-/// For peers that cannot be woken and look every now and then.
+/// The result of `consume` for peers that cannot be woken and poll instead.
 fn taken(one: bool, is_closed: &AtomicBool) -> Option<u64> {
     (one || !is_closed.load(Ordering::Relaxed)).then_some(u64::from(one))
 }
 
-/// The stock pool and `std::sync::mpsc`, whose receiver threads share by a lock.
+/// The stock pool and `std::sync::mpsc`. Consumers share the receiver by a lock.
 struct StockAndChannel {
     pool: gst::BufferPool,
     sender: mpsc::Sender<gst::Buffer>,
@@ -141,7 +142,7 @@ impl Way for StockAndChannel {
     }
 
     fn consume(&self) -> Option<u64> {
-        // The sender is here, so nothing but time ends the wait.
+        // `self` holds the sender, so only the time limit ends the wait.
         let wait = Duration::from_millis(10);
         let buffer = self.receiver.lock().unwrap().recv_timeout(wait);
         taken(buffer.is_ok(), &self.is_closed)
@@ -162,14 +163,14 @@ struct StockAndGQueue {
 
 // SAFETY: GAsyncQueue has a lock of its own.
 unsafe impl Send for StockAndGQueue {}
-// SAFETY: as above.
+// SAFETY: GAsyncQueue has a lock of its own.
 unsafe impl Sync for StockAndGQueue {}
 
 impl StockAndGQueue {
     fn open() -> Arc<dyn Way> {
         Arc::new(Self {
             pool: active(gst::BufferPool::new(), SIZE, BUFFERS),
-            // SAFETY: needs nothing.
+            // SAFETY: the call has no requirements.
             queue: unsafe { gst::glib::ffi::g_async_queue_new() },
             is_closed: AtomicBool::new(false),
         })
@@ -180,7 +181,7 @@ impl Way for StockAndGQueue {
     fn produce(&self) -> bool {
         let buffer = self.pool.acquire_buffer(None);
         buffer.is_ok_and(|buffer| {
-            // SAFETY: the queue is there until `self` is dropped; the reference goes along.
+            // SAFETY: the queue lives until `self` is dropped, and takes the reference.
             unsafe {
                 gst::glib::ffi::g_async_queue_push(self.queue, buffer.into_glib_ptr().cast())
             };
@@ -189,7 +190,7 @@ impl Way for StockAndGQueue {
     }
 
     fn consume(&self) -> Option<u64> {
-        // SAFETY: as above; what comes out is the reference that went in.
+        // SAFETY: as in `produce`; the queue returns a reference that was pushed, or null.
         let buffer: Option<gst::Buffer> = unsafe {
             let buffer = gst::glib::ffi::g_async_queue_timeout_pop(self.queue, 10_000);
             from_glib_full(buffer.cast::<gst::ffi::GstBuffer>())
@@ -206,12 +207,12 @@ impl Way for StockAndGQueue {
 impl Drop for StockAndGQueue {
     fn drop(&mut self) {
         while self.consume().is_some() {}
-        // SAFETY: the last use.
+        // SAFETY: this is the last use of the queue.
         unsafe { gst::glib::ffi::g_async_queue_unref(self.queue) };
     }
 }
 
-/// Nanoseconds a buffer that was handed over, all threads together.
+/// Nanoseconds for each buffer handed over, all threads together.
 fn handover_ns(way: Arc<dyn Way>, producers: usize, consumers: usize) -> Measured<f64> {
     let consumed = Arc::new(AtomicU64::new(0));
     let (ended, all_ended) = mpsc::channel();
@@ -229,7 +230,7 @@ fn handover_ns(way: Arc<dyn Way>, producers: usize, consumers: usize) -> Measure
             ended.send(()).unwrap();
         });
     }
-    // The first ones wake threads and fill caches.
+    // The first hand-overs wake threads and fill caches.
     std::thread::sleep(TIME / 6);
     let (before, start) = (consumed.load(Ordering::Relaxed), Instant::now());
     std::thread::sleep(TIME);
@@ -243,19 +244,19 @@ fn handover_ns(way: Arc<dyn Way>, producers: usize, consumers: usize) -> Measure
     Ok(time.as_secs_f64() * 1e9 / (after - before) as f64)
 }
 
-/// What malloc has handed out, in bytes.
+/// Bytes that malloc has handed out and not got back.
 fn malloced() -> usize {
-    // SAFETY: reads counters.
+    // SAFETY: mallinfo2 only reads counters.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
 }
 
-/// Counts what Rust code has allocated and not freed.
+/// Counts the bytes that Rust code has allocated and not freed.
 struct Counting;
 
 static OWN: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: System does all the work.
+// SAFETY: `System` allocates and frees; this only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         OWN.fetch_add(layout.size(), Ordering::Relaxed);
@@ -292,29 +293,29 @@ fn bytes_per_buffer(
             Err(error) => Err(format!("{} would not be deactivated: {error}", pool.type_()).into()),
         }
     };
-    of(n)?; // types, caches
+    of(n)?; // the first run also allocates types and caches
     let (small, large) = (of(n)?, of(2 * n)?);
     Ok((large as f64 - small as f64) / f64::from(n))
 }
 
-/// Buffers of `size` bytes of `kind`; their payload is mapped, not malloc'ed.
+/// Pools of buffers of `size` bytes of `kind`, whose payload is mapped, not malloc'ed.
 fn allocated(kind: MemoryKind, size: u32) -> impl Fn(u32) -> gst::BufferPool {
     move |count| active(PhysBufferPool::builder().kind(kind).build(), size, count).upcast()
 }
 
-/// Over blocks of so many pieces, their addresses given.
+/// Pools over blocks whose given address has `pieces` extents.
 fn over_blocks(pieces: u64) -> impl Fn(u32) -> gst::BufferPool {
     static BLOCK: LazyLock<Mutex<&'static mut [u8]>> =
         LazyLock::new(|| Mutex::new(Box::leak(vec![0; SIZE as usize].into_boxed_slice())));
     let extents = (0..pieces).map(move |n| Extent {
-        // Not side by side, or they would be one.
+        // The extents leave gaps: adjacent ones would be merged.
         phys: PhysAddr(0x4000_0000 + 2 * n * PAGE),
         len_bytes: u64::from(SIZE) / pieces,
     });
     move |count| {
         let handle = || {
             let ptr = NonNull::from(&mut **BLOCK.lock().unwrap()).cast();
-            // SAFETY: leaked, so it stays; nobody reads or writes it here.
+            // SAFETY: the block is leaked, so it stays; no code here reads or writes it.
             let handle = unsafe { BufferHandle::new(ptr, SIZE as usize, |_, _| {}) };
             handle.with_address(Address::new(extents.clone().collect(), AddressSource::User))
         };
@@ -323,7 +324,7 @@ fn over_blocks(pieces: u64) -> impl Fn(u32) -> gst::BufferPool {
     }
 }
 
-/// There is such memory here.
+/// Whether this machine has memory of this kind.
 fn is_there(kind: MemoryKind) -> bool {
     let pool = PhysBufferPool::builder().kind(kind).build();
     let is_there = try_active(&pool, SIZE, 1).is_ok();
@@ -332,7 +333,7 @@ fn is_there(kind: MemoryKind) -> bool {
 
 struct Bench {
     options: Options,
-    /// The one measurement of this process, which another one has started.
+    /// The only measurement of this process, if the benchmark started it for that.
     alone: Option<String>,
 }
 
@@ -349,8 +350,8 @@ impl Bench {
     }
 
     fn measure_alone(&self, name: &str) {
-        // GLib's slices keep what was freed to themselves, so that malloc's counters do
-        // not see it. They read the environment before main.
+        // GLib's slice allocator keeps freed memory, so that malloc's counters would count
+        // it as used. It reads the environment before main.
         let slices = std::env::var_os("G_SLICE").unwrap_or_else(|| "always-malloc".into());
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--rounds", &self.options.rounds.to_string()])
@@ -381,7 +382,7 @@ impl Bench {
     }
 
     fn metadata(&self) {
-        // Its payload is malloc'ed together with the GstMemory.
+        // The stock pool mallocs the payload together with the GstMemory.
         const PAYLOAD: u32 = 64;
         let stock = || {
             let make = |count| active(gst::BufferPool::new(), PAYLOAD, count);

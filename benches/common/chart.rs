@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The lines as a picture: docs/images/speed.svg.
+//! Draws the lines of `compare` as docs/images/speed.svg.
 
 use super::Line;
 
-/// How many times better ours is.
+/// How many times better ours is: more frames a second, or less of anything else.
 fn better(line: &Line) -> f64 {
     if line.name.ends_with(":frames/s") {
         line.ratio
@@ -12,7 +12,7 @@ fn better(line: &Line) -> f64 {
     }
 }
 
-/// Bars of how many times better ours is, on a scale of powers of two.
+/// A bar for each line, how many times better ours is, on a logarithmic scale.
 pub fn svg(lines: &[Line], rounds: usize) -> String {
     const ROW_PX: usize = 22;
     const LEFT_PX: usize = 380;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the benchmarks share: their options, the rounds of ours and the peer's in turn, and
-//! the lines that come of them.
-#![allow(dead_code)] // each uses its own part of it
+//! Code that the benchmarks share: options, rounds of ours and the peer's in turn, and the
+//! lines of the result.
+#![allow(dead_code)] // no benchmark uses all of it
 
 pub mod chart;
 
-/// What a round gives, or why it gives nothing.
+/// The result of a measurement, or why there is none.
 pub type Measured<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// A line of the result.
+/// A line of the output: medians of ours, of the peer's, and of their ratio.
 pub struct Line {
     pub name: String,
     pub ours: f64,
@@ -27,13 +27,13 @@ impl Line {
         println!("{name} {ours:.1} {peer:.1} {ratio:.2}");
     }
 
-    /// What `print` printed, in a guest of the lab.
+    /// Reads a line that `print` printed, in a guest of the lab.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let name = words.next()?.to_owned();
         let mut number = || words.next()?.parse::<f64>().ok();
         let (ours, peer, ratio) = (number()?, number()?, number()?);
-        // A small ratio was rounded away.
+        // A ratio below 0.005 was printed as 0.00.
         let ratio = if ratio > 0.0 { ratio } else { ours / peer };
         Some(Self {
             name,
@@ -44,16 +44,15 @@ impl Line {
     }
 }
 
-/// What every benchmark can be told.
 pub struct Options {
     pub rounds: usize,
     only: Option<String>,
 }
 
 impl Options {
-    /// Reads the command line. `own` takes the options that `usage` names, which are those
-    /// of one program: false for what it does not know. Its second argument gives an
-    /// option's value.
+    /// Reads the command line. `own` handles the further options of one program, which
+    /// `usage` names, and returns false for an option that it does not know. Its second
+    /// argument returns the option's value.
     pub fn parse(
         usage: &str,
         mut own: impl FnMut(&str, &mut dyn FnMut() -> String) -> bool,
@@ -66,7 +65,7 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().expect("a value");
             match arg.as_str() {
-                // Cargo's own.
+                // `cargo bench` passes this.
                 "--bench" => {}
                 "--rounds" => options.rounds = value().parse().expect("a number of rounds"),
                 "--only" => options.only = Some(value()),
@@ -85,9 +84,9 @@ impl Options {
         self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 
-    /// Prints and gives the medians of some rounds. `round` gives the same each time: names,
-    /// ours and the peer's. One that fails is said, and there are no lines: what else there
-    /// is to be measured is worth going on for.
+    /// Prints and returns the medians of the rounds. `round` gives names, ours and the peer's,
+    /// with the same names each time. If a round fails, the reason is printed and there are
+    /// no lines; the benchmark can go on with other measurements.
     pub fn measure(
         &self,
         name: &str,
@@ -121,7 +120,7 @@ impl Options {
     }
 }
 
-/// Says why a measurement has no line.
+/// Prints why a measurement has no line.
 pub fn failed(name: &str, reason: &dyn std::fmt::Display) {
     eprintln!("FAILED {name}: {reason}");
 }

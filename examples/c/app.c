@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * An application that fills buffers of known physical address, in C, and no library of ours to link:
+ * Fills buffers of known physical address, in C, without linking a library of this project:
  *
  *     cc app.c -o app -I../../include $(pkg-config --cflags --libs \
  *         gstreamer-app-1.0 gstreamer-video-1.0)
  *     ./app                 # or: ./app fbpansink, ./app "kmsflipsink driver-name=vkms"
  *
  * It takes the pool that the sink proposes, so that frames are written into memory that the
- * sink shows without a copy; else it makes one. First the pool without a pipeline: the four
- * verbs, the meta. Then appsrc feeds 30 frames into the sink.
+ * sink shows without a copy. If the sink proposes none, it makes a pool. It first uses the
+ * pool without a pipeline (the four verbs, the meta), then feeds 30 frames through appsrc.
  */
 #include <gst/app/gstappsrc.h>
 #include <gst/gst.h>
@@ -16,7 +16,7 @@
 #include <gstphysmem.h>
 #include <string.h>
 
-/* Small enough for any screen; a sink puts it in the middle. */
+/* A frame that is small enough for any screen; the sink centres it. */
 #define WIDTH 320
 #define HEIGHT 240
 #define FRAMES 30
@@ -37,13 +37,13 @@ activate (GstBufferPool *pool, GstCaps *caps, guint size, guint min, guint max)
   GstStructure *config = gst_buffer_pool_get_config (pool);
 
   gst_buffer_pool_config_set_params (config, caps, size, min, max);
-  /* Rows of a screen may be padded. */
+  /* The sink's rows may be padded: GstVideoMeta gives their stride. */
   gst_buffer_pool_config_add_option (config, GST_BUFFER_POOL_OPTION_VIDEO_META);
   check (gst_buffer_pool_set_config (pool, config), "configuring the pool");
   check (gst_buffer_pool_set_active (pool, TRUE), "activating the pool");
 }
 
-/* The sink's pool if it has one of our type, or NULL. appsrc never asks for it. */
+/* The sink's pool if it proposes a GstPhysBufferPool, else NULL. appsrc itself does not ask. */
 static GstBufferPool *
 ask_for_pool (GstElement *sink, GstCaps *caps)
 {
@@ -68,7 +68,7 @@ make_pool (GstCaps *caps)
 {
   GstVideoInfo info;
   GstBufferPool *pool = g_object_new (g_type_from_name ("GstPhysBufferPool"),
-      /* The best that works here: contiguous memory with a dma-buf comes first. */
+      /* AUTO takes the best kind that works here, contiguous memory with a dma-buf first. */
       "kind", GST_PHYS_MEMORY_KIND_AUTO, NULL);
 
   gst_object_ref_sink (pool);
@@ -109,7 +109,7 @@ print_stats (gpointer object, const char *whose)
   gst_structure_free (stats);
 }
 
-/* What the sink takes, with our size where it does not mind. */
+/* Caps that the sink takes, with WIDTH and HEIGHT where the sink leaves the choice. */
 static GstCaps *
 choose_caps (GstElement *sink)
 {
@@ -127,8 +127,8 @@ choose_caps (GstElement *sink)
   return gst_caps_fixate (caps);
 }
 
-/* Grey, in whatever format and at the strides of the buffer's GstVideoMeta: in a sink's memory
- * the bytes between the rows belong to the rest of the screen. */
+/* Fills the frame with grey, in any format, at the strides of the buffer's GstVideoMeta. The
+ * bytes between two rows of a sink's memory belong to the rest of the screen. */
 static void
 draw (GstBuffer *buffer, GstCaps *caps, guint8 grey)
 {
@@ -164,7 +164,7 @@ first_byte (GstBuffer *buffer, GstCaps *caps)
   return byte;
 }
 
-/* Producer and consumer of a program without a pipeline. */
+/* Acts as the producer and the consumer of one buffer, without a pipeline. */
 static void
 four_verbs (GstBufferPool *pool, GstCaps *caps)
 {
@@ -177,7 +177,7 @@ four_verbs (GstBufferPool *pool, GstCaps *caps)
   draw (produced, caps, 0x5a);
   g_signal_emit_by_name (pool, "submit-filled", produced, &fine);
   check (fine, "submit-filled");
-  /* The buffer is the queue's now. To submit it twice is refused and changes nothing. */
+  /* The filled queue holds the buffer now. A second submit is refused and changes nothing. */
   g_signal_emit_by_name (pool, "submit-filled", produced, &fine);
   check (!fine, "refusing a second submit-filled");
   gst_buffer_unref (produced);
@@ -194,7 +194,7 @@ four_verbs (GstBufferPool *pool, GstCaps *caps)
   g_print ("four verbs: ok\n");
 }
 
-/* Waits for a free buffer whenever all are with the sink. */
+/* Pushes FRAMES frames. acquire-free waits while the sink holds all buffers. */
 static void
 feed (GstAppSrc *appsrc, GstBufferPool *pool, GstCaps *caps)
 {
@@ -203,10 +203,10 @@ feed (GstAppSrc *appsrc, GstBufferPool *pool, GstCaps *caps)
   for (n = 0; n < FRAMES; n++) {
     GstBuffer *buffer = NULL;
 
-    /* gst_buffer_pool_acquire_buffer() does as well, without a timeout. */
+    /* gst_buffer_pool_acquire_buffer() works too, but has no timeout. */
     g_signal_emit_by_name (pool, "acquire-free", (gint64) TIMEOUT, &buffer);
     if (buffer == NULL)
-      break; /* the bus knows why */
+      break; /* the error is on the bus */
     draw (buffer, caps, (guint8) (n * 255 / FRAMES));
     GST_BUFFER_PTS (buffer) = gst_util_uint64_scale (n, GST_SECOND, 30);
     GST_BUFFER_DURATION (buffer) = GST_SECOND / 30;
@@ -247,7 +247,7 @@ run (const char *sink_description)
   sink = find_sink (src);
   bus = gst_element_get_bus (pipeline);
 
-  /* Then the sink knows what its device takes. */
+  /* In READY the sink has its device open and knows which caps it takes. */
   if (gst_element_set_state (pipeline, GST_STATE_READY) != GST_STATE_CHANGE_FAILURE) {
     caps = choose_caps (sink);
     gst_app_src_set_caps (GST_APP_SRC (src), caps);
@@ -290,11 +290,11 @@ main (int argc, char **argv)
   GstPlugin *plugin;
 
   gst_init (&argc, &argv);
-  /* Registers the types; elements of ours in a pipeline would do it too. */
+  /* Registers the types. An element of the plugin in a pipeline would do so, too. */
   plugin = gst_plugin_load_by_name ("physmem");
   check (plugin != NULL, "finding the plugin physmem (is GST_PLUGIN_PATH right?)");
   run (argc > 1 ? argv[1] : "fakesink");
   gst_object_unref (plugin);
-  gst_deinit (); /* not needed, but then GST_TRACERS=leaks tells what is left */
+  gst_deinit (); /* makes GST_TRACERS=leaks report what is left */
   return 0;
 }

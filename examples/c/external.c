@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * Pools over memory that the application allocated, and frees when it likes; and the four
- * verbs as functions, which say what is wrong:
+ * Pools over memory that the application allocates and frees; and the four verbs as
+ * functions, which set a GError:
  *
  *     cc external.c -o external $(pkg-config --cflags --libs gstphysmem)
  */
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #define SIZE 4096
-/* Say, from the device tree. */
+/* In a real program this address may come from the device tree. */
 #define CARVED_OUT 0x40000000
 
 static guint freed = 0;
@@ -24,7 +24,7 @@ check (gboolean fine, const char *what)
   }
 }
 
-/* In its place: munmap, cudaFree, ... */
+/* A real program may call munmap, cudaFree, ... here. */
 static void
 destroy (gpointer data)
 {
@@ -60,7 +60,7 @@ make_handle (guint64 phys_addr)
   return gst_phys_buffer_handle_new (data, SIZE, phys_addr, destroy, data);
 }
 
-/* Memory that is there for good. */
+/* Memory that is never freed. */
 static void
 regions (void)
 {
@@ -87,7 +87,7 @@ regions (void)
   g_print ("regions: ok\n");
 }
 
-/* Memory that the pool frees. */
+/* Memory that the pool owns and frees. */
 static void
 owned (void)
 {
@@ -105,7 +105,7 @@ owned (void)
   g_print ("owned handles: ok\n");
 }
 
-/* Memory that the application frees, early. */
+/* Memory that the application owns and frees while the pool is in use. */
 static void
 borrowed (void)
 {
@@ -123,7 +123,7 @@ borrowed (void)
   buffer = acquire (pool);
   check (buffer != NULL, "acquiring");
   check (gst_buffer_map (buffer, &map, GST_MAP_WRITE), "mapping");
-  /* All but the mapped one go at once; that one when it is unmapped. */
+  /* A block is freed at once, unless it is mapped; then the unmap frees it. */
   gst_phys_buffer_handle_free (handle);
   gst_phys_buffer_handle_free (other);
   check (freed == 1, "keeping the block that is mapped");
@@ -141,7 +141,7 @@ borrowed (void)
   g_print ("borrowed handles: ok\n");
 }
 
-/* What a verb that failed said; the caller frees nothing. */
+/* Whether a verb failed with this code. Frees the error. */
 static gboolean
 failed_with (GError **error, GstPhysPoolError code)
 {
@@ -153,7 +153,7 @@ failed_with (GError **error, GstPhysPoolError code)
   return matches;
 }
 
-/* Submit and release take the reference, as gst_buffer_pool_release_buffer() does. */
+/* Submit and release take the caller's reference, as gst_buffer_pool_release_buffer() does. */
 static void
 verbs (void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * Frames of another process, and where they are, in C, for GStreamer 1.24 and newer:
+ * Receives frames of another process and prints their addresses, for GStreamer 1.24 and newer:
  *
  *     cc receive.c -o receive -I../../include $(pkg-config --cflags --libs gstreamer-app-1.0)
  *     gst-launch-1.0 rawvideosrc ! physmemupload ! unixfdsink socket-path=/run/frames &
@@ -47,8 +47,7 @@ main (int argc, char **argv)
     g_printerr ("usage: receive SOCKET FRAMES\n");
     return 2;
   }
-  /* The meta that arrives is made by the plugin: nothing here uses an element of it that
-   * would load it. */
+  /* The plugin makes the meta of a received buffer; no element of this pipeline loads it. */
   if (gst_plugin_load_by_name ("physmem") == NULL) {
     g_printerr ("receive: no plugin physmem: set GST_PLUGIN_PATH\n");
     return 1;

@@ -24,8 +24,7 @@ def check(fine, what):
 
 
 def make(**properties):
-    """A pool that is not active yet. kind, heap, require-dma-buf, require-contiguous and
-    max-address can only be set here."""
+    """A pool that is not active yet. The properties given can only be set at construction."""
     pool = GObject.new(GObject.type_from_name('GstPhysBufferPool'), **properties)
     config = pool.get_config()
     Gst.BufferPool.config_set_params(config, None, SIZE, 2, 2)

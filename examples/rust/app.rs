@@ -5,9 +5,9 @@
 //! cargo run --example app                # or: --example app -- fbpansink
 //! ```
 //!
-//! It takes the pool that the sink proposes, so that frames are written into memory
-//! that the sink shows without a copy; else it makes one. First the pool without a
-//! pipeline: the four verbs, the meta. Then appsrc feeds 30 frames into the sink.
+//! It takes the pool that the sink proposes, so that frames are written into memory that
+//! the sink shows without a copy. If the sink proposes none, it makes a pool. It first uses
+//! the pool without a pipeline (the four verbs, the meta), then feeds 30 frames through appsrc.
 
 use std::{error::Error, time::Duration};
 
@@ -24,7 +24,7 @@ const TIMEOUT: Wait = Wait::AtMost(Duration::from_secs(30));
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Plays into the sink described; the sink's statistics.
+/// Plays into the sink that `sink_description` makes, and returns the sink's statistics.
 pub fn run(sink_description: &str) -> Result<gst::Structure> {
     let pipeline =
         gst::parse::launch(&format!("appsrc name=src format=time ! {sink_description}"))?
@@ -46,7 +46,7 @@ fn play(pipeline: &gst::Pipeline) -> Result<gst::Structure> {
         .ok_or("appsrc is not linked")?;
     let sink = sink_pad.parent_element().ok_or("no sink")?;
 
-    // Then the sink knows what its device takes.
+    // In READY the sink has its device open and knows which caps it takes.
     pipeline.set_state(gst::State::Ready)?;
     let info = choose_format(&sink_pad)?;
     appsrc.set_caps(Some(&info.to_caps()?));
@@ -57,7 +57,7 @@ fn play(pipeline: &gst::Pipeline) -> Result<gst::Structure> {
         }
         None => {
             println!("frames are written into the application's pool");
-            // The best kind that works here: contiguous memory with a dma-buf comes first.
+            // Auto takes the best kind that works here, contiguous memory with a dma-buf first.
             let pool = PhysBufferPool::builder().kind(MemoryKind::Auto).build();
             activate(&pool, &info, info.size() as u32, 3, 4)?;
             pool
@@ -82,7 +82,7 @@ fn play(pipeline: &gst::Pipeline) -> Result<gst::Structure> {
     Ok(stats)
 }
 
-/// What the sink takes, with our size: small enough for any screen.
+/// A format that the sink takes, at a size that is small enough for any screen.
 fn choose_format(sink_pad: &gst::Pad) -> Result<gst_video::VideoInfo> {
     let ours = gst_video::VideoCapsBuilder::new()
         .width(320)
@@ -97,7 +97,7 @@ fn choose_format(sink_pad: &gst::Pad) -> Result<gst_video::VideoInfo> {
     Ok(gst_video::VideoInfo::from_caps(&caps)?)
 }
 
-/// The sink's pool, if it has one of our type. appsrc never asks for it.
+/// The sink's pool, if it proposes a `PhysBufferPool`. appsrc itself does not ask.
 fn ask_for_pool(
     sink_pad: &gst::Pad,
     info: &gst_video::VideoInfo,
@@ -125,13 +125,13 @@ fn activate(
 ) -> Result<()> {
     let mut config = pool.config();
     config.set_params(Some(&info.to_caps()?), size, min, max);
-    // Rows of a screen may be padded.
+    // The sink's rows may be padded: GstVideoMeta gives their stride.
     config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
     pool.set_config(config)?;
     Ok(pool.set_active(true)?)
 }
 
-/// Producer and consumer of a program without a pipeline.
+/// Acts as the producer and the consumer of one buffer, without a pipeline.
 fn four_verbs(pool: &PhysBufferPool, info: &gst_video::VideoInfo) -> Result<()> {
     let mut buffer = pool.acquire_free(TIMEOUT)?;
     let meta = buffer.meta::<PhysMemMeta>().ok_or("no meta")?;
@@ -167,7 +167,7 @@ fn four_verbs(pool: &PhysBufferPool, info: &gst_video::VideoInfo) -> Result<()> 
     Ok(())
 }
 
-/// Waits for a free buffer whenever all are with the sink.
+/// Pushes `FRAMES` frames. `acquire_free` waits while the sink holds all buffers.
 fn feed(
     appsrc: &gst_app::AppSrc,
     pool: &PhysBufferPool,
@@ -175,7 +175,7 @@ fn feed(
 ) -> Result<()> {
     for n in 0..FRAMES {
         let Ok(mut buffer) = pool.acquire_free(TIMEOUT) else {
-            break; // the bus knows why
+            break; // the error is on the bus
         };
         let buffer_mut = buffer.get_mut().ok_or("somebody else holds the buffer")?;
         draw(buffer_mut, info, (n * 255 / FRAMES) as u8)?;
@@ -185,13 +185,13 @@ fn feed(
             break;
         }
     }
-    // Refused when the sink has failed already: then the bus knows.
+    // This fails only after the sink has failed; the error is on the bus.
     let _ = appsrc.end_of_stream();
     Ok(())
 }
 
-/// Grey, in whatever format and at the strides of the buffer's GstVideoMeta: in a
-/// sink's memory the bytes between the rows belong to the rest of the screen.
+/// Fills the frame with grey, in any format, at the strides of the buffer's GstVideoMeta.
+/// The bytes between two rows of a sink's memory belong to the rest of the screen.
 fn draw(buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo, grey: u8) -> Result<()> {
     let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)?;
     for component in 0..frame.n_components() {
@@ -211,7 +211,7 @@ fn draw(buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo, grey: u8) -> R
 #[allow(dead_code)] // tests call `run`
 fn main() -> Result<()> {
     gst::init()?;
-    // An application of its own needs no installed plugin.
+    // A program that links the library needs no installed plugin.
     gstphysmem::plugin_register_static()?;
     run(&std::env::args().nth(1).unwrap_or("fakesink".into()))?;
     Ok(())

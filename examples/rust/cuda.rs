@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames in memory of the CUDA runtime: a pool of buffers whose deleter is
-//! `cudaFree`.
+//! Frames in memory of the CUDA runtime: a pool of buffers whose deleter is `cudaFree`.
 //!
 //! ```text
 //! cargo run --example cuda
 //! ```
 //!
-//! It compiles and starts anywhere: the runtime is opened when the program runs, by
-//! the name that `CUDART` says or `libcudart.so`. Managed memory is used, which CPU
-//! and GPU reach at the same virtual address; its physical address is the driver's
-//! business. What pagemap tells when the pool starts is shown as it is: the place of
-//! pages that move to the GPU as soon as it writes to them, and so not pinned.
+//! It compiles and starts without CUDA: it opens the runtime when it runs, by the name in
+//! the environment variable `CUDART`, else as `libcudart.so`. It uses managed memory, which
+//! the CPU and the GPU reach at the same virtual address. The program prints the physical
+//! address that pagemap gives when the pool starts. The pages are not pinned: the driver
+//! moves them to the GPU as soon as the GPU writes to them.
 //!
-//! The GPU is the producer here: it fills each free buffer (`cudaMemset`), the program
-//! waits until it has done so and submits the buffer; a consumer on the CPU takes the
-//! filled buffers and compares every byte.
+//! The GPU is the producer: it fills each free buffer (`cudaMemset`). The program waits for
+//! it and submits the buffer. A consumer on the CPU compares every byte of the filled buffers.
 
 use std::{
     error::Error,
@@ -39,7 +37,7 @@ type Memset = unsafe extern "C" fn(*mut c_void, c_int, usize) -> c_int;
 type DeviceSynchronize = unsafe extern "C" fn() -> c_int;
 type ErrorString = unsafe extern "C" fn(c_int) -> *const c_char;
 
-/// The functions that we use, from a library that is never closed.
+/// Functions of the CUDA runtime, which stays open until the process ends.
 #[derive(Clone, Copy)]
 struct Cuda {
     malloc_managed: MallocManaged,
@@ -53,14 +51,14 @@ impl Cuda {
     fn open() -> Result<Self, String> {
         let name = std::env::var("CUDART").unwrap_or("libcudart.so".into());
         let c_name = CString::new(name.as_str()).map_err(|e| e.to_string())?;
-        // SAFETY: a C string; the initialisers of that library are trusted as those
-        // of any library that one links.
+        // SAFETY: `c_name` is a C string; the initialisers of the library are trusted like
+        // those of any library that is linked.
         let library = unsafe { libc::dlopen(c_name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if library.is_null() {
             return Err(format!("no CUDA runtime: {}", dl_error()));
         }
         let symbol = |symbol: &CStr| {
-            // SAFETY: the library is open, and stays so.
+            // SAFETY: the library is open and is never closed.
             NonNull::new(unsafe { libc::dlsym(library, symbol.as_ptr()) })
                 .ok_or_else(|| format!("{name} is no CUDA runtime: {}", dl_error()))
         };
@@ -87,21 +85,21 @@ impl Cuda {
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: it takes any number and returns a static string.
+        // SAFETY: cudaGetErrorString takes any number and returns a static string.
         let text = unsafe { CStr::from_ptr((self.error_string)(code)) };
         Err(format!("{what}: {} ({code})", text.to_string_lossy()))
     }
 
-    /// Memory whose handle calls cudaFree, once, when nobody uses it any more.
+    /// Memory whose handle calls cudaFree once, when nothing uses the memory any more.
     fn allocate(&self, size_bytes: usize) -> Result<BufferHandle, String> {
         let mut ptr = std::ptr::null_mut();
-        // SAFETY: `ptr` takes the result.
+        // SAFETY: `ptr` is valid for the result.
         let code = unsafe { (self.malloc_managed)(&mut ptr, size_bytes, CUDA_MEM_ATTACH_GLOBAL) };
         self.check("cudaMallocManaged", code)?;
         let ptr = NonNull::new(ptr.cast()).ok_or("cudaMallocManaged gave no memory")?;
         let cuda = *self;
-        // SAFETY: managed memory is mapped for the CPU until cudaFree, which only
-        // this deleter calls, and any thread may do so.
+        // SAFETY: managed memory is mapped for the CPU until cudaFree. Only this deleter calls
+        // cudaFree, which any thread may do.
         Ok(unsafe {
             BufferHandle::new(ptr, size_bytes, move |ptr, _| {
                 match cuda.check("cudaFree", (cuda.free)(ptr.as_ptr().cast())) {
@@ -112,11 +110,11 @@ impl Cuda {
         })
     }
 
-    /// Lets the GPU set all bytes of a buffer, and waits until it has.
+    /// Has the GPU set all bytes of a buffer, and waits until that is done.
     fn fill(&self, buffer: &mut gst::BufferRef, value: u8) -> Result<(), Box<dyn Error>> {
         let mut map = buffer.map_writable()?;
-        // SAFETY: the buffer's memory came from cudaMallocManaged, is mapped for
-        // writing here and as long as `map` says; it outlives the synchronisation.
+        // SAFETY: the buffer's memory came from cudaMallocManaged and is mapped for writing
+        // while `map` lives, which is until after the synchronisation.
         let code = unsafe {
             (self.memset)(
                 map.as_mut_slice().as_mut_ptr().cast(),
@@ -125,7 +123,7 @@ impl Cuda {
             )
         };
         self.check("cudaMemset", code)?;
-        // SAFETY: it takes nothing and waits for the device.
+        // SAFETY: cudaDeviceSynchronize has no arguments and waits for the device.
         self.check("cudaDeviceSynchronize", unsafe {
             (self.device_synchronize)()
         })?;
@@ -134,8 +132,7 @@ impl Cuda {
 }
 
 fn dl_error() -> String {
-    // SAFETY: dlerror gives null or a string of this thread that holds until the
-    // next dl call.
+    // SAFETY: dlerror gives null or a string of this thread, valid until its next dl call.
     unsafe {
         let text = libc::dlerror();
         if text.is_null() {
@@ -158,8 +155,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let handles = (0..3)
         .map(|_| cuda.allocate(SIZE))
         .collect::<Result<Vec<_>, _>>()?;
-    // The pool owns them. `with_borrowed_handles` leaves them to the application,
-    // which may then free one at any time.
+    // The pool owns the handles. With `with_borrowed_handles` the application keeps them and
+    // may free one at any time.
     let pool = PhysBufferPool::with_handles(handles);
     let mut config = pool.config();
     config.set_params(None, SIZE as u32, 3, 3);
@@ -182,7 +179,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         Err(reason) => println!("buffer {id}: {kind} memory, address unknown: {reason}"),
     }
-    drop(buffer); // back in the pool
+    drop(buffer); // returns it to the pool
 
     for frame in 1..=FRAMES {
         let mut free = pool.acquire_free(Wait::No)?;

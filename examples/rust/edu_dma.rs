@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames that a DMA engine writes, knowing nothing but physical addresses.
+//! Frames that a DMA engine writes to their physical addresses.
 //!
 //! The engine is `edu`, a PCI device of QEMU that copies between its own store
 //! and memory. A driver for real hardware has the same parts:
 //!
 //! - the producer takes a free buffer and queues a descriptor: the physical
 //!   address from the buffer's meta, and the buffer's id;
-//! - the engine's thread runs one descriptor after the other. A completion (an
-//!   interrupt through UIO, or a polled status) finds the buffer by that id and
-//!   submits it;
-//! - the consumer takes filled buffers, checks every byte, shows it if asked to,
-//!   and releases it.
+//! - the engine's thread runs one descriptor after the other. At each completion (an
+//!   interrupt through UIO, or a polled status) it finds the buffer by that id and
+//!   submits the buffer;
+//! - the consumer takes each filled buffer, checks every byte, shows the frame with
+//!   `--display`, and releases the buffer.
 //!
-//! The CPU never writes a frame. It writes one seed, which the engine copies to
-//! its store; each frame is a window of the store, one row further down than the
-//! frame before.
+//! The CPU never writes a frame. It writes one seed, which the engine copies to its store.
+//! Each frame is a window of the store, one row further down than the frame before.
 //!
 //!     qemu-system-x86_64 ... -device edu
 //!     edu_dma [--frames N] [--completion poll|interrupt] [--display] [--hold] [--mask-bits N]
 //!
-//! The device drives 28 address lines unless QEMU is told otherwise, and would
-//! silently write somewhere else: so the pool is given `max_address`.
+//! The device drives 28 address lines unless QEMU is told otherwise. It would write to a
+//! wrong place for a higher address, without an error, so the pool is given `max_address`.
 
 use std::{
     error::Error,
@@ -52,8 +51,8 @@ use nix::{
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// A frame is a window of the store, and less than 4096 bytes: QEMU 7.2 ends the
-/// machine when a transfer reaches the end of the device's store.
+/// A frame is smaller than the store of 4096 bytes: QEMU 7.2 ends the machine when a
+/// transfer reaches the end of the store.
 const WIDTH_PX: usize = 32;
 const HEIGHT_PX: usize = 20;
 const ROW_BYTES: usize = WIDTH_PX * 4;
@@ -143,7 +142,7 @@ fn run(options: Options) -> Result<()> {
             end.join()
                 .unwrap_or_else(|_| Err("a thread panicked".into()))
         });
-        // The thread that failed first made the others stop, by flushing.
+        // The thread that failed first stopped the others by flushing the pool.
         ends.into_iter()
             .chain([produced])
             .max_by_key(blame)
@@ -161,7 +160,7 @@ fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Ends everybody's waiting when one of the threads has failed.
+/// Ends the waits of the other threads if this one has failed with `result`.
 fn or_flush(pool: &PhysBufferPool, result: Result<()>) -> Result<()> {
     if result.is_err() {
         pool.set_flushing(true);
@@ -169,7 +168,7 @@ fn or_flush(pool: &PhysBufferPool, result: Result<()>) -> Result<()> {
     result
 }
 
-/// "Flushing" is what a thread says that was stopped by another's failure.
+/// Ranks a thread's result: `Flushing` only follows from the failure of another thread.
 fn blame(result: &Result<()>) -> u8 {
     match result {
         Ok(()) => 0,
@@ -180,8 +179,8 @@ fn blame(result: &Result<()>) -> u8 {
     }
 }
 
-/// A pool whose every buffer the device can reach: contiguous, its address known,
-/// and below the limit; or an error that says what is in the way.
+/// A pool whose buffers the device can reach: contiguous, of known address, and not above
+/// `max_address`.
 fn dma_pool(size_bytes: usize, buffers: u32, max_address: PhysAddr) -> Result<PhysBufferPool> {
     let pool = PhysBufferPool::builder()
         .kind(MemoryKind::Cma)
@@ -198,18 +197,17 @@ fn dma_pool(size_bytes: usize, buffers: u32, max_address: PhysAddr) -> Result<Ph
     Ok(pool)
 }
 
-/// What the seed's byte `index` is: no two rows are alike.
+/// Byte `index` of the seed. No two rows are equal.
 fn pattern(index: usize) -> u8 {
     (index * 7 + index / ROW_BYTES * 41) as u8
 }
 
-/// Where frame `sequence` begins in the store.
+/// The offset in the store at which frame `sequence` begins, in bytes.
 fn window(sequence: usize) -> usize {
     sequence % WINDOWS * ROW_BYTES
 }
 
-/// The only bytes that the CPU writes: the seed, which the device takes into its
-/// own store.
+/// Writes the seed and has the device copy it into its store.
 fn load_store(engine: &mut Engine, max_address: PhysAddr) -> Result<()> {
     let seeds = dma_pool(STORE_BYTES, 1, max_address)?;
     let mut seed = seeds.acquire_free(Wait::No)?;
@@ -245,8 +243,8 @@ fn phys_addr(buffer: &gst::BufferRef) -> Result<PhysAddr> {
     }
 }
 
-/// What the hardware is given, and the reference that keeps the pool from handing
-/// the buffer out before the hardware is done with it.
+/// A transfer for the engine. `held` keeps the pool from handing out the buffer before the
+/// transfer is done.
 struct Descriptor {
     transfer: Transfer,
     id: u32,
@@ -281,7 +279,7 @@ fn engine_thread(
 ) -> Result<()> {
     for Descriptor { transfer, id, held } in ring {
         engine.transfer(transfer)?;
-        // As in an interrupt handler: the id is all that it knows.
+        // An interrupt handler knows only the id, too.
         let buffer = pool.buffer_by_id(id).ok_or_else(|| PoolError::NoSuchId {
             id,
             pool: pool.name().into(),
@@ -311,13 +309,12 @@ fn consume(pool: &PhysBufferPool, screen: Option<&Screen>, frames: usize) -> Res
         if let Some(screen) = screen {
             screen.show(&buffer)?;
         }
-        // It is free again when the screen has dropped its reference too.
+        // The buffer is free once the screen has dropped its reference, too.
         pool.release_filled(buffer)?;
     }
     Ok(())
 }
 
-/// An appsrc that feeds a framebuffer.
 struct Screen {
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
@@ -357,7 +354,7 @@ impl Screen {
         }
     }
 
-    /// What the element said on the bus, which is more than the return value.
+    /// The error on the bus, which says more than the return value `otherwise`.
     fn reason(
         &self,
         otherwise: impl Error + Send + Sync + 'static,
@@ -379,7 +376,7 @@ impl Drop for Screen {
     }
 }
 
-/// One copy by the engine, less than 4096 bytes.
+/// One copy by the engine, of less than 4096 bytes.
 #[derive(Clone, Copy)]
 enum Transfer {
     ToStore {
@@ -394,14 +391,14 @@ enum Transfer {
     },
 }
 
-/// The device: registers in BAR 0, as docs/specs/edu.txt of QEMU says.
+/// The device. Its registers are in BAR 0, see docs/specs/edu.txt of QEMU.
 struct Engine {
     registers: NonNull<u8>,
     config: File,
     uio: Option<File>,
 }
 
-// SAFETY: the mapping belongs to the process, and `transfer` takes `&mut self`.
+// SAFETY: the mapping belongs to the process, not to a thread; `transfer` takes `&mut self`.
 unsafe impl Send for Engine {}
 
 const VENDOR_AND_DEVICE: &str = "1234 11e8";
@@ -419,13 +416,13 @@ const DMA_RUN: u64 = 1;
 const DMA_FROM_STORE: u64 = 2;
 const DMA_INTERRUPT: u64 = 4;
 
-/// PCI configuration space: the command register and its bits.
+// The command register in PCI configuration space, and its bits.
 const PCI_COMMAND: u64 = 4;
 const PCI_COMMAND_MEMORY: u16 = 1 << 1;
 const PCI_COMMAND_MASTER: u16 = 1 << 2;
 const PCI_COMMAND_INTX_DISABLE: u16 = 1 << 10;
 
-/// The device takes a tenth of a second; a loaded machine longer.
+/// The device takes a tenth of a second for a transfer; on a loaded machine longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Engine {
@@ -475,7 +472,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs one transfer and returns when the device says that it is done.
+    /// Runs one transfer and returns when the device reports that it is done.
     fn transfer(&mut self, transfer: Transfer) -> Result<()> {
         let (source, destination, len_bytes, direction) = match transfer {
             Transfer::ToStore {
@@ -521,10 +518,10 @@ impl Engine {
         if nix::poll::poll(&mut ready, PollTimeout::try_from(PATIENCE)?)? == 0 {
             return Err(format!("no interrupt within {PATIENCE:?}").into());
         }
-        uio.read_exact(&mut [0; 4])?; // how many so far
-        // The device first, or the line would still be raised when it is unmasked.
+        uio.read_exact(&mut [0; 4])?; // the number of interrupts so far
+        // Acknowledge at the device before the line is unmasked, or it would still be raised.
         self.write32(INTERRUPT_ACKNOWLEDGE, self.read32(INTERRUPT_STATUS));
-        // uio_pci_generic masks the line at each interrupt.
+        // Unmask the line, which uio_pci_generic masks at each interrupt.
         self.change_command(0, PCI_COMMAND_INTX_DISABLE)?;
         match self.read64(DMA_COMMAND) & DMA_RUN {
             0 => Ok(()),
@@ -577,7 +574,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // SAFETY: mapped in `open` with this length; nobody else has the pointer.
+        // SAFETY: mapped in `open` with this length; no other code has the pointer.
         if let Err(error) = unsafe { mman::munmap(self.registers.cast(), BAR_BYTES) } {
             eprintln!("edu_dma: munmap: {error}");
         }
@@ -596,7 +593,7 @@ fn find_device() -> Result<PathBuf> {
     Err("no edu device here: start QEMU with -device edu".into())
 }
 
-/// The device's interrupt as a file, after uio_pci_generic was told to take it.
+/// Binds the device to uio_pci_generic and opens its interrupt as a file.
 fn open_uio(device: &Path) -> Result<File> {
     const NEW_ID: &str = "/sys/bus/pci/drivers/uio_pci_generic/new_id";
     match fs::write(NEW_ID, VENDOR_AND_DEVICE) {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames handed to another process without a copy.
 //!
-//! The producer keeps filling the buffers of a pool and lends each filled one to
-//! the consumer over a Unix socket; the consumer maps it, checks it, and gives it
-//! back. A buffer's memory crosses once, as the file descriptor of its dma-buf
-//! (SCM_RIGHTS); from then on its id is enough.
+//! The producer fills the buffers of a pool and lends each filled buffer to the consumer
+//! over a Unix socket. The consumer maps the buffer, checks its bytes, and gives it back.
+//! The producer sends the file descriptor of a buffer's dma-buf once (SCM_RIGHTS); from
+//! then on it sends the buffer's id only.
 //!
 //!     share produce SOCKET [--kind cma|system|udmabuf|...] [--buffers N] [--size BYTES]
 //!     share consume SOCKET [--frames N] [--keep-all]
 //!
-//! Either side may die at any time. A dead consumer's buffers go back to the pool
-//! and the next consumer is served; a dead producer leaves the consumer its
-//! mappings, because each holds the memory.
+//! Either side may die at any time. The buffers of a dead consumer return to the pool, and
+//! the producer serves the next consumer. The mappings of a consumer outlive the producer,
+//! because each mapping holds the memory.
 //!
-//! With `--keep-all` the consumer gives nothing back: a consumer that hangs.
+//! With `--keep-all` the consumer gives nothing back, like a consumer that hangs.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -112,14 +112,14 @@ fn kind_of_name(name: &str) -> Result<MemoryKind> {
     Ok(value.get()?)
 }
 
-/// One message is one packet, so it comes whole or not at all.
+/// Each message is one packet, which arrives whole or not at all.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Message {
-    /// To the consumer, with a file descriptor, once for each buffer.
+    /// To the consumer, once for each buffer, together with the file descriptor.
     Buffer { id: u32, size_bytes: u64 },
     /// To the consumer: it may read this buffer now.
     Frame { id: u32, sequence: u64 },
-    /// To the producer: the consumer is done with it.
+    /// To the producer: the consumer no longer uses this buffer.
     Release { id: u32 },
 }
 
@@ -172,7 +172,7 @@ impl Link {
         )
     }
 
-    /// False if the other side is gone.
+    /// Sends a message; false if the other side is gone.
     fn send(&self, message: Message, fd: Option<BorrowedFd<'_>>) -> Result<bool> {
         let fds = fd.map(|fd| [fd.as_raw_fd()]);
         let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
@@ -194,7 +194,7 @@ impl Link {
         }
     }
 
-    /// None when the other side is gone.
+    /// Waits for a message; `None` if the other side is gone.
     fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = [0; MESSAGE_BYTES];
         let mut control = nix::cmsg_space!([RawFd; 1]);
@@ -211,8 +211,8 @@ impl Link {
                     let mut fds = Vec::new();
                     for message in received.cmsgs()? {
                         if let ControlMessageOwned::ScmRights(received) = message {
-                            // SAFETY: the kernel has just made these for us, and
-                            // nobody else knows their numbers.
+                            // SAFETY: the kernel has just made these descriptors for this
+                            // call, and no other code knows their numbers.
                             fds.extend(
                                 received
                                     .into_iter()
@@ -235,12 +235,10 @@ impl Link {
     }
 }
 
-/// What word `index` of a frame is.
+/// Word `index` of frame `sequence`.
 fn word(sequence: u64, index: usize) -> u32 {
     (sequence as u32).wrapping_mul(0x9e37_79b1) ^ index as u32
 }
-
-// The producer.
 
 fn produce(arguments: &Arguments) -> Result<()> {
     gst::init()?;
@@ -283,12 +281,12 @@ fn produce(arguments: &Arguments) -> Result<()> {
     thread::scope(|scope| {
         scope.spawn(|| fill(&pool));
         let served = serve_all(&pool, &listener);
-        pool.set_flushing(true); // ends `fill`
+        pool.set_flushing(true); // makes `fill` return
         served
     })
 }
 
-/// Fills buffers for ever, as fast as they come back.
+/// Fills buffers as fast as they come back, until the pool is flushing.
 fn fill(pool: &PhysBufferPool) {
     let mut sequence = 0;
     let ended = loop {
@@ -299,7 +297,7 @@ fn fill(pool: &PhysBufferPool) {
     };
     if !matches!(ended.downcast_ref(), Some(PoolError::Flushing { .. })) {
         eprintln!("share: filling: {ended}");
-        std::process::exit(1); // the main thread waits for consumers
+        std::process::exit(1); // the main thread is blocked in accept4
     }
 }
 
@@ -320,13 +318,13 @@ fn fill_one(pool: &PhysBufferPool, sequence: u64) -> Result<()> {
 fn serve_all(pool: &PhysBufferPool, listener: &OwnedFd) -> Result<()> {
     for number in 1.. {
         let connection = socket::accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
-        // SAFETY: accept4 has just made this one for us.
+        // SAFETY: accept4 has just made this descriptor, and no other code uses it.
         let link = Link(unsafe { OwnedFd::from_raw_fd(connection) });
         println!("consumer {number} is here");
         let lent = Lent::default();
         let ended = serve(pool, &link, &lent);
-        // Whatever the consumer still had: its mappings went with the process.
-        // One that only closed its socket may still read, never write safely.
+        // If the consumer's process ended, its mappings are gone. A consumer that only closed
+        // its socket may still read these buffers, and would see later frames.
         let taken_back = lent.take_all();
         let count = taken_back.len();
         for buffer in taken_back {
@@ -334,7 +332,7 @@ fn serve_all(pool: &PhysBufferPool, listener: &OwnedFd) -> Result<()> {
         }
         println!("consumer {number} is gone: {count} buffers taken back");
         match ended {
-            // Not the consumer's fault, and it will not be better with the next.
+            // An error of the pool would come back with the next consumer.
             Err(error) if error.is::<PoolError>() => return Err(error),
             Err(error) => eprintln!("share: consumer {number}: {error}"),
             Ok(()) => {}
@@ -343,7 +341,7 @@ fn serve_all(pool: &PhysBufferPool, listener: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// The buffers that a consumer has.
+/// The buffers that a consumer has, by id.
 #[derive(Default)]
 struct Lent(Mutex<HashMap<u32, gst::Buffer>>);
 
@@ -357,7 +355,6 @@ impl Lent {
     }
 }
 
-/// Serves one consumer until it is gone.
 fn serve(pool: &PhysBufferPool, link: &Link, lent: &Lent) -> Result<()> {
     let is_gone = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -367,7 +364,7 @@ fn serve(pool: &PhysBufferPool, link: &Link, lent: &Lent) -> Result<()> {
             ended
         });
         let ended = lend(pool, link, lent, &is_gone);
-        // Wakes the other thread, if the consumer is still there.
+        // Wakes `take_returns` if the consumer is still connected.
         if let Err(errno) = socket::shutdown(link.0.as_raw_fd(), Shutdown::Both)
             && errno != Errno::ENOTCONN
         {
@@ -383,7 +380,7 @@ fn serve(pool: &PhysBufferPool, link: &Link, lent: &Lent) -> Result<()> {
 fn lend(pool: &PhysBufferPool, link: &Link, lent: &Lent, is_gone: &AtomicBool) -> Result<()> {
     let mut known = BTreeSet::new();
     while !is_gone.load(Ordering::Acquire) {
-        // Not for ever: a consumer that holds every buffer may die meanwhile.
+        // The wait is limited, because a consumer that holds every buffer may die meanwhile.
         let buffer = match pool.acquire_filled(Wait::AtMost(Duration::from_millis(100))) {
             Ok(buffer) => buffer,
             Err(PoolError::NoBuffer { .. }) => continue,
@@ -394,7 +391,7 @@ fn lend(pool: &PhysBufferPool, link: &Link, lent: &Lent, is_gone: &AtomicBool) -
             .ok_or("a buffer without PhysMemMeta")?
             .id();
         let (sequence, size_bytes) = (buffer.offset(), buffer.size() as u64);
-        // Before the message is out: the answer may come at once.
+        // The entry must be there before the message is sent: the answer may come at once.
         lent.lock().insert(id, buffer);
         if known.insert(id) {
             let dma_buf = pool.export_dmabuf(id)?;
@@ -421,15 +418,13 @@ fn take_returns(pool: &PhysBufferPool, link: &Link, lent: &Lent) -> Result<()> {
     Ok(())
 }
 
-// The consumer.
-
 fn consume(arguments: &Arguments) -> Result<()> {
     let link = Link(Link::socket()?);
     let address = UnixAddr::new(arguments.path.as_str())?;
     socket::connect(link.0.as_raw_fd(), &address)
         .map_err(|errno| format!("{}: {errno}", arguments.path))?;
     let mut buffers: HashMap<u32, Shared> = HashMap::new();
-    // Held: the newest frame, as a display holds what it shows; all with --keep-all.
+    // The newest frame, as a display holds the frame that it shows; all with --keep-all.
     let mut held: Vec<(u32, u64)> = Vec::new();
     let mut newest = None;
     let mut frames = 0;
@@ -470,7 +465,7 @@ fn consume(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    // Nobody else writes what we hold, and the memory is there as long as we map it.
+    // The producer does not write to buffers that are held, and the mappings keep the memory.
     for &(id, sequence) in &held {
         buffers
             .get(&id)
@@ -485,7 +480,7 @@ fn consume(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A buffer of another process, mapped here.
+/// A mapped buffer of another process.
 struct Shared {
     dma_buf: OwnedFd,
     first: NonNull<u32>,
@@ -495,7 +490,7 @@ struct Shared {
 impl Shared {
     fn map(dma_buf: OwnedFd, size_bytes: u64) -> Result<Self> {
         let dma_buf = File::from(dma_buf);
-        // A dma-buf tells its size; reading past it would end us with SIGBUS.
+        // Reading past the end of the dma-buf would end this process with SIGBUS.
         let there = io::Seek::seek(&mut &dma_buf, io::SeekFrom::End(0))?;
         if size_bytes > there {
             return Err(format!("a dma-buf of {there} bytes is said to hold {size_bytes}").into());
@@ -520,12 +515,11 @@ impl Shared {
         })
     }
 
-    /// Compares every byte with what the frame should hold.
     fn check(&self, id: u32, sequence: u64) -> Result<()> {
         self.sync(DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ)?;
-        // Another process writes this memory, if not now: no reference to it.
+        // No reference to the memory may exist, because another process writes to it.
         let found = (0..self.size_bytes / 4).find_map(|index| {
-            // SAFETY: inside the mapping, which is page-aligned.
+            // SAFETY: the word is inside the mapping, which is page-aligned.
             let found = u32::from_le(unsafe { self.first.add(index).read_volatile() });
             (found != word(sequence, index)).then_some((index, found))
         });
@@ -554,7 +548,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: mapped in `map` with this length; nobody else has the pointer.
+        // SAFETY: mapped in `map` with this length; no other code has the pointer.
         if let Err(errno) = unsafe { mman::munmap(self.first.cast(), self.size_bytes) } {
             eprintln!("share: munmap: {errno}");
         }
