@@ -1,55 +1,55 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Has upstream ask again for the pool that it was not given.
+//! Has upstream ask once more for a pool that it did not get.
 //!
-//! An ALLOCATION query that meets a flushing pad fails; most elements go on in memory
-//! of their own then and never ask again, so that every frame is copied. Who would have
-//! offered a pool and gets frames from elsewhere sends RECONFIGURE, once for each start
-//! and each flush, and never where that has been seen to be in vain.
+//! An ALLOCATION query that meets a flushing pad fails. Most elements then go on in memory of their
+//! own and never ask again, so that every frame is copied. An element that offers a pool and
+//! receives frames in other memory therefore sends RECONFIGURE upstream, once after each start and
+//! each flush. It stops doing so when upstream has shown that it does not take the pool.
 
 use crate::memory;
 use gst::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Frames from elsewhere, after an offer that was asked for again, before upstream is
-/// taken for one that cannot adopt it. Some queues hold as many from before.
+/// When upstream has been offered the pool again and still sends this many frames in other memory,
+/// it cannot adopt the pool. Some queues hold as many frames from before the offer.
 const IGNORED_LIMIT: u32 = 64;
 
-/// What upstream has made of the pool that is offered to it.
+/// What upstream does with the pool that the element offers.
 #[derive(Debug, Default)]
 pub struct Adoption {
     state: Mutex<State>,
-    /// The last frame was written into the pool, and nothing has happened since that a frame of
-    /// the same kind would change: it takes no lock.
+    /// The last frame was in the pool's memory, and nothing has changed since. The next such frame
+    /// then takes no lock.
     is_adopted: AtomicBool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
-    /// Nothing is to be gained: no pool is offered, or upstream does not take it.
+    /// Sending RECONFIGURE gains nothing: no pool is offered, or upstream does not take it.
     is_vain: bool,
-    /// Upstream has been told, or writes into the pool already.
+    /// RECONFIGURE was sent, or upstream writes into the pool already.
     is_settled: bool,
-    /// A pool was offered after upstream had been told.
+    /// A pool was offered after RECONFIGURE was sent.
     is_offered_again: bool,
-    /// Frames from elsewhere since then.
+    /// Frames in other memory since that offer.
     ignored: u32,
 }
 
 impl Adoption {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // Nothing panics while it is held.
+        // The lock cannot be poisoned: nothing panics while it is held.
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_adopted.store(false, Ordering::Relaxed);
         state
     }
 
-    /// Other caps: all is open again.
+    /// The stream has other caps: forgets everything.
     pub fn restart(&self) {
         *self.state() = State::default();
     }
 
-    /// A flush may have cost upstream the answer.
+    /// A flush may have made upstream's ALLOCATION query fail.
     pub fn flushed(&self) {
         let mut state = self.state();
         state.is_settled = false;
@@ -57,14 +57,15 @@ impl Adoption {
         state.ignored = 0;
     }
 
-    /// Upstream has been answered.
+    /// Upstream's ALLOCATION query was answered.
     pub fn answered(&self, with_pool: bool) {
         let mut state = self.state();
         state.is_vain |= !with_pool;
         state.is_offered_again = state.is_settled;
     }
 
-    /// A frame came, in memory of the pool or not; tells upstream what is to be told.
+    /// Notes a frame, whose memory is that of the pool if `is_adopted`. Sends RECONFIGURE where
+    /// that may help.
     pub fn note(&self, sink_pad: &gst::Pad, buffer: &gst::BufferRef, is_adopted: bool) {
         if self.is_to_tell(is_adopted, || is_plain(buffer)) {
             gst::debug!(
@@ -97,13 +98,14 @@ impl Adoption {
             return false;
         }
         state.is_settled = true;
-        // Who sends a device's memory has it from there and from nowhere else.
+        // Upstream that sends a device's memory can write nowhere else.
         state.is_vain = !is_plain();
         !state.is_vain
     }
 }
 
-/// Memory that any element could have taken: the system's, or a pool's of ours.
+/// Whether all memory is the system's or that of a pool of this library. Upstream that sends such
+/// memory could have used the offered pool.
 fn is_plain(buffer: &gst::BufferRef) -> bool {
     buffer.iter_memories().all(|memory| {
         let is_system = memory
@@ -128,7 +130,7 @@ mod tests {
         assert!(!told(&adoption, false));
         adoption.answered(true);
         assert!(!told(&adoption, true));
-        // Frames of both kinds are upstream's own choice.
+        // Upstream sends frames of both kinds, which is its own choice.
         assert!(!told(&adoption, false));
         adoption.flushed();
         assert!(told(&adoption, false));
@@ -140,7 +142,7 @@ mod tests {
         let adoption = Adoption::default();
         assert!(told(&adoption, false));
         for _ in 0..10 * IGNORED_LIMIT {
-            // The question has not come yet: it may be on its way.
+            // Upstream's query has not come yet: it may be on its way.
             assert!(!told(&adoption, false));
         }
         adoption.flushed();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames that others made, perhaps in another process. Their GstVideoMeta is a
-//! claim: GStreamer maps and copies by it without a look at the memory, and its
-//! strides and offsets may be anything. Whoever reads a frame from upstream, or
-//! hands its layout on to a driver, asks here first.
+//! Frames that other code made, perhaps in another process. Their GstVideoMeta may hold any strides
+//! and offsets, and GStreamer maps and copies by them without comparing them with the memory. Code
+//! that reads a frame from upstream, or passes its layout to a driver, therefore has the frame
+//! checked here first.
 
 use crate::layout::{Layout, LayoutError, Plane};
 
-/// What is wrong with a frame.
+/// Why a frame is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForeignError {
     #[error(
@@ -30,10 +30,10 @@ pub enum ForeignError {
     Unmappable,
 }
 
-/// Where the planes of a frame of `info` are, once it is sure that all of them lie
-/// inside the buffer, and each in one of its memories.
+/// Where the planes of a frame of `info` are. Every plane has been checked to lie inside the
+/// buffer, in one of its memories.
 ///
-/// The meta may tell a larger frame than the caps: a decoder's, that is padded.
+/// The meta may describe a larger frame than the caps: decoders pad their frames.
 pub fn layout(
     info: &gst_video::VideoInfo,
     buffer: &gst::BufferRef,
@@ -50,7 +50,7 @@ pub fn layout(
         format: info.format().to_str().to_string(),
     };
     let size = (meta.width(), meta.height());
-    // The height of what a buffer holds: of one field, where fields come apart.
+    // With interlace-mode=alternate a buffer holds one field, which is half as high.
     let height = info.field_height();
     if meta.format() != info.format() || size.0 < info.width() || size.1 < height {
         return Err(other_frame());
@@ -69,8 +69,8 @@ pub fn layout(
         Layout::of_buffer(&larger, buffer)?
     };
     for (index, plane) in layout.planes().iter().enumerate() {
-        // Where a pixel is no whole number of bytes, GStreamer copies rows with
-        // their padding, that of the last one included.
+        // If a pixel is not a whole number of bytes, GStreamer copies rows with their padding,
+        // including that of the last row.
         let row_bytes = match has_whole_bytes(info, index) {
             true => plane.row_bytes,
             false => plane.stride_bytes,
@@ -81,7 +81,7 @@ pub fn layout(
         }
         .end_bytes();
         let end_bytes = end_bytes.ok_or(LayoutError::Overflow)?;
-        // GStreamer maps the one memory in which a plane begins.
+        // GStreamer maps only the memory in which a plane begins.
         match buffer.find_memory(plane.offset_bytes..end_bytes) {
             Some((memories, _)) if memories.len() == 1 => {}
             Some(_) => return Err(ForeignError::Split(index)),
@@ -104,7 +104,7 @@ fn has_whole_bytes(info: &gst_video::VideoInfo, plane: usize) -> bool {
     })
 }
 
-/// Maps a frame for reading.
+/// Maps a frame for reading once it is checked.
 pub fn map<'a>(
     info: &gst_video::VideoInfo,
     buffer: &'a gst::BufferRef,
@@ -128,8 +128,7 @@ mod tests {
         samples::info(format, WIDTH, HEIGHT)
     }
 
-    /// A frame in memories of these sizes, whose meta says what `change` makes of
-    /// the right one.
+    /// A frame in memories of these sizes, whose correct meta `change` may spoil.
     fn frame(
         info: &gst_video::VideoInfo,
         sizes: &[usize],
@@ -151,7 +150,7 @@ mod tests {
             &info.stride()[..n],
         )
         .unwrap();
-        // SAFETY: the meta was just added to the buffer, which is ours alone.
+        // SAFETY: the meta was just added to the buffer, which no other code refers to.
         change(unsafe { &mut *gst_video::ffi::gst_buffer_get_video_meta(buffer_ref.as_mut_ptr()) });
         buffer
     }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Why two sides of a link have no caps in common, in a sentence that names both and
-//! what to put between them. GStreamer itself says "Internal data stream error".
+//! Says in a sentence why two sides of a link have no caps in common: it names both sides and the
+//! elements to put between them. GStreamer itself says "Internal data stream error".
 
 use std::sync::{Mutex, PoisonError};
 
 use gst::prelude::*;
 use gst_base::prelude::*;
 
-/// Elements that change fields of raw video, in the order in which they are best put,
-/// and those fields.
+/// Elements that convert raw video, in the best order for a pipeline, and the fields of the caps
+/// that each of them can change.
 const CONVERTERS: [(&str, &[&str]); 4] = [
     ("deinterlace", &["interlace-mode", "field-order"]),
     (
@@ -19,7 +19,7 @@ const CONVERTERS: [(&str, &[&str]); 4] = [
     ("videorate", &["framerate"]),
 ];
 
-/// The fewest elements that bring the sides together; `None` if none of these does.
+/// The fewest elements that bring the two sides together; `None` if these elements cannot.
 fn between(upstream: &gst::Caps, sink: &gst::Caps) -> Option<Vec<&'static str>> {
     let mut subsets: Vec<u32> = (0..1 << CONVERTERS.len()).collect();
     subsets.sort_by_key(|subset| subset.count_ones());
@@ -47,14 +47,14 @@ fn without(caps: &gst::Caps, fields: &[&str]) -> gst::Caps {
     caps
 }
 
-/// Whether these are caps of a stream. unixfdsrc, up to GStreamer 1.26 at least, makes
-/// caps called "NULL" of those that the other process does not have yet; the right ones
-/// follow.
+/// Whether these are caps of a stream. unixfdsrc, at least up to GStreamer 1.26, makes caps called
+/// "NULL" if the other process has no caps yet; the right ones follow.
 pub fn is_of_stream(caps: &gst::CapsRef) -> bool {
     caps.iter().any(|structure| structure.name().contains('/'))
 }
 
-/// Why `upstream` cannot be shown by the sink `name`; `None` if it can, or may yet.
+/// Why the sink `name` cannot show `upstream`; `None` if it can, or if these are no caps of a
+/// stream yet.
 pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<String> {
     if !is_of_stream(upstream) || upstream.can_intersect(sink) {
         return None;
@@ -68,13 +68,14 @@ pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<Str
     ))
 }
 
-/// What a sink has said of caps that it refuses.
+/// The last sentence that a sink has posted about caps that it refuses.
 #[derive(Default)]
 pub struct Refusals(Mutex<String>);
 
 impl Refusals {
-    /// Upstream has asked what it can make of `upstream`, and gets nothing: it will say
-    /// so in fewer words. It may also have been curious: a warning, once.
+    /// Upstream asked what it can make of `upstream`, and the answer is nothing: its own error will
+    /// say less than this. As upstream may also only have been curious, this posts a warning, and
+    /// posts it once.
     pub fn note(&self, sink: &gst::Element, name: &str, upstream: &gst::Caps, shown: &gst::Caps) {
         let Some(why) = why_not(upstream, name, shown) else {
             return;
@@ -89,8 +90,8 @@ impl Refusals {
     }
 }
 
-/// Says why, when caps come that are none of those `shown`: before GStreamer refuses
-/// them without a word.
+/// Posts an error when caps come that are none of those `shown`, before GStreamer refuses them
+/// without a reason.
 pub fn watch<S: IsA<gst_base::BaseSink> + IsA<gst::Element> + IsA<gst::Object>>(
     sink: &S,
     name: &'static str,

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How often a display refreshes, as far as the numbers of its mode can be
-//! believed. Not every driver fills them in: framebuffers of DRM drivers have no
-//! pixel clock, and displays behind SPI have one of 1 kHz (`DRM_SIMPLE_MODE`), which
-//! makes one frame in 20 to 143 seconds. Pure.
+//! The refresh rate of a display, calculated from its mode and checked for plausibility. Not every
+//! driver fills in the mode: framebuffers of DRM drivers have no pixel clock, and displays behind
+//! SPI have one of 1 kHz (`DRM_SIMPLE_MODE`), which makes one frame in 20 to 143 seconds. Pure.
 
 use std::time::Duration;
 
-/// What a display is taken to do when its mode does not tell.
+/// The rate assumed for a display whose mode does not say, in millihertz.
 const UNKNOWN_MHZ: u32 = 60_000;
-/// No display refreshes less often, and none more often; in thousandths of a
-/// frame a second.
+/// No display has a refresh rate outside of this range, in millihertz.
 const PLAUSIBLE_MHZ: std::ops::RangeInclusive<u32> = 10_000..=1_000_000;
 
-/// Frames a second, in thousandths, where `ticks_per_frame` ticks of a clock of
-/// `clock_mhz` thousandths of a hertz make a frame; that of 60 frames a second
-/// where these numbers tell nothing that a display can do.
+/// The refresh rate in millihertz, if a clock of `clock_mhz` millihertz needs `ticks_per_frame`
+/// ticks for a frame. It is 60 Hz if these numbers give no plausible rate.
 pub fn rate_mhz(clock_mhz: u128, ticks_per_frame: u128) -> u32 {
     clock_mhz
         .saturating_add(ticks_per_frame / 2)
@@ -24,7 +21,7 @@ pub fn rate_mhz(clock_mhz: u128, ticks_per_frame: u128) -> u32 {
         .unwrap_or(UNKNOWN_MHZ)
 }
 
-/// The time of one frame.
+/// How long one frame is on screen at this rate.
 pub fn period(rate_mhz: u32) -> Duration {
     let rate_mhz = u64::from(rate_mhz.max(1));
     Duration::from_nanos((1_000_000_000_000 + rate_mhz / 2) / rate_mhz)

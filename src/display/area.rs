@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where a picture goes on a screen, and which pixels around it are nobody's. Pure.
+//! Where a picture goes on a screen, and where the borders around it are. Pure.
 
 use gst::prelude::*;
 
 /// A rectangle in whole pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rect {
-    /// Left edge.
     pub x: i32,
-    /// Upper edge.
     pub y: i32,
-    /// Pixels in a row.
     pub width: u32,
-    /// Rows.
     pub height: u32,
 }
 
@@ -26,7 +22,7 @@ impl Rect {
         }
     }
 
-    /// The rectangle at the origin.
+    /// A rectangle of this size at the origin.
     pub(crate) fn of_size(width: u32, height: u32) -> Self {
         Self::new(0, 0, width, height)
     }
@@ -43,7 +39,7 @@ impl Rect {
         i64::from(self.y) + i64::from(self.height)
     }
 
-    /// Between these edges; `None` if it is empty.
+    /// The rectangle between these edges; `None` if it is empty.
     fn between(left: i64, top: i64, right: i64, bottom: i64) -> Option<Self> {
         let (width, height) = (right - left, bottom - top);
         (width > 0 && height > 0).then_some(Self {
@@ -63,9 +59,9 @@ impl Rect {
         )
     }
 
-    /// A rectangle of this size in the middle of `self`, which it may exceed. Its distance from
-    /// the corner is a multiple of `align` pixels, so that a picture can be cut there whose
-    /// pixels share their colour.
+    /// A rectangle of this size in the middle of `self`, and larger than `self` if the size is. Its
+    /// distance from the corner of `self` is a multiple of `align` pixels, so that a picture can be
+    /// cut there even if neighbouring pixels share their colour.
     pub(crate) fn centred(&self, (width, height): (u32, u32), align: u32) -> Rect {
         let middle = |start: i32, room: u32, len: u32| {
             let step = i64::from(align);
@@ -80,7 +76,7 @@ impl Rect {
         }
     }
 
-    /// What of `self` lies around `frame`, which is in it: at most four rectangles.
+    /// The parts of `self` around `frame`, which lies inside `self`: at most four rectangles.
     pub(crate) fn around(&self, frame: &Rect) -> impl Iterator<Item = Rect> {
         let (left, top) = (i64::from(self.x), i64::from(self.y));
         let (frame_left, frame_top) = (i64::from(frame.x), i64::from(frame.y));
@@ -102,13 +98,13 @@ impl std::fmt::Display for Rect {
 }
 
 /// The property `render-rectangle` of both sinks, <x, y, width, height>: the part of the screen
-/// that frames may use. A width or height of 0 or less reaches to the screen's edge, so that
-/// <0, 0, 0, 0>, the default, is all of it. What lies outside of the screen is cut off.
+/// that frames may use. A width or height of 0 or less reaches to the screen's edge, so that the
+/// default <0, 0, 0, 0> is the whole screen. Parts outside of the screen are cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RenderRectangle(pub(crate) [i32; 4]);
 
 impl RenderRectangle {
-    /// `None`, and a warning, for what is not four integers.
+    /// Returns `None` and logs a warning for a value that is not four integers.
     pub(crate) fn of_property(
         value: &gst::Array,
         sink: &impl IsA<gst::glib::Object>,
@@ -130,7 +126,7 @@ impl RenderRectangle {
         gst::Array::new(self.0)
     }
 
-    /// The part of a screen of this size; `None` if they do not meet.
+    /// The part of the rectangle that is on a screen of this size; `None` if none of it is.
     pub(crate) fn on_screen(self, (width, height): (u32, u32)) -> Option<Rect> {
         let [x, y, wanted_width, wanted_height] = self.0.map(i64::from);
         let end = |start: i64, len: i64, limit: u32| match len {
@@ -153,38 +149,38 @@ impl std::fmt::Display for RenderRectangle {
     }
 }
 
-/// What a hardware plane can do about the size of a frame.
+/// What a hardware plane does with a frame that is not of the screen's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fit {
-    /// The plane scales.
+    /// The plane scales the frame.
     Scaled,
-    /// Pixel for pixel, anywhere on the screen.
+    /// The plane shows the frame pixel for pixel, anywhere on the screen.
     Centred,
 }
 
-/// What a frame asks for.
+/// The frame to be placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picture {
     /// The part of the frame to show.
     pub crop: Rect,
     /// Width to height of one pixel.
     pub pixel_aspect: (u32, u32),
-    /// Whether rows become columns on the way to the screen.
+    /// Whether the picture is turned by 90 degrees on the way to the screen, so that rows become
+    /// columns.
     pub is_turned: bool,
 }
 
-/// Where it may go.
+/// The screen on which it is placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// The size of the mode.
+    /// The size of the mode in pixels.
     pub screen: (u32, u32),
-    /// The part of the screen to use.
     pub rectangle: RenderRectangle,
     /// Whether the picture keeps its proportions when it is scaled.
     pub keep_aspect: bool,
 }
 
-/// A part of the frame and the part of the screen it covers.
+/// A part of the frame, and the part of the screen that it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Placement {
     /// In pixels of the frame.
@@ -194,7 +190,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Whether no plane scaling is needed.
+    /// Whether the plane shows the frame without scaling it.
     pub(crate) fn is_pixel_for_pixel(&self, is_turned: bool) -> bool {
         self.dst.size() == turned(self.src.size(), is_turned)
     }
@@ -207,10 +203,10 @@ fn turned((width, height): (u32, u32), is_turned: bool) -> (u32, u32) {
     }
 }
 
-/// Subsampled colour planes can be cut at even coordinates.
+/// Subsampled colour planes can be cut only at even coordinates.
 const EVEN: u32 = 2;
 
-/// Places `picture`. `None` if nothing of it would be visible.
+/// Places `picture` on the screen; `None` if nothing of it would be visible.
 pub(crate) fn place(picture: &Picture, target: &Target, fit: Fit) -> Option<Placement> {
     let area = target.rectangle.on_screen(target.screen)?;
     let (crop, is_turned) = (picture.crop, picture.is_turned);
@@ -226,7 +222,7 @@ pub(crate) fn place(picture: &Picture, target: &Target, fit: Fit) -> Option<Plac
     }
     let whole = centred(area, turned(crop.size(), is_turned));
     let dst = whole.intersection(&area)?;
-    // What was cut off on the screen is cut off in the frame.
+    // The part that is cut off on the screen is cut off the frame.
     let cut = ((dst.x - whole.x) as u32, (dst.y - whole.y) as u32);
     let (cut_x, cut_y) = turned(cut, is_turned);
     let (width, height) = turned(dst.size(), is_turned);
@@ -238,7 +234,7 @@ fn centred(area: Rect, size: (u32, u32)) -> Rect {
     area.centred(size, EVEN)
 }
 
-/// The largest rectangle of the picture's proportions, in the middle of `area`.
+/// The largest rectangle with the picture's proportions, in the middle of `area`.
 fn fitted(picture: &Picture, area: Rect) -> Option<Rect> {
     let (par_n, par_d) = picture.pixel_aspect;
     let wide = u128::from(picture.crop.width) * u128::from(par_n.max(1));
@@ -444,7 +440,7 @@ mod tests {
             prop_assert!(placed.dst.width == screen.0 || placed.dst.height == screen.1);
             let want = f64::from(width) / f64::from(height);
             let (w, h) = (f64::from(placed.dst.width), f64::from(placed.dst.height));
-            // Off by at most one pixel of rounding on the side that was computed.
+            // Rounding moves the side that was computed by one pixel at most.
             prop_assert!((w - 1.0) / (h + 1.0) <= want && (want <= (w + 1.0) / (h - 1.0).max(0.5) || h <= 1.0));
         }
     }

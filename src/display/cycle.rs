@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Where the frames of one screen or one hardware plane are. Pure.
 //!
-//! Three names carry it all, as in wlroots:
-//! - `pending`: handed over, not yet told to the driver;
-//! - `queued`: told to the driver (pan issued, commit made), not known to be on screen;
+//! A frame is in one of three places, named as in wlroots:
+//! - `pending`: handed over, but the driver does not know of it yet;
+//! - `queued`: given to the driver (by a pan or a commit), not known to be on screen;
 //! - `current`: on screen.
 //!
-//! A frame in any of the three is held, so that nobody writes its memory. What was `current`
-//! is let go when a *later* frame is on screen, never before. Whatever leaves the cycle is
-//! returned, so that the caller drops it outside its lock.
+//! The cycle holds the frames in all three places, so that nothing writes their memory. It gives up
+//! the `current` frame only when a *later* frame is on screen. Every frame that leaves the cycle is
+//! returned, so that the caller drops it outside of its lock.
 
 /// The frames of one screen or plane.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl<F> Default for Cycle<F> {
 }
 
 impl<F> Cycle<F> {
-    /// With `current` on screen; `None` where what is there is none of ours.
+    /// A cycle with `current` on screen; `None` if the screen shows none of our frames.
     pub(crate) fn showing(current: Option<F>) -> Self {
         Self {
             pending: None,
@@ -34,8 +34,8 @@ impl<F> Cycle<F> {
         }
     }
 
-    /// Hands over the frame to show after all that came before. Refused, with the frame, while
-    /// an earlier one is pending.
+    /// Hands over the frame to show after all earlier ones. Gives the frame back while an earlier
+    /// one is pending.
     pub(crate) fn submit(&mut self, frame: F) -> Result<(), F> {
         if self.pending.is_some() {
             return Err(frame);
@@ -44,8 +44,8 @@ impl<F> Cycle<F> {
         Ok(())
     }
 
-    /// Makes the pending frame queued: the caller tells the driver now. `None` if there is
-    /// none, or one is queued already.
+    /// Makes the pending frame queued: the caller gives it to the driver now. `None` if no frame is
+    /// pending, or one is queued already.
     pub(crate) fn queue(&mut self) -> Option<&F> {
         if self.queued.is_some() {
             return None;
@@ -54,19 +54,19 @@ impl<F> Cycle<F> {
         self.queued.as_ref()
     }
 
-    /// The queued frame is on screen. What was there before comes back.
+    /// The queued frame is on screen now. Returns the frame that was there before.
     pub(crate) fn shown(&mut self) -> Option<F> {
         let queued = self.queued.take()?;
         self.current.replace(queued)
     }
 
-    /// The driver refused the queued frame, which comes back: what was on screen still is.
+    /// The driver refused the queued frame, which is returned. The current frame stays on screen.
     pub(crate) fn refused(&mut self) -> Option<F> {
         self.queued.take()
     }
 
-    /// The driver is to be told again later: the queued frame is pending again. If a newer one
-    /// is, that wins, and the older one comes back.
+    /// The driver has to be given the queued frame again later: it is pending again. If a newer
+    /// frame is pending already, that one stays, and the older one is returned.
     pub(crate) fn deferred(&mut self) -> Option<F> {
         let queued = self.queued.take()?;
         match self.pending {
@@ -75,12 +75,12 @@ impl<F> Cycle<F> {
         }
     }
 
-    /// Takes back the frame that the driver was not yet told of.
+    /// Takes back the pending frame.
     pub(crate) fn withdraw(&mut self) -> Option<F> {
         self.pending.take()
     }
 
-    /// Every frame, when the screen or plane is given up.
+    /// All frames, when the screen or plane is given up.
     pub(crate) fn into_frames(self) -> impl Iterator<Item = F> {
         [self.pending, self.queued, self.current]
             .into_iter()
@@ -99,17 +99,17 @@ impl<F> Cycle<F> {
         self.current.as_ref()
     }
 
-    /// What is on screen once the driver has done what it was told.
+    /// The frame that is on screen once the driver has shown what it was given.
     pub(crate) fn next(&self) -> Option<&F> {
         self.queued.as_ref().or(self.current.as_ref())
     }
 
-    /// The frame that was handed over last, wherever it is.
+    /// The frame that was handed over last, wherever in the cycle it is.
     pub(crate) fn latest(&self) -> Option<&F> {
         self.pending.as_ref().or(self.next())
     }
 
-    /// Nothing pending and nothing queued.
+    /// Whether no frame is pending and none is queued.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_none() && self.queued.is_none()
     }
@@ -124,15 +124,15 @@ mod tests {
     /// A frame in these tests: its memory is free when no clone is left.
     type Token = Arc<usize>;
 
-    /// A display that latches what it is told at some later moment, and memory that one writer
-    /// takes in any order.
+    /// A display that latches a frame at some moment after it was given it, and memory that one
+    /// writer takes in any order.
     struct World {
         cycle: Cycle<Token>,
         tokens: Vec<Token>,
-        /// What the display reads, and what it may latch at any moment.
+        /// The frame that the display reads, and the one that it may latch at any moment.
         on_screen: usize,
         latching: Option<usize>,
-        /// Lent to the writer.
+        /// Frames that the writer has.
         writing: Vec<Token>,
         shown: Vec<usize>,
         submitted: Vec<usize>,
@@ -251,7 +251,7 @@ mod tests {
             }
         }
 
-        /// Whatever happened, letting the driver finish frees all but one.
+        /// After any sequence of steps the driver can finish, and all frames but one are free then.
         #[test]
         fn the_cycle_alone_frees_every_page_but_the_one_on_screen(n in 2usize..6, steps in steps()) {
             let mut world = World::new(n, 0);
@@ -267,8 +267,7 @@ mod tests {
             prop_assert_eq!(world.free().len(), n - 1);
         }
 
-        /// No frame is lost or shown out of turn unless the driver refused it or it was
-        /// withdrawn.
+        /// No frame is lost or shown out of order unless the driver refused it or it was withdrawn.
         #[test]
         fn frames_are_shown_in_the_order_they_came(n in 2usize..6, steps in steps()) {
             let mut world = World::new(n, 0);
@@ -282,8 +281,8 @@ mod tests {
             prop_assert_eq!(world.shown, world.submitted);
         }
 
-        /// Over any sequence of calls: no frame is lost or seen twice, and frames reach the
-        /// screen in order.
+        /// In any sequence of calls no frame is lost or returned twice, and frames reach the screen
+        /// in order.
         #[test]
         fn frames_are_conserved_ordered_and_held_while_visible(calls in proptest::collection::vec(0..6, 1..200)) {
             let mut cycle = Cycle::default();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What became of the frames of a sink: counters, and the one sentence on their path, with the
-//! reason where they are copied.
+//! What became of the frames of a sink: counters, and one sentence that names the path of the
+//! frames and, if they are copied, the reason.
 //!
-//! One log lasts from start to stop. The path is logged (INFO) when it changes, each copy in the
-//! PERFORMANCE category (INFO), and the application is told once, by a warning on the bus.
+//! One log lasts from start to stop. The path is logged (INFO) when it changes, and each copy in
+//! the category PERFORMANCE (INFO). One warning on the bus tells the application of copies.
 
 use crate::meta::PhysMemMeta;
 use parking_lot::Mutex;
@@ -16,34 +16,35 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 pub(crate) enum Way {
     /// Upstream wrote into memory that the sink offered.
     Offered = 1,
-    /// The display reads memory of upstream's own.
+    /// The display reads memory that upstream allocated.
     Imported,
     /// A copy: upstream wrote into memory that the display does not read.
     Foreign,
-    /// A copy: the display cannot show frames of this size where they are to be.
+    /// A copy: the plane can neither scale the frame nor be moved, so that the frame is copied into
+    /// a buffer of the screen's size.
     Composed,
-    /// A copy: the frame was made for another place, until upstream has asked for the pool again.
+    /// A copy: the frame was made for another place on the screen. This lasts until upstream has
+    /// asked for the pool again.
     Moved,
 }
 
-/// What upstream asked of the sink for these caps.
+/// What upstream asked of the sink for these caps, and what the sink answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Offer {
     /// No ALLOCATION query came.
     NotAsked,
-    /// It came and wanted no pool.
+    /// An ALLOCATION query came and wanted no pool.
     NotWanted,
-    /// It came, and the sink had no pool to offer.
+    /// An ALLOCATION query came, and the sink had no pool to offer.
     None,
-    /// The pool was offered.
+    /// The sink offered a pool.
     Made,
 }
 
-/// What would make a copy unnecessary.
+/// Tells the user what makes a copy unnecessary.
 pub(crate) const POOL_REMEDY: &str = "none is needed where what makes the frames takes this sink's pool (rawvideosrc, videotestsrc, decoders, videoconvert if it has to convert) and no tee or parser is between";
 
-/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct FrameLog {
     zero_copy: AtomicU64,
@@ -53,7 +54,7 @@ pub(crate) struct FrameLog {
     offer: AtomicU8,
     way: AtomicU8,
     path: Mutex<String>,
-    /// The bus has been told of copies.
+    /// The application has been warned of copies.
     is_told: AtomicBool,
 }
 
@@ -67,12 +68,14 @@ impl FrameLog {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a buffer that came again: one that was shown while pausing does when playing goes on.
+    /// Counts a buffer that came twice: the base class shows it for a preroll, and renders it when
+    /// playing goes on.
     pub(crate) fn repeated(&self) {
         self.repeated.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a frame whose memory its owner has freed, and says so; false for any other.
+    /// Whether the owner of the frame's memory has freed it. Such a frame is counted, and a warning
+    /// logged.
     pub(crate) fn is_freed(&self, category: gst::DebugCategory, buffer: &gst::BufferRef) -> bool {
         let freed = PhysMemMeta::why_dropped(buffer);
         if let Some(why) = &freed {
@@ -82,12 +85,12 @@ impl FrameLog {
         freed.is_some()
     }
 
-    /// Notes what upstream asked for.
     pub(crate) fn offer(&self, offer: Offer) {
         self.offer.store(offer as u8, Ordering::Relaxed);
     }
 
-    /// A frame goes this way without a copy. Takes no lock while that does not change.
+    /// Notes that a frame takes this path without a copy. Takes no lock while the path stays the
+    /// same.
     pub(crate) fn zero_copy(
         &self,
         category: gst::DebugCategory,
@@ -99,7 +102,7 @@ impl FrameLog {
         }
     }
 
-    /// A frame is copied.
+    /// Notes that a frame is copied, and why.
     pub(crate) fn copy(&self, category: gst::DebugCategory, way: Way, why: &str) {
         gst::info!(
             gst::CAT_PERFORMANCE,
@@ -109,7 +112,8 @@ impl FrameLog {
         self.take(category, way, format!("copying: {why}"));
     }
 
-    /// A frame of memory that the display does not read is copied; `detail` says why it does not.
+    /// Notes that a frame is copied because the display does not read its memory; `detail` says why
+    /// it does not.
     pub(crate) fn copy_foreign(
         &self,
         category: gst::DebugCategory,
@@ -151,20 +155,20 @@ impl FrameLog {
         }
     }
 
-    /// Whether the last frame went this way.
+    /// Whether the last frame took this path.
     pub(crate) fn is_way(&self, way: Way) -> bool {
         self.way.load(Ordering::Relaxed) == way as u8
     }
 
-    /// The sentence on the path, the first time that this is asked for while frames are copied,
-    /// other than for a moment.
+    /// The sentence on the path, once: at the first call while frames are copied for good, that is,
+    /// not `Moved`.
     pub(crate) fn copying_to_tell(&self) -> Option<String> {
         let is_copying = self.is_way(Way::Foreign) || self.is_way(Way::Composed);
         let is_to_tell = is_copying && !self.is_told.swap(true, Ordering::Relaxed);
         is_to_tell.then(|| self.path.lock().clone())
     }
 
-    /// Adds to the structure that every GstBaseSink has.
+    /// Adds counters and path to the structure `stats` that every GstBaseSink has.
     pub(crate) fn add_to(&self, stats: &mut gst::Structure) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (zero_copy, copied) = (count(&self.zero_copy), count(&self.copied));

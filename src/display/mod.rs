@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What both sinks do the same way.
+//! What both sinks do in the same way.
 //!
 //! - `area`: where a picture goes on a screen, and the property `render-rectangle`;
 //! - `cycle`: where each frame of one screen or plane is, from hand-over to release;
-//! - `frame_log`: counters, and the sentence on the path of frames with its reason;
-//! - `prerolled`: frames that come twice.
+//! - `frame_log`: counters, and the sentence on the path of the frames;
+//! - `prerolled`: frames that the base class hands over twice.
 //!
-//! It knows neither framebuffers nor KMS, makes no system call and is tested without a device.
+//! This room knows neither framebuffers nor KMS. It makes no system call and is tested without a
+//! device.
 
 pub(crate) mod area;
 pub(crate) mod cycle;

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames that come twice: the base class shows one while it prerolls, and renders the same one
+//! Frames that come twice: the base class shows a frame for a preroll, and renders the same frame
 //! when playing goes on.
 
-/// The frame that was shown last, if that was for a preroll. The base class holds its buffer until
-/// it is rendered, so that no other can have the address, and nobody else needs to hold it.
+/// The address of the frame that was shown last, if that was for a preroll. The base class holds
+/// this buffer until it is rendered, so that no other buffer can have its address, and no reference
+/// is needed here.
 #[derive(Debug, Default)]
 pub(crate) struct Prerolled(Option<usize>);
 
 impl Prerolled {
-    /// Whether `buffer`, which is to be rendered, or else is for a preroll, was shown already. If
-    /// not, it is now.
+    /// Whether `buffer` was already shown for a preroll. It is remembered if it is for a preroll
+    /// now, that is, unless `is_rendered`.
     pub(crate) fn is_repeated(&mut self, buffer: &gst::Buffer, is_rendered: bool) -> bool {
         let address = buffer.as_ptr() as usize;
         let shown = std::mem::replace(&mut self.0, (!is_rendered).then_some(address));
         shown == Some(address)
     }
 
-    /// It was not shown, or is not any more.
+    /// The frame was not shown, or is no longer on screen.
     pub(crate) fn forget(&mut self) {
         self.0 = None;
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where the bytes of a video frame are: planes, strides, offsets, frame size. Every
-//! room describes frames with [`Layout`]: a file's, a buffer's, a screen's.
+//! Where the bytes of a video frame are: planes, strides, offsets and frame size. Every room
+//! describes frames with [`Layout`], be they in a file, in a buffer or on a screen.
 //!
-//! Pure arithmetic over [`gst_video::VideoInfo`] and [`gst_video::VideoMeta`];
-//! this room maps nothing, reads nothing and knows no element.
+//! `Layout` and `Transfer` are pure arithmetic over [`gst_video::VideoInfo`] and
+//! [`gst_video::VideoMeta`]. `picture` changes frames that its caller has mapped.
 
 use std::ops::Range;
 
@@ -15,11 +15,11 @@ pub(crate) use transfer::{Run, Transfer};
 
 /// The most planes that any format has.
 pub const MAX_PLANES: usize = 4;
-/// Colours in the palette plane of `RGB8P`, four bytes each.
+/// Colours in the palette plane of `RGB8P`, each of four bytes.
 const PALETTE_COLOURS: usize = 256;
 
-/// One colour plane: `rows` rows of `row_bytes` picture bytes, each row
-/// `stride_bytes` after the one before.
+/// One plane of a frame: `rows` rows with `row_bytes` bytes of picture each, which begin
+/// `stride_bytes` apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Plane {
     /// From the first byte of the frame to the first byte of the plane.
@@ -33,13 +33,13 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Where the picture bytes of a row are, counted from the frame's start.
+    /// The picture bytes of a row, counted from the frame's start.
     pub fn row(&self, row: usize) -> Range<usize> {
         let start = self.offset_bytes + row * self.stride_bytes;
         start..start + self.row_bytes
     }
 
-    /// One byte past the last picture byte, counted from the frame's start.
+    /// One byte past the last picture byte, counted from the frame's start; `None` on overflow.
     pub fn end_bytes(&self) -> Option<usize> {
         if self.rows == 0 {
             return Some(self.offset_bytes);
@@ -58,8 +58,8 @@ impl Plane {
             .ok_or(LayoutError::Overflow)
     }
 
-    /// The planes share bytes of picture. Rows of one that lie in the padding of the
-    /// other's do not: so two chroma planes may be side by side.
+    /// Whether the planes share bytes of picture. Rows of one plane may lie in the padding of the
+    /// other: two chroma planes can be side by side.
     fn meets(&self, other: &Self) -> bool {
         let (mut a, mut b) = (0, 0);
         while a < self.rows && b < other.rows {
@@ -75,34 +75,34 @@ impl Plane {
         false
     }
 
-    /// From the first picture byte to the last, with what lies between.
+    /// All bytes from the first picture byte to the last.
     fn span(&self) -> Range<usize> {
         self.offset_bytes..self.end_bytes().unwrap_or(usize::MAX)
     }
 }
 
-/// What keeps a layout from being used.
+/// Why a layout cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// A stride shorter than the picture bytes of a row.
+    /// The stride is shorter than the picture bytes of a row.
     #[error(
         "plane {plane} has a stride of {stride_bytes} bytes, but a row holds {row_bytes}: give at least {row_bytes}"
     )]
     StrideTooSmall {
         /// Index of the plane.
         plane: usize,
-        /// The stride in question, which others may have made negative.
+        /// The stride that was given, which may be negative.
         stride_bytes: i32,
-        /// The least that a row needs.
+        /// The least stride: the picture bytes of a row.
         row_bytes: usize,
     },
-    /// The format keeps its tile counts in the stride, so it must be the stock one.
+    /// A tiled format was given another stride than its default, in which it keeps its tile counts.
     #[error("plane {plane} of a tiled format must keep its own layout: leave plane-strides out")]
     Tiled {
         /// Index of the plane.
         plane: usize,
     },
-    /// Fewer strides or offsets than planes.
+    /// There is not one stride or offset for each plane.
     #[error("{got} values for {planes} planes: give one for each plane")]
     Count {
         /// Number of values given.
@@ -120,7 +120,7 @@ pub enum LayoutError {
         /// Size of the frame.
         size_bytes: usize,
     },
-    /// Two planes of a buffer to be written share bytes, so that one would spoil the other.
+    /// Two planes of a buffer share bytes, so that writing one would change the other.
     #[error("planes {one} and {other} lie over one another: the buffer's GstVideoMeta is wrong")]
     Overlap {
         /// Index of a plane.
@@ -128,7 +128,8 @@ pub enum LayoutError {
         /// Index of the other.
         other: usize,
     },
-    /// Numbers beyond the address space.
+    /// A size is beyond the address space, or beyond the 31 or 32 bits that GStreamer and DRM have
+    /// for it.
     #[error("the frame is larger than the address space")]
     Overflow,
 }
@@ -145,8 +146,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout without a single byte of padding, as most programs other
-    /// than GStreamer write raw frames.
+    /// The layout without any padding, as most programs other than GStreamer write raw frames.
     pub fn packed(info: &gst_video::VideoInfo) -> Self {
         let mut layout = Self::of_info(info);
         let mut offset = 0;
@@ -159,8 +159,8 @@ impl Layout {
         layout
     }
 
-    /// The layout that `info` itself has: GStreamer's default one (rows rounded
-    /// up to four bytes), unless the info was aligned.
+    /// The layout of `info` itself: GStreamer's default (rows rounded up to four bytes), unless the
+    /// info was aligned.
     pub fn of_info(info: &gst_video::VideoInfo) -> Self {
         let mut layout = Self {
             n_planes: info.n_planes() as usize,
@@ -173,8 +173,9 @@ impl Layout {
         layout
     }
 
-    /// The layout of a buffer of `info`'s format that is to be filled: from its meta,
-    /// which tells the strides that the pool chose, else the default one.
+    /// The layout of a buffer of `info`'s format. Strides and offsets are those of the buffer's
+    /// GstVideoMeta, in which a pool tells what it chose; without that meta the layout is the
+    /// default one.
     pub fn of_buffer(
         info: &gst_video::VideoInfo,
         buffer: &gst::BufferRef,
@@ -194,8 +195,8 @@ impl Layout {
         }
     }
 
-    /// The layout with these strides, offsets and frame size, as a property or the
-    /// hardware dictates them; whatever is empty or 0 is derived from the rest.
+    /// The layout with strides, offsets and frame size that a property or the hardware dictates. An
+    /// empty list and a frame size of 0 are derived from the other values.
     pub fn custom(
         info: &gst_video::VideoInfo,
         strides: &[i32],
@@ -228,7 +229,7 @@ impl Layout {
         } else if !strides.is_empty() || !offsets.is_empty() {
             layout.size_bytes = 0;
             for plane in &layout.planes[..planes] {
-                // Whole rows: the file has the padding of the last row too.
+                // A file has the padding of the last row, too.
                 layout.size_bytes = layout.size_bytes.max(plane.padded_end_bytes()?);
             }
         }
@@ -236,12 +237,12 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The layout of a frame in a buffer of which a driver told only the stride of the
-    /// first plane: the other planes follow, with their share of that stride.
+    /// The layout of a frame in a buffer for which a driver gave only the stride of the first
+    /// plane. The other planes follow, with strides in proportion to it.
     ///
     /// # Errors
-    /// A stride that does not hold a row, or a frame of 4 GiB and more: DRM's offsets and
-    /// pitches have 32 bits.
+    /// The stride does not hold a row, or the frame has 4 GiB or more: DRM's offsets and pitches
+    /// have 32 bits.
     pub(crate) fn with_first_stride(
         info: &gst_video::VideoInfo,
         first_stride_bytes: u32,
@@ -263,9 +264,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The rows of a frame of `info` at the strides and offsets of this layout; `None` if
-    /// not every row has a place of its own. gst_video_info_align() adds up whatever
-    /// paddings it is given.
+    /// The rows of a frame of `info` at the strides and offsets of this layout. `None` if rows do
+    /// not fit, or planes overlap: gst_video_info_align() adds up any paddings that it is given.
     pub(crate) fn with_rows_of(&self, info: &gst_video::VideoInfo) -> Option<Self> {
         let mut layout = Self {
             size_bytes: self.size_bytes,
@@ -282,7 +282,7 @@ impl Layout {
         fits.then_some(layout)
     }
 
-    /// Tells the layout of a buffer with a frame of `info` by a GstVideoMeta.
+    /// Adds a GstVideoMeta with this layout to a buffer that holds a frame of `info`.
     pub(crate) fn add_meta<'a>(
         &self,
         info: &gst_video::VideoInfo,
@@ -300,7 +300,7 @@ impl Layout {
         for (index, plane) in self.planes().iter().enumerate() {
             offsets[index] = plane.offset_bytes;
             strides[index] = match is_tiled {
-                // Two tile counts, not bytes.
+                // The stride of a tiled plane is two tile counts, not bytes.
                 true => info.stride()[index],
                 false => i32::try_from(plane.stride_bytes)
                     .map_err(|_| gst::glib::bool_error!("a stride of more than 31 bits"))?,
@@ -322,7 +322,7 @@ impl Layout {
         &self.planes[..self.n_planes]
     }
 
-    /// Two planes that share bytes of picture.
+    /// Two planes that share bytes of picture, if there are any.
     fn overlap(&self) -> Option<(usize, usize)> {
         let planes = self.planes();
         (1..planes.len())
@@ -330,7 +330,7 @@ impl Layout {
             .find(|&(one, other)| planes[one].meets(&planes[other]))
     }
 
-    /// No plane lies among the rows of another.
+    /// Whether no plane lies between the rows of another.
     fn is_apart(&self) -> bool {
         let planes = self.planes();
         (1..planes.len()).all(|other| {
@@ -342,14 +342,14 @@ impl Layout {
         })
     }
 
-    /// The planes lie one after the other as they are counted.
+    /// Whether the planes follow one another in the order of their indices.
     fn is_in_order(&self) -> bool {
         self.planes()
             .windows(2)
             .all(|pair| pair[0].span().end <= pair[1].offset_bytes)
     }
 
-    /// Whether every plane lies inside the frame.
+    /// Checks that every plane lies inside the frame.
     fn check(&self) -> Result<(), LayoutError> {
         for (index, plane) in self.planes().iter().enumerate() {
             let end_bytes = plane.end_bytes().ok_or(LayoutError::Overflow)?;
@@ -371,7 +371,6 @@ impl Layout {
         stride: i32,
     ) -> Result<(), LayoutError> {
         if info.format_info().is_tiled() {
-            // The stride of a tiled plane is two tile counts, not bytes.
             return if stride == info.stride()[index] {
                 Ok(())
             } else {
@@ -401,7 +400,7 @@ impl Layout {
             .min()
             .unwrap_or(info.size());
         if format.is_tiled() {
-            // Tiles are no rows: the plane is one run of bytes.
+            // Tiles are not rows: the plane is one run of bytes.
             let row_bytes = next.saturating_sub(offset_bytes);
             return Plane {
                 offset_bytes,
@@ -427,8 +426,8 @@ impl Layout {
             }
             let pixel_stride = usize::try_from(info.comp_pstride(component as u8)).unwrap_or(0);
             let width = info.comp_width(component as u8) as usize;
-            // Formats that spread a pixel over odd bits have no pixel stride;
-            // their rows are what GstVideoInfo says.
+            // Formats whose pixels are not whole bytes have no pixel stride. GstVideoInfo tells
+            // only the stride of their rows.
             row_bytes = row_bytes.max(if pixel_stride == 0 {
                 stride_bytes
             } else {
@@ -445,8 +444,8 @@ impl Layout {
     }
 }
 
-/// The stride of a plane where rows of the first one lie so many bytes apart: half of it
-/// for I420's chroma, all of it for NV12's.
+/// The stride of a plane if rows of the first plane are `first_stride` bytes apart: half of it for
+/// I420's chroma, all of it for NV12's.
 fn share_of_first_stride(info: &gst_video::VideoInfo, plane: usize, first_stride: u64) -> u64 {
     if plane == 0 {
         return first_stride;
@@ -522,7 +521,7 @@ mod tests {
     #[test]
     fn planes_over_one_another_are_no_place_for_a_frame() {
         gst::init().unwrap();
-        // Found by fuzzing: every plane at byte 0.
+        // Found by fuzzing: every plane begins at byte 0.
         let dot = info(gst_video::VideoFormat::A420, 1, 1);
         let buffer = buffer_with_meta(&dot, &[(0, 54), (0, 14), (0, 81), (0, 822_178_048)], 93);
         assert_eq!(
@@ -557,7 +556,7 @@ mod tests {
         assert!(Layout::custom(&info, &[], &[usize::MAX], 0).is_err());
     }
 
-    /// Formats that KMS planes take, with planes of all kinds.
+    /// Formats that KMS planes take, with all kinds of planes.
     const SCANNED_OUT: [gst_video::VideoFormat; 10] = [
         gst_video::VideoFormat::Bgrx,
         gst_video::VideoFormat::Bgr,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is done to the picture in a mapped frame: a part of it is copied, all of it is
-//! made black.
+//! Changes the picture in a mapped frame: copies a part of a frame into it, or makes all of it
+//! black.
 
 use gst_video::prelude::*;
 
 use super::Plane;
 
-/// The plane of a mapped frame that lies in the rectangle with its upper left corner at
-/// `x`, `y`, which are whole pixels in every plane. Offsets count from the plane's start.
+/// The part of a plane of a mapped frame that lies in a rectangle. `x` and `y`, the upper left
+/// corner, are whole pixels in every plane. Offsets count from the plane's start.
 fn plane_of_area(
     frame: &impl VideoFrameExt,
     plane: u32,
@@ -27,7 +27,8 @@ fn plane_of_area(
         let pixel_bytes = format.pixel_stride()[component].max(1) as usize;
         area.offset_bytes =
             (y >> h_sub) as usize * area.stride_bytes + (x >> w_sub) as usize * pixel_bytes;
-        // Two pixels of packed 4:2:2 share their chroma, which the last one needs too.
+        // Two pixels of packed 4:2:2 share their chroma, so that an odd last pixel needs the whole
+        // pair.
         let row_bytes = width.div_ceil(1 << w_sub) as usize * pixel_bytes;
         area.row_bytes = area.row_bytes.max(row_bytes);
         area.rows = area.rows.max(height.div_ceil(1 << h_sub) as usize);
@@ -35,8 +36,8 @@ fn plane_of_area(
     area
 }
 
-/// Copies the rectangle of `size` at `src` to `dst` in another frame of the same format.
-/// Rows that either of them does not have are left out.
+/// Copies the rectangle of `size` at `src` to `dst` in another frame of the same format. Rows that
+/// one of the frames does not have are left out.
 pub(crate) fn copy_area(
     from: &gst_video::VideoFrameRef<&gst::BufferRef>,
     src: (u32, u32),
@@ -60,7 +61,7 @@ pub(crate) fn copy_area(
     }
 }
 
-/// Makes a frame black and opaque, padding too. Black is not zero where there is chroma.
+/// Makes a frame black and opaque, including its padding. In YUV formats black is not zero.
 pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>) {
     let format = frame.format_info();
     for plane in 0..frame.n_planes() {
@@ -72,7 +73,7 @@ pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRe
         let pixel_bytes = format.pixel_stride()[component].max(1) as usize;
         let depth = format.depth()[component];
         let shift = match component {
-            // GStreamer tells none for the two bits at the top of a word of RGB10A2.
+            // GStreamer gives no shift for the two alpha bits at the top of an RGB10A2 word.
             3 if depth < 8 => 8 * pixel_bytes as u32 - depth,
             _ => format.shift()[component],
         };
@@ -84,7 +85,7 @@ pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRe
         };
         let value = (level << shift).to_le_bytes();
         let sample_bytes = (depth + shift).div_ceil(8) as usize;
-        // GStreamer 1.22 counts P010's offsets in samples.
+        // GStreamer 1.22 gives the offsets of P010 in samples.
         let start = match format.poffset()[component] as usize {
             offset if offset % sample_bytes == 0 => offset,
             samples => samples * sample_bytes,
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
     use gst_video::VideoFormat;
 
-    /// Formats with planes and pixels of all kinds that KMS shows.
+    /// Formats that KMS shows, with all kinds of planes and pixels.
     const FORMATS: [VideoFormat; 12] = [
         VideoFormat::Bgrx,
         VideoFormat::Bgr,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Layouts for the tests of this room and of those that carry frames, and the slow and
-//! obvious ways that theirs are measured by.
+//! Layouts for the tests of this room and of rooms that carry frames, and slow, obvious copies to
+//! compare with.
 
 use super::Layout;
 use proptest::prelude::*;
@@ -11,13 +11,12 @@ pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_vide
         .unwrap()
 }
 
-/// Any format.
 pub fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
     gst::init().unwrap();
     proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
 }
 
-/// The stock layout with so many bytes more in each stride, if the format allows it.
+/// The default layout with `padding_bytes` more in each stride, unless the format is tiled.
 pub fn padded(info: &gst_video::VideoInfo, padding_bytes: usize) -> Layout {
     let stock = Layout::of_info(info);
     if info.format_info().is_tiled() {
@@ -30,7 +29,7 @@ pub fn padded(info: &gst_video::VideoInfo, padding_bytes: usize) -> Layout {
     Layout::custom(info, &strides, &[], 0).unwrap()
 }
 
-/// The frame copied by walking its rows; padding is 0xEE.
+/// The frame copied row by row; padding is 0xEE.
 pub fn naive(from: &[u8], source: &Layout, target: &Layout) -> Vec<u8> {
     let mut to = vec![0xEE; target.size_bytes];
     for (a, b) in source.planes().iter().zip(target.planes()) {
@@ -41,7 +40,7 @@ pub fn naive(from: &[u8], source: &Layout, target: &Layout) -> Vec<u8> {
     to
 }
 
-/// The picture bytes.
+/// The picture bytes, row by row.
 pub fn rows_of<'a>(bytes: &'a [u8], layout: &Layout) -> Vec<&'a [u8]> {
     let planes = layout.planes().iter();
     planes
@@ -49,7 +48,7 @@ pub fn rows_of<'a>(bytes: &'a [u8], layout: &Layout) -> Vec<&'a [u8]> {
         .collect()
 }
 
-/// As gst_video_meta_deserialize does, which compares nothing with the buffer.
+/// A buffer whose meta is not compared with its size, as gst_video_meta_deserialize() makes it.
 pub fn buffer_with_meta(
     info: &gst_video::VideoInfo,
     places: &[(usize, usize)],

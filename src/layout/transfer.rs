@@ -3,44 +3,42 @@
 
 use super::Layout;
 
-/// One run of bytes that is contiguous in the file and in the buffer.
+/// A run of bytes that is contiguous in the file and in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// Which mapping of the buffer: always 0, unless its planes are mapped apart.
+    /// Index of the mapping: 0, unless each plane of the buffer has a mapping of its own.
     pub part: usize,
-    /// From the start of that mapping.
+    /// From the start of the mapping to the run.
     pub target_bytes: usize,
-    /// From the start of the frame in the file.
+    /// From the start of the frame in the file to the run.
     pub source_bytes: usize,
-    /// Length.
     pub len_bytes: usize,
 }
 
 impl Run {
-    /// Where it goes to in `part`, the piece of the mapping that begins at byte `part_start`.
+    /// The place of the run in `part`, a piece of the mapping that begins at the mapping's byte
+    /// `part_start`.
     pub fn target<'a>(&self, part_start: usize, part: &'a mut [u8]) -> &'a mut [u8] {
         let at = self.target_bytes - part_start;
         &mut part[at..at + self.len_bytes]
     }
 }
 
-/// How the bytes of a frame travel from one layout to another: the fewest runs
-/// that touch nothing but picture bytes.
+/// The fewest runs of bytes that carry a frame from one layout to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transfer {
     runs: Vec<Run>,
 }
 
 impl Transfer {
-    /// Plans the way from `source` to `target`, two layouts of the same format.
+    /// Plans the runs from `source` to `target`, two layouts of the same format.
     ///
-    /// `parts` says that each plane of the target has its own mapping.
-    /// `padding_is_free` allows the target's padding to be overwritten where
-    /// that joins rows: true in memory, false where padding can be a visible
-    /// part of the screen.
+    /// `parts` says that each plane of the target has its own mapping. `padding_is_free` allows the
+    /// target's padding to be overwritten where that joins rows. It is true in memory, and false
+    /// where padding may be a visible part of the screen.
     pub fn new(source: &Layout, target: &Layout, parts: bool, padding_is_free: bool) -> Self {
-        // What lies between the rows is padding only where it is not another plane, and
-        // where it is, only a frame laid out in the same way carries the right bytes there.
+        // The bytes between rows may belong to another plane. They may be overwritten only if the
+        // source has the same layout and with it the right bytes.
         let is_same = source.planes() == target.planes();
         let padding_is_free = padding_is_free && (parts || is_same || target.is_apart());
         let mut transfer = Self { runs: Vec::new() };
@@ -79,22 +77,22 @@ impl Transfer {
         &self.runs
     }
 
-    /// Sum of the lengths.
+    /// Bytes of all runs together.
     pub fn len_bytes(&self) -> usize {
         self.runs.iter().map(|run| run.len_bytes).sum()
     }
 
-    /// Deals the runs out to at most `count` shares, of about the same number of
-    /// bytes each. What one share writes lies before what the next writes, so
-    /// that a buffer can be cut between them; where the target's planes are not
-    /// in order, one share has all.
+    /// Divides the runs into at most `count` shares of about the same number of bytes. What one
+    /// share writes lies before what the next one writes, so that a buffer can be cut between them.
+    /// If the target's planes are not in order, one share has all runs.
     pub fn split(&self, count: usize) -> Vec<Transfer> {
         let in_order = self.runs.windows(2).all(|pair| {
             pair[0].part == pair[1].part
                 && pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes
         });
         let share = self.len_bytes().div_ceil(count.max(1)).max(1);
-        // No cache line is in two shares, and the blocks of a disk stay whole.
+        // Keeps cache lines and blocks of a disk out of two shares, if the frame is one aligned
+        // run.
         let share = share.next_multiple_of(4096);
         if count < 2 || !in_order {
             return vec![self.clone()];
@@ -137,8 +135,8 @@ impl Transfer {
         self.runs.push(run);
     }
 
-    /// Joins planes whose gap is the same on both sides, so that a frame whose
-    /// layout is the buffer's own is one run.
+    /// Joins runs whose gap is the same on both sides, so that a frame whose layout equals the
+    /// buffer's is one run.
     fn join_over_padding(&mut self) {
         let mut joined: Vec<Run> = Vec::with_capacity(self.runs.len());
         for run in self.runs.drain(..) {
@@ -164,7 +162,7 @@ impl Transfer {
     }
 }
 
-/// Gaps shorter than this are cheaper to carry than to skip.
+/// A gap shorter than this is cheaper to copy than to leave out.
 const JOINED_GAP_BYTES: usize = 4096;
 
 #[cfg(test)]
@@ -193,7 +191,7 @@ mod tests {
         assert_eq!(transfer.len_bytes(), 160);
     }
 
-    /// A layout of so many planes of `info`'s, each with its offset and stride.
+    /// A layout with the planes of `info` at these offsets and strides.
     fn placed(info: &gst_video::VideoInfo, places: &[(usize, usize)], size: usize) -> Layout {
         let mut layout = Layout::of_info(info);
         for (plane, &(offset, stride)) in layout.planes.iter_mut().zip(places) {
@@ -204,14 +202,15 @@ mod tests {
         layout
     }
 
-    /// IMC4 and IMC2: U and V share the lines of one plane, each has a half of them.
+    /// IMC4 and IMC2 keep U and V in the same lines, each in one half of the line.
     #[test]
     fn chroma_planes_side_by_side_are_written_row_by_row() {
         gst::init().unwrap();
         let info = info(gst_video::VideoFormat::I420, 8, 4);
         let buffer = buffer_with_meta(&info, &[(0, 8), (32, 8), (36, 8)], 48);
         let target = Layout::of_buffer(&info, &buffer).unwrap();
-        // The same strides as the target's: rows could be joined, but for the neighbour.
+        // The strides are the target's: the rows could be joined, if the other plane were not
+        // between them.
         let source = placed(&info, &[(0, 8), (32, 8), (48, 8)], 64);
         let from: Vec<u8> = (0..64).collect();
         let mut got = vec![0xEE; 48];
@@ -227,7 +226,8 @@ mod tests {
     }
 
     proptest! {
-        /// Planes anywhere, in any order, with any stride: refused, or filled right.
+        /// A frame with planes anywhere, in any order, with any stride, is refused or filled
+        /// correctly.
         #[test]
         fn a_frame_goes_right_into_whatever_is_not_refused(
             format in format(),
