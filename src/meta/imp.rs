@@ -14,25 +14,27 @@ use gst::{
 
 use super::*;
 
-/// The API type: that of another copy of this library, if its struct is the same.
+/// The API type. It is that of another copy of this library, if that has registered a struct of the
+/// same size.
 pub(super) fn api() -> glib::Type {
     static API: OnceLock<glib::Type> = OnceLock::new();
     *API.get_or_init(|| {
-        // SAFETY: a static name; an info is never freed.
+        // SAFETY: the name is a static C string, and a registered info is never freed.
         unsafe {
             let theirs = gst::ffi::gst_meta_get_info(META_NAME.as_ptr());
             if !theirs.is_null() && (*theirs).size == size_of::<ffi::GstPhysMemMeta>() {
                 return from_glib((*theirs).api);
             }
         }
-        // "memory": the meta depends on the buffer's memory, so that base
-        // classes drop it when they write into other memory.
+        // The tag "memory" says that the meta depends on the buffer's memory, so that base classes
+        // drop it when they write into other memory.
         let tags = [
             c"memory".as_ptr(),
             c"memory-reference".as_ptr(),
             std::ptr::null(),
         ];
-        // SAFETY: a name, which is copied, and a null-terminated array of static strings.
+        // SAFETY: the name is a C string, which GStreamer copies; the tags are a null-terminated
+        // array of static strings.
         unsafe {
             from_glib(gst::ffi::gst_meta_api_type_register(
                 free_name(c"GstPhysMemMetaAPI").as_ptr(),
@@ -42,14 +44,14 @@ pub(super) fn api() -> glib::Type {
     })
 }
 
-/// The name, with a number if another copy of this library has a type of it.
+/// The name, with a number behind it if another copy of this library has registered the name.
 fn free_name(name: &CStr) -> CString {
     let numbered = |n| match n {
         0 => Some(name.to_owned()),
         n => c_string(&format!("{}-{n}", name.to_str().ok()?)),
     };
     let is_free = |name: &CString| {
-        // SAFETY: a C string.
+        // SAFETY: `name` is a C string.
         unsafe { glib::gobject_ffi::g_type_from_name(name.as_ptr()) == 0 }
     };
     (0..).filter_map(numbered).find(is_free).unwrap_or_default()
@@ -68,7 +70,7 @@ pub(super) fn info() -> *const GstMetaInfo {
 
 #[cfg(not(feature = "v1_24"))]
 fn new_info() -> *const GstMetaInfo {
-    // SAFETY: the size is that of the struct that the functions take.
+    // SAFETY: the size is that of the struct that `init`, `free` and `transform` take.
     unsafe {
         gst::ffi::gst_meta_register(
             api().into_glib(),
@@ -83,8 +85,8 @@ fn new_info() -> *const GstMetaInfo {
 
 #[cfg(feature = "v1_24")]
 fn new_info() -> *const GstMetaInfo {
-    // SAFETY: the size is that of the struct that the functions take; the info is ours
-    // to fill in until it is registered.
+    // SAFETY: the size is that of the struct that the functions take. Nothing else uses the info
+    // until it is registered.
     unsafe {
         let size = size_of::<ffi::GstPhysMemMeta>();
         let name = free_name(META_NAME);
@@ -101,10 +103,10 @@ fn new_info() -> *const GstMetaInfo {
 #[cfg_attr(not(feature = "v1_28"), expect(unused_variables))]
 pub(super) fn register(plugin: &gst::Plugin) {
     let info = info();
-    // A process that receives a buffer finds the plugin by the meta's name. Until 1.28
-    // it must have loaded the plugin by itself.
+    // A process that receives a buffer finds the plugin by the meta's name. Before 1.28 it must
+    // have loaded the plugin already.
     #[cfg(feature = "v1_28")]
-    // SAFETY: the plugin is being initialised, the info registered for good.
+    // SAFETY: the plugin is being initialised, and the info stays registered for good.
     unsafe {
         gst::ffi::gst_meta_factory_register(plugin.to_glib_none().0, info);
     }
@@ -117,9 +119,9 @@ pub(super) fn attach(
     flags: u32,
 ) -> *mut GstMeta {
     let mut params = Some(description);
-    // SAFETY: `info()` describes exactly `ffi::GstPhysMemMeta`; the buffer is writable
-    // (`&mut`), the params are what `init` takes, and the pointer that comes back is
-    // valid until the meta is freed.
+    // SAFETY: `info()` describes exactly `ffi::GstPhysMemMeta`. The buffer is writable (`&mut`),
+    // the params are of the type that `init` takes, and the pointer that is returned stays valid
+    // until the meta is freed.
     unsafe {
         let params = (&raw mut params).cast();
         let added = gst::ffi::gst_buffer_add_meta(buffer.as_mut_ptr(), info(), params);
@@ -130,7 +132,7 @@ pub(super) fn attach(
     }
 }
 
-/// The C struct whose fields point into `description`, which it owns.
+/// The C struct. It owns `description`, into which its pointers point.
 fn filled(
     meta: GstMeta,
     description: Arc<Description>,
@@ -198,15 +200,15 @@ unsafe extern "C" fn is_about(
     meta.description().about.is(memory).into_glib()
 }
 
-/// Only `attach` has something to say of a buffer's memory. Whoever finds the meta by its
-/// name and adds one (`gst_buffer_add_meta (buffer, gst_meta_get_info (...), NULL)`) gets
-/// none: GStreamer gives NULL where this gives FALSE.
+/// Only `attach` can describe a buffer's memory. A program that finds the meta by its name and adds
+/// one (`gst_buffer_add_meta (buffer, gst_meta_get_info (...), NULL)`) gets NULL, because this
+/// function then returns FALSE.
 unsafe extern "C" fn init(
     meta: *mut GstMeta,
     params: gpointer,
     buffer: *mut GstBuffer,
 ) -> gboolean {
-    // SAFETY: params that are not NULL are those of `attach`.
+    // SAFETY: params that are not NULL are those that `attach` passes.
     let params = unsafe { params.cast::<Option<Arc<Description>>>().as_mut() };
     let Some(description) = params.and_then(Option::take) else {
         glib::g_critical!(
@@ -215,8 +217,8 @@ unsafe extern "C" fn init(
         );
         return GFALSE;
     };
-    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes, of which it has
-    // set the GstMeta.
+    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes, and has set the GstMeta at
+    // their start.
     unsafe {
         let filled = filled(meta.read(), description, buffer);
         meta.cast::<ffi::GstPhysMemMeta>().write(filled);
@@ -225,15 +227,15 @@ unsafe extern "C" fn init(
 }
 
 unsafe extern "C" fn free(meta: *mut GstMeta, _buffer: *mut GstBuffer) {
-    // SAFETY: `init` made the meta, with an `opaque` of Arc::into_raw, and GStreamer
-    // frees a meta once.
+    // SAFETY: `init` made the meta with an `opaque` of Arc::into_raw, and GStreamer frees each meta
+    // once.
     unsafe {
         let meta = meta.cast::<ffi::GstPhysMemMeta>();
         drop(Arc::from_raw((*meta).opaque.cast::<Description>()));
     }
 }
 
-/// Copies the meta along with the same, whole memory; else drops it.
+/// Puts the meta on a copy that has the same memory, whole; drops it for any other copy.
 unsafe extern "C" fn transform(
     to: *mut GstBuffer,
     meta: *mut GstMeta,
@@ -241,8 +243,8 @@ unsafe extern "C" fn transform(
     type_: GQuark,
     data: gpointer,
 ) -> gboolean {
-    // SAFETY: GStreamer passes two valid buffers, `to` writable, the meta
-    // of `_from`, which is one of ours, and for "gst-copy" a GstMetaTransformCopy.
+    // SAFETY: GStreamer passes two valid buffers, of which `to` is writable, a meta of `_from` that
+    // `init` filled, and for "gst-copy" a GstMetaTransformCopy.
     unsafe {
         if type_ != glib::Quark::from_str("gst-copy").into_glib() {
             return GFALSE;
@@ -265,7 +267,7 @@ unsafe extern "C" fn transform(
     }
 }
 
-/// Since GStreamer 1.24: the meta of a buffer that goes to another process.
+/// Sends the meta of a buffer to another process and receives it, which GStreamer can since 1.24.
 #[cfg(feature = "v1_24")]
 mod wire_format {
     use gst::ffi::GstByteArrayInterface;
@@ -277,8 +279,8 @@ mod wire_format {
         data: *mut GstByteArrayInterface,
         version: *mut u8,
     ) -> gboolean {
-        // SAFETY: GStreamer passes a meta that `init` filled, bytes to append to and
-        // a place for the version.
+        // SAFETY: GStreamer passes a meta that `init` filled, an array to append to, and a place
+        // for the version.
         unsafe {
             let Some(bytes) = (*meta.cast::<PhysMemMeta>()).to_wire() else {
                 return GFALSE;
@@ -288,12 +290,13 @@ mod wire_format {
         }
     }
 
-    /// gst_byte_array_interface_append_data(), which is inline in C.
+    /// gst_byte_array_interface_append_data(), which C has only as an inline function.
     ///
     /// # Safety
     /// `data` is an initialised interface.
     unsafe fn append(data: *mut GstByteArrayInterface, bytes: &[u8]) -> bool {
-        // SAFETY: as the caller says; `resize` makes room for the length it is told.
+        // SAFETY: the caller promises an initialised interface, and `resize` makes room for the
+        // length that it is given.
         unsafe {
             let old_len = (*data).len;
             let len = old_len + bytes.len();
@@ -324,7 +327,7 @@ mod wire_format {
         if version != wire::VERSION {
             return malformed(&format_args!("version {version} is not known here"));
         }
-        // SAFETY: GStreamer passes a writable buffer and `size` bytes.
+        // SAFETY: GStreamer passes a writable buffer and `size` bytes at `data`.
         let (buffer, bytes) = unsafe {
             (
                 gst::BufferRef::from_mut_ptr(buffer),

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `GstPhysMemMeta`: what is known of a pool buffer's memory, on the buffer.
+//! `GstPhysMemMeta`: what is known of the memory of a pool's buffer, attached to the buffer.
 //!
-//! A GstMeta of its own and not a GstCustomMeta, because the transform function
-//! must look at the copy's memory: the meta stays only where the copy holds the
-//! very same memory, whole; a deep copy, a part or another memory drops it. And
-//! since GStreamer replaces the memory of a shared buffer that is mapped for
-//! writing without telling any meta, each reader here looks at the buffer's memory
-//! again: an address that is given is never that of other bytes.
+//! It is a GstMeta of its own and no GstCustomMeta, because its transform function must look at the
+//! copy's memory. The meta stays on a copy only if that has the same memory, whole; a deep copy, a
+//! part of the buffer or a copy with other memory loses it. GStreamer also replaces the memory of a
+//! shared buffer that is mapped for writing, and tells no meta. Each function here that reads an
+//! address therefore looks at the buffer's memory again, and never gives the address of other
+//! bytes.
 //!
-//! With GStreamer 1.24 (feature `v1_24`) the meta goes along when unixfdsink sends a
-//! buffer to another process. What arrives there is about a file, the memory's, and a
-//! buffer of unixfdsrc is believed to be at the address only if its memory is of that
-//! very file.
+//! With GStreamer 1.24 (feature `v1_24`) the meta goes along when unixfdsink sends a buffer to
+//! another process. There it describes a file, which is that of the memory, and it is true of a
+//! buffer of unixfdsrc only if the buffer's memory is of that file.
 //!
-//! C programs read the public struct [`ffi::GstPhysMemMeta`] (see
-//! `include/gstphysmem.h`), Rust programs the [`PhysMemMeta`] below, and those
-//! without either ask the pool to `describe` the buffer.
+//! C programs read the public struct [`ffi::GstPhysMemMeta`] (see `include/gstphysmem.h`), Rust
+//! programs the [`PhysMemMeta`] below, and programs in other languages ask the pool to `describe`
+//! the buffer.
 
 pub mod ffi;
 mod imp;
@@ -37,19 +36,19 @@ use crate::memory::{Address, AddressUnknown, Extent, MemoryKind, PhysAddr, Regio
 #[cfg(feature = "v1_24")]
 use crate::sys::file_id::FileId;
 
-/// Everything behind the meta; shared by the copies that share the memory.
+/// Everything that the meta says, shared by copies that share the memory.
 struct Description {
     facts: Facts,
     unknown_reason: Option<CString>,
     about: About,
 }
 
-/// What can be said in any process.
+/// The facts that are true in every process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     id: u32,
     size_bytes: usize,
-    /// Where in its memory object the buffer begins, as the pool made it.
+    /// Offset at which the buffer begins in its GstMemory, as the pool made it.
     memory_offset_bytes: usize,
     kind: MemoryKind,
     heap: Option<CString>,
@@ -58,26 +57,25 @@ struct Facts {
     address: Result<Address, AddressUnknown>,
 }
 
-/// Which bytes all this is about.
+/// Which memory a description is about.
 enum About {
-    /// Those of a pool in this process.
+    /// The memory of a buffer of a pool in this process.
     Pool(InPool),
-    /// Those of a file that another process sent.
+    /// The file that another process sent.
     #[cfg(feature = "v1_24")]
     File(FileId),
-    /// Those that another copy of this library knows.
+    /// The memory of a buffer that another copy of this library made.
     Other(other::TheirMeta),
 }
 
-/// Where a buffer belongs.
+/// The pool's slot and memory that a buffer belongs to.
 pub(crate) struct InPool {
-    /// The index of the pool's slot.
+    /// Index of the slot.
     pub slot: usize,
-    /// The block of memory that the buffer lies in.
     region: Arc<Region>,
-    /// The memory that the pool made the buffer of; compared, never dereferenced.
+    /// The GstMemory that the pool made the buffer of; compared, never dereferenced.
     root: usize,
-    /// Other processes are not told the address.
+    /// Whether other processes are not told the address.
     #[cfg_attr(
         not(feature = "v1_24"),
         expect(dead_code, reason = "nothing is sent before 1.24")
@@ -86,15 +84,15 @@ pub(crate) struct InPool {
 }
 
 impl InPool {
-    /// The memory that the pool made the buffer of: compared, and looked into by
-    /// those who know that the buffer still holds it.
+    /// The GstMemory that the pool made the buffer of. It may be compared at any time, and
+    /// dereferenced only while the buffer is known to hold it.
     pub fn root(&self) -> *const gst::ffi::GstMemory {
         self.root as *const _
     }
 }
 
 impl About {
-    /// These are the bytes of `memory`.
+    /// Whether the description is about `memory`.
     fn is(&self, memory: &gst::MemoryRef) -> bool {
         match self {
             Self::Pool(in_pool) => std::ptr::eq(memory.as_ptr(), in_pool.root()),
@@ -125,22 +123,21 @@ impl Description {
     }
 }
 
-/// Text of ours has no NUL.
+/// The text as a C string. Texts of this library contain no NUL.
 fn c_string(text: &str) -> Option<CString> {
     CString::new(text).ok()
 }
 
 /// Id, address and origin of a pool buffer's memory.
 ///
-/// `buffer.meta::<PhysMemMeta>()` gives it. It costs a walk over the buffer's
-/// metas, about 10 ns, no system call; on a buffer that came from another process,
-/// one fstat for each question about the address.
+/// `buffer.meta::<PhysMemMeta>()` returns it. This walks over the buffer's metas, which takes about
+/// 10 ns and no system call. On a buffer that came from another process, each question about the
+/// address takes one fstat.
 #[repr(transparent)]
 pub struct PhysMemMeta(ffi::GstPhysMemMeta);
 
-// SAFETY: the struct is written once, before the buffer leaves its pool or source;
-// what it points to is owned by `opaque`, whose content is Send and Sync (`About::Other`
-// points to the meta itself).
+// SAFETY: the struct is written once, before the buffer leaves its pool or source. `opaque` owns
+// what it points to, and its content is Send and Sync (`About::Other` points to the meta itself).
 unsafe impl Send for PhysMemMeta {}
 // SAFETY: as above.
 unsafe impl Sync for PhysMemMeta {}
@@ -154,8 +151,8 @@ impl PhysMemMeta {
         if !self.is_own() {
             return other::description(&self.0);
         }
-        // SAFETY: `init` sets `opaque` to a Description before anyone sees the meta, and
-        // only the meta's own free function takes it away.
+        // SAFETY: `init` sets `opaque` to a Description before any code sees the meta, and only the
+        // meta's own free function takes it away.
         unsafe { &*self.0.opaque.cast::<Description>() }
     }
 
@@ -163,29 +160,28 @@ impl PhysMemMeta {
         &self.description().facts
     }
 
-    /// The buffer's memory, if it is the one that all this is about.
+    /// The buffer's memory, if it is the one that the description is about.
     fn memory(&self) -> Option<&gst::MemoryRef> {
-        // SAFETY: a meta lives in its buffer, which `&self` borrows from.
+        // SAFETY: the meta lives in its buffer, from which `&self` borrows.
         let buffer = unsafe { gst::BufferRef::from_ptr(self.0.buffer) };
         let one = (buffer.n_memory() == 1).then(|| buffer.peek_memory(0))?;
         self.description().about.is(one).then_some(one)
     }
 
-    /// The buffer's id: never 0, the same each time the pool hands this buffer out,
-    /// unique in the process whose pool it is.
+    /// The buffer's id: never 0, the same each time the pool hands this buffer out, and unique in
+    /// the process that has the pool.
     pub fn id(&self) -> u32 {
         self.0.id
     }
 
-    /// Another process said all this, and sent the memory with it. The buffer is of no
-    /// pool in this process.
+    /// Whether another process sent the buffer's memory and this description of it. Such a buffer
+    /// is of no pool in this process.
     pub fn is_received(&self) -> bool {
         self.0.flags & ffi::GST_PHYS_MEM_FLAG_RECEIVED != 0
     }
 
-    /// Where the buffer's bytes are, all that it had when the pool handed it out, or
-    /// why that is not known. [`phys_addr`](Self::phys_addr) follows a buffer that
-    /// was resized since.
+    /// The physical address of all bytes that the buffer had when the pool handed it out, or why it
+    /// is not known. For a buffer that was resized since, see [`phys_addr`](Self::phys_addr).
     pub fn address(&self) -> Result<&Address, &AddressUnknown> {
         if !self.is_alive() {
             Err(&AddressUnknown::Gone)
@@ -196,27 +192,27 @@ impl PhysMemMeta {
         }
     }
 
-    /// Physical address of the buffer's first byte, if known.
+    /// Physical address of the buffer's first byte as the buffer is now, if known.
     pub fn phys_addr(&self) -> Option<PhysAddr> {
         let made_at = self.facts().memory_offset_bytes;
         let moved = self.memory()?.offset().checked_sub(made_at)?;
         self.address().ok()?.at(moved as u64)
     }
 
-    /// The physically contiguous pieces of [`address`](Self::address), in order;
-    /// empty if unknown.
+    /// The physically contiguous pieces of [`address`](Self::address), in order; empty if the
+    /// address is unknown.
     pub fn extents(&self) -> &[Extent] {
         self.address().map_or(&[], Address::extents)
     }
 
-    /// True if one extent is known to hold the whole buffer.
+    /// Whether one extent is known to hold the whole buffer.
     pub fn is_contiguous(&self) -> bool {
         self.address().is_ok_and(Address::is_contiguous)
     }
 
-    /// True if the kernel cannot move the pages, so that the address stays true. Pages
-    /// that came from another process are pinned if the dma-buf pins them that came
-    /// with them, not if only that process does.
+    /// Whether the kernel cannot move the pages, so that the address stays true. For pages that
+    /// came from another process this is so if the dma-buf that came with them pins them, and not
+    /// if only the other process does.
     pub fn is_pinned(&self) -> bool {
         self.facts().is_pinned && self.is_alive()
     }
@@ -247,27 +243,27 @@ impl PhysMemMeta {
         Some(unsafe { BorrowedFd::borrow_raw(memory.fd()) })
     }
 
-    /// The buffer's size in bytes as the pool hands it out.
+    /// The buffer's size in bytes, as the pool hands the buffer out.
     pub fn size_bytes(&self) -> usize {
         self.facts().size_bytes
     }
 
-    /// What kind of memory this is.
+    /// The kind of memory, which is never [`MemoryKind::Auto`].
     pub fn kind(&self) -> MemoryKind {
         self.facts().kind
     }
 
-    /// The pool did not allocate the memory.
+    /// Whether the memory was not allocated by the pool.
     pub fn is_external(&self) -> bool {
         self.facts().is_external
     }
 
-    /// The dma-heap or device that the memory came from.
+    /// Name of the dma-heap or device that the memory came from.
     pub fn heap(&self) -> Option<&str> {
         self.facts().heap.as_ref()?.to_str().ok()
     }
 
-    /// The memory was not freed by its owner.
+    /// Whether the memory exists: false once its owner has freed it.
     pub fn is_alive(&self) -> bool {
         match &self.description().about {
             About::Pool(in_pool) => in_pool.region.is_alive(),
@@ -277,14 +273,14 @@ impl PhysMemMeta {
         }
     }
 
-    /// The block of memory that the buffer lies in; none if another process has it, or
-    /// another copy of this library in this process.
+    /// The block of memory that the buffer lies in. `None` if another process has it, or another
+    /// copy of this library in this process.
     pub fn region(&self) -> Option<&Arc<Region>> {
         self.in_pool().map(|in_pool| &in_pool.region)
     }
 
-    /// Another copy of this library in this process has made the buffer, and it still has
-    /// the memory that it was made of.
+    /// Whether another copy of this library in this process made the buffer, and the buffer still
+    /// has the memory that it was made of.
     pub(crate) fn is_of_other_copy(&self) -> bool {
         !self.is_own() && !self.is_received() && self.memory().is_some()
     }
@@ -299,14 +295,14 @@ impl PhysMemMeta {
         (self.facts().memory_offset_bytes, self.facts().size_bytes)
     }
 
-    /// The id of a buffer whose memory was freed by its owner: there is nothing to be
-    /// shown or copied, and a map fails.
+    /// The id of a buffer whose memory was freed by its owner. Such a buffer can be neither mapped
+    /// nor shown nor copied.
     pub fn freed_id(buffer: &gst::BufferRef) -> Option<u32> {
         let meta = buffer.meta::<Self>()?;
         (!meta.is_alive()).then(|| meta.id())
     }
 
-    /// The same, in the words of an element that drops the frame for it.
+    /// The sentence that an element logs when it drops such a buffer.
     pub(crate) fn why_dropped(buffer: &gst::BufferRef) -> Option<String> {
         let id = Self::freed_id(buffer)?;
         Some(format!(
@@ -314,14 +310,14 @@ impl PhysMemMeta {
         ))
     }
 
-    /// This meta as ours, if it is.
+    /// The meta as this type, if this copy of the library made it.
     pub(crate) fn from_meta(meta: &GstMeta) -> Option<&Self> {
         // SAFETY: the info says that the meta is one of those that `init` filled.
         std::ptr::eq(meta.info, imp::info()).then(|| unsafe { &*std::ptr::from_ref(meta).cast() })
     }
 
-    /// Puts the meta on a buffer that a pool has just made around `memory`,
-    /// POOLED and LOCKED: it stays for the buffer's whole life.
+    /// Puts the meta on a buffer that a pool has just made around `memory`. The flags POOLED and
+    /// LOCKED keep the meta there for the buffer's whole life.
     pub(crate) fn add(
         buffer: &mut gst::BufferRef,
         id: u32,
@@ -359,15 +355,15 @@ impl PhysMemMeta {
         imp::attach(buffer, Description::new(facts, about), flags);
     }
 
-    /// What to tell the process that the buffer's memory is sent to; none for memory
-    /// that cannot be sent, that is gone, or that is not what this is about.
+    /// What to tell the process that gets the buffer's memory. `None` if the memory cannot be sent,
+    /// is gone, or is not the one that the description is about.
     #[cfg(feature = "v1_24")]
     fn to_wire(&self) -> Option<Vec<u8>> {
         let memory = self.memory().filter(|_| self.is_alive())?;
         let file = crate::memory::file_of(memory)?;
         let mut facts = self.facts().clone();
-        // Whoever has the dma-buf has what pins it. Other memory is pinned by this
-        // process, which may end before the other does.
+        // A process that has the dma-buf has what pins the pages. Other memory is pinned by this
+        // process, which may end before the other process.
         facts.is_pinned &= memory.is_memory_type::<DmaBufMemory>();
         if self
             .in_pool()
@@ -378,7 +374,7 @@ impl PhysMemMeta {
         Some(wire::write(&facts, file))
     }
 
-    /// The opposite, for a buffer that is about to get the memory that was sent.
+    /// Reads what `to_wire` wrote, for a buffer that is about to get the memory.
     #[cfg(feature = "v1_24")]
     fn from_wire(bytes: &[u8]) -> Result<Arc<Description>, wire::Malformed> {
         let (facts, file) = wire::read(bytes)?;
@@ -386,8 +382,8 @@ impl PhysMemMeta {
     }
 }
 
-// SAFETY: `GstPhysMemMeta` starts with a GstMeta and is registered under the
-// API type returned here.
+// SAFETY: `GstPhysMemMeta` starts with a GstMeta and is registered under the API type returned
+// here.
 unsafe impl gst::MetaAPI for PhysMemMeta {
     type GstType = ffi::GstPhysMemMeta;
 
@@ -410,12 +406,12 @@ impl fmt::Debug for PhysMemMeta {
     }
 }
 
-/// Registers the meta's types, so that `gst_meta_api_type_get_tags` and friends
-/// know them before the first buffer exists.
+/// Registers the meta's types, so that `gst_meta_api_type_get_tags` and similar functions know them
+/// before the first buffer exists.
 pub(crate) fn register(plugin: &gst::Plugin) {
     imp::register(plugin);
 }
 
-/// The name of the meta, as `gst_meta_get_info` takes it. Where two copies of this library
-/// are in one process it is that of the first, and the other's metas have a number behind it.
+/// The name of the meta for `gst_meta_get_info`. If two copies of this library are in one process,
+/// it is that of the first, and the second has a number behind it.
 pub const META_NAME: &CStr = c"GstPhysMemMeta";

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Metas that another copy of this library in the process has made ([`crate::copies`]).
 //!
-//! They are of the same API type and the same C struct, and have functions of their own:
-//! that much may be used. What it says is made into a description of ours, which hangs on
-//! the buffer as long as it is true.
+//! They have the same API type and the same C struct, but functions of their own. No more than
+//! these is used. What such a meta says is copied into a description of our own, which is attached
+//! to the buffer as long as it is true.
 
 use std::{
     ffi::CStr,
@@ -22,17 +22,17 @@ use crate::memory::{Address, AddressSource, AddressUnknown, Extent, MemoryKind, 
 static QUARK: LazyLock<glib::Quark> =
     LazyLock::new(|| crate::copies::quark_of_this_copy("GstPhysMemMetaOfOther"));
 
-/// A meta, to be asked as long as it is on its buffer: whoever has the description of it
-/// has come by the buffer.
+/// A meta of another copy, valid as long as it is on its buffer. Code that has the description of
+/// the meta has got it through the buffer.
 pub(super) struct TheirMeta(*const GstPhysMemMeta);
-// SAFETY: its functions may be called by any thread that has the buffer.
+// SAFETY: any thread that has the buffer may call the meta's functions.
 unsafe impl Send for TheirMeta {}
 // SAFETY: as above.
 unsafe impl Sync for TheirMeta {}
 
 impl TheirMeta {
     pub fn is_about(&self, memory: &gst::MemoryRef) -> bool {
-        // SAFETY: the meta is on its buffer; the memory is alive, and is not changed.
+        // SAFETY: the meta is on its buffer. The memory is alive and is not changed.
         unsafe { ((*self.0).is_about)(self.0, memory.as_mut_ptr()) != 0 }
     }
 
@@ -43,20 +43,21 @@ impl TheirMeta {
 }
 
 struct Attached {
-    /// Only compared.
+    /// Compared, never dereferenced.
     meta: *const GstPhysMemMeta,
     description: std::sync::Arc<Description>,
 }
 
-/// What the meta says, for as long as it is on its buffer.
+/// What the meta says, valid as long as it is on its buffer.
 pub(super) fn description(meta: &GstPhysMemMeta) -> &Description {
-    // Two threads may ask at once, and the second would free what the first has.
+    // If two threads got here at once, the second would free the description that the first
+    // returned.
     static ATTACHING: Mutex<()> = Mutex::new(());
     let facts = facts_of(meta);
     let _guard = ATTACHING.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: the meta is on `buffer`, which is alive; data under our quark is an Attached
-    // of this copy. One is replaced only if it is of a meta that is gone from the buffer,
-    // or that says something else since: nobody borrows it then.
+    // SAFETY: the meta is on `buffer`, which is alive, and data under our quark is an Attached of
+    // this copy. One is replaced only if its meta is gone from the buffer, or says something else
+    // since: nothing borrows the description then.
     unsafe {
         let buffer = meta.buffer.cast_mut().cast::<gst::ffi::GstMiniObject>();
         let quark = (*QUARK).into_glib();
@@ -77,21 +78,21 @@ pub(super) fn description(meta: &GstPhysMemMeta) -> &Description {
 }
 
 unsafe extern "C" fn detach(data: gpointer) {
-    // SAFETY: the Box that `description` attached, given back once.
+    // SAFETY: `data` is the Box that `description` attached, and GStreamer calls this once.
     drop(unsafe { Box::from_raw(data.cast::<Attached>()) });
 }
 
 fn facts_of(meta: &GstPhysMemMeta) -> Facts {
     let text = |text: *const std::ffi::c_char| {
-        // SAFETY: what the struct points to is valid as long as the meta, says its
-        // documentation; texts are C strings or NULL.
+        // SAFETY: by the struct's documentation its texts are C strings or NULL, valid as long as
+        // the meta.
         (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned())
     };
     Facts {
         id: meta.id,
         size_bytes: meta.size as usize,
         memory_offset_bytes: meta.offset as usize,
-        // Both have one ABI, and with it the same numbers.
+        // Both copies have the same ABI, and with it the same numbers.
         kind: kind_of(meta.kind).unwrap_or(MemoryKind::External),
         heap: text(meta.heap),
         is_pinned: meta.flags & GST_PHYS_MEM_FLAG_PINNED != 0,
@@ -107,7 +108,7 @@ fn address_of(meta: &GstPhysMemMeta) -> Option<Address> {
     if meta.flags & GST_PHYS_MEM_FLAG_ADDRESS_KNOWN == 0 || meta.extents.is_null() {
         return None;
     }
-    // SAFETY: as many as the meta says, valid as long as it is.
+    // SAFETY: the meta has `n_extents` extents, which are valid as long as the meta.
     let extents = unsafe { std::slice::from_raw_parts(meta.extents, meta.n_extents as usize) };
     let extents = extents.iter().map(|extent| Extent {
         phys: PhysAddr(extent.phys_addr),
@@ -116,14 +117,13 @@ fn address_of(meta: &GstPhysMemMeta) -> Option<Address> {
     Address::new(extents.collect(), source_of(meta.source)?)
 }
 
-/// The kind with this number; a buffer is never of kind auto.
+/// The kind with this number. No buffer is of kind auto.
 pub(super) fn kind_of(number: i32) -> Option<MemoryKind> {
-    // SAFETY: any number may be tried.
+    // SAFETY: `try_from_glib` refuses a number that is no kind.
     let kind = unsafe { MemoryKind::try_from_glib(number) }.ok();
     kind.filter(|&kind| kind != MemoryKind::Auto)
 }
 
-/// The source with this number.
 pub(super) fn source_of(number: i32) -> Option<AddressSource> {
     use AddressSource::*;
     let sources = [Pagemap, CmaTrace, SmemStart, User];

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the meta says as bytes, for a buffer that goes to another process. Pure.
+//! The meta as bytes, for a buffer that goes to another process. Pure.
 //!
-//! The other process has the same memory by a descriptor of its own, so what names the
-//! memory is the file. All integers are little-endian:
+//! The other process has the same memory through a descriptor of its own, so that only the file
+//! identifies the memory. All integers are little-endian:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -29,22 +29,22 @@ use crate::{
     sys::file_id::FileId,
 };
 
-/// Of what this file reads and writes.
+/// Version of the format described above.
 #[cfg(feature = "v1_24")]
 pub const VERSION: u8 = 0;
 
 const NO_ADDRESS: u32 = u32::MAX;
 const NO_HEAP: u32 = u32::MAX;
-/// Our own reasons and names are far shorter.
+/// The longest text that is accepted. Reasons and names of this library are far shorter.
 const MAX_TEXT_BYTES: u32 = 4096;
 const FLAGS: u32 = ffi::GST_PHYS_MEM_FLAG_PINNED | ffi::GST_PHYS_MEM_FLAG_EXTERNAL;
 
-/// Bytes that no sender of ours wrote.
+/// Why bytes are refused. No copy of this library writes such bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(&'static str);
 
-/// `facts`, about the bytes of `file`.
+/// Writes `facts` about the memory of `file`.
 pub fn write(facts: &Facts, file: FileId) -> Vec<u8> {
     let reason;
     let (source, count, tail) = match &facts.address {
@@ -93,7 +93,7 @@ pub fn write(facts: &Facts, file: FileId) -> Vec<u8> {
     bytes
 }
 
-/// The opposite of [`write()`]. What is taken is consistent, whoever wrote it.
+/// Reads what [`write()`] wrote. The facts are consistent even if other code wrote the bytes.
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong with the bytes.
@@ -149,7 +149,7 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
     Ok((facts, file))
 }
 
-/// The bytes that were not read yet.
+/// The bytes that have not been read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -178,8 +178,8 @@ impl<'a> Rest<'a> {
         usize::try_from(self.long()?).map_err(|_| Malformed("a size beyond this machine"))
     }
 
-    /// Words for people. They go into logs and, by way of GLib, into C strings, so no
-    /// NUL may be in them, nor anything else that is not to be read.
+    /// Reads a text for people. It goes into logs and, through GLib, into C strings, so that
+    /// control characters, NUL among them, are refused.
     fn text(&mut self, len: u32) -> Result<&'a str, Malformed> {
         if len > MAX_TEXT_BYTES {
             return Err(Malformed("a text without end"));
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(read(&write(&other, FILE)), Err(refused));
     }
 
-    /// What a process that is not one of ours may send.
+    /// Only a program other than this library sends such texts.
     #[test]
     fn words_that_are_not_for_reading_are_refused() {
         let refused = Err(Malformed("control characters among the words"));
@@ -290,8 +290,8 @@ mod tests {
         );
     }
 
-    /// A message found by fuzzing, but for the offset, which a 32-bit machine refuses first:
-    /// no address, and a reason of one byte, NUL.
+    /// A message found by fuzzing: no address, and a reason of one byte, NUL. Only the offset is
+    /// changed, because a 32-bit machine would refuse that first.
     #[test]
     fn the_message_that_fuzzing_found_is_refused() {
         let mut bytes = vec![7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];

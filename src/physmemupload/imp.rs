@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Properties and virtual methods of `physmemupload`.
 //!
-//! To the base class the element is a passthrough, which takes streams without caps
-//! too; what it does with a buffer is in `generate_output`.
+//! To the base class the element is a passthrough, because a passthrough takes streams without
+//! caps, too. `generate_output` decides what is done with a buffer.
 //!
-//! Locks: `settings`, then `stream`, then `counters`; no two at once.
+//! No two of the locks `settings`, `stream` and `counters` are held at once.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -24,13 +24,12 @@ use crate::{
     write_map::{self, WriteMap},
 };
 
-/// The stream that flows now.
 #[derive(Default)]
 struct Stream {
     caps: Option<gst::Caps>,
-    /// Chosen for the first buffer that has to be copied.
+    /// The pool to copy into, chosen when the first buffer has to be copied.
     target: Option<CopyPool>,
-    /// What upstream was offered.
+    /// What upstream was offered for its ALLOCATION query.
     offer: OfferOutcome,
     flushing: bool,
 }
@@ -75,7 +74,7 @@ pub struct PhysMemUpload {
     adoption: Adoption,
 }
 
-/// A poisoned lock cannot be, as nothing panics while it is held.
+/// The lock cannot be poisoned, as nothing panics while it is held.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -96,7 +95,7 @@ impl PhysMemUpload {
         stats.build().into()
     }
 
-    /// The pool for a copy of `bytes`, unless the element is flushing.
+    /// An active pool whose buffers hold `bytes` bytes. Fails while the element is flushing.
     fn pool_for(&self, bytes: usize) -> Result<crate::pool::PhysBufferPool, gst::FlowError> {
         let caps = {
             let stream = lock(&self.stream);
@@ -112,7 +111,8 @@ impl PhysMemUpload {
         let src_pad = self.obj().src_pad().clone();
         let found = CopyPool::find(&wanted, &src_pad, caps.as_ref(), bytes);
         if src_pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
-            // Downstream's answer was none: it is asked again for the next buffer.
+            // Downstream's query failed because of the flush, so that downstream is asked again for
+            // the next buffer.
             return Err(gst::FlowError::Flushing);
         }
         let target = found.map_err(|message| {
@@ -187,8 +187,8 @@ impl PhysMemUpload {
         Ok(output)
     }
 
-    /// A copy is never silent: whoever put this element into a pipeline wants it to have
-    /// nothing to do.
+    /// Posts a warning that buffers are copied: the user has put this element into the pipeline to
+    /// avoid copies.
     fn say_that_it_copies(&self, memories: usize) {
         let offer = lock(&self.stream).offer;
         let why = match offer {
@@ -221,7 +221,7 @@ impl PhysMemUpload {
         );
     }
 
-    /// What ended in no caps that both sides have.
+    /// Posts an error that upstream's caps and downstream's have nothing in common.
     fn say_that_nothing_fits(&self, caps: &gst::CapsRef) {
         let takes = self.obj().src_pad().peer_query_caps(None);
         let remedy = match caps.structure(0).map(|s| s.name().as_str()) {
@@ -247,7 +247,7 @@ impl PhysMemUpload {
         }
     }
 
-    /// Forgets the pool, as it was chosen for another stream or another peer.
+    /// Forgets the pool to copy into, which was chosen for another stream or another peer.
     fn forget_target(&self) {
         let target = lock(&self.stream).target.take();
         drop(target);
@@ -283,7 +283,7 @@ fn copy_bytes(input: &gst::BufferRef, output: &mut gst::BufferRef) -> Result<(),
 #[glib::object_subclass]
 impl ObjectSubclass for PhysMemUpload {
     const NAME: &'static str = "GstPhysMemUpload";
-    // Beside another copy of this library: src/copies.rs.
+    // Another copy of this library may have registered the name: src/copies.rs.
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysMemUpload;
     type ParentType = gst_base::BaseTransform;
@@ -339,7 +339,7 @@ impl ElementImpl for PhysMemUpload {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => self.set_flushing(false),
-            // Before the pads are deactivated, which waits for the streaming thread.
+            // Before the pads are deactivated, because that waits for the streaming thread.
             gst::StateChange::PausedToReady => self.set_flushing(true),
             _ => {}
         }
@@ -400,7 +400,8 @@ impl BaseTransformImpl for PhysMemUpload {
     }
 
     fn accept_caps(&self, direction: gst::PadDirection, caps: &gst::Caps) -> bool {
-        // Else the pad refuses a CAPS event before this element can say why.
+        // All caps are accepted on the sink pad. Otherwise the pad would refuse a CAPS event before
+        // this element can say why.
         direction == gst::PadDirection::Sink || self.parent_accept_caps(direction, caps)
     }
 
@@ -417,7 +418,7 @@ impl BaseTransformImpl for PhysMemUpload {
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
         let (caps, need_pool) = query.get_owned();
-        // What downstream has to offer comes first; that it has nothing is no failure.
+        // Downstream's offer comes first. It is no failure if downstream has none.
         let _answered = self.obj().src_pad().peer_query(query);
         if caps.as_ref().is_none_or(is_mappable) {
             let wanted = lock(&self.settings).clone();
@@ -436,7 +437,8 @@ impl BaseTransformImpl for PhysMemUpload {
         _meta: gst::MetaRef<'a, gst::Meta>,
         _input: &'a gst::BufferRef,
     ) -> bool {
-        // All that are not about the memory, of which this is not asked.
+        // GstBaseTransform does not ask about metas that depend on the memory. All others are
+        // copied.
         true
     }
 
@@ -450,7 +452,7 @@ impl BaseTransformImpl for PhysMemUpload {
             return Ok(GenerateOutputSuccess::Dropped);
         }
         let is_mappable = lock(&self.stream).caps.as_ref().is_none_or(is_mappable);
-        // An empty buffer (a gap, say) has no bytes that could be anywhere.
+        // An empty buffer, for example of a gap, has no bytes that would need an address.
         let passes = !is_mappable || input.size() == 0 || lock(&self.settings).is_met_by(&input);
         self.adoption.note(self.obj().sink_pad(), &input, passes);
         if passes {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `physmemupload`: puts any stream into memory at known physical addresses.
 //!
-//! Upstream is offered a pool, so that it may write there itself. A buffer that is
-//! in such memory passes untouched; any other is copied, once. What arrives and
-//! leaves is the same stream, of any caps or none: video, audio, bytes.
+//! It offers upstream a pool, so that upstream may write into such memory itself. A buffer in such
+//! memory passes untouched; any other is copied, once. The stream stays the same and may be of any
+//! caps or none: video, audio, bytes.
 //!
-//! `target` says where copies go.
+//! `target` chooses the memory for copies.
 
 use std::sync::LazyLock;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where copies go, and what upstream is offered: a pool of downstream's that is
-//! made of our memory, else one of our own.
+//! The pool for copies, and the pool that upstream is offered: downstream's if it is a
+//! [`PhysBufferPool`], else one of the element's own.
 
 use gst::prelude::*;
 
@@ -11,31 +11,31 @@ use crate::{
     pool::PhysBufferPool,
 };
 
-/// Least size of the buffers of a stream that has no frames.
+/// Least size in bytes of the buffers of a stream that has no frames.
 const LEAST_BYTES: usize = 4096;
 
-/// What the memory has to be.
+/// The memory that the element's properties ask for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct WantedMemory {
     pub kind: MemoryKind,
     pub heap: Option<String>,
-    /// Of the buffers offered to upstream, for streams that have no frames.
+    /// Size in bytes of the buffers offered to upstream for streams that have no frames.
     pub buffer_size: u32,
-    /// Buffers of this memory do not tell other processes where they are.
+    /// Whether other processes are not told the addresses of this memory.
     pub withhold_address: bool,
 }
 
-/// What came of upstream's ALLOCATION query.
+/// How upstream's ALLOCATION query was answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum OfferOutcome {
-    /// There was none.
+    /// There was no query.
     #[default]
     NotAsked,
-    /// It asked for no pool.
+    /// The query asked for no pool.
     NotWanted,
     /// Neither the caps nor `buffer-size` say how large buffers are to be.
     NoSize,
-    /// There is no such memory.
+    /// No pool of such memory could be made.
     None,
     /// A pool was offered.
     Made,
@@ -52,7 +52,7 @@ impl WantedMemory {
         }
     }
 
-    /// Whether all of the buffer is in memory as wanted: then it passes.
+    /// Whether the whole buffer is in memory as wanted, so that it passes without a copy.
     pub fn is_met_by(&self, buffer: &gst::BufferRef) -> bool {
         if buffer.n_memory() != 1 {
             return false;
@@ -60,7 +60,7 @@ impl WantedMemory {
         let meta;
         let (kind, heap, is_external) = match memory::region_of(buffer.peek_memory(0)) {
             Some((region, _)) => (region.kind(), region.heap(), region.is_external()),
-            // Of a pool that another copy of this library has made, the meta says as much.
+            // For a buffer of another copy of this library the meta says as much.
             None => {
                 meta = buffer.meta::<PhysMemMeta>();
                 match &meta {
@@ -72,14 +72,14 @@ impl WantedMemory {
             }
         };
         let right_kind = self.kind == MemoryKind::Auto || self.kind == kind;
-        // A heap's name says nothing of the kinds that auto falls back to.
+        // The property `heap` does not concern the kinds that auto falls back to.
         let is_fallback = self.kind == MemoryKind::Auto && kind != MemoryKind::Cma;
         let right_heap = self.heap.is_none() || is_fallback || self.heap.as_deref() == heap;
         is_external || right_kind && right_heap
     }
 
-    /// A pool that downstream offers is taken if it is one of ours: a display's pages
-    /// go before the kind asked for.
+    /// The pool that downstream offers, if it is one of ours. It is taken whatever kind was asked
+    /// for, because it may be made of a display's pages.
     fn offered(query: &gst::query::Allocation) -> Option<PhysBufferPool> {
         query
             .allocation_pools()
@@ -87,8 +87,8 @@ impl WantedMemory {
     }
 
     /// Completes downstream's answer to upstream's ALLOCATION query. Memory that cannot be
-    /// had is not offered: the first copy fails and says why. Where it turns out to be too
-    /// little for what upstream wants of it, `element` says so.
+    /// allocated is not offered: the first copy then fails and says why. If there turns out to be
+    /// too little of it for upstream, `element` posts an error.
     pub fn offer(
         &self,
         query: &mut gst::query::Allocation,
@@ -129,7 +129,7 @@ impl WantedMemory {
             query.add_allocation_pool(Some(&pool), size, 0, 0);
         }
         if info.is_some() {
-            // For streams without frames it would be asked for a block of its own
+            // Streams without frames are not offered the allocator: upstream would allocate a block
             // for each buffer, which costs more than the copy.
             query.add_allocation_param(Some(memory::allocator(self.kind)), Default::default());
         }
@@ -137,7 +137,7 @@ impl WantedMemory {
     }
 }
 
-/// The layout of plain raw video; none for anything else.
+/// The layout of `video/x-raw` caps; `None` for all other caps.
 pub(super) fn video_info(caps: &gst::Caps) -> Option<gst_video::VideoInfo> {
     if caps.structure(0)?.name() != "video/x-raw" {
         return None;
@@ -145,21 +145,21 @@ pub(super) fn video_info(caps: &gst::Caps) -> Option<gst_video::VideoInfo> {
     gst_video::VideoInfo::from_caps(caps).ok()
 }
 
-/// Whether a map of such buffers gives the bytes that the caps speak of. Those of a
-/// GPU's memory, say, do not.
+/// Whether a map of such buffers gives the bytes that the caps describe. A map of a GPU's memory,
+/// for example, does not.
 pub(super) fn is_mappable(caps: &gst::Caps) -> bool {
     caps.features(0)
         .is_none_or(|f| f.is_any() || f.contains(gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY))
 }
 
-/// An active pool that copies are made in.
+/// An active pool to copy into.
 pub(super) struct CopyPool {
     pub pool: PhysBufferPool,
     pub size_bytes: usize,
 }
 
 impl CopyPool {
-    /// Asks downstream for a pool, and makes one if it has none of our memory.
+    /// Asks downstream for a pool, and makes one if downstream has none that can be used.
     pub fn find(
         wanted: &WantedMemory,
         src_pad: &gst::Pad,
@@ -182,7 +182,7 @@ impl CopyPool {
                 .find_allocation_meta::<gst_video::VideoMeta>()
                 .is_some();
         if answered && let Some(pool) = WantedMemory::offered(&query) {
-            // There is other memory than this.
+            // If this pool fails, the element's own is used, so that no error is posted.
             pool.set_offered_by(None);
             let started = configure(&pool, caps, size_bytes, takes_video_meta)
                 .and_then(|()| start(&pool, size_bytes));
@@ -199,7 +199,7 @@ impl CopyPool {
             )
         };
         configure(&pool, caps, size_bytes, takes_video_meta).map_err(failed)?;
-        // Activation would say that there is no memory in words only.
+        // Activation would report a lack of memory only in words, without the error's code.
         pool.allocate_ahead()
             .map_err(|error| error_message(wanted.kind, &error))?;
         start(&pool, size_bytes).map_err(failed)
@@ -208,14 +208,14 @@ impl CopyPool {
 
 impl Drop for CopyPool {
     fn drop(&mut self) {
-        // Buffers that are still out come back to it and are freed then.
+        // Buffers that are still out come back to the pool later, and are freed then.
         if let Err(error) = self.pool.set_active(false) {
             gst::warning!(CAT, "{}: {error}", self.pool.name());
         }
     }
 }
 
-/// That there is no memory, with the code that fits.
+/// The error that there is no memory, with the code that fits its cause.
 fn error_message(kind: MemoryKind, error: &MemoryError) -> gst::ErrorMessage {
     use gst::ResourceError::*;
     let code = match error {
