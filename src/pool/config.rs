@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a pool's configuration asks for, checked and completed.
+//! Checks and completes the configuration of a pool.
 
 use gst_video::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::layout::{Layout, Plane};
 pub(super) struct Plan {
     pub size_bytes: usize,
     pub prefix_bytes: usize,
-    /// Prefix, buffer and padding: what a block has to hold.
+    /// Bytes of a block: prefix, buffer and padding.
     pub block_bytes: usize,
     pub min: usize,
     pub max: usize,
@@ -25,7 +25,7 @@ pub(super) struct VideoPlan {
     pub alignment: Option<gst_video::VideoAlignment>,
 }
 
-/// Why a configuration was not taken as it is.
+/// Why a configuration was not accepted as it is.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConfigError {
     /// The config was corrected; the caller may read it back and set it again.
@@ -40,10 +40,10 @@ pub(super) enum ConfigError {
 pub(super) struct Limits {
     /// Strides and offsets that the hardware dictates.
     pub layout: Option<Layout>,
-    /// Number and size of existing regions; none for a pool that allocates.
+    /// Number of existing regions and size of the smallest; `None` for a pool that allocates its
+    /// own.
     pub regions: Option<(usize, usize)>,
-    /// Bits that are 0 in the address of each block's first byte, as
-    /// GstAllocationParams has them.
+    /// Alignment of every block, as a mask of the kind that GstAllocationParams has.
     pub align: usize,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn plan(
         .ok_or_else(|| ConfigError::Impossible("the config has no parameters".into()))?;
     let mut corrections = Vec::new();
     let (prefix, padding) = match (limits.layout, config.allocator()) {
-        // What lies before and behind is not the buffer's.
+        // With a fixed layout the bytes before and after the frame do not belong to the buffer.
         (Some(_), _) | (None, None) => (0, 0),
         (None, Some((allocator, params))) => {
             if params.align() & !limits.align != 0 {
@@ -150,8 +150,7 @@ pub(super) fn plan(
     })
 }
 
-/// The layout of `video/x-raw` caps; none for everything else, which the pool
-/// carries as plain bytes.
+/// The layout of `video/x-raw` caps. Buffers of all other caps are plain bytes to the pool.
 fn video_info(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     if !caps.is_fixed() || caps.structure(0)?.name() != "video/x-raw" {
         return None;
@@ -218,8 +217,8 @@ fn video_plan(
     })
 }
 
-/// A fixed layout satisfies an alignment that wants no border and whose stride
-/// masks its strides happen to meet.
+/// Whether a fixed layout satisfies the alignment in `config`: the alignment wants no padding, and
+/// the strides meet its stride masks.
 fn fits_alignment(config: &gst::BufferPoolConfigRef, layout: &Layout) -> bool {
     let Some(align) = config.video_alignment() else {
         return true;
@@ -247,7 +246,7 @@ mod tests {
 
     fn config(caps: Option<&gst::Caps>, size: u32, min: u32, max: u32) -> gst::BufferPoolConfig {
         gst::init().unwrap();
-        // A fresh config of the base class, whose own set_config is not used.
+        // The config is one of the base class, whose own set_config is not called.
         let mut config = gst::BufferPool::new().config();
         config.set_params(caps, size, min, max);
         config
@@ -330,7 +329,7 @@ mod tests {
     #[test]
     fn paddings_that_wrap_around_are_refused() {
         let huge = [
-            // Found by trying: the planes end behind the buffer, or lie before it.
+            // Found by trial: the planes end behind the buffer, or lie before it.
             (15, 4_294_966_656, 0, 0),
             (0, 4_294_967_040, 1, 0),
             (4_294_967_040, 0, 0, 4_294_967_040),
@@ -350,7 +349,7 @@ mod tests {
                 match plan(&mut config, &OWNED) {
                     Err(ConfigError::Impossible(_)) => {}
                     Err(corrected) => panic!("{corrected}"),
-                    // What fits nevertheless has a place for every byte of every row.
+                    // A layout that is accepted has room for every byte of every row.
                     Ok(plan) => {
                         let video = plan.video.unwrap();
                         let stock = gst_video::VideoInfo::from_caps(&caps).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pools over memory of the application.
+//! Pools over memory that the application owns.
 
 use std::{ptr::NonNull, sync::Arc};
 
@@ -9,25 +9,23 @@ use crate::{
     memory::{Address, AddressSource, ExternalAddress, Owner, PhysAddr, Region},
 };
 
-/// A block of memory that stays mapped.
+/// A block of memory that stays mapped, for [`PhysBufferPool::with_regions`].
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryBlock {
-    /// First byte, as the CPU sees it.
+    /// Virtual address of the first byte.
     pub virt: NonNull<u8>,
-    /// First byte, as hardware sees it; the block is then contiguous. `None` to have
-    /// the address looked up.
+    /// Physical address of the first byte of a contiguous block; `None` to look the address up.
     pub phys: Option<PhysAddr>,
     /// Length in bytes.
     pub size_bytes: usize,
 }
 
 impl PhysBufferPool {
-    /// A pool over blocks of memory that outlive it, one buffer each. Configure it
-    /// with a buffer size that the smallest of them can hold.
+    /// A pool over blocks of memory that outlive it. Each block becomes one buffer: configure the
+    /// pool with a buffer size that fits into the smallest.
     ///
-    /// An address that is given is believed; one that is not is looked up in
-    /// `/proc/self/pagemap`, and stays true only as long as the blocks' owner keeps
-    /// their pages where they are.
+    /// The pool takes a given address as true. It looks up the others in `/proc/self/pagemap`, and
+    /// they stay true only as long as the owner of the blocks keeps the pages in place.
     ///
     /// ```
     /// use gst::prelude::*;
@@ -55,17 +53,17 @@ impl PhysBufferPool {
     /// ```
     ///
     /// # Safety
-    /// Every block is mapped read-write, for every thread, until the pool and the
-    /// last buffer and memory that came from it are gone; no size is 0. (Memory that
-    /// cannot promise that is the business of
-    /// [`with_borrowed_handles`](Self::with_borrowed_handles).)
+    /// Every block is mapped read-write, for every thread, until the pool and the last buffer and
+    /// memory that came from it are gone. No size is 0. For memory that cannot promise this there
+    /// is [`with_borrowed_handles`](Self::with_borrowed_handles).
     pub unsafe fn with_regions(blocks: &[MemoryBlock]) -> Self {
         let regions = blocks.iter().map(|block| {
             let len = block.size_bytes as u64;
             let given = block
                 .phys
                 .and_then(|phys| Address::contiguous(phys, len, AddressSource::User));
-            // SAFETY: the caller vouches for what `external` demands.
+            // SAFETY: the caller promises what `external` requires, a mapping for as long as
+            // anything uses it.
             unsafe {
                 Region::external(
                     block.virt,
@@ -79,31 +77,32 @@ impl PhysBufferPool {
         Self::over_regions(regions.collect())
     }
 
-    /// A pool that owns the handles: their deleters run when the pool and the last
-    /// buffer and memory that came from it are gone.
+    /// A pool that owns the handles. Their deleters run when the pool and the last buffer and
+    /// memory that came from it are gone.
     pub fn with_handles(handles: Vec<BufferHandle>) -> Self {
         let regions = handles.into_iter().map(|handle| {
             let (ptr, len) = (handle.ptr(), handle.len_bytes());
             let address = external_address(handle.address());
-            // SAFETY: the maker of the handle vouched for the block until its
-            // deleter runs, which the region delays to its own end.
+            // SAFETY: the handle's maker promised a mapped block until the deleter runs, and the
+            // region keeps the handle until the region's own end.
             unsafe { Region::external(ptr, len, address, Owner::Held(handle), None) }
         });
         Self::over_regions(regions.collect())
     }
 
-    /// A pool that borrows the handles: each may be dropped at any time. Its buffer is
-    /// then not handed out again, a map of it fails, [`validate`](Self::validate) is
-    /// false, and its deleter waits for the maps that are going on just then.
+    /// A pool that borrows the handles, each of which may be dropped at any time. The buffer of a
+    /// dropped handle is not handed out again, it cannot be mapped, and
+    /// [`validate`](Self::validate) returns false for it. The handle's deleter waits for the maps
+    /// that exist at that time.
     ///
-    /// A device at work on the memory is no map: hold a
-    /// [`HandleAccess`](crate::handle::HandleAccess) for its time.
+    /// It does not wait for a device that works on the memory: hold a
+    /// [`HandleAccess`](crate::handle::HandleAccess) for that time.
     pub fn with_borrowed_handles<'a>(handles: impl IntoIterator<Item = &'a BufferHandle>) -> Self {
         let regions = handles.into_iter().map(|handle| {
             let address = external_address(handle.address());
             let owner = Owner::Borrowed(handle.downgrade());
-            // SAFETY: the maker of the handle vouched for the block until its
-            // deleter runs; the region begins no access without asking.
+            // SAFETY: the handle's maker promised a mapped block until the deleter runs, and the
+            // region begins no access without asking the handle.
             unsafe { Region::external(handle.ptr(), handle.len_bytes(), address, owner, None) }
         });
         Self::over_regions(regions.collect())

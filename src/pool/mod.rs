@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `GstPhysBufferPool`: buffers at known physical addresses.
 //!
-//! A GstBufferPool to every element that never heard of it: configured,
-//! activated, acquired from and flushed through the plain API, with the options
-//! VIDEO_META and VIDEO_ALIGNMENT, for any caps. Applications without a pipeline
-//! use its four verbs: [`acquire_free`](PhysBufferPool::acquire_free),
+//! Elements use the pool like any GstBufferPool: they configure, activate and flush it and acquire
+//! from it through the plain API, with the options VIDEO_META and VIDEO_ALIGNMENT, for any caps.
+//! Applications without a pipeline use [`acquire_free`](PhysBufferPool::acquire_free),
 //! [`submit_filled`](PhysBufferPool::submit_filled),
-//! [`acquire_filled`](PhysBufferPool::acquire_filled),
+//! [`acquire_filled`](PhysBufferPool::acquire_filled) and
 //! [`release_filled`](PhysBufferPool::release_filled).
 //!
-//! This room owns ids, states, queues and layouts. It owns no memory kinds
-//! (`memory`) and makes no system call but through them.
+//! This room owns ids, states, queues and layouts. It leaves the kinds of memory to `memory`, and
+//! makes no system call of its own.
 //!
 //! ```
 //! use gst::prelude::*;
@@ -71,12 +70,12 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 glib::wrapper! {
     /// A GstBufferPool whose buffers carry [`PhysMemMeta`](crate::meta::PhysMemMeta).
     ///
-    /// Where `set_config` or `set_active` fails, [`last_error`](Self::last_error) says why.
+    /// If `set_config` or `set_active` fails, [`last_error`](Self::last_error) says why.
     ///
     /// # Signals
     ///
-    /// The verbs again, for languages without these docs' types. All but `validating` are
-    /// action signals, emitted by the application:
+    /// The functions of the pool as signals, for languages that cannot call the functions. All but
+    /// `validating` are action signals, which the application emits:
     ///
     /// | signal | arguments | result |
     /// |---|---|---|
@@ -91,14 +90,15 @@ glib::wrapper! {
     /// | `validate-all` | | gboolean |
     /// | `dump` | | text for people |
     ///
-    /// A signal keeps a reference of its own: of a buffer that is submitted or released
-    /// the caller drops his, whether or not it was taken. The property `last-error` says
-    /// why the last of them failed that did. Threads that share the pool share it too: C
-    /// has functions with a GError, [`crate::ffi`].
+    /// A signal takes a reference of its own: the caller still drops its reference to a buffer that
+    /// it submitted or released, whether or not the signal succeeded. The property `last-error`
+    /// says why the last signal that failed did so. Threads that share the pool share this
+    /// property. For C there are functions with a GError instead, [`crate::ffi`].
     ///
-    /// `validating` (guint id, gboolean result) is emitted by `validate`: a handler that
-    /// returns FALSE declares the buffer invalid, and no further handler is asked. So does
-    /// one in a language without types that raises or returns nothing: its result is FALSE.
+    /// `validate` emits `validating` (guint id, gboolean result). A handler that returns FALSE
+    /// declares the buffer invalid, and no further handler is called. In a language without static
+    /// types a handler that raises an exception or returns nothing does the same, because its
+    /// result is FALSE.
     ///
     /// # Statistics
     ///
@@ -115,27 +115,27 @@ glib::wrapper! {
     /// | `submitted`, `consumed` | guint64 | into the filled queue, and out of it |
     /// | `detached` | guint64 | buffers that came back without their memory |
     /// | `refused-steps` | guint64 | submits and releases that were mistakes |
-    /// | `buffers` | GstValueArray | a structure for each, below |
-    /// | `choice` | string | what kind auto came to, and what it passed over |
+    /// | `buffers` | GstValueArray | a structure for each buffer, see below |
+    /// | `choice` | string | the kind that auto chose, and those that it passed over |
     /// | `pin-note` | string | what pins the memory, or why it is not pinned |
     /// | `address-unknown` | string | why addresses are not known |
     /// | `last-error` | string | as the property |
     ///
-    /// The last four are there if there is something to say; the first three of them count
-    /// the buffers where what is said is not true of all ("3 of 5 buffers: ..."). Pools that share [`Slots`]
-    /// count together. Of each buffer: `id`, `state` (a GstPhysBufferState), `refs`,
-    /// `detached` (it came back, and somebody still holds its memory), and of its memory
-    /// what [`describe`](Self::describe) says: `size`, `kind`, `heap`, `ownership`,
-    /// `alive`, `pinned`, `pin-note`, `dmabuf-fd` and the address.
+    /// The last four are present only if there is something to say. If the text of one of the first
+    /// three is not true of all buffers, it counts them ("3 of 5 buffers: ..."). Pools that share
+    /// [`Slots`] count together. The structure of a buffer has `id`, `state` (a
+    /// GstPhysBufferState), `refs`, `detached` (the buffer came back, but something still holds its
+    /// memory), and what [`describe`](Self::describe) says of its memory: `size`, `kind`, `heap`,
+    /// `ownership`, `alive`, `pinned`, `pin-note`, `dmabuf-fd` and the address.
     pub struct PhysBufferPool(ObjectSubclass<imp::PhysBufferPool>)
         @extends gst::BufferPool, gst::Object;
 }
 
-/// Why the pool did not do what an application asked.
+/// Why the pool did not do what the application asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// No buffer there, and the caller would not wait (longer).
+    /// There was no buffer, and the caller did not want to wait, or to wait longer.
     #[error("{pool}: no buffer within the time given")]
     NoBuffer {
         /// The pool's name.
@@ -156,21 +156,21 @@ pub enum PoolError {
         /// What refused, and what would help.
         reason: String,
     },
-    /// The buffer is not in a state that allows this.
+    /// The buffer's state does not allow the step.
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
-    /// The buffer did not go out of this pool.
+    /// The buffer is of another pool, or is a copy.
     #[error("buffer {id} belongs to another pool than {pool}, or is a copy of one")]
     Foreign {
-        /// The id that its meta says.
+        /// The id in the buffer's meta.
         id: u32,
-        /// The name of the pool that was asked.
+        /// The name of the pool that was called.
         pool: String,
     },
-    /// The buffer came out of no pool of ours.
+    /// The buffer is of no pool of this library.
     #[error("the buffer is no pool's: it has no GstPhysMemMeta")]
     NoMeta,
-    /// Somebody took the buffer's memory out of it.
+    /// The buffer's memory was removed or replaced.
     #[error(
         "buffer {id}: its memory was removed or replaced: map a buffer for writing only while nobody else has a reference to it"
     )]
@@ -186,24 +186,24 @@ pub enum PoolError {
         /// The pool's name.
         pool: String,
     },
-    /// The owner of the buffer's memory has freed it.
+    /// The owner of the buffer's memory freed it.
     #[error("buffer {id}: its memory was freed by its owner")]
     Gone {
         /// The buffer's id.
         id: u32,
     },
-    /// No buffer is left, and none will come.
+    /// The owner freed the memory of every buffer, so that none can be acquired any more.
     #[error("{pool}: the memory of every buffer was freed by its owner")]
     AllGone {
         /// The pool's name.
         pool: String,
     },
-    /// The buffer's memory cannot be given to another process or device as a dma-buf.
+    /// The buffer's memory has no dma-buf that another process or device could use.
     #[error("buffer {id} is {kind} memory, which has no dma-buf: use kind cma, system or udmabuf")]
     NoDmaBuf {
         /// The buffer's id.
         id: u32,
-        /// What it is made of.
+        /// The kind of its memory.
         kind: MemoryKind,
     },
     /// Duplicating a file descriptor failed.
@@ -211,12 +211,12 @@ pub enum PoolError {
     Duplicate {
         /// The buffer's id.
         id: u32,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: std::io::Error,
     },
 }
 
-/// Says what a new [`PhysBufferPool`] is made of.
+/// Describes the [`PhysBufferPool`] to make.
 #[derive(Debug, Default, Clone)]
 #[must_use]
 pub struct Builder {
@@ -229,43 +229,44 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The kind of memory; `Auto` unless said.
+    /// The kind of memory, by default `Auto`.
     pub fn kind(mut self, kind: MemoryKind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// Name of a dma-heap below `/dev/dma_heap`, for kinds `Cma` and `System`.
+    /// Name of a dma-heap below `/dev/dma_heap`, for kinds `Cma` and `System`; for kind `Udmabuf`
+    /// `hugetlb` or `shmem`.
     pub fn heap(mut self, heap: impl Into<String>) -> Self {
         self.heap = Some(heap.into());
         self
     }
 
-    /// With `Auto`: pass over kinds that have no dma-buf.
+    /// Makes `Auto` pass over kinds that have no dma-buf.
     pub fn require_dma_buf(mut self, require: bool) -> Self {
         self.require_dma_buf = require;
         self
     }
 
-    /// Take only memory that is one physically contiguous piece.
+    /// Takes only memory that is one physically contiguous piece.
     pub fn require_contiguous(mut self, require: bool) -> Self {
         self.require_contiguous = require;
         self
     }
 
-    /// Refuse memory beyond this physical address, inclusive; `PhysAddr(0)` is no limit.
+    /// Refuses memory beyond this physical address, inclusive; `PhysAddr(0)` is no limit.
     pub fn max_address(mut self, address: PhysAddr) -> Self {
         self.max_address = Some(address);
         self
     }
 
-    /// Do not tell the processes that buffers are sent to where they are.
+    /// Keeps the physical addresses from processes that buffers are sent to.
     pub fn withhold_address(mut self, withhold: bool) -> Self {
         self.withhold_address = withhold;
         self
     }
 
-    /// Makes the pool; memory is allocated when it is activated.
+    /// Makes the pool, which allocates memory when it is activated.
     pub fn build(self) -> PhysBufferPool {
         glib::Object::builder()
             .property("kind", self.kind)
@@ -284,23 +285,23 @@ impl PhysBufferPool {
         Builder::default()
     }
 
-    /// A pool over memory that exists: each buffer is the start of one region,
-    /// laid out as `layout` says or as the configured caps do.
+    /// A pool over existing memory. Each buffer lies at the start of one region, in the given
+    /// layout or in that of the configured caps.
     pub fn over(slots: &Slots, layout: Option<Layout>) -> Self {
         let pool = Builder::default().kind(MemoryKind::External).build();
         pool.imp().set_slots(slots.clone(), layout);
         pool
     }
 
-    /// Allocates a block of the configured pool before anybody activates it, which then
-    /// uses it: who offers the pool to others knows that there is such memory.
+    /// Allocates one block of the configured pool before it is activated; the pool then uses this
+    /// block. So an element that offers the pool to others knows that there is such memory.
     pub(crate) fn allocate_ahead(&self) -> Result<(), MemoryError> {
         self.imp().allocate_ahead()
     }
 
-    /// Has the element that offers the pool to others post an error when there is no memory
-    /// for its buffers: who adopts a pool does not know why it failed, and says that
-    /// nothing was negotiated. `None` while the element itself tries the pool.
+    /// Names the element that offers the pool to others. This element posts an error when there is
+    /// no memory for the buffers: an element that adopts the pool does not know the reason, and
+    /// says that nothing was negotiated. `None` while the offering element tries the pool itself.
     pub(crate) fn set_offered_by(&self, element: Option<&gst::Element>) {
         self.imp().offered_by.set(element);
     }
@@ -308,10 +309,9 @@ impl PhysBufferPool {
     /// Takes a free buffer to be filled.
     ///
     /// # Errors
-    /// [`PoolError::NoBuffer`] after the time given, [`PoolError::NoMemory`] instead if the
-    /// pool would have grown and could not. With [`Wait::Forever`] it waits on even then, as
-    /// long as a buffer is out that may come back; [`last_error`](Self::last_error) has the
-    /// reason meanwhile.
+    /// [`PoolError::NoBuffer`] when the time is over, or [`PoolError::NoMemory`] if the pool tried
+    /// to grow and could not. With [`Wait::Forever`] the call waits even then, as long as a buffer
+    /// is out that may come back; [`last_error`](Self::last_error) has the reason meanwhile.
     pub fn acquire_free(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         self.imp().acquire_free(wait)
     }
@@ -319,15 +319,14 @@ impl PhysBufferPool {
     /// Puts a filled buffer at the end of the filled queue.
     ///
     /// # Errors
-    /// The buffer was not acquired from this pool, was submitted already, has lost its
-    /// memory, or the pool is flushing. The reference given is dropped then, too: if it was
-    /// the last, the buffer is free again and what was written to it is lost. Who wants to
-    /// try again keeps a clone.
+    /// The buffer was not acquired from this pool, was submitted already or has lost its memory, or
+    /// the pool is flushing. The reference given is dropped then, too: if it was the last, the
+    /// buffer is free again and its content is lost. Keep a clone to try again.
     pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let imp = self.imp();
         let mut detached = None;
         let result = imp.share().submit(buffer, |buffer| {
-            // A queued buffer must not keep alive the pool that holds the queue.
+            // The pool holds the queue: a queued buffer must not keep the pool alive.
             detached = take_pool(buffer);
             detached.is_some()
         });
@@ -356,8 +355,8 @@ impl PhysBufferPool {
     /// Takes the oldest filled buffer.
     ///
     /// # Errors
-    /// [`PoolError::NoBuffer`] after the time given; the pool flushes; or all memory was
-    /// freed by its owner.
+    /// [`PoolError::NoBuffer`] when the time is over. The call also fails if the pool flushes, or
+    /// if the memory of every buffer was freed by its owner.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         let acquired = self.imp().share().acquire_filled(wait);
         acquired
@@ -365,42 +364,41 @@ impl PhysBufferPool {
             .map_err(|refusal| self.error(refusal))
     }
 
-    /// Ends the consumer's use of a buffer. It is free again when its last
-    /// reference is gone; usually that is the one given here.
+    /// Ends the consumer's use of a buffer. The buffer is free again when its last reference is
+    /// dropped, which usually is the one given here.
     ///
     /// # Errors
-    /// The buffer was not taken out of this pool's filled queue. The reference given is
-    /// dropped then, too.
+    /// The buffer was not taken out of this pool's filled queue. The reference given is dropped
+    /// then, too.
     pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let result = self.imp().share().release_filled(&buffer);
         result.map_err(|refusal| self.error(refusal))
     }
 
-    /// The buffer with this id, while somebody holds it or it waits in the filled
-    /// queue: for a completion interrupt that knows only the id. Keep a reference
-    /// while hardware has the buffer: one that comes back in this very moment is
-    /// found, but can no longer be submitted.
+    /// The buffer with this id while it is in use or in the filled queue, for example for a
+    /// completion interrupt that knows only the id. Keep a reference while hardware has the buffer:
+    /// a buffer that is released at the same moment is found, but can no longer be submitted.
     pub fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         self.imp().slots().buffer_by_id(id)
     }
 
-    /// How many buffers could be acquired now without allocating; not more than the
-    /// configured maximum leaves.
+    /// How many buffers could be acquired now without allocating and within the configured maximum.
     pub fn free_count(&self) -> usize {
         self.imp().share().free_count()
     }
 
-    /// How many wait in the filled queue.
+    /// How many buffers are in the filled queue.
     pub fn filled_count(&self) -> usize {
         self.imp().share().filled_count()
     }
 
-    /// How many exist, those not counted whose memory was freed by its owner.
+    /// How many buffers exist, without those whose memory was freed by its owner.
     pub fn total_count(&self) -> usize {
         self.imp().slots().total()
     }
 
-    /// The state of a buffer.
+    /// The state of the buffer with this id; `None` if there is none, or its owner freed its
+    /// memory.
     pub fn state(&self, id: u32) -> Option<BufferState> {
         let mut found = None;
         self.imp().slots().for_each(|slot| {
@@ -411,17 +409,17 @@ impl PhysBufferPool {
         found
     }
 
-    /// The memory of a buffer.
+    /// The block of memory of the buffer with this id.
     pub fn region(&self, id: u32) -> Option<Arc<Region>> {
         self.imp().slots().region_by_id(id)
     }
 
-    /// A new file descriptor of the buffer's dma-buf: for other processes (over a
-    /// Unix socket) and other devices. The memory lives as long as any of them.
+    /// A new file descriptor of the buffer's dma-buf, for another process (over a Unix socket) or
+    /// another device. The memory lives as long as any such descriptor.
     ///
     /// # Errors
-    /// There is no such buffer, its memory is gone or has no dma-buf, or this process has
-    /// too many open files.
+    /// There is no such buffer, its memory is gone or has no dma-buf, or this process has too many
+    /// open files.
     pub fn export_dmabuf(&self, id: u32) -> Result<OwnedFd, PoolError> {
         let region = self.region(id).ok_or_else(|| PoolError::NoSuchId {
             id,
@@ -438,21 +436,22 @@ impl PhysBufferPool {
             .map_err(|source| PoolError::Duplicate { id, source })
     }
 
-    /// True if the buffer exists, its memory is alive, and neither the callback
-    /// nor a handler of the signal `validating` objects: see [Signals](Self#signals).
+    /// True if the buffer exists, its memory is alive, and neither the callback of
+    /// [`set_validator`](Self::set_validator) nor a handler of the signal `validating` objects: see
+    /// [Signals](Self#signals).
     pub fn validate(&self, id: u32) -> bool {
         self.imp().validate(id)
     }
 
-    /// [`validate`](Self::validate) for every buffer; true if all are valid, none
-    /// having lost its memory.
+    /// [`validate`](Self::validate) for every buffer: true if all are valid, and none has lost its
+    /// memory.
     pub fn validate_all(&self) -> bool {
         let mut ids = Vec::new();
         self.imp().slots().for_each(|slot| ids.push(slot.id));
         self.imp().slots().dead_count() == 0 && ids.into_iter().all(|id| self.validate(id))
     }
 
-    /// Sets what [`validate`](Self::validate) asks besides.
+    /// Sets a callback that [`validate`](Self::validate) asks, too.
     pub fn set_validator(
         &self,
         valid: Option<impl Fn(u32, &Arc<Region>) -> bool + Send + Sync + 'static>,
@@ -461,40 +460,40 @@ impl PhysBufferPool {
             .set_validator(valid.map(|f| Box::new(f) as imp::Validator));
     }
 
-    /// Everything the buffer's meta says, as a structure for languages without
-    /// the header; none of a buffer that has none:
+    /// What the buffer's meta says, as a structure for languages that cannot read the C struct.
+    /// `None` if the buffer has no meta. The fields are:
     ///
     /// | field | type | meaning |
     /// |---|---|---|
     /// | `id` | guint | the same each time the pool hands this buffer out |
     /// | `received` | gboolean | another process sent the buffer, and says all this |
     /// | `size` | guint64 | bytes, as the pool hands it out |
-    /// | `kind` | GstPhysMemoryKind | what it is made of |
-    /// | `heap` | string | the dma-heap, if it is of one |
+    /// | `kind` | GstPhysMemoryKind | the kind of memory |
+    /// | `heap` | string | the dma-heap, if the memory is of one |
     /// | `ownership` | string | `owned` by the pool, or `external` |
     /// | `alive` | gboolean | the owner has not freed the memory |
     /// | `pinned`, `pin-note` | gboolean, string | whether the address stays true, and why |
     /// | `dmabuf-fd` | gint | borrowed from the memory, or -1 |
-    /// | `phys-addr` | guint64 | of the first byte, as the buffer is now |
+    /// | `phys-addr` | guint64 | physical address of the first byte, as the buffer is now |
     /// | `contiguous` | gboolean | one extent holds all bytes |
-    /// | `address-source` | string | who said so |
+    /// | `address-source` | string | where the address is from |
     /// | `extents` | GstValueArray | a structure of `phys-addr` and `size` for each piece |
     /// | `address-unknown` | string | in place of the last four, why the address is not known |
     pub fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
         stats::describe(buffer)
     }
 
-    /// One line for each buffer.
+    /// A text for people: one line for the pool, and one for each buffer.
     pub fn dump(&self) -> String {
         stats::dump(self.imp())
     }
 }
 
-/// Takes a buffer's reference to its pool away: its end then frees it. None if it
-/// has none, because GStreamer is just bringing it back.
+/// Takes the buffer's reference to its pool away, so that dropping the buffer frees it. `None` if
+/// there is none, because GStreamer is bringing the buffer back to the pool.
 fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
-    // SAFETY: the field is a pointer that GStreamer, too, takes away atomically;
-    // the reference moves into the result.
+    // SAFETY: the field is a pointer that GStreamer, too, takes away atomically; the reference
+    // moves into the result.
     unsafe {
         let pool = &raw mut (*buffer.as_mut_ptr()).pool;
         let pool = AtomicPtr::from_ptr(pool).swap(std::ptr::null_mut(), Ordering::AcqRel);
@@ -502,11 +501,12 @@ fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
     }
 }
 
-/// Gives a buffer its pool back: its end then returns it there.
+/// Gives the buffer its reference to the pool back, so that dropping the buffer returns it there.
 fn give_pool(pool: &PhysBufferPool, buffer: &gst::Buffer) {
     use glib::translate::IntoGlibPtr;
     let pool: gst::BufferPool = pool.clone().upcast();
-    // SAFETY: as in `take_pool`; the buffer owns the reference it is given.
+    // SAFETY: the field is changed atomically, as in `take_pool`, and the buffer owns the reference
+    // it is given.
     unsafe {
         let field = &raw mut (*buffer.as_mut_ptr()).pool;
         AtomicPtr::from_ptr(field).store(pool.into_glib_ptr(), Ordering::Release);
@@ -522,7 +522,7 @@ pub(crate) fn register() {
 mod tests {
     use super::*;
 
-    /// A pool of a heap that does not exist, configured for at least so many buffers.
+    /// A pool of a heap that does not exist, configured for at least `min` buffers.
     fn hopeless(min: u32) -> PhysBufferPool {
         let builder = PhysBufferPool::builder().kind(MemoryKind::Cma);
         let pool = builder.heap("no-such-heap").build();
@@ -562,7 +562,7 @@ mod tests {
             pool.set_offered_by(Some(element));
             assert!(pool.set_active(true).is_err());
         }));
-        // With nothing to be had at once, the first buffer is what fails.
+        // Activation allocates nothing with a minimum of 0, so that the first buffer fails.
         assert_names_the_heap(posted(|element| {
             let pool = hopeless(0);
             pool.set_offered_by(Some(element));

@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The blocks of memory behind a pool: which are free, which are filled, who
-//! waits.
+//! The blocks of memory behind a pool: which are free, which are filled, and which threads wait.
 //!
-//! A [`Slot`] is one [`Region`] with an id, a state and a place. Around it each
-//! pool makes a GstBuffer (wrapper) that carries that pool's layout; the wrapper
-//! is parked in the slot while nobody uses it. Several pools may share one
-//! [`Slots`]: a display offers a new pool for each caps, but a page that a
-//! buffer of the old pool still holds must not be handed out by the new one.
+//! A [`Slot`] is one [`Region`] with an id, a state and a place. Each pool makes a GstBuffer (the
+//! wrapper) around it, which has the pool's layout; an unused wrapper is parked in the slot.
+//! Several pools may share one [`Slots`]: a display offers a new pool for each caps, but the new
+//! pool must not hand out a page that a buffer of the old pool still holds.
 //!
-//! A wrapper that comes back without its memory (somebody took it out, or still
-//! holds it) is thrown away. The slot is then *detached* and returns to the free
-//! list when that memory is finally freed, because the memory itself tells us.
+//! A wrapper that comes back without its memory, or whose memory something else still holds, is
+//! thrown away. Its slot is then *detached*. It returns to the free list when that memory is freed,
+//! which the memory itself reports.
 //!
-//! Memory borrowed from a [`BufferHandle`](crate::handle::BufferHandle) may die.
-//! Its slot is then *dead*: it leaves the free list, the filled queue passes over
-//! it, what is still out is thrown away on its return, and everybody who waits
-//! looks again.
+//! Memory borrowed from a [`BufferHandle`](crate::handle::BufferHandle) may be freed by its owner.
+//! Its slot is then *dead*: it leaves the free list, and the filled queue passes over it. A buffer
+//! of it that is out is thrown away when it comes back. All waiting threads look again.
 //!
-//! One lock guards everything. No memory is mapped, wrapped or freed under it,
-//! and with a free buffer at hand neither acquire nor release allocates or makes
-//! a system call.
+//! One lock guards everything. No memory is mapped, wrapped or freed under it. With a free buffer
+//! at hand neither acquire nor release allocates memory or makes a system call.
 
 mod inner;
 mod share;
@@ -45,9 +41,9 @@ pub(super) use wait::{Attempt, Growth};
 /// Which free buffer is handed out next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
-    /// The one released last: its bytes may still be in the CPU's cache.
+    /// The buffer released last: its bytes may still be in the CPU's cache.
     MostRecent,
-    /// The one released first: pages of a display, each shown in turn.
+    /// The buffer released first: a display shows its pages in turn.
     LeastRecent,
 }
 
@@ -66,12 +62,12 @@ pub struct Slots(Arc<Store>);
 
 pub(super) struct Store {
     inner: Mutex<Inner>,
-    /// A buffer became free, or somebody flushes.
+    /// Notified when a buffer becomes free, or a pool begins to flush.
     freed: Condvar,
     reuse: Reuse,
 }
 
-/// What happened so far; read through `stats`.
+/// Counters for `stats`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counters {
     pub acquired: u64,
@@ -84,32 +80,31 @@ pub(super) struct Counters {
     pub refused: u64,
 }
 
-/// A live slot as it is just now.
+/// A live slot at this moment.
 pub(super) struct Seen<'a> {
     pub id: u32,
     pub region: &'a Arc<Region>,
     pub state: BufferState,
     /// References to its buffer.
     pub refs: u32,
-    /// The buffer came back, its memory did not yet: somebody holds that.
+    /// The buffer came back, but something still holds its memory.
     pub is_detached: bool,
 }
 
-/// A slot taken out of the free list that has no wrapper yet.
+/// A slot that was taken out of the free list and needs a wrapper.
 pub(super) struct Claim {
     pub id: u32,
     pub slot: usize,
     pub region: Arc<Region>,
-    /// How the buffer is to be laid out.
     pub plan: Arc<Plan>,
     serial: u64,
     slots: Weak<Store>,
-    /// A wrapper that was made for another layout; it is dropped without the lock.
+    /// A wrapper of another layout, to be dropped outside of the lock.
     _stale: Option<gst::Buffer>,
 }
 
 impl Claim {
-    /// To be called when the wrapper's memory is freed for good.
+    /// Returns what is to be called when the wrapper's memory is freed for good.
     pub fn on_free(&self) -> Box<dyn FnOnce() + Send> {
         let (slots, slot, serial) = (self.slots.clone(), self.slot, self.serial);
         Box::new(move || {
@@ -120,16 +115,15 @@ impl Claim {
     }
 }
 
-/// Why the slots did not do what a pool asked; nothing was changed.
-/// [`PoolError`](super::PoolError) says the same with the pool's name.
+/// Why the slots did not do what a pool asked; nothing was changed. [`PoolError`](super::PoolError)
+/// says the same with the pool's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// There is no buffer, and the caller would not wait (longer); why the pool did not
-    /// grow, if it tried.
+    /// There is no buffer, and the caller did not want to wait, or to wait longer. The text says
+    /// why the pool could not grow, if it tried.
     NoBuffer(Option<String>),
     Flushing,
-    /// More memory could not be had, for this reason, and no buffer is out that could come
-    /// back.
+    /// There is no memory, for this reason, and the pool has no buffer that could come back.
     NoMemory(String),
     /// The memory of every buffer was freed by its owner.
     AllGone,
@@ -138,7 +132,7 @@ pub(super) enum Refusal {
     Gone(u32),
     /// The buffer with this id holds other memory than the pool gave it, or none.
     Replaced(u32),
-    /// The buffer with this id went out of another pool, or is a copy.
+    /// The buffer with this id is of another pool, or is a copy.
     Foreign(u32),
     NoMeta,
 }
@@ -159,7 +153,7 @@ fn next_serial() -> u64 {
 }
 
 impl Slots {
-    /// Slots over memory that exists; all are free.
+    /// Slots over existing memory, all of them free.
     pub fn new(regions: Vec<Arc<Region>>, reuse: Reuse) -> Self {
         let slots = Self(Arc::new(Store {
             inner: Mutex::new(Inner::default()),
@@ -172,20 +166,20 @@ impl Slots {
         slots
     }
 
-    /// How many there are, dead ones not counted.
+    /// How many slots there are, without the dead ones.
     pub fn total(&self) -> usize {
         let inner = self.0.inner.lock();
         inner.slots.iter().filter(|s| s.is_live()).count()
     }
 
-    /// How many have lost their memory to its owner.
+    /// How many slots have lost their memory to its owner.
     pub fn dead_count(&self) -> usize {
         let inner = self.0.inner.lock();
         inner.slots.iter().filter(|s| !s.is_live()).count()
     }
 
-    /// Which of these slots' memory the buffer holds, whole and alone; judged by
-    /// memory, not by the buffer's pool pointer, which copies and converters lose.
+    /// The slot in whose memory the whole buffer lies. Only the memory is compared, and not the
+    /// buffer's pool pointer, which copies and converters lose.
     pub fn index_of(&self, buffer: &gst::BufferRef) -> Option<usize> {
         if buffer.n_memory() != 1 {
             return None;
@@ -202,7 +196,7 @@ impl Slots {
         self.0.inner.lock().counters
     }
 
-    /// Runs `f` over every live slot.
+    /// Calls `f` for every live slot, under the lock.
     pub(super) fn for_each(&self, mut f: impl FnMut(Seen<'_>)) {
         let inner = self.0.inner.lock();
         for slot in inner.slots.iter().filter(|s| s.is_live()) {
@@ -222,8 +216,7 @@ impl Slots {
         Some(slot.region.clone())
     }
 
-    /// A new reference to the buffer `id` while it is out or filled, and its memory
-    /// alive.
+    /// A new reference to the buffer `id`, if it is out or filled and its memory is alive.
     pub(super) fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         let inner = self.0.inner.lock();
         let slot = inner.slots.iter().find(|s| s.id == id && s.is_live())?;
@@ -239,7 +232,7 @@ impl Slots {
         self.0.tell_freed(inner);
     }
 
-    /// Forgets every slot; the memory goes with the last buffer that holds it.
+    /// Forgets every slot. The memory of each is freed with the last buffer that holds it.
     pub(super) fn clear(&self) {
         let mut inner = self.0.inner.lock();
         inner.free.clear();
@@ -250,8 +243,9 @@ impl Slots {
 }
 
 impl Store {
-    /// There is one free slot more. Those who wait in one pool are alike; of several
-    /// pools, one may not take it (it has its number out, or flushes) and sleep on.
+    /// Wakes a thread for a slot that became free. If several pools share the slots, it wakes all
+    /// threads: a single one may be of a pool that cannot take the slot now (it flushes, or has its
+    /// maximum out).
     fn tell_freed(&self, inner: MutexGuard<'_, Inner>) {
         let is_shared = inner.parts.len() > 1;
         drop(inner);
@@ -262,7 +256,7 @@ impl Store {
         }
     }
 
-    /// The memory of a wrapper was freed: a detached slot is free again.
+    /// The memory of a wrapper was freed, so that a detached slot is free again.
     fn memory_freed(&self, index: usize, serial: u64) {
         let mut inner = self.inner.lock();
         let Some(slot) = inner.slots.get_mut(index).filter(|s| s.serial == serial) else {
@@ -285,7 +279,7 @@ impl HandleWatcher for Store {
         let dead = inner.take_dead();
         let parts: Vec<_> = inner.parts.iter().map(|p| p.submitted.clone()).collect();
         drop(inner);
-        // Some may have waited for this very buffer, or now wait in vain.
+        // Some threads may have waited for this buffer, or wait in vain from now on.
         self.freed.notify_all();
         for submitted in parts {
             submitted.notify_all();

@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The life of one buffer as a state machine; pure.
+//! The life of one buffer as a state machine. Pure.
 //!
-//! Every buffer of a pool is in exactly one [`BufferState`]. A [`Step`] names
-//! the states it may start from; any other start is refused with
-//! [`IllegalStep`], which changes nothing. A step needs the buffer's state for
-//! itself, that is the pool's lock, so of two threads that try the same step one
-//! wins and the other is told so.
+//! Every buffer of a pool is in exactly one [`BufferState`]. A [`Step`] is legal only in certain
+//! states. In others it is refused with [`IllegalStep`], and nothing changes. A step needs
+//! exclusive access to the buffer's state, which the pool's lock gives: of two threads that try the
+//! same step, one succeeds and the other is refused.
 
 use crate::shared_enum::shared_enum;
 
-/// Who may touch a buffer.
+/// Which side may touch a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum BufferState {
-    /// In the free list, nobody's.
+    /// Neither: the buffer is in the free list.
     Idle,
-    /// Acquired to be filled.
+    /// The producer, which has acquired the buffer and fills it.
     LockedByProducer,
-    /// Submitted, waits in the filled queue.
+    /// Neither: the buffer was submitted and is in the filled queue.
     ReadyForConsume,
-    /// Taken out of the filled queue, being read.
+    /// The consumer, which has taken the buffer out of the filled queue and reads it.
     LockedByConsumer,
 }
 
@@ -43,26 +42,26 @@ impl std::fmt::Display for BufferState {
     }
 }
 
-/// A change of state that somebody asks for.
+/// A change of state that a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// A producer takes the buffer out of the free list.
     AcquireFree,
-    /// The producer hands it over.
+    /// The producer submits the filled buffer.
     SubmitFilled,
-    /// A consumer takes it out of the filled queue.
+    /// A consumer takes the buffer out of the filled queue.
     AcquireFilled,
-    /// The consumer is done with it.
+    /// The consumer releases the buffer.
     ReleaseFilled,
-    /// A flush takes it out of the filled queue again: who kept a reference is its
-    /// producer, as he was before he handed it over.
+    /// A flush takes the buffer out of the filled queue. A thread that kept a reference is the
+    /// buffer's producer again.
     Flush,
-    /// The last reference went: back to the free list, whoever held it.
+    /// The last reference was dropped: the buffer goes back to the free list, whatever its state.
     Recycle,
 }
 
 impl Step {
-    /// Every step.
+    /// All steps.
     pub const ALL: [Self; 6] = [
         Self::AcquireFree,
         Self::SubmitFilled,
@@ -72,10 +71,10 @@ impl Step {
         Self::Recycle,
     ];
 
-    /// The state after this step from `from`; none where it is illegal.
+    /// The state after this step from the state `from`; `None` if the step is illegal there.
     ///
-    /// `ReleaseFilled` leads to `Idle` although references may remain: the
-    /// buffer is handed out again only when the last of them went (`Recycle`).
+    /// `ReleaseFilled` leads to `Idle` although references may remain. The buffer is handed out
+    /// again only after the last of them was dropped (`Recycle`).
     pub fn from(self, from: BufferState) -> Option<BufferState> {
         use BufferState::*;
         match (self, from) {
@@ -115,7 +114,7 @@ impl std::fmt::Display for Step {
 pub struct IllegalStep {
     /// The buffer's id.
     pub id: u32,
-    /// The state it was, and still is, in.
+    /// The state that the buffer was in, and still is.
     pub state: BufferState,
     /// The step that was refused.
     pub step: Step,
@@ -180,8 +179,8 @@ mod tests {
     }
 }
 
-/// The interleavings of the threads below, up to the preemptions that
-/// `check_interleavings` allows, by loom: `tests/sanitize loom`.
+/// Loom runs these threads in every interleaving, up to the preemptions that `check_interleavings`
+/// allows: `tests/sanitize loom`.
 #[cfg(test)]
 #[cfg(loom)]
 mod model {

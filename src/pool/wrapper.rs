@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a buffer that comes back looks like, found out in one walk over its metas,
-//! and put right: this is most of the cost of a release.
+//! Inspects a buffer that comes back, in one walk over its metas, and restores it. This is most of
+//! the cost of a release.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -9,24 +9,25 @@ use gst::buffer::BufferMetaForeachAction;
 
 use crate::meta::PhysMemMeta;
 
-/// A buffer that its last holder gave back.
+/// What was found on a returned buffer.
 pub(super) struct Returned {
     pub id: u32,
     pub slot: usize,
-    /// Somebody put a meta on it.
+    /// The buffer has a meta that the pool did not give it.
     pub has_foreign_meta: bool,
-    /// The memory that the pool made it of; only compared until found in place.
+    /// The memory that the pool made the buffer of. Only compared, until the buffer is known to
+    /// have it.
     root: *const gst::ffi::GstMemory,
     memory_offset_bytes: usize,
     size_bytes: usize,
 }
 
-/// Looks at a returned buffer, changing nothing; none if it is not a pool's.
+/// Inspects a returned buffer and changes nothing. `None` if it is of no pool.
 pub(super) fn look_at(buffer: &gst::BufferRef) -> Option<Returned> {
     let (mut ours, mut has_foreign_meta) = (None, false);
     let mut state = std::ptr::null_mut();
-    // SAFETY: a valid buffer and an iterator state that starts as null; the metas
-    // live as long as the buffer keeps them, which `&` outlasts.
+    // SAFETY: the buffer is valid, and the iterator's state starts as null. The metas stay on the
+    // buffer while it is borrowed.
     unsafe {
         while let Some(meta) =
             gst::ffi::gst_buffer_iterate_meta(buffer.as_ptr().cast_mut(), &mut state).as_ref()
@@ -50,24 +51,25 @@ pub(super) fn look_at(buffer: &gst::BufferRef) -> Option<Returned> {
     })
 }
 
-/// The buffer's bytes are in `root`, the memory that the pool made it of, or in a part of
-/// it: who resizes a buffer while somebody else holds its memory gets one.
+/// Whether the buffer's bytes are in `root`, the memory that the pool made the buffer of, or in a
+/// sub-memory of it. A buffer has a sub-memory if it was resized while something else held its
+/// memory.
 pub(super) fn is_of(buffer: &gst::BufferRef, root: *const gst::ffi::GstMemory) -> bool {
     let is_root = |memory: &gst::MemoryRef| std::ptr::eq(memory.as_ptr(), root);
     let is_own = |memory: &gst::MemoryRef| is_root(memory) || memory.parent().is_some_and(is_root);
     buffer.n_memory() == 1 && is_own(buffer.peek_memory(0))
 }
 
-/// Nobody else holds the buffer.
 pub(super) fn is_unshared(buffer: &gst::BufferRef) -> bool {
-    // SAFETY: the buffer is borrowed.
+    // SAFETY: the buffer is borrowed, and therefore valid.
     unsafe { ref_count(&*buffer.as_ptr()) }.load(Ordering::Acquire) == 1
 }
 
-/// Takes away the metas that are not the pool's, of a buffer that is unshared and stays
-/// so. Their ends may release other buffers: not to be called under the pool's lock.
+/// Removes the metas that are not the pool's. The caller has the only reference, and no other can
+/// be made. Freeing a meta may release other buffers, so that the caller must not hold the pool's
+/// lock.
 pub(super) fn remove_foreign_metas(buffer: &gst::Buffer) {
-    // SAFETY: the only reference is the one that the caller holds.
+    // SAFETY: the caller has the only reference.
     let unshared = unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) };
     unshared.foreach_meta_mut(|meta| {
         ControlFlow::Continue(if meta.flags().contains(gst::MetaFlags::POOLED) {
@@ -78,17 +80,16 @@ pub(super) fn remove_foreign_metas(buffer: &gst::Buffer) {
     });
 }
 
-/// Gives a buffer its full size back and takes flags and timestamps away, if it
-/// still has its own memory and nobody else holds either of them; else it must
-/// not be handed out again.
+/// Restores a buffer's size and clears its flags and timestamps. Returns false if the buffer has
+/// lost its own memory, or something else holds one of them: it must not be handed out again then.
 pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
     let has_own = buffer.n_memory() == 1 && buffer.peek_memory(0).as_ptr() == returned.root;
     if !has_own || !is_unshared(buffer) {
         return false;
     }
     let (raw, root) = (buffer.as_mut_ptr(), returned.root.cast_mut());
-    // SAFETY: the buffer holds `root`, so both are alive; the counts say that we
-    // hold the only references, so both may be changed.
+    // SAFETY: the buffer holds `root`, so that both are alive. Their reference counts of 1 say that
+    // no other reference exists, so that both may be changed.
     unsafe {
         if ref_count(&*root).load(Ordering::Acquire) != 1 {
             return false;
@@ -113,7 +114,7 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
 /// `T` is GstBuffer or GstMemory, and the object is one that GStreamer made.
 pub(super) unsafe fn ref_count<T>(object: &T) -> &AtomicI32 {
     let object = std::ptr::from_ref(object).cast::<gst::ffi::GstMiniObject>();
-    // SAFETY: the object begins with a mini object, as the caller says, whose count is a
-    // gint that everybody changes only atomically.
+    // SAFETY: by the caller's promise the object begins with a mini object, whose count is a gint
+    // that is only changed atomically.
     unsafe { AtomicI32::from_ptr((&raw const (*object).refcount).cast_mut()) }
 }

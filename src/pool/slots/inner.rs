@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the lock of the slots guards: the slots, where each is, and each pool's queue.
+//! What the lock of the slots guards: the slots, the place of each, and each pool's queue.
 
 use std::collections::VecDeque;
 use std::sync::{
@@ -24,23 +24,24 @@ use crate::{
 pub(super) struct Inner {
     pub(super) slots: Vec<Slot>,
     pub(super) free: VecDeque<usize>,
-    /// One for each pool.
+    /// One for each pool that uses the slots.
     pub(super) parts: Vec<Part>,
-    /// Slots being allocated outside the lock.
+    /// Number of slots that are being allocated outside of the lock.
     pub(super) growing: usize,
     pub(super) counters: Counters,
 }
 
-/// What is one pool's alone. A filled buffer is taken only by the pool whose layout it
-/// has, so that nobody else is to be woken for it.
+/// What belongs to one pool alone. A filled buffer is taken only by the pool whose layout it has,
+/// so that no other pool's threads need to be woken for it.
 pub(super) struct Part {
-    /// A buffer was submitted, or somebody flushes. Its own address names the part.
+    /// Notified when a buffer is submitted, or the pool begins to flush. Its address identifies the
+    /// part.
     pub(super) submitted: Arc<Condvar>,
-    /// Nobody gets a buffer: the pool is inactive, or flushes.
+    /// No buffer is handed out: the pool is inactive or flushes.
     pub(super) is_flushing: bool,
-    /// How its buffers are laid out, and how many may be out at a time.
+    /// The layout of the buffers, and how many of them may be out at a time.
     pub(super) plan: Option<Arc<Plan>>,
-    /// Buffers that were handed out and have not come back, the filled ones too.
+    /// Number of buffers that were handed out and have not come back, including the filled ones.
     pub(super) out: usize,
     pub(super) filled: VecDeque<Filled>,
 }
@@ -55,12 +56,12 @@ pub(super) struct Slot {
     pub(super) region: Arc<Region>,
     pub(super) state: BufferState,
     pub(super) place: Place,
-    /// Names the wrapper's memory to its own free notification.
+    /// Identifies the wrapper's memory when it reports that it was freed.
     pub(super) serial: u64,
-    /// The wrapper while it is out; compared and its reference count read,
-    /// under the lock and only while `place` says that it exists.
+    /// The wrapper while it is out. It is compared, and its reference count read, only under the
+    /// lock and only while `place` says that it exists.
     pub(super) wrapper: *const gst::ffi::GstBuffer,
-    /// What the wrapper was made for, whether it is out or parked.
+    /// The configuration that the wrapper was made for, be it out or parked.
     pub(super) plan: Option<Arc<Plan>>,
     /// The wrapper while nobody uses it.
     pub(super) parked: Option<gst::Buffer>,
@@ -76,11 +77,11 @@ pub(super) enum Place {
     Free,
     /// Handed out.
     Out,
-    /// Handed out, and the memory that went with it was freed meanwhile.
+    /// Handed out, and the wrapper's memory was freed meanwhile.
     OutMemoryGone,
-    /// The wrapper came back, its memory did not yet.
+    /// The wrapper came back, but not yet its memory.
     Detached,
-    /// The external memory's owner took it away; never handed out again.
+    /// The owner of external memory freed it; the slot is never handed out again.
     Dead,
 }
 
@@ -99,15 +100,14 @@ impl Inner {
         });
     }
 
-    /// There were buffers, and the memory of each was freed by its owner.
+    /// Whether there were buffers, and the memory of each was freed by its owner.
     pub(super) fn is_all_dead(&self) -> bool {
         !self.slots.is_empty() && !self.slots.iter().any(Slot::is_live)
     }
 
-    /// Takes dead slots out of the free list, and gives back the buffers around
-    /// them, to be dropped without the lock. Those in the filled queue stay there
-    /// until a flush, which gives them their pool back first: without it nobody
-    /// would count them as returned.
+    /// Takes dead slots out of the free list. Returns their wrappers, which the caller drops
+    /// outside of the lock. Wrappers in the filled queue stay there until a flush, which first
+    /// gives them their pool back: without a pool they would not be counted as returned.
     pub(super) fn take_dead(&mut self) -> Vec<gst::Buffer> {
         let Self { slots, free, .. } = self;
         free.retain(|&index| {
@@ -121,14 +121,14 @@ impl Inner {
         dead.filter_map(|s| s.parked.take()).collect()
     }
 
-    /// Which part is that of the pool with this condition.
+    /// The index of the part that has this condition.
     pub(super) fn index_of_part(&self, submitted: &Arc<Condvar>) -> usize {
         let named = |part: &Part| Arc::ptr_eq(&part.submitted, submitted);
-        // Always found: a part is there as long as the pool that asks.
+        // Always found, because a part exists as long as its pool.
         self.parts.iter().position(named).unwrap_or_default()
     }
 
-    /// The slots, and the part of the pool with this condition.
+    /// The slots, and the part that has this condition.
     pub(super) fn part(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Part) {
         let index = self.index_of_part(submitted);
         (&mut self.slots, &mut self.parts[index])
@@ -139,8 +139,8 @@ impl Inner {
         (slot.id == returned.id).then_some(slot)
     }
 
-    /// The slot that the buffer went out of, and the memory it went out with. Of a copy,
-    /// which shares memory and meta, there is none.
+    /// The slot that the buffer was handed out from, and the memory that it had then. There is none
+    /// for a copy, although a copy shares memory and meta.
     pub(super) fn find(
         &mut self,
         buffer: &gst::BufferRef,
@@ -162,7 +162,7 @@ impl Inner {
 
     pub(super) fn recycle(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        // Never refused: every state may be recycled.
+        // This step is legal in every state.
         let _ = slot.state.take(slot.id, Step::Recycle);
         slot.place = Place::Free;
         self.free.push_back(index);
@@ -184,8 +184,8 @@ impl Slot {
     }
 
     fn ref_count(&self) -> Option<&AtomicI32> {
-        // SAFETY: `wrapper` is non-null only while the buffer is out; it is set
-        // to null, under the lock that we hold, before the buffer can be freed.
+        // SAFETY: `wrapper` is non-null only while the buffer is out. It is set to null before the
+        // buffer can be freed, under the lock that the caller holds.
         unsafe { Some(wrapper::ref_count(self.wrapper.as_ref()?)) }
     }
 
@@ -194,14 +194,14 @@ impl Slot {
         count.map_or(0, |count| count.max(0) as u32)
     }
 
-    /// A new reference, unless the last one is just going.
+    /// A new reference, unless the last one is being dropped.
     pub(super) fn try_ref(&self) -> Option<gst::Buffer> {
         let count = self.ref_count()?;
         let one_more = |now: i32| (now > 0).then_some(now + 1);
         count
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more)
             .ok()?;
-        // SAFETY: the reference just taken is the one that Buffer owns.
+        // SAFETY: the reference that was just taken becomes the Buffer's.
         Some(unsafe { gst::glib::translate::from_glib_full(self.wrapper.cast_mut()) })
     }
 }

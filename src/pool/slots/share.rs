@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One pool's use of the slots: all of its verbs.
+//! One pool's use of the slots: acquire, submit, release, flush.
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ pub struct Share {
     submitted: Arc<Condvar>,
 }
 
-/// What is to be done for a pool that wants a free buffer.
+/// What the caller has to do for a free buffer.
 pub enum Next {
-    /// Nothing: it is this one.
+    /// Nothing: this is the buffer.
     Buffer(gst::Buffer),
-    /// Make a buffer around this slot's memory, for [`Share::finish_claim`].
+    /// Make a wrapper around this slot's memory, for [`Share::finish_claim`].
     Wrap(Claim),
-    /// Allocate a block of so many bytes, for [`Share::grow`].
+    /// Allocate a block of this many bytes, for [`Share::grow`].
     Grow(usize),
 }
 
 impl Share {
-    /// A pool that is not configured yet, and flushes.
+    /// The share of a pool that is not configured yet, and therefore flushes.
     pub fn new(slots: Slots) -> Self {
         let submitted = Arc::new(Condvar::new());
         slots.0.inner.lock().parts.push(Part {
@@ -55,7 +55,7 @@ impl Share {
         &self.slots.0
     }
 
-    /// Lays the buffers out anew. Who has one of the old layout keeps it.
+    /// Sets the layout of the buffers. A buffer of the old layout that is out keeps it.
     pub fn set_plan(&self, plan: Plan) {
         let plan = Some(Arc::new(plan));
         let mut inner = self.store().inner.lock();
@@ -64,13 +64,12 @@ impl Share {
         drop(old);
     }
 
-    /// How buffers are laid out; `None` before the pool is configured.
+    /// The layout of the buffers; `None` before the pool is configured.
     pub fn plan(&self) -> Option<Arc<Plan>> {
         let mut inner = self.store().inner.lock();
         inner.part(&self.submitted).1.plan.clone()
     }
 
-    /// How many could be acquired right now.
     pub fn free_count(&self) -> usize {
         let mut inner = self.store().inner.lock();
         let part = inner.part(&self.submitted).1;
@@ -80,7 +79,6 @@ impl Share {
         inner.free.iter().filter(alive).count().min(allowed)
     }
 
-    /// How many wait in the filled queue.
     pub fn filled_count(&self) -> usize {
         let mut inner = self.store().inner.lock();
         let (slots, part) = inner.part(&self.submitted);
@@ -88,9 +86,9 @@ impl Share {
         part.filled.iter().filter(alive).count()
     }
 
-    /// Refuses buffers from now on, wakes everybody who waits for one, and empties the
-    /// filled queue: `attach` makes each buffer in it the pool's again, under the lock, so
-    /// that who kept a reference may submit it again.
+    /// Refuses buffers from now on, wakes all threads that wait for one, and empties the filled
+    /// queue. Under the lock `attach` gives each buffer in the queue its pool back, so that a
+    /// thread that kept a reference may submit the buffer again.
     pub fn start_flushing(&self, attach: impl Fn(&gst::Buffer)) {
         let mut inner = self.store().inner.lock();
         let (slots, part) = inner.part(&self.submitted);
@@ -98,7 +96,7 @@ impl Share {
         let filled = std::mem::take(&mut part.filled);
         for Filled { slot, buffer } in &filled {
             let slot = &mut slots[*slot];
-            // Never refused: what is in the queue is ready.
+            // A buffer in the queue is ready, so that this step is legal.
             let _ = slot.state.take(slot.id, Step::Flush);
             attach(buffer);
         }
@@ -113,7 +111,8 @@ impl Share {
         inner.part(&self.submitted).1.is_flushing = false;
     }
 
-    /// Takes a free buffer, or says what it takes to have one; waits if neither helps.
+    /// Takes a free buffer, or says what the caller has to do to get one. Waits if neither is
+    /// possible.
     pub fn acquire(&self, attempt: &mut Attempt) -> Result<Next, Refusal> {
         let store = self.store();
         let mut inner = store.inner.lock();
@@ -125,7 +124,7 @@ impl Share {
         }
     }
 
-    /// None where only waiting may help.
+    /// Returns `None` if only waiting may help.
     fn try_acquire(&self, inner: &mut Inner, attempt: &Attempt) -> Result<Option<Next>, Refusal> {
         let part = inner.index_of_part(&self.submitted);
         let Inner {
@@ -174,7 +173,8 @@ impl Share {
         Ok(None)
     }
 
-    /// Ends the growth that [`Next::Grow`] began, outside the lock.
+    /// Ends the growth that [`Next::Grow`] began. The caller allocated the region outside of the
+    /// lock.
     pub fn grow(
         &self,
         region: Result<Arc<Region>, String>,
@@ -185,7 +185,7 @@ impl Share {
         match region {
             Ok(region) => inner.push(region),
             Err(reason) if inner.slots.is_empty() => {
-                // Who waited for this attempt has to make one too.
+                // Threads that waited for this allocation have to try one themselves.
                 self.store().freed.notify_all();
                 return Err(Refusal::NoMemory(reason));
             }
@@ -194,14 +194,14 @@ impl Share {
         Ok(())
     }
 
-    /// Puts the buffer, made outside the lock, around the slot of a claim.
+    /// Puts the wrapper, which the caller made outside of the lock, around the slot of a claim.
     pub fn finish_claim(&self, claim: Claim, buffer: gst::Buffer) -> Result<gst::Buffer, Refusal> {
         let mut inner = self.store().inner.lock();
         let ours = |s: &&mut Slot| s.id == claim.id && s.serial == claim.serial;
         let Some(slot) = inner.slots.get_mut(claim.slot).filter(ours) else {
             inner.part(&self.submitted).1.out -= 1;
             drop(inner);
-            return Err(Refusal::Flushing); // cleared meanwhile
+            return Err(Refusal::Flushing); // the slots were cleared meanwhile
         };
         slot.wrapper = buffer.as_ptr();
         slot.plan = Some(claim.plan.clone());
@@ -210,13 +210,13 @@ impl Share {
         Ok(buffer)
     }
 
-    /// Takes back a buffer whose last reference went.
+    /// Takes back a buffer whose last reference was dropped.
     pub fn release(&self, buffer: gst::Buffer) {
         let Some(returned) = wrapper::look_at(&buffer) else {
             return;
         };
-        // Who found it by id since its last unref may still read it: what follows
-        // changes it only if nobody did, and from under the lock on nobody can.
+        // A thread that found the buffer by its id after that may still read it. The code below
+        // changes the buffer only if there is no such thread. Under the lock no new one can appear.
         let mut inner = self.store().inner.lock();
         let (_, part) = inner.part(&self.submitted);
         part.out = part.out.saturating_sub(1);
@@ -246,7 +246,7 @@ impl Share {
                 inner.recycle(returned.slot);
             } else {
                 slot.place = Place::Detached;
-                // Nobody's, as its buffer. Every state may be recycled.
+                // The slot has no user any more. This step is legal in every state.
                 let _ = slot.state.take(slot.id, Step::Recycle);
             }
             inner.counters.detached += 1;
@@ -257,10 +257,9 @@ impl Share {
         drop(discarded);
     }
 
-    /// Moves an acquired buffer into the filled queue; `detach` runs on it under
-    /// the lock, before anyone can take it out, and says whether it was the pool's
-    /// still. A buffer whose memory is gone is refused, and its slot dies with its
-    /// last reference.
+    /// Moves an acquired buffer into the filled queue. Under the lock, before any thread can take
+    /// the buffer out, `detach` runs on it and says whether it still had its pool. A buffer whose
+    /// memory is gone is refused, and its slot dies with its last reference.
     pub fn submit(
         &self,
         buffer: gst::Buffer,
@@ -278,8 +277,8 @@ impl Share {
             Err(illegal) => Err(Refusal::Illegal(illegal)),
             Ok(_) if !slot.region.is_alive() => Err(Refusal::Gone(id)),
             Ok(_) if !wrapper::is_of(&buffer, root) => Err(Refusal::Replaced(id)),
-            // Found by id while its last holder let go of it: it is on its way into
-            // the free list, whatever its state.
+            // The buffer was found by its id while its last reference was dropped. It is on its way
+            // into the free list, whatever its state.
             Ok(_) if !detach(&buffer) => Err(Refusal::Illegal(IllegalStep {
                 id,
                 state: BufferState::Idle,
@@ -290,7 +289,8 @@ impl Share {
         match result {
             Ok(next) => slot.state = next,
             Err(refused) => {
-                // That memory goes is its owner's right, and no mistake of the caller's.
+                // The owner may free its memory at any time, so that this is no mistake of the
+                // caller.
                 inner.counters.refused += u64::from(!matches!(refused, Refusal::Gone(_)));
                 return Err(refused);
             }
@@ -306,7 +306,7 @@ impl Share {
         Ok(())
     }
 
-    /// Takes the oldest buffer that this pool was given filled.
+    /// Takes the oldest buffer out of this pool's filled queue.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, Refusal> {
         let mut attempt = Attempt::new(wait, Growth::Never);
         let mut inner = self.store().inner.lock();
@@ -315,8 +315,8 @@ impl Share {
             if part.is_flushing {
                 return Err(Refusal::Flushing);
             }
-            // A queued slot is ready; one whose memory is gone is as good as not
-            // there, and leaves the queue with the next flush.
+            // Slots in the queue are ready. One whose memory is gone is passed over, and leaves the
+            // queue with the next flush.
             let next = part.filled.iter().position(|f| {
                 let slot = &mut slots[f.slot];
                 slot.region.is_alive() && slot.state.take(slot.id, Step::AcquireFilled).is_ok()
@@ -329,7 +329,7 @@ impl Share {
         }
     }
 
-    /// Marks a consumed buffer as released; the caller then drops it.
+    /// Marks a consumed buffer as released, which the caller then drops.
     pub fn release_filled(&self, buffer: &gst::BufferRef) -> Result<(), Refusal> {
         let mut inner = self.store().inner.lock();
         let (index, _) = inner.find(buffer)?;
@@ -343,7 +343,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut inner = self.store().inner.lock();
-        // The pool's end has flushed it: its queue is empty.
+        // The pool has flushed at its end, so that its queue is empty.
         let part = inner.index_of_part(&self.submitted);
         let part = inner.parts.swap_remove(part);
         drop(inner);

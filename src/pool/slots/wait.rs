@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How long to wait, and the waiting.
+//! How a call waits for a buffer.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use super::{Refusal, inner::Inner};
 /// How long to wait for a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all.
+    /// Does not wait.
     No,
-    /// Until there is one or the pool flushes.
+    /// Waits until there is a buffer, or the pool flushes.
     Forever,
-    /// At most so long.
+    /// Waits this long at most.
     AtMost(std::time::Duration),
 }
 
@@ -39,8 +39,8 @@ enum Deadline {
 }
 
 impl Deadline {
-    /// Waits for `condition`; when the time is over, there is one more look, at
-    /// what came in that very moment.
+    /// Waits for `condition`. When the time is over, the caller looks once more, for a buffer that
+    /// came at that moment.
     fn wait(&mut self, condition: &Condvar, inner: &mut MutexGuard<'_, Inner>) {
         match *self {
             Self::Now => {}
@@ -54,19 +54,19 @@ impl Deadline {
     }
 }
 
-/// Whether one more slot may be allocated for a call.
+/// Whether a call may allocate one more slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::pool) enum Growth {
-    /// All memory exists already.
+    /// It may not: all memory exists already.
     Never,
-    /// If no buffer is free, and the configured maximum allows it.
+    /// It may, if no buffer is free and the configured maximum allows it.
     OnDemand,
-    /// It was tried in this call, and there is no memory for this reason.
+    /// It may not: it has tried, and there is no memory for this reason.
     Refused(String),
 }
 
-/// One call for a buffer. Its time runs from the first need to wait: who finds a buffer
-/// does not read the clock.
+/// One call for a buffer. Its time begins with its first wait, so that a call that finds a buffer
+/// at once does not read the clock.
 pub(in crate::pool) struct Attempt {
     wait: Wait,
     deadline: Option<Deadline>,
@@ -82,7 +82,7 @@ impl Attempt {
         }
     }
 
-    /// Waits until something happened, unless nothing can come or the time is over.
+    /// Waits until something happens. Fails if no buffer can come any more, or the time is over.
     pub(super) fn wait(
         &mut self,
         condition: &Condvar,
