@@ -19,8 +19,7 @@ const IGNORED_LIMIT: u32 = 64;
 #[derive(Debug, Default)]
 pub struct Adoption {
     state: Mutex<State>,
-    /// The last frame was in the pool's memory, and nothing has changed since. The next such frame
-    /// then takes no lock.
+    /// The last frame was in the pool's memory, and nothing has changed since: no lock is needed.
     is_adopted: AtomicBool,
 }
 
@@ -57,15 +56,13 @@ impl Adoption {
         state.ignored = 0;
     }
 
-    /// Upstream's ALLOCATION query was answered.
     pub fn answered(&self, with_pool: bool) {
         let mut state = self.state();
         state.is_vain |= !with_pool;
         state.is_offered_again = state.is_settled;
     }
 
-    /// Notes a frame, whose memory is that of the pool if `is_adopted`. Sends RECONFIGURE where
-    /// that may help.
+    /// Notes a frame, in memory of the pool or not. Sends RECONFIGURE where that may help.
     pub fn note(&self, sink_pad: &gst::Pad, buffer: &gst::BufferRef, is_adopted: bool) {
         if self.is_to_tell(is_adopted, || is_plain(buffer)) {
             gst::debug!(
@@ -104,8 +101,8 @@ impl Adoption {
     }
 }
 
-/// Whether all memory is the system's or that of a pool of this library. Upstream that sends such
-/// memory could have used the offered pool.
+/// Whether upstream could have used the pool instead of this memory, which is the system's or that
+/// of a pool of this library.
 fn is_plain(buffer: &gst::BufferRef) -> bool {
     buffer.iter_memories().all(|memory| {
         let is_system = memory

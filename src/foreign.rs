@@ -104,7 +104,6 @@ fn has_whole_bytes(info: &gst_video::VideoInfo, plane: usize) -> bool {
     })
 }
 
-/// Maps a frame for reading once it is checked.
 pub fn map<'a>(
     info: &gst_video::VideoInfo,
     buffer: &'a gst::BufferRef,

@@ -53,8 +53,7 @@ pub fn is_of_stream(caps: &gst::CapsRef) -> bool {
     caps.iter().any(|structure| structure.name().contains('/'))
 }
 
-/// Why the sink `name` cannot show `upstream`; `None` if it can, or if these are no caps of a
-/// stream yet.
+/// Why the sink `name` cannot show `upstream`; `None` if it can, or if these are no caps yet.
 pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<String> {
     if !is_of_stream(upstream) || upstream.can_intersect(sink) {
         return None;
@@ -73,9 +72,8 @@ pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<Str
 pub struct Refusals(Mutex<String>);
 
 impl Refusals {
-    /// Upstream asked what it can make of `upstream`, and the answer is nothing: its own error will
-    /// say less than this. As upstream may also only have been curious, this posts a warning, and
-    /// posts it once.
+    /// Upstream has asked what it can make of `upstream`, and gets nothing: its own error will say
+    /// less than this. As it may only have been curious, this is a warning, and is posted once.
     pub fn note(&self, sink: &gst::Element, name: &str, upstream: &gst::Caps, shown: &gst::Caps) {
         let Some(why) = why_not(upstream, name, shown) else {
             return;
@@ -90,8 +88,8 @@ impl Refusals {
     }
 }
 
-/// Posts an error when caps come that are none of those `shown`, before GStreamer refuses them
-/// without a reason.
+/// Posts an error for caps that are none of those `shown`. GStreamer would refuse them without a
+/// reason.
 pub fn watch<S: IsA<gst_base::BaseSink> + IsA<gst::Element> + IsA<gst::Object>>(
     sink: &S,
     name: &'static str,

@@ -59,9 +59,9 @@ impl Rect {
         )
     }
 
-    /// A rectangle of this size in the middle of `self`, and larger than `self` if the size is. Its
-    /// distance from the corner of `self` is a multiple of `align` pixels, so that a picture can be
-    /// cut there even if neighbouring pixels share their colour.
+    /// A rectangle of this size in the middle of `self`, or around it. Its distance from the corner
+    /// of `self` is a multiple of `align` pixels, so that the picture is not cut between pixels
+    /// that share their colour.
     pub(crate) fn centred(&self, (width, height): (u32, u32), align: u32) -> Rect {
         let middle = |start: i32, room: u32, len: u32| {
             let step = i64::from(align);
@@ -158,19 +158,18 @@ pub enum Fit {
     Centred,
 }
 
-/// The frame to be placed.
+/// The frame to place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picture {
     /// The part of the frame to show.
     pub crop: Rect,
     /// Width to height of one pixel.
     pub pixel_aspect: (u32, u32),
-    /// Whether the picture is turned by 90 degrees on the way to the screen, so that rows become
-    /// columns.
+    /// Whether the picture is turned by 90 degrees, so that rows become columns on the screen.
     pub is_turned: bool,
 }
 
-/// The screen on which it is placed.
+/// The screen to place it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     /// The size of the mode in pixels.

@@ -34,8 +34,7 @@ impl<F> Cycle<F> {
         }
     }
 
-    /// Hands over the frame to show after all earlier ones. Gives the frame back while an earlier
-    /// one is pending.
+    /// Hands over the frame to show next. Gives it back while an earlier one is pending.
     pub(crate) fn submit(&mut self, frame: F) -> Result<(), F> {
         if self.pending.is_some() {
             return Err(frame);
@@ -109,7 +108,6 @@ impl<F> Cycle<F> {
         self.pending.as_ref().or(self.next())
     }
 
-    /// Whether no frame is pending and none is queued.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_none() && self.queued.is_none()
     }
@@ -124,15 +122,13 @@ mod tests {
     /// A frame in these tests: its memory is free when no clone is left.
     type Token = Arc<usize>;
 
-    /// A display that latches a frame at some moment after it was given it, and memory that one
-    /// writer takes in any order.
+    /// A display that latches frames with delay, and memory that one writer takes in any order.
     struct World {
         cycle: Cycle<Token>,
         tokens: Vec<Token>,
-        /// The frame that the display reads, and the one that it may latch at any moment.
+        /// What the display reads, and what it may latch at any moment.
         on_screen: usize,
         latching: Option<usize>,
-        /// Frames that the writer has.
         writing: Vec<Token>,
         shown: Vec<usize>,
         submitted: Vec<usize>,
@@ -281,8 +277,7 @@ mod tests {
             prop_assert_eq!(world.shown, world.submitted);
         }
 
-        /// In any sequence of calls no frame is lost or returned twice, and frames reach the screen
-        /// in order.
+        /// No frame is lost or returned twice, and frames reach the screen in order.
         #[test]
         fn frames_are_conserved_ordered_and_held_while_visible(calls in proptest::collection::vec(0..6, 1..200)) {
             let mut cycle = Cycle::default();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What became of the frames of a sink: counters, and one sentence that names the path of the
-//! frames and, if they are copied, the reason.
+//! What became of the frames of a sink: counters, and a sentence on their path and why they are
+//! copied.
 //!
-//! One log lasts from start to stop. The path is logged (INFO) when it changes, and each copy in
-//! the category PERFORMANCE (INFO). One warning on the bus tells the application of copies.
+//! One log lasts from start to stop. The path is logged (INFO) when it changes, each copy in the
+//! category PERFORMANCE (INFO), and one warning on the bus tells the application of copies.
 
 use crate::meta::PhysMemMeta;
 use parking_lot::Mutex;
@@ -20,11 +20,9 @@ pub(crate) enum Way {
     Imported,
     /// A copy: upstream wrote into memory that the display does not read.
     Foreign,
-    /// A copy: the plane can neither scale the frame nor be moved, so that the frame is copied into
-    /// a buffer of the screen's size.
+    /// A copy: the plane can neither scale the frame nor be moved.
     Composed,
-    /// A copy: the frame was made for another place on the screen. This lasts until upstream has
-    /// asked for the pool again.
+    /// A copy: the frame was made for another place, until upstream has asked for the pool again.
     Moved,
 }
 
@@ -38,7 +36,6 @@ pub(crate) enum Offer {
     NotWanted,
     /// An ALLOCATION query came, and the sink had no pool to offer.
     None,
-    /// The sink offered a pool.
     Made,
 }
 
@@ -68,14 +65,12 @@ impl FrameLog {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a buffer that came twice: the base class shows it for a preroll, and renders it when
-    /// playing goes on.
+    /// Counts a frame that was already shown for a preroll.
     pub(crate) fn repeated(&self) {
         self.repeated.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the owner of the frame's memory has freed it. Such a frame is counted, and a warning
-    /// logged.
+    /// Counts and logs a frame whose memory its owner has freed; false for any other frame.
     pub(crate) fn is_freed(&self, category: gst::DebugCategory, buffer: &gst::BufferRef) -> bool {
         let freed = PhysMemMeta::why_dropped(buffer);
         if let Some(why) = &freed {
@@ -89,8 +84,7 @@ impl FrameLog {
         self.offer.store(offer as u8, Ordering::Relaxed);
     }
 
-    /// Notes that a frame takes this path without a copy. Takes no lock while the path stays the
-    /// same.
+    /// Notes a path without a copy. Takes no lock while the path stays the same.
     pub(crate) fn zero_copy(
         &self,
         category: gst::DebugCategory,
@@ -102,7 +96,6 @@ impl FrameLog {
         }
     }
 
-    /// Notes that a frame is copied, and why.
     pub(crate) fn copy(&self, category: gst::DebugCategory, way: Way, why: &str) {
         gst::info!(
             gst::CAT_PERFORMANCE,
@@ -112,8 +105,8 @@ impl FrameLog {
         self.take(category, way, format!("copying: {why}"));
     }
 
-    /// Notes that a frame is copied because the display does not read its memory; `detail` says why
-    /// it does not.
+    /// Notes a copy of a frame whose memory the display does not read; `detail` says why it does
+    /// not.
     pub(crate) fn copy_foreign(
         &self,
         category: gst::DebugCategory,
@@ -155,13 +148,11 @@ impl FrameLog {
         }
     }
 
-    /// Whether the last frame took this path.
     pub(crate) fn is_way(&self, way: Way) -> bool {
         self.way.load(Ordering::Relaxed) == way as u8
     }
 
-    /// The sentence on the path, once: at the first call while frames are copied for good, that is,
-    /// not `Moved`.
+    /// The sentence on the path, once, and only while copies are for good, that is, not `Moved`.
     pub(crate) fn copying_to_tell(&self) -> Option<String> {
         let is_copying = self.is_way(Way::Foreign) || self.is_way(Way::Composed);
         let is_to_tell = is_copying && !self.is_told.swap(true, Ordering::Relaxed);

@@ -6,8 +6,7 @@
 //! - `frame_log`: counters, and the sentence on the path of the frames;
 //! - `prerolled`: frames that the base class hands over twice.
 //!
-//! This room knows neither framebuffers nor KMS. It makes no system call and is tested without a
-//! device.
+//! This room knows neither framebuffers nor KMS and makes no system call: its tests need no device.
 
 pub(crate) mod area;
 pub(crate) mod cycle;

@@ -2,15 +2,13 @@
 //! Frames that come twice: the base class shows a frame for a preroll, and renders the same frame
 //! when playing goes on.
 
-/// The address of the frame that was shown last, if that was for a preroll. The base class holds
-/// this buffer until it is rendered, so that no other buffer can have its address, and no reference
-/// is needed here.
+/// The address of the frame that was shown last, if that was for a preroll. No other buffer can
+/// have this address, because the base class holds the buffer until it is rendered.
 #[derive(Debug, Default)]
 pub(crate) struct Prerolled(Option<usize>);
 
 impl Prerolled {
-    /// Whether `buffer` was already shown for a preroll. It is remembered if it is for a preroll
-    /// now, that is, unless `is_rendered`.
+    /// Whether `buffer` was already shown for a preroll. Remembers `buffer` unless `is_rendered`.
     pub(crate) fn is_repeated(&mut self, buffer: &gst::Buffer, is_rendered: bool) -> bool {
         let address = buffer.as_ptr() as usize;
         let shown = std::mem::replace(&mut self.0, (!is_rendered).then_some(address));

@@ -58,8 +58,8 @@ impl Plane {
             .ok_or(LayoutError::Overflow)
     }
 
-    /// Whether the planes share bytes of picture. Rows of one plane may lie in the padding of the
-    /// other: two chroma planes can be side by side.
+    /// Whether the planes share bytes of picture. Two chroma planes can be side by side: rows of
+    /// one may lie in the padding of the other.
     fn meets(&self, other: &Self) -> bool {
         let (mut a, mut b) = (0, 0);
         while a < self.rows && b < other.rows {
@@ -128,8 +128,7 @@ pub enum LayoutError {
         /// Index of the other.
         other: usize,
     },
-    /// A size is beyond the address space, or beyond the 31 or 32 bits that GStreamer and DRM have
-    /// for it.
+    /// A size is too large for the address space, or for GStreamer's or DRM's 31 or 32 bits.
     #[error("the frame is larger than the address space")]
     Overflow,
 }
@@ -173,9 +172,8 @@ impl Layout {
         layout
     }
 
-    /// The layout of a buffer of `info`'s format. Strides and offsets are those of the buffer's
-    /// GstVideoMeta, in which a pool tells what it chose; without that meta the layout is the
-    /// default one.
+    /// The layout of a buffer of `info`'s format: that of the buffer's GstVideoMeta, in which a
+    /// pool tells its strides and offsets, or else the default layout.
     pub fn of_buffer(
         info: &gst_video::VideoInfo,
         buffer: &gst::BufferRef,
@@ -342,7 +340,7 @@ impl Layout {
         })
     }
 
-    /// Whether the planes follow one another in the order of their indices.
+    /// Whether the planes follow one another by their indices.
     fn is_in_order(&self) -> bool {
         self.planes()
             .windows(2)

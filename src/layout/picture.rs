@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Changes the picture in a mapped frame: copies a part of a frame into it, or makes all of it
-//! black.
+//! Copies a part of a mapped frame into another, and makes a frame black.
 
 use gst_video::prelude::*;
 
@@ -27,8 +26,7 @@ fn plane_of_area(
         let pixel_bytes = format.pixel_stride()[component].max(1) as usize;
         area.offset_bytes =
             (y >> h_sub) as usize * area.stride_bytes + (x >> w_sub) as usize * pixel_bytes;
-        // Two pixels of packed 4:2:2 share their chroma, so that an odd last pixel needs the whole
-        // pair.
+        // In packed 4:2:2 an odd last pixel needs the chroma of a whole pair.
         let row_bytes = width.div_ceil(1 << w_sub) as usize * pixel_bytes;
         area.row_bytes = area.row_bytes.max(row_bytes);
         area.rows = area.rows.max(height.div_ceil(1 << h_sub) as usize);
@@ -107,7 +105,7 @@ mod tests {
     use super::*;
     use gst_video::VideoFormat;
 
-    /// Formats that KMS shows, with all kinds of planes and pixels.
+    /// Formats that KMS shows, of all kinds.
     const FORMATS: [VideoFormat; 12] = [
         VideoFormat::Bgrx,
         VideoFormat::Bgr,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Layouts for the tests of this room and of rooms that carry frames, and slow, obvious copies to
-//! compare with.
+//! Layouts for tests, and slow, obvious copies to compare with.
 
 use super::Layout;
 use proptest::prelude::*;
@@ -40,7 +39,6 @@ pub fn naive(from: &[u8], source: &Layout, target: &Layout) -> Vec<u8> {
     to
 }
 
-/// The picture bytes, row by row.
 pub fn rows_of<'a>(bytes: &'a [u8], layout: &Layout) -> Vec<&'a [u8]> {
     let planes = layout.planes().iter();
     planes

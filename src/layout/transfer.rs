@@ -16,8 +16,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The place of the run in `part`, a piece of the mapping that begins at the mapping's byte
-    /// `part_start`.
+    /// The place of the run in `part`, the piece of the mapping from byte `part_start`.
     pub fn target<'a>(&self, part_start: usize, part: &'a mut [u8]) -> &'a mut [u8] {
         let at = self.target_bytes - part_start;
         &mut part[at..at + self.len_bytes]
@@ -31,11 +30,10 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Plans the runs from `source` to `target`, two layouts of the same format.
-    ///
-    /// `parts` says that each plane of the target has its own mapping. `padding_is_free` allows the
-    /// target's padding to be overwritten where that joins rows. It is true in memory, and false
-    /// where padding may be a visible part of the screen.
+    /// Plans the runs from `source` to `target`, two layouts of the same format. `parts` says that
+    /// each plane of the target has its own mapping. `padding_is_free` allows the target's padding
+    /// to be overwritten where that joins rows; it is false where padding may be a visible part of
+    /// the screen.
     pub fn new(source: &Layout, target: &Layout, parts: bool, padding_is_free: bool) -> Self {
         // The bytes between rows may belong to another plane. They may be overwritten only if the
         // source has the same layout and with it the right bytes.
@@ -91,8 +89,7 @@ impl Transfer {
                 && pair[0].target_bytes + pair[0].len_bytes <= pair[1].target_bytes
         });
         let share = self.len_bytes().div_ceil(count.max(1)).max(1);
-        // Keeps cache lines and blocks of a disk out of two shares, if the frame is one aligned
-        // run.
+        // Keeps cache lines and disk blocks out of two shares where the frame is one aligned run.
         let share = share.next_multiple_of(4096);
         if count < 2 || !in_order {
             return vec![self.clone()];
@@ -135,8 +132,8 @@ impl Transfer {
         self.runs.push(run);
     }
 
-    /// Joins runs whose gap is the same on both sides, so that a frame whose layout equals the
-    /// buffer's is one run.
+    /// Joins runs whose gap is the same on both sides: a frame of the buffer's layout becomes one
+    /// run.
     fn join_over_padding(&mut self) {
         let mut joined: Vec<Run> = Vec::with_capacity(self.runs.len());
         for run in self.runs.drain(..) {
@@ -191,7 +188,6 @@ mod tests {
         assert_eq!(transfer.len_bytes(), 160);
     }
 
-    /// A layout with the planes of `info` at these offsets and strides.
     fn placed(info: &gst_video::VideoInfo, places: &[(usize, usize)], size: usize) -> Layout {
         let mut layout = Layout::of_info(info);
         for (plane, &(offset, stride)) in layout.planes.iter_mut().zip(places) {
@@ -209,8 +205,7 @@ mod tests {
         let info = info(gst_video::VideoFormat::I420, 8, 4);
         let buffer = buffer_with_meta(&info, &[(0, 8), (32, 8), (36, 8)], 48);
         let target = Layout::of_buffer(&info, &buffer).unwrap();
-        // The strides are the target's: the rows could be joined, if the other plane were not
-        // between them.
+        // Only the plane between them keeps these rows of equal strides from being joined.
         let source = placed(&info, &[(0, 8), (32, 8), (48, 8)], 64);
         let from: Vec<u8> = (0..64).collect();
         let mut got = vec![0xEE; 48];
@@ -226,8 +221,7 @@ mod tests {
     }
 
     proptest! {
-        /// A frame with planes anywhere, in any order, with any stride, is refused or filled
-        /// correctly.
+        /// Planes may be anywhere, with any stride: the frame is refused or filled correctly.
         #[test]
         fn a_frame_goes_right_into_whatever_is_not_refused(
             format in format(),

@@ -14,8 +14,7 @@ use gst::{
 
 use super::*;
 
-/// The API type. It is that of another copy of this library, if that has registered a struct of the
-/// same size.
+/// The API type: that of another copy of this library, if its struct has the same size.
 pub(super) fn api() -> glib::Type {
     static API: OnceLock<glib::Type> = OnceLock::new();
     *API.get_or_init(|| {
@@ -33,8 +32,7 @@ pub(super) fn api() -> glib::Type {
             c"memory-reference".as_ptr(),
             std::ptr::null(),
         ];
-        // SAFETY: the name is a C string, which GStreamer copies; the tags are a null-terminated
-        // array of static strings.
+        // SAFETY: the name is copied, and the tags are a null-terminated array of static strings.
         unsafe {
             from_glib(gst::ffi::gst_meta_api_type_register(
                 free_name(c"GstPhysMemMetaAPI").as_ptr(),
@@ -200,9 +198,9 @@ unsafe extern "C" fn is_about(
     meta.description().about.is(memory).into_glib()
 }
 
-/// Only `attach` can describe a buffer's memory. A program that finds the meta by its name and adds
-/// one (`gst_buffer_add_meta (buffer, gst_meta_get_info (...), NULL)`) gets NULL, because this
-/// function then returns FALSE.
+/// Only `attach` describes memory. A program that finds the meta by its name and adds one
+/// (`gst_buffer_add_meta (buffer, gst_meta_get_info (...), NULL)`) gets NULL, as this returns
+/// FALSE.
 unsafe extern "C" fn init(
     meta: *mut GstMeta,
     params: gpointer,
@@ -217,8 +215,7 @@ unsafe extern "C" fn init(
         );
         return GFALSE;
     };
-    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes, and has set the GstMeta at
-    // their start.
+    // SAFETY: GStreamer allocated `size_of::<GstPhysMemMeta>()` bytes and has set the GstMeta.
     unsafe {
         let filled = filled(meta.read(), description, buffer);
         meta.cast::<ffi::GstPhysMemMeta>().write(filled);
@@ -227,8 +224,7 @@ unsafe extern "C" fn init(
 }
 
 unsafe extern "C" fn free(meta: *mut GstMeta, _buffer: *mut GstBuffer) {
-    // SAFETY: `init` made the meta with an `opaque` of Arc::into_raw, and GStreamer frees each meta
-    // once.
+    // SAFETY: `init` made `opaque` with Arc::into_raw, and GStreamer frees each meta once.
     unsafe {
         let meta = meta.cast::<ffi::GstPhysMemMeta>();
         drop(Arc::from_raw((*meta).opaque.cast::<Description>()));
@@ -279,8 +275,8 @@ mod wire_format {
         data: *mut GstByteArrayInterface,
         version: *mut u8,
     ) -> gboolean {
-        // SAFETY: GStreamer passes a meta that `init` filled, an array to append to, and a place
-        // for the version.
+        // SAFETY: GStreamer passes a meta that `init` filled, an array, and a place for the
+        // version.
         unsafe {
             let Some(bytes) = (*meta.cast::<PhysMemMeta>()).to_wire() else {
                 return GFALSE;
@@ -295,8 +291,8 @@ mod wire_format {
     /// # Safety
     /// `data` is an initialised interface.
     unsafe fn append(data: *mut GstByteArrayInterface, bytes: &[u8]) -> bool {
-        // SAFETY: the caller promises an initialised interface, and `resize` makes room for the
-        // length that it is given.
+        // SAFETY: the caller promises an initialised interface; `resize` makes room for `len`
+        // bytes.
         unsafe {
             let old_len = (*data).len;
             let len = old_len + bytes.len();

@@ -2,11 +2,10 @@
 //! `GstPhysMemMeta`: what is known of the memory of a pool's buffer, attached to the buffer.
 //!
 //! It is a GstMeta of its own and no GstCustomMeta, because its transform function must look at the
-//! copy's memory. The meta stays on a copy only if that has the same memory, whole; a deep copy, a
-//! part of the buffer or a copy with other memory loses it. GStreamer also replaces the memory of a
-//! shared buffer that is mapped for writing, and tells no meta. Each function here that reads an
-//! address therefore looks at the buffer's memory again, and never gives the address of other
-//! bytes.
+//! copy's memory. The meta stays only on a copy that has the same memory, whole, and not on a deep
+//! copy or a part. As GStreamer replaces the memory of a shared buffer that is mapped for writing
+//! and tells no meta, each function that reads an address looks at the buffer's memory again. An
+//! address that it gives is never that of other bytes.
 //!
 //! With GStreamer 1.24 (feature `v1_24`) the meta goes along when unixfdsink sends a buffer to
 //! another process. There it describes a file, which is that of the memory, and it is true of a
@@ -70,12 +69,10 @@ enum About {
 
 /// The pool's slot and memory that a buffer belongs to.
 pub(crate) struct InPool {
-    /// Index of the slot.
     pub slot: usize,
     region: Arc<Region>,
     /// The GstMemory that the pool made the buffer of; compared, never dereferenced.
     root: usize,
-    /// Whether other processes are not told the address.
     #[cfg_attr(
         not(feature = "v1_24"),
         expect(dead_code, reason = "nothing is sent before 1.24")
@@ -168,8 +165,7 @@ impl PhysMemMeta {
         self.description().about.is(one).then_some(one)
     }
 
-    /// The buffer's id: never 0, the same each time the pool hands this buffer out, and unique in
-    /// the process that has the pool.
+    /// The buffer's id: never 0, unique in the process that has the pool, the same for each use.
     pub fn id(&self) -> u32 {
         self.0.id
     }
@@ -199,8 +195,7 @@ impl PhysMemMeta {
         self.address().ok()?.at(moved as u64)
     }
 
-    /// The physically contiguous pieces of [`address`](Self::address), in order; empty if the
-    /// address is unknown.
+    /// The pieces of [`address`](Self::address) in order; empty if the address is unknown.
     pub fn extents(&self) -> &[Extent] {
         self.address().map_or(&[], Address::extents)
     }
@@ -210,9 +205,8 @@ impl PhysMemMeta {
         self.address().is_ok_and(Address::is_contiguous)
     }
 
-    /// Whether the kernel cannot move the pages, so that the address stays true. For pages that
-    /// came from another process this is so if the dma-buf that came with them pins them, and not
-    /// if only the other process does.
+    /// Whether the kernel cannot move the pages, so that the address stays true. Pages that came
+    /// from another process are pinned if their dma-buf pins them, not if only that process does.
     pub fn is_pinned(&self) -> bool {
         self.facts().is_pinned && self.is_alive()
     }
@@ -273,14 +267,14 @@ impl PhysMemMeta {
         }
     }
 
-    /// The block of memory that the buffer lies in. `None` if another process has it, or another
-    /// copy of this library in this process.
+    /// The block of memory that the buffer lies in, if this copy of the library in this process has
+    /// it.
     pub fn region(&self) -> Option<&Arc<Region>> {
         self.in_pool().map(|in_pool| &in_pool.region)
     }
 
-    /// Whether another copy of this library in this process made the buffer, and the buffer still
-    /// has the memory that it was made of.
+    /// Whether another copy of this library in this process made the buffer, which still has its
+    /// memory.
     pub(crate) fn is_of_other_copy(&self) -> bool {
         !self.is_own() && !self.is_received() && self.memory().is_some()
     }
@@ -295,8 +289,8 @@ impl PhysMemMeta {
         (self.facts().memory_offset_bytes, self.facts().size_bytes)
     }
 
-    /// The id of a buffer whose memory was freed by its owner. Such a buffer can be neither mapped
-    /// nor shown nor copied.
+    /// The id of a buffer whose memory was freed by its owner: it cannot be mapped, shown or
+    /// copied.
     pub fn freed_id(buffer: &gst::BufferRef) -> Option<u32> {
         let meta = buffer.meta::<Self>()?;
         (!meta.is_alive()).then(|| meta.id())
@@ -382,8 +376,7 @@ impl PhysMemMeta {
     }
 }
 
-// SAFETY: `GstPhysMemMeta` starts with a GstMeta and is registered under the API type returned
-// here.
+// SAFETY: the struct starts with a GstMeta and is registered under the API type returned here.
 unsafe impl gst::MetaAPI for PhysMemMeta {
     type GstType = ffi::GstPhysMemMeta;
 

@@ -50,8 +50,7 @@ struct Attached {
 
 /// What the meta says, valid as long as it is on its buffer.
 pub(super) fn description(meta: &GstPhysMemMeta) -> &Description {
-    // If two threads got here at once, the second would free the description that the first
-    // returned.
+    // Of two threads that get here at once, the second would free what the first returned.
     static ATTACHING: Mutex<()> = Mutex::new(());
     let facts = facts_of(meta);
     let _guard = ATTACHING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,8 +83,8 @@ unsafe extern "C" fn detach(data: gpointer) {
 
 fn facts_of(meta: &GstPhysMemMeta) -> Facts {
     let text = |text: *const std::ffi::c_char| {
-        // SAFETY: by the struct's documentation its texts are C strings or NULL, valid as long as
-        // the meta.
+        // SAFETY: the struct's documentation says that texts are C strings or NULL, and valid as
+        // long as the meta.
         (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned())
     };
     Facts {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The meta as bytes, for a buffer that goes to another process. Pure.
 //!
-//! The other process has the same memory through a descriptor of its own, so that only the file
-//! identifies the memory. All integers are little-endian:
+//! The other process has the memory through a descriptor of its own, so that only the file
+//! identifies it. All integers are little-endian:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -94,9 +94,6 @@ pub fn write(facts: &Facts, file: FileId) -> Vec<u8> {
 }
 
 /// Reads what [`write()`] wrote. The facts are consistent even if other code wrote the bytes.
-///
-/// # Errors
-/// [`Malformed`] says what is wrong with the bytes.
 pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
     let mut rest = Rest(bytes);
     let id = rest.word()?;

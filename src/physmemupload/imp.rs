@@ -111,8 +111,7 @@ impl PhysMemUpload {
         let src_pad = self.obj().src_pad().clone();
         let found = CopyPool::find(&wanted, &src_pad, caps.as_ref(), bytes);
         if src_pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
-            // Downstream's query failed because of the flush, so that downstream is asked again for
-            // the next buffer.
+            // The flush made the query fail: downstream is asked again for the next buffer.
             return Err(gst::FlowError::Flushing);
         }
         let target = found.map_err(|message| {
@@ -187,8 +186,7 @@ impl PhysMemUpload {
         Ok(output)
     }
 
-    /// Posts a warning that buffers are copied: the user has put this element into the pipeline to
-    /// avoid copies.
+    /// A copy is never silent: the user wants this element to have nothing to do.
     fn say_that_it_copies(&self, memories: usize) {
         let offer = lock(&self.stream).offer;
         let why = match offer {
@@ -400,8 +398,7 @@ impl BaseTransformImpl for PhysMemUpload {
     }
 
     fn accept_caps(&self, direction: gst::PadDirection, caps: &gst::Caps) -> bool {
-        // All caps are accepted on the sink pad. Otherwise the pad would refuse a CAPS event before
-        // this element can say why.
+        // Otherwise the pad refuses a CAPS event before this element can say why.
         direction == gst::PadDirection::Sink || self.parent_accept_caps(direction, caps)
     }
 
@@ -437,8 +434,8 @@ impl BaseTransformImpl for PhysMemUpload {
         _meta: gst::MetaRef<'a, gst::Meta>,
         _input: &'a gst::BufferRef,
     ) -> bool {
-        // GstBaseTransform does not ask about metas that depend on the memory. All others are
-        // copied.
+        // Copies all metas that GstBaseTransform asks about: those that do not depend on the
+        // memory.
         true
     }
 

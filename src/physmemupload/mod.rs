@@ -2,10 +2,8 @@
 //! `physmemupload`: puts any stream into memory at known physical addresses.
 //!
 //! It offers upstream a pool, so that upstream may write into such memory itself. A buffer in such
-//! memory passes untouched; any other is copied, once. The stream stays the same and may be of any
-//! caps or none: video, audio, bytes.
-//!
-//! `target` chooses the memory for copies.
+//! memory passes untouched; any other is copied, once, into a pool that `target` chooses. The
+//! stream stays the same and may be of any caps or none: video, audio, bytes.
 
 use std::sync::LazyLock;
 

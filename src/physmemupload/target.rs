@@ -21,7 +21,6 @@ pub(super) struct WantedMemory {
     pub heap: Option<String>,
     /// Size in bytes of the buffers offered to upstream for streams that have no frames.
     pub buffer_size: u32,
-    /// Whether other processes are not told the addresses of this memory.
     pub withhold_address: bool,
 }
 
@@ -37,7 +36,6 @@ pub(super) enum OfferOutcome {
     NoSize,
     /// No pool of such memory could be made.
     None,
-    /// A pool was offered.
     Made,
 }
 
@@ -145,8 +143,8 @@ pub(super) fn video_info(caps: &gst::Caps) -> Option<gst_video::VideoInfo> {
     gst_video::VideoInfo::from_caps(caps).ok()
 }
 
-/// Whether a map of such buffers gives the bytes that the caps describe. A map of a GPU's memory,
-/// for example, does not.
+/// Whether a map of such buffers gives the bytes that the caps describe; a map of GPU memory does
+/// not.
 pub(super) fn is_mappable(caps: &gst::Caps) -> bool {
     caps.features(0)
         .is_none_or(|f| f.is_any() || f.contains(gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY))

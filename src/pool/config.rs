@@ -10,7 +10,7 @@ use crate::layout::{Layout, Plane};
 pub(super) struct Plan {
     pub size_bytes: usize,
     pub prefix_bytes: usize,
-    /// Bytes of a block: prefix, buffer and padding.
+    /// Prefix, buffer and padding together.
     pub block_bytes: usize,
     pub min: usize,
     pub max: usize,
@@ -40,8 +40,7 @@ pub(super) enum ConfigError {
 pub(super) struct Limits {
     /// Strides and offsets that the hardware dictates.
     pub layout: Option<Layout>,
-    /// Number of existing regions and size of the smallest; `None` for a pool that allocates its
-    /// own.
+    /// Number and least size of existing regions; `None` for a pool that allocates its own.
     pub regions: Option<(usize, usize)>,
     /// Alignment of every block, as a mask of the kind that GstAllocationParams has.
     pub align: usize,

@@ -62,8 +62,7 @@ impl PhysBufferPool {
             let given = block
                 .phys
                 .and_then(|phys| Address::contiguous(phys, len, AddressSource::User));
-            // SAFETY: the caller promises what `external` requires, a mapping for as long as
-            // anything uses it.
+            // SAFETY: the caller promises what `external` requires: the mapping, and no size of 0.
             unsafe {
                 Region::external(
                     block.virt,
@@ -83,20 +82,18 @@ impl PhysBufferPool {
         let regions = handles.into_iter().map(|handle| {
             let (ptr, len) = (handle.ptr(), handle.len_bytes());
             let address = external_address(handle.address());
-            // SAFETY: the handle's maker promised a mapped block until the deleter runs, and the
-            // region keeps the handle until the region's own end.
+            // SAFETY: the handle's maker promised a mapped block until the deleter runs, which the
+            // region delays to its own end.
             unsafe { Region::external(ptr, len, address, Owner::Held(handle), None) }
         });
         Self::over_regions(regions.collect())
     }
 
     /// A pool that borrows the handles, each of which may be dropped at any time. The buffer of a
-    /// dropped handle is not handed out again, it cannot be mapped, and
-    /// [`validate`](Self::validate) returns false for it. The handle's deleter waits for the maps
-    /// that exist at that time.
-    ///
-    /// It does not wait for a device that works on the memory: hold a
-    /// [`HandleAccess`](crate::handle::HandleAccess) for that time.
+    /// dropped handle is not handed out again, cannot be mapped and is not valid
+    /// ([`validate`](Self::validate)). The handle's deleter waits for the maps that exist then, but
+    /// not for a device: hold a [`HandleAccess`](crate::handle::HandleAccess) while a device works
+    /// on the memory.
     pub fn with_borrowed_handles<'a>(handles: impl IntoIterator<Item = &'a BufferHandle>) -> Self {
         let regions = handles.into_iter().map(|handle| {
             let address = external_address(handle.address());

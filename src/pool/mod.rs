@@ -92,13 +92,12 @@ glib::wrapper! {
     ///
     /// A signal takes a reference of its own: the caller still drops its reference to a buffer that
     /// it submitted or released, whether or not the signal succeeded. The property `last-error`
-    /// says why the last signal that failed did so. Threads that share the pool share this
-    /// property. For C there are functions with a GError instead, [`crate::ffi`].
+    /// says why the last signal that failed did so. All threads share it: C has functions with a
+    /// GError instead, [`crate::ffi`].
     ///
     /// `validate` emits `validating` (guint id, gboolean result). A handler that returns FALSE
-    /// declares the buffer invalid, and no further handler is called. In a language without static
-    /// types a handler that raises an exception or returns nothing does the same, because its
-    /// result is FALSE.
+    /// declares the buffer invalid, and no further handler is called. A handler in a dynamic
+    /// language that raises or returns nothing does the same: its result is FALSE.
     ///
     /// # Statistics
     ///
@@ -135,7 +134,7 @@ glib::wrapper! {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// There was no buffer, and the caller did not want to wait, or to wait longer.
+    /// No buffer was there within the time that the caller wanted to wait.
     #[error("{pool}: no buffer within the time given")]
     NoBuffer {
         /// The pool's name.
@@ -147,8 +146,7 @@ pub enum PoolError {
         /// The pool's name.
         pool: String,
     },
-    /// The pool could not get more memory, and none of its buffers became free within
-    /// the time given.
+    /// The pool could not get more memory, and none of its buffers became free in time.
     #[error("{pool}: no memory: {reason}")]
     NoMemory {
         /// The pool's name.
@@ -293,8 +291,8 @@ impl PhysBufferPool {
         pool
     }
 
-    /// Allocates one block of the configured pool before it is activated; the pool then uses this
-    /// block. So an element that offers the pool to others knows that there is such memory.
+    /// Allocates a block for the configured pool, which uses it once it is activated. So the
+    /// element that offers the pool to others knows that there is such memory.
     pub(crate) fn allocate_ahead(&self) -> Result<(), MemoryError> {
         self.imp().allocate_ahead()
     }
@@ -356,7 +354,7 @@ impl PhysBufferPool {
     ///
     /// # Errors
     /// [`PoolError::NoBuffer`] when the time is over. The call also fails if the pool flushes, or
-    /// if the memory of every buffer was freed by its owner.
+    /// if all memory was freed by its owner.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
         let acquired = self.imp().share().acquire_filled(wait);
         acquired
@@ -368,8 +366,8 @@ impl PhysBufferPool {
     /// dropped, which usually is the one given here.
     ///
     /// # Errors
-    /// The buffer was not taken out of this pool's filled queue. The reference given is dropped
-    /// then, too.
+    /// The buffer was not taken out of this pool's filled queue. The reference is dropped then,
+    /// too.
     pub fn release_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
         let result = self.imp().share().release_filled(&buffer);
         result.map_err(|refusal| self.error(refusal))
@@ -397,8 +395,7 @@ impl PhysBufferPool {
         self.imp().slots().total()
     }
 
-    /// The state of the buffer with this id; `None` if there is none, or its owner freed its
-    /// memory.
+    /// The state of a buffer; `None` if no buffer has this id, or its owner freed the memory.
     pub fn state(&self, id: u32) -> Option<BufferState> {
         let mut found = None;
         self.imp().slots().for_each(|slot| {
@@ -418,8 +415,7 @@ impl PhysBufferPool {
     /// another device. The memory lives as long as any such descriptor.
     ///
     /// # Errors
-    /// There is no such buffer, its memory is gone or has no dma-buf, or this process has too many
-    /// open files.
+    /// There is no such buffer, its memory is gone or has no dma-buf, or too many files are open.
     pub fn export_dmabuf(&self, id: u32) -> Result<OwnedFd, PoolError> {
         let region = self.region(id).ok_or_else(|| PoolError::NoSuchId {
             id,
@@ -436,22 +432,20 @@ impl PhysBufferPool {
             .map_err(|source| PoolError::Duplicate { id, source })
     }
 
-    /// True if the buffer exists, its memory is alive, and neither the callback of
-    /// [`set_validator`](Self::set_validator) nor a handler of the signal `validating` objects: see
-    /// [Signals](Self#signals).
+    /// True if the buffer exists, its memory is alive, and neither the callback nor a handler of
+    /// the signal `validating` objects: see [Signals](Self#signals).
     pub fn validate(&self, id: u32) -> bool {
         self.imp().validate(id)
     }
 
-    /// [`validate`](Self::validate) for every buffer: true if all are valid, and none has lost its
-    /// memory.
+    /// [`validate`](Self::validate) for every buffer; false, too, if one has lost its memory.
     pub fn validate_all(&self) -> bool {
         let mut ids = Vec::new();
         self.imp().slots().for_each(|slot| ids.push(slot.id));
         self.imp().slots().dead_count() == 0 && ids.into_iter().all(|id| self.validate(id))
     }
 
-    /// Sets a callback that [`validate`](Self::validate) asks, too.
+    /// Sets the callback that [`validate`](Self::validate) asks.
     pub fn set_validator(
         &self,
         valid: Option<impl Fn(u32, &Arc<Region>) -> bool + Send + Sync + 'static>,
@@ -492,8 +486,7 @@ impl PhysBufferPool {
 /// Takes the buffer's reference to its pool away, so that dropping the buffer frees it. `None` if
 /// there is none, because GStreamer is bringing the buffer back to the pool.
 fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
-    // SAFETY: the field is a pointer that GStreamer, too, takes away atomically; the reference
-    // moves into the result.
+    // SAFETY: GStreamer, too, changes the field atomically; the reference moves into the result.
     unsafe {
         let pool = &raw mut (*buffer.as_mut_ptr()).pool;
         let pool = AtomicPtr::from_ptr(pool).swap(std::ptr::null_mut(), Ordering::AcqRel);
@@ -505,8 +498,7 @@ fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
 fn give_pool(pool: &PhysBufferPool, buffer: &gst::Buffer) {
     use glib::translate::IntoGlibPtr;
     let pool: gst::BufferPool = pool.clone().upcast();
-    // SAFETY: the field is changed atomically, as in `take_pool`, and the buffer owns the reference
-    // it is given.
+    // SAFETY: as in `take_pool`. The buffer owns the reference that it is given.
     unsafe {
         let field = &raw mut (*buffer.as_mut_ptr()).pool;
         AtomicPtr::from_ptr(field).store(pool.into_glib_ptr(), Ordering::Release);

@@ -11,8 +11,8 @@
 //! which the memory itself reports.
 //!
 //! Memory borrowed from a [`BufferHandle`](crate::handle::BufferHandle) may be freed by its owner.
-//! Its slot is then *dead*: it leaves the free list, and the filled queue passes over it. A buffer
-//! of it that is out is thrown away when it comes back. All waiting threads look again.
+//! Its slot is then *dead*: it leaves the free list, the filled queue passes over it, a buffer of
+//! it is thrown away when it comes back, and all waiting threads look again.
 //!
 //! One lock guards everything. No memory is mapped, wrapped or freed under it. With a free buffer
 //! at hand neither acquire nor release allocates memory or makes a system call.
@@ -67,7 +67,6 @@ pub(super) struct Store {
     reuse: Reuse,
 }
 
-/// Counters for `stats`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counters {
     pub acquired: u64,
@@ -80,12 +79,10 @@ pub(super) struct Counters {
     pub refused: u64,
 }
 
-/// A live slot at this moment.
 pub(super) struct Seen<'a> {
     pub id: u32,
     pub region: &'a Arc<Region>,
     pub state: BufferState,
-    /// References to its buffer.
     pub refs: u32,
     /// The buffer came back, but something still holds its memory.
     pub is_detached: bool,
@@ -115,17 +112,15 @@ impl Claim {
     }
 }
 
-/// Why the slots did not do what a pool asked; nothing was changed. [`PoolError`](super::PoolError)
-/// says the same with the pool's name.
+/// Why the slots did not do what a pool asked; nothing was changed. `PoolError` adds the pool's
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// There is no buffer, and the caller did not want to wait, or to wait longer. The text says
-    /// why the pool could not grow, if it tried.
+    /// There was no buffer in time. The text says why the pool could not grow, if it tried.
     NoBuffer(Option<String>),
     Flushing,
     /// There is no memory, for this reason, and the pool has no buffer that could come back.
     NoMemory(String),
-    /// The memory of every buffer was freed by its owner.
     AllGone,
     Illegal(IllegalStep),
     /// The memory of the buffer with this id was freed by its owner.
@@ -243,9 +238,9 @@ impl Slots {
 }
 
 impl Store {
-    /// Wakes a thread for a slot that became free. If several pools share the slots, it wakes all
-    /// threads: a single one may be of a pool that cannot take the slot now (it flushes, or has its
-    /// maximum out).
+    /// Wakes a thread for a slot that became free, or all threads if pools share the slots: a
+    /// single one may be of a pool that cannot take the slot now (it flushes, or has its maximum
+    /// out).
     fn tell_freed(&self, inner: MutexGuard<'_, Inner>) {
         let is_shared = inner.parts.len() > 1;
         drop(inner);

@@ -8,17 +8,17 @@
 
 use crate::shared_enum::shared_enum;
 
-/// Which side may touch a buffer.
+/// The state of a buffer, which says what may touch its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum BufferState {
-    /// Neither: the buffer is in the free list.
+    /// The buffer is in the free list.
     Idle,
-    /// The producer, which has acquired the buffer and fills it.
+    /// A producer has acquired the buffer and fills it.
     LockedByProducer,
-    /// Neither: the buffer was submitted and is in the filled queue.
+    /// The buffer was submitted and is in the filled queue.
     ReadyForConsume,
-    /// The consumer, which has taken the buffer out of the filled queue and reads it.
+    /// A consumer has taken the buffer out of the filled queue and reads it.
     LockedByConsumer,
 }
 
@@ -54,7 +54,7 @@ pub enum Step {
     /// The consumer releases the buffer.
     ReleaseFilled,
     /// A flush takes the buffer out of the filled queue. A thread that kept a reference is the
-    /// buffer's producer again.
+    /// producer again.
     Flush,
     /// The last reference was dropped: the buffer goes back to the free list, whatever its state.
     Recycle,
@@ -121,13 +121,11 @@ pub struct IllegalStep {
 }
 
 impl BufferState {
-    /// Takes `step` with buffer `id`, or refuses it and changes nothing.
     pub(super) fn take(&mut self, id: u32, step: Step) -> Result<(), IllegalStep> {
         *self = self.after(id, step)?;
         Ok(())
     }
 
-    /// The state that `step` would lead buffer `id` to.
     pub(super) fn after(self, id: u32, step: Step) -> Result<Self, IllegalStep> {
         let state = self;
         step.from(state).ok_or(IllegalStep { id, state, step })
@@ -179,8 +177,8 @@ mod tests {
     }
 }
 
-/// Loom runs these threads in every interleaving, up to the preemptions that `check_interleavings`
-/// allows: `tests/sanitize loom`.
+/// Loom runs these threads in all orders, up to the preemptions that `check_interleavings` allows:
+/// `tests/sanitize loom`.
 #[cfg(test)]
 #[cfg(loom)]
 mod model {

@@ -15,8 +15,7 @@ pub(super) struct Returned {
     pub slot: usize,
     /// The buffer has a meta that the pool did not give it.
     pub has_foreign_meta: bool,
-    /// The memory that the pool made the buffer of. Only compared, until the buffer is known to
-    /// have it.
+    /// The memory that the pool made the buffer of, compared until it is found in the buffer.
     root: *const gst::ffi::GstMemory,
     memory_offset_bytes: usize,
     size_bytes: usize,
@@ -26,8 +25,8 @@ pub(super) struct Returned {
 pub(super) fn look_at(buffer: &gst::BufferRef) -> Option<Returned> {
     let (mut ours, mut has_foreign_meta) = (None, false);
     let mut state = std::ptr::null_mut();
-    // SAFETY: the buffer is valid, and the iterator's state starts as null. The metas stay on the
-    // buffer while it is borrowed.
+    // SAFETY: the buffer is valid and keeps its metas while it is borrowed, and the iterator's
+    // state starts as null.
     unsafe {
         while let Some(meta) =
             gst::ffi::gst_buffer_iterate_meta(buffer.as_ptr().cast_mut(), &mut state).as_ref()
@@ -52,8 +51,7 @@ pub(super) fn look_at(buffer: &gst::BufferRef) -> Option<Returned> {
 }
 
 /// Whether the buffer's bytes are in `root`, the memory that the pool made the buffer of, or in a
-/// sub-memory of it. A buffer has a sub-memory if it was resized while something else held its
-/// memory.
+/// sub-memory of it. Resizing a buffer whose memory is shared makes a sub-memory.
 pub(super) fn is_of(buffer: &gst::BufferRef, root: *const gst::ffi::GstMemory) -> bool {
     let is_root = |memory: &gst::MemoryRef| std::ptr::eq(memory.as_ptr(), root);
     let is_own = |memory: &gst::MemoryRef| is_root(memory) || memory.parent().is_some_and(is_root);
@@ -65,9 +63,8 @@ pub(super) fn is_unshared(buffer: &gst::BufferRef) -> bool {
     unsafe { ref_count(&*buffer.as_ptr()) }.load(Ordering::Acquire) == 1
 }
 
-/// Removes the metas that are not the pool's. The caller has the only reference, and no other can
-/// be made. Freeing a meta may release other buffers, so that the caller must not hold the pool's
-/// lock.
+/// Removes the metas that are not the pool's from a buffer that is unshared and stays so. Freeing a
+/// meta may release other buffers, so that the caller must not hold the pool's lock.
 pub(super) fn remove_foreign_metas(buffer: &gst::Buffer) {
     // SAFETY: the caller has the only reference.
     let unshared = unsafe { gst::BufferRef::from_mut_ptr(buffer.as_mut_ptr()) };
@@ -88,8 +85,8 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
         return false;
     }
     let (raw, root) = (buffer.as_mut_ptr(), returned.root.cast_mut());
-    // SAFETY: the buffer holds `root`, so that both are alive. Their reference counts of 1 say that
-    // no other reference exists, so that both may be changed.
+    // SAFETY: the buffer holds `root`, so both are alive. Both counts are 1, so both may be
+    // changed.
     unsafe {
         if ref_count(&*root).load(Ordering::Acquire) != 1 {
             return false;
@@ -114,7 +111,7 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
 /// `T` is GstBuffer or GstMemory, and the object is one that GStreamer made.
 pub(super) unsafe fn ref_count<T>(object: &T) -> &AtomicI32 {
     let object = std::ptr::from_ref(object).cast::<gst::ffi::GstMiniObject>();
-    // SAFETY: by the caller's promise the object begins with a mini object, whose count is a gint
-    // that is only changed atomically.
+    // SAFETY: the object begins with a mini object, says the caller; its count is a gint that is
+    // changed only atomically.
     unsafe { AtomicI32::from_ptr((&raw const (*object).refcount).cast_mut()) }
 }

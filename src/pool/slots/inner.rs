@@ -34,8 +34,7 @@ pub(super) struct Inner {
 /// What belongs to one pool alone. A filled buffer is taken only by the pool whose layout it has,
 /// so that no other pool's threads need to be woken for it.
 pub(super) struct Part {
-    /// Notified when a buffer is submitted, or the pool begins to flush. Its address identifies the
-    /// part.
+    /// Notified of submitted buffers and of a flush. Its address identifies the part.
     pub(super) submitted: Arc<Condvar>,
     /// No buffer is handed out: the pool is inactive or flushes.
     pub(super) is_flushing: bool,
@@ -63,19 +62,17 @@ pub(super) struct Slot {
     pub(super) wrapper: *const gst::ffi::GstBuffer,
     /// The configuration that the wrapper was made for, be it out or parked.
     pub(super) plan: Option<Arc<Plan>>,
-    /// The wrapper while nobody uses it.
+    /// The wrapper while it is not in use.
     pub(super) parked: Option<gst::Buffer>,
 }
 
-// SAFETY: `wrapper` is only dereferenced under the lock of `Inner`, while the
-// slot's place guarantees that the buffer has not been released.
+// SAFETY: `wrapper` is dereferenced only under the lock of `Inner`, while the slot's place
+// guarantees that the buffer has not been released.
 unsafe impl Send for Slot {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In the free list.
     Free,
-    /// Handed out.
     Out,
     /// Handed out, and the wrapper's memory was freed meanwhile.
     OutMemoryGone,
@@ -128,7 +125,6 @@ impl Inner {
         self.parts.iter().position(named).unwrap_or_default()
     }
 
-    /// The slots, and the part that has this condition.
     pub(super) fn part(&mut self, submitted: &Arc<Condvar>) -> (&mut [Slot], &mut Part) {
         let index = self.index_of_part(submitted);
         (&mut self.slots, &mut self.parts[index])
@@ -139,8 +135,7 @@ impl Inner {
         (slot.id == returned.id).then_some(slot)
     }
 
-    /// The slot that the buffer was handed out from, and the memory that it had then. There is none
-    /// for a copy, although a copy shares memory and meta.
+    /// The slot that the buffer was handed out from, and its memory then. A copy of it has no slot.
     pub(super) fn find(
         &mut self,
         buffer: &gst::BufferRef,

@@ -17,7 +17,6 @@ use crate::pool::{
     wrapper,
 };
 
-/// One pool's access to the slots.
 pub struct Share {
     slots: Slots,
     submitted: Arc<Condvar>,
@@ -64,7 +63,7 @@ impl Share {
         drop(old);
     }
 
-    /// The layout of the buffers; `None` before the pool is configured.
+    /// `None` before the pool is configured.
     pub fn plan(&self) -> Option<Arc<Plan>> {
         let mut inner = self.store().inner.lock();
         inner.part(&self.submitted).1.plan.clone()
@@ -111,8 +110,7 @@ impl Share {
         inner.part(&self.submitted).1.is_flushing = false;
     }
 
-    /// Takes a free buffer, or says what the caller has to do to get one. Waits if neither is
-    /// possible.
+    /// Takes a free buffer, or says what the caller has to do to get one, or waits.
     pub fn acquire(&self, attempt: &mut Attempt) -> Result<Next, Refusal> {
         let store = self.store();
         let mut inner = store.inner.lock();
@@ -173,8 +171,7 @@ impl Share {
         Ok(None)
     }
 
-    /// Ends the growth that [`Next::Grow`] began. The caller allocated the region outside of the
-    /// lock.
+    /// Ends the growth that [`Next::Grow`] began, outside of the lock.
     pub fn grow(
         &self,
         region: Result<Arc<Region>, String>,
@@ -289,8 +286,7 @@ impl Share {
         match result {
             Ok(next) => slot.state = next,
             Err(refused) => {
-                // The owner may free its memory at any time, so that this is no mistake of the
-                // caller.
+                // That the owner frees its memory is no mistake of the caller.
                 inner.counters.refused += u64::from(!matches!(refused, Refusal::Gone(_)));
                 return Err(refused);
             }

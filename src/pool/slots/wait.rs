@@ -39,8 +39,7 @@ enum Deadline {
 }
 
 impl Deadline {
-    /// Waits for `condition`. When the time is over, the caller looks once more, for a buffer that
-    /// came at that moment.
+    /// Waits for `condition`. After the time is over the caller looks once more.
     fn wait(&mut self, condition: &Condvar, inner: &mut MutexGuard<'_, Inner>) {
         match *self {
             Self::Now => {}
@@ -54,14 +53,14 @@ impl Deadline {
     }
 }
 
-/// Whether a call may allocate one more slot.
+/// Whether a call may allocate a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::pool) enum Growth {
-    /// It may not: all memory exists already.
+    /// No: all memory exists already.
     Never,
-    /// It may, if no buffer is free and the configured maximum allows it.
+    /// Yes, if no buffer is free and the configured maximum allows it.
     OnDemand,
-    /// It may not: it has tried, and there is no memory for this reason.
+    /// No: it tried, and there is no memory for this reason.
     Refused(String),
 }
 
