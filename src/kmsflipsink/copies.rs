@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use super::card::Card;
+use super::device::Device;
 use super::format::{self, DumbShape};
 use super::framebuffer::{Dumb, FbShape, Framebuffer};
 use crate::display::area::Rect;
@@ -35,12 +35,12 @@ pub struct DumbFrame {
 /// A dumb buffer for frames of `shape`. `exports` makes a dma-buf of it too,
 /// where the driver can.
 pub fn allocate(
-    card: &Arc<Card>,
+    device: &Arc<Device>,
     dumb_shape: &DumbShape,
     shape: &FbShape,
     exports: bool,
 ) -> io::Result<DumbFrame> {
-    let dumb = card.create_dumb(dumb_shape.width, dumb_shape.height, dumb_shape.bits)?;
+    let dumb = device.create_dumb(dumb_shape.width, dumb_shape.height, dumb_shape.bits)?;
     let framebuffer = Arc::new(dumb.framebuffer(shape)?);
     let dma_buf: Option<OwnedFd> = if exports { dumb.export() } else { None };
     let memory = Arc::new(DumbMemory {
@@ -121,7 +121,7 @@ const N_COPIES: usize = 4;
 impl Copies {
     /// Black buffers for frames of `info` in `layout`.
     pub fn new(
-        card: &Arc<Card>,
+        device: &Arc<Device>,
         info: &gst_video::VideoInfo,
         layout: &Layout,
         shape: &FbShape,
@@ -132,7 +132,7 @@ impl Copies {
             buffers: Vec::new(),
         };
         for _ in 0..N_COPIES {
-            let dumb = allocate(card, &dumb_shape, shape, false)?;
+            let dumb = allocate(device, &dumb_shape, shape, false)?;
             let buffer = wrap(&dumb.region, info, layout).map_err(io::Error::other)?;
             let mut frame = gst_video::VideoFrame::from_buffer_writable(buffer, info)
                 .map_err(|_| io::Error::other("a dumb buffer cannot be mapped"))?;

@@ -11,7 +11,7 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
-use super::card::{Card, connector_handle, crtc_handle, plane_handle};
+use super::device::{Device, connector_handle, crtc_handle, plane_handle};
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
@@ -181,7 +181,7 @@ struct Saved {
     connector_crtc: u64,
 }
 
-fn required(props: &super::card::Props, name: &str) -> io::Result<property::Handle> {
+fn required(props: &super::device::Props, name: &str) -> io::Result<property::Handle> {
     props.handle(name).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::Unsupported,
@@ -260,13 +260,13 @@ impl Crtc {
 
 impl Crtc {
     /// Reads what is needed to use the CRTC of `route`, and what it shows now.
-    pub fn read(card: &Card, route: &Route) -> io::Result<Self> {
+    pub fn read(device: &Device, route: &Route) -> io::Result<Self> {
         let crtc = crtc_handle(route.crtc)?;
         let connector = connector_handle(route.connector)?;
-        let props = card.props(crtc)?;
-        let connector_props = card.props(connector)?;
-        let info = card.get_crtc(crtc)?;
-        let vblank = card.wait_vblank(
+        let props = device.props(crtc)?;
+        let connector_props = device.props(connector)?;
+        let info = device.get_crtc(crtc)?;
+        let vblank = device.wait_vblank(
             VblankWaitTarget::Relative(0),
             VblankWaitFlags::empty(),
             route.crtc_index,
@@ -457,13 +457,13 @@ impl Crtc {
 impl Lane {
     /// Reads what is needed to use a plane, and what it shows now.
     pub fn read(
-        card: &Card,
+        device: &Device,
         id: u32,
         observer: Arc<dyn Observer>,
         log: Arc<FrameLog>,
     ) -> io::Result<Self> {
         let plane = plane_handle(id)?;
-        let read = card.props(plane)?;
+        let read = device.props(plane)?;
         let four = |names: [&str; 4]| -> io::Result<[property::Handle; 4]> {
             Ok([
                 required(&read, names[0])?,

@@ -21,12 +21,15 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::crtc::{Crtc, Frame, Lane, Observer, Report};
+use super::device::Device;
 use super::discovery::Route;
 pub use thread::start;
 
 /// The scanout of one card.
 #[derive(Debug)]
 pub struct Engine {
+    /// What it commits to.
+    pub device: Arc<Device>,
     inner: Mutex<Inner>,
     /// Something changed that a sink may wait for.
     changed: Condvar,
@@ -70,9 +73,10 @@ impl std::fmt::Debug for Inner {
 
 impl Engine {
     /// An engine at rest.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(device: &Arc<Device>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
+            device: device.clone(),
             inner: Mutex::new(Inner {
                 crtcs: Vec::new(),
                 is_running: false,

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::card::Card;
+use super::device::Device;
 use super::discovery::NoRoute;
 use super::mode::NoMode;
 use crate::sys;
@@ -117,9 +117,9 @@ pub enum NotPresented {
 
 impl KmsError {
     /// The error for a card that is no more.
-    pub fn gone(card: &Card, reason: String) -> Self {
+    pub fn gone(device: &Device, reason: String) -> Self {
         Self::Gone {
-            path: card.path.clone(),
+            path: device.path.clone(),
             reason,
         }
     }

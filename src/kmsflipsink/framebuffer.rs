@@ -8,17 +8,17 @@ use std::sync::{Arc, OnceLock};
 use drm::buffer::Handle as GemName;
 use drm::control::{self, Device as _, framebuffer};
 
-use super::card::Card;
+use super::device::Device;
 use crate::sys::mmap::Mapping;
 
-impl Card {
+impl Device {
     /// The GEM object behind a dma-buf.
     fn gem_of(self: &Arc<Self>, dma_buf: BorrowedFd<'_>) -> io::Result<Gem> {
         let mut names = self.gem_names.lock();
         let name = self.prime_fd_to_buffer(dma_buf)?;
         *names.entry(name).or_default() += 1;
         Ok(Gem {
-            card: self.clone(),
+            device: self.clone(),
             name,
         })
     }
@@ -33,7 +33,7 @@ impl Card {
         drop(names);
         Ok(Dumb {
             gem: Gem {
-                card: self.clone(),
+                device: self.clone(),
                 name,
             },
             dumb,
@@ -83,7 +83,7 @@ impl Card {
         };
         let id = self.add_planar_framebuffer(&request, flags)?;
         Ok(Framebuffer {
-            card: self.clone(),
+            device: self.clone(),
             id,
             shape: *shape,
             verdict: OnceLock::new(),
@@ -94,19 +94,19 @@ impl Card {
 /// A use of a GEM handle; the last one closes it.
 #[derive(Debug)]
 struct Gem {
-    card: Arc<Card>,
+    device: Arc<Device>,
     name: GemName,
 }
 
 impl Drop for Gem {
     fn drop(&mut self) {
-        let mut names = self.card.gem_names.lock();
+        let mut names = self.device.gem_names.lock();
         let count = names.entry(self.name).or_insert(1);
         *count -= 1;
         if *count == 0 {
             names.remove(&self.name);
             // Fails only when the device is gone, and then the handle is too.
-            let _ = self.card.close_buffer(self.name);
+            let _ = self.device.close_buffer(self.name);
         }
     }
 }
@@ -128,22 +128,22 @@ impl Dumb {
     pub fn framebuffer(&self, shape: &FbShape) -> io::Result<Framebuffer> {
         let names = [self.gem.name; 4];
         self.gem
-            .card
+            .device
             .add_framebuffer_of(shape, &names[..shape.n_planes])
     }
 
     /// Its memory.
     pub fn map(&self) -> io::Result<Mapping> {
-        Mapping::of_dumb_buffer(&*self.gem.card, self.dumb)
+        Mapping::of_dumb_buffer(&*self.gem.device, self.dumb)
     }
 
     /// A dma-buf over it, if the driver gives any.
     pub fn export(&self) -> Option<OwnedFd> {
-        if !self.gem.card.can_export {
+        if !self.gem.device.can_export {
             return None;
         }
         self.gem
-            .card
+            .device
             .buffer_to_prime_fd(self.gem.name, drm::CLOEXEC | drm::RDWR)
             .ok()
     }
@@ -199,7 +199,7 @@ impl drm::buffer::PlanarBuffer for PlanarRequest<'_> {
 /// the kernel would switch the plane off.
 #[derive(Debug)]
 pub struct Framebuffer {
-    card: Arc<Card>,
+    device: Arc<Device>,
     id: framebuffer::Handle,
     shape: FbShape,
     verdict: OnceLock<Result<(), String>>,
@@ -233,9 +233,9 @@ impl Framebuffer {
 #[cfg(test)]
 impl Framebuffer {
     /// Of a blank card.
-    pub fn blank(card: &Arc<Card>) -> Arc<Self> {
+    pub fn blank(device: &Arc<Device>) -> Arc<Self> {
         Arc::new(Self {
-            card: card.clone(),
+            device: device.clone(),
             id: control::from_u32(1).unwrap(),
             shape: FbShape {
                 width: 4,
@@ -254,6 +254,6 @@ impl Framebuffer {
 impl Drop for Framebuffer {
     fn drop(&mut self) {
         // Fails only when the device is gone, and then the id is too.
-        let _ = self.card.destroy_framebuffer(self.id);
+        let _ = self.device.destroy_framebuffer(self.id);
     }
 }

@@ -12,14 +12,15 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::card::{self, Card};
 use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
+use super::device::{self, Device};
 use super::discovery::{self, CardSnapshot, Criteria, Plugged, Route};
-use super::engine::{self, Joining};
+use super::engine::{self, Engine, Joining};
 use super::error::{KmsError, NotPresented};
 use super::format;
 use super::framebuffer::Framebuffer;
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
-use super::outside;
 use super::stats::Stats;
+use super::sysfs_card;
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
 use crate::sys::clock::monotonic_ns;
@@ -27,8 +28,10 @@ use crate::sys::clock::monotonic_ns;
 /// A hold on a plane.
 #[derive(Debug)]
 pub struct Head {
-    /// The card.
-    pub card: Arc<Card>,
+    /// The card's open file.
+    pub device: Arc<Device>,
+    /// What drives the card's CRTCs.
+    pub engine: Arc<Engine>,
     /// What was chosen on it.
     pub route: Route,
     /// The connector's name.
@@ -47,9 +50,10 @@ pub struct Head {
 #[cfg(test)]
 impl Head {
     /// On the one plane of a blank card.
-    pub fn blank(card: &Arc<Card>) -> Self {
+    pub fn blank(device: &Arc<Device>) -> Self {
         Self {
-            card: card.clone(),
+            device: device.clone(),
+            engine: Arc::new(Engine::new(device).unwrap()),
             route: Route {
                 card: 0,
                 connector: 1,
@@ -110,30 +114,31 @@ impl Head {
         observer: &Arc<dyn Observer>,
     ) -> Result<Option<Self>, KmsError> {
         let (cards, snapshots, route) = find(criteria, fd)?;
-        let (Some(card), Some(snapshot)) = (cards[route.card].clone(), snapshots.get(route.card))
+        let (Some(Card { device, engine }), Some(snapshot)) =
+            (cards[route.card].clone(), snapshots.get(route.card))
         else {
             return Err(KmsError::Property("a card without a device".into()));
         };
         let failed = |operation| {
-            let path = card.path.clone();
+            let path = device.path.clone();
             move |source| KmsError::Io {
                 operation,
                 path,
                 source,
             }
         };
-        let joining = Joining::begin(&card.engine);
-        take_master(&card)?;
-        let is_plugged = probe(&card, route.connector);
+        let joining = Joining::begin(&engine);
+        take_master(&device)?;
+        let is_plugged = probe(&engine, route.connector);
         let log = Arc::<FrameLog>::default();
-        let lane = Lane::read(&card, route.kms_plane, observer.clone(), log.clone())
+        let lane = Lane::read(&device, route.kms_plane, observer.clone(), log.clone())
             .map_err(failed("reading the plane"))?;
-        let mut crtc = Crtc::read(&card, &route).map_err(failed("reading the CRTC"))?;
+        let mut crtc = Crtc::read(&device, &route).map_err(failed("reading the CRTC"))?;
         crtc.is_plugged = is_plugged;
-        if !insert(&card, crtc, lane, follows_vt) {
+        if !insert(&engine, crtc, lane, follows_vt) {
             return Ok(None);
         }
-        engine::start(&card).map_err(failed("starting a thread"))?;
+        engine::start(&engine).map_err(failed("starting a thread"))?;
         drop(joining);
         let connector = snapshot
             .connectors
@@ -148,10 +153,11 @@ impl Head {
                 .map(|connector| connector.name.clone())
                 .unwrap_or_default(),
             fourccs: plane.map(|plane| plane.fourccs.clone()).unwrap_or_default(),
-            in_formats: read_in_formats(&card, route.kms_plane).unwrap_or_default(),
-            max_size: max_size(&card),
+            in_formats: read_in_formats(&device, route.kms_plane).unwrap_or_default(),
+            max_size: max_size(&device),
             log,
-            card,
+            device,
+            engine,
             route,
             serial: AtomicU64::new(0),
         }))
@@ -159,7 +165,7 @@ impl Head {
 
     /// Looks at or changes the CRTC, under the card's lock; `None` if it is given up.
     fn with_crtc<T>(&self, look: impl FnOnce(&mut Crtc) -> T) -> Option<T> {
-        self.card.engine.lock().crtc(self.route.crtc).map(look)
+        self.engine.lock().crtc(self.route.crtc).map(look)
     }
 
     /// Looks at or changes our plane, as above.
@@ -169,13 +175,13 @@ impl Head {
 
     /// The modes of the connector, now.
     pub fn modes(&self) -> Result<Vec<(drm::control::Mode, ModeLine)>, KmsError> {
-        let info = card::connector_handle(self.route.connector)
-            .and_then(|handle| self.card.get_connector(handle, false))
+        let info = device::connector_handle(self.route.connector)
+            .and_then(|handle| self.device.get_connector(handle, false))
             .map_err(|source| self.failed("reading the connector", source))?;
         Ok(info
             .modes()
             .iter()
-            .map(|mode| (*mode, card::mode_line(mode)))
+            .map(|mode| (*mode, device::mode_line(mode)))
             .collect())
     }
 
@@ -211,7 +217,7 @@ impl Head {
             .map(|index| {
                 let (mode, line) = modes[index];
                 let blob = self
-                    .card
+                    .device
                     .mode_blob(&mode)
                     .map_err(|source| self.failed("describing a mode", source))?;
                 Ok(ModeSet { mode, line, blob })
@@ -237,7 +243,7 @@ impl Head {
         let used = self.with_crtc(|crtc| crtc.mode).flatten();
         for mode in modes {
             if used.is_none_or(|used| used.blob != mode.blob) {
-                let _ = self.card.destroy_property_blob(mode.blob);
+                let _ = self.device.destroy_property_blob(mode.blob);
             }
         }
     }
@@ -254,7 +260,7 @@ impl Head {
             old
         });
         if let Some(old) = old.flatten().filter(|old| old.blob != new.blob) {
-            let _ = self.card.destroy_property_blob(old.blob);
+            let _ = self.device.destroy_property_blob(old.blob);
         }
     }
 
@@ -269,7 +275,7 @@ impl Head {
             .with_crtc(|crtc| crtc.trial(self.route.kms_plane, framebuffer, placement, mode))
             .ok_or(io::ErrorKind::NotFound)?;
         let flags = AtomicCommitFlags::TEST_ONLY | AtomicCommitFlags::ALLOW_MODESET;
-        self.card.atomic_commit(flags, request)
+        self.device.atomic_commit(flags, request)
     }
 
     /// Hands a frame over. Waits while an earlier one waits for its commit, and,
@@ -278,7 +284,7 @@ impl Head {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         frame.serial = serial;
         let framebuffer = frame.framebuffer.clone();
-        let engine = &self.card.engine;
+        let engine = &self.engine;
         let mut waiting = Some(frame);
         let mut inner = engine.lock();
         loop {
@@ -329,12 +335,12 @@ impl Head {
     /// Ends all waiting, or allows it again.
     pub fn set_flushing(&self, is_flushing: bool) {
         self.with_lane(|lane| lane.is_flushing = is_flushing);
-        self.card.engine.notify();
+        self.engine.notify();
     }
 
     /// Whether commits of ours would be taken.
     pub fn is_master(&self) -> bool {
-        self.card.engine.lock().is_master()
+        self.engine.lock().is_master()
     }
 
     /// Whether the connector has a display.
@@ -345,12 +351,13 @@ impl Head {
     /// Whether a display was plugged in that fits the criteria as well as this
     /// connector, which has none.
     pub fn is_lit_elsewhere(&self, criteria: &Criteria) -> bool {
-        let promising = outside::promising(card::nodes(criteria.device.as_deref()), criteria);
+        let promising =
+            sysfs_card::promising(sysfs_card::nodes(criteria.device.as_deref()), criteria);
         let (_, snapshots) = look(card::open_all(promising), false);
         discovery::choose(&snapshots, criteria).is_ok_and(|route| {
             let card = &snapshots[route.card];
             let connector = card.connectors.iter().find(|one| one.id == route.connector);
-            (&card.device, route.connector) != (&self.card.path, self.route.connector)
+            (&card.device, route.connector) != (&self.device.path, self.route.connector)
                 && connector.is_some_and(|one| one.plugged == Plugged::Connected)
         })
     }
@@ -359,7 +366,7 @@ impl Head {
     /// would have been shown for.
     pub fn drop_waiting(&self, time: Duration) -> Result<(), NotPresented> {
         let deadline = Instant::now() + time;
-        let mut inner = self.card.engine.lock();
+        let mut inner = self.engine.lock();
         loop {
             if let Some(reason) = &inner.gone {
                 return Err(NotPresented::Gone(reason.clone()));
@@ -376,7 +383,7 @@ impl Head {
                 }) += 1;
                 return Ok(());
             }
-            self.card.engine.wait(&mut inner, rest);
+            self.engine.wait(&mut inner, rest);
         }
     }
 
@@ -387,14 +394,14 @@ impl Head {
             lane.stats.dropped.flushed += u64::from(withdrawn.is_some());
             withdrawn
         });
-        self.card.engine.notify();
+        self.engine.notify();
         drop(withdrawn);
     }
 
     /// Waits until the newest frame is on the screen, or `time` is over.
     pub fn wait_idle(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
-        let mut inner = self.card.engine.lock();
+        let mut inner = self.engine.lock();
         loop {
             let is_alive = inner.is_alive();
             let is_busy = inner.crtc(self.route.crtc).is_some_and(|crtc| {
@@ -408,7 +415,7 @@ impl Head {
             if rest.is_zero() {
                 return false;
             }
-            self.card.engine.wait(&mut inner, rest);
+            self.engine.wait(&mut inner, rest);
         }
     }
 
@@ -434,7 +441,7 @@ impl Head {
     pub fn close(&self, restore: bool) {
         const LIMIT: Duration = Duration::from_millis(1800);
         let deadline = Instant::now() + LIMIT;
-        let engine = &self.card.engine;
+        let engine = &self.engine;
         let mut inner = engine.lock();
         if let Some(lane) = inner.lane(&self.route) {
             lane.is_flushing = true;
@@ -455,7 +462,7 @@ impl Head {
     pub fn failed(&self, operation: &'static str, source: io::Error) -> KmsError {
         KmsError::Io {
             operation,
-            path: self.card.path.clone(),
+            path: self.device.path.clone(),
             source,
         }
     }
@@ -465,8 +472,8 @@ impl Head {
 /// there is has it for some milliseconds, or for as long as its displays take to answer.
 const MASTER_LIMIT: Duration = Duration::from_millis(1500);
 
-type Cards = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>);
-type Found = (Vec<Option<Arc<Card>>>, Vec<CardSnapshot>, Route);
+type Cards = (Vec<Option<Card>>, Vec<CardSnapshot>);
+type Found = (Vec<Option<Card>>, Vec<CardSnapshot>, Route);
 
 /// Looks first where the criteria is likely to be met, at what the kernel knows already;
 /// and if that leads nowhere, everywhere, asking the displays.
@@ -481,8 +488,8 @@ fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsErr
         let route = discovery::choose(&snapshots, criteria)?;
         return Ok((cards, snapshots, route));
     }
-    let nodes = card::nodes(criteria.device.as_deref());
-    let promising = outside::promising(nodes.clone(), criteria);
+    let nodes = sysfs_card::nodes(criteria.device.as_deref());
+    let promising = sysfs_card::promising(nodes.clone(), criteria);
     let (cards, snapshots) = look(card::open_all(promising), false);
     if let Ok(route) = discovery::choose(&snapshots, criteria)
         && discovery::is_lit(&snapshots, &route)
@@ -495,7 +502,7 @@ fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsErr
     Ok((cards, snapshots, route))
 }
 
-fn look(found: Vec<Result<Arc<Card>, Box<CardSnapshot>>>, asks: bool) -> Cards {
+fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
     found
         .into_iter()
         .map(|card| match card {
@@ -514,34 +521,35 @@ fn look(found: Vec<Result<Arc<Card>, Box<CardSnapshot>>>, asks: bool) -> Cards {
 }
 
 /// Asks the display itself, as the master now may; whether there is one.
-fn probe(card: &Card, connector: u32) -> bool {
-    let is_idle = card.engine.lock().crtcs.is_empty();
-    card::connector_handle(connector)
-        .and_then(|handle| card.get_connector(handle, is_idle))
-        .is_ok_and(|info| card::has_display(&info))
+fn probe(engine: &Engine, connector: u32) -> bool {
+    let is_idle = engine.lock().crtcs.is_empty();
+    device::connector_handle(connector)
+        .and_then(|handle| engine.device.get_connector(handle, is_idle))
+        .is_ok_and(|info| device::has_display(&info))
 }
 
-fn take_master(card: &Card) -> Result<(), KmsError> {
-    let Err(first) = card.check_master() else {
+fn take_master(device: &Device) -> Result<(), KmsError> {
+    let Err(first) = device.check_master() else {
         return Ok(());
     };
-    if !card.is_ours {
+    if !device.is_ours {
         return Err(KmsError::FdNotMaster {
-            path: card.path.clone(),
+            path: device.path.clone(),
             source: first,
         });
     }
-    card.acquire_master_lock()
-        .and_then(|()| card.check_master())
+    device
+        .acquire_master_lock()
+        .and_then(|()| device.check_master())
         .map_err(|source| KmsError::NotMaster {
-            path: card.path.clone(),
+            path: device.path.clone(),
             source,
         })
 }
 
 /// False if the plane has been taken meanwhile.
-fn insert(card: &Card, mut crtc: Crtc, lane: Lane, follows_vt: bool) -> bool {
-    let mut inner = card.engine.lock();
+fn insert(engine: &Engine, mut crtc: Crtc, lane: Lane, follows_vt: bool) -> bool {
+    let mut inner = engine.lock();
     if inner.crtcs.iter().any(|crtc| crtc.lane(lane.id).is_some()) {
         return false;
     }
@@ -556,21 +564,21 @@ fn insert(card: &Card, mut crtc: Crtc, lane: Lane, follows_vt: bool) -> bool {
     true
 }
 
-fn read_in_formats(card: &Card, plane: u32) -> io::Result<Vec<(u32, u64)>> {
-    let props = card.props(card::plane_handle(plane)?)?;
+fn read_in_formats(device: &Device, plane: u32) -> io::Result<Vec<(u32, u64)>> {
+    let props = device.props(device::plane_handle(plane)?)?;
     match props.value("IN_FORMATS") {
-        Some(blob) if blob != 0 => Ok(format::parse_in_formats(&card.get_property_blob(blob)?)),
+        Some(blob) if blob != 0 => Ok(format::parse_in_formats(&device.get_property_blob(blob)?)),
         _ => Ok(Vec::new()),
     }
 }
 
-fn max_size(card: &Card) -> (u32, u32) {
+fn max_size(device: &Device) -> (u32, u32) {
     use std::ops::{Bound, RangeBounds};
     let end = |range: &dyn Fn() -> Bound<u32>| match range() {
         Bound::Included(end) if end > 0 => end,
         _ => i32::MAX as u32,
     };
-    match card.resource_handles() {
+    match device.resource_handles() {
         Ok(resources) => (
             end(&|| resources.supported_fb_width().end_bound().cloned()),
             end(&|| resources.supported_fb_height().end_bound().cloned()),

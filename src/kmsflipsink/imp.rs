@@ -247,7 +247,7 @@ impl KmsFlipSink {
         let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
-        match tune::resolve(&head.card, &head.route, &settings.tuning(None)) {
+        match tune::resolve(&head.device, &head.route, &settings.tuning(None)) {
             Ok((extras, before)) => head.set_extras(extras, before),
             Err(error) => {
                 head.close(false);
@@ -258,15 +258,15 @@ impl KmsFlipSink {
             CAT,
             imp = self,
             "{} ({}), connector {}, CRTC {}, {:?} plane {}",
-            head.card.path,
-            head.card.driver,
+            head.device.path,
+            head.device.driver,
             head.connector_name,
             head.route.crtc,
             head.route.kind,
             head.route.kms_plane
         );
         Ok(Started {
-            imports: Arc::new(Imports::new(head.card.clone())),
+            imports: Arc::new(Imports::new(head.device.clone())),
             head: Arc::new(head),
             observer,
             session: None,
@@ -311,7 +311,7 @@ impl KmsFlipSink {
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
         let tuning = settings.tuning(Some(info));
-        let (extras, before) = tune::resolve(&head.card, &head.route, &tuning)?;
+        let (extras, before) = tune::resolve(&head.device, &head.route, &tuning)?;
         head.set_extras(extras, before);
         let session = Session::new(
             &head,
@@ -790,7 +790,7 @@ impl VideoSinkImpl for KmsFlipSink {
                 session.as_ref().map(|session| session.refused(reason))
             }
             Err(NotPresented::Gone(reason)) => {
-                self.started(|started| KmsError::gone(&started.head.card, reason))
+                self.started(|started| KmsError::gone(&started.head.device, reason))
             }
         };
         if let Some(error) = error {

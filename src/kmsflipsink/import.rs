@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use gst::glib;
 use parking_lot::Mutex;
 
-use super::card::Card;
+use super::device::Device;
 use super::dma_drm;
 use super::format;
 use super::framebuffer::{FbShape, Framebuffer};
@@ -59,7 +59,7 @@ pub struct Imports {
 
 #[derive(Debug)]
 struct Shared {
-    card: Arc<Card>,
+    device: Arc<Device>,
     /// By the address of the first plane's memory, which lives as long as its entry.
     entries: Mutex<HashMap<usize, Entry>>,
 }
@@ -101,10 +101,10 @@ struct Located<'a> {
 
 impl Imports {
     /// None yet.
-    pub fn new(card: Arc<Card>) -> Self {
+    pub fn new(device: Arc<Device>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                card,
+                device,
                 entries: Mutex::default(),
             }),
         }
@@ -117,8 +117,8 @@ impl Imports {
         info: &gst_video::VideoInfo,
         modifier: Option<u64>,
     ) -> Result<Imported, NotImportable> {
-        if !self.shared.card.can_import {
-            return Err(NotImportable::NoImport(self.shared.card.driver.clone()));
+        if !self.shared.device.can_import {
+            return Err(NotImportable::NoImport(self.shared.device.driver.clone()));
         }
         let located = locate(buffer, info, modifier)?;
         let framebuffer = match self.shared.find(&located) {
@@ -189,9 +189,9 @@ impl Shared {
 
     fn import(self: &Arc<Self>, located: &Located<'_>) -> Result<Arc<Framebuffer>, NotImportable> {
         let shape = &located.identity.shape;
-        let modifier = shape.modifier.filter(|_| self.card.has_modifiers);
+        let modifier = shape.modifier.filter(|_| self.device.has_modifiers);
         let shape = FbShape { modifier, ..*shape };
-        self.card
+        self.device
             .import(&shape, &located.fds)
             .map(Arc::new)
             .map_err(|error| {
@@ -366,9 +366,9 @@ mod tests {
             .build()
             .unwrap();
         let buffer = dma_buf(info.size());
-        let card = Card::blank();
-        let framebuffer = Framebuffer::blank(&card);
-        let imports = Imports::new(card);
+        let device = Device::blank();
+        let framebuffer = Framebuffer::blank(&device);
+        let imports = Imports::new(device);
         let located = locate(&buffer, &info, None).unwrap();
         imports.remember(&located, Ok(framebuffer.clone()));
         (imports, info, buffer, framebuffer)

@@ -6,17 +6,18 @@
 //! is shown (`display::area`, `format`, `import`, `copies`), `head` hands it to the
 //! card's thread in `engine`, which commits it (`crtc`) and follows it by
 //! `display::cycle` from pending to current. `discovery` and `mode` choose card,
-//! connector, plane and mode, among the cards that `outside` lets be opened. Pure, and
-//! tested without a device: outside, discovery, mode, format, stats.
+//! connector, plane and mode, among the cards that `sysfs_card` lets be opened. Pure, and
+//! tested without a device: sysfs_card, discovery, mode, format, stats.
 //!
 //! Locks: the element's `Settings` and `State`; below them the session's `Context`, the cache of
 //! imports and one lock for each card (`engine`), never two at once. No ioctl, no wait and no call
 //! into GStreamer happens under any of them; the one exception is the table of GEM handles
-//! in `card`, and says why.
+//! in `device`, and says why.
 
 mod card;
 mod copies;
 mod crtc;
+mod device;
 mod discovery;
 mod dma_drm;
 mod engine;
@@ -28,11 +29,11 @@ mod imp;
 mod import;
 mod mode;
 mod offered_memory;
-mod outside;
 mod report;
 mod session;
 mod settings;
 mod stats;
+mod sysfs_card;
 mod tune;
 
 use std::sync::LazyLock;

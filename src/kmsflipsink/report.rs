@@ -23,7 +23,7 @@ pub fn caps(head: &Head) -> gst::Caps {
         .height_range(up_to(height))
         .build();
     #[cfg(feature = "v1_24")]
-    if head.card.can_import {
+    if head.device.can_import {
         let linear: Vec<_> = head
             .fourccs
             .iter()
@@ -159,8 +159,8 @@ pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports)
         .collect();
     structure.set("modifiers", gst::List::new(modifiers));
     structure.set("has-vblank", has_vblank);
-    structure.set("device", head.card.path.as_str());
-    structure.set("driver", head.card.driver.as_str());
+    structure.set("device", head.device.path.as_str());
+    structure.set("driver", head.device.driver.as_str());
     structure.set("connector", head.connector_name.as_str());
     structure.set("connector-id", head.route.connector);
     structure.set("crtc-id", head.route.crtc);

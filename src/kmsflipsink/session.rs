@@ -113,13 +113,13 @@ impl Session {
     /// The error for a frame that nothing could show.
     pub fn refused(&self, reason: String) -> KmsError {
         // A device that went away refuses everything, in many words.
-        if let Err(error) = self.head.card.check_master()
+        if let Err(error) = self.head.device.check_master()
             && error.raw_os_error() == Some(libc::ENODEV)
         {
-            return KmsError::gone(&self.head.card, sys::describe(&error));
+            return KmsError::gone(&self.head.device, sys::describe(&error));
         }
         KmsError::Refused {
-            path: self.head.card.path.clone(),
+            path: self.head.device.path.clone(),
             what: self.describe(),
             source: io::Error::other(reason),
         }
@@ -134,7 +134,7 @@ impl Session {
     pub fn remedy_for_copies(&self) -> String {
         if self.log().is_way(Way::Composed) {
             "put videoscale before the sink, for frames of the screen's size".into()
-        } else if self.head.card.can_import {
+        } else if self.head.device.can_import {
             format!("{POOL_REMEDY}, or where it has dma-bufs (v4l2src io-mode=dmabuf)")
         } else {
             POOL_REMEDY.into()
@@ -172,7 +172,7 @@ impl Session {
             Choice::Direct(placement) => placement,
         };
         let copied = |reason: &dyn Display| self.show_copy(buffer, choice, timing, reason);
-        let path = &self.head.card.path;
+        let path = &self.head.device.path;
         if let Some(framebuffer) = offered {
             self.log().zero_copy(*CAT, Way::Offered, || {
                 format!("upstream writes into dumb buffers of {path}")
@@ -317,7 +317,7 @@ impl Session {
         let (layout, framebuffer) =
             stand_in(&self.head, &info).map_err(|error| error.to_string())?;
         drop(framebuffer);
-        Copies::new(&self.head.card, &info, &layout, &fb_shape(&info, &layout))
+        Copies::new(&self.head.device, &info, &layout, &fb_shape(&info, &layout))
             .map_err(|error| sys::describe(&error))
     }
 

@@ -8,8 +8,8 @@ use drm::control::{RawResourceHandle, connector, plane};
 use gst::glib;
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
 
-use super::card::{self, Card, Props};
 use super::crtc::Extra;
+use super::device::{self, Device, Props};
 use super::discovery::Route;
 use super::error::KmsError;
 
@@ -95,19 +95,19 @@ pub fn is_turned(method: VideoOrientationMethod) -> bool {
 
 /// The properties to set, and the values that they have now.
 pub fn resolve(
-    card: &Card,
+    device: &Device,
     route: &Route,
     tuning: &Tuning,
 ) -> Result<(Vec<Extra>, Vec<Extra>), KmsError> {
     let read = |source| KmsError::Io {
         operation: "reading properties",
-        path: card.path.clone(),
+        path: device.path.clone(),
         source,
     };
-    let plane = card::plane_handle(route.kms_plane).map_err(read)?;
-    let connector = card::connector_handle(route.connector).map_err(read)?;
-    let plane_props = card.props(plane).map_err(read)?;
-    let connector_props = card.props(connector).map_err(read)?;
+    let plane = device::plane_handle(route.kms_plane).map_err(read)?;
+    let connector = device::connector_handle(route.connector).map_err(read)?;
+    let plane_props = device.props(plane).map_err(read)?;
+    let connector_props = device.props(connector).map_err(read)?;
     let mut found = Found::default();
     // First, so that the user has the last word.
     if let Some(Colour { encoding, range }) = tuning.colour {

@@ -9,8 +9,7 @@ use drm::control::{Device as _, Event};
 use nix::poll::{PollFd, PollFlags};
 
 use super::hotplug::look_at_connectors;
-use super::{Master, Outbox};
-use crate::kmsflipsink::card::Card;
+use super::{Engine, Master, Outbox};
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::console::ActiveVt;
@@ -39,12 +38,12 @@ impl EventSources {
     }
 
     /// Sleeps until something happens, and deals with it.
-    pub(super) fn wait(&mut self, card: &Card, until_ns: u64) {
-        let is_gone = card.engine.lock().gone.is_some();
-        let mut fds = vec![PollFd::new(card.engine.wake.as_fd(), PollFlags::POLLIN)];
+    pub(super) fn wait(&mut self, engine: &Engine, until_ns: u64) {
+        let is_gone = engine.lock().gone.is_some();
+        let mut fds = vec![PollFd::new(engine.wake.as_fd(), PollFlags::POLLIN)];
         // A device that is gone is always "readable".
         if !is_gone {
-            fds.push(PollFd::new(card.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(engine.device.as_fd(), PollFlags::POLLIN));
             fds.extend(
                 self.uevents
                     .iter()
@@ -74,33 +73,33 @@ impl EventSources {
         };
         drop(fds);
         if woken {
-            let _ = card.engine.wake.read();
+            let _ = engine.wake.read();
         }
         if drm {
-            read_events(card);
+            read_events(engine);
         }
         if uevent {
-            self.read_uevents(card);
+            self.read_uevents(engine);
         }
         if vt {
-            self.read_vt(card);
+            self.read_vt(engine);
         }
     }
 
-    fn read_uevents(&self, card: &Card) {
+    fn read_uevents(&self, engine: &Engine) {
         let mut concerns_us = false;
         while let Some(event) = self.uevents.as_ref().and_then(Uevents::next) {
-            concerns_us |= event.device.is_empty() || card.path.ends_with(&event.device);
+            concerns_us |= event.device.is_empty() || engine.device.path.ends_with(&event.device);
         }
         if concerns_us {
-            look_at_connectors(card);
+            look_at_connectors(engine);
         }
     }
 
-    fn read_vt(&mut self, card: &Card) {
+    fn read_vt(&mut self, engine: &Engine) {
         if let Some(Ok(name)) = self.vt.as_mut().map(ActiveVt::name) {
-            let mut inner = card.engine.lock();
-            if inner.follows_vt && card.is_ours {
+            let mut inner = engine.lock();
+            if inner.follows_vt && engine.device.is_ours {
                 inner.is_vt_away = name != self.home;
                 if let Master::Lost { retry_at_ns } = &mut inner.master {
                     *retry_at_ns = 0;
@@ -110,13 +109,13 @@ impl EventSources {
     }
 }
 
-fn read_events(card: &Card) {
-    let events = match card.receive_events() {
+fn read_events(engine: &Engine) {
+    let events = match engine.device.receive_events() {
         Ok(events) => events,
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => return,
         Err(error) => {
             let mut outbox = Outbox::default();
-            card.engine
+            engine
                 .lock()
                 .lose_device(&sys::describe(&error), &mut outbox);
             outbox.deliver();
@@ -127,7 +126,7 @@ fn read_events(card: &Card) {
     for event in events {
         if let Event::PageFlip(flip) = event {
             let shown_ns = flip.duration.as_nanos() as u64;
-            card.engine
+            engine
                 .lock()
                 .flipped(flip.crtc.into(), shown_ns, flip.frame, &mut outbox);
         }

@@ -4,29 +4,28 @@
 
 use drm::control::{self, Device as _};
 
-use super::{Outbox, Report};
-use crate::kmsflipsink::card::{self, Card};
+use super::{Engine, Outbox, Report};
 use crate::kmsflipsink::crtc::ModeSet;
+use crate::kmsflipsink::device;
 use crate::kmsflipsink::mode;
 use crate::sys;
 
 /// Asks the displays of all CRTCs in use whether they are there.
-pub(super) fn look_at_connectors(card: &Card) {
-    let watched: Vec<(u32, u32)> = card
-        .engine
+pub(super) fn look_at_connectors(engine: &Engine) {
+    let watched: Vec<(u32, u32)> = engine
         .lock()
         .crtcs
         .iter()
         .map(|crtc| (crtc.id, crtc.connector))
         .collect();
     for (crtc, connector) in watched {
-        let info =
-            card::connector_handle(connector).and_then(|handle| card.get_connector(handle, true));
+        let info = device::connector_handle(connector)
+            .and_then(|handle| engine.device.get_connector(handle, true));
         let mut outbox = Outbox::default();
         let stale = match info {
-            Ok(info) => note_connector(card, crtc, &info, &mut outbox),
+            Ok(info) => note_connector(engine, crtc, &info, &mut outbox),
             Err(error) => {
-                let mut inner = card.engine.lock();
+                let mut inner = engine.lock();
                 if error.raw_os_error() == Some(libc::ENODEV) {
                     inner.lose_device(&sys::describe(&error), &mut outbox);
                 }
@@ -35,20 +34,20 @@ pub(super) fn look_at_connectors(card: &Card) {
         };
         outbox.deliver();
         if let Some(blob) = stale {
-            let _ = card.destroy_property_blob(blob);
+            let _ = engine.device.destroy_property_blob(blob);
         }
     }
 }
 
 fn note_connector(
-    card: &Card,
+    engine: &Engine,
     crtc_id: u32,
     info: &control::connector::Info,
     outbox: &mut Outbox,
 ) -> Option<u64> {
-    let is_plugged = card::has_display(info);
-    let lines: Vec<_> = info.modes().iter().map(card::mode_line).collect();
-    let mut inner = card.engine.lock();
+    let is_plugged = device::has_display(info);
+    let lines: Vec<_> = info.modes().iter().map(device::mode_line).collect();
+    let mut inner = engine.lock();
     let crtc = inner.crtc(crtc_id)?;
     let was_plugged = std::mem::replace(&mut crtc.is_plugged, is_plugged);
     if was_plugged && !is_plugged {
@@ -72,7 +71,7 @@ fn note_connector(
     drop(inner);
     let mut new = old;
     if let Some(index) = index.filter(|&index| info.modes()[index] != old.mode)
-        && let Ok(blob) = card.mode_blob(&info.modes()[index])
+        && let Ok(blob) = engine.device.mode_blob(&info.modes()[index])
     {
         new = ModeSet {
             mode: info.modes()[index],
@@ -80,7 +79,7 @@ fn note_connector(
             blob,
         };
     }
-    let mut inner = card.engine.lock();
+    let mut inner = engine.lock();
     let crtc = inner.crtc(crtc_id)?;
     (crtc.mode_request, crtc.need) = (request, need);
     crtc.mode = Some(new);

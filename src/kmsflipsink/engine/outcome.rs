@@ -245,27 +245,27 @@ mod tests {
 
     use super::*;
     use crate::display::area::{Placement, Rect};
-    use crate::kmsflipsink::card::Card;
     use crate::kmsflipsink::crtc::{Frame, Observer};
+    use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::error::NotPresented;
     use crate::kmsflipsink::framebuffer::Framebuffer;
     use crate::kmsflipsink::head::Head;
 
-    struct Deaf;
+    struct IgnoringObserver;
 
-    impl Observer for Deaf {
+    impl Observer for IgnoringObserver {
         fn report(&self, _: Report) {}
     }
 
     /// A card whose thread the test plays, with a sink on it.
     fn stage() -> Head {
         gst::init().unwrap();
-        let card = Card::blank();
-        let mut inner = card.engine.lock();
-        inner.crtcs.push(Crtc::blank(Arc::new(Deaf)));
+        let head = Head::blank(&Device::blank());
+        let mut inner = head.engine.lock();
+        inner.crtcs.push(Crtc::blank(Arc::new(IgnoringObserver)));
         inner.is_running = true;
         drop(inner);
-        Head::blank(&card)
+        head
     }
 
     fn frame(framebuffer: &Arc<Framebuffer>) -> Frame {
@@ -290,7 +290,7 @@ mod tests {
 
     /// Takes what is pending as for a commit, once there is something.
     fn begin_commit(head: &Head) {
-        let engine = &head.card.engine;
+        let engine = &head.engine;
         let mut inner = engine.lock();
         while !inner.crtcs[0].has_pending() {
             engine.wait(&mut inner, Duration::from_millis(1));
@@ -304,19 +304,19 @@ mod tests {
             _ => Err(io::Error::from_raw_os_error(errno)),
         };
         let mut outbox = Outbox::default();
-        head.card.engine.lock().committed(1, result, 1, &mut outbox);
+        head.engine.lock().committed(1, result, 1, &mut outbox);
         outbox.deliver();
-        head.card.engine.notify();
+        head.engine.notify();
     }
 
     #[test]
     fn two_planes_share_a_commit_and_each_keeps_its_own_frames() {
         let head = stage();
-        let framebuffer = Framebuffer::blank(&head.card);
-        let mut inner = head.card.engine.lock();
+        let framebuffer = Framebuffer::blank(&head.device);
+        let mut inner = head.engine.lock();
         let mut outbox = Outbox::default();
         let crtc = &mut inner.crtcs[0];
-        crtc.lanes.push(Lane::blank(2, Arc::new(Deaf)));
+        crtc.lanes.push(Lane::blank(2, Arc::new(IgnoringObserver)));
         let frame = |serial| Frame {
             serial,
             ..frame(&framebuffer)
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_first_commit_that_is_refused_is_told_to_who_waits_for_it() {
         let head = stage();
-        let framebuffer = Framebuffer::blank(&head.card);
+        let framebuffer = Framebuffer::blank(&head.device);
         let presented = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
             begin_commit(&head);
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_first_commit_that_is_refused_after_a_flush_is_known_all_the_same() {
         let head = stage();
-        let framebuffer = Framebuffer::blank(&head.card);
+        let framebuffer = Framebuffer::blank(&head.device);
         let presented = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
             begin_commit(&head);
@@ -371,14 +371,14 @@ mod tests {
     #[test]
     fn a_frame_that_was_dropped_before_its_commit_says_nothing_of_its_memory() {
         let head = stage();
-        let framebuffer = Framebuffer::blank(&head.card);
+        let framebuffer = Framebuffer::blank(&head.device);
         let presented = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| head.present(frame(&framebuffer), true));
             begin_commit(&head);
             end_commit(&head, libc::EACCES);
             let mut outbox = Outbox::default();
-            head.card.engine.lock().next_step(100_000_000, &mut outbox);
-            head.card.engine.notify();
+            head.engine.lock().next_step(100_000_000, &mut outbox);
+            head.engine.notify();
             waiting.join().unwrap()
         });
         assert!(presented.is_ok(), "dropped and counted: {presented:?}");
@@ -388,13 +388,13 @@ mod tests {
     #[test]
     fn a_commit_that_was_taken_settles_it_for_good() {
         let head = stage();
-        let framebuffer = Framebuffer::blank(&head.card);
+        let framebuffer = Framebuffer::blank(&head.device);
         for errno in [0, libc::EINVAL] {
             head.present(frame(&framebuffer), false).unwrap();
             begin_commit(&head);
             end_commit(&head, errno);
             let mut outbox = Outbox::default();
-            head.card.engine.lock().flipped(1, 1, 1, &mut outbox);
+            head.engine.lock().flipped(1, 1, 1, &mut outbox);
             assert_eq!(framebuffer.verdict(), Some(Ok(())));
         }
     }

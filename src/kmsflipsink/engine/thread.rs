@@ -11,50 +11,49 @@ use drm::control::{AtomicCommitFlags, Device as _};
 use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
 use super::step::Step;
-use super::{Master, Outbox, Report};
+use super::{Engine, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
-use crate::kmsflipsink::card::Card;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 
 /// Starts the thread unless it runs.
-pub fn start(card: &Arc<Card>) -> io::Result<()> {
-    let mut inner = card.engine.lock();
+pub fn start(engine: &Arc<Engine>) -> io::Result<()> {
+    let mut inner = engine.lock();
     if !inner.is_running {
         inner.master = Master::Ours;
         inner.is_vt_away = false;
         inner.gone = None;
-        let card = card.clone();
+        let engine = engine.clone();
         std::thread::Builder::new()
             .name("kmsflipsink".into())
-            .spawn(move || run(&card))?;
+            .spawn(move || run(&engine))?;
         inner.is_running = true;
     }
     Ok(())
 }
 
 /// Makes sure that nobody waits for a thread that is no more.
-struct ThreadEnd<'a>(&'a Card);
+struct ThreadEnd<'a>(&'a Engine);
 
 impl Drop for ThreadEnd<'_> {
     fn drop(&mut self) {
-        let mut inner = self.0.engine.lock();
+        let mut inner = self.0.lock();
         inner.is_leaving = false;
         if std::thread::panicking() {
             inner.is_running = false;
         }
         drop(inner);
-        self.0.engine.notify();
+        self.0.notify();
     }
 }
 
-fn run(card: &Arc<Card>) {
-    let _end = ThreadEnd(card);
+fn run(engine: &Arc<Engine>) {
+    let _end = ThreadEnd(engine);
     let mut sources = EventSources::open();
     loop {
         let mut outbox = Outbox::default();
-        let step = card.engine.lock().next_step(monotonic_ns(), &mut outbox);
-        card.engine.notify();
+        let step = engine.lock().next_step(monotonic_ns(), &mut outbox);
+        engine.notify();
         outbox.deliver();
         match step {
             Step::Exit => break,
@@ -62,110 +61,113 @@ fn run(card: &Arc<Card>) {
                 crtc,
                 request,
                 is_setup,
-            } => commit(card, crtc, request, is_setup),
+            } => commit(engine, crtc, request, is_setup),
             Step::Restore { crtc, lanes } => {
-                restore(card, crtc, &lanes);
-                close(card, crtc, &lanes);
+                restore(engine, crtc, &lanes);
+                close(engine, crtc, &lanes);
             }
-            Step::Close { crtc, lanes } => close(card, crtc, &lanes),
-            Step::Suspend => suspend(card),
-            Step::Reclaim => reclaim(card),
-            Step::Wait { until_ns } => sources.wait(card, until_ns),
+            Step::Close { crtc, lanes } => close(engine, crtc, &lanes),
+            Step::Suspend => suspend(engine),
+            Step::Reclaim => reclaim(engine),
+            Step::Wait { until_ns } => sources.wait(engine, until_ns),
         }
     }
-    if card.is_ours {
+    if engine.device.is_ours {
         // Upstream may keep dumb buffers, and so the device, open for long.
-        let _ = card.release_master_lock();
+        let _ = engine.device.release_master_lock();
     }
 }
 
-fn commit(card: &Card, crtc: u32, request: AtomicModeReq, is_setup: bool) {
+fn commit(engine: &Engine, crtc: u32, request: AtomicModeReq, is_setup: bool) {
     let flags = if is_setup {
         AtomicCommitFlags::ALLOW_MODESET
     } else {
         AtomicCommitFlags::NONBLOCK
     };
-    let result = card.atomic_commit(AtomicCommitFlags::PAGE_FLIP_EVENT | flags, request);
+    let result = engine
+        .device
+        .atomic_commit(AtomicCommitFlags::PAGE_FLIP_EVENT | flags, request);
     let mut outbox = Outbox::default();
-    card.engine
+    engine
         .lock()
         .committed(crtc, result, monotonic_ns(), &mut outbox);
     outbox.deliver();
 }
 
-fn close(card: &Card, crtc: u32, lanes: &[u32]) {
+fn close(engine: &Engine, crtc: u32, lanes: &[u32]) {
     let mut outbox = Outbox::default();
-    let blob = card.engine.lock().close(crtc, lanes, &mut outbox);
+    let blob = engine.lock().close(crtc, lanes, &mut outbox);
     outbox.deliver();
     if let Some(blob) = blob {
-        let _ = card.destroy_property_blob(blob);
+        let _ = engine.device.destroy_property_blob(blob);
     }
 }
 
 /// Puts back what the CRTC showed before, or at least takes our frames off it.
-fn restore(card: &Card, crtc_id: u32, lanes: &[u32]) {
-    let saved_mode = card
-        .engine
+fn restore(engine: &Engine, crtc_id: u32, lanes: &[u32]) {
+    let saved_mode = engine
         .lock()
         .crtc(crtc_id)
         .and_then(|crtc| crtc.saved_mode());
     let blob = saved_mode
-        .and_then(|mode| card.mode_blob(&mode).ok())
+        .and_then(|mode| engine.device.mode_blob(&mode).ok())
         .unwrap_or(0);
-    let requests = card
-        .engine
+    let requests = engine
         .lock()
         .crtc(crtc_id)
         .map(|crtc| (crtc.restore(lanes, blob), crtc.switch_off(lanes)));
     if let Some((request, switch_off)) = requests {
-        let result = card.atomic_commit(AtomicCommitFlags::ALLOW_MODESET, request);
+        let result = engine
+            .device
+            .atomic_commit(AtomicCommitFlags::ALLOW_MODESET, request);
         if let Err(error) = result {
             gst::debug!(
                 CAT,
                 "{}: restoring CRTC {crtc_id}: {}",
-                card.path,
+                engine.device.path,
                 sys::describe(&error)
             );
-            let _ = card.atomic_commit(AtomicCommitFlags::ALLOW_MODESET, switch_off);
+            let _ = engine
+                .device
+                .atomic_commit(AtomicCommitFlags::ALLOW_MODESET, switch_off);
         }
     }
     if blob != 0 {
-        let _ = card.destroy_property_blob(blob);
+        let _ = engine.device.destroy_property_blob(blob);
     }
 }
 
 /// Our virtual terminal left the foreground: the console, or whoever has the
 /// other one, gets the screen and the card.
-fn suspend(card: &Card) {
-    let crtcs: Vec<(u32, Vec<u32>)> = card
-        .engine
+fn suspend(engine: &Engine) {
+    let crtcs: Vec<(u32, Vec<u32>)> = engine
         .lock()
         .crtcs
         .iter()
         .map(|crtc| (crtc.id, crtc.lanes.iter().map(|lane| lane.id).collect()))
         .collect();
     for (crtc, lanes) in crtcs {
-        restore(card, crtc, &lanes);
+        restore(engine, crtc, &lanes);
     }
-    let _ = card.release_master_lock();
+    let _ = engine.device.release_master_lock();
     let mut outbox = Outbox::default();
     let reason = "another virtual terminal is in the foreground";
-    card.engine
+    engine
         .lock()
         .lose_master(monotonic_ns(), reason, &mut outbox);
     outbox.deliver();
 }
 
-fn reclaim(card: &Card) {
-    let result = if card.is_ours {
-        card.acquire_master_lock()
+fn reclaim(engine: &Engine) {
+    let result = if engine.device.is_ours {
+        engine.device.acquire_master_lock()
     } else {
         Ok(())
     };
-    let result = result.and_then(|()| card.check_master());
+    let result = result.and_then(|()| engine.device.check_master());
     let now_ns = monotonic_ns();
     let mut outbox = Outbox::default();
-    let mut inner = card.engine.lock();
+    let mut inner = engine.lock();
     match result {
         Ok(()) => {
             inner.master = Master::Ours;

@@ -75,7 +75,7 @@ impl Session {
 
     /// A pool of heap memory, once a piece of it has been imported and tested.
     fn heap_pool(&self, kind: MemoryKind) -> Result<PhysBufferPool, String> {
-        if !self.head.card.can_import {
+        if !self.head.device.can_import {
             return Err("the driver imports no dma-bufs".into());
         }
         let request = Request {
@@ -109,7 +109,7 @@ impl Session {
         let fds = vec![fd; shape.n_planes];
         let framebuffer = self
             .head
-            .card
+            .device
             .import(&shape, &fds)
             .map_err(|error| format!("import: {}", sys::describe(&error)))?;
         match self.plan.choice {
@@ -128,7 +128,7 @@ impl Session {
         let dumb_shape = format::dumb_shape(&self.info);
         let mut regions = Vec::new();
         for _ in 0..N_OFFERED {
-            let dumb = copies::allocate(&self.head.card, &dumb_shape, &shape, true)
+            let dumb = copies::allocate(&self.head.device, &dumb_shape, &shape, true)
                 .map_err(|error| sys::describe(&error))?;
             let gone = self.context.lock().offered.add(&dumb);
             drop(gone);

@@ -124,7 +124,7 @@ impl Plan {
             }
         }
         Err(KmsError::Refused {
-            path: head.card.path.clone(),
+            path: head.device.path.clone(),
             what: format!(
                 "{}x{} {} on plane {} of {} in {}",
                 info.width(),
@@ -219,11 +219,11 @@ pub(super) fn stand_in(
 ) -> Result<(Layout, Framebuffer), KmsError> {
     let shape = format::dumb_shape(info);
     let dumb = head
-        .card
+        .device
         .create_dumb(shape.width, shape.height, shape.bits)
         .map_err(|source| head.failed("creating a dumb buffer", source))?;
     let refused = |source| KmsError::Refused {
-        path: head.card.path.clone(),
+        path: head.device.path.clone(),
         what: format!(
             "{}x{} {}",
             info.width(),

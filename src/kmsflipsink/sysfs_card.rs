@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What sysfs tells of a card from outside. Opening a card disturbs who shows on
 //! it through fbdev (whoever opens it is its master for a moment), so one that
-//! cannot be meant is not opened. Pure; `sys` reads sysfs.
+//! cannot be meant is not opened. `sys` reads sysfs; the choice is pure.
+
+use std::path::Path;
 
 use super::discovery::Criteria;
+use crate::sys::sysfs::SysfsDevice;
 
 /// A card, unopened. What sysfs does not tell is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Outside {
+pub struct SysfsCard {
     /// /dev/dri/card0.
     pub path: String,
     /// pci:0000:00:02.0.
@@ -20,7 +23,7 @@ pub struct Outside {
 }
 
 /// The cards that may be the one wished for: all that can, where sysfs cannot tell.
-pub fn promising(cards: Vec<Outside>, criteria: &Criteria) -> Vec<Outside> {
+pub fn promising(cards: Vec<SysfsCard>, criteria: &Criteria) -> Vec<SysfsCard> {
     let cards = narrow(cards, |card| {
         match (&criteria.driver_name, &criteria.bus_id) {
             (None, None) => true,
@@ -46,14 +49,14 @@ pub fn promising(cards: Vec<Outside>, criteria: &Criteria) -> Vec<Outside> {
 }
 
 /// Those of which it is so, if there is one.
-fn narrow(cards: Vec<Outside>, is_so: impl Fn(&Outside) -> bool) -> Vec<Outside> {
+fn narrow(cards: Vec<SysfsCard>, is_so: impl Fn(&SysfsCard) -> bool) -> Vec<SysfsCard> {
     if !cards.iter().any(&is_so) {
         return cards;
     }
     cards.into_iter().filter(is_so).collect()
 }
 
-fn is_bus(card: &Outside, want: &str) -> bool {
+fn is_bus(card: &SysfsCard, want: &str) -> bool {
     card.bus_id.as_ref().is_some_and(|id| {
         id == want
             || id
@@ -71,12 +74,54 @@ fn plain(name: &str) -> String {
     }
 }
 
+/// The cards of the machine as seen without opening them.
+pub fn nodes(device: Option<&str>) -> Vec<SysfsCard> {
+    let paths = match device {
+        Some(path) => vec![path.to_owned()],
+        None => card_nodes(Path::new("/dev/dri")),
+    };
+    let look = |path: String| match SysfsDevice::of_path(&path) {
+        Some(device) => SysfsCard {
+            path,
+            bus_id: device.bus_id(),
+            driver: device.driver(),
+            connectors: device
+                .connectors()
+                .into_iter()
+                .map(|(name, status)| (name, status == "disconnected"))
+                .collect(),
+        },
+        None => SysfsCard {
+            path,
+            ..SysfsCard::default()
+        },
+    };
+    paths.into_iter().map(look).collect()
+}
+
+fn card_nodes(directory: &Path) -> Vec<String> {
+    let number = |name: &str| name.strip_prefix("card")?.parse::<u32>().ok();
+    let mut nodes: Vec<(u32, String)> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((
+                number(entry.file_name().to_str()?)?,
+                entry.path().to_str()?.to_owned(),
+            ))
+        })
+        .collect();
+    nodes.sort_unstable();
+    nodes.into_iter().map(|(_, path)| path).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn card(number: u32, name: &str, connectors: &[(&str, bool)]) -> Outside {
-        Outside {
+    fn card(number: u32, name: &str, connectors: &[(&str, bool)]) -> SysfsCard {
+        SysfsCard {
             path: format!("/dev/dri/card{number}"),
             bus_id: Some(format!("pci:0000:00:0{number}.0")),
             driver: Some(name.into()),
@@ -87,7 +132,7 @@ mod tests {
         }
     }
 
-    fn machine() -> Vec<Outside> {
+    fn machine() -> Vec<SysfsCard> {
         vec![
             card(0, "vkms", &[("Virtual-1", false)]),
             card(1, "bochs-drm", &[("Virtual-2", false)]),
