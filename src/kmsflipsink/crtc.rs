@@ -92,8 +92,8 @@ struct PlaneProps {
     in_fence_fd: Option<property::Handle>,
 }
 
-/// One plane and the sink that has it.
-pub struct Lane {
+/// A plane that a sink of this process has, with the frames on their way through it.
+pub struct ClaimedPlane {
     /// The plane's id.
     pub id: u32,
     object: control::RawResourceHandle,
@@ -156,7 +156,7 @@ pub struct Crtc {
     /// The next commit sets mode and connector too.
     pub needs_setup: bool,
     /// The planes, whose frames travel in one commit, whatever sinks have them.
-    pub lanes: Vec<Lane>,
+    pub planes: Vec<ClaimedPlane>,
     saved: Saved,
     /// Whether it counts vertical blanks.
     pub has_vblank: bool,
@@ -191,7 +191,7 @@ fn required(props: &super::device::Props, name: &str) -> io::Result<property::Ha
 }
 
 #[cfg(test)]
-impl Lane {
+impl ClaimedPlane {
     /// Of a blank card.
     pub fn blank(id: u32, observer: Arc<dyn Observer>) -> Self {
         let object = control::RawResourceHandle::MIN;
@@ -241,7 +241,7 @@ impl Crtc {
             mode_request: ModeRequest::Auto,
             need: None,
             needs_setup: true,
-            lanes: vec![Lane::blank(1, observer)],
+            planes: vec![ClaimedPlane::blank(1, observer)],
             saved: Saved {
                 mode: None,
                 active: 0,
@@ -285,7 +285,7 @@ impl Crtc {
             mode_request: ModeRequest::Auto,
             need: None,
             needs_setup: true,
-            lanes: Vec::new(),
+            planes: Vec::new(),
             saved: Saved {
                 mode: info.mode(),
                 active: props.value("ACTIVE").unwrap_or(0),
@@ -307,14 +307,14 @@ impl Crtc {
         self.saved.mode
     }
 
-    /// The lane of a plane.
-    pub fn lane(&self, id: u32) -> Option<&Lane> {
-        self.lanes.iter().find(|lane| lane.id == id)
+    /// A claimed plane by its id.
+    pub fn plane(&self, id: u32) -> Option<&ClaimedPlane> {
+        self.planes.iter().find(|plane| plane.id == id)
     }
 
-    /// The lane of a plane.
-    pub fn lane_mut(&mut self, id: u32) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| lane.id == id)
+    /// As above, to be changed.
+    pub fn plane_mut(&mut self, id: u32) -> Option<&mut ClaimedPlane> {
+        self.planes.iter_mut().find(|plane| plane.id == id)
     }
 
     /// The time between two vertical blanks.
@@ -324,14 +324,14 @@ impl Crtc {
 
     /// Whether there is something to commit, now or after the flip.
     pub fn has_pending(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.frames.has_pending())
+        self.planes.iter().any(|plane| plane.frames.has_pending())
     }
 
     /// Makes all pending frames queued, and the request that commits them; with the whole CRTC
     /// set up again, if that is needed.
     pub fn begin_commit(&mut self, now_ns: u64) -> AtomicModeReq {
-        for lane in &mut self.lanes {
-            lane.frames.queue();
+        for plane in &mut self.planes {
+            plane.frames.queue();
         }
         self.in_flight = Some((now_ns, self.needs_setup));
         self.request()
@@ -343,14 +343,14 @@ impl Crtc {
         if self.needs_setup {
             self.add_setup(&mut request, self.mode.as_ref());
         }
-        for lane in &self.lanes {
+        for plane in &self.planes {
             let frame = match self.needs_setup {
-                true => lane.frames.next(),
-                false => lane.frames.queued(),
+                true => plane.frames.next(),
+                false => plane.frames.queued(),
             };
-            self.add_frame(&mut request, lane, frame);
-            if lane.are_extras_new || self.needs_setup {
-                add_all(&mut request, &lane.extras);
+            self.add_frame(&mut request, plane, frame);
+            if plane.are_extras_new || self.needs_setup {
+                add_all(&mut request, &plane.extras);
             }
         }
         request
@@ -366,12 +366,12 @@ impl Crtc {
     ) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         self.add_setup(&mut request, mode.or(self.mode.as_ref()));
-        for other in self.lanes.iter().filter(|lane| lane.id != id) {
+        for other in self.planes.iter().filter(|plane| plane.id != id) {
             self.add_frame(&mut request, other, other.frames.next());
         }
-        if let Some(lane) = self.lane(id) {
-            add_plane(&mut request, lane, self.id, framebuffer.id(), placement);
-            add_all(&mut request, &lane.extras);
+        if let Some(plane) = self.plane(id) {
+            add_plane(&mut request, plane, self.id, framebuffer.id(), placement);
+            add_all(&mut request, &plane.extras);
         }
         request
     }
@@ -393,37 +393,37 @@ impl Crtc {
         }
     }
 
-    fn add_frame(&self, request: &mut AtomicModeReq, lane: &Lane, frame: Option<&Frame>) {
+    fn add_frame(&self, request: &mut AtomicModeReq, plane: &ClaimedPlane, frame: Option<&Frame>) {
         let Some(frame) = frame else { return };
         add_plane(
             request,
-            lane,
+            plane,
             self.id,
             frame.framebuffer.id(),
             &frame.placement,
         );
-        if let (Some(property), Some(fence)) = (lane.props.in_fence_fd, &frame.fence) {
-            request.add_raw_property(lane.object, property, fence.as_raw_fd() as u64);
+        if let (Some(property), Some(fence)) = (plane.props.in_fence_fd, &frame.fence) {
+            request.add_raw_property(plane.object, property, fence.as_raw_fd() as u64);
         }
     }
 
     /// The request that puts back what was on the screen before. `blob` holds
-    /// the saved mode. `lanes` are the planes to give up: with all of them, the
+    /// the saved mode. `planes` are the planes to give up: with all of them, the
     /// whole CRTC goes back.
-    pub fn restore(&self, lanes: &[u32], blob: u64) -> AtomicModeReq {
+    pub fn restore(&self, planes: &[u32], blob: u64) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         let mut is_last = true;
-        for lane in &self.lanes {
-            if !lanes.contains(&lane.id) {
+        for plane in &self.planes {
+            if !planes.contains(&plane.id) {
                 is_last = false;
                 continue;
             }
-            add_all(&mut request, &lane.extras_saved);
-            if lane.was_on {
-                add_all(&mut request, &lane.saved);
+            add_all(&mut request, &plane.extras_saved);
+            if plane.was_on {
+                add_all(&mut request, &plane.saved);
             } else {
-                request.add_raw_property(lane.object, lane.props.fb_id, 0);
-                request.add_raw_property(lane.object, lane.props.crtc_id, 0);
+                request.add_raw_property(plane.object, plane.props.fb_id, 0);
+                request.add_raw_property(plane.object, plane.props.crtc_id, 0);
             }
         }
         if is_last {
@@ -444,17 +444,21 @@ impl Crtc {
 
     /// The request that only switches planes off, for when what they showed
     /// before is gone.
-    pub fn switch_off(&self, lanes: &[u32]) -> AtomicModeReq {
+    pub fn switch_off(&self, planes: &[u32]) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
-        for lane in self.lanes.iter().filter(|lane| lanes.contains(&lane.id)) {
-            request.add_raw_property(lane.object, lane.props.fb_id, 0);
-            request.add_raw_property(lane.object, lane.props.crtc_id, 0);
+        for plane in self
+            .planes
+            .iter()
+            .filter(|plane| planes.contains(&plane.id))
+        {
+            request.add_raw_property(plane.object, plane.props.fb_id, 0);
+            request.add_raw_property(plane.object, plane.props.crtc_id, 0);
         }
         request
     }
 }
 
-impl Lane {
+impl ClaimedPlane {
     /// Reads what is needed to use a plane, and what it shows now.
     pub fn read(
         device: &Device,
@@ -531,23 +535,23 @@ fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
 
 fn add_plane(
     request: &mut AtomicModeReq,
-    lane: &Lane,
+    plane: &ClaimedPlane,
     crtc: u32,
     framebuffer: u32,
     placement: &Placement,
 ) {
-    let mut set = |property, value| request.add_raw_property(lane.object, property, value);
-    set(lane.props.fb_id, framebuffer.into());
-    set(lane.props.crtc_id, crtc.into());
+    let mut set = |property, value| request.add_raw_property(plane.object, property, value);
+    set(plane.props.fb_id, framebuffer.into());
+    set(plane.props.crtc_id, crtc.into());
     let Placement { src, dst } = placement;
     // 16.16 fixed point in the frame, whole pixels on the screen.
     let fixed = |value: u64| value << 16;
-    set(lane.props.src[0], fixed(src.x.max(0) as u64));
-    set(lane.props.src[1], fixed(src.y.max(0) as u64));
-    set(lane.props.src[2], fixed(src.width.into()));
-    set(lane.props.src[3], fixed(src.height.into()));
-    set(lane.props.dst[0], i64::from(dst.x) as u64);
-    set(lane.props.dst[1], i64::from(dst.y) as u64);
-    set(lane.props.dst[2], dst.width.into());
-    set(lane.props.dst[3], dst.height.into());
+    set(plane.props.src[0], fixed(src.x.max(0) as u64));
+    set(plane.props.src[1], fixed(src.y.max(0) as u64));
+    set(plane.props.src[2], fixed(src.width.into()));
+    set(plane.props.src[3], fixed(src.height.into()));
+    set(plane.props.dst[0], i64::from(dst.x) as u64);
+    set(plane.props.dst[1], i64::from(dst.y) as u64);
+    set(plane.props.dst[2], dst.width.into());
+    set(plane.props.dst[3], dst.height.into());
 }

@@ -3,14 +3,14 @@
 //! share, under one lock.
 //!
 //! The thread alone commits, and it alone reads the card's events. Under the lock
-//! its next step is decided (`step`) and what came of it noted (`outcome`); the
+//! its next action is decided (`action`) and what came of it noted (`outcome`); the
 //! ioctls, the release of frames and the calls into sinks happen between
 //! (`thread`, `hotplug`). It sleeps in one poll (`event_sources`).
 
+mod action;
 mod event_sources;
 mod hotplug;
 mod outcome;
-mod step;
 mod thread;
 
 use std::io;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::crtc::{Crtc, Frame, Lane, Observer, Report};
+use super::crtc::{ClaimedPlane, Crtc, Frame, Observer, Report};
 use super::device::Device;
 use super::discovery::Route;
 pub use thread::start;
@@ -115,7 +115,10 @@ impl Engine {
 
     /// Whether a sink has this plane.
     pub fn has_plane(&self, id: u32) -> bool {
-        self.lock().crtcs.iter().any(|crtc| crtc.lane(id).is_some())
+        self.lock()
+            .crtcs
+            .iter()
+            .any(|crtc| crtc.plane(id).is_some())
     }
 }
 
@@ -160,8 +163,8 @@ impl Inner {
     }
 
     /// The plane of a sink, unless it is given up.
-    pub fn lane(&mut self, route: &Route) -> Option<&mut Lane> {
-        self.crtc(route.crtc)?.lane_mut(route.kms_plane)
+    pub fn plane(&mut self, route: &Route) -> Option<&mut ClaimedPlane> {
+        self.crtc(route.crtc)?.plane_mut(route.kms_plane)
     }
 }
 
@@ -175,9 +178,9 @@ struct Outbox {
 impl Outbox {
     fn tell_all(&mut self, crtc: &Crtc, report: &Report) {
         self.reports.extend(
-            crtc.lanes
+            crtc.planes
                 .iter()
-                .map(|lane| (lane.observer.clone(), report.clone())),
+                .map(|plane| (plane.observer.clone(), report.clone())),
         );
     }
 

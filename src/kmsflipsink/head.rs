@@ -11,7 +11,7 @@ use drm::Device as _;
 use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::card::{self, Card};
-use super::crtc::{Crtc, Extra, Frame, Lane, ModeSet, Observer};
+use super::crtc::{ClaimedPlane, Crtc, Extra, Frame, ModeSet, Observer};
 use super::device::{self, Device};
 use super::discovery::{self, CardSnapshot, Criteria, Plugged, Route};
 use super::engine::{self, Engine, Joining};
@@ -131,11 +131,11 @@ impl Head {
         take_master(&device)?;
         let is_plugged = probe(&engine, route.connector);
         let log = Arc::<FrameLog>::default();
-        let lane = Lane::read(&device, route.kms_plane, observer.clone(), log.clone())
+        let plane = ClaimedPlane::read(&device, route.kms_plane, observer.clone(), log.clone())
             .map_err(failed("reading the plane"))?;
         let mut crtc = Crtc::read(&device, &route).map_err(failed("reading the CRTC"))?;
         crtc.is_plugged = is_plugged;
-        if !insert(&engine, crtc, lane, follows_vt) {
+        if !insert(&engine, crtc, plane, follows_vt) {
             return Ok(None);
         }
         engine::start(&engine).map_err(failed("starting a thread"))?;
@@ -169,8 +169,8 @@ impl Head {
     }
 
     /// Looks at or changes our plane, as above.
-    fn with_lane<T>(&self, look: impl FnOnce(&mut Lane) -> T) -> Option<T> {
-        self.with_crtc(|crtc| crtc.lane_mut(self.route.kms_plane).map(look))?
+    fn with_plane<T>(&self, look: impl FnOnce(&mut ClaimedPlane) -> T) -> Option<T> {
+        self.with_crtc(|crtc| crtc.plane_mut(self.route.kms_plane).map(look))?
     }
 
     /// The modes of the connector, now.
@@ -228,7 +228,7 @@ impl Head {
     /// The mode of the CRTC if another sink shows on it too.
     fn shared_mode(&self) -> Option<ModeSet> {
         self.with_crtc(|crtc| {
-            let mut others = crtc.lanes.iter().map(|lane| lane.id);
+            let mut others = crtc.planes.iter().map(|plane| plane.id);
             let is_shared = others.any(|id| id != self.route.kms_plane);
             crtc.mode.filter(|_| is_shared)
         })?
@@ -254,8 +254,8 @@ impl Head {
             (crtc.mode_request, crtc.need) = (request, Some(need));
             let old = crtc.mode.replace(new);
             crtc.needs_setup |= old.is_none_or(|old| old.mode != new.mode);
-            for lane in &mut crtc.lanes {
-                lane.stats.set_period(new.line.period_ns());
+            for plane in &mut crtc.planes {
+                plane.stats.set_period(new.line.period_ns());
             }
             old
         });
@@ -296,10 +296,10 @@ impl Head {
                         .unwrap_or_else(|| "its thread ended".into()),
                 ));
             }
-            let Some(lane) = inner.lane(&self.route) else {
+            let Some(plane) = inner.plane(&self.route) else {
                 return Err(NotPresented::Flushing);
             };
-            if lane.is_flushing {
+            if plane.is_flushing {
                 // Once handed over, the frame goes its way.
                 return match waiting {
                     Some(_) => Err(NotPresented::Flushing),
@@ -310,7 +310,7 @@ impl Head {
                 Some(mut frame) => {
                     // From here on it counts: waiting for room is not latency.
                     frame.submitted_ns = monotonic_ns();
-                    match lane.frames.submit(frame) {
+                    match plane.frames.submit(frame) {
                         Ok(()) => {
                             engine.wake();
                             if !until_settled {
@@ -320,7 +320,7 @@ impl Head {
                         Err(frame) => waiting = Some(frame),
                     }
                 }
-                None if lane.settled_serial >= serial => {
+                None if plane.settled_serial >= serial => {
                     return match framebuffer.verdict() {
                         Some(Err(reason)) => Err(NotPresented::Refused(reason.to_owned())),
                         _ => Ok(()),
@@ -334,7 +334,7 @@ impl Head {
 
     /// Ends all waiting, or allows it again.
     pub fn set_flushing(&self, is_flushing: bool) {
-        self.with_lane(|lane| lane.is_flushing = is_flushing);
+        self.with_plane(|plane| plane.is_flushing = is_flushing);
         self.engine.notify();
     }
 
@@ -372,14 +372,14 @@ impl Head {
                 return Err(NotPresented::Gone(reason.clone()));
             }
             let is_master = inner.is_master();
-            let Some(lane) = inner.lane(&self.route).filter(|lane| !lane.is_flushing) else {
+            let Some(plane) = inner.plane(&self.route).filter(|plane| !plane.is_flushing) else {
                 return Err(NotPresented::Flushing);
             };
             let rest = deadline.saturating_duration_since(Instant::now());
             if rest.is_zero() {
                 *(match is_master {
-                    true => &mut lane.stats.dropped.disconnected,
-                    false => &mut lane.stats.dropped.no_master,
+                    true => &mut plane.stats.dropped.disconnected,
+                    false => &mut plane.stats.dropped.no_master,
                 }) += 1;
                 return Ok(());
             }
@@ -389,9 +389,9 @@ impl Head {
 
     /// Takes back the frame that waits for its commit: it is of no use any more.
     pub fn withdraw(&self) {
-        let withdrawn = self.with_lane(|lane| {
-            let withdrawn = lane.frames.withdraw();
-            lane.stats.dropped.flushed += u64::from(withdrawn.is_some());
+        let withdrawn = self.with_plane(|plane| {
+            let withdrawn = plane.frames.withdraw();
+            plane.stats.dropped.flushed += u64::from(withdrawn.is_some());
             withdrawn
         });
         self.engine.notify();
@@ -405,8 +405,8 @@ impl Head {
         loop {
             let is_alive = inner.is_alive();
             let is_busy = inner.crtc(self.route.crtc).is_some_and(|crtc| {
-                let lane = crtc.lane(self.route.kms_plane);
-                crtc.in_flight.is_some() || lane.is_some_and(|lane| !lane.frames.is_idle())
+                let plane = crtc.plane(self.route.kms_plane);
+                crtc.in_flight.is_some() || plane.is_some_and(|plane| !plane.frames.is_idle())
             });
             if !is_busy || !is_alive {
                 return true;
@@ -421,18 +421,18 @@ impl Head {
 
     /// Looks at the newest frame.
     pub fn with_latest<T>(&self, look: impl FnOnce(Option<&Frame>) -> T) -> Option<T> {
-        self.with_lane(|lane| look(lane.frames.latest()))
+        self.with_plane(|plane| look(plane.frames.latest()))
     }
 
     /// Sets these properties with the next frame.
     pub fn set_extras(&self, extras: Vec<Extra>, before: Vec<Extra>) {
-        self.with_lane(|lane| lane.set_extras(extras, before));
+        self.with_plane(|plane| plane.set_extras(extras, before));
     }
 
     /// The counters, and whether the CRTC has vertical blanks.
     pub fn stats(&self) -> Option<(Stats, bool, Option<ModeLine>)> {
         self.with_crtc(|crtc| {
-            let stats = crtc.lane(self.route.kms_plane)?.stats.clone();
+            let stats = crtc.plane(self.route.kms_plane)?.stats.clone();
             Some((stats, crtc.has_vblank, crtc.mode.map(|mode| mode.line)))
         })?
     }
@@ -443,13 +443,13 @@ impl Head {
         let deadline = Instant::now() + LIMIT;
         let engine = &self.engine;
         let mut inner = engine.lock();
-        if let Some(lane) = inner.lane(&self.route) {
-            lane.is_flushing = true;
-            lane.closing = Some(restore);
+        if let Some(plane) = inner.plane(&self.route) {
+            plane.is_flushing = true;
+            plane.closing = Some(restore);
         }
         engine.wake();
         engine.notify();
-        while inner.lane(&self.route).is_some() {
+        while inner.plane(&self.route).is_some() {
             let rest = deadline.saturating_duration_since(Instant::now());
             if rest.is_zero() {
                 return;
@@ -548,16 +548,20 @@ fn take_master(device: &Device) -> Result<(), KmsError> {
 }
 
 /// False if the plane has been taken meanwhile.
-fn insert(engine: &Engine, mut crtc: Crtc, lane: Lane, follows_vt: bool) -> bool {
+fn insert(engine: &Engine, mut crtc: Crtc, plane: ClaimedPlane, follows_vt: bool) -> bool {
     let mut inner = engine.lock();
-    if inner.crtcs.iter().any(|crtc| crtc.lane(lane.id).is_some()) {
+    if inner
+        .crtcs
+        .iter()
+        .any(|crtc| crtc.plane(plane.id).is_some())
+    {
         return false;
     }
     inner.follows_vt = follows_vt;
     match inner.crtc(crtc.id) {
-        Some(known) => known.lanes.push(lane),
+        Some(known) => known.planes.push(plane),
         None => {
-            crtc.lanes.push(lane);
+            crtc.planes.push(plane);
             inner.crtcs.push(crtc);
         }
     }

@@ -28,8 +28,8 @@ use super::head::Head;
 use super::import::Imports;
 use super::offered_memory::OfferedMemory;
 use super::report;
-use super::session::{Session, Timing};
 use super::settings::Settings;
+use super::stream::{Stream, Timing};
 use super::tune;
 use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
@@ -54,7 +54,7 @@ struct Started {
     observer: Arc<SinkObserver>,
     /// How frames are shown; none before the first caps, and while there is no
     /// display, or the card is another program's, so that it cannot be known.
-    session: Option<Arc<Session>>,
+    stream: Option<Arc<Stream>>,
     waiting: Option<Waiting>,
     prerolled: Prerolled,
 }
@@ -66,9 +66,9 @@ impl Started {
         &mut self,
         buffer: &gst::Buffer,
         is_rendered: bool,
-    ) -> Option<(Arc<Session>, bool)> {
-        let session = self.session.clone()?;
-        Some((session, self.prerolled.is_repeated(buffer, is_rendered)))
+    ) -> Option<(Arc<Stream>, bool)> {
+        let stream = self.stream.clone()?;
+        Some((stream, self.prerolled.is_repeated(buffer, is_rendered)))
     }
 
     /// Frames are to be placed anew: the display is another.
@@ -269,7 +269,7 @@ impl KmsFlipSink {
             imports: Arc::new(Imports::new(head.device.clone())),
             head: Arc::new(head),
             observer,
-            session: None,
+            stream: None,
             waiting: None,
             prerolled: Prerolled::default(),
         })
@@ -294,8 +294,8 @@ impl KmsFlipSink {
         }
     }
 
-    fn session(&self) -> Option<Arc<Session>> {
-        self.started(|started| started.session.clone()).flatten()
+    fn stream(&self) -> Option<Arc<Stream>> {
+        self.started(|started| started.stream.clone()).flatten()
     }
 
     /// Plans for new caps, or for a new display.
@@ -303,7 +303,7 @@ impl KmsFlipSink {
         &self,
         info: &gst_video::VideoInfo,
         modifier: Option<u64>,
-    ) -> Result<Arc<Session>, KmsError> {
+    ) -> Result<Arc<Stream>, KmsError> {
         let settings = lock(&self.settings).clone();
         let stopped = || KmsError::Property("the sink is not started".into());
         let (head, imports) = self
@@ -313,7 +313,7 @@ impl KmsFlipSink {
         let tuning = settings.tuning(Some(info));
         let (extras, before) = tune::resolve(&head.device, &head.route, &tuning)?;
         head.set_extras(extras, before);
-        let session = Session::new(
+        let stream = Stream::new(
             &head,
             &imports,
             info,
@@ -321,16 +321,16 @@ impl KmsFlipSink {
             (request, &settings.mode),
             &settings.options(),
         )?;
-        let session = Arc::new(session);
-        gst::info!(CAT, imp = self, "{}", session.describe());
+        let stream = Arc::new(stream);
+        gst::info!(CAT, imp = self, "{}", stream.describe());
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
             started.prerolled.forget();
-            let session = started.session.replace(session.clone());
-            (session, started.waiting.take())
+            let stream = started.stream.replace(stream.clone());
+            (stream, started.waiting.take())
         });
         drop(old);
-        Ok(session)
+        Ok(stream)
     }
 
     /// Plans; or waits, saying so, for what keeps from it now and may pass: then false.
@@ -353,8 +353,8 @@ impl KmsFlipSink {
         let old = self.started(|started| {
             started.observer.is_stale.store(false, Ordering::Release);
             started.prerolled.forget();
-            let session = started.session.take();
-            (session, started.waiting.replace(waiting))
+            let stream = started.stream.take();
+            (stream, started.waiting.replace(waiting))
         });
         if old.is_some_and(|(_, waited)| waited.is_none()) {
             gst::element_imp_warning!(
@@ -377,21 +377,21 @@ impl KmsFlipSink {
             return;
         };
         match self.plan(&info, modifier) {
-            Ok(session) => {
+            Ok(stream) => {
                 // Other memory may be shown without a copy now.
                 self.adoption.restart();
                 let options = lock(&self.settings).options();
-                let _ = session.show(&missed, Timing::default(), &options);
+                let _ = stream.show(&missed, Timing::default(), &options);
             }
             Err(error) => gst::info!(CAT, imp = self, "still waiting: {error}"),
         }
     }
 
-    /// Makes the session anew, if what is there now can show frames.
-    fn renew_session(&self) -> Result<(), KmsError> {
+    /// Makes the stream anew, if what is there now can show frames.
+    fn renew_stream(&self) -> Result<(), KmsError> {
         self.look_elsewhere()?;
-        let format = match self.session() {
-            Some(session) => Some(session.format()),
+        let format = match self.stream() {
+            Some(stream) => Some(stream.format()),
             None => self
                 .started(|started| {
                     let waiting = started.waiting.as_ref()?;
@@ -487,9 +487,9 @@ impl KmsFlipSink {
     }
 
     /// A copy is never silent.
-    fn tell_of_copies(&self, session: &Session) {
-        if let Some(copying) = session.log().copying_to_tell() {
-            let remedy = session.remedy_for_copies();
+    fn tell_of_copies(&self, stream: &Stream) {
+        if let Some(copying) = stream.log().copying_to_tell() {
+            let remedy = stream.remedy_for_copies();
             gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{copying}; {remedy}"));
         }
     }
@@ -500,8 +500,8 @@ impl KmsFlipSink {
 
     fn drain(&self) {
         self.started(|started| started.prerolled.forget());
-        if let Some(session) = self.session() {
-            session.release_foreign(DRAIN_TIME);
+        if let Some(stream) = self.stream() {
+            stream.release_foreign(DRAIN_TIME);
         }
     }
 }
@@ -646,11 +646,11 @@ impl BaseSinkImpl for KmsFlipSink {
             true => Offer::None,
             false => Offer::NotWanted,
         });
-        let Some((caps, session)) = caps.zip(self.session()).filter(|_| needs_pool) else {
+        let Some((caps, stream)) = caps.zip(self.stream()).filter(|_| needs_pool) else {
             return Ok(());
         };
         let options = lock(&self.settings).options();
-        match session.pool(&options) {
+        match stream.pool(&options) {
             Ok(proposal) => {
                 let mut config = proposal.pool.config();
                 config.set_params(Some(&caps), proposal.size_bytes, proposal.min, proposal.max);
@@ -733,7 +733,7 @@ impl VideoSinkImpl for KmsFlipSink {
         let options = lock(&self.settings).options();
         let is_rendered = self.is_rendering.load(Ordering::Relaxed);
         let begun = self.started(|started| {
-            if started.session.is_none() && started.waiting.is_none() {
+            if started.stream.is_none() && started.waiting.is_none() {
                 return Err(gst::FlowError::NotNegotiated);
             }
             Ok((!started.is_stale()).then(|| started.begin_frame(buffer, is_rendered)))
@@ -741,7 +741,7 @@ impl VideoSinkImpl for KmsFlipSink {
         let frame = match begun.ok_or(gst::FlowError::Flushing)??.flatten() {
             Some(frame) => Some(frame),
             None => {
-                self.renew_session().map_err(|error| {
+                self.renew_stream().map_err(|error| {
                     self.fail(&error);
                     gst::FlowError::Error
                 })?;
@@ -749,19 +749,19 @@ impl VideoSinkImpl for KmsFlipSink {
                     .flatten()
             }
         };
-        if let Some((session, true)) = &frame {
-            session.log().repeated();
+        if let Some((stream, true)) = &frame {
+            stream.log().repeated();
             return Ok(gst::FlowSuccess::Ok);
         }
-        let session = frame.map(|(session, _)| session);
+        let stream = frame.map(|(stream, _)| stream);
         let timing = self.timing(buffer);
-        let show = || match &session {
-            Some(session) => session.show(buffer, timing, &options),
+        let show = || match &stream {
+            Some(stream) => stream.show(buffer, timing, &options),
             None => self.miss(buffer),
         };
         let is_freed = || {
-            let session = session.as_ref();
-            session.is_some_and(|session| session.log().is_freed(*CAT, buffer))
+            let stream = stream.as_ref();
+            stream.is_some_and(|stream| stream.log().is_freed(*CAT, buffer))
         };
         let shown = loop {
             match show() {
@@ -777,17 +777,17 @@ impl VideoSinkImpl for KmsFlipSink {
         }
         let error = match shown {
             Ok(()) => {
-                if let Some(session) = &session {
-                    let is_adopted = !session.log().is_way(Way::Foreign);
+                if let Some(stream) = &stream {
+                    let is_adopted = !stream.log().is_way(Way::Foreign);
                     self.adoption
                         .note(self.obj().sink_pad(), buffer, is_adopted);
-                    self.tell_of_copies(session);
+                    self.tell_of_copies(stream);
                 }
                 return Ok(gst::FlowSuccess::Ok);
             }
             Err(NotPresented::Flushing) => return Err(gst::FlowError::Flushing),
             Err(NotPresented::Refused(reason)) => {
-                session.as_ref().map(|session| session.refused(reason))
+                stream.as_ref().map(|stream| stream.refused(reason))
             }
             Err(NotPresented::Gone(reason)) => {
                 self.started(|started| KmsError::gone(&started.head.device, reason))

@@ -2,14 +2,14 @@
 //! kmsflipsink: shows raw video on a KMS plane by atomic flips of the memory
 //! that upstream wrote into.
 //!
-//! The way of a frame: `imp` takes it from GStreamer, `session` decides how it
+//! The way of a frame: `imp` takes it from GStreamer, `stream` decides how it
 //! is shown (`display::area`, `format`, `import`, `copies`), `head` hands it to the
 //! card's thread in `engine`, which commits it (`crtc`) and follows it by
 //! `display::cycle` from pending to current. `discovery` and `mode` choose card,
 //! connector, plane and mode, among the cards that `sysfs_card` lets be opened. Pure, and
 //! tested without a device: sysfs_card, discovery, mode, format, stats.
 //!
-//! Locks: the element's `Settings` and `State`; below them the session's `Context`, the cache of
+//! Locks: the element's `Settings` and `State`; below them the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), never two at once. No ioctl, no wait and no call
 //! into GStreamer happens under any of them; the one exception is the table of GEM handles
 //! in `device`, and says why.
@@ -30,9 +30,9 @@ mod import;
 mod mode;
 mod offered_memory;
 mod report;
-mod session;
 mod settings;
 mod stats;
+mod stream;
 mod sysfs_card;
 mod tune;
 

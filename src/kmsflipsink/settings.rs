@@ -7,7 +7,7 @@ use super::discovery::Criteria;
 use super::error::KmsError;
 use super::mode::ModeRequest;
 use super::offered_memory::OfferedMemory;
-use super::session::DisplayOptions;
+use super::stream::DisplayOptions;
 use super::tune::{self, Colour, Tuning};
 use crate::display::area::RenderRectangle;
 use crate::structure_property::StructureProperty;

@@ -84,8 +84,8 @@ fn note_connector(
     (crtc.mode_request, crtc.need) = (request, need);
     crtc.mode = Some(new);
     crtc.needs_setup = true;
-    for lane in &mut crtc.lanes {
-        lane.stats.set_period(new.line.period_ns());
+    for plane in &mut crtc.planes {
+        plane.stats.set_period(new.line.period_ns());
     }
     outbox.tell_all(crtc, &Report::Plugged(Some(new.line)));
     (new.blob != old.blob).then_some(old.blob)

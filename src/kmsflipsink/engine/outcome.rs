@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What came of a step: a commit that was taken or refused, a flip, the loss of
+//! What came of a action: a commit that was taken or refused, a flip, the loss of
 //! the card. Frames that leave, and what sinks get to know, go into the
 //! [`Outbox`]; no ioctl here.
 
 use std::io;
 
 use super::{Crtc, Inner, Master, Outbox, Report};
-use crate::kmsflipsink::crtc::Lane;
+use crate::kmsflipsink::crtc::ClaimedPlane;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
 
@@ -42,11 +42,11 @@ impl Inner {
             crtc.busy_since_ns = None;
             crtc.needs_setup = false;
             crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
-            for lane in &mut crtc.lanes {
-                if let Some(frame) = lane.frames.queued() {
+            for plane in &mut crtc.planes {
+                if let Some(frame) = plane.frames.queued() {
                     frame.framebuffer.judge(Ok(()));
-                    lane.settled_serial = frame.serial;
-                    lane.are_extras_new = false;
+                    plane.settled_serial = frame.serial;
+                    plane.are_extras_new = false;
                 }
             }
             return;
@@ -96,10 +96,10 @@ impl Inner {
             self.gone = Some(reason.to_owned());
             for crtc in &mut self.crtcs {
                 crtc.in_flight = None;
-                let lanes = crtc.lanes.iter_mut();
+                let planes = crtc.planes.iter_mut();
                 outbox
                     .frames
-                    .extend(lanes.filter_map(|lane| lane.frames.refused()));
+                    .extend(planes.filter_map(|plane| plane.frames.refused()));
                 outbox.tell_all(crtc, &Report::Gone(reason.to_owned()));
             }
         }
@@ -119,56 +119,60 @@ impl Inner {
         }
     }
 
-    /// Takes lanes away, and the CRTC with the last of them.
+    /// Takes planes away, and the CRTC with the last of them.
     pub(super) fn close(
         &mut self,
         crtc_id: u32,
-        lanes: &[u32],
+        planes: &[u32],
         outbox: &mut Outbox,
     ) -> Option<u64> {
         let crtc = self.crtc(crtc_id)?;
-        remove_lanes(crtc, |lane| lanes.contains(&lane.id), outbox);
+        release_planes(crtc, |plane| planes.contains(&plane.id), outbox);
         let blob = crtc
-            .lanes
+            .planes
             .is_empty()
             .then(|| crtc.mode.map(|mode| mode.blob))
             .flatten();
-        self.crtcs.retain(|crtc| !crtc.lanes.is_empty());
+        self.crtcs.retain(|crtc| !crtc.planes.is_empty());
         blob
     }
 }
 
-/// Takes lanes away with all their frames.
-pub(super) fn remove_lanes(crtc: &mut Crtc, goes: impl Fn(&Lane) -> bool, outbox: &mut Outbox) {
-    for lane in crtc.lanes.extract_if(.., |lane| goes(lane)) {
-        outbox.frames.extend(lane.frames.into_frames());
+/// Takes planes away with all their frames.
+pub(super) fn release_planes(
+    crtc: &mut Crtc,
+    goes: impl Fn(&ClaimedPlane) -> bool,
+    outbox: &mut Outbox,
+) {
+    for plane in crtc.planes.extract_if(.., |plane| goes(plane)) {
+        outbox.frames.extend(plane.frames.into_frames());
     }
 }
 
 /// The commit is to be made again.
 fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
-    let lanes = crtc.lanes.iter_mut();
+    let planes = crtc.planes.iter_mut();
     outbox
         .frames
-        .extend(lanes.filter_map(|lane| lane.frames.deferred()));
+        .extend(planes.filter_map(|plane| plane.frames.deferred()));
 }
 
 /// The commit is not to be made again: its frames are lost.
 fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
     crtc.busy_since_ns = None;
     let mut had_frame = false;
-    for lane in &mut crtc.lanes {
-        let Some(frame) = lane.frames.refused() else {
+    for plane in &mut crtc.planes {
+        let Some(frame) = plane.frames.refused() else {
             continue;
         };
         had_frame = true;
         // Here, and not where somebody waits for it: a flush ends that waiting,
         // and the framebuffer is to be known as refused all the same.
         frame.framebuffer.judge(Err(reason));
-        lane.settled_serial = frame.serial;
-        lane.stats.dropped.refused += 1;
+        plane.settled_serial = frame.serial;
+        plane.stats.dropped.refused += 1;
         let report = Report::Refused(reason.to_owned());
-        outbox.reports.push((lane.observer.clone(), report));
+        outbox.reports.push((plane.observer.clone(), report));
         outbox.frames.push(frame);
     }
     if !had_frame {
@@ -179,14 +183,14 @@ fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
 
 /// There is nowhere to show the frame that waits for its commit.
 pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
-    for lane in &mut crtc.lanes {
-        if let Some(frame) = lane.frames.withdraw() {
-            let dropped = &mut lane.stats.dropped;
+    for plane in &mut crtc.planes {
+        if let Some(frame) = plane.frames.withdraw() {
+            let dropped = &mut plane.stats.dropped;
             *(match loss {
                 Loss::NoMaster => &mut dropped.no_master,
                 Loss::Unplugged => &mut dropped.disconnected,
             }) += 1;
-            lane.settled_serial = frame.serial;
+            plane.settled_serial = frame.serial;
             outbox.frames.push(frame);
         }
     }
@@ -199,8 +203,8 @@ pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> 
     if now_ns < deadline_ns {
         return Some(deadline_ns);
     }
-    for lane in &mut crtc.lanes {
-        lane.stats.lost_events += 1;
+    for plane in &mut crtc.planes {
+        plane.stats.lost_events += 1;
     }
     finish_flip(crtc, now_ns, None, outbox);
     None
@@ -212,17 +216,17 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
     };
     crtc.last_flip_ns = shown_ns;
     let period_ns = crtc.period_ns();
-    for lane in &mut crtc.lanes {
-        if lane.frames.queued().is_none() {
+    for plane in &mut crtc.planes {
+        if plane.frames.queued().is_none() {
             continue;
         }
-        outbox.frames.extend(lane.frames.shown());
-        let Some(frame) = lane.frames.current().filter(|frame| frame.is_counted) else {
+        outbox.frames.extend(plane.frames.shown());
+        let Some(frame) = plane.frames.current().filter(|frame| frame.is_counted) else {
             continue;
         };
         let late_ns = frame.due_ns.map(|due_ns| shown_ns.saturating_sub(due_ns));
-        lane.log.shown(frame.is_zero_copy);
-        lane.stats.flipped(Flip {
+        plane.log.shown(frame.is_zero_copy);
+        plane.stats.flipped(Flip {
             submitted_ns: frame.submitted_ns,
             shown_ns,
             sequence,
@@ -234,7 +238,7 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
             late_ns,
             period_ns,
         };
-        outbox.reports.push((lane.observer.clone(), report));
+        outbox.reports.push((plane.observer.clone(), report));
     }
 }
 
@@ -316,27 +320,28 @@ mod tests {
         let mut inner = head.engine.lock();
         let mut outbox = Outbox::default();
         let crtc = &mut inner.crtcs[0];
-        crtc.lanes.push(Lane::blank(2, Arc::new(IgnoringObserver)));
+        crtc.planes
+            .push(ClaimedPlane::blank(2, Arc::new(IgnoringObserver)));
         let frame = |serial| Frame {
             serial,
             ..frame(&framebuffer)
         };
         let current =
-            |crtc: &Crtc| [0, 1].map(|at| crtc.lanes[at].frames.current().map(|f| f.serial));
-        crtc.lanes[0].frames.submit(frame(1)).unwrap();
-        crtc.lanes[1].frames.submit(frame(100)).unwrap();
+            |crtc: &Crtc| [0, 1].map(|at| crtc.planes[at].frames.current().map(|f| f.serial));
+        crtc.planes[0].frames.submit(frame(1)).unwrap();
+        crtc.planes[1].frames.submit(frame(100)).unwrap();
         crtc.begin_commit(0);
         finish_flip(crtc, 1, None, &mut outbox);
         assert_eq!(current(crtc), [Some(1), Some(100)]);
-        crtc.lanes[1].frames.submit(frame(101)).unwrap();
+        crtc.planes[1].frames.submit(frame(101)).unwrap();
         crtc.begin_commit(2);
-        let next = [0, 1].map(|at| crtc.lanes[at].frames.next().map(|f| f.serial));
+        let next = [0, 1].map(|at| crtc.planes[at].frames.next().map(|f| f.serial));
         assert_eq!(next, [Some(1), Some(101)]);
         finish_flip(crtc, 3, None, &mut outbox);
         assert_eq!(current(crtc), [Some(1), Some(101)]);
-        remove_lanes(crtc, |lane| lane.id == 1, &mut outbox);
+        release_planes(crtc, |plane| plane.id == 1, &mut outbox);
         let released: Vec<_> = outbox.frames.iter().map(|frame| frame.serial).collect();
-        assert_eq!((released, crtc.lanes.len()), (vec![100, 1], 1));
+        assert_eq!((released, crtc.planes.len()), (vec![100, 1], 1));
     }
 
     #[test]
@@ -377,7 +382,7 @@ mod tests {
             begin_commit(&head);
             end_commit(&head, libc::EACCES);
             let mut outbox = Outbox::default();
-            head.engine.lock().next_step(100_000_000, &mut outbox);
+            head.engine.lock().next_action(100_000_000, &mut outbox);
             head.engine.notify();
             waiting.join().unwrap()
         });

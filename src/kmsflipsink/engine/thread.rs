@@ -8,9 +8,9 @@ use drm::Device as _;
 use drm::control::atomic::AtomicModeReq;
 use drm::control::{AtomicCommitFlags, Device as _};
 
+use super::action::Action;
 use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
-use super::step::Step;
 use super::{Engine, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
 use crate::sys;
@@ -52,24 +52,24 @@ fn run(engine: &Arc<Engine>) {
     let mut sources = EventSources::open();
     loop {
         let mut outbox = Outbox::default();
-        let step = engine.lock().next_step(monotonic_ns(), &mut outbox);
+        let action = engine.lock().next_action(monotonic_ns(), &mut outbox);
         engine.notify();
         outbox.deliver();
-        match step {
-            Step::Exit => break,
-            Step::Commit {
+        match action {
+            Action::Exit => break,
+            Action::Commit {
                 crtc,
                 request,
                 is_setup,
             } => commit(engine, crtc, request, is_setup),
-            Step::Restore { crtc, lanes } => {
-                restore(engine, crtc, &lanes);
-                close(engine, crtc, &lanes);
+            Action::Restore { crtc, planes } => {
+                restore(engine, crtc, &planes);
+                close(engine, crtc, &planes);
             }
-            Step::Close { crtc, lanes } => close(engine, crtc, &lanes),
-            Step::Suspend => suspend(engine),
-            Step::Reclaim => reclaim(engine),
-            Step::Wait { until_ns } => sources.wait(engine, until_ns),
+            Action::Close { crtc, planes } => close(engine, crtc, &planes),
+            Action::Suspend => suspend(engine),
+            Action::Reclaim => reclaim(engine),
+            Action::Wait { until_ns } => sources.wait(engine, until_ns),
         }
     }
     if engine.device.is_ours {
@@ -94,9 +94,9 @@ fn commit(engine: &Engine, crtc: u32, request: AtomicModeReq, is_setup: bool) {
     outbox.deliver();
 }
 
-fn close(engine: &Engine, crtc: u32, lanes: &[u32]) {
+fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
     let mut outbox = Outbox::default();
-    let blob = engine.lock().close(crtc, lanes, &mut outbox);
+    let blob = engine.lock().close(crtc, planes, &mut outbox);
     outbox.deliver();
     if let Some(blob) = blob {
         let _ = engine.device.destroy_property_blob(blob);
@@ -104,7 +104,7 @@ fn close(engine: &Engine, crtc: u32, lanes: &[u32]) {
 }
 
 /// Puts back what the CRTC showed before, or at least takes our frames off it.
-fn restore(engine: &Engine, crtc_id: u32, lanes: &[u32]) {
+fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     let saved_mode = engine
         .lock()
         .crtc(crtc_id)
@@ -115,7 +115,7 @@ fn restore(engine: &Engine, crtc_id: u32, lanes: &[u32]) {
     let requests = engine
         .lock()
         .crtc(crtc_id)
-        .map(|crtc| (crtc.restore(lanes, blob), crtc.switch_off(lanes)));
+        .map(|crtc| (crtc.restore(planes, blob), crtc.switch_off(planes)));
     if let Some((request, switch_off)) = requests {
         let result = engine
             .device
@@ -144,10 +144,10 @@ fn suspend(engine: &Engine) {
         .lock()
         .crtcs
         .iter()
-        .map(|crtc| (crtc.id, crtc.lanes.iter().map(|lane| lane.id).collect()))
+        .map(|crtc| (crtc.id, crtc.planes.iter().map(|plane| plane.id).collect()))
         .collect();
-    for (crtc, lanes) in crtcs {
-        restore(engine, crtc, &lanes);
+    for (crtc, planes) in crtcs {
+        restore(engine, crtc, &planes);
     }
     let _ = engine.device.release_master_lock();
     let mut outbox = Outbox::default();

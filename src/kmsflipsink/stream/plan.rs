@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How frames of one caps can be shown: in which mode, where on the screen, and
 //! whether by the plane alone. Tried with TEST_ONLY commits of a stand-in; what
-//! becomes of real frames is `session`'s.
+//! becomes of real frames is `stream`'s.
 
 use std::io;
 
@@ -40,7 +40,7 @@ impl DisplayOptions {
 
 /// How a picture gets onto the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum Scanout {
     /// By a plane that reads frames.
     Direct(Placement),
     /// By a copy into a buffer of the screen's size.
@@ -57,7 +57,7 @@ pub(super) struct Plan {
     /// Of the producer's frames in memory that we offer.
     pub(super) layout: Layout,
     /// For a whole frame.
-    pub(super) choice: Choice,
+    pub(super) choice: Scanout,
 }
 
 impl Plan {
@@ -80,7 +80,7 @@ impl Plan {
                     .map_err(|error| last_error = error)
                     .is_ok()
             });
-            if matches!(choice, Choice::Direct(_)) {
+            if matches!(choice, Scanout::Direct(_)) {
                 return Ok((
                     Self {
                         screen: target.screen,
@@ -148,20 +148,20 @@ pub(super) fn choose(
     picture: &Picture,
     target: &Target,
     mut is_taken: impl FnMut(&Placement) -> bool,
-) -> Choice {
+) -> Scanout {
     let mut tried = None;
     for fit in [Fit::Scaled, Fit::Centred] {
         let placed = area::place(picture, target, fit);
         if placed.is_some() && placed != tried && placed.as_ref().is_some_and(&mut is_taken) {
-            return placed.map_or(Choice::Nowhere, Choice::Direct);
+            return placed.map_or(Scanout::Nowhere, Scanout::Direct);
         }
         tried = placed;
     }
     composed(picture, target)
 }
 
-fn composed(picture: &Picture, target: &Target) -> Choice {
-    area::place(picture, target, Fit::Centred).map_or(Choice::Nowhere, Choice::Composed)
+fn composed(picture: &Picture, target: &Target) -> Scanout {
+    area::place(picture, target, Fit::Centred).map_or(Scanout::Nowhere, Scanout::Composed)
 }
 
 /// What is shown of a frame of `info`.

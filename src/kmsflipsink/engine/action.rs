@@ -4,11 +4,11 @@
 
 use drm::control::atomic::AtomicModeReq;
 
-use super::outcome::{Loss, drop_pending, expire_flip, remove_lanes};
+use super::outcome::{Loss, drop_pending, expire_flip, release_planes};
 use super::{Crtc, Inner, Master, Outbox};
 
 /// What the thread does next.
-pub(super) enum Step {
+pub(super) enum Action {
     Exit,
     Commit {
         crtc: u32,
@@ -17,11 +17,11 @@ pub(super) enum Step {
     },
     Restore {
         crtc: u32,
-        lanes: Vec<u32>,
+        planes: Vec<u32>,
     },
     Close {
         crtc: u32,
-        lanes: Vec<u32>,
+        planes: Vec<u32>,
     },
     Suspend,
     Reclaim,
@@ -32,14 +32,14 @@ pub(super) enum Step {
 
 impl Inner {
     /// Decides, and takes what a commit needs.
-    pub(super) fn next_step(&mut self, now_ns: u64, outbox: &mut Outbox) -> Step {
+    pub(super) fn next_action(&mut self, now_ns: u64, outbox: &mut Outbox) -> Action {
         if self.gone.is_some() {
-            return self.step_when_gone(outbox);
+            return self.action_when_gone(outbox);
         }
         if self.crtcs.is_empty() {
             return match self.n_joining {
                 0 => self.leave(),
-                _ => Step::Wait { until_ns: u64::MAX },
+                _ => Action::Wait { until_ns: u64::MAX },
             };
         }
         let mut until_ns = now_ns + 10_000_000_000;
@@ -48,14 +48,14 @@ impl Inner {
                 until_ns = until_ns.min(deadline_ns);
             }
         }
-        if let Some(step) = self.step_to_close() {
-            return step;
+        if let Some(action) = self.action_to_close() {
+            return action;
         }
         match self.master {
-            Master::Ours if self.is_vt_away => return Step::Suspend,
+            Master::Ours if self.is_vt_away => return Action::Suspend,
             Master::Lost { retry_at_ns } if !self.is_vt_away => {
                 if retry_at_ns <= now_ns {
-                    return Step::Reclaim;
+                    return Action::Reclaim;
                 }
                 until_ns = until_ns.min(retry_at_ns);
             }
@@ -82,7 +82,7 @@ impl Inner {
             }
             match commit_time(crtc) {
                 Some(at_ns) if at_ns <= now_ns => {
-                    return Step::Commit {
+                    return Action::Commit {
                         crtc: crtc.id,
                         request: crtc.begin_commit(now_ns),
                         is_setup: crtc.needs_setup,
@@ -92,51 +92,51 @@ impl Inner {
                 None => {}
             }
         }
-        Step::Wait { until_ns }
+        Action::Wait { until_ns }
     }
 
-    fn leave(&mut self) -> Step {
+    fn leave(&mut self) -> Action {
         (self.is_running, self.is_leaving) = (false, true);
-        Step::Exit
+        Action::Exit
     }
 
     /// Nothing can be restored; everything is released.
-    fn step_when_gone(&mut self, outbox: &mut Outbox) -> Step {
+    fn action_when_gone(&mut self, outbox: &mut Outbox) -> Action {
         for crtc in &mut self.crtcs {
-            remove_lanes(crtc, |lane| lane.closing.is_some(), outbox);
+            release_planes(crtc, |plane| plane.closing.is_some(), outbox);
             drop_pending(crtc, Loss::Unplugged, outbox);
         }
-        self.crtcs.retain(|crtc| !crtc.lanes.is_empty());
+        self.crtcs.retain(|crtc| !crtc.planes.is_empty());
         if self.crtcs.is_empty() {
             return self.leave();
         }
-        Step::Wait { until_ns: u64::MAX }
+        Action::Wait { until_ns: u64::MAX }
     }
 
-    fn step_to_close(&mut self) -> Option<Step> {
+    fn action_to_close(&mut self) -> Option<Action> {
         for crtc in self.crtcs.iter().filter(|crtc| crtc.in_flight.is_none()) {
             let closing: Vec<_> = crtc
-                .lanes
+                .planes
                 .iter()
-                .filter(|lane| lane.closing.is_some())
+                .filter(|plane| plane.closing.is_some())
                 .collect();
             if closing.is_empty() {
                 continue;
             }
-            let lanes = closing.iter().map(|lane| lane.id).collect();
-            let restores = closing.iter().any(|lane| lane.closing == Some(true));
+            let planes = closing.iter().map(|plane| plane.id).collect();
+            let restores = closing.iter().any(|plane| plane.closing == Some(true));
             // A CRTC that was never set up shows what it showed before.
-            let is_untouched = closing.iter().all(|lane| lane.frames.current().is_none());
+            let is_untouched = closing.iter().all(|plane| plane.frames.current().is_none());
             return Some(
                 if restores && !is_untouched && self.master == Master::Ours {
-                    Step::Restore {
+                    Action::Restore {
                         crtc: crtc.id,
-                        lanes,
+                        planes,
                     }
                 } else {
-                    Step::Close {
+                    Action::Close {
                         crtc: crtc.id,
-                        lanes,
+                        planes,
                     }
                 },
             );
@@ -148,9 +148,9 @@ impl Inner {
 /// When the next commit of a CRTC may be made; None if there is nothing for it.
 fn commit_time(crtc: &Crtc) -> Option<u64> {
     let is_showing = || {
-        crtc.lanes
+        crtc.planes
             .iter()
-            .any(|lane| lane.frames.current().is_some())
+            .any(|plane| plane.frames.current().is_some())
     };
     let wants = crtc.has_pending() || (crtc.needs_setup && is_showing());
     if crtc.in_flight.is_some() || crtc.mode.is_none() || !wants {

@@ -2,8 +2,8 @@
 //! What upstream is offered to write into: the first kind of memory that the
 //! card can show, as a pool.
 
-use super::plan::{Choice, DisplayOptions, fb_shape};
-use super::{Session, is_about_us};
+use super::plan::{DisplayOptions, Scanout, fb_shape};
+use super::{Stream, is_about_us};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::copies;
 use crate::kmsflipsink::format;
@@ -32,13 +32,13 @@ const MIN_BUFFERS: u32 = 4;
 /// Buffers in a pool that cannot grow.
 const N_OFFERED: u32 = 8;
 
-impl Session {
+impl Stream {
     /// The pool to offer upstream, with how many buffers the sink itself holds.
     pub fn pool(&self, options: &DisplayOptions) -> Result<Proposal, String> {
         if self.modifier.is_some() {
             return Err("DMA_DRM caps mean that upstream has memory of its own".into());
         }
-        if matches!(self.plan.choice, Choice::Composed(_)) {
+        if matches!(self.plan.choice, Scanout::Composed(_)) {
             return Err("frames are copied anyway".into());
         }
         let mut refusals = Vec::new();
@@ -113,13 +113,13 @@ impl Session {
             .import(&shape, &fds)
             .map_err(|error| format!("import: {}", sys::describe(&error)))?;
         match self.plan.choice {
-            Choice::Direct(placement) => match self.head.test(&framebuffer, &placement, None) {
+            Scanout::Direct(placement) => match self.head.test(&framebuffer, &placement, None) {
                 Err(error) if !is_about_us(&error) => {
                     Err(format!("showing it: {}", sys::describe(&error)))
                 }
                 _ => Ok(()),
             },
-            Choice::Composed(_) | Choice::Nowhere => Ok(()),
+            Scanout::Composed(_) | Scanout::Nowhere => Ok(()),
         }
     }
 

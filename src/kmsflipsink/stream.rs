@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use self::plan::DisplayOptions;
-use self::plan::{Choice, Plan, choose, fb_shape, picture, sized, stand_in};
+use self::plan::{Plan, Scanout, choose, fb_shape, picture, sized, stand_in};
 use super::CAT;
 use super::copies::{Copies, Offered};
 use super::crtc::Frame;
@@ -29,7 +29,7 @@ use crate::sys::{self, dma_buf};
 
 /// How frames of one caps are shown.
 #[derive(Debug)]
-pub struct Session {
+pub struct Stream {
     head: Arc<Head>,
     info: gst_video::VideoInfo,
     modifier: Option<u64>,
@@ -55,7 +55,7 @@ struct CopySets {
 struct Context {
     offered: Offered,
     /// Where the driver agreed to show the last frame.
-    placed: (Picture, Target, Choice),
+    placed: (Picture, Target, Scanout),
 }
 
 /// A frame's time.
@@ -67,7 +67,7 @@ pub struct Timing {
     pub running_time: Option<gst::ClockTime>,
 }
 
-impl Session {
+impl Stream {
     /// Finds out how to show frames of `info`, and sets the mode for the first.
     pub fn new(
         head: &Arc<Head>,
@@ -150,10 +150,10 @@ impl Session {
             self.info.height(),
             self.info.format().to_str(),
             match self.plan.choice {
-                Choice::Direct(placed) if placed.is_pixel_for_pixel(false) => "pixel for pixel",
-                Choice::Direct(_) => "scaled or turned by the plane",
-                Choice::Composed(_) => NEEDS_COMPOSING,
-                Choice::Nowhere => "outside of it",
+                Scanout::Direct(placed) if placed.is_pixel_for_pixel(false) => "pixel for pixel",
+                Scanout::Direct(_) => "scaled or turned by the plane",
+                Scanout::Composed(_) => NEEDS_COMPOSING,
+                Scanout::Nowhere => "outside of it",
             }
         )
     }
@@ -167,9 +167,11 @@ impl Session {
     ) -> Result<(), NotPresented> {
         let (choice, offered) = self.choose(buffer, options);
         let placement = match choice {
-            Choice::Nowhere => return Ok(()),
-            Choice::Composed(_) => return self.show_copy(buffer, choice, timing, &NEEDS_COMPOSING),
-            Choice::Direct(placement) => placement,
+            Scanout::Nowhere => return Ok(()),
+            Scanout::Composed(_) => {
+                return self.show_copy(buffer, choice, timing, &NEEDS_COMPOSING);
+            }
+            Scanout::Direct(placement) => placement,
         };
         let copied = |reason: &dyn Display| self.show_copy(buffer, choice, timing, reason);
         let path = &self.head.device.path;
@@ -220,7 +222,7 @@ impl Session {
         &self,
         buffer: &gst::BufferRef,
         options: &DisplayOptions,
-    ) -> (Choice, Option<Arc<Framebuffer>>) {
+    ) -> (Scanout, Option<Arc<Framebuffer>>) {
         let crop = buffer.meta::<gst_video::VideoCropMeta>();
         let picture = picture(&self.info, crop.map(|meta| meta.rect()), options);
         let target = options.target(self.plan.screen);
@@ -242,7 +244,7 @@ impl Session {
     fn show_copy(
         &self,
         buffer: &gst::Buffer,
-        choice: Choice,
+        choice: Scanout,
         timing: Timing,
         reason: &dyn Display,
     ) -> Result<(), NotPresented> {
@@ -250,7 +252,7 @@ impl Session {
             NotPresented::Refused(format!("{error}; a copy is needed: {reason}"))
         })?;
         match choice {
-            Choice::Composed(_) => self.log().copy(*CAT, Way::Composed, NEEDS_COMPOSING),
+            Scanout::Composed(_) => self.log().copy(*CAT, Way::Composed, NEEDS_COMPOSING),
             _ => self.log().copy_foreign(*CAT, buffer, Some(reason)),
         }
         self.head
@@ -261,7 +263,7 @@ impl Session {
     fn copy(
         &self,
         buffer: &gst::Buffer,
-        choice: Choice,
+        choice: Scanout,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>, Placement), String> {
         if import::is_tiled(self.modifier) {
             return Err("tiled memory cannot be copied here".into());
@@ -271,7 +273,7 @@ impl Session {
         let mut sets = self.copies.lock();
         let (screen_width, screen_height) = self.plan.screen;
         let (set, size, src, at, placement) = match choice {
-            Choice::Direct(placed) => {
+            Scanout::Direct(placed) => {
                 let size = (self.info.width(), self.info.height());
                 (
                     &mut sets.plain,
@@ -281,7 +283,7 @@ impl Session {
                     placed,
                 )
             }
-            Choice::Composed(placed) => {
+            Scanout::Composed(placed) => {
                 let whole = Rect::of_size(screen_width, screen_height);
                 let placement = Placement {
                     src: whole,
@@ -297,7 +299,7 @@ impl Session {
                     placement,
                 )
             }
-            Choice::Nowhere => return Err("nothing of the frame is visible".into()),
+            Scanout::Nowhere => return Err("nothing of the frame is visible".into()),
         };
         if set.is_none() {
             *set = Some(
@@ -333,7 +335,7 @@ impl Session {
         let Some((buffer, placement)) = foreign.flatten() else {
             return;
         };
-        match self.copy(&buffer, Choice::Direct(placement)) {
+        match self.copy(&buffer, Scanout::Direct(placement)) {
             Ok((copy, framebuffer, placement)) => {
                 drop(buffer);
                 let mut still = frame(&copy, framebuffer, placement, Timing::default(), false);
