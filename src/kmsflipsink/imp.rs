@@ -6,10 +6,11 @@
 //! under either.
 #![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
 
-use std::os::fd::BorrowedFd;
+mod display;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
@@ -19,25 +20,20 @@ use gst_base::subclass::prelude::*;
 use gst_video::VideoOrientationMethod;
 use gst_video::subclass::prelude::*;
 
+use self::display::Started;
 use super::CAT;
-use super::crtc::{Observer, Report};
 use super::dma_drm;
 use super::error::{KmsError, NotPresented};
 use super::format;
-use super::head::Head;
-use super::import::Imports;
 use super::offered_memory::OfferedMemory;
 use super::report;
 use super::settings::Settings;
 use super::stream::{Stream, Timing};
-use super::tune;
 use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
-use crate::display::prerolled::Prerolled;
 use crate::memory;
 use crate::negotiation::{self, Refusals};
-use crate::refresh;
 use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::clock::monotonic_ns;
 
@@ -46,45 +42,6 @@ enum State {
     #[default]
     Stopped,
     Started(Box<Started>),
-}
-
-struct Started {
-    head: Arc<Head>,
-    imports: Arc<Imports>,
-    observer: Arc<SinkObserver>,
-    /// How frames are shown; none before the first caps, and while there is no
-    /// display, or the card is another program's, so that it cannot be known.
-    stream: Option<Arc<Stream>>,
-    waiting: Option<Waiting>,
-    prerolled: Prerolled,
-}
-
-impl Started {
-    /// What the next frame needs: how frames are shown, and whether this one was shown already.
-    /// `None` while that is not known.
-    fn begin_frame(
-        &mut self,
-        buffer: &gst::Buffer,
-        is_rendered: bool,
-    ) -> Option<(Arc<Stream>, bool)> {
-        let stream = self.stream.clone()?;
-        Some((stream, self.prerolled.is_repeated(buffer, is_rendered)))
-    }
-
-    /// Frames are to be placed anew: the display is another.
-    fn is_stale(&self) -> bool {
-        self.observer.is_stale.load(Ordering::Acquire)
-    }
-}
-
-/// Caps that wait for a display to be shown on.
-struct Waiting {
-    info: gst_video::VideoInfo,
-    modifier: Option<u64>,
-    /// The newest frame, to be shown as soon as there is one.
-    missed: Option<gst::Buffer>,
-    /// When other connectors are looked at again.
-    next_look: Instant,
 }
 
 #[derive(Default, glib::Properties)]
@@ -144,56 +101,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Between two looks at other connectors while there is no display.
-const LOOK_ROUND: Duration = Duration::from_secs(1);
-
-/// How long frames of these caps are shown for.
-fn frame_time(info: &gst_video::VideoInfo) -> Duration {
-    let (frames, seconds) = (info.fps().numer() as u128, info.fps().denom() as u128);
-    refresh::period(refresh::rate_mhz(frames * 1000, seconds))
-}
-
 /// How long a drain may take to get the last frame off the screen.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
-
-/// Brings what the card's thread saw to the element.
-struct SinkObserver {
-    sink: glib::WeakRef<super::KmsFlipSink>,
-    /// The display changed: frames are to be placed anew.
-    is_stale: AtomicBool,
-}
-
-impl Observer for SinkObserver {
-    fn report(&self, report: Report) {
-        let Some(sink) = self.sink.upgrade() else {
-            return;
-        };
-        if let Report::Plugged(_) = report {
-            self.is_stale.store(true, Ordering::Release);
-        }
-        match report {
-            Report::Plugged(_) | Report::MasterRegained => {
-                sink.call_async(|sink| sink.imp().catch_up());
-            }
-            Report::Shown {
-                running_time,
-                late_ns,
-                period_ns,
-            } => {
-                // Upstream may take its time over it, which the card's thread has not.
-                if let Some(qos) = report::qos(running_time, late_ns, period_ns)
-                    && sink.property("qos")
-                {
-                    sink.call_async(|sink| {
-                        let _ = sink.sink_pad().push_event(qos);
-                    });
-                }
-            }
-            _ => {}
-        }
-        report::tell(&sink, &report);
-    }
-}
 
 impl KmsFlipSink {
     fn render_rectangle(&self) -> gst::Array {
@@ -235,46 +144,6 @@ impl KmsFlipSink {
         structure.into()
     }
 
-    fn open(&self) -> Result<Started, KmsError> {
-        let settings = lock(&self.settings).clone();
-        settings.mode_request()?; // a word that is no mode need not wait for caps
-        let observer = Arc::new(SinkObserver {
-            sink: self.obj().downgrade(),
-            is_stale: AtomicBool::new(false),
-        });
-        // SAFETY: the application keeps the fd open while the sink is in use, as
-        // the property's blurb says; it is duplicated at once.
-        let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
-        let as_observer: Arc<dyn Observer> = observer.clone();
-        let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
-        match tune::resolve(&head.device, &head.route, &settings.tuning(None)) {
-            Ok((extras, before)) => head.set_extras(extras, before),
-            Err(error) => {
-                head.close(false);
-                return Err(error);
-            }
-        }
-        gst::info!(
-            CAT,
-            imp = self,
-            "{} ({}), connector {}, CRTC {}, {:?} plane {}",
-            head.device.path,
-            head.device.driver,
-            head.connector_name,
-            head.route.crtc,
-            head.route.kind,
-            head.route.kms_plane
-        );
-        Ok(Started {
-            imports: Arc::new(Imports::new(head.device.clone())),
-            head: Arc::new(head),
-            observer,
-            stream: None,
-            waiting: None,
-            prerolled: Prerolled::default(),
-        })
-    }
-
     fn close(&self) {
         let last_stats = self.stats().0;
         let restore = lock(&self.settings).restore_crtc;
@@ -296,163 +165,6 @@ impl KmsFlipSink {
 
     fn stream(&self) -> Option<Arc<Stream>> {
         self.started(|started| started.stream.clone()).flatten()
-    }
-
-    /// Plans for new caps, or for a new display.
-    fn plan(
-        &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
-    ) -> Result<Arc<Stream>, KmsError> {
-        let settings = lock(&self.settings).clone();
-        let stopped = || KmsError::Property("the sink is not started".into());
-        let (head, imports) = self
-            .started(|started| (started.head.clone(), started.imports.clone()))
-            .ok_or_else(stopped)?;
-        let request = settings.mode_request()?;
-        let tuning = settings.tuning(Some(info));
-        let (extras, before) = tune::resolve(&head.device, &head.route, &tuning)?;
-        head.set_extras(extras, before);
-        let stream = Stream::new(
-            &head,
-            &imports,
-            info,
-            modifier,
-            (request, &settings.mode),
-            &settings.options(),
-        )?;
-        let stream = Arc::new(stream);
-        gst::info!(CAT, imp = self, "{}", stream.describe());
-        let old = self.started(|started| {
-            started.observer.is_stale.store(false, Ordering::Release);
-            started.prerolled.forget();
-            let stream = started.stream.replace(stream.clone());
-            (stream, started.waiting.take())
-        });
-        drop(old);
-        Ok(stream)
-    }
-
-    /// Plans; or waits, saying so, for what keeps from it now and may pass: then false.
-    fn plan_or_wait(
-        &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
-    ) -> Result<bool, KmsError> {
-        let error = match self.plan(info, modifier) {
-            Ok(_) => return Ok(true),
-            Err(error) if error.may_pass() => error,
-            Err(error) => return Err(error),
-        };
-        let waiting = Waiting {
-            info: info.clone(),
-            modifier,
-            missed: None,
-            next_look: Instant::now() + LOOK_ROUND,
-        };
-        let old = self.started(|started| {
-            started.observer.is_stale.store(false, Ordering::Release);
-            started.prerolled.forget();
-            let stream = started.stream.take();
-            (stream, started.waiting.replace(waiting))
-        });
-        if old.is_some_and(|(_, waited)| waited.is_none()) {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::NotFound,
-                ("{}", report::waiting(&error))
-            );
-        }
-        Ok(false)
-    }
-
-    /// What was missed for want of a display is shown on the one that is there now.
-    fn catch_up(&self) {
-        let missed = self.started(|started| {
-            let waiting = started.waiting.as_mut()?;
-            let missed = waiting.missed.take()?;
-            Some((waiting.info.clone(), waiting.modifier, missed))
-        });
-        let Some((info, modifier, missed)) = missed.flatten() else {
-            return;
-        };
-        match self.plan(&info, modifier) {
-            Ok(stream) => {
-                // Other memory may be shown without a copy now.
-                self.adoption.restart();
-                let options = lock(&self.settings).options();
-                let _ = stream.show(&missed, Timing::default(), &options);
-            }
-            Err(error) => gst::info!(CAT, imp = self, "still waiting: {error}"),
-        }
-    }
-
-    /// Makes the stream anew, if what is there now can show frames.
-    fn renew_stream(&self) -> Result<(), KmsError> {
-        self.look_elsewhere()?;
-        let format = match self.stream() {
-            Some(stream) => Some(stream.format()),
-            None => self
-                .started(|started| {
-                    let waiting = started.waiting.as_ref()?;
-                    let head = &started.head;
-                    // Nothing has changed as yet.
-                    (head.is_plugged() && head.is_master())
-                        .then(|| (waiting.info.clone(), waiting.modifier))
-                })
-                .flatten(),
-        };
-        if let Some((info, modifier)) = format
-            && self.plan_or_wait(&info, modifier)?
-        {
-            // Other memory may be shown without a copy now.
-            self.adoption.restart();
-        }
-        Ok(())
-    }
-
-    /// Goes to another connector if a display was plugged in there, and the user
-    /// named none.
-    fn look_elsewhere(&self) -> Result<(), KmsError> {
-        let head = self.started(|started| {
-            let waiting = started.waiting.as_mut()?;
-            let now = Instant::now();
-            let is_due = now >= waiting.next_look && !started.head.is_plugged();
-            is_due.then(|| {
-                waiting.next_look = now + LOOK_ROUND;
-                started.head.clone()
-            })
-        });
-        let settings = lock(&self.settings).clone();
-        let Some(head) = head.flatten().filter(|_| settings.fd < 0) else {
-            return Ok(());
-        };
-        if !head.is_lit_elsewhere(&settings.criteria()) {
-            return Ok(());
-        }
-        let mut new = self.open()?;
-        let old = self.started(|started| {
-            new.waiting = started.waiting.take();
-            std::mem::replace(started, new)
-        });
-        if let Some(old) = old {
-            old.head.close(settings.restore_crtc);
-        }
-        Ok(())
-    }
-
-    /// There is nothing to show it on: not an error, and no reason to be faster.
-    fn miss(&self, buffer: &gst::Buffer) -> Result<(), NotPresented> {
-        let missed = self.started(|started| {
-            let waiting = started.waiting.as_mut()?;
-            let time = frame_time(&waiting.info);
-            let old = waiting.missed.replace(buffer.clone());
-            Some((started.head.clone(), time, old))
-        });
-        match missed.flatten() {
-            Some((head, time, _)) => head.drop_waiting(time),
-            None => Ok(()),
-        }
     }
 
     fn note_offer(&self, offer: Offer) {
