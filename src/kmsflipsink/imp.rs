@@ -469,7 +469,7 @@ impl VideoSinkImpl for KmsFlipSink {
         let timing = self.timing(buffer);
         let show = || match &stream {
             Some(stream) => stream.show(buffer, timing, &options),
-            None => self.miss(buffer),
+            None => self.miss(buffer, is_rendered),
         };
         let is_freed = || {
             let stream = stream.as_ref();

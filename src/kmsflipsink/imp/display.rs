@@ -48,6 +48,20 @@ impl Started {
         Some((stream, self.prerolled.is_repeated(buffer, is_rendered)))
     }
 
+    /// Shows frames by `stream` from now on. Returns what it replaces, to be dropped without the lock.
+    fn begin_stream(&mut self, stream: Arc<Stream>) -> (Option<Arc<Stream>>, Option<Waiting>) {
+        self.observer.is_stale.store(false, Ordering::Release);
+        self.prerolled.forget();
+        (self.stream.replace(stream), self.waiting.take())
+    }
+
+    /// Shows nothing until there is a display. Returns what it replaces, as above.
+    fn begin_waiting(&mut self, waiting: Waiting) -> (Option<Arc<Stream>>, Option<Waiting>) {
+        self.observer.is_stale.store(false, Ordering::Release);
+        self.prerolled.forget();
+        (self.stream.take(), self.waiting.replace(waiting))
+    }
+
     /// Frames are to be placed anew: the display is another.
     pub(super) fn is_stale(&self) -> bool {
         self.observer.is_stale.load(Ordering::Acquire)
@@ -59,9 +73,16 @@ pub(super) struct Waiting {
     info: gst_video::VideoInfo,
     modifier: Option<u64>,
     /// The newest frame, to be shown as soon as there is one.
-    missed: Option<gst::Buffer>,
+    missed: Option<Missed>,
     /// When other connectors are looked at again.
     next_look: Instant,
+}
+
+/// A frame that came while there was no display.
+struct Missed {
+    buffer: gst::Buffer,
+    /// The base class rendered it; else it prerolled it, and renders it later.
+    is_rendered: bool,
 }
 
 /// Between two looks at other connectors while there is no display.
@@ -176,16 +197,8 @@ impl KmsFlipSink {
             (request, &settings.mode),
             &settings.options(),
         )?;
-        let stream = Arc::new(stream);
         gst::info!(CAT, imp = self, "{}", stream.describe());
-        let old = self.started(|started| {
-            started.observer.is_stale.store(false, Ordering::Release);
-            started.prerolled.forget();
-            let stream = started.stream.replace(stream.clone());
-            (stream, started.waiting.take())
-        });
-        drop(old);
-        Ok(stream)
+        Ok(Arc::new(stream))
     }
 
     /// Plans; or waits, saying so, for what keeps from it now and may pass: then false.
@@ -195,7 +208,11 @@ impl KmsFlipSink {
         modifier: Option<u64>,
     ) -> Result<bool, KmsError> {
         let error = match self.plan(info, modifier) {
-            Ok(_) => return Ok(true),
+            Ok(stream) => {
+                let old = self.started(|started| started.begin_stream(stream));
+                drop(old);
+                return Ok(true);
+            }
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),
         };
@@ -205,12 +222,7 @@ impl KmsFlipSink {
             missed: None,
             next_look: Instant::now() + LOOK_ROUND,
         };
-        let old = self.started(|started| {
-            started.observer.is_stale.store(false, Ordering::Release);
-            started.prerolled.forget();
-            let stream = started.stream.take();
-            (stream, started.waiting.replace(waiting))
-        });
+        let old = self.started(|started| started.begin_waiting(waiting));
         if old.is_some_and(|(_, waited)| waited.is_none()) {
             gst::element_imp_warning!(
                 self,
@@ -223,22 +235,35 @@ impl KmsFlipSink {
 
     /// What was missed for want of a display is shown on the one that is there now.
     fn catch_up(&self) {
-        let missed = self.started(|started| {
-            let waiting = started.waiting.as_mut()?;
-            let missed = waiting.missed.take()?;
-            Some((waiting.info.clone(), waiting.modifier, missed))
+        let format = self.started(|started| {
+            let waiting = started.waiting.as_ref()?;
+            let missed = waiting.missed.as_ref();
+            missed.map(|_| (waiting.info.clone(), waiting.modifier))
         });
-        let Some((info, modifier, missed)) = missed.flatten() else {
+        let Some((info, modifier)) = format.flatten() else {
             return;
         };
-        match self.plan(&info, modifier) {
-            Ok(stream) => {
-                // Other memory may be shown without a copy now.
-                self.adoption.restart();
-                let options = lock(&self.settings).options();
-                let _ = stream.show(&missed, Timing::default(), &options);
+        let stream = match self.plan(&info, modifier) {
+            Ok(stream) => stream,
+            Err(error) => return gst::info!(CAT, imp = self, "still waiting: {error}"),
+        };
+        // Other memory may be shown without a copy now.
+        self.adoption.restart();
+        let missed = self.started(|started| {
+            let (old, waiting) = started.begin_stream(stream.clone());
+            let missed = waiting.and_then(|waiting| waiting.missed);
+            if let Some(Missed {
+                buffer,
+                is_rendered,
+            }) = &missed
+            {
+                started.prerolled.is_repeated(buffer, *is_rendered);
             }
-            Err(error) => gst::info!(CAT, imp = self, "still waiting: {error}"),
+            (missed, old)
+        });
+        if let Some((Some(missed), _)) = missed {
+            let options = lock(&self.settings).options();
+            let _ = stream.show(&missed.buffer, Timing::default(), &options);
         }
     }
 
@@ -297,11 +322,14 @@ impl KmsFlipSink {
     }
 
     /// There is nothing to show it on: not an error, and no reason to be faster.
-    pub(super) fn miss(&self, buffer: &gst::Buffer) -> Result<(), NotPresented> {
+    pub(super) fn miss(&self, buffer: &gst::Buffer, is_rendered: bool) -> Result<(), NotPresented> {
         let missed = self.started(|started| {
             let waiting = started.waiting.as_mut()?;
             let time = frame_time(&waiting.info);
-            let old = waiting.missed.replace(buffer.clone());
+            let old = waiting.missed.replace(Missed {
+                buffer: buffer.clone(),
+                is_rendered,
+            });
             Some((started.head.clone(), time, old))
         });
         match missed.flatten() {
