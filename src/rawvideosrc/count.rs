@@ -15,22 +15,21 @@ use super::{
 use crate::layout::Layout;
 use std::{path::Path, sync::Arc};
 
-/// Lines looked at before all others are believed to be as short.
+/// Frame headers that are sampled before a file counts as regular.
 const LINES_TRIED: u64 = 64;
-/// Frames, or files, between two looks at the waker.
+/// Frames, or files, that are counted between two checks of the waker.
 const STEPS: u64 = 256;
 
-/// Frames of a file: where, and how many.
 #[derive(Debug, Clone)]
 pub struct Counted {
     pub index: FrameIndex,
     pub frames: u64,
-    /// Bytes at the end that are no whole frame.
+    /// Bytes after the last whole frame.
     pub leftover_bytes: u64,
 }
 
-/// The header that a file begins with, if it is YUV4MPEG2; its length is that of all
-/// that comes before the first frame.
+/// The stream header of a YUV4MPEG2 file; `None` for any other file. Its length counts from
+/// the beginning of the file.
 pub fn read_header(opened: &Opened) -> Result<Option<Header>, SetupError> {
     let mut bytes = vec![0; y4m::MAX_HEADER_BYTES];
     let len = read_some_at(&opened.file, &mut bytes, opened.start_bytes);
@@ -52,7 +51,8 @@ fn failed(path: &Path, error: ScanError) -> SetupError {
     }
 }
 
-/// Whether there is a frame at all; for a moment when there is no time for more.
+/// Fails unless the file has a whole frame. Reads only the first frame header, because it
+/// runs during a state change.
 pub fn check_y4m(opened: &Opened, header: &Header, frame_bytes: u64) -> Result<(), SetupError> {
     let found = Scan::new(header, frame_bytes).find(&opened.file);
     match found.map_err(|error| failed(&opened.path, error))? {
@@ -61,8 +61,8 @@ pub fn check_y4m(opened: &Opened, header: &Header, frame_bytes: u64) -> Result<(
     }
 }
 
-/// Finds the frames behind their lines. Those are as short as can be in nearly
-/// every file; where a few samples say otherwise, each one is looked at.
+/// Finds the frames of a YUV4MPEG2 file. In nearly every file all frame headers have the least
+/// length, so a few are sampled. Each header is read only if a sample is longer.
 pub fn of_y4m(
     opened: &Opened,
     header: &Header,
@@ -75,8 +75,8 @@ pub fn of_y4m(
     }
 }
 
-/// None if frames are not at equal distances. A line that is longer moves all frames
-/// behind it, so that the last one alone would give it away.
+/// `None` if the frames do not lie at equal distances. A longer frame header shifts all later
+/// frames, so the sample of the last frame alone would reveal it.
 pub fn regular(
     opened: &Opened,
     header: &Header,
@@ -123,7 +123,7 @@ fn sampled(
     }))
 }
 
-/// Looks at each line.
+/// Finds the frames by reading each frame header.
 pub fn listed(
     opened: &Opened,
     header: &Header,
@@ -153,7 +153,7 @@ pub fn listed(
     })
 }
 
-/// Frames without lines, from `start_bytes` on.
+/// The frames of a raw file, which follow one another from `start_bytes` on.
 pub fn of_raw(opened: &Opened, layout: &Layout, start_bytes: u64) -> Counted {
     let frame_bytes = (layout.size_bytes as u64).max(1);
     let have_bytes = opened.len_bytes.saturating_sub(start_bytes);
@@ -167,16 +167,14 @@ pub fn of_raw(opened: &Opened, layout: &Layout, start_bytes: u64) -> Counted {
     }
 }
 
-/// The frames of a sequence, and the files that have bytes left over.
 pub struct CountedFiles {
-    /// Which frame is where.
     pub table: FileTable,
-    /// Names, and numbers of bytes.
+    /// The files that do not end with a whole frame, and the number of bytes left over.
     pub leftovers: Vec<(String, u64)>,
 }
 
-/// Counts the frames of each of `count` files. `header` is that of the first,
-/// which the others must agree with.
+/// Counts the frames of `count` files of a sequence. `header` is the stream header of the
+/// first file, with which those of the others must agree.
 pub fn of_files(
     (sequence, first, count): (&Sequence, u64, u64),
     header: Option<&Header>,

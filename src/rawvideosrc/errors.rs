@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Why there is nothing to play, and the modules' errors as messages for the bus:
-//! each with the path, the errno and what to do.
+//! The errors of preparing a stream, and the conversion of all modules' errors to messages on
+//! the bus. Each text says the path, the errno and what to do.
 
 use super::{
     buffer_source::BufferError,
@@ -14,7 +14,7 @@ use crate::{layout::LayoutError, sys::describe};
 use gst::{ResourceError, StreamError};
 use std::{io, path::PathBuf};
 
-/// Why there is nothing to play.
+/// Why no stream can be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error(transparent)]
@@ -45,7 +45,7 @@ pub enum SetupError {
         width: u32,
         height: u32,
         format: String,
-        /// Mebibytes of a frame, or of what it is drawn into first.
+        /// Of a frame, or of the untiled picture that is drawn first.
         mib: u64,
         most_mib: u64,
     },
@@ -56,11 +56,11 @@ pub enum SetupError {
     )]
     Header {
         location: String,
-        /// Size and format in the file.
+        /// Size and format by the header.
         header: String,
         properties: String,
         remedy: &'static str,
-        /// From header line to header line.
+        /// Bytes of a picture by the header.
         frame_bytes: usize,
     },
     #[error(
@@ -90,7 +90,6 @@ pub enum SetupError {
     #[error("\"{location}\" cannot be read with io-mode={mode}: {why}; use io-mode=auto")]
     Mode {
         location: String,
-        /// The nick of the mode.
         mode: &'static str,
         why: String,
     },
@@ -98,7 +97,6 @@ pub enum SetupError {
     Follow {
         location: String,
         why: String,
-        /// What to do about it.
         remedy: &'static str,
     },
     #[error("the search for frames was ended")]
@@ -108,7 +106,7 @@ pub enum SetupError {
     Read(#[from] ReadError),
 }
 
-/// Nothing can be played.
+/// No stream can be prepared.
 pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
     match error {
         SetupError::Open(OpenError::NotFound { .. }) | SetupError::NoFiles { .. } => {
@@ -138,7 +136,8 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
     }
 }
 
-/// inotify is refused. Its limits are not those that the words of the errno make one think of.
+/// inotify is refused. For its own limits it uses EMFILE and ENOSPC, whose usual texts speak of
+/// open files and of disk space.
 pub fn of_follow(location: &str, error: &io::Error) -> SetupError {
     let remedy = match error.raw_os_error() {
         Some(libc::EMFILE) => {
@@ -154,7 +153,7 @@ pub fn of_follow(location: &str, error: &io::Error) -> SetupError {
     }
 }
 
-/// Nothing could end a wait.
+/// No eventfd could be made.
 pub fn of_waker(error: &io::Error) -> gst::ErrorMessage {
     gst::error_msg!(
         ResourceError::OpenRead,
@@ -174,7 +173,7 @@ pub fn of_read(location: Option<&str>, error: &ReadError) -> gst::ErrorMessage {
     )
 }
 
-/// A stream ends where no frame does: for a warning.
+/// The text of a warning: a stream ends inside a frame.
 pub fn of_cut(location: &str, frame: u64, have_bytes: u64, missing_bytes: u64) -> String {
     format!(
         "\"{location}\" ends inside frame {frame}, which is left out: {have_bytes} bytes of it came and {missing_bytes} are missing; check whoever writes it"

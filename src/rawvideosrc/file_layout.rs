@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How frames are laid out in a file that does not say so itself, and what is
-//! doubtful about that.
+//! Chooses the layout of the frames in a raw file, which does not say it itself.
 //!
-//! Other programs write rows without padding; GStreamer rounds them up to four
-//! bytes. Where the two differ, `frame-size` tells which one it is, else the size
-//! of the file does, else the first picture: neighbouring rows are alike.
+//! Other programs write rows without padding; GStreamer rounds them up to four bytes. If the
+//! two layouts differ, the property `frame-size` decides, else the size of the file, else the
+//! pictures: neighbouring rows are similar in the right layout.
 
 use super::{
     errors::SetupError,
@@ -13,32 +12,28 @@ use super::{
 };
 use crate::layout::{Layout, LayoutError};
 
-/// Rows that are compared with the ones below them.
+/// The most rows that are compared with the rows below them.
 const ROWS_COMPARED: usize = 256;
 
-/// What is to be laid out.
 #[derive(Debug, Clone, Copy)]
 pub enum Data<'a> {
-    /// All bytes from `start_bytes` on are there.
+    /// A file of its final size.
     Whole {
         opened: &'a Opened,
         start_bytes: u64,
     },
-    /// More bytes may come.
+    /// A pipe, or a file that may grow.
     Open,
 }
 
-/// A layout, and a sentence if it may be the wrong one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLayout {
-    /// Of each frame.
     pub layout: Layout,
-    /// Why it may be wrong, and what to do then.
+    /// The text of a warning if the layout may be the wrong one.
     pub doubt: Option<String>,
 }
 
 impl FileLayout {
-    /// A layout without doubt.
     pub fn certain(layout: Layout) -> Self {
         Self {
             layout,
@@ -47,7 +42,7 @@ impl FileLayout {
     }
 }
 
-/// The layout of `data` by the properties, else by what can be seen of it.
+/// Chooses by the properties, else by `data`.
 pub fn choose(
     info: &gst_video::VideoInfo,
     settings: &Settings,
@@ -80,7 +75,7 @@ fn refuse(
     })
 }
 
-/// A frame that GStreamer's own rows do not fit into has rows without padding.
+/// If GStreamer's rounded rows do not fit into the frame, its rows have no padding.
 fn by_frame_size(
     stock: &Layout,
     packed: &Layout,
@@ -149,7 +144,7 @@ fn by_data(stock: &Layout, packed: &Layout, settings: &Settings, data: Data<'_>)
     doubtful(layout, why)
 }
 
-/// Whether rows are more alike in the padded layout, by a clear margin.
+/// Whether neighbouring rows differ clearly less, by more than a fifth, in the padded layout.
 fn looks_padded(opened: &Opened, start_bytes: u64, stock: &Layout, packed: &Layout) -> bool {
     let (padded_stride, stride) = (stock.planes[0].stride_bytes, packed.planes[0].stride_bytes);
     let rows = packed.planes[0].rows.min(ROWS_COMPARED);
@@ -158,7 +153,7 @@ fn looks_padded(opened: &Opened, start_bytes: u64, stock: &Layout, packed: &Layo
     }
     let mut bytes = vec![0; padded_stride * rows];
     let (mut padded_steps, mut steps) = (0, 0);
-    // The first picture may be black.
+    // The first picture may be black, so the middle of the file is compared, too.
     let data_bytes = opened.len_bytes.saturating_sub(start_bytes);
     for at in [0, data_bytes / 2] {
         let Ok(len) = read_some_at(&opened.file, &mut bytes, start_bytes + at) else {
@@ -170,7 +165,7 @@ fn looks_padded(opened: &Opened, start_bytes: u64, stock: &Layout, packed: &Layo
     padded_steps * 5 < steps * 4
 }
 
-/// The sum of differences of bytes to those one row below.
+/// The sum of the differences between each byte and the byte one row below.
 fn step_between_rows(bytes: &[u8], stride: usize) -> u64 {
     let below = bytes.iter().skip(stride);
     let steps = bytes
@@ -210,7 +205,7 @@ mod tests {
         (stride, chosen.doubt.is_some())
     }
 
-    /// `rows` rows of a picture that changes little from one to the next.
+    /// `rows` rows of a picture that changes little from row to row.
     fn picture(rows: usize, row_bytes: usize, stride: usize) -> Vec<u8> {
         let mut bytes = vec![0; rows * stride];
         for (row, to) in bytes.chunks_exact_mut(stride).enumerate() {
@@ -241,7 +236,7 @@ mod tests {
             let cut = &bytes[..bytes.len() - 5];
             assert_eq!(chosen(&info, 0, cut), (stride, true), "{stride}");
         }
-        // 46 frames of 720 bytes are 45 of 736.
+        // 46 frames of 720 bytes are as long as 45 of 736.
         let info = samples::info(gst_video::VideoFormat::Gray8, 90, 8);
         let bytes = picture(46 * 8, 90, 90);
         assert_eq!(bytes.len(), 45 * 736);

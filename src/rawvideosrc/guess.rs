@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Size, rate and format from the names that people give to raw files, such as
-//! `clip_1920x1080_25fps_nv12.yuv` or `foreman_cif.yuv`. Pure parsing.
+//! Guesses size, frame rate and format from the names that people give to raw files, such as
+//! `clip_1920x1080_25fps_nv12.yuv` or `foreman_cif.yuv`.
 
 mod format;
 
@@ -8,17 +8,16 @@ use format::Word;
 use gst_video::VideoFormat;
 use std::path::Path;
 
-/// What a name gives away.
+/// What a file name suggests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Guess {
     pub size: Option<(i32, i32)>,
     pub framerate: Option<(i32, i32)>,
     pub format: Option<VideoFormat>,
-    /// Frames hold two fields, which may be of two moments.
+    /// Each frame holds two fields, which may have been sampled at different times.
     pub is_interlaced: bool,
 }
 
-/// Sizes that have names.
 const NAMED_SIZES: &[(&str, (i32, i32))] = &[
     ("sqcif", (128, 96)),
     ("qcif", (176, 144)),
@@ -40,7 +39,7 @@ const NAMED_SIZES: &[(&str, (i32, i32))] = &[
     ("8k", (7680, 4320)),
 ];
 
-/// Sizes that are named by their lines: `1080p`, `576i`.
+/// Sizes that are named by their number of lines: `1080p`, `576i`.
 const LINES: &[(i32, i32)] = &[
     (640, 360),
     (720, 480),
@@ -52,7 +51,7 @@ const LINES: &[(i32, i32)] = &[
     (7680, 4320),
 ];
 
-/// Sizes that are believed of two numbers without an x between.
+/// Two numbers without an x between them are taken for a size only if it is one of these.
 const USUAL_SIZES: &[(i32, i32)] = &[
     (128, 96),
     (160, 120),
@@ -103,14 +102,14 @@ const USUAL_SIZES: &[(i32, i32)] = &[
     (7680, 4320),
 ];
 
-/// Rates that are believed of a number without "fps", behind a size.
+/// A number without "fps" after a size is taken for a rate only if it is one of these.
 const USUAL_RATES: &[&str] = &[
     "24", "25", "30", "48", "50", "60", "120", "23.976", "23.98", "29.97", "59.94", "119.88",
     "23976", "2398", "2997", "5994",
 ];
 
 impl Guess {
-    /// Looks at the file's name, not at its directories.
+    /// Guesses from the file's name, not from its directories.
     pub fn from_path(path: &Path) -> Self {
         let name = path
             .file_name()
@@ -126,7 +125,7 @@ impl Guess {
         guess
     }
 
-    /// What can be believed or not, each on its own.
+    /// The guess in parts, any of which may be wrong while the others are right.
     pub fn parts(self) -> [Self; 4] {
         let none = Self::default();
         [
@@ -149,8 +148,8 @@ impl Guess {
         ]
     }
 
-    /// Numbers win over names, and of sizes of the same kind that differ none is
-    /// believed.
+    /// Takes size, rate and interlacing from the words. Numbers win over names of sizes. If sizes
+    /// of the same kind differ, none is taken.
     fn take_sizes(&mut self, words: &[&str]) {
         let pictures: Vec<(usize, Picture)> = (0..words.len())
             .filter_map(|at| Some((at, Picture::parse(words, at)?)))
@@ -183,7 +182,7 @@ impl Guess {
     }
 }
 
-/// The words of a name: letters, digits, and points within numbers.
+/// Splits a name into words of letters and digits, with points within numbers.
 fn words(name: &str) -> Vec<String> {
     let letters: Vec<char> = name.replace('×', "x").chars().collect();
     let is_point = |index: usize| {
@@ -202,7 +201,7 @@ fn words(name: &str) -> Vec<String> {
         .collect();
     let mut words = Vec::new();
     for word in parted.split(' ').filter(|word| !word.is_empty()) {
-        // A point between a size and what follows is none of a number.
+        // A point between a size and the next word belongs to no number.
         let means = |word: &str| Picture::parse(&[word], 0).is_some() || rate(&[word], 0).is_some();
         if rate_number(word).is_some() || means(word) {
             words.push(word.to_owned());
@@ -221,7 +220,7 @@ fn guess_format(words: &[&str]) -> Option<VideoFormat> {
     let mut said = Vec::new();
     let mut at = 0;
     while let Some(word) = words.get(at) {
-        // "i420_10le" falls into two words, "nv12_10le40_4l4" into three.
+        // "i420_10le" is two words, "nv12_10le40_4l4" is three.
         let joined = (2..=3).rev().find_map(|count| {
             let own = format::own_name(&words.get(at..at + count)?.join("_"))?;
             Some((count, own))
@@ -231,7 +230,7 @@ fn guess_format(words: &[&str]) -> Option<VideoFormat> {
             at += count;
             continue;
         }
-        // "10-bit".
+        // As in "10-bit".
         if words.get(at + 1) == Some(&"bit")
             && let Some(depth) = Word::parse(&format!("{word}bit"), false)
         {
@@ -249,30 +248,30 @@ fn guess_format(words: &[&str]) -> Option<VideoFormat> {
     format::agree(&said, is_yuv_file)
 }
 
-/// A size, and what is said with it.
+/// A size, and what stands with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Picture {
     size: (i32, i32),
     framerate: Option<(i32, i32)>,
     is_interlaced: bool,
-    /// How sure it is that this is meant.
+    /// How certain the size is.
     weight: Weight,
-    /// That it takes up.
+    /// The number of words that the size takes up.
     words: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Weight {
-    /// `vga`, `1080p`.
+    /// As `vga`, `1080p`.
     Named,
-    /// `640_480`.
+    /// As `640_480`.
     Numbers,
-    /// `640x480`, `w640_h480`.
+    /// As `640x480`, `w640_h480`.
     Explicit,
 }
 
 impl Picture {
-    /// The size that begins at a word.
+    /// Parses the size that begins with word `at`.
     fn parse(words: &[&str], at: usize) -> Option<Self> {
         let (word, next) = (*words.get(at)?, words.get(at + 1).copied());
         Self::by_x(word)
@@ -291,7 +290,7 @@ impl Picture {
         }
     }
 
-    /// `1920x1080`, `1920x1080p30`, `720x576i`.
+    /// Parses `1920x1080`, `1920x1080p30`, `720x576i`.
     fn by_x(word: &str) -> Option<Self> {
         let (width, rest) = word.split_once('x')?;
         let (height, scan) = split_digits(rest);
@@ -299,7 +298,7 @@ impl Picture {
         Self::new(size, Weight::Explicit, 1).scanned(scan)
     }
 
-    /// `w640_h480`, `w640h480`, `width640_height480`.
+    /// Parses `w640_h480`, `w640h480`, `width640_height480`.
     fn by_letters(word: &str, next: Option<&str>) -> Option<Self> {
         let (width, rest) = split_digits(word.strip_prefix("width").or(word.strip_prefix('w'))?);
         let (height, words) = match rest {
@@ -311,7 +310,7 @@ impl Picture {
         Some(Self::new(size, Weight::Explicit, words))
     }
 
-    /// `640_480`, and nothing that is not usual.
+    /// Parses `640_480`, if that is a usual size.
     fn by_numbers(word: &str, next: Option<&str>) -> Option<Self> {
         let (height, scan) = split_digits(next?);
         let size = (number(word)?, number(height)?);
@@ -319,7 +318,7 @@ impl Picture {
         USUAL_SIZES.contains(&size).then_some(picture)
     }
 
-    /// `vga`, `1080p`, `576i`, `1080p25`.
+    /// Parses `vga`, `1080p`, `576i`, `1080p25`.
     fn by_name(word: &str) -> Option<Self> {
         if let Some((_, size)) = NAMED_SIZES.iter().find(|(name, _)| *name == word) {
             return Some(Self::new(*size, Weight::Named, 1));
@@ -333,7 +332,7 @@ impl Picture {
         Self::new(*size, Weight::Named, 1).scanned(scan)
     }
 
-    /// With what may follow a size: nothing, `p`, `i`, and a rate behind those.
+    /// Adds what may follow a size: nothing, or `p` or `i`, and a rate after those.
     fn scanned(mut self, scan: &str) -> Option<Self> {
         if scan.is_empty() {
             return Some(self);
@@ -348,7 +347,7 @@ impl Picture {
     }
 }
 
-/// Frames a second; above 30 those of interlaced pictures are fields.
+/// Frames per second. A rate of interlaced pictures above 30 counts fields.
 fn frames_of((numer, denom): (i32, i32), is_interlaced: bool) -> (i32, i32) {
     if !is_interlaced || numer / denom <= 30 {
         return (numer, denom);
@@ -364,7 +363,7 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(end.unwrap_or(text.len()))
 }
 
-/// A number of pixels.
+/// A number of pixels: not 0, and without a leading zero.
 fn number(digits: &str) -> Option<i32> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let has_zero = digits.starts_with('0');
@@ -372,7 +371,7 @@ fn number(digits: &str) -> Option<i32> {
     number.filter(|number| *number > 0 && !has_zero)
 }
 
-/// The rate that a word gives, and whether it is said to be one of fields:
+/// The frame rate that a word gives, and whether it says that frames are interlaced:
 /// `25fps`, `50hz`, `fps30`, `25 fps`, `50i`.
 fn rate(words: &[&str], at: usize) -> Option<((i32, i32), bool)> {
     let word = *words.get(at)?;
@@ -403,7 +402,7 @@ fn rate_number(text: &str) -> Option<(i32, i32)> {
     if !text.bytes().all(is_plain) || text.starts_with('0') && !text.starts_with("0.") {
         return None;
     }
-    // Without its point.
+    // Rates written without their decimal point.
     match text {
         "23976" | "2397" | "2398" => return Some((24000, 1001)),
         "2997" => return Some((30000, 1001)),
@@ -417,7 +416,7 @@ fn rate_number(text: &str) -> Option<(i32, i32)> {
     if rate.fract() == 0.0 {
         return Some((rate as i32, 1));
     }
-    // 23.98, 29.97 and 59.94 are whole rates slowed by 1001/1000.
+    // 23.98, 29.97 and 59.94 are whole rates times 1000/1001.
     let whole = rate.ceil();
     if (whole * 1000.0 / 1001.0 - rate).abs() < 0.01 {
         return Some((whole as i32 * 1000, 1001));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Virtual methods and properties. What they mean is decided in the modules
-//! beside this one; what the streaming thread does is in `streaming`.
+//! The virtual methods and properties of the element. `streaming` has the work of the
+//! streaming thread.
 //!
-//! Locks: `settings` is copied at start; `state` is held for moments only, and
-//! never while anything is opened, awaited or read: whoever does that takes what
-//! it needs out and puts it back. Neither is taken under the other.
+//! Locks: `start` copies `settings`. Code that opens, waits or reads does not hold the lock
+//! of `state` meanwhile: it takes the input or the reader out of `state`, and puts it back
+//! afterwards. No code takes one of the two locks while it holds the other.
 
 use super::{
     CAT, IoMode, errors,
@@ -88,13 +88,13 @@ pub struct RawVideoSrc {
     pub(super) stats: Mutex<Stats>,
     pub(super) state: Mutex<State>,
     uri: Mutex<Option<String>>,
-    /// An error has been posted since start.
+    /// Whether an error has been posted since `start`.
     failed: AtomicBool,
 }
 
 impl RawVideoSrc {
     pub(super) fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
-        // Nothing panics while it is held.
+        // No thread panics while it holds this lock, so a poisoned lock means nothing.
         let lock = self.settings.lock();
         lock.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -112,7 +112,7 @@ impl RawVideoSrc {
 #[glib::object_subclass]
 impl ObjectSubclass for RawVideoSrc {
     const NAME: &'static str = "GstRawVideoSrc";
-    // Beside another copy of this library: src/copies.rs.
+    // Another copy of this library may have registered the same name: see src/copies.rs.
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::RawVideoSrc;
     type ParentType = gst_base::BaseSrc;
@@ -135,8 +135,8 @@ impl ElementImpl for RawVideoSrc {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        // The base class adjusts the times of a live source whenever it begins to
-        // play; `times` takes the same measure then.
+        // Whenever a live source begins to play, the base class measures anew how far timestamps
+        // and running time are apart. `times` then does the same.
         if transition == gst::StateChange::PausedToPlaying
             && let Some(session) = self.state.lock().session()
         {
@@ -165,8 +165,8 @@ impl ElementImpl for RawVideoSrc {
     }
 
     fn post_message(&self, message: gst::Message) -> bool {
-        // The base class follows each failure with one of its own that says
-        // less; the first is the one to read.
+        // The base class posts an error of its own after each failure. It says less than the
+        // element's error, so only the first error is posted.
         let is_error = message.type_() == gst::MessageType::Error;
         if is_error && self.failed.swap(true, Ordering::Relaxed) {
             gst::debug!(CAT, imp = self, "not posting {message:?}");
@@ -308,9 +308,8 @@ impl BaseSrcImpl for RawVideoSrc {
     }
 
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
-        // The base class takes a failure for the end, and an event that waits for this
-        // thread is not seen from here: whatever must be awaited is awaited in `create`,
-        // which negotiates then.
+        // A failure here is the end of the stream for the base class, so an event could not
+        // interrupt a wait in this method. `create` waits instead, and negotiates afterwards.
         match self.is_unprobed() || self.is_preparing() {
             true => Ok(()),
             false => self
@@ -330,7 +329,7 @@ impl BaseSrcImpl for RawVideoSrc {
             Ok(caps) => self.parent_fixate(caps),
             Err(error) => {
                 self.post_error_message(errors::of_setup(&error));
-                // Still open caps end the negotiation.
+                // The base class refuses caps that are not fixed, which ends the negotiation.
                 caps
             }
         }
@@ -351,14 +350,14 @@ impl BaseSrcImpl for RawVideoSrc {
                 return Err(gst::loggable_error!(CAT, "not started"));
             };
             let Some(reader) = session.stream.as_mut().and_then(Stream::take_reader) else {
-                // Nothing is there to be played yet: it is asked again then.
+                // No stream is prepared yet; `create` negotiates again once there is one.
                 pool::decline(query);
                 return Ok(());
             };
             reader
         };
-        // What is in flight is in buffers that downstream may not want any more: of
-        // another pool, in another layout. It may take a while to land.
+        // The frames in flight are in buffers of another pool or layout, which downstream may
+        // not take any more.
         source.reset();
         let takes_meta = query
             .find_allocation_meta::<gst_video::VideoMeta>()
@@ -426,7 +425,7 @@ impl BaseSrcImpl for RawVideoSrc {
             return false;
         };
         let source = self.state.lock().session().and_then(Session::take_source);
-        // What is in flight may take a while to land.
+        // The frames in flight are not those that the seek asks for.
         let source = source.map(|mut source| {
             source.reset();
             source
@@ -437,8 +436,8 @@ impl BaseSrcImpl for RawVideoSrc {
         };
         session.give_source(source);
         session.cursor = seek::go(segment, session.timeline().as_ref());
-        // Where the caps or the answer of downstream met a flush, there is no pool of
-        // downstream's.
+        // If a flush met the CAPS event or the ALLOCATION query, downstream's pool is missing:
+        // the next negotiation asks for it again.
         let is_to_ask = session.stream.is_some() && !matches!(session.pool, PoolInUse::Downstream);
         drop(state);
         if is_to_ask && segment.flags().contains(gst::SegmentFlags::RESET) {
@@ -468,7 +467,7 @@ impl BaseSrcImpl for RawVideoSrc {
                         .map(|converted| query.set(value, converted))
                 }
                 gst::QueryViewMut::Latency(query) if is_live => {
-                    // A frame may be asked for when it is due and must be read.
+                    // A read may begin only when the frame is due, and may take its duration.
                     let frame =
                         gst::ClockTime::from_nseconds(playback.timeline.frame_duration_ns(0)?);
                     query.set(true, frame, frame);
@@ -482,8 +481,8 @@ impl BaseSrcImpl for RawVideoSrc {
 }
 
 impl RawVideoSrc {
-    /// The base class says "Internal data stream error" of a format that an element
-    /// further down has refused.
+    /// Replaces the base class's error "Internal data stream error", which it posts when an
+    /// element downstream has refused the caps, by one that names what both sides take.
     fn in_words(&self, message: gst::Message) -> gst::Message {
         let gst::MessageView::Error(error) = message.view() else {
             return message;
@@ -502,7 +501,6 @@ impl RawVideoSrc {
             .build()
     }
 
-    /// Whether an error has been posted since start.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -512,7 +510,7 @@ impl RawVideoSrc {
         template.map_or_else(gst::Caps::new_any, |template| template.caps().clone())
     }
 
-    /// Answers a seek; `perform` has the base class carry it out.
+    /// Handles a seek. `perform` passes the event, converted to TIME, to the base class.
     fn seek(&self, event: &gst::Event, perform: impl FnOnce(gst::Event) -> bool) -> bool {
         let gst::EventView::Seek(seek) = event.view() else {
             return false;
@@ -525,7 +523,7 @@ impl RawVideoSrc {
         }
         let current = self.segment();
         let in_time = match &mut *self.state.lock() {
-            // Both are carried out before the first frame, when all is known.
+            // `seek_at_last` carries out a seek that comes before the caps are known.
             State::Stopped(waiting) => {
                 *waiting = Some(event.clone());
                 return true;
@@ -548,7 +546,8 @@ impl RawVideoSrc {
         }
     }
 
-    /// Downstream changes its speed by itself; the frames stay the same.
+    /// Handles a seek with INSTANT_RATE_CHANGE: downstream changes the speed by itself, and
+    /// this element goes on to send the same frames.
     fn change_rate(&self, seek: &gst::event::Seek) -> bool {
         let (rate, flags, start_type, _, stop_type, _) = seek.get();
         let factor = rate / self.segment().rate();

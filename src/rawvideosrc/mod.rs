@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `rawvideosrc`: frames of raw files, or a drawn test pattern, written
-//! straight into the buffers of whoever shows them.
+//! The source element `rawvideosrc`: it reads the frames of raw video files, or draws a test
+//! pattern, straight into the buffers that downstream offers.
 //!
-//! The element itself is thin. `reader` has the ways to read a file, `pattern`
-//! draws, `timeline` turns frames into time.
+//! `reader` has the ways to read a file, `pattern` draws the test pattern, and `timeline`
+//! converts between frame numbers and time.
 
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
@@ -49,20 +49,20 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
-    /// The element `rawvideosrc`.
+    /// The element `rawvideosrc`: reads frames of raw video, or draws a test pattern.
     pub struct RawVideoSrc(ObjectSubclass<imp::RawVideoSrc>)
         @extends gst_base::BaseSrc, gst::Element, gst::Object,
         @implements gst::URIHandler;
 }
 
-/// The bytes of the test pattern's frame `n` in `info`'s own layout, for this crate's
-/// tests to compare with; none in a format that cannot be drawn.
+/// The bytes of frame `n` of the test pattern, laid out as `info` says, for this crate's
+/// tests. `None` if the pattern cannot be drawn in that format.
 #[doc(hidden)]
 pub fn pattern_frame(n: u64, info: &gst_video::VideoInfo) -> Option<Vec<u8>> {
     pattern::render(n, info).ok()
 }
 
-/// Registers the element.
+/// Registers the element `rawvideosrc` with `plugin`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     IoMode::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
     gst::Element::register(

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is played and what downstream takes: guesses that give way to what users say
-//! themselves, and the sentence for when the two do not meet.
+//! Caps negotiation: which guesses from a file's name agree with the caps that the user has
+//! set downstream, and the error text for caps that downstream does not take.
 
 use gst::prelude::*;
 
-/// Elements looked at behind the source.
+/// The most elements downstream of the source that are searched for caps.
 const MOST_STEPS: usize = 16;
-/// Values of a field that a sentence lists.
+/// The most values of a field that an error text lists.
 const MOST_VALUES: usize = 8;
 
-/// What users say behind the element: the caps that they gave to capsfilters and
-/// application sinks, up to the first element that may change the pictures.
+/// The caps that the user has set downstream, on capsfilters and application sinks, up to the
+/// first element that may change the frames.
 pub fn said_behind(src: &gst::Pad) -> gst::Caps {
     let mut said = gst::Caps::new_any();
     let mut src = src.clone();
@@ -30,14 +30,14 @@ pub fn said_behind(src: &gst::Pad) -> gst::Caps {
     said
 }
 
-/// The element that a pad is linked to, in and out of bins.
+/// The element that a source pad is linked to, across the boundaries of bins.
 fn behind(src: &gst::Pad) -> Option<gst::Element> {
     let mut pad = src.peer()?;
     for _ in 0..MOST_STEPS {
         if let Some(ghost) = pad.downcast_ref::<gst::GhostPad>() {
             pad = ghost.target()?;
         } else if let Some(proxy) = pad.downcast_ref::<gst::ProxyPad>() {
-            // The inner side of a bin's source pad.
+            // The internal pad of a bin's source pad.
             pad = proxy.internal()?.upcast::<gst::Pad>().peer()?;
         } else {
             return pad.parent_element();
@@ -46,7 +46,7 @@ fn behind(src: &gst::Pad) -> Option<gst::Element> {
     None
 }
 
-/// The caps that somebody has set on an element, if it has such a property.
+/// The value of the element's property `caps`, if it has such a property and it is writable.
 fn caps_of(element: &gst::Element) -> Option<gst::Caps> {
     let pspec = element.find_property("caps")?;
     let can_be_set = pspec.flags().contains(gst::glib::ParamFlags::READWRITE);
@@ -56,7 +56,7 @@ fn caps_of(element: &gst::Element) -> Option<gst::Caps> {
     element.property::<Option<gst::Caps>>("caps")
 }
 
-/// Whether what comes out of an element is what went in.
+/// Whether an element passes frames on unchanged.
 fn passes_on(element: &gst::Element) -> bool {
     let factory = element.factory().map(|factory| factory.name());
     let same = [
@@ -70,7 +70,7 @@ fn passes_on(element: &gst::Element) -> bool {
     factory.is_some_and(|name| same.contains(&name.as_str()))
 }
 
-/// The caps with as many of the guesses as neither they nor the users contradict.
+/// Narrows `caps` by each guess that contradicts neither `caps` nor the user's caps, `said`.
 pub fn believe(mut caps: gst::Caps, guesses: &[gst::Caps], said: &gst::Caps) -> gst::Caps {
     for guess in guesses {
         let narrowed = caps.intersect(guess);
@@ -81,8 +81,8 @@ pub fn believe(mut caps: gst::Caps, guesses: &[gst::Caps], said: &gst::Caps) -> 
     caps
 }
 
-/// Why nothing was agreed on: both sides in the fields that differ, and the
-/// elements that can change those.
+/// The error text for a failed negotiation: the fields in which both sides differ, and the
+/// elements that can convert them.
 pub fn explain(location: Option<&str>, ours: &gst::Caps, src: &gst::Pad) -> String {
     let what = match location {
         Some(location) => format!("\"{location}\""),
@@ -93,7 +93,7 @@ pub fn explain(location: Option<&str>, ours: &gst::Caps, src: &gst::Pad) -> Stri
         .as_ref()
         .map_or("downstream".to_owned(), |e| format!("\"{}\"", e.name()));
     let theirs = src.peer_query_caps(None);
-    // The two sides that do not meet are both behind us.
+    // The caps that contradict each other are both downstream of this element.
     if let (true, Some(allowed)) = (theirs.is_empty(), element.as_ref().and_then(caps_of)) {
         return format!(
             "{what} cannot go on: {taker} lets through {allowed}, of which the elements behind it take nothing: put videoconvert ! videoscale behind {taker}, or say other caps"
@@ -111,7 +111,7 @@ pub fn explain(location: Option<&str>, ours: &gst::Caps, src: &gst::Pad) -> Stri
     )
 }
 
-/// All fields that matter, of the caps' first structure.
+/// The main fields of the caps' first structure, as text.
 fn summary(caps: &gst::Caps) -> String {
     match caps.structure(0) {
         Some(structure) => ["format", "width", "height", "framerate"]
@@ -123,7 +123,7 @@ fn summary(caps: &gst::Caps) -> String {
     }
 }
 
-/// Fields, and the element that changes each.
+/// Fields of caps, each with the element that converts it.
 const CHANGERS: &[(&str, &str)] = &[
     ("format", "videoconvert"),
     ("width", "videoscale"),
@@ -143,8 +143,8 @@ struct Difference {
 }
 
 impl Difference {
-    /// From the one of their structures that differs in the fewest fields. None if
-    /// the two meet.
+    /// Compares with the structure of `theirs` that differs in the fewest fields. `None` if the
+    /// caps intersect.
     fn least(ours: &gst::Caps, theirs: &gst::Caps) -> Option<Self> {
         if ours.can_intersect(theirs) {
             return None;
@@ -211,7 +211,7 @@ impl Difference {
     }
 }
 
-/// Fields in which no value of the one is a value of the other.
+/// The fields whose values do not intersect.
 fn differing_fields(own: &gst::StructureRef, their: &gst::StructureRef) -> Vec<&'static str> {
     let differs = |field: &str| {
         let (Ok(own), Ok(their)) = (own.value(field), their.value(field)) else {
@@ -223,7 +223,7 @@ fn differing_fields(own: &gst::StructureRef, their: &gst::StructureRef) -> Vec<&
     fields.filter(|field| differs(field)).collect()
 }
 
-/// The values of a field, the first few of many.
+/// The values of a field as text; only the first `MOST_VALUES` of a long list.
 fn values(structure: &gst::StructureRef, field: &str) -> Option<String> {
     let value = structure.value(field).ok()?;
     if let Ok(list) = value.get::<gst::List>() {
@@ -280,7 +280,7 @@ mod tests {
             difference(ours, "video/x-raw,framerate=30/1"),
             told("framerate=25/1", "framerate=30/1", "videorate")
         );
-        // The nearest of several.
+        // Of several structures the one with the fewest differences is named.
         assert_eq!(
             difference(
                 ours,
@@ -340,7 +340,7 @@ mod tests {
             "fakesrc name=source ! capsfilter name=wide ! capsfilter caps=video/x-raw,width=[1,8192] ! fakesink",
         );
         let pipeline = pipeline.unwrap().downcast::<gst::Bin>().unwrap();
-        // Two that do not meet would not be linked.
+        // Elements whose caps do not intersect would not be linked, so they change afterwards.
         let wide = pipeline.by_name("wide").unwrap();
         wide.set_property("caps", caps("video/x-raw,width=16384"));
         let source = pipeline.by_name("source").unwrap();

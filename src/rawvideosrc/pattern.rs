@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The built-in test pattern: colour bars, a box that moves and the number of
-//! the frame in large figures, in every format that GstVideoInfo can lay out.
+//! The built-in test pattern: colour bars, a moving box and the frame number in large digits,
+//! in every format that GstVideoInfo can describe.
 //!
-//! A picture is a handful of different lines, each repeated. A line is put
-//! together once in the format that GStreamer's own pack function takes, packed
-//! into a scratch row and copied wherever it belongs: each byte of the buffer
-//! is written once and none is read, which is what a framebuffer wants.
+//! A picture has only a few different lines. Each of them is painted once in the format that
+//! GStreamer's pack function takes, packed into a scratch row, and copied to all rows that
+//! show it. So each byte of the buffer is written once and none is read back, because reading
+//! from framebuffer memory is slow.
 
 use super::reader::{FrameSource, Outcome, ReadError, Target};
 use crate::layout::{Layout, MAX_PLANES};
 use std::ops::Range;
 
-/// Red, green, blue.
 type Rgb = [u8; 3];
 
 const WHITE: Rgb = [255, 255, 255];
@@ -28,7 +27,7 @@ const BARS: [Rgb; 8] = [
     [40, 40, 40],
 ];
 
-/// Figures, five by seven dots, the leftmost dot in bit 4.
+/// The digits 0 to 9 in five by seven dots, the leftmost dot in bit 4.
 const FIGURES: [[u8; 7]; 10] = [
     [0x0E, 0x11, 0x13, 0x15, 0x19, 0x11, 0x0E],
     [0x04, 0x0C, 0x04, 0x04, 0x04, 0x04, 0x0E],
@@ -43,28 +42,27 @@ const FIGURES: [[u8; 7]; 10] = [
 ];
 const FIGURE_DOTS: usize = 5;
 const FIGURE_ROWS: usize = 7;
-/// Figures shown at least, so that the number does not jump about.
+/// The least number of digits, so that the number keeps its place while it grows.
 const LEAST_FIGURES: usize = 6;
-/// Pixels that the box moves from frame to frame.
 const BOX_STEP_PX: u64 = 4;
 
-/// The largest picture that is drawn, in bytes: 11,585 pixels across and down in
-/// BGRx. Several of them are in memory at a time, and nothing can show larger ones.
+/// The largest picture that is drawn, in bytes: 11,585 by 11,585 pixels in BGRx. Several
+/// pictures are in memory at a time, and no display can show larger ones.
 pub const MAX_BYTES: u64 = 512 << 20;
 
-/// What a picture of one size and number looks like, in pixels.
+/// The places of the parts of a picture, in pixels.
 #[derive(Debug)]
 struct Picture {
     width: usize,
     height: usize,
     moving_box: (Range<usize>, Range<usize>),
     figures: Vec<u8>,
-    /// Screen pixels of one dot; 0 where the picture is too small for a number.
+    /// Width and height of one dot; 0 if the picture is too small for a number.
     dot_px: usize,
     label: (Range<usize>, Range<usize>),
 }
 
-/// Lines that look alike have the same kind.
+/// Lines of the same kind look the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kind {
     in_box: bool,
@@ -84,7 +82,7 @@ impl Picture {
             .bytes()
             .map(|figure| figure - b'0')
             .collect();
-        // A column between figures and one dot of margin around all.
+        // One column between digits, and a margin of one dot around the number.
         let dots_across = figures.len() * (FIGURE_DOTS + 1) + 1;
         let dots_down = FIGURE_ROWS + 2;
         let dot_px = (width * 3 / 4 / dots_across).min(height / 3 / dots_down);
@@ -120,7 +118,7 @@ impl Picture {
         }
     }
 
-    /// Paints a line of that kind, from the back to the front.
+    /// Paints a line of that kind. Later fills cover earlier ones.
     fn paint(&self, kind: Kind, mut fill: impl FnMut(Range<usize>, Rgb)) {
         for (index, colour) in BARS.iter().enumerate() {
             let edge = |index| index * self.width / BARS.len();
@@ -145,7 +143,7 @@ impl Picture {
     }
 }
 
-/// Where a box of `side` is that goes to and fro over `room`.
+/// The range of a box of size `side` that moves back and forth over `room` pixels.
 fn bounce(frame: u64, room: usize, side: usize) -> Range<usize> {
     let room = room as u64;
     let phase = frame.wrapping_mul(BOX_STEP_PX) % (2 * room).max(1);
@@ -157,27 +155,25 @@ fn bounce(frame: u64, room: usize, side: usize) -> Range<usize> {
     start..start + side
 }
 
-/// A line packed into the format, one row for each plane.
 #[derive(Debug, Clone)]
 struct PackedLine {
     kind: Kind,
     planes: [Vec<u8>; MAX_PLANES],
 }
 
-/// Draws frames of one format.
 pub struct Pattern {
     info: gst_video::VideoInfo,
     layout: Layout,
-    /// Rows of the plane per line of the picture, as a shift.
+    /// Vertical subsampling: row `r` of a plane shows line `r << shift` of the picture.
     row_shifts: [u32; MAX_PLANES],
     unpacked: Vec<u8>,
-    /// Lines of the frame being drawn; kept to be overwritten by the next.
+    /// The lines of the current frame. The next frame reuses their memory.
     lines: Vec<PackedLine>,
-    /// Formats whose rows are no lines are converted as a whole.
+    /// For tiled formats, in which the rows of a plane are not lines of the picture.
     converter: Option<Whole>,
 }
 
-/// Draws into a plain format and lets GStreamer's converter place the tiles.
+/// Draws into an untiled format, and lets GStreamer's converter make the tiles of it.
 struct Whole {
     plain: Box<Pattern>,
     plain_info: gst_video::VideoInfo,
@@ -211,7 +207,7 @@ impl Whole {
             self.plain.draw(n, &mut plain)?;
         }
         let from = gst::Buffer::from_mut_slice(from);
-        // Zeroed: nothing is drawn where a tile reaches past the picture.
+        // Zeroed, because the converter writes nothing where a tile reaches past the picture.
         let mut to = gst::Buffer::from_mut_slice(vec![0; self.info.size()]);
         let whole = to.get_mut().ok_or_else(|| draw_error("shared buffer"))?;
         let from = gst_video::VideoFrameRef::from_buffer_ref_readable(&from, &self.plain_info)
@@ -222,8 +218,8 @@ impl Whole {
         drop(tiles);
         let map = whole.map_readable().map_err(draw_error)?;
         for (plane, &start) in self.info.offset().iter().enumerate() {
-            // Not the frame's plane_data, to which a tiled plane's stride, a number of
-            // tiles, is one of bytes.
+            // The stride of a tiled plane is a number of tiles, which the plane_data of a
+            // VideoFrame takes for bytes. So the offsets of the planes are used instead.
             let bytes = map.get(start..).unwrap_or_default();
             let row = target.row_mut(plane, 0);
             let len = row.len().min(bytes.len());
@@ -233,13 +229,13 @@ impl Whole {
     }
 }
 
-/// Bytes of the largest picture that drawing one needs.
+/// Bytes of the largest picture that must be in memory to draw one in this format.
 pub fn needed_bytes(info: &gst_video::VideoInfo) -> u64 {
     let own_bytes = info.size() as u64;
     if !info.format_info().is_tiled() {
         return own_bytes;
     }
-    // It is drawn into a plain format first, four components for each pixel.
+    // A tiled picture is first drawn in an untiled format with four components a pixel.
     let plain = gst_video::VideoFormatInfo::from_format(info.format_info().unpack_format());
     let pixel_bytes = plain
         .pixel_stride()
@@ -252,8 +248,7 @@ fn draw_error(why: impl std::fmt::Display) -> ReadError {
     ReadError::Draw(why.to_string())
 }
 
-/// The picture of frame `n` in `info`'s own layout: what the element writes,
-/// for whoever wants to compare.
+/// The picture of frame `n` in `info`'s own layout, for tests to compare with.
 pub fn render(n: u64, info: &gst_video::VideoInfo) -> Result<Vec<u8>, ReadError> {
     let mut bytes = vec![0; info.size()];
     let mut target = Target::whole(&mut bytes, Layout::of_info(info))
@@ -262,13 +257,13 @@ pub fn render(n: u64, info: &gst_video::VideoInfo) -> Result<Vec<u8>, ReadError>
     Ok(bytes)
 }
 
-/// A colour as GStreamer's pack functions take it: alpha, then red, green and
-/// blue or luma and chroma, eight or sixteen bits each.
+/// A colour as GStreamer's pack functions take it: alpha, then red, green and blue or luma
+/// and chroma, each of 16 bits if `deep`, else of 8 bits.
 fn unpacked_pixel(info: &gst_video::VideoInfo, colour: Rgb, deep: bool) -> [u8; 8] {
     let [red, green, blue] = colour.map(|level| f64::from(level) / 255.0);
     let unpack_format = info.format_info().unpack_format();
     let is_rgb = gst_video::VideoFormatInfo::from_format(unpack_format).is_rgb();
-    // Levels of eight bits; sixteen are 256 times that, or 257 for full range.
+    // Levels of 8 bits. Those of 16 bits are 256 times as high, or 257 times in full range.
     let (levels, full) = if is_rgb {
         ([red * 255.0, green * 255.0, blue * 255.0], true)
     } else {
@@ -302,7 +297,6 @@ fn unpacked_pixel(info: &gst_video::VideoInfo, colour: Rgb, deep: bool) -> [u8; 
 }
 
 impl Pattern {
-    /// For frames of `info`'s format, size and colours.
     pub fn new(info: &gst_video::VideoInfo) -> Result<Self, ReadError> {
         let format = info.format_info();
         let mut row_shifts = [0; MAX_PLANES];
@@ -354,7 +348,7 @@ impl Pattern {
         Ok(())
     }
 
-    /// Index of the packed line of that kind, made if this frame has none yet.
+    /// The index of the packed line of that kind. It is packed if this frame has none yet.
     fn line(&mut self, picture: &Picture, kind: Kind, used: &mut usize) -> usize {
         if let Some(index) = self.lines[..*used]
             .iter()
@@ -381,8 +375,8 @@ impl Pattern {
             gst_video::VideoFormat::Argb64 | gst_video::VideoFormat::Ayuv64
         );
         let pixel_bytes = if deep { 8 } else { 4 };
-        // Pack functions work in groups of pixels and may look at, or write,
-        // the group that the line ends in.
+        // Pack functions work on groups of pixels, and may read or write all of the group in
+        // which the line ends.
         self.unpacked.resize((picture.width + 64) * pixel_bytes, 0);
         let line = &mut self.lines[index];
         let unpacked = &mut self.unpacked;
@@ -466,8 +460,8 @@ mod tests {
                 };
                 far += usize::from(difference > 24);
             }
-            // Shared chroma blurs edges, of 4:1:0 by ORC's code for arm64 half as much
-            // again as elsewhere; the palette of RGB8P has 216 colours of its own.
+            // Subsampled chroma blurs edges, with ORC's arm64 code for 4:1:0 half as many pixels
+            // again as elsewhere. The palette of RGB8P has 216 colours of its own.
             let limit = if format == gst_video::VideoFormat::Rgb8p {
                 expected.len()
             } else if info.format_info().w_sub().get(1) > Some(&1) {
@@ -529,7 +523,7 @@ mod tests {
 
     #[test]
     fn the_number_can_be_read() {
-        // The figures of frame 42, read back dot by dot.
+        // Reads the digits of frame 42 back dot by dot.
         gst::init().unwrap();
         let (width, height) = (640usize, 480usize);
         let bytes = render(42, &info(gst_video::VideoFormat::Gray8, 640, 480)).unwrap();

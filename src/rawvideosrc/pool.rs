@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which buffers the frames are written to: downstream's, where they can be,
-//! else a pool of our own.
+//! Chooses the pool whose buffers the frames are written to: downstream's if it can be used,
+//! else one of this element.
 
 use crate::{layout::Layout, pool::PhysBufferPool};
 use gst::prelude::*;
 
-/// Buffers to have at least, so that one can be filled while another is used.
+/// The least size of the element's own pool: one buffer is filled while another is used.
 const LEAST_BUFFERS: u32 = 2;
 
-/// The pool for the answer to an ALLOCATION query, and the size and numbers that it
-/// was configured with.
+/// The pool for the answer to an ALLOCATION query, with the size and the numbers of buffers
+/// that it agreed to.
 #[derive(Debug)]
 pub struct Answer {
     pool: gst::BufferPool,
@@ -18,14 +18,14 @@ pub struct Answer {
     max: u32,
 }
 
-/// A pool of our own.
+/// The element's own pool.
 #[derive(Debug)]
 pub struct OwnPool {
     answer: Answer,
     made_for: Needs,
 }
 
-/// What a pool of our own is made for.
+/// What the element's own pool was made for. It is kept until this changes.
 #[derive(Debug, PartialEq)]
 struct Needs {
     caps: gst::Caps,
@@ -35,17 +35,14 @@ struct Needs {
     takes_padding: bool,
 }
 
-/// Whose buffers the frames are written to.
+/// Whose pool the frames are written to.
 #[derive(Debug)]
 pub enum Decision {
-    /// Downstream's, from a pool that is not active yet.
     Downstream(Answer),
-    /// Our own.
     OwnPool(OwnPool),
 }
 
 impl Decision {
-    /// Puts the pool into the query.
     pub fn answer(&self, query: &mut gst::query::Allocation) {
         let (Self::Downstream(answer) | Self::OwnPool(OwnPool { answer, .. })) = self;
         let Answer {
@@ -62,8 +59,8 @@ impl Decision {
     }
 }
 
-/// Whether downstream has memory of its own that frames should land in, and not
-/// just the pool that any element can make.
+/// Whether downstream offers a pool or an allocator of its own, in whose memory frames should
+/// be, and not just system memory.
 pub fn has_special_memory(query: &gst::query::Allocation) -> bool {
     let is_stock = |pool: &gst::BufferPool| {
         let config = pool.config();
@@ -84,16 +81,16 @@ fn is_system(allocator: Option<&gst::Allocator>) -> bool {
     allocator.is_none_or(|allocator| allocator.memory_type() == "SystemMemory")
 }
 
-/// No pool is needed.
+/// Takes all pools out of the query, because none is needed.
 pub fn decline(query: &mut gst::query::Allocation) {
     while query.allocation_pools().next().is_some() {
         query.remove_nth_allocation_pool(0);
     }
 }
 
-/// Takes downstream's pool if it can serve, else [`own_pool`], or the one of the
-/// decision before if that would be made the same. `depth` is the number of buffers
-/// that are filled at the same time; `element` says so if there is no memory for them.
+/// Takes downstream's pool if it can be used, else the own pool of the decision `before` if
+/// nothing has changed, else a new one. `depth` is the number of buffers that are filled at
+/// the same time. If there is no memory for the own pool, `element` posts the error.
 pub fn decide(
     query: &gst::query::Allocation,
     depth: usize,
@@ -103,7 +100,7 @@ pub fn decide(
     let (caps, _) = query.get_owned();
     let caps = caps.ok_or_else(|| gst::loggable_error!(super::CAT, "no caps in the query"))?;
     let info = gst_video::VideoInfo::from_caps(&caps)?;
-    // Downstream that does not look at the meta would misread a padded buffer.
+    // An element that does not read GstVideoMeta would misread a padded buffer.
     let takes_padding = query
         .find_allocation_meta::<gst_video::VideoMeta>()
         .is_some();
@@ -134,7 +131,7 @@ pub fn decide(
         }
     }
     let (_, min, max) = limits;
-    // Room for what is in flight beside what downstream keeps.
+    // The frames in flight need buffers in addition to those that downstream keeps.
     let in_flight = u32::try_from(depth).unwrap_or(u32::MAX);
     let min = min.saturating_add(in_flight).max(LEAST_BUFFERS);
     let max = if max == 0 { 0 } else { max.max(min) };
@@ -176,9 +173,9 @@ pub fn decide(
     }))
 }
 
-/// Whether the pool's buffers are not laid out as the caps alone say. Options
-/// set by whoever proposed it do not show in the answer to ours, so that a
-/// buffer is looked at.
+/// Whether the pool's buffers are laid out differently from what the caps alone say. The
+/// config that this element sets does not show the options that downstream has set, so a
+/// buffer is acquired and examined.
 fn gives_padding(pool: &gst::BufferPool, info: &gst_video::VideoInfo) -> bool {
     let params = gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT);
     if pool.set_active(true).is_err() {
@@ -194,8 +191,8 @@ fn gives_padding(pool: &gst::BufferPool, info: &gst_video::VideoInfo) -> bool {
     padded
 }
 
-/// The pool for when downstream has none: of downstream's own memory, if it
-/// offers that, else of the best that this machine has.
+/// A new pool: of the memory of downstream's allocator if there is one, else of the best kind
+/// of memory that this machine has.
 fn own_pool(allocator: Option<&gst::Allocator>, element: &gst::Element) -> gst::BufferPool {
     if allocator.is_some() {
         return gst_video::VideoBufferPool::new().upcast();
@@ -205,7 +202,7 @@ fn own_pool(allocator: Option<&gst::Allocator>, element: &gst::Element) -> gst::
     pool.upcast()
 }
 
-/// Returns the size and numbers that the pool agreed to.
+/// Configures the pool, and returns the size and the numbers of buffers that it agreed to.
 fn configure(
     pool: &gst::BufferPool,
     caps: &gst::Caps,
@@ -223,7 +220,7 @@ fn configure(
         config.set_allocator(allocator.as_ref(), Some(params));
     }
     if pool.set_config(config).is_err() {
-        // The pool has put into its config what it can do instead.
+        // The pool has changed its config to what it can do instead.
         let config = pool.config();
         config.validate_params(Some(caps), size, min, 0)?;
         if config.has_option(video_meta) && !takes_padding {

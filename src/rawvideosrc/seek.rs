@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a seek asks for, said in the one way that the base class answers exactly:
-//! in TIME, from the beginning of the stream, and on the boundaries of frames where
-//! those are wanted.
+//! Converts seeks to the form that the base class carries out exactly: in TIME, from the
+//! beginning of the stream, and on frame boundaries if the flags ask for them.
 
 use super::{cursor::Cursor, playback::Playback, timeline::Timeline};
 use gst::{GenericFormattedValue, SeekFlags, SeekType};
 
 type TimeSegment = gst::FormattedSegment<gst::ClockTime>;
 
-/// One side of a seek: kept as it is, or to be set; without a time, to the very
-/// beginning or end.
+/// The start or stop that a seek asks for: `None` keeps the one of the segment, `Some(None)`
+/// is the beginning or end of the stream.
 type Side = Option<Option<gst::ClockTime>>;
 
-/// The same seek in TIME, its sides either kept or set. None if it cannot be done:
-/// the place is not known, or the segment would end before it begins.
+/// The same seek in TIME, with the seek types NONE and SET only. `None` if a position is not
+/// known, or if the segment would end before it begins.
 pub fn in_time(
     seek: &gst::event::Seek,
     current: &TimeSegment,
@@ -37,9 +36,8 @@ pub fn in_time(
     if !is_order_right(start, stop) {
         return None;
     }
-    // Every frame is a key unit.
+    // Every frame is a key unit. The flag is about the side where playback begins.
     if flags.contains(SeekFlags::KEY_UNIT) {
-        // Where playing begins; where it ends is not asked about.
         let first = if is_reverse { &mut stop } else { &mut start };
         if let Some(Some(time)) = first {
             *time = gst::ClockTime::from_nseconds(snap(time.nseconds(), timeline, flags, rate));
@@ -66,7 +64,7 @@ pub fn in_time(
     Some(event.seqnum(seek.seqnum()).build())
 }
 
-/// None if the place is not known.
+/// `None` if the position is not known.
 fn side(kind: SeekType, value: GenericFormattedValue, playback: &Playback) -> Option<Side> {
     let value = match kind {
         SeekType::None => return Some(None),
@@ -84,8 +82,8 @@ fn side(kind: SeekType, value: GenericFormattedValue, playback: &Playback) -> Op
     }
 }
 
-/// The boundary of a frame that the flags ask for; before and after are meant in the
-/// direction of playing, as demuxers have it.
+/// The frame boundary that the flags ask for. "Before" and "after" are meant in the direction
+/// of playback, as demuxers do it.
 fn snap(time_ns: u64, timeline: &Timeline, flags: SeekFlags, rate: f64) -> u64 {
     let n = timeline.frame_at(time_ns);
     let is_last = match timeline.total_frames() {
@@ -105,7 +103,7 @@ fn snap(time_ns: u64, timeline: &Timeline, flags: SeekFlags, rate: f64) -> u64 {
         (false, true) => is_reverse,
         (_, false) => !is_reverse,
     };
-    // After the last frame there is none to begin with.
+    // No frame begins at the end of the last frame.
     let has_no_end = is_last && !is_reverse;
     if time_ns == start || takes_start || has_no_end {
         start
@@ -114,8 +112,8 @@ fn snap(time_ns: u64, timeline: &Timeline, flags: SeekFlags, rate: f64) -> u64 {
     }
 }
 
-/// Changes the segment as the base class would; `seek` is one of [`in_time`]'s.
-/// False if it does not take it.
+/// Applies `seek`, a result of [`in_time`], to the segment as the base class does. False if
+/// the segment does not take it.
 pub fn apply(seek: &gst::event::Seek, segment: &mut TimeSegment) -> bool {
     let (rate, flags, start_type, start, stop_type, stop) = seek.get();
     let time = |value| match value {
@@ -127,17 +125,17 @@ pub fn apply(seek: &gst::event::Seek, segment: &mut TimeSegment) -> bool {
     done.is_some()
 }
 
-/// The frame to go on with, after a seek has changed the segment; the segment is
-/// completed.
+/// The position where playback continues after a seek has changed the segment. Sets the
+/// duration of the segment and, if it is missing in reverse playback, the stop.
 pub fn go(segment: &mut TimeSegment, timeline: Option<&Timeline>) -> Cursor {
     let end = timeline.and_then(Timeline::duration_ns);
     let end = end.map(gst::ClockTime::from_nseconds);
     segment.set_duration(end);
     let is_reverse = segment.rate() < 0.0;
-    // Not the start: what is not set goes on from where it is.
+    // Not the start: a seek that sets none continues at the current position.
     let position = segment.position().unwrap_or_default();
     if is_reverse && segment.stop().or(end).is_none() {
-        // Running time is counted back from an end, and there is no other.
+        // Reverse playback counts running time from the stop, and this stream has no other end.
         segment.set_stop(position);
         segment.set_offset(gst::ClockTime::ZERO);
     }
@@ -177,7 +175,7 @@ mod tests {
             assert_eq!(snap(300, flags, 1.0), 300);
             assert_eq!(snap(300, flags, -1.0), 300);
         }
-        // Backwards, what is before comes later.
+        // In reverse playback, "before" is the later boundary.
         for (flags, at_330, at_370) in [
             (key, 400, 400),
             (key | before, 400, 400),
@@ -187,7 +185,7 @@ mod tests {
             assert_eq!(snap(330, flags, -1.0), at_330);
             assert_eq!(snap(370, flags, -0.5), at_370);
         }
-        // No frame begins after the last one, but one can go back from its end.
+        // No frame begins at the end of the last one, but reverse playback can begin there.
         assert_eq!(snap(950, key | after, 1.0), 900);
         assert_eq!(snap(950, key | before, -1.0), 1000);
         assert_eq!(snap(1234, key | after, 1.0), 1234);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the element has done, for the `stats` property.
+//! The counters behind the property `stats`.
 
 use std::time::Duration;
 
-/// Powers of two of a microsecond: the first bucket is below 1 us, the last
-/// takes all from about 0.5 s on.
+/// Buckets are powers of two of a microsecond: the first is below 1 us, the last takes all
+/// times from 2^18 us (0.26 s) on.
 const BUCKETS: usize = 20;
-/// A pool that gives a buffer faster than this did not make anyone wait.
+/// A shorter wait for a buffer of the pool is not counted.
 const WAIT: Duration = Duration::from_micros(50);
 
 #[derive(Debug, Clone, Default)]
@@ -25,27 +25,26 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// How frames are read, in a word, and why so.
     pub fn set_mode(&mut self, mode: &'static str, reason: String) {
         self.mode = mode;
         self.reason = reason;
     }
 
-    /// So many frames of a live stream came too late.
+    /// Counts frames of a live stream that were late and left out.
     pub fn frames_dropped(&mut self, count: u64) {
         self.dropped += count;
     }
 
-    /// The source's own count of bytes copied; returns what has been added.
+    /// Takes the source's total of bounced bytes and returns how many are new.
     pub fn bounced_so_far(&mut self, bytes: u64) -> u64 {
-        // A new source begins to count anew.
+        // A new source counts from 0 again.
         let added = bytes.checked_sub(self.bounced_seen).unwrap_or(bytes);
         self.bounced_seen = bytes;
         self.bounced += added;
         added
     }
 
-    /// One frame is done, after `waited` for a buffer and `read` to fill it.
+    /// Counts a frame that waited `waited` for its buffer and took `read` to fill it.
     pub fn frame_read(&mut self, bytes: u64, waited: Duration, read: Duration) {
         self.frames += 1;
         self.bytes += bytes;
@@ -58,8 +57,8 @@ impl Stats {
         }
     }
 
-    /// As the property has it; times in nanoseconds. Field `n` of
-    /// `read-latency-histogram` counts reads below 2^n microseconds.
+    /// The value of the property. Times are in nanoseconds. Entry `n` of
+    /// `read-latency-histogram` counts reads of at least 2^(n-1) and less than 2^n microseconds.
     pub fn to_structure(&self) -> gst::Structure {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         gst::Structure::builder("rawvideosrc-stats")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the streaming thread does for each frame: it waits for what is not known yet,
-//! carries out the seek that came too early, and delivers.
+//! What the streaming thread does for each frame. Before the first one it waits until the
+//! stream is prepared, and carries out a seek that came before the caps.
 
 use super::{
     CAT,
@@ -23,7 +23,7 @@ use gst_video::prelude::*;
 use std::time::Duration;
 
 impl RawVideoSrc {
-    /// The next frame, its number and its time.
+    /// The next frame, with its number and timestamps.
     pub(super) fn next_buffer(&self) -> Result<gst::Buffer, gst::FlowError> {
         if self.is_unprobed() {
             self.probe()?;
@@ -31,7 +31,7 @@ impl RawVideoSrc {
         }
         if self.is_preparing() {
             self.finish_preparation()?;
-            // For the pool: nothing could be said about that before.
+            // Decides on the pool, which was not possible without a stream.
             self.negotiate_now()?;
         }
         self.seek_at_last()?;
@@ -82,7 +82,7 @@ impl RawVideoSrc {
         Ok(self.stamped(delivery, n, &info, &timeline))
     }
 
-    /// The frame with its number, times and flags.
+    /// Counts the frame and sets number, timestamps and flags of its buffer.
     fn stamped(
         &self,
         delivery: Delivery,
@@ -119,12 +119,13 @@ impl RawVideoSrc {
         );
     }
 
-    /// Posts what becomes known of a frame that is downstream already.
+    /// A callback that posts an error when bytes of a frame that was sent already turn out to
+    /// be missing from the file.
     pub(super) fn on_loss(&self) -> OnLoss {
         let element = self.obj().downgrade();
         Box::new(move |error| {
             if let Some(element) = element.upgrade() {
-                // Whatever is asked for next fails by itself.
+                // The flow is not needed: the next read fails by itself.
                 let _flow = element.imp().explain(Undelivered::Read(error));
             }
         })
@@ -155,15 +156,15 @@ impl RawVideoSrc {
         gst::FlowError::Error
     }
 
-    /// Whether something has yet to be looked at that may take a while.
+    /// Whether `probe`, which may take long, has yet to be called.
     pub(super) fn is_unprobed(&self) -> bool {
         let mut state = self.state.lock();
         let input = state.session().and_then(|session| session.input.as_ref());
         input.is_some_and(|input| input.is_unprobed)
     }
 
-    /// Looks at the beginning of a pipe, once there is one, or for the frames of a file
-    /// that are not at equal distances.
+    /// Waits for the first bytes of a pipe, or searches a file for frames that do not lie at
+    /// equal distances.
     fn probe(&self) -> Result<(), gst::FlowError> {
         let (input, waker) = match self.state.lock().session() {
             Some(session) => (session.input.take(), session.waker.clone()),
@@ -187,8 +188,8 @@ impl RawVideoSrc {
         }
     }
 
-    /// Posts the sentence for a negotiation that has failed, unless another has been
-    /// posted already, or the failure is only that it all stops.
+    /// Posts an error that explains a failed negotiation, unless an error has been posted
+    /// already or the pad is flushing.
     pub(super) fn explain_refusal(&self) {
         let pad = self.obj().src_pad().clone();
         if self.has_failed() || pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
@@ -210,7 +211,7 @@ impl RawVideoSrc {
         })
     }
 
-    /// Carries out the seek that came before the caps; no frame has been sent yet.
+    /// Carries out the seek that came before the caps. No frame has been sent yet.
     fn seek_at_last(&self) -> Result<(), gst::FlowError> {
         let mut segment = self.segment();
         let event = {
@@ -262,19 +263,19 @@ impl RawVideoSrc {
         self.set_segment(&segment);
     }
 
-    /// The base class's segment. The getter of the bindings waits for the streaming
-    /// thread, which an event must not.
+    /// A copy of the base class's segment. The getter of the Rust bindings takes the stream
+    /// lock, so with it an event handler would wait for the streaming thread.
     pub(super) fn segment(&self) -> gst::FormattedSegment<gst::ClockTime> {
         let mut segment = gst::FormattedSegment::new();
         self.with_base_segment(|base| {
-            // SAFETY: `base` is a valid segment in TIME, as `constructed` has set it; a
-            // GstSegment is plain data.
+            // SAFETY: `base` is a valid segment, in TIME because `constructed` has set that
+            // format; a GstSegment is plain data.
             unsafe { gst::ffi::gst_segment_copy_into(base, segment.to_glib_none_mut().0) }
         });
         segment
     }
 
-    /// Written by the streaming thread, or while that is stopped.
+    /// Only the streaming thread calls this, or another thread while that one is stopped.
     fn set_segment(&self, segment: &gst::FormattedSegment<gst::ClockTime>) {
         self.with_base_segment(|base| {
             // SAFETY: both are valid segments; a GstSegment is plain data.
@@ -287,14 +288,14 @@ impl RawVideoSrc {
         let base = obj.upcast_ref::<gst_base::BaseSrc>();
         let base_ptr: *mut gst_base::ffi::GstBaseSrc = base.as_ptr();
         let _lock = base.object_lock();
-        // SAFETY: the pointer is that of a living object; GstBaseSrc documents its
-        // segment as one that subclasses change, under the object's lock, which is
-        // held while it is lent.
+        // SAFETY: `base_ptr` points to a living object. The documentation of GstBaseSrc lets
+        // subclasses change its segment under the object's lock, which `_lock` holds as long
+        // as `work` has the reference.
         work(unsafe { &mut (*base_ptr).segment });
     }
 
-    /// Takes note of when a live source begins to play, as the base class does in
-    /// the same moment.
+    /// Records the difference between running time and timestamps when a live source begins
+    /// to play. The base class does the same at that moment.
     pub(super) fn note_live_start(&self, time: gst::ClockTime) {
         let running_time = self.obj().current_running_time();
         if let (Some(session), Some(now)) = (self.state.lock().session(), running_time) {
@@ -303,7 +304,7 @@ impl RawVideoSrc {
         }
     }
 
-    /// The frame that is due in a live stream: those before it are late.
+    /// Skips the late frames of a live stream, and counts them as dropped.
     fn without_late_frames(
         &self,
         cursor: Cursor,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `rawvideo:///path/clip.raw?format=nv12&width=1920&height=1080`: the path, and
-//! properties by name. Not `file:`, which belongs to others.
+//! Parses URIs such as `rawvideo:///path/clip.raw?format=nv12&width=1920&height=1080`: a path,
+//! and properties by name. The scheme is not `file:`, because other elements handle that.
 
 use gst::{
     glib::{self, translate::ToGlibPtr, translate::ToGlibPtrMut},
@@ -9,16 +9,13 @@ use gst::{
 
 pub const SCHEME: &str = "rawvideo";
 
-/// What a URI asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
-    /// Of the file; none for the test pattern.
+    /// `None` for the test pattern.
     pub path: Option<String>,
-    /// Names and values of properties.
     pub properties: Vec<(String, String)>,
 }
 
-/// Why a URI is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     #[error("\"{0}\" is no text: it is not UTF-8, or has a NUL in it")]
@@ -36,7 +33,7 @@ impl Parsed {
             .strip_prefix(SCHEME)
             .and_then(|rest| rest.strip_prefix(':'));
         let rest = rest.ok_or_else(wrong_form)?;
-        // An empty host is this machine; there is no other.
+        // The host must be empty, which means this machine.
         let rest = rest.strip_prefix("//").unwrap_or(rest);
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         if !path.is_empty() && !path.starts_with('/') {
@@ -60,13 +57,13 @@ impl Parsed {
     }
 }
 
-/// There is no such property.
+/// The error text for a name that is no property.
 pub fn unknown(name: &str) -> String {
     format!("there is no property \"{name}\": gst-inspect-1.0 rawvideosrc lists them")
 }
 
-/// The value that a property is to have, or why it cannot: setting it to a value out
-/// of its range would be the program's fault, and end it.
+/// Parses the value of a property. A value out of the property's range is an error here,
+/// because setting it would panic.
 pub fn value(pspec: &glib::ParamSpec, text: &str) -> Result<glib::Value, String> {
     let name = pspec.name();
     let refused = || {
@@ -76,29 +73,28 @@ pub fn value(pspec: &glib::ParamSpec, text: &str) -> Result<glib::Value, String>
             pspec.value_type().name()
         )
     };
-    // GStreamer takes nothing at all for 0.
+    // GStreamer parses an empty text as 0.
     if text.is_empty() && pspec.value_type() != glib::Type::STRING {
         return Err(refused());
     }
     let value = glib::Value::deserialize_with_pspec(text, pspec);
     let mut value = value.map_err(|_| refused())?;
-    // SAFETY: pspec and value live until the call returns, nobody else has the value,
-    // and it was made for this pspec, so that it is of its type.
+    // SAFETY: `pspec` and `value` live until the call returns, no other code has `value`, and
+    // it is of the type of `pspec`, for which it was made.
     let is_changed = unsafe {
         glib::gobject_ffi::g_param_value_validate(
             pspec.to_glib_none().0,
             value.to_glib_none_mut().0,
         )
     };
-    // A value out of range has been changed to one within.
+    // g_param_value_validate changes a value that is out of range.
     if is_changed != glib::ffi::GFALSE || has_wrapped(text, &value) {
         return Err(refused());
     }
     Ok(value)
 }
 
-/// Whether an unsigned number has become another, as GStreamer takes -1 for the
-/// largest there is.
+/// Whether parsing has changed an unsigned number: GStreamer takes -1 for the largest one.
 fn has_wrapped(text: &str, value: &glib::Value) -> bool {
     let said = match text.strip_prefix("0x") {
         Some(digits) => i128::from_str_radix(digits, 16),
@@ -109,7 +105,7 @@ fn has_wrapped(text: &str, value: &glib::Value) -> bool {
     matches!((said, got), (Ok(said), Ok(got)) if said != got)
 }
 
-/// What a property takes, in words.
+/// The values that a property takes, as text.
 fn range(pspec: &glib::ParamSpec) -> Option<String> {
     macro_rules! number {
         ($($kind:ty),*) => {
@@ -127,7 +123,7 @@ fn range(pspec: &glib::ParamSpec) -> Option<String> {
     );
     let class = glib::EnumClass::with_type(pspec.value_type())?;
     let nicks: Vec<&str> = class.values().iter().map(|value| value.nick()).collect();
-    // Formats are too many to list.
+    // There are too many video formats to list.
     (nicks.len() <= 16).then(|| nicks.join(", "))
 }
 
@@ -136,7 +132,7 @@ fn decode(text: &str) -> Result<String, UriError> {
     let decoded = bytes.decode_utf8();
     decoded
         .ok()
-        // No path has one, and no property can.
+        // Neither a path nor a property can contain a NUL.
         .filter(|decoded| !decoded.contains('\0'))
         .map(std::borrow::Cow::into_owned)
         .ok_or_else(|| UriError::Text(text.to_owned()))

@@ -1,36 +1,34 @@
 // SPDX-License-Identifier: MPL-2.0
-//! YUV4MPEG2: the header of the stream and those of its frames. Pure parsing.
+//! Parses the stream headers and frame headers of YUV4MPEG2.
 
 use gst_video::{VideoFormat, VideoInterlaceMode};
 
-/// What a stream begins with.
+/// The first word of a stream header.
 pub const MAGIC: &[u8] = b"YUV4MPEG2";
-/// What a frame begins with, when it has no parameters.
+/// A frame header without parameters: the shortest one.
 pub const FRAME: &[u8] = b"FRAME\n";
-/// Longer headers than this are not searched for their end.
+/// A header without a newline in its first bytes, as many as this, is an error.
 pub const MAX_HEADER_BYTES: usize = 4096;
 
-/// What a header says; what it leaves out is none.
+/// A stream header. `None` stands for what the header leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Up to and with the newline.
+    /// Includes the newline.
     pub len_bytes: u64,
-    /// By parameter C, or else XYSCSS.
+    /// From parameter C, else from XYSCSS.
     pub colour: Option<Colour>,
     pub width: i32,
     pub height: i32,
     pub framerate: Option<(i32, i32)>,
-    /// Width to height of a pixel.
     pub pixel_aspect_ratio: Option<(i32, i32)>,
-    /// How fields are stored; mixed: each frame says so itself.
+    /// `Mixed` means that each frame header says how its fields are stored.
     pub interlace_mode: Option<VideoInterlaceMode>,
-    /// For interlaced pictures: `Some(true)` if the top field comes first.
+    /// `None` unless the frames are interlaced.
     pub top_field_first: Option<bool>,
-    /// Levels from 0 to 255, not from 16.
+    /// Whether black is at level 0 and white at 255, instead of 16 and 235.
     pub full_range: bool,
 }
 
-/// A colour space of YUV4MPEG2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Colour {
     pub format: VideoFormat,
@@ -38,7 +36,7 @@ pub struct Colour {
 }
 
 impl Default for Colour {
-    /// What yuv4mpeg(5) says where there is no parameter C.
+    /// The colour space of a header without parameter C, by yuv4mpeg(5).
     fn default() -> Self {
         Self {
             format: VideoFormat::I420,
@@ -47,13 +45,12 @@ impl Default for Colour {
     }
 }
 
-/// Why a header cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Y4mError {
     #[error("the header has no end within {0} bytes")]
     Unfinished(usize),
-    /// A parameter that makes no sense. Bytes that are no letters are told as escapes: a NUL
-    /// cannot be in a message.
+    /// The text is printed with `{:?}`, which escapes control characters, because a message
+    /// of GStreamer cannot contain a NUL.
     #[error("{0:?} in the header makes no sense")]
     Parameter(String),
     #[error("there is no GStreamer format for colour space {0:?}: convert the file")]
@@ -68,22 +65,21 @@ pub enum Y4mError {
         "the header at byte {at} says {found}, the first one {first}: play files of different pictures one by one"
     )]
     Differs {
-        /// Where the second one is.
+        /// Offset of the second header.
         at: u64,
         found: String,
         first: String,
     },
 }
 
-/// Whether the bytes are the beginning of a YUV4MPEG2 stream.
 pub fn is_y4m(bytes: &[u8]) -> bool {
     bytes
         .strip_prefix(MAGIC)
         .is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\n' | b'\r')))
 }
 
-/// The words of the line that `bytes` begin with, and its length with the newline.
-/// A carriage return before the newline is part of neither, as Windows' tools leave it.
+/// The words of the first line of `bytes`, and the line's length with its newline. Tools on
+/// Windows put a carriage return before the newline; it counts in the length only.
 fn line(bytes: &[u8]) -> Result<(impl Iterator<Item = &[u8]>, usize), Y4mError> {
     let end = bytes
         .iter()
@@ -96,7 +92,7 @@ fn line(bytes: &[u8]) -> Result<(impl Iterator<Item = &[u8]>, usize), Y4mError> 
 }
 
 impl Header {
-    /// Parses the header at the beginning of `bytes`.
+    /// Parses the stream header at the beginning of `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, Y4mError> {
         let (words, len_bytes) = line(bytes)?;
         let mut header = Self {
@@ -127,7 +123,7 @@ impl Header {
         Ok(header)
     }
 
-    /// None if the value makes no sense.
+    /// Takes one parameter. `None` if its value makes no sense.
     fn take_parameter(&mut self, text: &str) -> Option<Result<(), Y4mError>> {
         let mut letters = text.chars();
         let name = letters.next()?;
@@ -152,13 +148,14 @@ impl Header {
                 None => return Some(Err(Y4mError::Colour(value.to_owned()))),
             },
             'X' if value == "COLORRANGE=FULL" => self.full_range = true,
-            // Comments, and parameters of the future.
+            // Comments and unknown parameters are skipped.
             _ => {}
         }
         Some(Ok(()))
     }
 
-    /// Whether frames behind `other`, found at byte `at`, are like those behind this one.
+    /// Fails if the frames after the header `other`, which is at byte `at`, differ in size or
+    /// format from the frames after this one.
     pub fn check_same(&self, other: &Self, at: u64) -> Result<(), Y4mError> {
         let (first, found) = (self.pictures(), other.pictures());
         if first == found {
@@ -167,20 +164,19 @@ impl Header {
         Err(Y4mError::Differs { at, found, first })
     }
 
-    /// Size and format for people.
+    /// Size and format for an error text.
     fn pictures(&self) -> String {
         let format = self.colour.unwrap_or_default().format;
         format!("{}x{} {format}", self.width, self.height)
     }
 
-    /// Whether each frame says how its fields are stored.
     pub fn is_mixed(&self) -> bool {
         self.interlace_mode == Some(VideoInterlaceMode::Mixed)
     }
 }
 
-/// `Some(None)` where either number is 0, which says that it is not known:
-/// GStreamer's y4menc writes F0:1 for a still picture.
+/// `Some(None)` if either number is 0, which means that the ratio is unknown: GStreamer's
+/// y4menc writes F0:1 for a still picture.
 fn ratio(value: &str) -> Option<Option<(i32, i32)>> {
     let (numer, denom) = value.split_once(':')?;
     match (numer.parse().ok()?, denom.parse().ok()?) {
@@ -215,22 +211,21 @@ fn colour(value: &str) -> Option<Colour> {
     })
 }
 
-/// How the fields of one frame are stored and shown, as its own parameter I says
-/// where the header says that frames differ.
+/// How the fields of one frame are stored and shown. Parameter I of the frame header says so,
+/// but it counts only if the stream header has `Im` (mixed).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// The two fields are of different moments.
+    /// The two fields were sampled at different times.
     pub is_interlaced: bool,
-    /// The top field is shown first.
     pub top_first: bool,
-    /// The first field is shown once more.
+    /// The first field is shown again after the second.
     pub repeats_first: bool,
 }
 
 impl Fields {
-    /// From the three letters of the parameter: how the frame is presented, whether it was
-    /// sampled in two moments, and whether its chroma was. The last one is not for flags of
-    /// buffers. Frames that are shown two or three times have the flags that MPEG-2 has for it.
+    /// Parses the three letters of the parameter: presentation, temporal sampling, and chroma
+    /// sampling, for which there is no buffer flag. Frames that are shown two or three times
+    /// get the flags that MPEG-2 has for them.
     fn parse(value: &[u8]) -> Option<Self> {
         let [presentation, sampling, ..] = value else {
             return None;
@@ -243,18 +238,18 @@ impl Fields {
     }
 }
 
-/// The line before a picture.
+/// The frame header, a line in front of each picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLine {
-    /// Up to and with the newline.
+    /// Includes the newline.
     pub len_bytes: usize,
-    /// None if it has no parameter I.
+    /// `None` if there is no parameter I.
     pub fields: Option<Fields>,
 }
 
 impl FrameLine {
-    /// Parses the line at the beginning of `bytes`. None if there is no frame;
-    /// `Unfinished` if the bytes end too early.
+    /// Parses the frame header at the beginning of `bytes`. `None` if the bytes are none;
+    /// `Unfinished` if they end before the newline.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Y4mError> {
         let word = &FRAME[..FRAME.len() - 1];
         let seen = bytes.len().min(word.len());
@@ -397,8 +392,8 @@ mod tests {
 
     #[test]
     fn frames_say_how_their_fields_are_shown() {
-        // Interlaced, top field first, first field repeated: by yuv4mpeg(5), and for
-        // frames shown twice or thrice by the flags of MPEG-2.
+        // The values are those of `Fields` in order, by yuv4mpeg(5), and for frames that are
+        // shown two or three times by the flags of MPEG-2.
         for (letters, expected) in [
             ("tii", (true, true, false)),
             ("Tii", (true, true, true)),

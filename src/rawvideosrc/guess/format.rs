@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Formats by the names that FFmpeg, V4L2, DRM, fourcc.org and people have for them.
+//! Recognises formats by the names that FFmpeg, V4L2, DRM, fourcc.org and people use.
 //!
-//! A name may say all (`nv12`, `yuv420p10le`) or parts (`420`, `10bit`). Parts are put
-//! together; parts that contradict each other, and formats that GStreamer does not
-//! have, make the name say nothing, which is better than a wrong picture.
+//! A word may name a whole format (`nv12`, `yuv420p10le`) or a part of one (`420`, `10bit`).
+//! Parts are combined. If they contradict each other, or if GStreamer does not have the format,
+//! no format is guessed, which is better than a wrong picture.
 
 use gst_video::{VideoFormat, VideoFormatInfo};
 
-/// Names that stand for one format, whatever else is said; GStreamer's own names,
-/// the ones in the second column, are known besides.
+/// Names of other projects, and GStreamer's names for the same formats. GStreamer's own names
+/// need no entry.
 const NAMES: &[(&str, &str)] = &[
     // FFmpeg.
     ("yuyv422", "YUY2"),
@@ -84,40 +84,39 @@ const NAMES: &[(&str, &str)] = &[
     ("yu24", "Y444"),
 ];
 
-/// Names of formats that GStreamer does not have, or that mean one thing to some
-/// and another to others (`rgb888` is BGR to DRM and RGB to cameras).
+/// Names of formats that GStreamer does not have, or with several meanings (`rgb888` is BGR in
+/// DRM and RGB in cameras).
 const NOT_ONE: &[&str] = &[
     "rgb8", "rgb32", "bgr32", "rgb4", "bgr4", "rgb888", "bgr888", "rgba8888", "bgra8888",
     "rgbx8888", "bgrx8888", "rgb48", "rgb48le", "rgb48be", "bgr48", "bgr48le", "bgr48be", "yv16",
     "yv24", "ya8", "ya16", "p210", "p216", "p410", "p416", "p210le", "p216le", "yuv422i", "422i",
 ];
 
-/// What one word says of the format.
+/// What one word says about the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// All.
+    /// The whole format.
     Exact(VideoFormat),
-    /// How chroma is sampled, and perhaps more.
+    /// The chroma subsampling, and perhaps more.
     Sampled(Sampled),
-    /// Bits of a component.
     Depth(Depth),
-    /// Something that there is no format for.
+    /// A format that is unknown or ambiguous, so that none may be guessed.
     Foreign,
 }
 
-/// How much of a name a word is.
+/// The size and byte order of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
     bits: u32,
     is_big_endian: bool,
 }
 
-/// Luma and chroma.
+/// What a word says about a YUV or grey format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampled {
-    /// 420, 422, 444 ..., and 400 for none.
+    /// 420, 422, 444 and so on; 400 for grey.
     sampling: u32,
-    /// None if the name does not say.
+    /// `None` if the word does not say.
     is_semi_planar: Option<bool>,
     is_vu: bool,
     has_alpha: bool,
@@ -125,8 +124,8 @@ pub struct Sampled {
 }
 
 impl Word {
-    /// What a word in lower case says. `is_among_yuv`: others say that this is
-    /// about YUV, so that a number may be a way to sample.
+    /// Parses a word in lower case. `is_among_yuv` tells that other words speak of YUV, so that a
+    /// number such as `422` may be a chroma subsampling.
     pub fn parse(word: &str, is_among_yuv: bool) -> Option<Self> {
         if let Some(format) = own_name(word) {
             return Some(Self::Exact(format));
@@ -145,7 +144,7 @@ impl Word {
     }
 }
 
-/// A format by the name that GStreamer has for it.
+/// The format that has this name in GStreamer, in upper or lower case.
 pub fn own_name(word: &str) -> Option<VideoFormat> {
     VideoFormat::iter_raw().find(|format| format.to_str().eq_ignore_ascii_case(word))
 }
@@ -154,7 +153,7 @@ fn named(name: &str) -> Word {
     own_name(name).map_or(Word::Foreign, Word::Exact)
 }
 
-/// `le` or `be` at the end, and what is before it.
+/// Splits off `le` or `be` at the end; true stands for big-endian.
 fn endianness(word: &str) -> (&str, Option<bool>) {
     match (word.strip_suffix("le"), word.strip_suffix("be")) {
         (Some(rest), _) => (rest, Some(false)),
@@ -163,19 +162,18 @@ fn endianness(word: &str) -> (&str, Option<bool>) {
     }
 }
 
-/// Bits of a component as formats have them.
 fn bits(digits: &str) -> Option<u32> {
     digits.parse().ok().filter(|bits| (8..=16).contains(bits))
 }
 
-/// `10bit`, `10b`, `10le`.
+/// Parses `10bit`, `10b`, `10le`.
 fn depth(word: &str) -> Option<Depth> {
     let (rest, is_big_endian) = endianness(word);
     let digits = ["bits", "bit", "b"]
         .iter()
         .find_map(|unit| rest.strip_suffix(unit));
     let digits = digits.or_else(|| is_big_endian.map(|_| rest))?;
-    // Whole pixels are counted, too: "24bit".
+    // "24bit" counts the bits of a whole pixel.
     let bits = bits(digits).or_else(|| digits.parse().ok().filter(|n| [24, 32].contains(n)))?;
     Some(Depth {
         bits,
@@ -183,7 +181,7 @@ fn depth(word: &str) -> Option<Depth> {
     })
 }
 
-/// `gray`, `grey16le`, `mono8`, `y8`.
+/// Parses `gray`, `grey16le`, `mono8`, `y8`.
 fn gray(word: &str) -> Option<Word> {
     let names = [
         ("gray", true),
@@ -212,7 +210,7 @@ fn gray(word: &str) -> Option<Word> {
     }))
 }
 
-/// FFmpeg's `gbrp`, `gbrap10le`.
+/// Parses FFmpeg's `gbrp`, `gbrap10le`.
 fn planes_of_rgb(word: &str) -> Option<Word> {
     let (rest, is_big_endian) = endianness(word.strip_prefix("gbr")?);
     let (has_alpha, digits) = match rest.strip_prefix("ap") {
@@ -231,8 +229,8 @@ fn planes_of_rgb(word: &str) -> Option<Word> {
     Some(named(&format!("GBR{alpha}_{}{end}", bits(digits)?)))
 }
 
-/// `yuv420p10le`, `420sp`, `yuva444p`, `yvu420`, `444p`; and `422`, where that is
-/// likely to be no number of something else.
+/// Parses `yuv420p10le`, `420sp`, `yuva444p`, `yvu420`, `444p`, and if `is_among_yuv` also a
+/// number such as `422`.
 fn sampled(word: &str, is_among_yuv: bool) -> Option<Word> {
     let prefixes = [
         ("yuva", false, true),
@@ -280,7 +278,7 @@ fn sampled(word: &str, is_among_yuv: bool) -> Option<Word> {
 }
 
 impl Sampled {
-    /// What a file called .yuv is, if nothing else is said.
+    /// The format of a file called .yuv whose name says nothing else.
     const USUAL: Self = Self {
         sampling: 420,
         is_semi_planar: None,
@@ -320,7 +318,7 @@ impl Sampled {
         own_name(&name)
     }
 
-    /// Both, unless they contradict each other.
+    /// Combines two words. `None` if they contradict each other.
     fn and(self, other: Self) -> Option<Self> {
         fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<Option<T>> {
             match (a, b) {
@@ -338,7 +336,7 @@ impl Sampled {
     }
 }
 
-/// How a format samples chroma, in the same numbers.
+/// The chroma subsampling of a format in the numbers of `Sampled`.
 fn sampling_of(info: &VideoFormatInfo) -> Option<u32> {
     if info.is_gray() {
         return Some(400);
@@ -354,7 +352,7 @@ fn sampling_of(info: &VideoFormatInfo) -> Option<u32> {
     })
 }
 
-/// The format that all words together name. `is_yuv_file`: the file is called so.
+/// The format that all words together name. `is_yuv_file` tells that the name ends with .yuv.
 pub fn agree(words: &[Word], is_yuv_file: bool) -> Option<VideoFormat> {
     let (mut exact, mut sampled, mut depth) = (None, None::<Sampled>, None);
     for word in words {
@@ -399,7 +397,7 @@ pub fn agree(words: &[Word], is_yuv_file: bool) -> Option<VideoFormat> {
     sampled.format(sampled.depth.or(depth).unwrap_or(usual))
 }
 
-/// A format that is named, unless more is said that does not go with it.
+/// The named format, or its variant of that depth. `None` if the other words contradict it.
 fn refine(
     format: VideoFormat,
     sampled: Option<Sampled>,
@@ -419,7 +417,7 @@ fn refine(
         None => Some(format),
         Some(depth) if depth.bits == own_bits => Some(format),
         Some(depth) if info.is_rgb() && pixel_bits == Some(depth.bits) => Some(format),
-        // "nv12_10bit".
+        // As in "nv12_10bit".
         Some(depth) if own_bits == 8 => {
             let is_semi_planar = match format {
                 VideoFormat::I420 | VideoFormat::Y42b | VideoFormat::Y444 | VideoFormat::Gray8 => {

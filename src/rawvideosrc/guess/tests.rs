@@ -8,7 +8,7 @@ fn guess(name: &str) -> Guess {
     Guess::from_path(Path::new(name))
 }
 
-/// The format that a name gives, by GStreamer's own name; "" for none.
+/// GStreamer's name of the format that is guessed; "" if there is none.
 fn format_of(name: &str) -> String {
     let format = guess(name).format;
     format.map_or(String::new(), |format| format.to_str().to_string())
@@ -69,7 +69,7 @@ fn common_names_are_understood() {
 #[test]
 fn formats_have_many_names() {
     for (name, expected) in [
-        // Planes, as FFmpeg and others have them.
+        // Planar formats, as FFmpeg and others call them.
         ("a_64x48_yuv420p.yuv", "I420"),
         ("a_64x48_yuvj420p.yuv", "I420"),
         ("a_64x48_yuv422.yuv", "Y42B"),
@@ -88,7 +88,7 @@ fn formats_have_many_names() {
         ("a_64x48_yvu420p.yuv", "YV12"),
         ("a_64x48_yu12.yuv", "I420"),
         ("a_64x48_iyuv.yuv", "I420"),
-        // Depth.
+        // Formats with a depth.
         ("40x30_10bit.yuv", "I420_10LE"),
         ("40x30_10-bit.yuv", "I420_10LE"),
         ("40x30_420_10bit.yuv", "I420_10LE"),
@@ -101,7 +101,7 @@ fn formats_have_many_names() {
         ("40x30_yuv420_12bit.yuv", "I420_12LE"),
         ("40x30_nv12_10bit.yuv", "P010_10LE"),
         ("40x30_I420_10LE.raw", "I420_10LE"),
-        // Two planes.
+        // Semi-planar formats.
         ("a_64x48_yuv420sp.yuv", "NV12"),
         ("a_64x48_420sp.raw", "NV12"),
         ("a_64x48_yvu420sp.yuv", "NV21"),
@@ -111,7 +111,7 @@ fn formats_have_many_names() {
         ("a_64x48_p010le.yuv", "P010_10LE"),
         ("a_64x48_p016.yuv", "P016_LE"),
         ("a_64x48_NV12_4L4.raw", "NV12_4L4"),
-        // Gray.
+        // Grey formats.
         ("a_64x48_YUV400p16le.yuv", "GRAY16_LE"),
         ("a_64x48_400.yuv", "GRAY8"),
         ("a_64x48_y8.raw", "GRAY8"),
@@ -120,7 +120,7 @@ fn formats_have_many_names() {
         ("a_64x48_gray16be.raw", "GRAY16_BE"),
         ("a_64x48_mono8.raw", "GRAY8"),
         ("a_64x48_y800.raw", "GRAY8"),
-        // In one plane.
+        // Packed formats.
         ("a_64x48_yuyv.raw", "YUY2"),
         ("a_64x48_yuyv422.yuv", "YUY2"),
         ("a_64x48_uyvy.422.yuv", "UYVY"),
@@ -130,7 +130,7 @@ fn formats_have_many_names() {
         ("a_64x48_rgb565.raw", "RGB16"),
         ("a_64x48_rgb565le.raw", "RGB16"),
         ("a_64x48_bgr0.raw", "BGRx"),
-        // Words of DRM: the first letter is the highest byte.
+        // Formats of DRM: the first letter is the highest byte.
         ("a_64x48_xrgb8888.raw", "BGRx"),
         ("a_64x48_XR24.raw", "BGRx"),
         ("a_64x48_argb8888.raw", "BGRA"),
@@ -145,24 +145,24 @@ fn formats_have_many_names() {
 #[test]
 fn formats_that_are_unknown_or_in_doubt_are_not_guessed() {
     for name in [
-        // GStreamer has none of them.
+        // Formats that GStreamer does not have.
         "a_64x48_yuv440p.yuv",
         "a_64x48_yuv420p9.yuv",
         "a_64x48_yuv420p14le.yuv",
         "a_64x48_16bit.yuv",
         "a_64x48_yv16.yuv",
         "a_64x48_yuv422sp10.yuv",
-        // One thing to some and another to others.
+        // Names with several meanings.
         "a_64x48_rgb888.raw",
         "a_64x48_rgba8888.raw",
         "a_64x48_rgb32.raw",
-        // Said twice, and not the same.
+        // Names that contradict themselves.
         "a_64x48_rgb_to_nv12.yuv",
         "a_64x48_nv12_422.yuv",
         "a_64x48_420p_444p.yuv",
         "a_64x48_yuv420p10_8bit.yuv",
         "a_64x48_rgb_10bit.raw",
-        // Nothing said.
+        // Names without a format.
         "a_64x48.raw",
         "a_64x48_422.bin",
         "a_64x48_mono.wav",
@@ -234,14 +234,14 @@ fn rates_come_in_several_spellings() {
         ("a_64x48_25_fps.yuv", Some((25, 1))),
         ("a_64x48_fps15.yuv", Some((15, 1))),
         ("a_64x48_7hz.yuv", Some((7, 1))),
-        // Fields, two to a frame.
+        // Rates of fields, two to a frame.
         ("a_1080i50.yuv", Some((25, 1))),
         ("a_1920x1080i59.94.yuv", Some((30000, 1001))),
         ("a_720x576i25.yuv", Some((25, 1))),
         ("a_720x576_50i.yuv", Some((25, 1))),
-        // What is said in words wins.
+        // A rate with a unit wins.
         ("a_64x48_30_25fps.yuv", Some((25, 1))),
-        // Numbers of something else.
+        // Numbers that are no rate.
         ("a_64x48_0030.yuv", None),
         ("a_64x48_17.yuv", None),
         ("a_64x48_420_30.yuv", None),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A file that somebody is still writing: its end is a place to wait.
+//! Reads a file that another program is still writing, and waits at its end for more.
 
 use super::{FrameSource, Outcome, ReadError, Target};
 use crate::rawvideosrc::{
@@ -9,7 +9,7 @@ use crate::rawvideosrc::{
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{io, os::fd::AsFd, path::Path, sync::Arc};
 
-/// Waits for frames that its reader does not find yet.
+/// Waits for frames that `reader` does not find yet.
 pub struct Follower {
     reader: Box<dyn FrameSource>,
     inotify: Inotify,
@@ -17,7 +17,6 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// `waker` ends the waits.
     pub fn new(reader: Box<dyn FrameSource>, path: &Path, waker: Arc<Waker>) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
@@ -36,16 +35,15 @@ impl FrameSource for Follower {
 
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
         loop {
-            // Events are taken before the file is looked at, so that what is
-            // written in between ends the next wait. Once: a writer that never
-            // pauses would keep this thread here, and events that are left are
-            // only one look too many.
+            // The events are taken before the file is read, so that a write after that ends the
+            // next wait. They are taken only once, because a writer that never pauses would keep
+            // this thread here; events that are left cost only one read in vain.
             let _ = self.inotify.read_events();
             match self.reader.read(n, target)? {
                 Outcome::End { .. } => {}
                 outcome => return Ok(outcome),
             }
-            // Waiting makes no sense at the end of a file that was cut.
+            // It makes no sense to wait at the end of a file that was truncated.
             if let Some(loss) = self.reader.loss() {
                 return Err(loss);
             }
@@ -133,7 +131,7 @@ mod tests {
         for n in 0..3 {
             assert_eq!(read(n).unwrap(), Outcome::Frame);
         }
-        // The beginning of a frame that is not there yet may go.
+        // It is no error if an incomplete frame is truncated.
         file.as_file().set_len(3 * 1024 + 100).unwrap();
         waker.wake().unwrap();
         assert_eq!(read(3).unwrap(), Outcome::Woken);

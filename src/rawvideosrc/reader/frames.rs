@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames at known places of a file, carried into the buffer by one thread or
-//! by several, each a part of the same frame: the buffer stays in the cache,
-//! and frames leave in order by themselves.
+//! Reads frames at known offsets of a file. Several threads each read a part of the same
+//! frame, not a frame each: so the buffer stays in the CPU's cache, and frames are in order.
 
 use super::{
     FrameIndex, FrameSource, Outcome, ReadError, Target, TransferPlan, direct::Bounce,
@@ -16,9 +15,9 @@ use std::io;
 /// Memory that each reading thread has of its own.
 #[derive(Debug)]
 pub struct Scratch {
-    /// Takes what must be read but is not wanted.
+    /// Takes bytes that are read and thrown away.
     pub waste: Box<[u8]>,
-    /// For transfers that the buffer itself is not aligned for.
+    /// For direct reads for which the target buffer is not aligned.
     pub bounce: Bounce,
 }
 
@@ -31,11 +30,11 @@ impl Default for Scratch {
     }
 }
 
-/// Bytes that can be read at any place, by several threads at once.
+/// A file that several threads can read at any offset at the same time.
 pub trait Medium: Send + Sync {
-    /// Fills the runs of a frame that starts at `start_bytes`. `part` is the
-    /// piece of the buffer that begins at byte `part_start`. The end of the file
-    /// is `UnexpectedEof`.
+    /// Reads the runs of a frame that starts at `start_bytes` of the file. `part` is the
+    /// piece of the buffer that begins at byte `part_start`. Fails with `UnexpectedEof` at
+    /// the end of the file.
     fn carry(
         &self,
         start_bytes: u64,
@@ -45,10 +44,10 @@ pub trait Medium: Send + Sync {
         scratch: &mut Scratch,
     ) -> io::Result<()>;
 
-    /// The size of the file now; none where that is not its length, as for a device.
+    /// The present size of the file; `None` for a device, whose metadata do not tell it.
     fn len_bytes(&self) -> Option<u64>;
 
-    /// What was found missing in bytes that were carried, or lent, without an error.
+    /// The error if bytes that were read, or lent as memory, turned out to be missing.
     fn loss(&self) -> Option<ReadError> {
         None
     }
@@ -59,21 +58,20 @@ pub trait Medium: Send + Sync {
     }
 }
 
-/// Reads each frame when it is asked for.
+/// Reads each frame when it is requested.
 pub struct FrameReader<M> {
     medium: M,
     index: FrameIndex,
     plan: TransferPlan,
-    /// One for each thread.
     scratches: Vec<Scratch>,
-    /// The threads beside the caller's.
+    /// The threads in addition to the caller's.
     helpers: Option<rayon::ThreadPool>,
-    /// Where the frames end that were read.
+    /// The greatest offset at which a frame that was read ends.
     read_end_bytes: u64,
 }
 
 impl<M: Medium> FrameReader<M> {
-    /// As many threads as `plan` is made for, the caller's included.
+    /// Starts the threads that `plan` is made for, except the caller's, which is one of them.
     pub fn new(medium: M, index: FrameIndex, plan: TransferPlan) -> Result<Self, ReadError> {
         let threads = plan.threads();
         let helpers = if threads > 1 {
@@ -109,7 +107,6 @@ impl<M: Medium> FrameReader<M> {
         &mut self.medium
     }
 
-    /// What a frame takes in the file.
     pub fn frame_bytes(&self) -> u64 {
         self.plan.source().size_bytes as u64
     }
@@ -118,20 +115,19 @@ impl<M: Medium> FrameReader<M> {
         &self.index
     }
 
-    /// The same, for a file that grows.
+    /// For adding the frames of a file that grows.
     pub fn index_mut(&mut self) -> &mut FrameIndex {
         &mut self.index
     }
 
-    /// Bytes between the end of the file and that of a frame that starts at
-    /// `start_bytes`.
+    /// How many bytes of a frame at `start_bytes` lie past the end of the file.
     pub fn missing_bytes(&self, start_bytes: u64) -> u64 {
         let len_bytes = self.medium.len_bytes().unwrap_or(start_bytes);
         let end_bytes = start_bytes.saturating_add(self.frame_bytes());
         end_bytes.saturating_sub(len_bytes)
     }
 
-    /// That frame is not whole.
+    /// The outcome for a frame that is not whole in the file.
     fn rest(&self, start_bytes: u64) -> Outcome {
         let missing_bytes = self.missing_bytes(start_bytes);
         Outcome::End {
@@ -140,7 +136,7 @@ impl<M: Medium> FrameReader<M> {
         }
     }
 
-    /// The runs of a frame that one thread reads into `target`.
+    /// The runs of a frame, if the plan is for one thread.
     pub fn runs(&mut self, target: &Target<'_>) -> &[Run] {
         self.plan.update(target);
         let first = self.plan.transfers().first();
@@ -175,7 +171,7 @@ impl<M: Medium> FrameReader<M> {
     }
 }
 
-/// The first frame that a file does not hold any more.
+/// The error for a truncated file: it says which frame is the first that is not whole.
 pub fn vanished(index: &FrameIndex, len_bytes: u64, frame_bytes: u64) -> ReadError {
     let (frame, missing_bytes) = index.first_incomplete(len_bytes, frame_bytes);
     ReadError::Vanished {
@@ -289,7 +285,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use std::{fs::File, io::Write};
 
-    /// A layout that frames may come in: without padding, the stock one, or with more.
+    /// A layout of the file: without padding, GStreamer's own, or with more padding.
     pub fn source_layout(info: &gst_video::VideoInfo, padding: usize) -> Layout {
         match padding {
             0..100 => Layout::packed(info),
@@ -298,7 +294,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A file of so many frames behind a header, its bytes, and where the frames are.
+    /// A file of `frames` frames after a header, its bytes, and where the frames are.
     pub fn file_of(frames: usize, layout: &Layout, header: usize) -> (File, Vec<u8>, FrameIndex) {
         let bytes: Vec<u8> = (0..header + frames * layout.size_bytes)
             .map(|i| (i * 131 % 253) as u8)
@@ -349,7 +345,7 @@ pub(super) mod tests {
             };
             for n in [1u64, 0] {
                 let mut bounce = Bounce::default();
-                // On a page boundary, beside it, and far off.
+                // On a page boundary, on a sector boundary, and on neither.
                 let shift = [0, 512, 3][shift];
                 let got = &mut bounce.get(shift + target.size_bytes)[shift..];
                 got.fill(0xEE);
@@ -397,7 +393,7 @@ pub(super) mod tests {
     #[test]
     fn a_mapped_file_that_is_cut_short_is_an_error_and_no_signal() {
         gst::init().unwrap();
-        // Whole pages, whatever their size: of a page that the file ends in no part is missing.
+        // A multiple of any page size: reads past the end in a file's last page raise no signal.
         const FRAME_BYTES: usize = 128 * 128 * 4;
         let info = info(gst_video::VideoFormat::Bgrx, 128, 128);
         let layout = Layout::of_info(&info);

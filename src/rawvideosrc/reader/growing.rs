@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A YUV4MPEG2 file that somebody is still writing: its frames are found as they
-//! are asked for, since nobody knows what lines the next ones begin with.
+//! Reads a YUV4MPEG2 file that another program is still writing. Each frame is searched for when
+//! it is requested, because the length of its header is not known before.
 
 use super::{
     FrameIndex, FrameReader, FrameSource, Listing, Outcome, PlainFile, ReadError, Target,
@@ -10,14 +10,13 @@ use super::{
 use crate::rawvideosrc::y4m::Fields;
 use std::{fs::File, sync::Arc};
 
-/// Looks for frames no further than it must.
+/// Searches only up to the frame that is requested.
 pub struct GrowingReader {
     scan: Scan,
     reader: FrameReader<PlainFile>,
 }
 
 impl GrowingReader {
-    /// Nothing is read yet.
     pub fn new(file: File, scan: Scan, plan: TransferPlan) -> Result<Self, ReadError> {
         let index = FrameIndex::Listed(Arc::default());
         let reader = FrameReader::new(PlainFile(file), index, plan)?;
@@ -26,7 +25,7 @@ impl GrowingReader {
 
     fn listing(&mut self) -> Option<&mut Listing> {
         match self.reader.index_mut() {
-            // The only owner: nothing is copied.
+            // The listing has no other owner, so `make_mut` copies nothing.
             FrameIndex::Listed(listing) => Some(Arc::make_mut(listing)),
             FrameIndex::Regular { .. } => None,
         }

@@ -1,37 +1,36 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where the frames of a file begin, and what each says about its fields.
+//! Where the frames of a file begin, and what each frame header says about its fields.
 
 use crate::rawvideosrc::y4m::Fields;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameIndex {
-    /// One after the other, at equal distances.
+    /// At equal distances.
     Regular {
-        /// The first one.
+        /// Offset of the first frame.
         start_bytes: u64,
-        /// From each to the next.
+        /// From one frame to the next.
         step_bytes: u64,
     },
-    /// Anywhere; shared, because every reader wants it.
+    /// At any offsets. Shared, because there may be several readers.
     Listed(Arc<Listing>),
 }
 
-/// Frames at places that only a look at each can tell.
+/// The offsets of frames that do not lie at equal distances.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     runs: Vec<Run>,
     frames: u64,
 }
 
-/// Frames at equal distances that are shown alike. Most files that are not regular
-/// are so in few places, which makes a list of runs far shorter than one of frames.
+/// Frames at equal distances with the same fields. Most files that are not regular are so in
+/// few places, so a list of runs is far shorter than a list of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    /// Number of its first frame.
     first: u64,
     start_bytes: u64,
-    /// 0 until it has a second frame.
+    /// 0 until the run has a second frame.
     step_bytes: u64,
     fields: Option<Fields>,
 }
@@ -43,7 +42,7 @@ impl Run {
 }
 
 impl Listing {
-    /// Appends a frame; `start_bytes` is beyond that of the one before.
+    /// Appends a frame. `start_bytes` must be greater than that of the frame before.
     pub fn push(&mut self, start_bytes: u64, fields: Option<Fields>) {
         let n = self.frames;
         self.frames += 1;
@@ -63,12 +62,11 @@ impl Listing {
         });
     }
 
-    /// Frames in it.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// The first frame that begins behind `at_bytes`; the number of all if none does.
+    /// The first frame that begins after `at_bytes`; the number of frames if there is none.
     fn first_beyond(&self, at_bytes: u64) -> u64 {
         let after = self.runs.partition_point(|run| run.start_bytes <= at_bytes);
         let Some(run) = after.checked_sub(1).and_then(|last| self.runs.get(last)) else {
@@ -89,7 +87,7 @@ impl Listing {
 }
 
 impl FrameIndex {
-    /// The first byte of frame `n`.
+    /// The offset of frame `n`.
     pub fn start_bytes(&self, n: u64) -> Option<u64> {
         match self {
             Self::Regular {
@@ -100,8 +98,8 @@ impl FrameIndex {
         }
     }
 
-    /// The first frame of `frame_bytes` that does not end within the first `len_bytes`
-    /// of the file, and how many bytes it lacks.
+    /// The first frame, of `frame_bytes` each, that is not whole within the first `len_bytes` of
+    /// the file, and how many bytes of it are missing.
     pub fn first_incomplete(&self, len_bytes: u64, frame_bytes: u64) -> (u64, u64) {
         let n = match self {
             Self::Regular {
@@ -120,7 +118,6 @@ impl FrameIndex {
         (n, end.saturating_sub(len_bytes))
     }
 
-    /// What frame `n` says about its fields.
     pub fn fields(&self, n: u64) -> Option<Fields> {
         match self {
             Self::Regular { .. } => None,
@@ -167,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_first_frame_that_a_file_does_not_hold_is_found() {
-        // Three frames of 100 bytes, behind 10 and with 6 in between.
+        // Three frames of 100 bytes, with 10 bytes before them and 6 between them.
         let regular = FrameIndex::Regular {
             start_bytes: 10,
             step_bytes: 106,

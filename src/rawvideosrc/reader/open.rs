@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Opening a file of frames, with every way that can fail said in a sentence that holds the path, the numbers and a remedy.
+//! Opens a file of frames. Each error text says the path, the numbers and what to do.
 
 use crate::sys::describe;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -13,32 +13,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Frames larger than this cannot be read with one system call.
+/// Linux reads no more bytes with one system call (MAX_RW_COUNT).
 pub const MAX_FRAME_BYTES: u64 = 0x7fff_f000;
 
-/// Why a file cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("no file \"{}\": {}; check location", path.display(), describe(source))]
     NotFound {
-        /// What was to be opened.
         path: PathBuf,
         source: io::Error,
     },
     #[error("no permission to read \"{}\": {}; chmod +r it, or run as its owner", path.display(), describe(source))]
     Permission {
-        /// What was to be opened.
         path: PathBuf,
         source: io::Error,
     },
     #[error("\"{}\": {}; give the path of a file in it", path.display(), describe(&io::Error::from_raw_os_error(libc::EISDIR)))]
     Directory {
-        /// What was to be opened.
         path: PathBuf,
     },
     #[error("cannot read \"{}\": {}; check location", path.display(), describe(source))]
     Other {
-        /// What was to be opened.
         path: PathBuf,
         source: io::Error,
     },
@@ -47,7 +42,7 @@ pub enum OpenError {
     )]
     NotAFile {
         path: PathBuf,
-        /// What it is, with its article.
+        /// The kind of file, with its article.
         what: &'static str,
     },
     #[error(
@@ -55,35 +50,32 @@ pub enum OpenError {
     )]
     NoWholeFrame {
         path: PathBuf,
-        /// Bytes that can hold frames.
         have_bytes: u64,
         start_bytes: u64,
-        /// Bytes of one frame.
         frame_bytes: u64,
     },
 }
 
-/// An open file and what can be told without knowing its format.
 #[derive(Debug)]
 pub struct Opened {
     pub file: File,
     pub path: PathBuf,
     pub len_bytes: u64,
-    /// Where it begins for us: behind what others have read of standard input.
+    /// Where the data begin: in standard input, after the bytes that others have read.
     pub start_bytes: u64,
 }
 
-/// What a path turned out to be.
 #[derive(Debug)]
 pub enum Opening {
-    /// Something with a size that can be read at any place.
+    /// A regular file or block device: it has a size and can be read at any offset.
     File(Opened),
-    /// Something that is read from front to back: never blocks, poll it.
+    /// A pipe, socket or character device, which is read from front to back. Its reads may
+    /// block, so it must be polled first.
     Stream(File),
 }
 
-/// Reads of a regular file wait, of course; but where its file system cannot read
-/// without waiting (9p, NFS), io_uring takes the flag at its word and fails with EAGAIN.
+/// Clears O_NONBLOCK of a regular file. read() ignores the flag there, but io_uring fails with
+/// EAGAIN if the file system cannot read without waiting (9p, NFS).
 fn block(file: &File) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
@@ -104,7 +96,7 @@ impl Opened {
         let mut file = if path == Path::new("-") {
             File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
         } else {
-            // A FIFO without a writer must not hold up a state change.
+            // Opening a FIFO that has no writer must not block a state change.
             File::options()
                 .read(true)
                 .custom_flags(libc::O_NONBLOCK)
@@ -124,8 +116,8 @@ impl Opened {
             block(&file).map_err(failed)?;
         }
         let start_bytes = file.stream_position().map_err(failed)?;
-        // The end of a block device is found by seeking, not by stat. Whoever else has
-        // standard input finds it where it was.
+        // The size of a block device is found by seeking, not by stat. The offset is put back,
+        // because others may share standard input.
         let len_bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
         file.seek(SeekFrom::Start(start_bytes)).map_err(failed)?;
         Ok(Opening::File(Self {
@@ -136,7 +128,7 @@ impl Opened {
         }))
     }
 
-    /// One file of a sequence: nothing that has to be waited for.
+    /// Opens one file of a sequence, which must not be a pipe, socket or character device.
     pub fn open_file(path: &Path) -> Result<Self, OpenError> {
         let stream = match Self::open(path)? {
             Opening::File(opened) => return Ok(opened),
@@ -154,7 +146,6 @@ impl Opened {
         })
     }
 
-    /// The same file once more.
     pub fn try_clone(&self) -> Result<Self, OpenError> {
         let file = self.file.try_clone().map_err(|source| OpenError::Other {
             path: self.path.clone(),

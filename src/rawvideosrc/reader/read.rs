@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames of a file by pread, straight into the buffer.
+//! Reads frames with preadv, straight into the buffer.
 
 use super::{Medium, Scratch, file_len_bytes};
 use crate::layout::Run;
 use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 
-/// Pieces handed to one preadv. IOV_MAX is 1024; past some hundred pieces the
-/// system call itself is no longer seen in a profile.
+/// The most iovecs for one preadv. IOV_MAX is 1024; from some hundred iovecs on a profile no
+/// longer shows the cost of the system call itself.
 const PIECES: usize = 512;
-/// Bytes between rows of the file that are read and thrown away; a longer gap
-/// is cheaper to skip with a second system call.
+/// The longest gap between rows in the file that is read and thrown away. A longer gap is
+/// cheaper to skip with a second system call.
 const GAP_BYTES: usize = 256;
-/// Room for the gaps between the runs of one preadv.
+/// Size of the memory for the gaps between the runs of one preadv.
 pub const WASTE_BYTES: usize = PIECES / 2 * GAP_BYTES;
 
 /// A file that is read through the page cache.
@@ -48,8 +48,8 @@ impl Medium for PlainFile {
     }
 }
 
-/// How many of the runs one preadv can fill: they must ascend on both sides,
-/// with no more than a small gap in the file.
+/// How many of the runs one preadv can fill: their offsets must ascend in the file and in the
+/// buffer, with only small gaps in the file.
 fn preadv_length(runs: &[Run]) -> usize {
     let follows = |pair: &[Run]| {
         let [a, b] = pair else { return false };
@@ -66,7 +66,7 @@ fn preadv_length(runs: &[Run]) -> usize {
         .count()
 }
 
-/// Fills `runs`, which [`preadv_length`] has found to belong together.
+/// Fills `runs`, as many as [`preadv_length`] allows.
 fn read_runs(
     file: &File,
     offset_bytes: u64,
@@ -80,8 +80,8 @@ fn read_runs(
     {
         return Ok(());
     }
-    // One run, or an answer cut short: what is missing is asked for piece by
-    // piece, and the end of the file shows itself.
+    // There is only one run, or preadv has read fewer bytes than it should. This reads the
+    // runs one by one, and fails at the end of the file.
     for run in runs {
         let to = run.target(part_start, part);
         file.read_exact_at(to, offset_bytes + run.source_bytes as u64)?;
@@ -89,7 +89,7 @@ fn read_runs(
     Ok(())
 }
 
-/// True if all bytes came at once.
+/// True if one preadv has read all bytes.
 fn preadv_runs(
     file: &File,
     offset_bytes: u64,

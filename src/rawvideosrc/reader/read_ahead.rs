@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames that are read ahead: several in flight on an io_uring, each straight
-//! into the buffer that will leave with it, in order.
+//! Reads several frames ahead with io_uring, each straight into the buffer in which it is sent,
+//! and gives them back in order.
 
 use super::{
     DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile, ReadError,
@@ -13,16 +13,14 @@ use crate::{
 };
 use std::{fs::File, io};
 
-/// The ring's files: that of the page cache first, then that past it, if any.
+/// Indices of the ring's files: through the page cache, and with O_DIRECT, if any.
 const BUFFERED: usize = 0;
 const DIRECT: usize = 1;
 
-/// A regular file that is read through the page cache, or past it.
+/// A regular file that is read through the page cache, or past it with O_DIRECT.
 #[derive(Debug)]
 pub enum DiskFile {
-    /// Through the page cache.
     Buffered(PlainFile),
-    /// Past it.
     Direct(DirectFile),
 }
 
@@ -34,7 +32,7 @@ impl DiskFile {
         }
     }
 
-    /// What a ring reads from.
+    /// The files of the ring, at the indices `BUFFERED` and `DIRECT`.
     fn files(&self) -> io::Result<Vec<File>> {
         match self {
             Self::Buffered(file) => Ok(vec![file.0.try_clone()?]),
@@ -45,8 +43,8 @@ impl DiskFile {
         }
     }
 
-    /// The reads of a frame that is one run in its buffer, which begins at `base`. None
-    /// if the disk cannot write there.
+    /// The reads of a frame that is one run in the buffer at `base`. `None` if the disk cannot
+    /// write there.
     fn reads(&self, start_bytes: u64, run: &Run, base: *const u8) -> Option<[Read; 3]> {
         let read = |file, start: usize, end: usize| Read {
             file,
@@ -61,7 +59,7 @@ impl DiskFile {
         let at = start_bytes + run.source_bytes as u64;
         let middle = file.middle(at, base.wrapping_add(run.target_bytes), run.len_bytes)?;
         let tail = middle.start + middle.len_bytes;
-        // What is left at the ends comes through the page cache.
+        // The unaligned ends are read through the page cache.
         Some([
             read(DIRECT, middle.start, tail),
             read(BUFFERED, 0, middle.start),
@@ -92,26 +90,27 @@ impl Medium for DiskFile {
     }
 }
 
-/// A buffer, and where its bytes come first if the disk cannot write to itself.
+/// A frame in flight. `bounced` takes the bytes if the disk cannot write to `buffer`.
 struct InFlight<T> {
     n: u64,
     buffer: T,
     layout: Layout,
     bounced: Option<Bounced>,
-    /// False for a frame that is read when its turn comes.
+    /// False for a frame that only `pop` reads.
     is_begun: bool,
 }
 
-/// An aligned copy of a part of the file.
+/// An aligned part of the file that contains the frame.
 struct Bounced {
     bounce: Bounce,
     len_bytes: usize,
-    /// Of the frame in it.
+    /// Where in it the frame begins.
     frame_start: usize,
 }
 
-// SAFETY: the buffer's bytes stay by its own promise, the bounce buffer's because they
-// are on the heap; which of the two is lent does not change in flight.
+// SAFETY: `buffer` promises itself that its bytes stay. Those of the bounce buffer are on the
+// heap, and `get` with the same length does not move them. Which of the two is lent does not
+// change in flight.
 unsafe impl<T: ReadBuffer> ReadBuffer for InFlight<T> {
     fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.bounced {
@@ -128,21 +127,20 @@ unsafe impl<T: ReadBuffer> ReadBuffer for InFlight<T> {
     }
 }
 
-/// Reads ahead.
+/// Keeps frames in flight on a ring.
 pub struct Prefetcher<T: ReadBuffer> {
     ring: ReadRing<InFlight<T>>,
     reader: FrameReader<DiskFile>,
     bounces: Vec<Bounce>,
-    /// Copied out of bounce buffers that the ring filled.
+    /// Bytes copied out of bounce buffers that the ring has filled.
     bounced_bytes: u64,
 }
 
-/// A frame that has been read, or not.
+/// A frame whose read has ended.
 pub struct Completed<T> {
-    /// Its number in the file.
+    /// Number of the frame in the file.
     pub n: u64,
     pub buffer: T,
-    /// What is in it.
     pub outcome: Result<Outcome, ReadError>,
 }
 
@@ -157,7 +155,7 @@ impl<T: ReadBuffer> Prefetcher<T> {
         })
     }
 
-    /// Frames in flight.
+    /// The number of frames in flight.
     pub fn len(&self) -> usize {
         self.ring.len()
     }
@@ -166,9 +164,9 @@ impl<T: ReadBuffer> Prefetcher<T> {
         self.ring.is_empty()
     }
 
-    /// Begins to read frame `n` into a buffer that is laid out like that. A frame whose
-    /// rows come apart is read by preadv when its turn comes, or through a bounce buffer
-    /// if it goes past the page cache, where nothing else reads ahead.
+    /// Begins to read frame `n` into a buffer of that layout. A frame of several runs is read
+    /// only by `pop`, with preadv. With O_DIRECT it is read ahead through a bounce buffer
+    /// instead, because the kernel reads nothing ahead there.
     pub fn push(&mut self, n: u64, layout: Layout, mut buffer: T) -> io::Result<()> {
         let bytes = buffer.bytes_mut();
         let base = bytes.as_ptr();
@@ -197,7 +195,7 @@ impl<T: ReadBuffer> Prefetcher<T> {
         let DiskFile::Direct(file) = file else {
             return self.ring.push(frame, &[]);
         };
-        // All of the frame, in whole blocks.
+        // The whole blocks that contain the frame.
         let unit = file.offset_alignment_bytes();
         let from = start_bytes - start_bytes % unit;
         let end = start_bytes + self.reader.frame_bytes();
@@ -217,8 +215,8 @@ impl<T: ReadBuffer> Prefetcher<T> {
         self.ring.push(frame, &[read])
     }
 
-    /// Waits for the frame that was begun first. None if nothing is in flight,
-    /// or if `waker` ended the wait.
+    /// Waits for the frame that was pushed first. `None` if nothing is in flight, or if
+    /// `waker` ended the wait.
     pub fn pop(&mut self, waker: &Waker) -> io::Result<Option<Completed<T>>> {
         let done = loop {
             if let Some(done) = self.ring.pop() {
@@ -244,8 +242,8 @@ impl<T: ReadBuffer> Prefetcher<T> {
                 }
                 Ok(Outcome::Frame)
             }
-            // Blocks at the end of a file come short, and what the ring refused comes not
-            // at all.
+            // The ring was not asked, has refused, or has read too few bytes, as it does for the
+            // last block of a file: the frame is read without it.
             Some(mut target) => self.reader.read(frame.n, &mut target),
             None => Err(ReadError::Io {
                 frame: frame.n,
@@ -269,12 +267,12 @@ impl<T: ReadBuffer> Prefetcher<T> {
         }
     }
 
-    /// Bytes that had to be copied on their way, beside the read.
+    /// Bytes that went through a bounce buffer so far.
     pub fn bounced_bytes(&self) -> u64 {
         self.bounced_bytes + self.reader.bounced_bytes()
     }
 
-    /// Reads one frame when it is due.
+    /// The reader for frames that are not read ahead.
     pub fn reader(&mut self) -> &mut FrameReader<DiskFile> {
         &mut self.reader
     }
@@ -293,7 +291,7 @@ mod tests {
         len_bytes: usize,
     }
 
-    // SAFETY: the bytes are on the heap, and nothing makes them grow.
+    // SAFETY: the bytes are on the heap, and `get` with the same length does not move them.
     unsafe impl ReadBuffer for Page {
         fn bytes_mut(&mut self) -> &mut [u8] {
             &mut self.bytes.get(self.shift + self.len_bytes)[self.shift..]
