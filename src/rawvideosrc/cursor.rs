@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which frame comes next: forwards, backwards, in steps, after a seek. Pure.
+//! Which frame comes next: forwards, backwards, in steps, after a seek.
 
 use super::timeline::Timeline;
 
-/// The place in the stream.
+/// The position in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
-    /// Where a seek went, to be turned into a frame once the rate is known.
+    /// The target of a seek, which becomes a frame once the frame rate is known.
     Time {
         start_ns: u64,
-        /// Of the segment; none for the end of the stream.
+        /// The stop of the segment; `None` for the end of the stream.
         stop_ns: Option<u64>,
-        /// From frame to frame; negative to go backwards.
+        /// From one frame to the next; negative in reverse playback.
         step: i64,
     },
     /// A frame of the stream.
     Frame { n: u64, step: i64 },
-    /// Before the first frame, going backwards.
+    /// Reverse playback has passed the first frame.
     End,
 }
 
 impl Cursor {
-    /// The beginning.
     pub const START: Self = Self::Time {
         start_ns: 0,
         stop_ns: None,
         step: 1,
     };
 
-    /// Turns a time into the frame that is shown then; backwards, into the last
-    /// one before the segment's stop.
+    /// Turns a time into the frame that is shown at that time, or in reverse playback into the
+    /// last frame before the segment's stop.
     pub fn resolve(self, timeline: &Timeline) -> Self {
         let Self::Time {
             start_ns,
@@ -49,7 +48,7 @@ impl Cursor {
         frame.map_or(Self::End, |n| Self::Frame { n, step })
     }
 
-    /// Back to a time, for when the rate may change.
+    /// Turns a frame back into a time, because the frame rate may change.
     pub fn unresolve(self, timeline: &Timeline) -> Self {
         let Self::Frame { n, step } = self else {
             return self;
@@ -61,7 +60,7 @@ impl Cursor {
         }
     }
 
-    /// To the frame after this one.
+    /// Moves on by one step.
     pub fn advance(self) -> Self {
         match self {
             Self::Frame { n, step } => match n.checked_add_signed(step) {
@@ -72,7 +71,7 @@ impl Cursor {
         }
     }
 
-    /// The frame, if one is known.
+    /// The number of the frame, if it is known.
     pub fn frame(self) -> Option<u64> {
         match self {
             Self::Frame { n, .. } => Some(n),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is played once the caps are known: which reader, which frames, when.
+//! Chooses the reader, the frames and their times once the caps are known.
 
 use super::{
     buffer_source::{BufferSource, Mapped},
@@ -21,33 +21,30 @@ use super::{
 use crate::{layout::Layout, sys::describe};
 use std::sync::Arc;
 
-/// The most threads that `threads=0` starts: memory has no room for more.
+/// The most threads that `threads=0` starts: more of them do not get more out of memory.
 const MOST_THREADS: usize = 4;
-/// Frames below this size are carried by one thread. At it, two threads carry half
-/// as many again as one for a fifth more CPU time, most of it for the waking; far
-/// below it they carry no more.
+/// Smaller frames are read by one thread. At this size two threads read half as many frames
+/// again as one, for a fifth more CPU time, most of it for waking threads; far below it they
+/// read no more than one.
 const LEAST_SHARED_BYTES: usize = 1 << 20;
 
-/// What is played, with everything known.
+/// A stream that is ready to be played.
 pub struct Playback {
-    /// Gives the frames; absent while it does.
+    /// Gives the frames; `None` while a thread has taken it out to use it.
     pub source: Option<BufferSource>,
-    /// When they are shown.
     pub timeline: Timeline,
     /// Number in the file of the first frame that is played.
     pub first_frame: u64,
-    /// Bytes of one frame as the source has it; the unit of BYTES seeks.
+    /// Bytes of one frame in the file; the unit of seeks in BYTES.
     pub frame_bytes: u64,
-    /// What may be wrong, in sentences for the user.
+    /// Warnings for the user.
     pub doubts: Vec<String>,
-    /// Whether one can go to any frame.
     pub is_seekable: bool,
-    /// How frames are read, in a word.
+    /// How frames are read, as the property `stats` names it.
     pub mode: &'static str,
     pub reason: String,
 }
 
-/// A reader, and why it was chosen.
 struct ChosenReader {
     source: BufferSource,
     mode: &'static str,
@@ -55,7 +52,7 @@ struct ChosenReader {
 }
 
 impl Playback {
-    /// Ready to play in the format that was agreed on.
+    /// Prepares to play in the negotiated format.
     pub fn new(
         input: &mut Input,
         info: &gst_video::VideoInfo,
@@ -164,7 +161,7 @@ impl Playback {
                 let opened = opened.try_clone()?;
                 let counted = input.count(&opened, &layout, waker)?;
                 let (first_frame, frames) = input.range(counted.frames)?;
-                // One doubt is enough; a second one about the same bytes says nothing new.
+                // A second warning about the same bytes would say nothing new.
                 if counted.leftover_bytes > 0 && doubts.is_empty() {
                     doubts.push(doubt_about_size(
                         &location,
@@ -183,7 +180,7 @@ impl Playback {
         }
     }
 
-    /// A value of one format in another: TIME, DEFAULT (frames) or BYTES.
+    /// Converts a value between the formats TIME, DEFAULT (frames) and BYTES.
     pub fn convert(
         &self,
         value: gst::GenericFormattedValue,
@@ -215,7 +212,7 @@ impl Playback {
         })
     }
 
-    /// The whole length; none where there is no end, or none that is known.
+    /// The length of the stream; `None` if there is no end, or none that is known.
     pub fn total(&self, format: gst::Format) -> Option<gst::GenericFormattedValue> {
         if !self.is_seekable {
             return None;
@@ -225,7 +222,7 @@ impl Playback {
         (total.value() >= 0).then_some(total)
     }
 
-    /// From where to where one can seek.
+    /// The range in which one can seek; the end is -1 if it is not known.
     pub fn seekable(
         &self,
         format: gst::Format,
@@ -238,7 +235,7 @@ impl Playback {
     }
 }
 
-/// The threads that carry a frame.
+/// The number of threads that read a frame together.
 fn thread_count(settings: &Settings, layout: &Layout) -> usize {
     match settings.threads {
         0 if layout.size_bytes < LEAST_SHARED_BYTES => 1,
@@ -263,7 +260,7 @@ fn check_pattern(info: &gst_video::VideoInfo) -> Result<(), SetupError> {
     })
 }
 
-/// Bytes that are no frame may mean that no frame is what it is taken for.
+/// A warning: if bytes are left over, the frame size may be wrong.
 fn doubt_about_size(
     location: &str,
     leftover_bytes: u64,
@@ -279,7 +276,7 @@ fn doubt_about_size(
     )
 }
 
-/// The last file of a recording is often cut; others seldom are.
+/// One warning for all files: often only the last file of a recording is cut.
 fn doubts_about_files(
     leftovers: &[(String, u64)],
     layout: &Layout,
@@ -329,7 +326,7 @@ fn follow(
     })
 }
 
-/// The reader for a file that is as long as it will be.
+/// The reader for a file that does not grow.
 fn choose(
     settings: &Settings,
     opened: &Opened,
@@ -403,7 +400,7 @@ fn choose(
     }
 }
 
-/// Reads each frame when it is asked for.
+/// A reader that reads each frame when it is requested, and a note for the reason.
 fn read(
     settings: &Settings,
     opened: &Opened,
@@ -418,7 +415,7 @@ fn read(
     ))
 }
 
-/// The file, with `direct` past the page cache, and a note on what came of that.
+/// The file, with O_DIRECT if the settings ask for it, and a note for the reason.
 fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String), SetupError> {
     let file = opened.try_clone()?.file;
     if !settings.direct {
@@ -437,9 +434,9 @@ fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String),
     }
 }
 
-/// What suits a file. The kernel reads ahead of one reader of the page cache, and
-/// loses its way when several frames are asked for at once; past the page cache
-/// nothing is read ahead but the frames in flight.
+/// What `io-mode=auto` chooses. In the page cache the kernel reads ahead of a reader, but it
+/// recognises the pattern no longer when several frames are requested at once. Past the page
+/// cache nothing is read ahead but the frames in flight.
 fn automatic(settings: &Settings) -> (IoMode, String) {
     if settings.direct {
         let reason = "past the page cache only what is in flight is read ahead";

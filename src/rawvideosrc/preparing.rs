@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From the caps to a stream: the file is counted, mapped and watched, which takes as
-//! long as the file system likes. An event that needs the streaming thread meanwhile
-//! ends its wait; it waits again before the next frame.
+//! Prepares a stream once the caps are known: the file is counted, mapped or watched, which the
+//! file system may block without limit. An event that needs the streaming thread meanwhile ends
+//! its wait, and the thread waits again before the next frame.
 
 use super::{
     CAT,
@@ -47,8 +47,8 @@ fn no_thread(error: io::Error) -> SetupError {
 }
 
 impl RawVideoSrc {
-    /// Prepares to play in the format that was agreed on. If an event needs this thread,
-    /// that is left to [`RawVideoSrc::finish_preparation`].
+    /// Prepares to play in the negotiated format. If an event ends the wait, a later call of
+    /// [`RawVideoSrc::finish_preparation`] waits for the rest.
     pub(super) fn prepare(&self, info: gst_video::VideoInfo) -> Result<(), gst::LoggableError> {
         let (input, source, waker) = {
             let mut state = self.state.lock();
@@ -74,7 +74,6 @@ impl RawVideoSrc {
         }
     }
 
-    /// Whether the stream is still in the making.
     pub(super) fn is_preparing(&self) -> bool {
         let mut state = self.state.lock();
         let session = state.session();
@@ -87,7 +86,7 @@ impl RawVideoSrc {
         }
     }
 
-    /// Waits for the stream.
+    /// Waits until the stream is prepared; FLUSHING if an event ended the wait.
     pub(super) fn finish_preparation(&self) -> Result<(), gst::FlowError> {
         loop {
             let (runner, waker) = match self.state.lock().session() {
@@ -114,7 +113,7 @@ impl RawVideoSrc {
                     self.install(input, Stream { info, playback });
                     return Ok(());
                 }
-                // The event that woke this thread may be over already.
+                // The waker ended the search for frames, but the event may be over: search again.
                 Err(SetupError::Woken) => match begin(input, None, info, waker) {
                     Ok(again) => self.keep(again),
                     Err(error) => return Err(self.unprepared(&error)),

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Locations such as `frame-%05d.raw` that stand for many files.
+//! Locations such as `frame-%05d.raw`, which stand for many files.
 
 use std::path::{Path, PathBuf};
 
-/// Digits, or spaces, that a number may be filled up with.
+/// The greatest width to which a number may be padded.
 const MAX_WIDTH: usize = 99;
 
 /// A path with one number in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     before: String,
-    /// Letters at least.
+    /// The least number of characters.
     width: usize,
-    /// With zeroes in front, else spaces.
+    /// Whether the number is padded with zeroes, else with spaces.
     has_zeroes: bool,
     after: String,
 }
 
 impl Sequence {
-    /// From a path with a number in its file name as printf has it, `%d`, `%05d`,
-    /// `%3d` or `%i`, and `%%` for a percent sign; none if there is no number, more
-    /// than one, or anything else behind a percent sign.
+    /// Parses a path whose file name has one number as printf has it (`%d`, `%05d`, `%3d`,
+    /// `%i`, `%u`), and perhaps `%%` for a percent sign. `None` if there is no number, or more
+    /// than one, or any other conversion.
     pub fn parse(location: &str) -> Option<Self> {
         let name_start = location.rfind('/').map_or(0, |slash| slash + 1);
         let (directory, mut rest) = location.split_at(name_start);
@@ -57,7 +57,6 @@ impl Sequence {
         })
     }
 
-    /// The file with that number.
     pub fn path(&self, number: u64) -> PathBuf {
         let Self {
             before,
@@ -71,7 +70,7 @@ impl Sequence {
         }
     }
 
-    /// The number of a file of the sequence.
+    /// The number in a path; `None` if the path is not one of the sequence.
     fn number(&self, path: &Path) -> Option<u64> {
         let text = path.to_str()?;
         let digits = text
@@ -81,7 +80,7 @@ impl Sequence {
         (self.path(number) == path).then_some(number)
     }
 
-    /// The first number that has a file, and how many follow without a gap.
+    /// The lowest number that has a file, and how many files there are without a gap from it on.
     pub fn find(&self) -> std::io::Result<Option<(u64, u64)>> {
         let pattern = self.path(0);
         let directory = match pattern.parent() {

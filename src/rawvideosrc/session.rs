@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the element knows from start to stop.
+//! The state of the element from start to stop.
 //!
-//! Events, queries and state changes look into it at any time, so it is locked for
-//! moments only. Whoever opens, awaits or reads takes what that needs out and puts
-//! it back; all that others may ask about stays.
+//! Events, queries and state changes read it at any time, so its lock is held only for moments.
+//! Code that opens, waits or reads takes the input or the reader out of it and puts it back.
+//! All that other threads may ask about stays in it.
 
 use super::{
     buffer_source::BufferSource, cursor::Cursor, errors::SetupError, input::Input,
@@ -11,11 +11,9 @@ use super::{
 };
 use std::sync::Arc;
 
-/// Started, or not.
 pub enum State {
-    /// With the seek to start with, if one has come already.
+    /// With the seek that came before the start, if any.
     Stopped(Option<gst::Event>),
-    /// Between start and stop.
     Started(Box<Session>),
 }
 
@@ -26,7 +24,7 @@ impl Default for State {
 }
 
 impl State {
-    /// None while stopped.
+    /// `None` while stopped.
     pub fn session(&mut self) -> Option<&mut Session> {
         match self {
             Self::Stopped(_) => None,
@@ -34,53 +32,48 @@ impl State {
         }
     }
 
-    /// None before the caps are known.
+    /// `None` before the caps are known.
     pub fn stream(&mut self) -> Option<&mut Stream> {
         self.session()?.stream.as_mut()
     }
 }
 
-/// From start to stop.
 pub struct Session {
     /// Ends the waits of the streaming thread.
     pub waker: Arc<Waker>,
-    /// What is played; out while the streaming thread works with it.
+    /// What is played; `None` while a thread has taken it out to work with it.
     pub input: Option<Box<Input>>,
-    /// What the caps can be.
+    /// The caps that the input allows.
     pub caps: gst::Caps,
-    /// What the file's name suggests of what those leave open.
+    /// What the file's name suggests for the fields that `caps` leaves open.
     pub guesses: Vec<gst::Caps>,
-    /// Whether one can go to any frame.
     pub is_seekable: bool,
-    /// The frame that comes next.
+    /// The position of the next frame.
     pub cursor: Cursor,
-    /// Once the caps are known.
+    /// `None` before the caps are known.
     pub stream: Option<Stream>,
-    /// The stream to come, in the making.
+    /// The thread that prepares the next stream, if any.
     pub preparation: Option<TaskThread<Prepared>>,
     /// A seek that came before the caps.
     pub seek: Option<gst::Event>,
-    /// What is added to the time of a frame to get the running time when it is due,
-    /// in a live source; none until the first frame is.
+    /// In a live source, the running time at which a frame is due less its timestamp; `None`
+    /// before the first frame is due.
     pub live_offset_ns: Option<i64>,
-    /// Where buffers come from.
     pub pool: PoolInUse,
 }
 
-/// Whose buffers are written to.
+/// Whose pool the buffers come from.
 #[derive(Debug, Default)]
 pub enum PoolInUse {
-    /// None is needed, or nothing has been decided yet.
+    /// No pool is needed, or none has been chosen yet.
     #[default]
     None,
-    /// Downstream's.
     Downstream,
-    /// Our own, which may serve again.
+    /// The element's own pool, which can be used again.
     OwnPool(pool::OwnPool),
 }
 
 impl Session {
-    /// Nothing is played yet.
     pub fn new(input: Input, template: &gst::Caps, waker: Arc<Waker>) -> Self {
         Self {
             waker,
@@ -97,18 +90,18 @@ impl Session {
         }
     }
 
-    /// The times of the frames, once the caps are known.
+    /// `None` before the caps are known.
     pub fn timeline(&self) -> Option<Timeline> {
         let stream = self.stream.as_ref()?;
         Some(stream.playback.timeline)
     }
 
-    /// The reader, if it is there.
+    /// Takes the reader out, if it is there.
     pub fn take_source(&mut self) -> Option<BufferSource> {
         self.stream.as_mut()?.playback.source.take()
     }
 
-    /// The reader is back.
+    /// Puts the reader back.
     pub fn give_source(&mut self, source: Option<BufferSource>) {
         if let Some(stream) = &mut self.stream {
             stream.playback.source = source;
@@ -116,21 +109,21 @@ impl Session {
     }
 }
 
-/// A stream, or why there is none, and the input back.
+/// The input, and the stream that was prepared for it or the error.
 pub struct Prepared {
     pub input: Box<Input>,
     pub info: gst_video::VideoInfo,
     pub playback: Result<Playback, SetupError>,
 }
 
-/// From caps to caps.
+/// What is valid as long as the caps are.
 pub struct Stream {
     pub info: gst_video::VideoInfo,
     pub playback: Playback,
 }
 
 impl Stream {
-    /// The reader, if it is there, and the caps.
+    /// Takes the reader out, if it is there, with the format of its frames.
     pub fn take_reader(&mut self) -> Option<(BufferSource, gst_video::VideoInfo)> {
         Some((self.playback.source.take()?, self.info.clone()))
     }

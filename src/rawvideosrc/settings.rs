@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the user asked for: the values behind the properties.
+//! The values of the properties.
 
 use gst::glib;
 
@@ -9,14 +9,14 @@ use crate::shared_enum::shared_enum;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(i32)]
 pub enum IoMode {
-    /// What suits the file best.
+    /// `IoUring` with the property `direct`, if io_uring is there; else `Read`.
     #[default]
     Auto,
-    /// preadv into the buffers.
+    /// Read each frame into its buffer with preadv.
     Read,
-    /// The file's own pages.
+    /// Map the file; its pages are sent as they are, or copied.
     Mmap,
-    /// Several frames in flight.
+    /// Read several frames ahead with io_uring.
     IoUring,
 }
 
@@ -27,52 +27,31 @@ shared_enum!(IoMode, c"GstRawVideoSrcIoMode", {
     IoUring: c"io-uring", c"Read ahead with io_uring, straight into the buffers";
 });
 
-/// Values of the properties, copied at start.
+/// Values of the properties, copied at start. The blurbs in `imp` say what they mean.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Path of the file; without one, the test pattern is drawn.
     pub location: Option<String>,
-    /// `Unknown`: to be found out.
     pub format: gst_video::VideoFormat,
-    /// 0: to be found out.
     pub width: i32,
-    /// 0: to be found out.
     pub height: i32,
-    /// 0/1: to be found out.
     pub framerate: gst::Fraction,
-    /// 0/1: to be found out.
     pub pixel_aspect_ratio: gst::Fraction,
-    /// Both fields in one frame.
     pub interlaced: bool,
-    /// If interlaced.
     pub top_field_first: bool,
     pub colorimetry: Option<String>,
-    /// Of the file, one for each plane; empty for the usual ones.
     pub plane_strides: gst::Array,
     pub plane_offsets: gst::Array,
-    /// From frame to frame in the file; 0 for what the planes take.
     pub frame_size: u32,
-    /// Bytes before the first frame.
     pub offset: u64,
-    /// The first frame to play.
     pub start_frame: u64,
-    /// The last frame to play; -1 for that of the file.
     pub stop_frame: i64,
-    /// Start again at the end.
     pub looping: bool,
-    /// With `looping`: how many times to play; 0 for no end.
     pub loop_count: u32,
-    /// Wait at the end for more.
     pub follow: bool,
-    /// Paced by the clock, late frames left out.
     pub is_live: bool,
-    /// How the file is read.
     pub io_mode: IoMode,
-    /// Threads that carry a frame; 0 to choose.
     pub threads: u32,
-    /// Frames in flight with io-uring.
     pub prefetch: u32,
-    /// Past the page cache.
     pub direct: bool,
 }
 
@@ -107,13 +86,13 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The strides given, as numbers; those that are none are 0.
+    /// The property `plane-strides`; a value that is no integer becomes 0.
     pub fn strides(&self) -> Vec<i32> {
         let number = |value: &glib::SendValue| value.get::<i32>().unwrap_or_default();
         self.plane_strides.iter().map(number).collect()
     }
 
-    /// The offsets given; negative ones lie beyond any frame.
+    /// The property `plane-offsets`; a negative value becomes one beyond any frame.
     pub fn offsets(&self) -> Vec<usize> {
         let number = |value: &glib::SendValue| {
             let offset = value.get::<i32>().unwrap_or_default();

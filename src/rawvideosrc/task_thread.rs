@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Work that the kernel may hold up for as long as it likes, as on a file system that
-//! hangs: done by a thread of its own, so that the wait for the result can be ended.
+//! Runs work that the kernel may block without limit, as on a file system that hangs, in a
+//! thread of its own, so that the wait for the result can be ended.
 
 use super::waker::{Wake, Waker};
 use parking_lot::Mutex;
@@ -12,8 +12,8 @@ use std::{
 
 type Task<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// A thread that runs one task after the other. Dropped while one is under way, it
-/// goes on to the end of that, and the result is dropped there.
+/// A thread that runs one task after the other. If it is dropped while a task is under way,
+/// the thread finishes the task and drops its result.
 pub struct TaskThread<T> {
     tasks: Option<mpsc::Sender<Task<T>>>,
     result: Arc<Mutex<Option<T>>>,
@@ -22,12 +22,12 @@ pub struct TaskThread<T> {
     is_away: bool,
 }
 
-/// Wakes even if the work panics.
+/// Wakes the waiting thread when it is dropped, so also if the task panics.
 struct Done<'a>(&'a Waker);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
-        // Fails only where it has been woken very often.
+        // It fails only if the counter of the eventfd is full.
         let _ = self.0.wake();
     }
 }
@@ -55,7 +55,7 @@ impl<T: Send + 'static> TaskThread<T> {
         })
     }
 
-    /// Begins a task; the result of the one before must have been taken.
+    /// Begins a task. The result of the task before must have been taken by [`Self::wait`].
     pub fn begin(&mut self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
         let gone = || io::Error::other("the thread has panicked");
         let tasks = self.tasks.as_ref().ok_or_else(gone)?;
@@ -64,8 +64,7 @@ impl<T: Send + 'static> TaskThread<T> {
         Ok(())
     }
 
-    /// Waits for the result, which comes once. None if `waker` ended the wait; the
-    /// work goes on.
+    /// Waits for the result of the task. `None` if `waker` ended the wait; the task goes on.
     pub fn wait(&mut self, waker: &Waker) -> io::Result<Option<T>> {
         if waker.wait(self.done.fd())? == Wake::Woken {
             return Ok(None);
@@ -80,12 +79,12 @@ impl<T: Send + 'static> TaskThread<T> {
 
 impl<T> Drop for TaskThread<T> {
     fn drop(&mut self) {
-        // Without tasks to come the thread ends.
+        // The thread ends when the channel is closed.
         self.tasks = None;
         if let Some(thread) = self.thread.take()
             && !self.is_away
         {
-            // A panic has been told where its result was awaited.
+            // `wait` has already reported a panic of the thread.
             let _ = thread.join();
         }
     }

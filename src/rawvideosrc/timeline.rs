@@ -1,29 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames to time and back, over all passes of a loop. Pure arithmetic.
+//! Converts between frame numbers and time, over all passes of a loop.
 
 const SECOND_NS: u128 = 1_000_000_000;
 
 /// How often the frames are played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passes {
-    /// This many times.
     Times(u64),
-    /// Again and again.
     Endless,
 }
 
-/// The frames that the element will send, numbered through all passes from 0.
+/// The frames that the element sends, numbered from 0 through all passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeline {
-    /// Frames a second: numerator and denominator; 0/1 where time does not apply.
+    /// Frames per second: numerator and denominator; 0/1 if there is no fixed rate.
     fps: (u32, u32),
-    /// Frames of one pass; none where that is not known or without end.
+    /// Frames of one pass; `None` if that is not known or there is no end.
     frames: Option<u64>,
     passes: Passes,
 }
 
 impl Timeline {
-    /// `frames` is the number of one pass.
     pub fn new(fps: (u32, u32), frames: Option<u64>, passes: Passes) -> Self {
         Self {
             fps,
@@ -32,7 +29,7 @@ impl Timeline {
         }
     }
 
-    /// Frames of all passes.
+    /// The number of frames in all passes.
     pub fn total_frames(&self) -> Option<u64> {
         match self.passes {
             Passes::Times(times) => self.frames?.checked_mul(times),
@@ -40,7 +37,7 @@ impl Timeline {
         }
     }
 
-    /// Which frame of the pass is frame `n` of the stream; none after the last.
+    /// The number within its pass of frame `n` of the stream; `None` after the last frame.
     pub fn frame_of_pass(&self, n: u64) -> Option<u64> {
         if self.total_frames().is_some_and(|total| n >= total) {
             return None;
@@ -52,7 +49,7 @@ impl Timeline {
         }
     }
 
-    /// Start of frame `n`, rounded down as GStreamer's own sources do.
+    /// The start of frame `n`, rounded down as GStreamer's own sources do.
     pub fn time_ns(&self, n: u64) -> Option<u64> {
         let (numer, denom) = self.fps;
         if numer == 0 {
@@ -62,12 +59,11 @@ impl Timeline {
         u64::try_from(time).ok()
     }
 
-    /// Time from the start of frame `n` to the start of the next.
     pub fn frame_duration_ns(&self, n: u64) -> Option<u64> {
         Some(self.time_ns(n + 1)? - self.time_ns(n)?)
     }
 
-    /// The frame on show at `time_ns`: the last one that starts no later.
+    /// The frame that is shown at `time_ns`: the last one that starts no later.
     pub fn frame_at(&self, time_ns: u64) -> u64 {
         let (numer, denom) = self.fps;
         if numer == 0 {
@@ -82,8 +78,8 @@ impl Timeline {
         }
     }
 
-    /// The last frame that starts before `time_ns`: where reverse playback
-    /// from there begins. None before the first.
+    /// The last frame that starts before `time_ns`, with which reverse playback from there
+    /// begins. `None` if there is none.
     pub fn frame_before(&self, time_ns: u64) -> Option<u64> {
         let last = self.total_frames().map(|total| total.checked_sub(1));
         let frame = self.frame_at(time_ns.checked_sub(1)?);
@@ -93,7 +89,6 @@ impl Timeline {
         }
     }
 
-    /// Time of all frames.
     pub fn duration_ns(&self) -> Option<u64> {
         if self.fps.0 == 0 {
             return None;

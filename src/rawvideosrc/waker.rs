@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Ends a wait for input from another thread.
+//! Lets another thread end a wait for input.
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -7,16 +7,15 @@ use nix::{
 };
 use std::{io, os::fd::AsFd, os::fd::BorrowedFd};
 
-/// A file descriptor that is readable as long as waits are to end.
+/// A file descriptor that is readable as long as waits must end.
 #[derive(Debug)]
 pub struct Waker {
     event: EventFd,
 }
 
-/// Why a wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// There is something to read, or the other end has gone.
+    /// There is something to read, or the other end was closed.
     Ready,
     /// [`Waker::wake`] was called.
     Woken,
@@ -30,25 +29,24 @@ impl Waker {
         })
     }
 
-    /// Ends the wait, and those to come, until [`Waker::rest`].
+    /// Ends the present wait, and all later ones until [`Waker::rest`].
     pub fn wake(&self) -> io::Result<()> {
         self.event.write(1)?;
         Ok(())
     }
 
-    /// From now on a wait lasts until there is input, or the next [`Waker::wake`].
+    /// Later waits last until there is input, or until [`Waker::wake`] is called again.
     pub fn rest(&self) {
-        // Reading empties the counter; nothing to read is what is wanted.
+        // Reading sets the eventfd's counter to 0. It fails if the counter is 0 already.
         let _ = self.event.read();
     }
 
-    /// Whether a wait would end at once by [`Waker::wake`].
+    /// Whether [`Waker::wake`] would end a wait at once.
     pub fn is_woken(&self) -> bool {
         let mut fds = [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
-    /// Readable while woken.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames of a file past the page cache (O_DIRECT): straight into the buffer
-//! where file and buffer are aligned alike, through an aligned bounce buffer
-//! where they are not. What is left at the ends of an aligned range is less than
-//! a block each and is read through the page cache.
+//! Reads frames past the page cache (O_DIRECT): straight into the buffer if file and buffer are
+//! aligned alike, else through an aligned bounce buffer. The ends of an aligned range, less
+//! than a block each, are read through the page cache.
 
 use super::{Medium, Scratch, file_len_bytes};
 use crate::{
@@ -16,7 +15,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-/// Shorter runs, rows above all, are not worth a transfer of their own.
+/// Shorter runs, mostly rows, are not worth a direct read of their own.
 const LEAST_DIRECT_BYTES: usize = 64 << 10;
 const BOUNCE_BYTES: usize = 1 << 20;
 
@@ -26,14 +25,14 @@ pub struct DirectFile {
     direct: File,
     buffered: File,
     alignment: Alignment,
-    /// The kernel cannot transfer into these buffers: they are mapped without
-    /// pages (dma-buf heaps of newer kernels).
+    /// Whether a direct read has failed because these buffers are mapped without pages
+    /// (dma-buf heaps of newer kernels).
     refused: AtomicBool,
-    /// Copied out of the bounce buffer so far.
+    /// Bytes copied out of the bounce buffer so far.
     bounced_bytes: AtomicU64,
 }
 
-/// Bytes at an aligned address.
+/// Memory at an aligned address.
 #[derive(Debug, Default)]
 pub struct Bounce {
     bytes: Vec<u8>,
@@ -41,7 +40,7 @@ pub struct Bounce {
 }
 
 impl Bounce {
-    /// At least that many bytes, aligned for any disk.
+    /// `len_bytes` bytes, aligned for any disk.
     pub fn get(&mut self, len_bytes: usize) -> &mut [u8] {
         const ALIGNMENT: usize = 4096;
         if self.bytes.len() < self.start + len_bytes {
@@ -52,7 +51,7 @@ impl Bounce {
     }
 }
 
-/// The middle of a range that O_DIRECT can take.
+/// The aligned part of a range, which O_DIRECT can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Middle {
     /// From the start of the range.
@@ -61,7 +60,7 @@ pub struct Middle {
 }
 
 impl DirectFile {
-    /// Opens the file again. EINVAL where the file system has no O_DIRECT.
+    /// Opens the file again. Fails with EINVAL if the file system has no O_DIRECT.
     pub fn new(buffered: File) -> io::Result<Self> {
         let (direct, alignment) = direct_io::reopen_direct(&buffered)?;
         Ok(Self {
@@ -73,27 +72,24 @@ impl DirectFile {
         })
     }
 
-    /// With O_DIRECT.
     pub fn direct(&self) -> &File {
         &self.direct
     }
 
-    /// Through the page cache.
     pub fn buffered(&self) -> &File {
         &self.buffered
     }
 
-    /// What offsets and lengths must be multiples of.
+    /// Offsets and lengths of direct reads must be multiples of this.
     pub fn offset_alignment_bytes(&self) -> u64 {
         self.alignment.offset_bytes
     }
 
-    /// Whether the buffers have turned out to be none that the disk can write to.
     fn has_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// To be told when a transfer into a buffer failed with EFAULT.
+    /// Must be called when a direct read into a buffer has failed with EFAULT.
     pub fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
@@ -131,7 +127,8 @@ impl DirectFile {
                 Err(error) => return Err(error),
             }
             if !(done as u64).is_multiple_of(self.alignment.offset_bytes) {
-                // The file ends here, or has ended; the page cache knows.
+                // The read ended within a block, so the file ends here or has ended here. A read
+                // through the page cache gets what has come since, or fails.
                 self.buffered
                     .read_exact_at(&mut body[done..], body_at + done as u64)?;
                 done = body.len();
@@ -142,7 +139,7 @@ impl DirectFile {
             .read_exact_at(tail, body_at + body.len() as u64)
     }
 
-    /// Reads all that the runs span, in aligned pieces, and copies the runs out.
+    /// Reads the range that the runs span in aligned pieces, and copies the runs out of them.
     fn carry_bounced(
         &self,
         start_bytes: u64,
@@ -167,7 +164,7 @@ impl DirectFile {
                 read => read?,
             };
             if at + (have as u64) < end && !(have as u64).is_multiple_of(unit) {
-                // As above: the file has ended, or is just being written.
+                // As above: the file has ended, or is being written right now.
                 let needed = want.min((end - at) as usize);
                 self.buffered
                     .read_exact_at(&mut bounce[have..needed], at + have as u64)?;
@@ -210,7 +207,7 @@ impl Medium for DirectFile {
         part: &mut [u8],
         scratch: &mut Scratch,
     ) -> io::Result<()> {
-        // Planes may lie in the file in any order; a bounced piece goes upwards.
+        // Planes may lie in the file in any order, but `carry_bounced` wants ascending runs.
         let upwards = |a: &Run, b: &Run| b.source_bytes >= a.source_bytes + a.len_bytes;
         for runs in runs.chunk_by(upwards) {
             if let [run] = runs {

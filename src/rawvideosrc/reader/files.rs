@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames of many files, each with frames of its own number, at places of its own.
+//! Reads the frames of many files, which may differ in number and offsets of their frames.
 
 use super::{
     FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Scratch, Target, TransferPlan,
@@ -8,7 +8,7 @@ use super::{
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
 use std::{io, path::Path};
 
-/// Which frame is in which file.
+/// Maps frames to files.
 #[derive(Debug, Default)]
 pub struct FileTable {
     runs: Vec<FileRun>,
@@ -16,18 +16,17 @@ pub struct FileTable {
     frames: u64,
 }
 
-/// Files that are alike.
+/// Files that follow one another and have the same number of frames at the same offsets.
 #[derive(Debug)]
 struct FileRun {
-    /// The first of them, counted from 0.
+    /// The first file of the run, counted from 0.
     first_file: u64,
-    /// The first of its frames, counted through all files.
+    /// The first frame of the run, counted through all files.
     first_frame: u64,
     frames_per_file: u64,
     index: FrameIndex,
 }
 
-/// The place of a frame.
 struct FrameInFile<'a> {
     /// Counted from 0.
     file: u64,
@@ -37,7 +36,6 @@ struct FrameInFile<'a> {
 }
 
 impl FileTable {
-    /// Appends a file with so many frames.
     pub fn push(&mut self, frames: u64, index: FrameIndex) {
         let (first_file, first_frame) = (self.files, self.frames);
         self.files += 1;
@@ -54,7 +52,7 @@ impl FileTable {
         }
     }
 
-    /// Frames of all files.
+    /// The number of frames in all files.
     pub fn frames(&self) -> u64 {
         self.frames
     }
@@ -63,7 +61,7 @@ impl FileTable {
         if n >= self.frames {
             return None;
         }
-        // Of files without a frame and the one behind them, the last begins with it.
+        // Files without frames have the same `first_frame` as the file after them, which is last.
         let after = self.runs.partition_point(|run| run.first_frame <= n);
         let run = self.runs.get(after.checked_sub(1)?)?;
         let within = n - run.first_frame;
@@ -75,7 +73,7 @@ impl FileTable {
     }
 }
 
-/// Opens each file when its first frame is asked for.
+/// Opens each file when a frame of it is requested, and keeps one open.
 pub struct FilesReader {
     sequence: Sequence,
     first_number: u64,
@@ -86,7 +84,7 @@ pub struct FilesReader {
 }
 
 impl FilesReader {
-    /// The files of `table` are those from `first_number` on.
+    /// The first file of `table` has the number `first_number` in the sequence.
     pub fn new(
         sequence: Sequence,
         first_number: u64,

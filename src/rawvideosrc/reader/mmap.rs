@@ -1,36 +1,35 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A file that is mapped: its pages are copied, or wrapped as they are. Whoever looks
-//! at pages that the file has no more sees zeroes; that this happened is told as
-//! soon as it can be: before the next frame, at the end, or when the memory that showed
-//! the zeroes is given back.
+//! A mapped file, whose pages are copied into buffers or sent as they are. If the file is
+//! truncated, code that reads the missing pages sees zeroes. This becomes an error as soon as
+//! possible: before the next frame, at the end of the stream, or when downstream frees the
+//! memory that showed the zeroes.
 
 use super::{FrameIndex, Medium, ReadError, Scratch, file_len_bytes, frames::vanished};
 use crate::{layout::Run, sys::file_map::FileMap};
 use parking_lot::Mutex;
 use std::{fs::File, io, sync::Arc};
 
-/// Is told that somebody has looked at bytes that were missing.
+/// Called when code has read bytes that are missing from the file.
 pub type OnLoss = Box<dyn FnOnce(ReadError) + Send>;
 
-/// What is shared with the memory that was made of the file.
+/// What GstMemory that wraps the file's pages shares.
 struct SharedMap {
     map: FileMap,
     file: File,
     index: FrameIndex,
     frame_bytes: u64,
-    /// Called once; none before it is set and after the file is let go.
+    /// Called once. `None` before it is set, and after the [`MappedFile`] is dropped.
     on_loss: Mutex<Option<OnLoss>>,
 }
 
-/// The mapping, shared with the memory that was made of it.
 pub struct MappedFile {
     shared: Arc<SharedMap>,
-    /// Where the last of the frames ends that were wrapped.
+    /// The greatest offset at which a wrapped frame ends.
     lent_end_bytes: u64,
 }
 
 impl MappedFile {
-    /// Maps as much of `file`, whose frames of `frame_bytes` lie at `index`.
+    /// Maps the first `len_bytes` of `file`, whose frames of `frame_bytes` lie at `index`.
     pub fn new(
         file: File,
         len_bytes: usize,
@@ -49,13 +48,13 @@ impl MappedFile {
         })
     }
 
-    /// `on_loss` is told of bytes that were missing in memory that is given back.
+    /// `on_loss` is called if bytes were missing in memory that downstream has freed.
     pub fn set_on_loss(&self, on_loss: OnLoss) {
         *self.shared.on_loss.lock() = Some(on_loss);
     }
 
-    /// The file's own pages as read-only memory; `UnexpectedEof` past the file's end.
-    /// The mapping lives as long as the memory.
+    /// The file's own pages as read-only memory, which keeps the mapping alive. Fails with
+    /// `UnexpectedEof` past the end of the file.
     pub fn wrap(&mut self, start_bytes: u64, len_bytes: usize) -> io::Result<gst::Memory> {
         let end_bytes = start_bytes.saturating_add(len_bytes as u64);
         let eof = io::Error::from(io::ErrorKind::UnexpectedEof);
@@ -65,9 +64,9 @@ impl MappedFile {
         let start = self.shared.map.at(start_bytes, len_bytes).ok_or(eof)?;
         self.lent_end_bytes = self.lent_end_bytes.max(end_bytes);
         let owner = Arc::into_raw(self.shared.clone());
-        // SAFETY: the bytes are mapped for reading, as `at` checked, until the
-        // mapping is dropped; the memory holds a count of it, which `release`
-        // gives back once. READONLY: the bytes are not given out to be written.
+        // SAFETY: the bytes are mapped for reading, as `at` checked, until the mapping is
+        // dropped. The memory owns a count of its Arc, which `release` gives back once.
+        // READONLY keeps GStreamer from mapping the bytes for writing.
         unsafe {
             let memory = gst::ffi::gst_memory_new_wrapped(
                 gst::ffi::GST_MEMORY_FLAG_READONLY,
@@ -82,8 +81,8 @@ impl MappedFile {
         }
     }
 
-    /// Whether memory that was made of the file has, or may have, shown bytes that were
-    /// missing: the file has become shorter than that memory.
+    /// The error if wrapped memory has, or may have, shown missing bytes, because the file
+    /// has become shorter than the end of that memory.
     pub fn loss_of_lent(&self) -> Option<ReadError> {
         if self.shared.ends_before(self.lent_end_bytes) {
             let len_bytes = file_len_bytes(&self.shared.file)?;
@@ -95,7 +94,7 @@ impl MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // Memory that comes back from now on belongs to a stream that has ended.
+        // Memory that is freed from now on belongs to a stream that has ended.
         self.shared.on_loss.lock().take();
     }
 }
@@ -108,7 +107,7 @@ impl SharedMap {
     fn loss(&self) -> Option<ReadError> {
         let missing_from = self.map.missing_from()?;
         match file_len_bytes(&self.file) {
-            // Pages are missing from the first on that begins behind the end.
+            // A truncated file lacks its pages from the first one after its end on.
             Some(len_bytes) if len_bytes <= missing_from => Some(self.vanished(len_bytes)),
             _ => {
                 let (frame, _) = self.index.first_incomplete(missing_from, self.frame_bytes);
@@ -121,7 +120,7 @@ impl SharedMap {
         vanished(&self.index, len_bytes, self.frame_bytes)
     }
 
-    /// One memory is no more.
+    /// Called when downstream has freed one memory.
     fn report_loss(&self) {
         if let Some(loss) = self.loss() {
             let on_loss = self.on_loss.lock().take();
@@ -133,8 +132,8 @@ impl SharedMap {
 }
 
 unsafe extern "C" fn release(owner: gst::glib::ffi::gpointer) {
-    // SAFETY: the pointer is the one that `wrap` got from `Arc::into_raw`, and
-    // GStreamer calls this once.
+    // SAFETY: the pointer is the one that `wrap` got from `Arc::into_raw`, and GStreamer calls
+    // this once for it.
     let shared = unsafe { Arc::from_raw(owner.cast::<SharedMap>().cast_const()) };
     shared.report_loss();
 }
@@ -156,7 +155,7 @@ impl Medium for MappedFile {
             let copied = self.shared.map.copy_to(from_bytes, to);
             copied.ok_or(io::ErrorKind::UnexpectedEof)?;
         }
-        // The page that the file ends in has zeroes behind the end, and no signal.
+        // In the page where the file ends, bytes after the end are zero and raise no signal.
         if self.shared.ends_before(end_bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where frames come from: files in several ways, or a drawn pattern, all
-//! behind [`FrameSource`]. Plain structs that know no element.
+//! The ways to read frames from files, all behind [`FrameSource`], which the test pattern
+//! implements, too. Nothing here knows the element.
 
 mod direct;
 mod files;
@@ -32,7 +32,7 @@ pub use read_ahead::{Completed, DiskFile, Prefetcher};
 use std::io;
 pub use stream::{StreamInput, StreamReader};
 
-/// The mapped buffer that a frame is written to.
+/// A mapped buffer that a frame is written to.
 pub struct Target<'a> {
     parts: [&'a mut [u8]; MAX_PLANES],
     apart: bool,
@@ -40,8 +40,8 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// A buffer mapped as one run of bytes, with its planes at `layout`'s offsets.
-    /// None if a plane ends past the bytes.
+    /// A buffer mapped as one run of bytes, with its planes at `layout`'s offsets. `None` if
+    /// a plane ends past the bytes.
     pub fn whole(bytes: &'a mut [u8], layout: Layout) -> Option<Self> {
         for plane in layout.planes() {
             if plane.end_bytes()? > bytes.len() {
@@ -55,8 +55,8 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// A buffer whose planes are mapped each on its own; offsets of `layout`
-    /// are not used.
+    /// A buffer whose planes are mapped separately; offsets of `layout` are not used. `None`
+    /// if a plane ends past its bytes.
     pub fn planes(planes: [&'a mut [u8]; MAX_PLANES], mut layout: Layout) -> Option<Self> {
         let n_planes = layout.n_planes;
         for (plane, bytes) in layout.planes[..n_planes].iter_mut().zip(&planes) {
@@ -72,17 +72,16 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Whether all planes are in one mapping.
     pub fn is_whole(&self) -> bool {
         !self.apart
     }
 
-    /// A mapping, by [`crate::layout::Run::part`].
+    /// The mapping that [`crate::layout::Run::part`] numbers.
     pub fn part_mut(&mut self, part: usize) -> &mut [u8] {
         self.parts[part]
     }
 
-    /// One row of a plane, picture bytes only.
+    /// One row of a plane, without padding.
     pub fn row_mut(&mut self, plane: usize, row: usize) -> &mut [u8] {
         let Self {
             parts,
@@ -94,7 +93,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A planned transfer that is made anew only when a buffer is laid out otherwise.
+/// A plan for copying frames, which is computed anew only for a buffer of another layout.
 #[derive(Debug)]
 pub struct TransferPlan {
     source: Layout,
@@ -106,11 +105,11 @@ pub struct TransferPlan {
 }
 
 impl TransferPlan {
-    /// From frames laid out as `source` to buffers of `info`'s format, carried
-    /// by so many threads.
+    /// Copies frames laid out as `source` into buffers of `info`'s format, with that number of
+    /// threads.
     pub fn new(source: Layout, info: &gst_video::VideoInfo, threads: usize) -> Self {
         let format = info.format_info();
-        // Only formats that a screen can scan out have padding that may be seen.
+        // A screen can show padding only in a format that it can scan out.
         let pixel_bytes = (format.n_planes() == 1 && !format.is_complex())
             .then(|| usize::try_from(info.comp_pstride(0)).unwrap_or(0));
         Self {
@@ -123,19 +122,19 @@ impl TransferPlan {
         }
     }
 
-    /// The layout that frames come in.
+    /// The layout of frames in the file.
     pub fn source(&self) -> &Layout {
         &self.source
     }
 
-    /// Plans for a target, if the one before was laid out otherwise.
+    /// Computes the plan for `target`, unless the one before was laid out the same.
     pub fn update(&mut self, target: &Target<'_>) {
         if self.target == target.layout && self.apart == target.apart {
             return;
         }
         let padding_is_free = self.pixel_bytes.is_none_or(|pixel_bytes| {
             let plane = target.layout.planes[0];
-            // The stride of a single row may be anything.
+            // The stride of a plane with a single row may be any number.
             plane.stride_bytes.saturating_sub(plane.row_bytes) < pixel_bytes
         });
         let transfer = Transfer::new(&self.source, &target.layout, target.apart, padding_is_free);
@@ -144,33 +143,32 @@ impl TransferPlan {
         self.apart = target.apart;
     }
 
-    /// How many threads carry a frame.
+    /// The number of threads that read a frame together.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// What each thread carries; see [`Transfer::split`].
+    /// The share of each thread; see [`Transfer::split`].
     pub fn transfers(&self) -> &[Transfer] {
         &self.transfers
     }
 }
 
-/// What a source gives for a frame that was asked for.
+/// What comes of a request for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The frame is in the buffer.
     Frame,
-    /// There is no such frame: the source ends before its end.
+    /// The source ends before the end of the frame.
     End {
-        /// Bytes of it that there are.
+        /// Bytes of the frame that the source has.
         have_bytes: u64,
         missing_bytes: u64,
     },
-    /// The wait for it was ended by the waker.
+    /// The waker has ended the wait for the frame.
     Woken,
 }
 
-/// What goes wrong while frames are read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("reading frame {frame} at byte {offset_bytes}: {}", describe(source))]
@@ -184,7 +182,7 @@ pub enum ReadError {
         path: std::path::PathBuf,
         source: io::Error,
     },
-    /// One file of many, before a byte of it is read.
+    /// A file of a sequence cannot be opened.
     #[error(transparent)]
     Open(#[from] open::OpenError),
     #[error("after {frame} frames: {source}")]
@@ -193,8 +191,7 @@ pub enum ReadError {
         "frame {frame} is no longer there: the file was truncated, and ends {missing_bytes} bytes before the end of that frame"
     )]
     Vanished { frame: u64, missing_bytes: u64 },
-    /// Mapped pages that were missing when somebody looked at them, though the file
-    /// has its length.
+    /// Pages were missing when code read them, though the file has its length.
     #[error(
         "frame {frame} could not be read: its medium fails, or the file was truncated for a while"
     )]
@@ -205,30 +202,30 @@ pub enum ReadError {
     Draw(String),
 }
 
-/// The size of a regular file; a device tells it in ways of its own.
+/// The size of a regular file; `None` for a device, whose metadata do not tell it.
 fn file_len_bytes(file: &std::fs::File) -> Option<u64> {
     let metadata = file.metadata().ok()?;
     metadata.is_file().then_some(metadata.len())
 }
 
-/// Frames by number.
+/// Gives frames by number.
 pub trait FrameSource: Send {
-    /// Writes frame `n` into `target`, each byte of the picture once and
-    /// without reading any back.
+    /// Writes frame `n` into `target`: each byte of the picture once, and without reading any
+    /// back.
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError>;
 
-    /// Whether the kernel may hold `read` up for as long as it likes. Not, where it
-    /// makes no system call, or waits by itself where it can be woken.
+    /// Whether the kernel may block `read` without limit. False if `read` makes no system call,
+    /// or waits only in a way that the waker can end.
     fn may_hang(&self) -> bool {
         true
     }
 
-    /// Bytes that had to be copied on their way into buffers, beside the read.
+    /// Bytes that went through a bounce buffer so far.
     fn bounced_bytes(&self) -> u64 {
         0
     }
 
-    /// What has become of frames that were read, if their file is shorter now.
+    /// The error if the file is now shorter than the frames that were read.
     fn loss(&self) -> Option<ReadError> {
         None
     }

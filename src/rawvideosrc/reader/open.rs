@@ -20,20 +20,24 @@ pub const MAX_FRAME_BYTES: u64 = 0x7fff_f000;
 pub enum OpenError {
     #[error("no file \"{}\": {}; check location", path.display(), describe(source))]
     NotFound {
+        /// The path that cannot be played.
         path: PathBuf,
         source: io::Error,
     },
     #[error("no permission to read \"{}\": {}; chmod +r it, or run as its owner", path.display(), describe(source))]
     Permission {
+        /// The path that cannot be played.
         path: PathBuf,
         source: io::Error,
     },
     #[error("\"{}\": {}; give the path of a file in it", path.display(), describe(&io::Error::from_raw_os_error(libc::EISDIR)))]
     Directory {
+        /// The path that cannot be played.
         path: PathBuf,
     },
     #[error("cannot read \"{}\": {}; check location", path.display(), describe(source))]
     Other {
+        /// The path that cannot be played.
         path: PathBuf,
         source: io::Error,
     },

@@ -1,38 +1,34 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Finds the frames of a YUV4MPEG2 file one after the other, by the line that
-//! each begins with.
+//! Finds the frames of a YUV4MPEG2 file one after the other by their frame headers.
 
 use crate::rawvideosrc::y4m::{self, Fields, FrameLine, Header, Y4mError};
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-/// Read at once where many frames are in it.
+/// Bytes that are read at once if they hold many frames.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What is in it.
     #[error(transparent)]
     Y4m(#[from] Y4mError),
 }
 
-/// A frame that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// The first byte of its picture.
+    /// Offset of the picture.
     pub start_bytes: u64,
-    /// None unless the header says that frames differ in it.
+    /// `None` unless the stream header says that fields differ from frame to frame.
     pub fields: Option<Fields>,
 }
 
-/// The place in a file behind which the next frame is.
+/// A position in a file, from which the next frame is searched for.
 #[derive(Debug)]
 pub struct Scan {
-    /// That all others must agree with.
+    /// The first stream header, with which all later ones must agree.
     first: Header,
-    /// Whether the frames that follow say how their fields are stored.
+    /// Whether the following frame headers say how fields are stored.
     is_mixed: bool,
     frame_bytes: u64,
     at: u64,
@@ -41,7 +37,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// A file that begins with `header`.
+    /// Begins after `header`.
     pub fn new(header: &Header, frame_bytes: u64) -> Self {
         Self {
             first: header.clone(),
@@ -53,18 +49,18 @@ impl Scan {
         }
     }
 
-    /// Where the line of the next frame begins, as far as is known.
+    /// Offset of the next frame header, as far as it is known.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next frame, whose picture may be cut. None where the file ends, which
-    /// may be in the midst of a line; a later call looks at the same place again.
+    /// Finds the next frame, whose picture may be cut off. `None` if the file ends before a whole
+    /// frame header; a later call searches at the same place again.
     pub fn find(&mut self, file: &File) -> Result<Option<Found>, ScanError> {
         loop {
             let (at, is_mixed) = (self.at, self.is_mixed);
             let bytes = self.look(file)?;
-            // A file's last newline; or one between files that were put together.
+            // A newline at the end of a file, or between files that were concatenated.
             let blank = bytes.iter().take_while(|byte| b"\r\n".contains(byte));
             let blank = blank.count();
             if blank > 0 {
@@ -87,7 +83,7 @@ impl Scan {
             }
             let line = match FrameLine::parse(bytes) {
                 Ok(Some(line)) => line,
-                // The beginning of a header, cut off.
+                // The beginning of a stream header that is cut off.
                 Ok(None) if y4m::MAGIC.starts_with(bytes) => return Ok(None),
                 Ok(None) => return Err(Y4mError::NoFrame(at).into()),
                 Err(Y4mError::Unfinished(_)) if bytes.len() < y4m::MAX_HEADER_BYTES => {
@@ -104,13 +100,12 @@ impl Scan {
         }
     }
 
-    /// The bytes at the place, as many as a line may have; fewer at the end of
-    /// the file only.
+    /// The bytes at the position: as many as a header may have, or fewer at the end of the file.
     fn look(&mut self, file: &File) -> io::Result<&[u8]> {
         let end = self.window_at + self.window.len() as u64;
         let is_inside = self.at >= self.window_at && self.at + y4m::MAX_HEADER_BYTES as u64 <= end;
         if !is_inside {
-            // Pictures of large frames are not read for the line behind them.
+            // Large pictures are not read only to reach the header after them.
             let step = self
                 .frame_bytes
                 .saturating_add(y4m::MAX_HEADER_BYTES as u64);
@@ -129,7 +124,7 @@ impl Scan {
     }
 }
 
-/// As many bytes as there are, up to the length of `to`.
+/// Fills `to`, or reads fewer bytes at the end of the file.
 pub fn read_some_at(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
     let mut len = 0;
     while len < to.len() {
@@ -154,7 +149,7 @@ mod tests {
         file
     }
 
-    /// Where the pictures begin, up to the end or the error.
+    /// The offsets of the pictures up to the end or an error.
     fn starts(bytes: &[u8]) -> (Vec<u64>, Result<(), String>) {
         let file = file_of(bytes);
         let header = Header::parse(bytes).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames from where there is no going back: standard input, pipes, devices.
+//! Reads frames from what cannot seek: standard input, pipes, devices.
 
 use super::{FrameSource, Outcome, ReadError, Target, TransferPlan};
 use crate::rawvideosrc::{
@@ -13,37 +13,35 @@ use std::{
     sync::Arc,
 };
 
-/// A file that is read from front to back, with what was read too early.
+/// A file that is read from front to back. Bytes can be put back to be read again.
 #[derive(Debug)]
 pub struct StreamInput {
     file: File,
     waker: Arc<Waker>,
-    /// Bytes that were read and not yet taken.
+    /// Bytes that were put back.
     kept: Vec<u8>,
     kept_from: usize,
-    /// Bytes of the stream that were taken.
+    /// Bytes of the stream that were taken so far.
     taken_bytes: u64,
-    /// Number of the frame that comes next.
+    /// Number of the next frame.
     next: u64,
-    /// Its line has been read already, and this is what it says.
+    /// Header of the next frame, if it has been read already.
     at_picture: Option<FrameLine>,
-    /// Still to be skipped before the first frame; none until that is known.
+    /// Bytes still to be skipped before the first frame; `None` until a reader says how many.
     header_bytes: Option<u64>,
 }
 
-/// How an attempt to read ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// With all bytes.
+    /// All bytes were read.
     Full,
-    /// With so many, and no more will come.
+    /// The stream ended after so many bytes.
     Ended(usize),
-    /// With so many, because the waker woke.
+    /// The waker ended the wait after so many bytes.
     Woken(usize),
 }
 
 impl StreamInput {
-    /// `waker` ends its waits.
     pub fn new(file: File, waker: Arc<Waker>) -> Self {
         Self {
             file,
@@ -57,7 +55,7 @@ impl StreamInput {
         }
     }
 
-    /// Fills `to`.
+    /// Takes bytes until `to` is full.
     fn take(&mut self, to: &mut [u8]) -> io::Result<Attempt> {
         let attempt = self.fill(to)?;
         self.taken_bytes += match attempt {
@@ -73,7 +71,7 @@ impl StreamInput {
         to[..filled].copy_from_slice(&kept[..filled]);
         self.kept_from += filled;
         while filled < to.len() {
-            // Pipes are opened without blocking, but a device may block.
+            // Polls first, because a device or standard input may block in `read`.
             if self.waker.wait(self.file.as_fd())? == Wake::Woken {
                 return Ok(Attempt::Woken(filled));
             }
@@ -91,7 +89,6 @@ impl StreamInput {
         Ok(Attempt::Full)
     }
 
-    /// Puts bytes back, to be taken next.
     fn give_back(&mut self, bytes: &[u8]) {
         let mut kept = bytes.to_vec();
         kept.extend_from_slice(&self.kept[self.kept_from..]);
@@ -100,8 +97,8 @@ impl StreamInput {
         self.kept_from = 0;
     }
 
-    /// The first `len_bytes`, or fewer if the stream ends; they are not taken.
-    /// None if the waker woke.
+    /// The next `len_bytes`, or fewer if the stream ends, without taking them. `None` if the
+    /// waker ended the wait.
     pub fn peek(&mut self, len_bytes: usize) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; len_bytes];
         let attempt = self.take(&mut bytes)?;
@@ -112,8 +109,8 @@ impl StreamInput {
         Ok((!matches!(attempt, Attempt::Woken(_))).then_some(bytes))
     }
 
-    /// Takes bytes up to and with a newline, `most_bytes` at most. None if the
-    /// waker woke; then nothing is taken.
+    /// Takes a line with its newline, but at most `most_bytes`. `None` if the waker ended the
+    /// wait; then nothing is taken.
     pub fn take_line(&mut self, most_bytes: usize) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         while line.len() < most_bytes && line.last() != Some(&b'\n') {
@@ -131,21 +128,21 @@ impl StreamInput {
     }
 }
 
-/// Frames of a stream, one after the other.
+/// Reads the frames of a stream one after the other.
 pub struct StreamReader {
     input: StreamInput,
     plan: TransferPlan,
-    /// What comes before the first frame.
+    /// Bytes before the first frame.
     offset_bytes: u64,
-    /// Of YUV4MPEG2, where each frame has a line in front.
+    /// The last stream header; `None` if this is not YUV4MPEG2.
     header: Option<Header>,
-    /// What the frame that was read last says of its fields.
+    /// What the frame that was read last says about its fields.
     fields: Option<Fields>,
-    /// Where a frame is put together whose rows go apart.
+    /// Takes a frame that has several runs in the buffer.
     scratch: Vec<u8>,
 }
 
-/// What keeps the next picture from being reached.
+/// Why the next picture is not reached.
 enum Obstacle {
     Outcome(Outcome),
     Io(io::Error),
@@ -165,8 +162,8 @@ impl From<Y4mError> for Obstacle {
 }
 
 impl StreamReader {
-    /// `offset_bytes` come before the first frame, if the stream is still there.
-    /// `header` is that of YUV4MPEG2; its line has been taken.
+    /// `offset_bytes` are skipped before the first frame, unless an earlier reader has begun to.
+    /// `header` is the stream header of YUV4MPEG2, which has been taken from `input` already.
     pub fn new(
         mut input: StreamInput,
         plan: TransferPlan,
@@ -184,15 +181,15 @@ impl StreamReader {
         }
     }
 
-    /// The stream itself, to be read in another way.
+    /// Gives the stream back for another reader.
     pub fn into_input(self) -> StreamInput {
         self.input
     }
 
-    /// To the place where the next picture begins.
+    /// Skips to the beginning of the next picture.
     fn seek_picture(&mut self) -> Result<(), Obstacle> {
         let frame_bytes = self.plan.source().size_bytes as u64;
-        // The stream ends before that, behind so many bytes of what is in front of it.
+        // For a stream that ends after `have_bytes` of what is in front of the picture.
         let end = |have_bytes, missing_bytes: u64| Outcome::End {
             have_bytes,
             missing_bytes: missing_bytes + frame_bytes,
@@ -222,7 +219,7 @@ impl StreamReader {
             if line.is_empty() {
                 return Err(Obstacle::Outcome(end(0, 0)));
             }
-            // The last newline of a file; or one between files that were put together.
+            // A newline at the end of a file, or between files that were concatenated.
             if matches!(line.as_slice(), b"\n" | b"\r\n") {
                 continue;
             }
@@ -234,7 +231,7 @@ impl StreamReader {
             }
             match FrameLine::parse(&line) {
                 Ok(Some(line)) => self.input.at_picture = Some(line),
-                // Cut off.
+                // The stream ends within the frame header.
                 Err(Y4mError::Unfinished(_)) if line.len() < y4m::MAX_HEADER_BYTES => {
                     return Err(Obstacle::Outcome(end(line.len() as u64, 0)));
                 }
@@ -287,7 +284,7 @@ impl StreamReader {
                 Outcome::Frame
             }
             Attempt::Ended(taken) => Outcome::End {
-                // The line in front is a beginning, too.
+                // A frame of which only the header came is cut, too.
                 have_bytes: taken as u64 + u64::from(self.input.at_picture.is_some()),
                 missing_bytes: (frame_bytes - taken) as u64,
             },
@@ -298,7 +295,7 @@ impl StreamReader {
 
 impl FrameSource for StreamReader {
     fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
-        // Frames before the one wanted (start-frame) are read and overwritten.
+        // Frames before the requested one (start-frame) are read and overwritten.
         loop {
             let frame = self.input.next;
             let outcome = match self.read_next(target) {
@@ -400,7 +397,7 @@ mod tests {
             writer.write_all(part).unwrap();
             assert_eq!(read(&mut reader).0, Outcome::Woken);
             waker.rest();
-            // What is there is taken before the wait ends.
+            // The reader takes the bytes that are there before the wait ends.
             let other = waker.clone();
             let waking = std::thread::spawn(move || other.wake().unwrap());
             assert_eq!(read(&mut reader).0, Outcome::Woken);
@@ -413,7 +410,7 @@ mod tests {
         assert_eq!(&bytes, b"abcdefghijklmnopqrst");
     }
 
-    /// What comes of a YUV4MPEG2 stream: frames with what they say, and the end.
+    /// What the frames of a YUV4MPEG2 stream say about their fields, and how the stream ends.
     fn played(bytes: &str) -> (Vec<Option<Fields>>, Result<Outcome, String>) {
         let info = info();
         let layout = Layout::packed(&info);
