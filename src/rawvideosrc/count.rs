@@ -15,7 +15,7 @@ use super::{
 use crate::layout::Layout;
 use std::{path::Path, sync::Arc};
 
-/// Frame headers that are sampled before a file counts as regular.
+/// Frame headers that are sampled before all others are taken to be as short.
 const LINES_TRIED: u64 = 64;
 /// Frames, or files, that are counted between two checks of the waker.
 const STEPS: u64 = 256;
@@ -62,7 +62,7 @@ pub fn check_y4m(opened: &Opened, header: &Header, frame_bytes: u64) -> Result<(
 }
 
 /// Finds the frames of a YUV4MPEG2 file. In nearly every file all frame headers have the least
-/// length, so a few are sampled. Each header is read only if a sample is longer.
+/// length, so a few are sampled. If one of these is longer, each header is read.
 pub fn of_y4m(
     opened: &Opened,
     header: &Header,

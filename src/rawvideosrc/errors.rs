@@ -45,7 +45,7 @@ pub enum SetupError {
         width: u32,
         height: u32,
         format: String,
-        /// Of a frame, or of the untiled picture that is drawn first.
+        /// MiB of a frame, or of the untiled picture that is drawn first.
         mib: u64,
         most_mib: u64,
     },
@@ -56,11 +56,11 @@ pub enum SetupError {
     )]
     Header {
         location: String,
-        /// Size and format by the header.
+        /// Size and format as the header says.
         header: String,
         properties: String,
         remedy: &'static str,
-        /// Bytes of a picture by the header.
+        /// Bytes of a picture as the header says.
         frame_bytes: usize,
     },
     #[error(
@@ -106,7 +106,7 @@ pub enum SetupError {
     Read(#[from] ReadError),
 }
 
-/// No stream can be prepared.
+/// The message for a stream that cannot be prepared.
 pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
     match error {
         SetupError::Open(OpenError::NotFound { .. }) | SetupError::NoFiles { .. } => {
@@ -136,8 +136,8 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
     }
 }
 
-/// inotify is refused. For its own limits it uses EMFILE and ENOSPC, whose usual texts speak of
-/// open files and of disk space.
+/// The error if inotify is refused. For its own limits inotify uses EMFILE and ENOSPC, whose
+/// usual texts speak of open files and of disk space.
 pub fn of_follow(location: &str, error: &io::Error) -> SetupError {
     let remedy = match error.raw_os_error() {
         Some(libc::EMFILE) => {
@@ -153,7 +153,7 @@ pub fn of_follow(location: &str, error: &io::Error) -> SetupError {
     }
 }
 
-/// No eventfd could be made.
+/// The message if no eventfd can be made.
 pub fn of_waker(error: &io::Error) -> gst::ErrorMessage {
     gst::error_msg!(
         ResourceError::OpenRead,
@@ -164,7 +164,7 @@ pub fn of_waker(error: &io::Error) -> gst::ErrorMessage {
     )
 }
 
-/// A frame cannot be read.
+/// The message for a frame that cannot be read.
 pub fn of_read(location: Option<&str>, error: &ReadError) -> gst::ErrorMessage {
     let location = location.unwrap_or("the pattern");
     gst::error_msg!(
@@ -173,14 +173,14 @@ pub fn of_read(location: Option<&str>, error: &ReadError) -> gst::ErrorMessage {
     )
 }
 
-/// The text of a warning: a stream ends inside a frame.
+/// The text of the warning that a stream ends inside a frame.
 pub fn of_cut(location: &str, frame: u64, have_bytes: u64, missing_bytes: u64) -> String {
     format!(
         "\"{location}\" ends inside frame {frame}, which is left out: {have_bytes} bytes of it came and {missing_bytes} are missing; check whoever writes it"
     )
 }
 
-/// A buffer cannot take a frame.
+/// The message for a buffer that cannot take a frame.
 pub fn of_buffer(error: &BufferError) -> gst::ErrorMessage {
     gst::error_msg!(
         gst::CoreError::Negotiation,

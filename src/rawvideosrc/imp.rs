@@ -308,8 +308,8 @@ impl BaseSrcImpl for RawVideoSrc {
     }
 
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
-        // A failure here is the end of the stream for the base class, so an event could not
-        // interrupt a wait in this method. `create` waits instead, and negotiates afterwards.
+        // The base class ends the stream if this method fails, and an event cannot interrupt a
+        // wait in it. So `create` does all the waiting, and negotiates afterwards.
         match self.is_unprobed() || self.is_preparing() {
             true => Ok(()),
             false => self
@@ -436,8 +436,8 @@ impl BaseSrcImpl for RawVideoSrc {
         };
         session.give_source(source);
         session.cursor = seek::go(segment, session.timeline().as_ref());
-        // If a flush met the CAPS event or the ALLOCATION query, downstream's pool is missing:
-        // the next negotiation asks for it again.
+        // A flush may have interrupted the CAPS event or the ALLOCATION query. Then downstream's
+        // pool is not in use, and the next negotiation must ask for it again.
         let is_to_ask = session.stream.is_some() && !matches!(session.pool, PoolInUse::Downstream);
         drop(state);
         if is_to_ask && segment.flags().contains(gst::SegmentFlags::RESET) {
@@ -523,7 +523,7 @@ impl RawVideoSrc {
         }
         let current = self.segment();
         let in_time = match &mut *self.state.lock() {
-            // `seek_at_last` carries out a seek that comes before the caps are known.
+            // A seek before the caps are known is kept for `seek_at_last`.
             State::Stopped(waiting) => {
                 *waiting = Some(event.clone());
                 return true;

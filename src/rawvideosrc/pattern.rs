@@ -50,7 +50,7 @@ const BOX_STEP_PX: u64 = 4;
 /// pictures are in memory at a time, and no display can show larger ones.
 pub const MAX_BYTES: u64 = 512 << 20;
 
-/// The places of the parts of a picture, in pixels.
+/// The geometry of a picture, in pixels.
 #[derive(Debug)]
 struct Picture {
     width: usize,

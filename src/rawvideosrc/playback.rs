@@ -400,7 +400,7 @@ fn choose(
     }
 }
 
-/// A reader that reads each frame when it is requested, and a note for the reason.
+/// A reader that reads each frame when it is requested, and what to add to the reason.
 fn read(
     settings: &Settings,
     opened: &Opened,
@@ -415,7 +415,7 @@ fn read(
     ))
 }
 
-/// The file, with O_DIRECT if the settings ask for it, and a note for the reason.
+/// The file, with O_DIRECT if the settings ask for it, and what to add to the reason.
 fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String), SetupError> {
     let file = opened.try_clone()?.file;
     if !settings.direct {
@@ -434,9 +434,9 @@ fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String),
     }
 }
 
-/// What `io-mode=auto` chooses. In the page cache the kernel reads ahead of a reader, but it
-/// recognises the pattern no longer when several frames are requested at once. Past the page
-/// cache nothing is read ahead but the frames in flight.
+/// What `io-mode=auto` chooses. The kernel reads ahead of one reader of the page cache, but no
+/// longer recognises the order when several frames are requested at once. Past the page cache
+/// nothing is read ahead but the frames in flight.
 fn automatic(settings: &Settings) -> (IoMode, String) {
     if settings.direct {
         let reason = "past the page cache only what is in flight is read ahead";

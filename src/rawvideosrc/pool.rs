@@ -5,7 +5,7 @@
 use crate::{layout::Layout, pool::PhysBufferPool};
 use gst::prelude::*;
 
-/// The least size of the element's own pool: one buffer is filled while another is used.
+/// The least number of buffers in the own pool: one is filled while another is used.
 const LEAST_BUFFERS: u32 = 2;
 
 /// The pool for the answer to an ALLOCATION query, with the size and the numbers of buffers
@@ -59,8 +59,8 @@ impl Decision {
     }
 }
 
-/// Whether downstream offers a pool or an allocator of its own, in whose memory frames should
-/// be, and not just system memory.
+/// Whether downstream offers memory of its own: a pool of another type than GStreamer's, or an
+/// allocator of other than system memory.
 pub fn has_special_memory(query: &gst::query::Allocation) -> bool {
     let is_stock = |pool: &gst::BufferPool| {
         let config = pool.config();

@@ -36,7 +36,7 @@ pub fn in_time(
     if !is_order_right(start, stop) {
         return None;
     }
-    // Every frame is a key unit. The flag is about the side where playback begins.
+    // Every frame is a key unit. The flag concerns only the side where playback begins.
     if flags.contains(SeekFlags::KEY_UNIT) {
         let first = if is_reverse { &mut stop } else { &mut start };
         if let Some(Some(time)) = first {

@@ -116,7 +116,7 @@ pub struct Prepared {
     pub playback: Result<Playback, SetupError>,
 }
 
-/// What is valid as long as the caps are.
+/// What belongs to the present caps.
 pub struct Stream {
     pub info: gst_video::VideoInfo,
     pub playback: Playback,

@@ -41,7 +41,7 @@ impl Waker {
         let _ = self.event.read();
     }
 
-    /// Whether [`Waker::wake`] would end a wait at once.
+    /// Whether a wait would end at once because of [`Waker::wake`].
     pub fn is_woken(&self) -> bool {
         let mut fds = [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))

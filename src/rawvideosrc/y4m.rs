@@ -7,7 +7,7 @@ use gst_video::{VideoFormat, VideoInterlaceMode};
 pub const MAGIC: &[u8] = b"YUV4MPEG2";
 /// A frame header without parameters: the shortest one.
 pub const FRAME: &[u8] = b"FRAME\n";
-/// A header without a newline in its first bytes, as many as this, is an error.
+/// A header must end within this many bytes.
 pub const MAX_HEADER_BYTES: usize = 4096;
 
 /// A stream header. `None` stands for what the header leaves out.
@@ -211,8 +211,8 @@ fn colour(value: &str) -> Option<Colour> {
     })
 }
 
-/// How the fields of one frame are stored and shown. Parameter I of the frame header says so,
-/// but it counts only if the stream header has `Im` (mixed).
+/// How the fields of one frame are stored and shown, from parameter I of the frame header. It
+/// counts only if the stream header has `Im` (mixed).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fields {
     /// The two fields were sampled at different times.
@@ -248,8 +248,8 @@ pub struct FrameLine {
 }
 
 impl FrameLine {
-    /// Parses the frame header at the beginning of `bytes`. `None` if the bytes are none;
-    /// `Unfinished` if they end before the newline.
+    /// Parses the frame header at the beginning of `bytes`. `None` if there is none;
+    /// `Unfinished` if the bytes end before its newline.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Y4mError> {
         let word = &FRAME[..FRAME.len() - 1];
         let seen = bytes.len().min(word.len());

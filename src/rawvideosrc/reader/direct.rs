@@ -25,7 +25,7 @@ pub struct DirectFile {
     direct: File,
     buffered: File,
     alignment: Alignment,
-    /// Whether a direct read has failed because these buffers are mapped without pages
+    /// Whether a direct read has failed because the target buffers are mapped without pages
     /// (dma-buf heaps of newer kernels).
     refused: AtomicBool,
     /// Bytes copied out of the bounce buffer so far.
@@ -40,7 +40,7 @@ pub struct Bounce {
 }
 
 impl Bounce {
-    /// `len_bytes` bytes, aligned for any disk.
+    /// `len_bytes` bytes, aligned for any disk. A greater length than before moves them.
     pub fn get(&mut self, len_bytes: usize) -> &mut [u8] {
         const ALIGNMENT: usize = 4096;
         if self.bytes.len() < self.start + len_bytes {

@@ -61,7 +61,7 @@ impl FileTable {
         if n >= self.frames {
             return None;
         }
-        // Files without frames have the same `first_frame` as the file after them, which is last.
+        // Files without frames have the `first_frame` of the file after them, which has the frame.
         let after = self.runs.partition_point(|run| run.first_frame <= n);
         let run = self.runs.get(after.checked_sub(1)?)?;
         let within = n - run.first_frame;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameIndex {
-    /// At equal distances.
+    /// Frames at equal distances.
     Regular {
         /// Offset of the first frame.
         start_bytes: u64,
-        /// From one frame to the next.
+        /// Distance from one frame to the next.
         step_bytes: u64,
     },
-    /// At any offsets. Shared, because there may be several readers.
+    /// Frames at any offsets. Shared, because there may be several readers.
     Listed(Arc<Listing>),
 }
 

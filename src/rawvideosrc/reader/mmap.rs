@@ -12,7 +12,7 @@ use std::{fs::File, io, sync::Arc};
 /// Called when code has read bytes that are missing from the file.
 pub type OnLoss = Box<dyn FnOnce(ReadError) + Send>;
 
-/// What GstMemory that wraps the file's pages shares.
+/// The mapping and what it needs, shared with the GstMemory made of its pages.
 struct SharedMap {
     map: FileMap,
     file: File,

@@ -108,8 +108,8 @@ struct Bounced {
     frame_start: usize,
 }
 
-// SAFETY: `buffer` promises itself that its bytes stay. Those of the bounce buffer are on the
-// heap, and `get` with the same length does not move them. Which of the two is lent does not
+// SAFETY: `T` promises that the bytes of `buffer` stay in place. Those of the bounce buffer are on
+// the heap, and `get` with the same length does not move them. Which of the two is lent does not
 // change in flight.
 unsafe impl<T: ReadBuffer> ReadBuffer for InFlight<T> {
     fn bytes_mut(&mut self) -> &mut [u8] {

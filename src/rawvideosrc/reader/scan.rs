@@ -105,7 +105,7 @@ impl Scan {
         let end = self.window_at + self.window.len() as u64;
         let is_inside = self.at >= self.window_at && self.at + y4m::MAX_HEADER_BYTES as u64 <= end;
         if !is_inside {
-            // Large pictures are not read only to reach the header after them.
+            // The bytes of a large picture need not be read to reach the header after it.
             let step = self
                 .frame_bytes
                 .saturating_add(y4m::MAX_HEADER_BYTES as u64);

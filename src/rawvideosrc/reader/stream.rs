@@ -35,9 +35,9 @@ pub struct StreamInput {
 pub enum Attempt {
     /// All bytes were read.
     Full,
-    /// The stream ended after so many bytes.
+    /// The stream ended after this many bytes.
     Ended(usize),
-    /// The waker ended the wait after so many bytes.
+    /// The waker ended the wait after this many bytes.
     Woken(usize),
 }
 
@@ -284,7 +284,7 @@ impl StreamReader {
                 Outcome::Frame
             }
             Attempt::Ended(taken) => Outcome::End {
-                // A frame of which only the header came is cut, too.
+                // A frame header alone counts as 1, so that its frame is reported as cut.
                 have_bytes: taken as u64 + u64::from(self.input.at_picture.is_some()),
                 missing_bytes: (frame_bytes - taken) as u64,
             },
