@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A connector without a display, before and during a stream.
+
+use super::{H, W, assert_waits, fed, force_connector};
+use crate::frames::{assert_on_screen, bgrx, buffer_of, centred, numbered};
+use crate::support::player::{Player, init};
+
+#[test]
+fn a_connector_without_display_drops_frames_until_it_is_back() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let (first, second) = (numbered(W, H, 1), numbered(W, H, 2));
+    player.show(buffer_of(&first));
+    force_connector("off");
+    player.wait_for_event("unplugged");
+    for _ in 0..3 {
+        player.push(buffer_of(&second));
+    }
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-disconnected") >= 2
+    });
+    force_connector("on");
+    player.wait_for_event("plugged");
+    player.show(buffer_of(&second));
+    assert_on_screen(&second);
+    force_connector("unspecified");
+    player.reach(gst::State::Null);
+    assert!(player.errors().is_empty());
+}
+
+#[test]
+fn a_start_without_a_display_waits_for_it() {
+    for wish in ["", "connector=Virtual-1"] {
+        init();
+        force_connector("off");
+        let player = Player::fed(&format!("mode=640x480 {wish}"));
+        player.set_caps(&bgrx(W as u32, H as u32));
+        player.set_state(gst::State::Playing);
+        let pictures = [numbered(W, H, 1), numbered(W, H, 2)];
+        player.push(buffer_of(&pictures[0]));
+        assert_waits(&player, &pictures[0], "dropped-disconnected");
+        force_connector("on");
+        player.wait_for_event("plugged");
+        // What was missed last is shown although nothing more has come.
+        assert_on_screen(&pictures[0]);
+        player.show(buffer_of(&pictures[1]));
+        assert_on_screen(&pictures[1]);
+        force_connector("unspecified");
+        player.reach(gst::State::Null);
+        assert_eq!(player.errors(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_still_picture_in_paused_is_shown_when_the_display_comes() {
+    init();
+    force_connector("off");
+    let player = Player::fed("mode=640x480");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Paused);
+    let picture = numbered(W, H, 3);
+    player.push(buffer_of(&picture));
+    player.reach(gst::State::Paused);
+    force_connector("on");
+    assert_on_screen(&picture);
+    force_connector("unspecified");
+}
+
+#[test]
+fn a_stop_while_a_display_is_waited_for_does_not_hang() {
+    init();
+    force_connector("off");
+    for sync in [false, true] {
+        let player = Player::new(&format!(
+            "rawvideosrc ! video/x-raw,width=640,height=480,framerate=60/1 \
+             ! kmsflipsink name=sink mode=640x480 sync={sync}"
+        ));
+        player.set_state(gst::State::Playing);
+        player.wait_until("dropped frames", |player| {
+            player.count("dropped-disconnected") >= 3
+        });
+        for state in [gst::State::Paused, gst::State::Playing, gst::State::Null] {
+            player.reach(state);
+        }
+    }
+    force_connector("unspecified");
+}
+
+#[test]
+fn caps_that_change_without_a_display_are_shown_when_it_is_back() {
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    player.show(buffer_of(&numbered(W, H, 1)));
+    force_connector("off");
+    player.wait_for_event("unplugged");
+    let small = numbered(320, 240, 2);
+    player.set_caps(&bgrx(320, 240));
+    for _ in 0..3 {
+        player.push(buffer_of(&small));
+    }
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-disconnected") >= 2
+    });
+    force_connector("on");
+    player.wait_for_event("plugged");
+    player.show(buffer_of(&small));
+    assert_on_screen(&centred(&small, W, H));
+    force_connector("unspecified");
+    assert_eq!(player.errors(), [""; 0]);
+}

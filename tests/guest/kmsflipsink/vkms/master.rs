@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Who is DRM master: other programs, virtual terminals, and what is on the screen afterwards.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use super::{H, W, assert_waits, fed};
+use crate::frames::{
+    assert_crc, assert_on_screen, bgrx, buffer_of, centred, crc_now, dma_frame, numbered,
+};
+use crate::support::player::{Player, init};
+use crate::support::{self, VkmsCrc, switch_vt};
+
+#[test]
+fn what_was_on_the_screen_comes_back() {
+    init();
+    let console = crc_now();
+    for restart in 0..3 {
+        let player = fed();
+        player.set_state(gst::State::Playing);
+        let picture = numbered(W, H, restart);
+        player.show(buffer_of(&picture));
+        assert_on_screen(&picture);
+        player.reach(gst::State::Null);
+        drop(player);
+        assert_crc(console);
+    }
+}
+
+#[test]
+fn caps_that_change_behind_another_virtual_terminal_are_shown_back_in_front() {
+    init();
+    let home = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    player.show(buffer_of(&numbered(W, H, 1)));
+    switch_vt(if home.trim() == "tty2" {
+        "tty3"
+    } else {
+        "tty2"
+    });
+    player.wait_for_event("master-lost");
+    let small = numbered(320, 240, 2);
+    player.set_caps(&bgrx(320, 240));
+    player.push(buffer_of(&small));
+    assert_waits(&player, &small, "dropped-no-master");
+    switch_vt(home.trim());
+    player.wait_for_event("master-regained");
+    player.show(buffer_of(&small));
+    assert_on_screen(&centred(&small, W, H));
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+/// Opens the card and so becomes its master, if nobody is.
+fn rival() -> fs::File {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/dri/card0")
+        .unwrap()
+}
+
+#[test]
+fn a_card_with_another_master_is_refused_with_a_reason() {
+    init();
+    let rival = rival();
+    let player = fed();
+    assert!(player.pipeline.set_state(gst::State::Playing).is_err());
+    let error = player.wait_for_error();
+    assert!(
+        error.contains("another program is DRM master of /dev/dri/card0"),
+        "{error}"
+    );
+    assert!(player.errors().is_empty(), "one error is enough");
+    drop(rival);
+    player.reach(gst::State::Null);
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 4);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+}
+
+#[test]
+fn an_fd_of_the_application_is_used_and_left_open() {
+    init();
+    let card = rival();
+    for number in 0..2 {
+        let player = Player::fed(&format!("mode=640x480 fd={}", card.as_raw_fd()));
+        player.set_caps(&bgrx(W as u32, H as u32));
+        player.set_state(gst::State::Playing);
+        let picture = numbered(W, H, number);
+        player.show(buffer_of(&picture));
+        assert_on_screen(&picture);
+    }
+    assert!(card.metadata().is_ok());
+}
+
+#[test]
+fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
+    init();
+    let console = crc_now();
+    let home = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 6);
+    player.show(buffer_of(&picture));
+    let away = if home.trim() == "tty2" {
+        "tty3"
+    } else {
+        "tty2"
+    };
+    switch_vt(away);
+    player.wait_for_event("master-lost");
+    let rival_of_ours = rival();
+    drop(rival_of_ours);
+    assert_crc(console);
+    player.push(buffer_of(&picture));
+    player.push(buffer_of(&picture));
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-no-master") >= 1
+    });
+    switch_vt(home.trim());
+    player.wait_for_event("master-regained");
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    assert!(player.errors().is_empty());
+}
+
+/// A child that outlives no test: it would keep the card.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
+    init();
+    let console = crc_now();
+    let line = "rawvideosrc ! kmsflipsink mode=640x480";
+    let child = support::gst_launch(line)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut stream = VkmsCrc::open();
+    while stream.next().is_none_or(|frame| frame.crc == console) {
+        assert!(Instant::now() < deadline, "the child shows nothing");
+    }
+    drop(stream); // takes one reader
+    child.0.kill().unwrap();
+    assert_eq!(child.0.wait().unwrap().signal(), Some(9));
+    assert_crc(console);
+    let player = fed();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 8);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+}
+
+#[test]
+fn whoever_comes_while_another_leaves_gets_the_card() {
+    // The card's thread ends when its last sink went, and gives up the card.
+    let player = fed();
+    let frames = [1, 2].map(|number| dma_frame(&numbered(W, H, number)));
+    for round in 0..50 {
+        player.set_state(gst::State::Playing);
+        player.show(frames[round % 2].clone());
+        player.reach(gst::State::Null);
+    }
+    assert_eq!(player.errors(), Vec::<String>::new());
+}
