@@ -94,7 +94,7 @@ fn told(kind: MemoryKind, rights: Rights) -> String {
         .arg(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "any::unprivileged_users_are_told_what_is_missing",
+            "any::unprivileged::unprivileged_users_are_told_what_is_missing",
         ])
         .arg("--nocapture")
         .env(KIND, kind.nick())

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What needs no display.
+
+mod kinds;
+mod limits;
+mod unprivileged;
+
+use crate::support;
+
+fn this_test_once_more(test: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]);
+    command
+}
+
+fn passes(command: &mut std::process::Command) {
+    let ran = support::run(command).expect_success();
+    print!("{}", ran.stdout);
+    assert!(ran.stdout.contains("1 passed"), "{}", ran.stdout);
+}
