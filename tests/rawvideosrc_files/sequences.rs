@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Sequences of numbered files.
+
+use gst::prelude::*;
+
+use crate::common::play::{Pipeline, fifo, y4m};
+use crate::{I420, clip, complaints, frames, one_error, picture, pictures, played, source, write};
+
+#[test]
+fn each_file_of_a_sequence_has_its_own_header_and_number_of_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = frames(9, I420);
+    // 3, 1, none, and 5 frames, behind headers of other lengths, some with parameters.
+    write(
+        dir.path(),
+        "c0.y4m",
+        &clip("YUV4MPEG2 W24 H10 F25:1\n", &all[..3]),
+    );
+    write(
+        dir.path(),
+        "c1.y4m",
+        &clip("YUV4MPEG2 W24 H10 F25:1 XLONG\n", &all[3..4]),
+    );
+    write(dir.path(), "c2.y4m", b"YUV4MPEG2 W24 H10 F25:1\n");
+    let rest: Vec<&[u8]> = all[4..].iter().map(Vec::as_slice).collect();
+    let rest = y4m(
+        "YUV4MPEG2 W24 H10 F25:1\n",
+        |n| format!("FRAME X{n}\n"),
+        &rest,
+    );
+    write(dir.path(), "c3.y4m", &rest);
+    let line = source(&dir.path().join("c%d.y4m"), "");
+    assert_eq!(pictures(&played(&line)), all);
+    let pipeline = Pipeline::pause(&line);
+    let duration = pipeline.pipeline.query_duration::<gst::ClockTime>();
+    assert_eq!(duration, Some(gst::ClockTime::from_mseconds(9 * 40)));
+    pipeline.seek(
+        gst::SeekFlags::ACCURATE,
+        gst::ClockTime::from_mseconds(5 * 40),
+    );
+    pipeline.set(gst::State::Playing);
+    assert_eq!(picture(&pipeline.pull().unwrap()), all[5]);
+
+    write(dir.path(), "c4.y4m", &clip("YUV4MPEG2 W24 H12\n", &[]));
+    one_error(&line, &["c4.y4m", "24x12 I420", "24x10 I420"]);
+    write(dir.path(), "c4.y4m", &all[0]);
+    one_error(&line, &["c4.y4m", "does not begin with a YUV4MPEG2 header"]);
+}
+
+#[test]
+fn raw_files_of_a_sequence_may_be_of_any_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = frames(6, I420);
+    write(dir.path(), "s%1.raw", &all[..2].concat());
+    write(dir.path(), "s%2.raw", &all[2..5].concat());
+    let mut last = all[5].clone();
+    last.extend_from_slice(&[0; 100]);
+    write(dir.path(), "s%3.raw", &last);
+    let line = source(
+        &dir.path().join("s%%%i.raw"),
+        "format=i420 width=24 height=10",
+    );
+    assert_eq!(pictures(&played(&line)), all);
+    let warnings = complaints(&line);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("the last 100 bytes") && warnings[0].contains("s%3.raw"));
+}
+
+#[test]
+fn a_fifo_in_a_sequence_is_refused_and_holds_up_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = source(&dir.path().join("f%d.raw"), "format=gray8 width=8 height=4");
+    for number in [0, 2] {
+        write(dir.path(), &format!("f{number}.raw"), &[7; 32]);
+    }
+    std::fs::rename(fifo(dir.path()), dir.path().join("f1.raw")).unwrap();
+    one_error(&line, &["f1.raw", "a FIFO"]);
+    // It takes a file's place while that is played.
+    std::fs::rename(dir.path().join("f1.raw"), dir.path().join("pipe")).unwrap();
+    write(dir.path(), "f1.raw", &[7; 32]);
+    let pipeline = Pipeline::new(&line);
+    pipeline.sink.set_property("max-buffers", 1u32);
+    pipeline.set(gst::State::Paused);
+    std::fs::rename(dir.path().join("pipe"), dir.path().join("f2.raw")).unwrap();
+    pipeline.set(gst::State::Playing);
+    pipeline.pull().unwrap();
+    pipeline.pull().unwrap();
+    let errors = pipeline.errors();
+    assert!(
+        errors[0].contains("f2.raw") && errors[0].contains("a FIFO"),
+        "{errors:?}"
+    );
+}
