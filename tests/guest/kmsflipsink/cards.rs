@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Two cards in one machine: vkms, judged by its CRC, and bochs, judged from
-//! outside (`--display vkms --qemu '-device bochs-display,refresh_rate=20'`).
+//! Two cards in one machine: vkms, judged by its CRC, and bochs, judged by the picture that QEMU's
+//! oracle takes (`--display vkms --qemu '-device bochs-display,refresh_rate=20'`).
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -34,7 +34,7 @@ fn two_sinks_show_on_two_cards_at_once() {
     }
     let devices = [&left, &right].map(|player| player.stats().get::<String>("device").unwrap());
     assert_ne!(devices[0], devices[1]);
-    // One that ends leaves the other alone.
+    // The end of one stream leaves the other one alone.
     left.reach(gst::State::Null);
     let last = numbered(W, H, 200);
     right.show(buffer_of(&last));
@@ -59,7 +59,6 @@ fn one_stream_is_shown_on_two_cards_by_a_tee() {
     assert_eq!((shown(&player.sink), shown(&other)), (20, 20));
 }
 
-/// Opens the framebuffer of a driver.
 fn framebuffer_of(driver: &str) -> fs::File {
     let list = fs::read_to_string("/proc/fb").unwrap();
     let line = list.lines().find(|line| line.contains(driver)).unwrap();
@@ -71,7 +70,7 @@ fn framebuffer_of(driver: &str) -> fs::File {
         .unwrap()
 }
 
-/// Pans the framebuffer to where it is, as a player does for each frame.
+/// Pans the framebuffer to its present offset, as a player does for each frame.
 fn pan(framebuffer: &fs::File) -> std::io::Result<()> {
     const FBIOGET_VSCREENINFO: libc::c_ulong = 0x4600;
     const FBIOPAN_DISPLAY: libc::c_ulong = 0x4606;
@@ -126,7 +125,6 @@ fn processes_that_start_at_once_on_two_cards_get_them() {
     }
 }
 
-/// Plugs the display of a card in or out.
 fn force(connector: &str, state: &str) {
     let card = fs::read_dir("/sys/class/drm")
         .unwrap()
@@ -134,7 +132,7 @@ fn force(connector: &str, state: &str) {
         .find(|name| name.ends_with(connector))
         .unwrap();
     fs::write(format!("/sys/class/drm/{card}/status"), state).unwrap();
-    // A driver would have told.
+    // sysfs only stores the state: the uevent of a driver has to be sent as well.
     let (card, _) = card.split_once('-').unwrap();
     fs::write(format!("/sys/class/drm/{card}/uevent"), "change").unwrap();
 }
@@ -169,7 +167,7 @@ fn with_no_display_at_all_the_first_that_comes_is_used() {
 
 #[test]
 fn a_pixel_clock_of_next_to_nothing_does_not_pace_frames() {
-    // As panels behind SPI have it (`DRM_SIMPLE_MODE`), which have no vertical blank either.
+    // Panels behind SPI have such a mode (`DRM_SIMPLE_MODE`), and no vertical blank either.
     let player = Player::new(
         "videotestsrc num-buffers=10 ! video/x-raw,width=320,height=240,framerate=30/1 \
          ! kmsflipsink name=sink driver-name=bochs-drm mode=preferred sync=false",

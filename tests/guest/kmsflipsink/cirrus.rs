@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! On cirrus, which imports dma-bufs and reads them as they are laid out.
+//! cirrus, which imports dma-bufs and honours their offset and stride.
 
 use crate::frames::{bgrx, dma_frame_at, numbered};
 use crate::support::player::Player;

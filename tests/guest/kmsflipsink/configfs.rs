@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A vkms with two displays and planes for each, made by configfs, and formats that only
-//! it has: kernel 7.2, without the default device (`--append vkms.create_default_dev=0`).
+//! A vkms device with two displays and planes for each, made through configfs, and formats that
+//! only such a device has: kernel 7.2, without the default device (`--append
+//! vkms.create_default_dev=0`).
 
 use std::fs;
 use std::io::Write;
@@ -17,10 +18,10 @@ use crate::support::{Picture, PixelCrc, VkmsCrc};
 const W: usize = 640;
 const H: usize = 480;
 
-/// A vkms device; gone when dropped.
+/// A vkms device, which is removed on drop.
 struct Vkms(PathBuf);
 
-/// As configfs names the states of a connector.
+/// The states of a connector, by configfs's numbers.
 #[derive(Clone, Copy)]
 enum Display {
     Connected = 1,
@@ -61,7 +62,7 @@ impl Vkms {
         directory
     }
 
-    /// Plugs a display in or out; the driver says so to everybody.
+    /// Plugs a display in or out; vkms sends the hot-plug event itself.
     fn plug(&self, index: usize, display: Display) {
         let status = self.0.join(format!("connectors/{index}/status"));
         fs::write(status, (display as u32).to_string()).expect("a status is taken");
@@ -83,7 +84,7 @@ impl Drop for Vkms {
             .into_iter()
             .flat_map(|kind| entries(self.0.join(kind)));
         let items: Vec<_> = items.collect();
-        // What is linked to cannot be removed.
+        // A directory that a link points to cannot be removed.
         for item in &items {
             let links = ["possible_crtcs", "possible_encoders"].map(|links| item.join(links));
             for link in links.into_iter().flat_map(entries) {
@@ -100,7 +101,7 @@ impl Drop for Vkms {
     }
 }
 
-/// The connector that the sink uses, by name and DRM id.
+/// Name and DRM id of the connector that the sink uses.
 fn connector(player: &Player) -> (String, u32) {
     let stats = player.stats();
     let name = stats.get("connector").unwrap();
@@ -137,7 +138,7 @@ fn each_display_is_had_by_the_id_of_its_connector() {
     first.show(buffer_of(&numbered(W, H, 1)));
     let (name, id) = connector(&first);
     drop(first);
-    // Ids are handed out in the order in which objects are made.
+    // The kernel gives ids in the order in which it makes the objects.
     let second = Player::fed("connector-id=1");
     assert!(second.pipeline.set_state(gst::State::Ready).is_err());
     let list = second.wait_for_error();
@@ -170,14 +171,14 @@ fn two_sinks_show_on_two_displays_at_once() {
         assert_on_display(0, &pictures[0]);
         assert_on_display(1, &pictures[1]);
     }
-    // One that ends leaves the other alone.
+    // The end of one stream leaves the other one alone.
     left.reach(gst::State::Null);
     let last = numbered(W, H, 50);
     right.show(buffer_of(&last));
     assert_on_display(1, &last);
 }
 
-/// Virtual-2 of Virtual-1.
+/// The other connector: Virtual-2 for Virtual-1, and the reverse.
 fn next(connector: &str) -> String {
     let (kind, number) = connector.rsplit_once('-').unwrap();
     format!("{kind}-{}", number.parse::<u32>().unwrap() + 1)
@@ -245,11 +246,11 @@ fn a_display_that_is_pulled_out_and_comes_back_goes_on() {
     assert_eq!(player.errors(), [""; 0]);
 }
 
-/// Pixels along the edge of a block of one colour, which every subsampling tells exactly.
+/// Width and height of a block of one colour. No chroma subsampling mixes two blocks of this size.
 const BLOCK: usize = 16;
 
-/// Luma and both chromas of a block, 16 bits each: bright and dark, colourless and coloured,
-/// and values beyond the limited range.
+/// Luma and both chromas of a block, 16 bits each: bright and dark, grey and coloured, and values
+/// beyond the limited range.
 fn yuv(block_x: usize, block_y: usize) -> [u16; 3] {
     let number = block_x * 7 + block_y * 13;
     let chroma = |factor: usize| match number % 3 {
@@ -259,7 +260,7 @@ fn yuv(block_x: usize, block_y: usize) -> [u16; 3] {
     [number * 29 % 256, chroma(41), chroma(59)].map(|value| value as u16 * 257)
 }
 
-/// The bytes of a frame, whose samples have eight bits.
+/// The bytes of a frame with eight bits a sample.
 fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
     let mut bytes = vec![0; info.size()];
     let format = info.format_info();
@@ -280,8 +281,8 @@ fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
     bytes
 }
 
-/// What vkms makes of such a frame: the equations of ITU-R BT.601 and BT.709. It takes the
-/// limited range for 219 and 224 steps of 256 in place of 255.
+/// The CRC that vkms reports for such a frame, by the equations of ITU-R BT.601 and BT.709. vkms
+/// scales the limited range by 256/219 and 256/224, not by 255/219 and 255/224.
 fn yuv_crc(info: &gst_video::VideoInfo) -> u32 {
     let colorimetry = info.colorimetry();
     let (kr, kb) = match colorimetry.matrix() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Caps of GStreamer 1.24 that name a fourcc and a modifier: needs vkms, and a guest run
-//! with --tree debian13.
+//! Caps of GStreamer 1.24 with a fourcc and a modifier. Needs vkms, and a guest run with --tree
+//! debian13.
 
 use gst::prelude::*;
 
@@ -39,7 +39,7 @@ fn the_sink_offers_the_fourccs_of_its_plane() {
     let pad = player.sink.static_pad("sink").unwrap();
     let offered = pad.query_caps(None);
     assert!(offered.can_intersect(&caps("XR24")), "{offered}");
-    // Intel's Y tiles: no plane of vkms has them.
+    // Intel's Y tiling, which no plane of vkms has.
     assert!(
         !offered.can_intersect(&caps("XR24:0x0100000000000002")),
         "{offered}"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames to feed a kmsflipsink with, and what vkms then scans out.
+//! Frames to feed a kmsflipsink with, and the picture that vkms scans out for them.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -11,14 +11,15 @@ use crate::support::player::{LIMIT, Player};
 use crate::support::{Picture, VkmsCrc};
 
 impl Player {
-    /// An appsrc that feeds a sink with these properties, frames as they come.
+    /// A pipeline of an appsrc called "src" and a kmsflipsink with these properties, without a
+    /// clock.
     pub fn fed(sink: &str) -> Self {
         Self::new(&format!(
             "appsrc name=src format=time is-live=false ! kmsflipsink name=sink sync=false {sink}"
         ))
     }
 
-    /// Waits for frames of 640x480, in the mode of that size.
+    /// A player in PLAYING that expects frames of 640x480 in the mode of that size.
     #[track_caller]
     pub fn playing(sink: &str) -> Self {
         let player = Self::fed(&format!("mode=640x480 {sink}"));
@@ -39,11 +40,11 @@ pub fn bgrx(width: u32, height: u32) -> gst_video::VideoInfo {
     info(gst_video::VideoFormat::Bgrx, width, height)
 }
 
-/// A picture with a corner and a bar that tell every mirroring, shift and
-/// wrong stride; no two numbers look alike.
+/// A test picture with a corner and a bar that show every mirroring, shift and wrong stride.
+/// Pictures with different numbers differ.
 ///
-/// Made and read by rows, here and below: in an unoptimised test without KVM, a
-/// closure for each pixel takes a second for each picture.
+/// This function and those below work by rows: in an unoptimised test without KVM, a closure for
+/// each pixel takes a second for each picture.
 pub fn numbered(width: usize, height: usize, number: usize) -> Picture {
     let ground = [
         (number * 37 % 200) as u8,
@@ -62,7 +63,7 @@ pub fn numbered(width: usize, height: usize, number: usize) -> Picture {
     Picture { width, height, rgb }
 }
 
-/// The bytes of a picture in rows of `stride` bytes.
+/// The picture as BGRx in rows of `stride` bytes.
 pub fn bgrx_bytes(picture: &Picture, stride: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(stride * picture.height);
     let mut last = None;
@@ -82,7 +83,7 @@ pub fn bgrx_bytes(picture: &Picture, stride: usize) -> Vec<u8> {
     bytes
 }
 
-/// `top` on `ground`.
+/// `ground` with `top` drawn over it at this place.
 pub fn laid_on(ground: &Picture, top: &Picture, at_x: usize, at_y: usize) -> Picture {
     let mut picture = ground.clone();
     for (row, source) in top.rgb.chunks_exact(top.width * 3).enumerate() {
@@ -92,7 +93,6 @@ pub fn laid_on(ground: &Picture, top: &Picture, at_x: usize, at_y: usize) -> Pic
     picture
 }
 
-/// One colour.
 pub fn plain(width: usize, height: usize, colour: [u8; 3]) -> Picture {
     Picture {
         width,
@@ -101,7 +101,6 @@ pub fn plain(width: usize, height: usize, colour: [u8; 3]) -> Picture {
     }
 }
 
-/// A part of a picture.
 pub fn part(picture: &Picture, x: usize, y: usize, width: usize, height: usize) -> Picture {
     let row = |y: usize| &picture.rgb[(y * picture.width + x) * 3..][..width * 3];
     Picture {
@@ -111,12 +110,11 @@ pub fn part(picture: &Picture, x: usize, y: usize, width: usize, height: usize) 
     }
 }
 
-/// A buffer of ordinary memory with this picture.
 pub fn buffer_of(picture: &Picture) -> gst::Buffer {
     gst::Buffer::from_slice(bgrx_bytes(picture, picture.width * 4))
 }
 
-/// A frame in a dma-buf that is nobody's but this test's.
+/// A frame in a dma-buf of its own, which no pool knows.
 pub fn dma_frame(picture: &Picture) -> gst::Buffer {
     dma_frame_at(picture, 0, picture.width * 4)
 }
@@ -126,8 +124,8 @@ pub fn dma_frame_at(picture: &Picture, offset: usize, stride: usize) -> gst::Buf
     dma_frame_of(MemoryKind::Cma, picture, offset, stride)
 }
 
-/// The same in a udmabuf: vkms takes it for a framebuffer and says yes to
-/// TEST_ONLY, but until 6.2 udmabufs have no vmap, and it refuses the commit.
+/// The same in a udmabuf. vkms makes a framebuffer of it and accepts it in TEST_ONLY, but udmabufs
+/// have no vmap before 6.2, and the real commit is refused.
 pub fn udmabuf_frame(picture: &Picture) -> gst::Buffer {
     dma_frame_of(MemoryKind::Udmabuf, picture, 0, picture.width * 4)
 }
@@ -141,7 +139,7 @@ fn dma_frame_of(kind: MemoryKind, picture: &Picture, offset: usize, stride: usiz
     let memory = unsafe { allocator.alloc_dmabuf(fd, size) }.unwrap();
     let mut buffer = gst::Buffer::new();
     let buffer_ref = buffer.get_mut().unwrap();
-    // A part of the memory, as one that shares it would hand out.
+    // With an offset, the buffer has a sub-memory, as elements make it with gst_memory_share().
     buffer_ref.append_memory(if offset > 0 {
         memory.share(offset..bytes.len())
     } else {
@@ -160,7 +158,6 @@ fn dma_frame_of(kind: MemoryKind, picture: &Picture, offset: usize, stride: usiz
     buffer
 }
 
-/// A dma-buf with these bytes.
 fn heap_buffer(kind: MemoryKind, bytes: &[u8]) -> (OwnedFd, usize) {
     let request = Request {
         kind,
@@ -180,7 +177,7 @@ fn heap_buffer(kind: MemoryKind, bytes: &[u8]) -> (OwnedFd, usize) {
     )
 }
 
-/// `picture` in the middle of a black screen.
+/// `picture` in the middle of a black screen of this size.
 pub fn centred(picture: &Picture, width: usize, height: usize) -> Picture {
     placed(
         picture,
@@ -195,10 +192,10 @@ pub fn placed(picture: &Picture, width: usize, height: usize, at_x: usize, at_y:
     laid_on(&plain(width, height, [0, 0, 0]), picture, at_x, at_y)
 }
 
-/// What vkms scans out, once it has caught up: its CRC worker lags behind the
-/// flips on a slow machine. Then it gives what one look at the screen told, perhaps
-/// at a frame that is long gone and being rewritten, for all vertical blanks that
-/// passed meanwhile: entries that come at once count as one.
+/// The CRC of what vkms scans out, once it is stable. vkms's CRC worker lags behind the flips on a
+/// slow machine. It then reports the CRC that it computed once, perhaps of an old frame that is
+/// being rewritten, for all vertical blanks that passed meanwhile. So entries that arrive at once
+/// count as one.
 pub fn crc_now() -> u32 {
     const BETWEEN_LOOKS: Duration = Duration::from_millis(8);
     let mut stream = VkmsCrc::open();
@@ -226,13 +223,13 @@ pub fn crc_now() -> u32 {
     }
 }
 
-/// Fails unless vkms comes to scan out what has this CRC.
+/// Waits until vkms scans out a picture with this CRC, and fails if that does not happen.
 #[track_caller]
 pub fn assert_crc(expected: u32) {
     assert_crc_of(VkmsCrc::open(), expected);
 }
 
-/// The same of one CRTC of several.
+/// The same for one CRTC of several.
 #[track_caller]
 pub fn assert_crc_of(mut stream: VkmsCrc, expected: u32) {
     let deadline = Instant::now() + LIMIT;
@@ -249,7 +246,7 @@ pub fn assert_crc_of(mut stream: VkmsCrc, expected: u32) {
     panic!("{expected:08x} does not come; {seen:08x?}");
 }
 
-/// Fails unless vkms comes to scan out exactly this picture.
+/// Waits until vkms scans out exactly this picture, and fails if that does not happen.
 #[track_caller]
 pub fn assert_on_screen(picture: &Picture) {
     assert_crc(picture.vkms_crc());

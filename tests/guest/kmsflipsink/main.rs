@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! kmsflipsink on real KMS drivers, judged by what the display shows: vkms's
-//! CRC, or the picture that the machine's outside sees.
+//! kmsflipsink on real KMS drivers, judged by what the display shows: the CRC of vkms, or the
+//! picture that QEMU takes of the screen.
 
 mod cards;
 mod cirrus;

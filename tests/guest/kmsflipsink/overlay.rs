@@ -37,7 +37,7 @@ fn two_sinks_show_on_two_planes_of_one_display_at_once() {
     assert_on_screen(&laid_on(&ground, &first, 100, 120));
     let planes = [&below, &above].map(|player| player.stats().get::<u32>("plane-id").unwrap());
     assert_ne!(planes[0], planes[1]);
-    // Each goes on while the other stands still, and both together.
+    // A new frame on one plane leaves the other one as it is; then both planes play at once.
     let ground = numbered(W, H, 3);
     below.show(dma_frame(&ground));
     assert_on_screen(&laid_on(&ground, &first, 100, 120));
@@ -59,7 +59,7 @@ fn two_sinks_show_on_two_planes_of_one_display_at_once() {
 #[test]
 fn an_overlay_keeps_what_was_on_the_screen() {
     init();
-    // The console's picture, made known.
+    // Fills the console's picture with one known colour.
     let (width, height) = (1024, 768);
     let colour = [0x40u8, 0x80, 0xc0];
     let mut framebuffer = std::fs::OpenOptions::new()
@@ -87,7 +87,7 @@ fn an_overlay_keeps_what_was_on_the_screen() {
     assert_eq!(crc_now(), console.vkms_crc());
 }
 
-/// An overlay plane's id, from the list in the error for one that is not there.
+/// The id of an overlay plane, from the list in the error for an id that does not exist.
 fn overlay_plane() -> u32 {
     let player = Player::fed("plane-id=1");
     assert!(player.pipeline.set_state(gst::State::Ready).is_err());

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! vkms with a guest clock that counts instructions (`tests/lab/run --icount 0`):
-//! what the guest gets done between two vertical blanks does not hang on the
-//! host's load.
+//! vkms with a guest clock that counts instructions (`tests/lab/run --icount 0`), so that what the
+//! guest computes between two vertical blanks does not depend on the load of the host.
 
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use crate::support::player::Player;
 use crate::support::{guest_clock, switch_vt};
 use crate::vkms::force_connector;
 
-/// 640x480@60 is 25,175 kHz over 800 by 525 pixels.
+/// The mode 640x480@60 has a pixel clock of 25,175 kHz and 800 by 525 pixels with its blanking.
 const REFRESH_HZ: f64 = 25_175_000.0 / (800.0 * 525.0);
 
-/// Frames a second after the first second.
+/// Frames a second, without the first second.
 fn play(sink: &str) -> f64 {
     let player = Player::new(&format!(
         "rawvideosrc num-buffers=300 ! video/x-raw,width=640,height=480,framerate=60/1 \
@@ -46,7 +45,8 @@ fn play(sink: &str) -> f64 {
 #[test]
 fn each_vertical_blank_shows_a_new_frame_and_none_is_missed() {
     let rate = play("mode=640x480 sync=false");
-    // 240 frames in 240 periods; in 241 it would be a quarter of a frame less.
+    // 240 frames in 240 periods: 241 periods would make the rate a quarter of a frame a second
+    // lower.
     assert!((rate - REFRESH_HZ).abs() < 0.2, "{rate}");
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames of another process, by unixfdsink of GStreamer 1.24: where they are, as seen
-//! from outside of the machine, and on the screen. Needs vkms, and a guest run with
-//! --tree debian13.
+//! Frames of another process through unixfdsink of GStreamer 1.24: their address, checked by the
+//! host, and their picture on the screen. Needs vkms, and a guest run with --tree debian13.
 
 use std::process::{Child, Stdio};
 
@@ -14,11 +13,11 @@ use crate::support::{gst_launch, oracle};
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);
 
-/// A gst-launch that sends frames of CMA memory; killed at the end of the test.
+/// A gst-launch that sends frames in CMA memory; it is killed on drop.
 struct Sender(Child);
 
 impl Sender {
-    /// The socket is there when this returns.
+    /// Returns when the socket exists.
     fn start(socket: &str, frames: u32, size: (u32, u32)) -> Self {
         let (width, height) = size;
         let child = gst_launch(&format!(
@@ -40,7 +39,7 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -77,7 +76,7 @@ fn the_frames_are_where_the_other_process_says() {
         drop((map, meta));
         held.push(sample);
     }
-    // What the dma-buf pins stays where it is, though the process that said so is gone.
+    // The dma-buf keeps its memory in place after the sending process has ended.
     sender.0.kill().unwrap();
     sender.0.wait().unwrap();
     for sample in &held {
@@ -104,7 +103,7 @@ fn they_are_shown_without_a_copy() {
     let shown = crc_now();
     drop(player);
 
-    // The last frame of the same pattern, without another process.
+    // The last frame of the same pattern, shown without another process.
     let player = Player::new(
         "rawvideosrc num-buffers=30 ! video/x-raw,format=BGRx,width=1024,height=768 \
          ! kmsflipsink name=sink driver-name=vkms sync=false",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! On bochs, virtio-gpu and cirrus: no vertical blank, and memory of their own;
-//! the picture as the machine's outside sees it.
+//! bochs, virtio-gpu and cirrus, which have no vertical blank and memory of their own. The picture
+//! is the one that QEMU takes of the screen.
 
 use std::fs;
 
@@ -10,8 +10,7 @@ use crate::frames::{bgrx, buffer_of, centred, info, numbered};
 use crate::support::player::{Player, init};
 use crate::support::{Picture, display, oracle};
 
-/// Waits until the outside sees this picture: there is no saying when QEMU
-/// looks at the card.
+/// Waits until QEMU's screen shows this picture: QEMU reads the card's memory at times of its own.
 #[track_caller]
 pub fn assert_seen(expected: &Picture) {
     let mut shot = oracle().shot();
@@ -42,7 +41,8 @@ fn frames_are_shown_unchanged() {
     }
 }
 
-/// cirrus converts to 16 bits a pixel where 32 do not fit its memory's width.
+/// The picture as cirrus shows it. Its driver converts to 16 bits a pixel where a line of 32-bit
+/// pixels is too long for the card.
 pub fn five_six_five(picture: &Picture) -> Picture {
     let seen = oracle().shot();
     let is_deep = seen.pixel(20, 100) == picture.pixel(20, 100);
@@ -92,7 +92,7 @@ fn without_a_vertical_blank_the_mode_paces() {
     assert!(!stats.get::<bool>("has-vblank").unwrap());
     let rate = stats.get::<f64>("flips-per-second").unwrap();
     eprintln!("{rate:.2} flips/s");
-    // Not a matter of speed: without pacing these drivers take hundreds.
+    // No timing of this machine: without pacing these drivers show hundreds of frames a second.
     assert!(rate < 62.0, "{rate}");
 }
 
@@ -121,7 +121,7 @@ fn a_driver_unbound_while_playing_is_an_error_and_no_hang() {
     let device = fs::canonicalize("/sys/class/drm/card0/device").unwrap();
     let address = device.file_name().unwrap().to_str().unwrap().to_owned();
     let driver = fs::canonicalize(device.join("driver")).unwrap();
-    // The write returns when the driver has let go, which may wait for us.
+    // The write returns when the driver has released the device, and that may wait for the sink.
     let unbinder = {
         let (file, address) = (driver.join("unbind"), address.clone());
         std::thread::spawn(move || fs::write(file, address))

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A camera and a converter that we did not write: the kernel's vivid and vim2m,
-//! on vkms.
+//! A camera and a converter of other authors, the kernel's vivid and vim2m, on vkms.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -29,11 +28,11 @@ fn camera() -> String {
     names.first().cloned().expect("a vivid capture device")
 }
 
-/// Plays a still picture of the camera's, and has the display compared with what
-/// the CPU reads in the last frame.
+/// Plays a still picture of the camera and compares the screen with the last frame as the CPU reads
+/// it.
 fn play(io_mode: &str) -> Player {
     init();
-    // The frames' size is the screen's: the plane of vkms on 6.1 shows no other.
+    // Frames have the size of the screen, because the plane of vkms on 6.1 shows no other size.
     let player = Player::new(&format!(
         "v4l2src device={} io-mode={io_mode} num-buffers=60 \
          extra-controls=c,osd_text_mode=2,test_pattern=0 \
@@ -57,7 +56,6 @@ fn play(io_mode: &str) -> Player {
     player
 }
 
-/// What the CPU reads in a frame.
 fn picture_in(buffer: &gst::Buffer) -> Picture {
     let info = bgrx(W as u32, H as u32);
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).unwrap();
@@ -95,8 +93,8 @@ fn frames_that_the_camera_writes_into_our_memory_are_shown_without_a_copy() {
 #[test]
 fn what_a_converter_exports_is_shown_without_a_copy() {
     init();
-    // It registers a converter for what it finds when it is loaded; the lab's
-    // registry was made where there is none.
+    // The plugin registers a converter for each device that it finds when it is loaded, and the
+    // lab's registry was written on a machine without one.
     let registered = gst::Registry::get().find_plugin("video4linux2").unwrap();
     gst::Plugin::load_file(registered.filename().unwrap()).unwrap();
     let player = Player::new(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What every kind of memory must do.
+//! The conformance suite: what every kind of memory must do.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -12,10 +12,10 @@ use nix::sys::mman::{MapFlags, ProtFlags};
 use crate::allocate;
 use crate::support::{self, oracle};
 
-/// The piece of memory that is looked at from outside: no page is smaller.
+/// The bytes that are compared at once: no page is smaller than this.
 pub const PIECE: usize = 4096;
 
-/// Runs the whole suite over the memory that the request gives, which it returns.
+/// Runs the suite over memory for this request, and returns the last region that it allocated.
 pub fn check(request: &Request<'_>) -> Arc<Region> {
     let fds = support::open_fds();
     let maps = our_maps();
@@ -63,7 +63,7 @@ fn summary(region: &Region) -> String {
     )
 }
 
-/// How many mappings look like ours.
+/// The number of mappings of this process that the library made.
 fn our_maps() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let is_ours = |line: &&str| {
@@ -74,7 +74,7 @@ fn our_maps() -> usize {
     maps.lines().filter(is_ours).count()
 }
 
-/// What piece `index` of a region holds after `fill` with this seed: no two are alike.
+/// The bytes of piece `index` after `fill` with this seed. No two pieces are alike.
 pub fn piece_bytes(seed: u64, index: usize) -> Vec<u8> {
     let mut piece = vec![0; PIECE];
     for (i, byte) in piece.iter_mut().enumerate() {
@@ -85,7 +85,7 @@ pub fn piece_bytes(seed: u64, index: usize) -> Vec<u8> {
     piece
 }
 
-/// Writes the pattern through a GStreamer map, as elements do.
+/// Writes the pattern through a GStreamer map, as an element does.
 pub fn fill(region: &Arc<Region>, seed: u64) {
     let mut mem = wrap(region, 0, region.size_bytes(), None);
     let mem = mem.get_mut().expect("a new memory has one owner");
@@ -98,7 +98,7 @@ pub fn fill(region: &Arc<Region>, seed: u64) {
     }
 }
 
-/// First, last, and some in between that differ by region and seed.
+/// The first piece, the last one, and twelve pseudo-random ones that depend on the seed.
 fn sample_pieces(pieces: usize, seed: u64) -> impl Iterator<Item = usize> {
     let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let random = (0..12).map(move |_| {
@@ -110,7 +110,7 @@ fn sample_pieces(pieces: usize, seed: u64) -> impl Iterator<Item = usize> {
     [0, pieces - 1].into_iter().chain(random)
 }
 
-/// The host finds the pattern at the address.
+/// Fails unless the host finds the pattern at the region's address.
 pub fn assert_seen_from_outside(region: &Region, seed: u64) {
     let Ok(address) = region.address() else {
         return;
@@ -137,7 +137,7 @@ fn starts_as_zeros(region: &Arc<Region>) {
 fn bytes_are_at_the_address(region: &Arc<Region>) {
     fill(region, 1);
     assert_seen_from_outside(region, 1);
-    // Again, so that no cache or earlier answer can stand in for memory.
+    // A second pattern, so that no cache and no earlier answer can pass for the memory.
     fill(region, 2);
     assert_seen_from_outside(region, 2);
 }
@@ -149,8 +149,8 @@ fn stays_in_place(region: &Arc<Region>) {
     assert_seen_from_outside(region, 4);
 }
 
-/// Compaction of fragmented memory, and a child that shares what it inherits while the
-/// parent writes: what moves pages that are not pinned.
+/// Does what moves pages that are not pinned: it compacts fragmented memory, and it writes to pages
+/// that a forked child shares (copy on write).
 pub fn disturb_memory(mut write: impl FnMut()) {
     fragment_and_compact();
     let child = Child::fork();
@@ -159,7 +159,6 @@ pub fn disturb_memory(mut write: impl FnMut()) {
     fragment_and_compact();
 }
 
-/// Leaves every second page of a large block free, then compacts.
 fn fragment_and_compact() {
     let (block, page_bytes) = (128 << 20, support::page_size());
     // SAFETY: a new anonymous mapping, used here alone and unmapped below.
@@ -182,7 +181,7 @@ fn fragment_and_compact() {
     std::fs::write("/proc/sys/vm/compact_memory", "1").expect("memory can be compacted");
 }
 
-/// A forked child that waits to be told to end.
+/// A forked child that ends when `end` is called.
 struct Child {
     pid: libc::pid_t,
     go: Option<OwnedFd>,
@@ -284,7 +283,7 @@ fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
     assert!(mem.is_memory_type::<gst_allocators::FdMemory>());
     fill(region, 8);
     let fd = region.fd().expect("allocated memory has an fd");
-    // A memfd that was given away may be read; a dma-buf is a device's to write to.
+    // A memfd that is handed out can only be read, but a device may write into a dma-buf.
     let may_write = region
         .dma_buf()
         .is_some_and(|dma_buf| dma_buf.as_raw_fd() == fd.as_raw_fd());
@@ -299,15 +298,14 @@ fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
         assert_eq!(refused.err(), Some(Errno::EPERM));
         return cannot_be_taken_away(region, fd);
     }
-    // And the other way.
     elsewhere.write(PIECE, 0xa5);
     // SAFETY: the byte lies in the region, which nobody else uses now.
     let byte = unsafe { access.ptr().add(PIECE).read_volatile() };
     assert_eq!(byte, 0xa5);
 }
 
-/// Whoever has the memfd cannot put other pages in the place of those whose addresses
-/// were told.
+/// Checks that the seals hold: a process with the memfd cannot replace the pages whose addresses
+/// are known.
 fn cannot_be_taken_away(region: &Arc<Region>, memfd: BorrowedFd<'_>) {
     use rustix::fs::{FallocateFlags, fallocate, ftruncate};
     use rustix::io::Errno;
@@ -320,7 +318,7 @@ fn cannot_be_taken_away(region: &Arc<Region>, memfd: BorrowedFd<'_>) {
     bytes_are_at_the_address(region);
 }
 
-/// A second mapping of the memory, as another process would have.
+/// A second mapping of the memory, as another process would make it.
 struct Elsewhere {
     ptr: NonNull<u8>,
     len_bytes: usize,

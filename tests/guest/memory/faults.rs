@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Failures that the kernel injects (Documentation/fault-injection): the Nth
-//! allocation of kernel memory on this thread fails.
+//! Failures that the kernel injects (Documentation/fault-injection): the Nth kernel allocation of
+//! this thread fails.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use gstphysmem::memory::{Region, Request};
 
 use crate::support;
 
-/// Makes the next kernel allocations fail too that could wait for memory.
+/// Lets the injected failures also hit allocations that may wait for memory.
 fn arm() {
     for (file, value) in [
         ("failslab/ignore-gfp-wait", "N"),
@@ -26,8 +26,8 @@ fn arm() {
 
 pub const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
-/// What lets the C library use no restartable sequences: the kernel kills a thread whose
-/// sequence it cannot read, and that, too, is a failure that it injects.
+/// Makes the C library use no restartable sequences. The kernel kills a thread whose sequence it
+/// cannot read, and an injected failure can be the reason.
 const NO_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
 
 pub fn has_no_rseq() -> bool {
@@ -38,11 +38,11 @@ pub fn take_rseq(command: &mut Command) -> &mut Command {
     command.env(NO_RSEQ.0, NO_RSEQ.1)
 }
 
-/// Runs `action` while its Nth kernel allocation fails; whether there was an Nth.
+/// Runs `action` while its Nth kernel allocation fails. Also returns whether there was an Nth one.
 fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {
     fs::write(FAIL_NTH, nth.to_string()).expect("fault injection is there");
     let result = action();
-    // What is left of the count. Asking allocates, too, and may be what fails.
+    // The count that is left. The read itself allocates kernel memory, so the failure may hit it.
     let left = loop {
         if let Ok(left) = fs::read_to_string(FAIL_NTH) {
             break left;
@@ -52,12 +52,12 @@ fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {
     (result, left.trim() == "0")
 }
 
-/// Each allocation that the kernel makes for a region fails once: the region is there
-/// or an error is, nothing is lost.
+/// Lets each kernel allocation for a region fail in turn. Either the region exists or there is an
+/// error, and nothing leaks.
 pub fn every_failure_is_clean(requests: &[Request<'_>]) {
     arm();
     for request in requests {
-        // Lazily made things are made.
+        // The first allocation sets up everything that is made once per process.
         drop(crate::allocate(request));
         let (mut errors, mut nth) = (0, 1);
         loop {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Every kind of memory, judged from outside: the host reads the bytes at the
-//! address that we tell. Modules are named for the display they need.
+//! Every kind of memory, judged from outside: the host reads the bytes at the address that the
+//! library reports. Modules are named for the display they need.
 
 mod any;
 mod conformance;
 mod faults;
 mod pressure;
 mod privileges;
-// Its controller is told of the memory by way of I/O ports.
+// The device takes the address of the memory through I/O ports.
 #[cfg(target_arch = "x86_64")]
 #[path = "ramfb.rs"]
 mod ramfb_device;
-// 64-bit machines have no other addresses.
+// Only 32-bit machines have memory beyond the addresses of a pointer.
 #[cfg(target_arch = "arm")]
 mod wide;
 
@@ -23,15 +23,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use gstphysmem::memory::{MemoryKind, Region, Request};
 use support::require_lab;
 
-/// Alone with the machine: these tests count file descriptors, use up heaps and
-/// move pages. Huge pages are reserved where there are any.
+/// Serialises these tests: they count file descriptors, use up heaps and move pages. Reserves huge
+/// pages where the machine supports them.
 fn alone_in_the_lab() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     require_lab();
     let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     gst::init().expect("GStreamer starts");
     if let Some(page_bytes) = huge_page_bytes() {
-        // Three blocks at a time, the largest of 32 MiB.
+        // Three blocks at a time, of which the largest has 32 MiB.
         let pages = (48usize << 20).div_ceil(page_bytes).max(3).to_string();
         std::fs::write("/proc/sys/vm/nr_hugepages", &pages).expect("huge pages can be reserved");
         let reserved = std::fs::read_to_string("/proc/sys/vm/nr_hugepages");
@@ -40,9 +40,8 @@ fn alone_in_the_lab() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// The default size of huge pages; none where the machine has none that a few fit into its
-/// memory: 32-bit ARM without LPAE, and arm64 with pages of 64 KiB, whose huge pages have
-/// 512 MiB.
+/// The default size of huge pages. None where there are none (32-bit ARM without LPAE) or a few of
+/// them do not fit into the memory (512 MiB each on arm64 with pages of 64 KiB).
 fn huge_page_bytes() -> Option<usize> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
     let field = |name| {
@@ -58,7 +57,7 @@ fn huge_page_bytes() -> Option<usize> {
     size
 }
 
-/// The devices of a kind, any of which it takes.
+/// The device files of a kind, of which one is enough.
 fn devices(kind: MemoryKind) -> &'static [&'static str] {
     match kind {
         MemoryKind::Cma => support::CMA_HEAPS,
@@ -68,13 +67,13 @@ fn devices(kind: MemoryKind) -> &'static [&'static str] {
     }
 }
 
-/// The kinds among these that this kernel has.
+/// The kinds among these that the running kernel supports.
 fn had(kinds: &[MemoryKind]) -> Vec<MemoryKind> {
     let is_had = |kind: &&MemoryKind| !support::stock_kernel_lacks(devices(**kind));
     kinds.iter().filter(is_had).copied().collect()
 }
 
-/// Whether the kernel lacks a kind; the test has said so and is to return.
+/// Whether the kernel lacks this kind. If so, the test is reported as skipped and must return.
 fn cannot_run_without(kind: MemoryKind) -> bool {
     support::cannot_run_without(devices(kind))
 }
@@ -93,7 +92,7 @@ fn allocate(request: &Request<'_>) -> Arc<Region> {
     Region::allocate(request).unwrap_or_else(|error| panic!("{request:?}: {error}"))
 }
 
-/// The requests that reach every source of memory.
+/// One request for each source of memory.
 fn every_source(size_bytes: usize) -> Vec<Request<'static>> {
     let udmabuf = |heap| Request {
         heap: Some(heap),

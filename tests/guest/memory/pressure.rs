@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
-//! More memory than there is, and signals while it is being had.
+//! Requests for more memory than the machine has, and allocations interrupted by signals.
 
 use gstphysmem::memory::{MemoryError, MemoryKind, Region, Request};
 
 use super::{allocate, conformance, had, huge_page_bytes, request};
 use crate::support;
 
-/// Few blocks: of an area that is used up, 6.1 refuses each one slowly.
+/// Large, so that there are few blocks: 6.1 takes long to refuse one from an exhausted CMA area.
 const BLOCK: usize = 48 << 20;
 
-/// How many processes the kernel has killed for want of memory.
+/// The number of processes that the kernel's OOM killer has ended.
 fn oom_kills() -> u64 {
     let vmstat = std::fs::read_to_string("/proc/vmstat").expect("/proc is mounted");
     let line = vmstat
@@ -21,7 +21,7 @@ fn oom_kills() -> u64 {
         .unwrap()
 }
 
-/// Of every kind that the kernel would give without end: blocks until one is refused.
+/// Allocates blocks of each kind that has no limit of its own until the library refuses one.
 pub fn is_refused_before_anybody_is_killed() {
     let udmabuf = Request {
         heap: Some("shmem"),
@@ -58,7 +58,7 @@ pub fn is_refused_before_anybody_is_killed() {
             _ => false,
         };
         assert!(is_expected, "{refusal}");
-        // What was given is there: every page can be written.
+        // Every page of the granted blocks can be written.
         for (seed, block) in blocks.iter().enumerate().step_by(5) {
             conformance::fill(block, seed as u64);
         }
@@ -67,21 +67,23 @@ pub fn is_refused_before_anybody_is_killed() {
     }
 }
 
-/// A source that has no memory for its frames says so, and not that nothing was negotiated.
+/// A source without memory for its frames reports that, not a failed negotiation.
 pub fn is_told_by_the_source_that_lacks_it() {
-    // Just below what the pattern is limited to; two of them are more than the guest has.
+    // Just below the limit for the pattern; two such frames are more than the guest's memory.
     let pipeline = "rawvideosrc width=11500 height=11500 num-buffers=1 ! fakesink";
     let ran = support::run(&mut support::gst_launch(pipeline));
     assert!(!ran.status.success());
     let first = ran.stderr.lines().find(|line| line.starts_with("ERROR"));
     let first = first.unwrap_or_else(|| panic!("{}", ran.stderr));
     assert!(first.contains("No memory for the frames: "), "{first}");
-    // A frame is more than there is, or more than is left: that depends on the machine.
+    // A frame may exceed the machine's memory or only what is available: that depends on the
+    // machine.
     let limits = ["MemTotal in /proc/meminfo", "MemAvailable in /proc/meminfo"];
     assert!(limits.iter().any(|limit| first.contains(limit)), "{first}");
 }
 
-/// A program with a timer, as profilers have: on 6.1 fallocate starts anew at each signal.
+/// Allocates in a program with an interval timer, as profilers have. On 6.1 fallocate starts anew
+/// at each signal.
 pub fn is_had_in_spite_of_a_timer() {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing; the struct is zeroed but for handler and flags.

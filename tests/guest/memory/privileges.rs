@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Addresses for a user who is not root: in each of the situations that he can be in, the
-//! words that he is told; and where he is given exactly the rights that it takes, the
-//! address, which the host then confirms.
+//! Addresses for a user who is not root: the reason that the library gives in each situation, and
+//! the address where the user has exactly the necessary rights. The host confirms the address.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
@@ -17,10 +16,10 @@ const DUMPABLE: &str = "PHYSMEM_TEST_DUMPABLE";
 const SEED: u64 = 41;
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// What the user has.
+/// The rights of the child process.
 #[derive(Clone, Copy)]
 struct Rights {
-    /// Capabilities as setpriv names them, comma-separated; they are made ambient.
+    /// Capabilities by setpriv's names, separated by commas. They become ambient capabilities.
     ambient: &'static str,
     is_dumpable: bool,
 }
@@ -37,14 +36,14 @@ fn ambient(ambient: &'static str) -> Rights {
     }
 }
 
-/// The part that runs as nobody: says where its memory is, or why not, and keeps it until
-/// its input ends.
+/// The part of the test that runs as user nobody. It prints the address of its memory, or the
+/// reason for having none, and keeps the memory until its standard input ends.
 pub fn child() -> bool {
     let Some(kind) = std::env::var_os(KIND) else {
         return false;
     };
     if std::env::var_os(DUMPABLE).is_some_and(|is| is == "0") {
-        // What the kernel does to a program whose file has capabilities.
+        // The kernel does this to a program whose file has capabilities.
         // SAFETY: PR_SET_DUMPABLE takes one number and touches no memory.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }, 0);
     }
@@ -79,8 +78,8 @@ pub fn child() -> bool {
     true
 }
 
-/// What nobody is told of memory of a kind, if he has these rights: "ADDRESS ...", which
-/// the host has confirmed, or "ABSENT ...".
+/// What the child prints for memory of this kind with these rights: "ADDRESS ...", which the host
+/// has confirmed, or "ABSENT ...".
 fn told(kind: MemoryKind, rights: Rights) -> String {
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
@@ -118,7 +117,7 @@ fn told(kind: MemoryKind, rights: Rights) -> String {
     told
 }
 
-/// The host finds the child's bytes there.
+/// Fails unless the host finds the child's bytes at these extents.
 fn confirm(extents: &str) {
     let mut piece = 0;
     for extent in extents.split(',') {
@@ -158,7 +157,7 @@ fn remount_tracefs(options: &str) {
     assert!(mount.expect("mount runs").success(), "{options}");
 }
 
-/// Kinds whose pages pagemap lists.
+/// Kinds whose pages are listed in pagemap.
 pub fn pagemap_takes_an_ambient_capability() {
     for kind in had(&[MemoryKind::Normal, MemoryKind::Udmabuf]) {
         let text = told(kind, NONE);
@@ -170,7 +169,7 @@ pub fn pagemap_takes_an_ambient_capability() {
         assert_told(&text, &missing, &["setcap", "EACCES"]);
         assert!(told(kind, ambient("sys_admin")).starts_with("ADDRESS pagemap "));
     }
-    // A program with capabilities of its own has too little for all that.
+    // A process that is not dumpable cannot open pagemap in spite of CAP_SYS_ADMIN.
     let text = told(
         MemoryKind::Normal,
         Rights {
@@ -186,7 +185,7 @@ pub fn pagemap_takes_an_ambient_capability() {
     assert_told(&text, &missing, &["without CAP_SYS_ADMIN"]);
 }
 
-/// The heap of contiguous memory, on a kernel that maps it without pages or with them.
+/// CMA memory, on a kernel that maps it with pages or without them.
 pub fn cma_takes_a_tracepoint_or_pagemap() {
     if had(&[MemoryKind::Cma]).is_empty() {
         return;
@@ -210,7 +209,7 @@ pub fn cma_takes_a_tracepoint_or_pagemap() {
         &missing,
         &["/sys/kernel/tracing"],
     );
-    // The least that it takes.
+    // CAP_PERFMON is the smallest right that is enough.
     let traced = told(MemoryKind::Cma, ambient("perfmon"));
     assert!(traced.starts_with("ADDRESS cma-trace "), "{traced}");
     let paranoid = "/proc/sys/kernel/perf_event_paranoid";

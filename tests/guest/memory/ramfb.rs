@@ -40,7 +40,6 @@ fn inb(port: u16) -> u8 {
     value
 }
 
-/// The selector of a file in fw_cfg's directory.
 fn file_key(name: &str) -> Option<u16> {
     outw(SELECTOR, FILE_DIR);
     let count = u32::from_be_bytes(std::array::from_fn(|_| inb(DATA)));
@@ -52,7 +51,7 @@ fn file_key(name: &str) -> Option<u16> {
     })
 }
 
-/// The device's control block, itself in memory whose address we know.
+/// The device's control block, in memory with a known address.
 struct Controller {
     block: Arc<Region>,
     key: u16,
@@ -86,7 +85,7 @@ impl Controller {
         self.write(64, &config);
         outl(DMA_HIGH, ((own >> 32) as u32).to_be());
         outl(DMA_LOW, (own as u32).to_be());
-        // The transfer ends before the out instruction does, in QEMU.
+        // In QEMU the transfer is complete when the out instruction ends.
         let access = self.block.begin_access(false).expect("there");
         // SAFETY: the block is a page and starts with the control word.
         let control = u32::from_be(unsafe { access.ptr().cast::<u32>().read_volatile() });
@@ -112,7 +111,7 @@ fn contiguous(kind: MemoryKind, size_bytes: usize) -> Arc<Region> {
     })
 }
 
-/// Draws into two buffers in turn; the screen must show each when told its address.
+/// Draws into two buffers in turn. The screen must show each one when the device gets its address.
 pub fn shows_what_is_at_the_address(kind: MemoryKind) {
     let controller = Controller::new();
     let buffers = [(); 2].map(|()| contiguous(kind, STRIDE * HEIGHT));

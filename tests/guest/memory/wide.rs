@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory that an address of 32 bits does not reach, on a machine whose pointers have 32:
-//! needs --arch armhf, a kernel with LPAE, and --memory 6144.
+//! Memory above 4 GiB on a machine with 32-bit pointers. Needs --arch armhf, a kernel with LPAE,
+//! and --memory 6144.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::conformance::{assert_seen_from_outside, fill};
 use super::{allocate, alone_in_the_lab, request};
 
 const REGION_BYTES: usize = 8 << 20;
-/// As much as all memory below 4 GiB: more than enough to be given some above.
+/// 3 GiB in all, which is more than is free below 4 GiB.
 const REGIONS: u64 = 384;
 
 #[test]

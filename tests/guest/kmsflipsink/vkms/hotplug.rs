@@ -41,7 +41,7 @@ fn a_start_without_a_display_waits_for_it() {
         assert_waits(&player, &pictures[0], "dropped-disconnected");
         force_connector("on");
         player.wait_for_event("plugged");
-        // What was missed last is shown although nothing more has come.
+        // The sink shows the last frame that it had to drop, although no other one has arrived.
         assert_on_screen(&pictures[0]);
         player.show(buffer_of(&pictures[1]));
         assert_on_screen(&pictures[1]);

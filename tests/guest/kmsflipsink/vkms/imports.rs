@@ -58,14 +58,14 @@ fn foreign_dma_bufs_are_shown_where_they_are() {
         assert_on_screen(&picture);
     }
     assert_eq!((player.count("zero-copy"), player.count("copied")), (6, 0));
-    // Those of the frames that are gone are gone too.
+    // The framebuffers of freed frames are removed too.
     assert!(player.count("framebuffers") <= 3, "{}", player.stats());
 }
 
 #[test]
 fn a_dma_buf_with_a_longer_stride_is_shown_where_it_is() {
-    // No offset here: vkms of 6.12 adds it twice and reads beyond the buffer,
-    // which ends its composer. cirrus gets that test.
+    // This test uses no offset: vkms of 6.12 adds the offset twice and reads beyond the buffer,
+    // which ends its composer. The test with an offset runs on cirrus.
     let player = fed();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 77);
@@ -108,7 +108,8 @@ fn one_memory_rewritten_and_shown_again_keeps_its_framebuffer() {
     let other = dma_frame(&numbered(W, H, 2));
     for number in 3..9 {
         let picture = numbered(W, H, number);
-        // Shown from another memory first, so that the write does not tear.
+        // Another memory is shown first, so that the CPU does not write into the frame on the
+        // screen.
         player.show(other.copy());
         let mut again = gst::Buffer::new();
         again
@@ -125,7 +126,6 @@ fn one_memory_rewritten_and_shown_again_keeps_its_framebuffer() {
     assert_eq!(player.count("framebuffers"), 2, "{}", player.stats());
 }
 
-/// Writes into a dma-buf through a mapping of its own.
 fn write_through(fd: i32, bytes: &[u8]) {
     use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
     // SAFETY: the dma-buf is at least this large; the mapping is this function's.
@@ -207,7 +207,7 @@ fn a_flush_does_not_vouch_for_memory_that_no_commit_has_shown() {
         let [before, after] = [0, 1].map(|index| numbered(W, H, round * 2 + index));
         let frame = udmabuf_frame(&after);
         player.show(buffer_of(&before));
-        // It waits for this one's flip, or is on its way to its commit.
+        // This frame waits for the flip of the one before it, or its commit is on the way.
         player.push(buffer_of(&before));
         player.push(frame.clone());
         std::thread::sleep(Duration::from_millis(round as u64 * 2));
@@ -329,7 +329,7 @@ fn a_meta_that_does_not_fit_its_dma_buf_is_an_error_and_no_crash() {
         player.set_state(gst::State::Playing);
         let mut frame = dma_frame(&numbered(W, H, 1));
         let buffer = frame.get_mut().unwrap();
-        // SAFETY: the buffer has the meta, and is ours alone.
+        // SAFETY: the buffer has the meta, and nothing else refers to the buffer.
         change(unsafe { &mut *gst_video::ffi::gst_buffer_get_video_meta(buffer.as_mut_ptr()) });
         player.push(frame);
         let error = player.wait_for_error();

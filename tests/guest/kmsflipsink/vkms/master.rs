@@ -56,7 +56,7 @@ fn caps_that_change_behind_another_virtual_terminal_are_shown_back_in_front() {
     assert_eq!(player.errors(), [""; 0]);
 }
 
-/// Opens the card and so becomes its master, if nobody is.
+/// Opens the card and so becomes DRM master, if there is none.
 fn rival() -> fs::File {
     fs::OpenOptions::new()
         .read(true)
@@ -131,7 +131,7 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     assert!(player.errors().is_empty());
 }
 
-/// A child that outlives no test: it would keep the card.
+/// A child process that is killed on drop, because it would keep the card.
 struct Killed(std::process::Child);
 
 impl Drop for Killed {
@@ -157,7 +157,7 @@ fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
     while stream.next().is_none_or(|frame| frame.crc == console) {
         assert!(Instant::now() < deadline, "the child shows nothing");
     }
-    drop(stream); // takes one reader
+    drop(stream); // the CRC stream allows one reader
     child.0.kill().unwrap();
     assert_eq!(child.0.wait().unwrap().signal(), Some(9));
     assert_crc(console);
@@ -170,7 +170,7 @@ fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
 
 #[test]
 fn whoever_comes_while_another_leaves_gets_the_card() {
-    // The card's thread ends when its last sink went, and gives up the card.
+    // The thread of the card ends after its last sink has gone, and only then closes the card.
     let player = fed();
     let frames = [1, 2].map(|number| dma_frame(&numbered(W, H, number)));
     for round in 0..50 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! On vkms: every picture by its CRC.
+//! vkms, which reports a CRC of each picture that it scans out.
 
 mod hotplug;
 mod imports;
@@ -20,14 +20,14 @@ use crate::support::player::Player;
 const W: usize = 640;
 const H: usize = 480;
 
-/// A sink in the mode of the frames' own size.
+/// A player of BGRx frames that have the size of the mode.
 fn fed() -> Player {
     let player = Player::fed("mode=640x480");
     player.set_caps(&bgrx(W as u32, H as u32));
     player
 }
 
-/// A raw file of numbered pictures.
+/// A raw file of `n` numbered pictures, and the CRC of each.
 fn file_of(n: usize) -> (tempfile::NamedTempFile, Vec<u32>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let crcs = (0..n)
@@ -47,8 +47,8 @@ fn from_file(file: &tempfile::NamedTempFile, rest: &str) -> Player {
     ))
 }
 
-/// The names of the formats that the sink takes here:
-/// those of the caps without a feature; with DMABuf there is DMA_DRM.
+/// The formats that the sink's caps list without a feature. (With the feature memory:DMABuf the
+/// format is DMA_DRM.)
 fn formats() -> Vec<String> {
     let player = Player::fed("mode=640x480");
     player.reach(gst::State::Ready);
@@ -80,8 +80,8 @@ fn convert(
         .unwrap()
 }
 
-/// Waits for the warning that there is nothing to show on, and for dropped frames. Of
-/// frames that were copied before, another warning may be on the bus.
+/// Waits for the warning that there is no display to show frames on, and for frames that are
+/// dropped. A warning about earlier frames that were copied may also be on the bus.
 fn assert_waits(player: &Player, picture: &Picture, counter: &str) {
     let bus = player.pipeline.bus().unwrap();
     let is_waiting = |message: &gst::Message| match message.view() {
@@ -107,8 +107,7 @@ fn assert_waits(player: &Player, picture: &Picture, counter: &str) {
     }
 }
 
-/// Plugs the display in or out, and tells the world as a driver with a
-/// hot-plug interrupt would.
+/// Plugs the display in or out, and sends the uevent of a driver with a hot-plug interrupt.
 pub fn force_connector(state: &str) {
     let dir = fs::read_dir("/sys/kernel/debug/dri")
         .unwrap()

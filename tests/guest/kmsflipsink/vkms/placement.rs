@@ -13,7 +13,7 @@ fn every_format_that_the_caps_promise_is_shown() {
     init();
     let formats = formats();
     assert!(!formats.is_empty());
-    // Colours that five bits a channel can tell exactly.
+    // Colours that five bits a channel can represent exactly.
     let picture = Picture::from_fn(W, H, |x, y| match (x / 32 + y / 32) % 4 {
         0 => [255, 0, 0],
         1 => [0, 255, 0],

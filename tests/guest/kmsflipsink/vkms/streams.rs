@@ -51,8 +51,8 @@ fn each_of_300_frames_is_shown_unchanged_and_without_a_copy() {
 
 #[test]
 fn at_full_speed_nothing_else_is_ever_seen_and_all_come_in_order() {
-    // Memory that nobody rewrites: vkms's CRC worker may still read a frame
-    // whose flip is long done, which no hardware does.
+    // Nothing rewrites these frames: unlike real hardware, vkms's CRC worker may read a frame long
+    // after the flip away from it.
     init();
     let pictures: Vec<_> = (0..40).map(|number| numbered(W, H, number)).collect();
     let expected: Vec<_> = pictures.iter().map(Picture::vkms_crc).collect();
@@ -85,7 +85,7 @@ fn at_full_speed_nothing_else_is_ever_seen_and_all_come_in_order() {
     assert!(order.is_sorted(), "{order:?}");
 }
 
-/// Follows what vkms shows: each new CRC once.
+/// Records the CRCs of what vkms shows, each new one once.
 struct Watcher {
     is_done: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<u32>>>,
@@ -93,7 +93,7 @@ struct Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // The CRC stream takes one reader: a failed test must not keep it.
+        // The CRC stream allows one reader, so a failed test must close it.
         self.is_done.store(true, Ordering::Release);
         self.thread.take().map(std::thread::JoinHandle::join);
     }
@@ -104,7 +104,7 @@ impl Watcher {
         let is_done = Arc::new(AtomicBool::new(false));
         let flag = is_done.clone();
         let mut stream = VkmsCrc::open();
-        // The first entries may be older.
+        // The first two entries may be of earlier frames.
         stream.next();
         stream.next();
         let thread = std::thread::spawn(move || {
@@ -146,7 +146,7 @@ fn the_bare_line_works() {
 
 #[test]
 fn caps_may_change_while_playing_without_a_black_frame() {
-    // Formats that can hold the colours used here exactly; 6.1 has one.
+    // Formats that can represent the colours used here exactly; vkms of 6.1 has one.
     let others: Vec<_> = formats()
         .iter()
         .map(|name| {
@@ -238,7 +238,7 @@ fn starts_and_stops_leak_no_fd_and_lose_no_counter() {
         player.reach(gst::State::Null);
         assert_eq!(player.count("shown"), 6);
     }
-    // The card's thread closes the device a moment after the sink let go of it.
+    // The thread of the card closes the device a moment after the sink has released it.
     let deadline = Instant::now() + Duration::from_secs(10);
     while support::open_fds() > before && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
@@ -305,7 +305,7 @@ fn seeks_while_playing_lose_no_frame_from_their_place_on() {
         player.pipeline.seek_simple(flags, time).unwrap();
     };
     player.reach(gst::State::Playing);
-    // Each comes while frames wait for their flips.
+    // Each seek arrives while frames wait for their flips.
     for round in 0..8 {
         let shown = player.count("shown");
         seek(round * 3);
@@ -317,7 +317,7 @@ fn seeks_while_playing_lose_no_frame_from_their_place_on() {
     let flushed = player.count("dropped-flushed");
     player.set_state(gst::State::Playing);
     player.wait_for_end();
-    // The base class counts those it handed over since the flush.
+    // GstBaseSink counts the frames that it handed to the sink since the flush.
     let counts = ["rendered", "dropped", "dropped-flushed", "dropped-refused"];
     assert_eq!(
         counts.map(|name| player.count(name)),

@@ -24,7 +24,7 @@ fn cma_conforms() {
     let region = check(&request(MemoryKind::Cma, SIZE));
     let address = region.address().unwrap();
     assert!(address.is_contiguous());
-    // Newer kernels map the heap without pages, which pagemap does not list.
+    // Kernels after 6.1 map the heap without struct pages, so pagemap does not list them.
     let expected = if support::kernel_version() == (6, 1) {
         AddressSource::Pagemap
     } else {
@@ -111,7 +111,7 @@ fn auto_is_cma_where_there_is_a_heap_of_it() {
     assert_eq!(region.choice(), Some("cma, the best kind"));
 }
 
-/// Without this the conformance suite's "not moved" would prove nothing.
+/// Proves that the check of the conformance suite for pages that move can fail.
 #[test]
 fn unpinned_pages_do_move_when_memory_is_disturbed() {
     let _alone = alone_in_the_lab();
@@ -180,7 +180,8 @@ fn address_of_external_memory_is_looked_up_or_absent_with_its_reason() {
                 conformance::fill(&external, 11);
                 conformance::assert_seen_from_outside(&external, 11);
             }
-            // Only who sees the allocation sees the tracepoint.
+            // The tracepoint only helps during the allocation, so memory of others has no such
+            // address.
             _ => assert_eq!(external.address(), Err(&AddressUnknown::PfnMap)),
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Requests that cannot be met: refused with a reason, and nothing is left behind.
+//! Requests that cannot be met are refused with a reason and leave nothing behind.
 
 use gstphysmem::memory::{MemoryError, MemoryKind, PhysAddr, Region, Request};
 
@@ -88,7 +88,7 @@ fn used_up_cma_heap_says_so_and_recovers() {
 #[test]
 fn absurd_sizes_are_errors_of_every_source() {
     let _alone = alone_in_the_lab();
-    // The least is more than any of these machines has, whatever its pointers hold.
+    // Even the smallest of these sizes is more than the memory of any of these machines.
     for size in [usize::MAX, usize::MAX / 2, usize::MAX / 3] {
         for request in every_source(size) {
             let error = Region::allocate(&request).unwrap_err();
@@ -151,7 +151,7 @@ fn limit_on_the_address_is_kept_or_refused() {
     let mut kinds = had(&[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::Normal]);
     kinds.extend(huge_page_bytes().map(|_| MemoryKind::Hugepage));
     for kind in kinds {
-        // All of the guest's memory is below 4 GiB, none below 64 KiB.
+        // All of the guest's memory lies below 4 GiB, and none of it below 64 KiB.
         let region = below(kind, u64::from(u32::MAX)).unwrap();
         let last = region.address().unwrap().last_byte();
         assert!(last.0 <= u64::from(u32::MAX));
@@ -185,7 +185,7 @@ fn limit_exactly_at_the_last_byte_is_kept() {
             ..request(MemoryKind::Cma, 1 << 20)
         })
     };
-    // A CMA heap gives its lowest free block each time.
+    // A CMA heap always returns its lowest free block.
     let last = cma(None).unwrap().address().unwrap().last_byte();
     assert!(cma(Some(last)).is_ok());
     assert!(cma(Some(PhysAddr(last.0 - 1))).is_err());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What needs no display.
+//! Tests that need no display.
 
 mod kinds;
 mod limits;

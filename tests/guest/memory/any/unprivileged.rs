@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Users without privilege: memory works, and what is missing is named.
+//! Users without privilege: their memory works, and the library names the missing right.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::{
     privileges, request, support,
 };
 
-/// Runs the calling test once more, as nobody, with `CHILD` in the environment.
+/// Runs the calling test again as user nobody, with `CHILD` in the environment.
 fn again_as_nobody(test: &str) {
     let mut command = this_test_once_more(test);
     command.env(CHILD, "1");
@@ -78,7 +78,7 @@ fn works_without_address() {
             _ => matches!(reason, AddressUnknown::NoPermission(_)),
         };
         assert!(is_expected, "{reason:?}");
-        // A huge page of 32 MiB is more than a user may pin.
+        // An unprivileged user may not pin a huge page of 32 MiB.
         let note = region.pin_note();
         let is_too_much = region.size_bytes() > 8 << 20 && note.contains("RLIMIT_MEMLOCK");
         assert!(region.is_pinned() || is_too_much, "{note}");
