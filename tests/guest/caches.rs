@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Whoever touches a dma-buf by the CPU tells the kernel before and after, and whether it
-//! reads or writes: on a machine whose devices do not look into the CPU's caches, a frame is
-//! wrong otherwise. These machines here have no such devices, so the judge is
-//! tests/c/cpu_access.c, which takes the memory away from whoever has not told, and keeps
-//! a log of what the kernel was told. Modules are named for the display they need.
+//! A program that touches a dma-buf with the CPU must tell the kernel before and after, and say
+//! whether it reads or writes. Otherwise a device that does not snoop the CPU's caches sees a wrong
+//! frame. These machines have no such device, so tests/c/cpu_access.c is the judge: it takes the
+//! mapping away outside of announced accesses, and logs what the kernel was told. Modules are named
+//! for the display they need.
 
 mod support;
 
@@ -15,14 +15,14 @@ use std::sync::OnceLock;
 
 use support::{gst_launch, require_lab, run};
 
-/// Kinds of memory that have a dma-buf.
+/// The kinds of memory that have a dma-buf.
 const KINDS: [&str; 3] = ["cma", "system", "udmabuf"];
-/// A picture of two colour planes.
+/// A format with two colour planes.
 const CAPS: &str = "video/x-raw,format=NV12,width=64,height=48,framerate=25/1";
 const FRAME_BYTES: usize = 64 * 48 * 3 / 2;
 const FRAMES: usize = 6;
 
-/// The judge, compiled once.
+/// Compiles tests/c/cpu_access.c once.
 fn shim() -> &'static Path {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     require_lab();
@@ -38,7 +38,7 @@ fn shim() -> &'static Path {
     })
 }
 
-/// What the kernel was told of each dma-buf, in this order.
+/// The log of the shim: for each dma-buf, what the kernel was told, in order.
 #[derive(Debug, Default)]
 struct Told(BTreeMap<u64, Vec<String>>);
 
@@ -54,8 +54,8 @@ impl Told {
         told
     }
 
-    /// The accesses to each dma-buf, each of which was begun, and ended in the same way,
-    /// before the next began.
+    /// The directions of the accesses to each dma-buf. Checks that each access is begun and ended
+    /// in the same way before the next one begins.
     #[track_caller]
     fn accesses(&self) -> Vec<Vec<&str>> {
         let mut all = Vec::new();
@@ -73,8 +73,8 @@ impl Told {
         all
     }
 
-    /// How many accesses there were for reading alone, and for writing alone, and no
-    /// others, beside the one by which a block of kind cma has its pages brought in.
+    /// The number of accesses for reading alone and for writing alone; others are a failure. The
+    /// first access to a block of kind cma, which faults its pages in, is not counted.
     #[track_caller]
     fn reads_and_writes(&self, kind: &str) -> (usize, usize) {
         let (mut reads, mut writes) = (0, 0);
@@ -93,13 +93,12 @@ impl Told {
     }
 }
 
-/// Plays a pipeline under the shim; what comes of it is right, and only when somebody had
-/// told the kernel were bytes touched.
+/// Plays a pipeline under the shim. A CPU access that was not announced would end it.
 #[track_caller]
 fn play(shim: &Path, pipeline: &str) -> Told {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
-    // A fault handler would wait for a debugger.
+    // The fault handler of gst-launch would wait for a debugger.
     let mut command = gst_launch(&format!("-q --no-fault {pipeline}"));
     command.env("LD_PRELOAD", shim).env("CPU_ACCESS_LOG", &log);
     let ran = run(&mut command);
@@ -108,7 +107,7 @@ fn play(shim: &Path, pipeline: &str) -> Told {
     told
 }
 
-/// A file of frames, no two bytes in a row alike, and a place for what is written.
+/// An input file of frames in which neighbouring bytes differ, and a path for the output.
 struct Files {
     directory: tempfile::TempDir,
     bytes: Vec<u8>,
@@ -184,7 +183,7 @@ mod any {
                         "rawvideosrc location={from} format=nv12 width=64 height=48 framerate=25/1 io-mode={mode} ! physmemupload kind={kind} ! filesink location={to}"
                     ),
                 );
-                // filesink reads what was written.
+                // filesink reads the frames.
                 assert_eq!(told.reads_and_writes(kind), (FRAMES, FRAMES), "{what}");
                 files.assert_copied(&what);
             }
@@ -209,7 +208,7 @@ mod any {
                 "bytes, {kind}"
             );
             files.assert_copied(kind);
-            // A tee offers nothing upstream, so the frames are in memory of the source's.
+            // A tee proposes nothing upstream, so the frames are in memory of the source.
             let told = play(
                 shim,
                 &format!(
@@ -234,7 +233,7 @@ mod any {
 
     const LOG: &str = "CPU_ACCESS_LOG";
 
-    /// Runs this test once more, alone, under the shim.
+    /// Runs this test again in a process of its own, under the shim.
     fn again_under(shim: &Path, log: &Path, name: &str) -> support::Ran {
         run(Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("any::{name}"), "--nocapture"])
@@ -242,7 +241,7 @@ mod any {
             .env(LOG, log))
     }
 
-    /// In the child: what the kernel was told since the last time.
+    /// In the child process: what the kernel was told since the last call.
     fn news() -> Vec<String> {
         let log = PathBuf::from(std::env::var_os(LOG).unwrap());
         let told = Told::read(&log);
@@ -281,7 +280,7 @@ mod any {
             let mut buffer = pool.acquire_free(Wait::No).unwrap();
             news();
 
-            // What is asked about a buffer is no access to its bytes.
+            // These calls do not touch the bytes of the buffer.
             let id = buffer.meta::<PhysMemMeta>().unwrap().id();
             drop(pool.export_dmabuf(id).unwrap());
             drop(pool.dump());
@@ -319,8 +318,8 @@ mod any {
         }
     }
 
-    /// GStreamer maps the memory once for each plane: what was written to the first is
-    /// there after the map of the second.
+    /// GStreamer maps the memory once for each plane. What was written to the first plane must
+    /// still be there when the second one has been mapped.
     fn frame_of_two_planes(buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo) {
         let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).unwrap();
         frame.plane_data_mut(0).unwrap().fill(9);
@@ -361,7 +360,7 @@ mod any {
         }
     }
 
-    /// What the judge is there for.
+    /// Proves that the shim reports accesses that were not announced.
     #[test]
     fn who_has_not_told_the_kernel_is_found_out() {
         const NAME: &str = "who_has_not_told_the_kernel_is_found_out";
@@ -390,7 +389,8 @@ mod any {
         let region = region(MemoryKind::System);
         let ptr = region.ptr();
         match deed.as_str() {
-            // SAFETY: the region's first byte; that it is closed is what is tried.
+            // SAFETY: the first byte of the region. The shim may have closed the mapping, which is
+            // what the test checks.
             "read" => _ = unsafe { ptr.read_volatile() },
             "write in an access for reading" => {
                 let _access = region.begin_access(false).unwrap();
@@ -405,7 +405,7 @@ mod any {
         }
     }
 
-    /// By a system call that the shim knows nothing of.
+    /// Maps by a raw system call, which the shim does not intercept.
     fn write_through_another_mapping(region: &Region) {
         let fd = region.dma_buf().unwrap().as_raw_fd();
         // SAFETY: a new mapping of a page that the dma-buf has, written to while it lasts.
@@ -429,7 +429,7 @@ mod any {
     }
 }
 
-/// A card that imports nothing: both sinks copy.
+/// A card that imports no dma-buf, so both sinks copy.
 mod bochs {
     use super::*;
 
@@ -440,7 +440,7 @@ mod bochs {
         for sink in ["fbpansink", "kmsflipsink"] {
             for kind in KINDS {
                 let what = format!("{sink}, {kind}");
-                // The sink's own memory is not offered through a tee.
+                // A tee keeps the sink's own memory from upstream.
                 let told = play(
                     shim,
                     &format!(
@@ -449,14 +449,14 @@ mod bochs {
                 );
                 let (reads, writes) = told.reads_and_writes(kind);
                 assert_eq!(writes, FRAMES, "{what}");
-                // The first one may be shown twice: paused, and when it plays.
+                // The first frame may be shown twice: in PAUSED and again in PLAYING.
                 assert!((FRAMES..=FRAMES + 1).contains(&reads), "{what}: {reads}");
             }
         }
     }
 }
 
-/// A card that shows a dma-buf where it is.
+/// A card that scans out dma-bufs without a copy.
 mod vkms {
     use super::*;
 

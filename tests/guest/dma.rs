@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A real DMA engine, QEMU's `edu`, writes the pool's buffers by physical address:
-//! the example edu_dma, watched from outside of the machine. Modules are named for
-//! the device's address mask and for where the CMA area lies (tests/lab/matrix).
+//! A DMA engine, QEMU's `edu`, writes to the pool's buffers by physical address. The example
+//! edu_dma drives it, and the host reads the result. Modules are named for the device's address
+//! mask and for the place of the CMA area (tests/lab/matrix).
 
 mod support;
 
@@ -18,7 +18,7 @@ const ROW_BYTES: usize = 32 * 4;
 const FRAME_BYTES: usize = 20 * ROW_BYTES;
 const WINDOWS: usize = 8;
 
-/// Alone with the device, of which there is one.
+/// Serialises the tests, because there is one device.
 fn alone_with_the_device() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     require_lab();
@@ -31,7 +31,7 @@ fn edu_dma(arguments: &[&str]) -> Command {
     command
 }
 
-/// What frame `sequence` holds, written down anew: byte n of the seed, from the
+/// The bytes of frame `sequence`, computed without the example's code: byte n of the seed, from the
 /// row at which the frame's window begins.
 fn frame(sequence: usize) -> Vec<u8> {
     let first = sequence % WINDOWS * ROW_BYTES;
@@ -47,8 +47,8 @@ fn address_in(line: &str) -> u64 {
     u64::from_str_radix(digits.unwrap_or_default(), 16).expect("a hexadecimal number")
 }
 
-/// Runs the example until it holds its buffers, has the host read each at the
-/// address that the example gave to the device, and returns these addresses.
+/// Runs the example until it holds its buffers. Lets the host read each buffer at the address that
+/// the device was given, and returns these addresses.
 fn frames_are_where_the_device_wrote_them(arguments: &[&str]) -> Vec<u64> {
     let mut child = edu_dma(arguments)
         .args(["--hold", "--frames", "12"])
@@ -74,7 +74,7 @@ fn frames_are_where_the_device_wrote_them(arguments: &[&str]) -> Vec<u64> {
         .keys()
         .map(|&address| oracle().phys(address, FRAME_BYTES))
         .collect();
-    drop(child.stdin.take()); // it ends now
+    drop(child.stdin.take()); // the example ends at the end of its standard input
     let mut stderr = String::new();
     let mut pipe = child.stderr.take().expect("piped");
     pipe.read_to_string(&mut stderr).expect("UTF-8");
@@ -107,7 +107,7 @@ mod wide {
     }
 }
 
-/// 28 address lines, the CMA area at the top of 1 GiB.
+/// 28 address lines; the CMA area lies at the top of 1 GiB.
 mod narrow_beyond {
     use super::*;
 
@@ -123,7 +123,7 @@ mod narrow_beyond {
     }
 }
 
-/// 28 address lines, the CMA area below 256 MiB.
+/// 28 address lines; the CMA area lies below 256 MiB.
 mod narrow_below {
     use super::*;
 
@@ -140,7 +140,7 @@ mod narrow_below {
 mod cirrus {
     use super::*;
 
-    /// The last frame is a small picture in the middle of the screen.
+    /// The example centres its last frame, a small picture.
     #[test]
     fn what_the_device_wrote_is_on_screen() {
         let _alone = alone_with_the_device();
@@ -160,7 +160,7 @@ mod cirrus {
             let at = y * ROW_BYTES + x * 4;
             [last[at + 2], last[at + 1], last[at]] // BGRx
         });
-        // The last frame is on its way to the screen.
+        // The last frame may not be on the screen yet.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let shown = loop {
             let screen = oracle().shot();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The example applications feed pool buffers into sinks of real drivers, none of
-//! them copied. Modules are named for the display they need.
+//! The example applications feed buffers of the pool to sinks of real drivers, and no frame is
+//! copied. Modules are named for the display they need.
 
 #[path = "../../examples/rust/app.rs"]
 mod app;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use support::{Ran, require_lab, run};
 
-/// What the sink says of 30 frames that upstream wrote into its own memory.
+/// Checks that 30 frames were written into the sink's own memory.
 #[track_caller]
 fn assert_zero_copy(ran: Ran) {
     let ran = ran.expect_success();
@@ -25,7 +25,7 @@ fn assert_zero_copy(ran: Ran) {
             ran.stdout
         );
     }
-    // Root in the lab sees where the memory is.
+    // In the lab the program is root, so it gets the address of the memory.
     assert!(ran.stdout.contains(" bytes at 0x"), "{}", ran.stdout);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The lab tests itself: if these fail, no other guest test means anything.
-//! Modules are named for the display they need.
+//! Tests of the lab itself, on which all other guest tests rely. Modules are named for the display
+//! they need.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Picture, oracle, require_lab};
 
 const SYSFS_FB: &str = "/sys/class/graphics/fb0";
 
-/// The framebuffer's bytes from `offset` on; write(2) needs no mapping.
+/// Writes bytes to the framebuffer at an offset by write(2), which needs no mapping.
 fn write_framebuffer(bytes: &[u8], offset: u64) {
     let fb = OpenOptions::new()
         .write(true)
@@ -28,7 +28,7 @@ fn sysfs_number(name: &str) -> usize {
     text.trim().parse().expect("a number")
 }
 
-/// A picture in which every pixel of a row and of a column differs from the next.
+/// A picture in which neighbouring pixels of each row and column differ.
 fn gradient(width: usize, height: usize) -> Picture {
     Picture::from_fn(width, height, |x, y| {
         [x as u8, y as u8, (x / 256 * 64 + y / 256 * 16) as u8]
@@ -64,7 +64,7 @@ mod any {
     #[test]
     fn oracle_reads_long_ranges_as_dev_mem_does() {
         require_lab();
-        // The kernel's text, which nobody writes.
+        // The kernel's text, which is not written to.
         let (start, len) = (0x100_0000, 2 << 20);
         let mut expected = vec![0; len];
         let memory = File::open("/dev/mem").unwrap();
@@ -105,7 +105,7 @@ mod any {
     #[test]
     fn open_fds_counts_a_file() {
         require_lab();
-        // Other tests of this process open files too: ask a process of its own.
+        // Other tests of this process open files at the same time, so another process is counted.
         let count = |redirect| {
             let ran = support::run(Command::new("sh").args(["-c", redirect]));
             ran.expect_success().stdout.lines().count()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the display controller itself says: on a board whose PL111 scans out of main
-//! memory, its base register is the physical address of the frame on the screen, and that
-//! is the one in the frame's meta. Needs --arch armhf --display pl111 --append video=640x480@60.
+//! The display controller itself as a witness. The PL111 of this board scans out of main memory,
+//! and its base register must hold the physical address that is in the meta of the frame on the
+//! screen. Needs --arch armhf --display pl111 --append video=640x480@60.
 
 mod support;
 
@@ -20,10 +20,10 @@ const UPPER_PANEL_BASE: u64 = 0x1002_0000 + 0x10;
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
 const FRAMES: u64 = 300;
-/// Of so many frames one is compared with the screen and with memory, too.
+/// One frame of this many is also compared with the screen and with memory.
 const LOOKED_AT: u64 = 50;
 
-/// Where the controller reads the picture, as QEMU has it.
+/// The address at which the controller reads the picture, from QEMU.
 fn base_register() -> u64 {
     let answer = oracle().hmp(&format!("xp /1wx {UPPER_PANEL_BASE:#x}"));
     let value = answer.rsplit_once(": 0x").map(|(_, value)| value);
@@ -33,7 +33,7 @@ fn base_register() -> u64 {
         .unwrap_or_else(|| panic!("no register in {answer}"))
 }
 
-/// What came to the sink last.
+/// The last frame that arrived at the sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Arrival {
     address: u64,
@@ -75,7 +75,7 @@ impl Scanout {
         }
     }
 
-    /// Fails unless the controller comes to read frame `number`, where its meta says it is.
+    /// Waits until the controller reads frame `number` at the address in its meta.
     #[track_caller]
     fn assert_scanned_out(&self, number: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -93,7 +93,7 @@ impl Scanout {
         }
     }
 
-    /// Fails unless the frame is what the screen shows, and what lies at the address.
+    /// Fails unless the screen shows the frame and the host finds it at its address.
     #[track_caller]
     fn assert_on_screen(&self, number: u64) {
         let info = gst_video::VideoInfo::builder(self.format, WIDTH, HEIGHT)
@@ -107,7 +107,7 @@ impl Scanout {
         oracle().shot().assert_same_as(&picture);
     }
 
-    /// A frame that is shown again after a seek or a step counts again.
+    /// A frame that is shown again after a seek or a step is counted again, hence a minimum.
     #[track_caller]
     fn assert_none_copied(&self, at_least: u64) {
         let (zero_copy, copied) = (self.player.count("zero-copy"), self.player.count("copied"));
@@ -119,7 +119,7 @@ impl Scanout {
     }
 }
 
-/// The frame as QEMU shows it: it widens five and six bits by shifting.
+/// The frame as QEMU shows it, which widens five and six bits by a shift alone.
 fn picture(frame: &[u8], format: VideoFormat) -> Picture {
     let rgb = match format {
         VideoFormat::Rgb16 => frame
@@ -146,7 +146,7 @@ fn picture(frame: &[u8], format: VideoFormat) -> Picture {
     }
 }
 
-/// Frame by frame, each held on the screen until it was looked at.
+/// Shows the frames one by one in PAUSED and checks each.
 #[track_caller]
 fn step_through(sink: &str, format: VideoFormat) {
     let scanout = Scanout::new("rawvideosrc", sink, format);
@@ -167,7 +167,7 @@ fn step_through(sink: &str, format: VideoFormat) {
     scanout.assert_none_copied(FRAMES);
 }
 
-/// To the end; however late they are, no frame is left out.
+/// Plays to the end without dropping late frames.
 #[track_caller]
 fn play(sink: &str, format: VideoFormat) {
     let source = format!("rawvideosrc num-buffers={FRAMES}");
@@ -190,7 +190,7 @@ fn seek(sink: &str, format: VideoFormat) {
         scanout.assert_scanned_out(number);
         scanout.assert_on_screen(number);
     }
-    // The first frame, too.
+    // The preroll frame counts too.
     scanout.assert_none_copied(1 + wanted.len() as u64);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Two processes and one pool: the example share, its sides killed in turn.
+//! Two processes and one pool: the example share, whose processes are killed in turn.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn share(arguments: &[&str]) -> Command {
     command
 }
 
-/// One side; killed when the test ends, however it ends.
+/// One of the two processes, which is killed on drop.
 struct Side {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -39,7 +39,7 @@ impl Side {
         }
     }
 
-    /// Reads on until a line says this.
+    /// Reads lines until one contains these words.
     #[track_caller]
     fn until(&mut self, words: &str) {
         loop {
@@ -58,7 +58,7 @@ impl Side {
         self.child.wait().expect("it ran");
     }
 
-    /// How it ended by itself, and everything it said.
+    /// Waits for the end: the exit status and all that the process printed.
     fn end(&mut self) -> (ExitStatus, &str) {
         self.stdout.read_to_string(&mut self.said).expect("UTF-8");
         (self.child.wait().expect("it ran"), &self.said)
@@ -67,7 +67,7 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -80,25 +80,25 @@ fn either_side_may_die(kind: &str) {
     let mut producer = Side::start(&["produce", &socket, "--kind", kind, "--buffers", BUFFERS]);
     producer.until("listening");
 
-    // A consumer that hangs with every buffer, and dies.
+    // A consumer that keeps every buffer and is killed.
     let mut hung = Side::start(&["consume", &socket, "--keep-all"]);
     hung.until("holding 4 buffers");
     hung.kill();
     producer.until("consumer 1 is gone: 4 buffers taken back");
 
-    // The next one sees each of the four again and again.
+    // The next consumer gets each of the four buffers again and again.
     let ran = run(&mut share(&["consume", &socket, "--frames", "40"])).expect_success();
     let whole = "40 frames in 4 buffers, every byte right; 1 held to the end and still right";
     assert!(ran.stdout.contains(whole), "{ran:?}");
     producer.until("consumer 2 is gone");
 
-    // One killed in the midst of it all.
+    // A consumer that is killed while it reads frames.
     let mut busy = Side::start(&["consume", &socket]);
     busy.until("the first frame is right");
     busy.kill();
     producer.until("consumer 3 is gone");
 
-    // And the producer dies under a consumer: its mapping stays.
+    // The producer is killed while a consumer has a buffer; the consumer's mapping remains valid.
     let mut last = Side::start(&["consume", &socket]);
     last.until("the first frame is right");
     producer.kill();

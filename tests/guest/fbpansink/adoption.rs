@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Who writes into the sink's fb_pages, and whose frames are copied: counted,
-//! the pictures checked, the table written to `adoption.md` in the share.
-//! Needs cirrus.
+//! Which upstream elements write into the sink's fb_pages, and whose frames are copied. The test
+//! counts both, checks the pictures, and writes a table to `adoption.md` in the directory shared
+//! with the host. Needs cirrus.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ enum Expect {
 }
 use Expect::{Copies, ZeroCopy};
 
-/// A file that another pipeline makes, once.
+/// Runs a pipeline to its end and writes what it makes to a file.
 fn made(name: &str, launch: &str) -> PathBuf {
     super::support::player::init();
     let path = std::env::temp_dir().join(name);

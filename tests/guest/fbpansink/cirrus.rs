@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! cirrusfb: 640x480, 24 bits, grows to four fb_pages, pans, has no vertical
-//! blank to wait for, and the screen can be photographed.
+//! cirrusfb: 640x480 with 24 bits a pixel. It pans, its virtual screen grows to four fb_pages, it
+//! has no vertical blank to wait for, and QEMU can take a picture of its screen.
 
 use gst::prelude::*;
 use gst_video::VideoFormat;
@@ -51,7 +51,7 @@ fn the_numbers_are_logged_when_the_sink_stops() {
 #[test]
 fn every_frame_of_an_odd_size_is_shown_exactly() {
     require_lab();
-    // 1001 bytes of pixels a row, 1004 in the file, 1920 on the screen.
+    // A row has 999 bytes of pixels, 1000 bytes in the file, and 1920 bytes on the screen.
     let (width, height) = (333, 221);
     let path = std::env::temp_dir().join("odd.raw");
     let frames = pictures::noise_file(&path, 90, pictures::bgr_stride(width) * height);
@@ -126,7 +126,7 @@ fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
     shot().assert_same_as(&pictures::on_black(&frame, 120, 100, WIDTH, HEIGHT));
     player.stop();
 
-    // The bare line fills the rectangle, cut to the screen.
+    // Without caps rawvideosrc takes the size of the rectangle, cut to the screen.
     let player = Player::play(
         "rawvideosrc num-buffers=2 ! fbpansink name=sink render-rectangle=\"<600, 400, 100, 100>\"",
     );
@@ -144,7 +144,8 @@ fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
     player.sink.set_property("render-rectangle", rectangle);
     player.wait_for_end();
     let still = pictures::last_frame("videotestsrc num-buffers=1 pattern=smpte", caps);
-    // Its noise in the corner differs from frame to frame: the upper part.
+    // The noise in the corner of the pattern differs from frame to frame, so the upper part is
+    // compared.
     shot()
         .crop(0, 0, 100, 40)
         .assert_same_as(&still.crop(0, 0, 100, 40));
@@ -206,7 +207,7 @@ fn one_page_is_drawn_on_directly_and_the_tearing_said_once() {
     shot().assert_same_as(&pictures::pattern(4, VideoFormat::Bgr, 640, 480));
     player.stop();
 
-    // One page and frames in other memory: copied into it, no deadlock.
+    // One fb_page and frames in other memory: the sink copies them, without a deadlock.
     let player = Player::play(
         "videotestsrc num-buffers=5 pattern=white ! tee ! queue ! fbpansink name=sink fb-pages=1",
     );
@@ -262,7 +263,7 @@ fn mode_offset_and_black_screen_are_there_again_after_the_end() {
     );
     player.stop();
     assert_eq!(fb.var(), before);
-    // The console, which has nothing to say, draws itself again.
+    // The empty console draws itself again.
     shot().assert_same_as(&Picture::solid(WIDTH, HEIGHT, [0; 3]));
 }
 
@@ -282,8 +283,8 @@ fn without_restore_the_last_frame_stays() {
         "seen by its offset"
     );
     drop(player);
-    // The next one finds the offset where it was left, and is no worse for it;
-    // it leaves a black screen, there being no console that draws.
+    // The next player starts with the offset that the first one left. At its stop the screen is
+    // black, because no console draws.
     let player = Player::play("rawvideosrc num-buffers=6 ! fbpansink name=sink");
     player.assert_zero_copy(6);
     shot().assert_same_as(&last);
@@ -339,7 +340,7 @@ fn another_mode_set_meanwhile_is_one_clear_error_and_no_hang() {
     let player = Player::new("rawvideosrc ! fbpansink name=sink");
     player.start();
     player.wait_shown(3);
-    // Someone takes the other fb_pages away.
+    // Another program takes the other fb_pages away.
     fb.change(|var| {
         var[fb::YRES_VIRTUAL] = var[fb::YRES];
         var[fb::YOFFSET] = 0;
@@ -382,8 +383,8 @@ fn a_user_without_permission_is_told_what_to_do() {
         ran.stderr
     );
 
-    // With permission, but no privilege: it plays, the address stays unknown. Addresses,
-    // and what is said of them, are in lines of level DEBUG and below.
+    // A user who may open the device but has no privilege can play; the address stays unknown.
+    // Addresses, and reasons for having none, are logged at DEBUG and below.
     allow(0o666);
     let mut launch = gst_launch("-v rawvideosrc num-buffers=20 ! fbpansink name=sink");
     launch

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What upstream claims of its frames and is not so: metas that do not fit their memory,
-//! and caps that the screen cannot show. Needs cirrus.
+//! Wrong claims of upstream: metas that do not fit their memory, and caps that the screen cannot
+//! show. Needs cirrus.
 
 use gst::prelude::*;
 use gst_video::ffi::GstVideoMeta;
@@ -11,7 +11,7 @@ use super::support::require_lab;
 const WIDTH: u32 = 320;
 const HEIGHT: u32 = 240;
 
-/// A frame of ordinary memory, whose meta says what `change` makes of the right one.
+/// A frame of ordinary memory whose GstVideoMeta is correct but for what `change` does to it.
 fn frame(info: &gst_video::VideoInfo, change: fn(&mut GstVideoMeta)) -> gst::Buffer {
     let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
     let buffer_ref = buffer.get_mut().unwrap();
@@ -31,7 +31,7 @@ fn frame(info: &gst_video::VideoInfo, change: fn(&mut GstVideoMeta)) -> gst::Buf
     buffer
 }
 
-/// A player of caps that the test makes, one format of the screen's unless it says.
+/// A pipeline of an appsrc with these caps, and the appsrc.
 fn fed(info: &gst_video::VideoInfo) -> (Player, gst_app::AppSrc) {
     let player = Player::new("appsrc name=a format=time ! fbpansink name=sink");
     let source: gst_app::AppSrc = player.pipeline.by_name("a").unwrap().downcast().unwrap();
@@ -97,7 +97,7 @@ fn caps_that_the_screen_has_not_name_both_sides_and_the_element_between() {
             .fps((30, 1))
             .build()
             .unwrap();
-        // Caps that come.
+        // Upstream sends caps that do not match.
         let (player, source) = fed(&info);
         let _ = source.push_buffer(gst::Buffer::with_size(info.size()).unwrap());
         let error = player.wait_for_error();
@@ -107,7 +107,7 @@ fn caps_that_the_screen_has_not_name_both_sides_and_the_element_between() {
             "{error}"
         );
         player.stop();
-        // Caps that are asked for.
+        // A capsfilter asks for caps that do not match.
         let player = Player::new(&format!(
             "videotestsrc ! video/x-raw,format={name},width={width},height={HEIGHT} ! fbpansink name=sink"
         ));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The text console on the same framebuffer (any display that has one), and the
-//! switches to others.
+//! The text console on the same framebuffer, and switches between virtual terminals. Works with any
+//! display that has a framebuffer.
 
 use std::fs;
 use std::io::Read;
@@ -15,7 +15,7 @@ use super::fb::{
 use super::support::player::Player;
 use super::support::{foreground_vt, gst_launch, oracle, require_lab, switch_vt};
 
-/// Only a hang gets here.
+/// Long enough to be reached by a hang only.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[track_caller]
@@ -31,7 +31,7 @@ fn is_as_before() -> bool {
     console_mode() == KD_TEXT && switches_by_itself()
 }
 
-/// Another virtual terminal than the one in the foreground.
+/// A virtual terminal that is not in the foreground.
 fn other_vt() -> &'static str {
     if foreground_vt() == "tty2" {
         "tty3"
@@ -51,7 +51,7 @@ fn the_console_keeps_quiet_while_frames_are_shown() {
     assert!(is_as_before());
     assert_eq!(guards(), [0; 0], "nothing stays behind");
 
-    // After an error too.
+    // The console also comes back after an error.
     let player =
         Player::new("videotestsrc ! fbpansink name=sink render-rectangle=\"<-9, 0, 5, 5>\"");
     player.refuses_to_start();
@@ -67,7 +67,7 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     switch_vt(&home);
     for launch in [
         "rawvideosrc num-buffers=6 ! fbpansink name=sink",
-        // On the page that the console draws into.
+        // The console draws into this one fb_page too.
         "rawvideosrc num-buffers=6 ! fbpansink name=sink fb-pages=1",
         "rawvideosrc num-buffers=6 ! fbpansink name=sink fb-pages=2",
     ] {
@@ -85,7 +85,7 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     }
 }
 
-/// QEMU looks at the card when it pleases.
+/// Waits until QEMU's screen shows this picture: QEMU reads the card's memory at times of its own.
 #[track_caller]
 fn assert_seen(expected: &super::support::Picture) {
     let deadline = Instant::now() + PATIENCE;
@@ -116,7 +116,7 @@ fn frames_for_a_screen_that_is_away_are_dropped_and_nothing_hangs() {
         player.wait_shown(shown + 3);
         switch_vt(away);
         player.wait_for_event("vt-lost");
-        // Each state is reached, away as at home.
+        // State changes also work while the sink does not have the screen.
         player.reach(gst::State::Paused);
         player.start();
         player.stop();
@@ -133,19 +133,19 @@ fn a_start_behind_the_last_stop_finds_the_console_as_it_was() {
     player.stop();
     assert_eq!(console_mode(), KD_GRAPHICS);
     assert_seen(&picture);
-    // It can be left all the same, and is a console again then.
+    // The terminal can be left all the same, and is a text console again afterwards.
     let (home, away) = (foreground_vt(), other_vt());
     switch_vt(away);
     switch_vt(&home);
     assert!(is_as_before());
-    // And the next run, which restores, knows whose it was.
+    // A later run with restore still restores the text console.
     Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink restore=false").stop();
     assert_eq!(console_mode(), KD_GRAPHICS);
     Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink").stop();
     assert!(is_as_before());
 }
 
-/// A player in a process of its own, which does not outlive its test.
+/// A player in a process of its own, which is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -172,7 +172,7 @@ fn kill(pid: i32, signal: i32) {
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
 }
 
-/// The processes that hold terminals.
+/// The process ids of all guards, the child processes that hold a terminal.
 fn guards() -> Vec<i32> {
     fs::read_dir("/proc")
         .unwrap()

@@ -24,14 +24,14 @@ fn info() -> gst_video::VideoInfo {
         .unwrap()
 }
 
-/// Frame `n`, as the pattern has it, in memory that ends with the handle.
+/// Frame `n` of rawvideosrc's pattern, in memory that is freed with the handle.
 fn frame(n: u64) -> BufferHandle {
     let frame = gstphysmem::rawvideosrc::pattern_frame(n, &info()).unwrap();
     assert_eq!(frame.len(), SIZE);
     handle_over(frame)
 }
 
-/// What the sink warns of from now on.
+/// Collects the warnings that fbpansink logs from now on.
 fn warnings() -> Arc<Mutex<Vec<String>>> {
     let said = Arc::new(Mutex::new(Vec::new()));
     gst::log::set_threshold_for_name("fbpansink", gst::DebugLevel::Warning);
@@ -99,6 +99,6 @@ fn a_frame_whose_memory_was_freed_is_dropped_by_its_id_and_the_next_is_shown() {
         .shot()
         .assert_same_as(&pictures::pattern(last, VideoFormat::Bgr, WIDTH, HEIGHT));
     drop(player);
-    // The stream let go of all of it.
+    // The stream has released all buffers.
     assert_eq!((pool.total_count(), pool.free_count()), (2, 2));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The framebuffer without the code under test: struct fb_var_screeninfo as its
-//! forty words (include/uapi/linux/fb.h).
+//! Access to the framebuffer without the code under test. struct fb_var_screeninfo
+//! (include/uapi/linux/fb.h) is an array of forty words.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ const KDGETMODE: libc::c_ulong = 0x4b3b;
 pub const KD_TEXT: libc::c_int = 0;
 pub const KD_GRAPHICS: libc::c_int = 1;
 
-/// Words of the structure.
+/// Indices into the words of the structure.
 pub const YRES: usize = 1;
 pub const YRES_VIRTUAL: usize = 3;
 pub const YOFFSET: usize = 5;
@@ -38,7 +38,7 @@ impl Fb {
     #[track_caller]
     pub fn var(&self) -> Var {
         let mut var = [0; 40];
-        // SAFETY: the structure is 160 bytes, as the kernel writes.
+        // SAFETY: the buffer has 160 bytes, the size of the structure that the kernel writes.
         let rc = unsafe { libc::ioctl(self.0.as_raw_fd(), FBIOGET_VSCREENINFO as _, &raw mut var) };
         assert_eq!(rc, 0, "{}", io::Error::last_os_error());
         var
@@ -55,7 +55,7 @@ impl Fb {
         }
     }
 
-    /// Sets another mode; gives back the one before.
+    /// Sets another mode and returns the one before.
     #[track_caller]
     pub fn change(&self, change: impl FnOnce(&mut Var)) -> Var {
         let before = self.var();
@@ -66,7 +66,7 @@ impl Fb {
     }
 }
 
-/// Whether the console in the foreground draws (`KD_TEXT`) or keeps quiet.
+/// Whether the console in the foreground draws (`KD_TEXT`) or not (`KD_GRAPHICS`).
 #[track_caller]
 pub fn console_mode() -> libc::c_int {
     let tty = File::open("/dev/tty0").expect("a console");
@@ -77,20 +77,20 @@ pub fn console_mode() -> libc::c_int {
     mode
 }
 
-/// `struct vt_mode` of the console in the foreground: its first byte tells whether the
-/// kernel switches away by itself.
+/// Whether the kernel switches away from the terminal in the foreground without asking a process:
+/// the first byte of `struct vt_mode`.
 #[track_caller]
 pub fn switches_by_itself() -> bool {
     const VT_GETMODE: libc::c_ulong = 0x5601;
     let tty = File::open("/dev/tty0").expect("a console");
     let mut mode = [0u8; 8];
-    // SAFETY: the structure is eight bytes.
+    // SAFETY: the buffer has eight bytes, the size of the structure.
     let rc = unsafe { libc::ioctl(tty.as_raw_fd(), VT_GETMODE as _, &raw mut mode) };
     assert_eq!(rc, 0, "{}", io::Error::last_os_error());
     mode[0] == 0
 }
 
-/// Lets the console draw again.
+/// Puts the console in the foreground back into text mode.
 #[track_caller]
 pub fn wake_console() {
     let tty = File::open("/dev/tty0").expect("a console");

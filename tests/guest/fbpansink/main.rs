@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! fbpansink on real drivers: what is on screen is judged from outside of the
-//! machine. Modules are named for the display that they need.
+//! fbpansink on real drivers. The picture on the screen is judged from outside of the machine.
+//! Modules are named for the display that they need.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Frames, and the pictures that the screen ought to show of them.
+//! Frames, and the pictures that the screen must show for them.
 
 use std::path::Path;
 
@@ -10,8 +10,7 @@ use gst_video::prelude::*;
 use crate::support::Picture;
 use crate::support::player::{CLOCK_LIMIT, init};
 
-/// The frames that a pipeline description makes, in the order they come: the
-/// same description without any code under test behind it.
+/// The frames of a pipeline description, in order, from a pipeline without a sink of ours.
 #[track_caller]
 pub fn frames(launch: &str, caps: &str) -> (gst_video::VideoInfo, Vec<gst::Buffer>) {
     init();
@@ -41,7 +40,7 @@ pub fn frames(launch: &str, caps: &str) -> (gst_video::VideoInfo, Vec<gst::Buffe
     )
 }
 
-/// The last of these frames, as a picture.
+/// The last of these frames as a picture.
 #[track_caller]
 pub fn last_frame(launch: &str, caps: &str) -> Picture {
     let (info, buffers) = frames(launch, caps);
@@ -54,7 +53,6 @@ pub fn last_frame(launch: &str, caps: &str) -> Picture {
     )
 }
 
-/// Frame `n` of rawvideosrc's pattern.
 pub fn pattern(n: u64, format: VideoFormat, width: u32, height: u32) -> Picture {
     init();
     let info = gst_video::VideoInfo::builder(format, width, height)
@@ -64,7 +62,7 @@ pub fn pattern(n: u64, format: VideoFormat, width: u32, height: u32) -> Picture 
     picture(&bytes, info.stride()[0] as usize, &info)
 }
 
-/// Packed RGB of any kind as a picture.
+/// A frame of any packed RGB format as a picture.
 pub fn picture(bytes: &[u8], stride: usize, info: &gst_video::VideoInfo) -> Picture {
     let (width, height) = (info.width() as usize, info.height() as usize);
     let pixel_bytes = info.format_info().pixel_stride()[0] as usize;
@@ -88,7 +86,6 @@ fn rgb(pixel: &[u8], format: VideoFormat) -> [u8; 3] {
     }
 }
 
-/// `frame` on a black screen.
 pub fn on_black(frame: &Picture, x: usize, y: usize, width: usize, height: usize) -> Picture {
     let (right, bottom) = (x + frame.width, y + frame.height);
     Picture::from_fn(width, height, |px, py| {
@@ -101,7 +98,7 @@ pub fn on_black(frame: &Picture, x: usize, y: usize, width: usize, height: usize
     })
 }
 
-/// Random bytes that are the same each time.
+/// Pseudo-random bytes that depend on the seed alone.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -115,7 +112,7 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A file of `frames` packed frames of noise; the bytes of each.
+/// Writes a file of `frames` frames of noise, and returns the bytes of each.
 pub fn noise_file(path: &Path, frames: usize, frame_bytes: usize) -> Vec<Vec<u8>> {
     let frames: Vec<_> = (0..frames)
         .map(|n| noise(frame_bytes, n as u64 + 1))
@@ -124,12 +121,12 @@ pub fn noise_file(path: &Path, frames: usize, frame_bytes: usize) -> Vec<Vec<u8>
     frames
 }
 
-/// Bytes from row to row of a BGR frame as GStreamer lays it out.
+/// The stride in bytes that GStreamer gives a BGR frame.
 pub fn bgr_stride(width: usize) -> usize {
     (width * 3).next_multiple_of(4)
 }
 
-/// Such a frame as a picture.
+/// A BGR frame with this stride as a picture.
 pub fn bgr_picture(bytes: &[u8], width: usize, height: usize) -> Picture {
     let stride = bgr_stride(width);
     Picture::from_fn(width, height, |x, y| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! vkms with a guest clock that counts instructions: what the guest has time
-//! for does not hang on the host's load.
+//! vkms with a guest clock that counts instructions, so that what the guest computes between two
+//! vertical blanks does not depend on the load of the host.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use super::support::player::Player;
 use super::support::{guest_clock, require_lab};
 
-/// `union drm_wait_vblank`, on 64-bit machines.
+/// `union drm_wait_vblank` on 64-bit machines.
 #[repr(C)]
 #[derive(Default)]
 struct WaitVblank {
@@ -41,7 +41,8 @@ fn each_vertical_blank_shows_a_new_frame() {
         ));
         player.start();
         player.wait_shown(20);
-        // Opened after the framebuffer's own client has the display: no master.
+        // The framebuffer's own client has the display by now. This file must not become DRM
+        // master.
         let card = OpenOptions::new()
             .read(true)
             .open("/dev/dri/card0")
@@ -53,7 +54,7 @@ fn each_vertical_blank_shows_a_new_frame() {
         let frames = player.count("shown") - frame;
         let (blanks, time) = (vblank(&card) - blank, guest_clock() - time);
         println!("{options}: {frames} frames in {blanks} vertical blanks, {time:?}");
-        // One either way for each of the two moments of counting.
+        // Both counts may be off by one at the beginning and at the end.
         assert!(
             frames.abs_diff(u64::from(blanks)) <= 2,
             "{frames} frames, {blanks} blanks"

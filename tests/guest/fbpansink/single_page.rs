@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! vkms with drm_fbdev_overalloc=100: memory for one screenful only.
+//! vkms with drm_fbdev_overalloc=100, so that the framebuffer has memory for one screenful.
 
 use gst_video::VideoFormat;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Many starts, stops, flushes and seeks: nothing leaks, nothing hangs, the
-//! framebuffer is as it was each time. Any display with a framebuffer.
+//! Many starts, stops, flushes and seeks: nothing leaks, nothing hangs, and the framebuffer is
+//! restored each time. Works with any display that has a framebuffer.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn two_hundred_starts_and_stops_leave_nothing_behind() {
     for round in 0..200 {
         player.start();
         if round % 4 != 0 {
-            // Three of four get to show something, the fourth is stopped at once.
+            // Three of four rounds show frames; the fourth is stopped at once.
             let (state, ..) = player.pipeline.state(gst::ClockTime::from_seconds(120));
             assert!(state.is_ok(), "round {round}: {:?}", player.errors());
             assert!(player.count("shown") > 0, "round {round}");
@@ -30,7 +30,7 @@ fn two_hundred_starts_and_stops_leave_nothing_behind() {
         player.stop();
         assert_eq!(framebuffer.var(), before, "round {round}");
         assert_eq!(console_mode(), KD_TEXT, "round {round}");
-        // The first rounds open what GStreamer keeps.
+        // The first rounds open files that GStreamer keeps.
         match (round, fds) {
             (20, None) => fds = Some(open_fds()),
             (_, Some(fds)) => assert_eq!(open_fds(), fds, "round {round}"),
@@ -92,7 +92,7 @@ fn flushes_and_seeks_in_a_storm_neither_hang_nor_leak_pages() {
                 _ => std::thread::sleep(Duration::from_millis(round % 7)),
             }
         }
-        // All fb_pages still go round: the picture moves on.
+        // All fb_pages are still in use: the picture changes.
         player.start();
         let shown = player.count("shown");
         while player.count("shown") < shown + 12 {
@@ -112,7 +112,7 @@ fn flushes_and_seeks_in_a_storm_neither_hang_nor_leak_pages() {
 #[test]
 fn stopping_wakes_everything_that_waits() {
     require_lab();
-    // A source that waits for fb_pages, a sink that waits for the clock.
+    // Here a source waits for fb_pages, or a sink waits for the clock.
     for launch in [
         "rawvideosrc ! queue ! fbpansink name=sink",
         "rawvideosrc framerate=1/10 ! fbpansink name=sink",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! cirrus, whose driver is taken away while frames are shown: nothing else can
-//! be tested in the guest afterwards.
+//! cirrus, whose driver is unbound while frames are shown. Afterwards nothing else can be tested in
+//! this guest.
 
 use super::support::player::Player;
 use super::support::require_lab;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! vkms: a DRM driver with a 60 Hz vertical blank, three fb_pages, and a CRC of
-//! every frame that it scans out.
+//! vkms: a DRM driver with a vertical blank at 60 Hz, three fb_pages, and a CRC of every frame that
+//! it scans out.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -24,7 +24,7 @@ fn the_pan_is_found_to_wait_and_the_picture_is_right() {
     assert_eq!(VkmsCrc::current(), expected(&player, 3).vkms_crc());
 }
 
-/// Frame `n` of the pattern, screen-filling.
+/// Frame `n` of rawvideosrc's pattern in the size of the screen.
 fn expected(player: &Player, n: u64) -> Picture {
     let stats = player.stats();
     let (width, height) = (stats.get("width").unwrap(), stats.get("height").unwrap());
@@ -33,7 +33,7 @@ fn expected(player: &Player, n: u64) -> Picture {
 
 const DRM_IOCTL_SET_MASTER: libc::c_ulong = 0x641e;
 
-/// Takes the display away from its framebuffer, as a compositor does.
+/// Becomes DRM master as a compositor does, so that the framebuffer loses the display.
 fn become_drm_master() -> File {
     let card = OpenOptions::new()
         .read(true)
@@ -50,7 +50,7 @@ fn become_drm_master() -> File {
 fn who_has_the_card_for_a_moment_only_delays_frames() {
     require_lab();
     let player = Player::new("rawvideosrc ! fbpansink name=sink");
-    // One before the start, some while it plays.
+    // Another program is DRM master at the start and three times during the stream.
     let release = |master: File| {
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
@@ -82,14 +82,14 @@ fn another_drm_master_is_one_error_with_a_remedy() {
     assert!(error.contains(says), "{error}");
     player.stop();
     drop(master);
-    // The first could not put the offset back; DRM's and the one it reports now
-    // differ, which the next finds out.
+    // The first player could not restore the offset. So DRM scans out another offset than the
+    // framebuffer reports, and the next player corrects that.
     let player = Player::play("rawvideosrc num-buffers=2 ! fbpansink name=sink");
     player.assert_zero_copy(2);
     assert_eq!(VkmsCrc::current(), expected(&player, 1).vkms_crc());
 }
 
-/// CRCs of what is scanned out, until told to stop.
+/// Records the CRCs of what is scanned out until `stop` is set.
 fn record_crcs(stop: &AtomicBool) -> Vec<u32> {
     let mut stream = VkmsCrc::open();
     let mut crcs = Vec::new();
@@ -123,7 +123,7 @@ fn no_frame_is_torn() {
             player.stop();
             crcs
         });
-        // What was on screen before comes first.
+        // The first CRCs are of the picture from before.
         let shown: Vec<_> = crcs
             .iter()
             .map(|crc| by_crc.get(crc))
@@ -144,8 +144,8 @@ fn no_frame_is_torn() {
 fn a_pause_loses_no_frame_that_waited() {
     require_lab();
     const FRAMES: u64 = 60;
-    // More frames than the display takes: one always waits, in the sink's pool
-    // or, of frames that must be copied, in the sink.
+    // The source makes more frames than the display shows, so one frame always waits: in the sink's
+    // pool, or in the sink if frames are copied.
     for upstream in ["", "! tee", "! tee ! queue"] {
         let player = Player::new(&format!(
             "rawvideosrc num-buffers={FRAMES} {upstream} ! fbpansink name=sink sync=false fb-pages=2"

@@ -11,8 +11,8 @@ use crate::support::player::{LIMIT, Player};
 use crate::support::{Picture, VkmsCrc};
 
 impl Player {
-    /// A pipeline of an appsrc called "src" and a kmsflipsink with these properties, without a
-    /// clock.
+    /// A pipeline of an appsrc called "src" and a kmsflipsink with these properties, which shows
+    /// frames as they arrive.
     pub fn fed(sink: &str) -> Self {
         Self::new(&format!(
             "appsrc name=src format=time is-live=false ! kmsflipsink name=sink sync=false {sink}"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the guest tests share: the oracle outside of the machine, vkms's CRC,
-//! gst-launch, the clock. No test lives here.
+//! What the guest tests share: the oracle outside of the machine, the CRC of vkms, gst-launch, the
+//! clock. No test lives here.
 //!
-//! A guest test starts with [`require_lab`]. Inside the lab a device that is
-//! missing is a failure; only [`skip`] says otherwise, out loud.
+//! A guest test begins with [`require_lab`]. A device that is missing in the lab is a failure; only
+//! [`skip`] ends a test without one, and prints a line about it.
 #![allow(dead_code, unused_imports)] // every test binary uses its own part of it
 
 mod oracle;
@@ -22,8 +22,8 @@ pub use oracle::oracle;
 pub use picture::{Picture, PixelCrc};
 pub use vkms_crc::VkmsCrc;
 
-/// Fails the test outright unless it runs in a guest of the device lab: what
-/// these tests do to a machine's memory and screen is for no other.
+/// Fails the test unless it runs in a guest of the device lab, because these tests change a
+/// machine's memory and screen.
 #[track_caller]
 pub fn require_lab() {
     assert_eq!(
@@ -34,12 +34,11 @@ pub fn require_lab() {
     );
 }
 
-/// The display that `tests/lab/run --display` plugged in.
+/// The name of the display that `tests/lab/run --display` chose.
 pub fn display() -> String {
     lab_variable("PHYSMEM_LAB_DISPLAY")
 }
 
-/// Major and minor number of the running kernel's version.
 pub fn kernel_version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel's release");
     let mut numbers = release.split('.').map(|number| number.parse().ok());
@@ -50,20 +49,20 @@ pub fn kernel_version() -> (u32, u32) {
     (major, minor)
 }
 
-/// Whether the kernel is one that Debian has built, which lacks some of what the lab builds
-/// into its own.
+/// Whether Debian built the running kernel. Such kernels lack some options that the lab sets.
 pub fn is_stock_kernel() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel's release");
     release.contains("+deb")
 }
 
-/// Whether Debian's kernel has none of these files. In a kernel of the lab's own that is the
-/// failure that the test meets.
+/// Whether this is Debian's kernel and has none of these files. On a kernel of the lab the test
+/// goes on and fails where a file is missing.
 pub fn stock_kernel_lacks(files: &[&str]) -> bool {
     is_stock_kernel() && !files.iter().any(|file| Path::new(file).exists())
 }
 
-/// The same for a test that needs one of them: it has said so, and is to return.
+/// The same for a test that needs one of these files. If the answer is yes, the test is reported as
+/// skipped and must return.
 #[must_use]
 pub fn cannot_run_without(files: &[&str]) -> bool {
     let lacks = stock_kernel_lacks(files);
@@ -73,10 +72,10 @@ pub fn cannot_run_without(files: &[&str]) -> bool {
     lacks
 }
 
-/// The heap of the default CMA area, by the names that kernels have for it.
+/// The heap of the default CMA area: its names in different kernel versions.
 pub const CMA_HEAPS: &[&str] = &["/dev/dma_heap/default_cma_region", "/dev/dma_heap/reserved"];
 
-/// That one of them which is there.
+/// The one of these names that exists here.
 #[track_caller]
 pub fn cma_heap() -> &'static str {
     let heap = CMA_HEAPS.iter().find(|heap| Path::new(heap).exists());
@@ -94,22 +93,20 @@ fn lab_variable(name: &str) -> String {
         .unwrap_or_else(|_| panic!("{name} is not set: not started by tests/lab/run"))
 }
 
-/// Says that a test cannot run and why; the caller returns. `tests/run` counts
-/// the line, so it goes around libtest's capture.
+/// Reports that the calling test cannot run, and why; the caller then returns. The line bypasses
+/// libtest's capture, because `tests/run` counts it.
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     writeln!(io::stderr(), "SKIPPED {name}: {reason}").expect("stderr takes a line");
 }
 
-/// PAGE_SIZE of the guest's kernel.
 pub fn page_size() -> usize {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     let size = size.expect("sysconf").expect("every kernel has one");
     usize::try_from(size).expect("it is positive")
 }
 
-/// The physical address of the page that holds `bytes[0]`, by pagemap. It
-/// holds as long as the kernel doesn't move the page.
+/// The physical address of `bytes[0]`, from pagemap. It is valid until the kernel moves the page.
 #[track_caller]
 pub fn pagemap_address(bytes: &[u8]) -> u64 {
     const PRESENT: u64 = 1 << 63;
@@ -131,7 +128,6 @@ pub fn pagemap_address(bytes: &[u8]) -> u64 {
     (entry & PFN) * page + address % page
 }
 
-/// What a program printed and how it ended.
 #[derive(Debug)]
 pub struct Ran {
     pub status: std::process::ExitStatus,
@@ -153,8 +149,7 @@ impl Ran {
     }
 }
 
-/// A gst-launch-1.0 command, plugin path checked; add to it as you like.
-/// It is the caller's business to give the pipeline an end.
+/// A gst-launch-1.0 command; checks that GST_PLUGIN_PATH is set. The pipeline must end by itself.
 #[track_caller]
 pub fn gst_launch(pipeline: &str) -> Command {
     lab_variable("GST_PLUGIN_PATH");
@@ -165,7 +160,6 @@ pub fn gst_launch(pipeline: &str) -> Command {
     command
 }
 
-/// Runs a command to its end.
 #[track_caller]
 pub fn run(command: &mut Command) -> Ran {
     let output = command
@@ -178,7 +172,7 @@ pub fn run(command: &mut Command) -> Ran {
     }
 }
 
-/// The same command as nobody: no privilege, no groups.
+/// The same command as user nobody, without privilege and supplementary groups.
 pub fn as_nobody(command: &Command) -> Command {
     let mut unprivileged = Command::new("setpriv");
     unprivileged
@@ -201,7 +195,6 @@ pub fn as_nobody(command: &Command) -> Command {
     unprivileged
 }
 
-/// How many file descriptors this process has open.
 pub fn open_fds() -> usize {
     let own = File::open("/proc/self/fd").expect("/proc is mounted");
     let listing = format!("/proc/self/fd/{}", own.as_raw_fd());
@@ -209,13 +202,13 @@ pub fn open_fds() -> usize {
     fs::read_dir(listing).expect("a directory").count() - 2
 }
 
-/// The guest's monotonic clock, which its vblanks keep too.
+/// CLOCK_MONOTONIC of the guest, which also times its vertical blanks.
 pub fn guest_clock() -> Duration {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.expect("CLOCK_MONOTONIC exists").into()
 }
 
-/// A program of examples/, built by `cargo build --examples` (tests/suite does).
+/// A program of examples/, which `cargo build --examples` has built (tests/suite runs it).
 #[track_caller]
 pub fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("/proc/self/exe");
@@ -225,7 +218,7 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Memory of the test's own that holds these bytes and ends with the handle.
+/// A handle over memory with these bytes; the memory is freed with the handle.
 pub fn handle_over(bytes: Vec<u8>) -> gstphysmem::handle::BufferHandle {
     let block: &'static mut [u8] = Box::leak(bytes.into());
     let len = block.len();
@@ -244,13 +237,13 @@ pub fn handle_over(bytes: Vec<u8>) -> gstphysmem::handle::BufferHandle {
     }
 }
 
-/// The virtual terminal in the foreground, such as tty1.
+/// The name of the virtual terminal in the foreground, such as tty1.
 pub fn foreground_vt() -> String {
     let name = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
     name.trim().to_owned()
 }
 
-/// Brings a virtual terminal to the foreground.
+/// Brings a virtual terminal to the foreground and waits until it is there.
 #[track_caller]
 pub fn switch_vt(name: &str) {
     const VT_ACTIVATE: libc::c_ulong = 0x5606;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The oracle outside of the machine, which reads its memory and its screen.
+//! The oracle: the lab's program outside of the guest, which reads the guest's memory and screen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,12 +10,12 @@ use std::sync::{Mutex, OnceLock};
 use super::picture::Picture;
 use super::share;
 
-/// This machine as seen from outside: QEMU reads its memory and its screen.
+/// A connection to the oracle. It uses QEMU to read this machine's memory and screen.
 pub struct Oracle {
     port: Mutex<File>,
 }
 
-/// The one oracle of this process; the port takes a single opener.
+/// The only connection of this process, because the port allows one opener at a time.
 pub fn oracle() -> &'static Oracle {
     static ORACLE: OnceLock<Oracle> = OnceLock::new();
     ORACLE.get_or_init(|| {
@@ -30,11 +30,11 @@ pub fn oracle() -> &'static Oracle {
     })
 }
 
-/// Answers of up to this many bytes come over the port, longer ones by file.
+/// Up to this many bytes are sent over the port; more are passed in a file.
 const MAX_HEX_BYTES: usize = 16 << 10;
 
 impl Oracle {
-    /// One request, one line of answer; "error ..." as Err.
+    /// Sends one request and reads one line of answer. An answer "error ..." becomes Err.
     pub fn ask(&self, request: &str) -> Result<String, String> {
         let mut port = self.port.lock().unwrap_or_else(|e| e.into_inner());
         port.write_all(format!("{request}\n").as_bytes())
@@ -72,7 +72,7 @@ impl Oracle {
         take_file(&path)
     }
 
-    /// What the screen shows.
+    /// A picture of the screen.
     #[track_caller]
     pub fn shot(&self) -> Picture {
         let (name, path) = scratch_file("shot");
@@ -80,7 +80,7 @@ impl Oracle {
         Picture::from_ppm(&take_file(&path)).expect("QEMU writes a PPM")
     }
 
-    /// One pixel of the screen, as R, G, B.
+    /// One pixel of the screen: red, green, blue.
     #[track_caller]
     pub fn pixel(&self, x: u32, y: u32) -> [u8; 3] {
         let answer = self.must(&format!("pixel {x} {y}"));
@@ -89,7 +89,7 @@ impl Oracle {
             .expect("three bytes")
     }
 
-    /// A command of QEMU's human monitor; its answer is a JSON string.
+    /// Runs a command of QEMU's human monitor. The answer is a JSON string.
     #[track_caller]
     pub fn hmp(&self, command: &str) -> String {
         self.must(&format!("hmp {command}"))
@@ -102,7 +102,7 @@ fn unhex(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// A name for the oracle to write to, unused by other threads and processes.
+/// A file for the oracle to write to, with a name that no other thread or process uses.
 fn scratch_file(kind: &str) -> (String, PathBuf) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// A picture: packed rows of R, G, B bytes.
+/// A picture: rows of red, green and blue bytes without padding.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
     pub width: usize,
@@ -11,7 +11,7 @@ pub struct Picture {
     pub rgb: Vec<u8>,
 }
 
-/// Only the size: a failed assertion must not print a million numbers.
+/// Prints the size only, since a failed assertion must not print a million numbers.
 impl fmt::Debug for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Picture({}x{})", self.width, self.height)
@@ -24,8 +24,7 @@ impl Picture {
     }
 
     pub fn from_fn(width: usize, height: usize, pixel: impl Fn(usize, usize) -> [u8; 3]) -> Self {
-        // Plain loops: iterator chains cost seconds in an unoptimised test
-        // under TCG.
+        // Loops, because iterator chains take seconds in an unoptimised test without KVM.
         let mut rgb = Vec::with_capacity(width * height * 3);
         for y in 0..height {
             for x in 0..width {
@@ -35,7 +34,7 @@ impl Picture {
         Self { width, height, rgb }
     }
 
-    /// A binary PPM with eight bits a channel and no comments.
+    /// Reads a binary PPM with eight bits a channel and no comments.
     pub fn from_ppm(ppm: &[u8]) -> Option<Self> {
         let mut rest = ppm;
         let mut word = || {
@@ -63,7 +62,7 @@ impl Picture {
         Self::from_fn(width, height, |dx, dy| self.pixel(x + dx, y + dy))
     }
 
-    /// Fails with the first pixel that differs, its place and both values.
+    /// Fails at the first pixel that differs and prints its position and both values.
     #[track_caller]
     pub fn assert_same_as(&self, expected: &Picture) {
         assert_eq!(
@@ -91,7 +90,7 @@ impl Picture {
         let mut words = vec![0xff; self.width * 8];
         let mut last = None;
         for row in self.rgb.chunks_exact(self.width * 3) {
-            // Most rows of test pictures are those before again.
+            // In test pictures most rows equal the one before.
             if last != Some(row) {
                 last = Some(row);
                 for (word, pixel) in words.chunks_exact_mut(8).zip(row.chunks_exact(3)) {
@@ -106,10 +105,10 @@ impl Picture {
     }
 }
 
-/// The CRC of pixels as vkms hashes them: four little-endian 16-bit words for each, alpha
-/// (ffff), red, green, blue (eight bits times 257). It does so by the kernel's
-/// crc32_le(0, ...), which unlike the usual CRC-32 inverts nothing; an initial value of !0
-/// undoes what the crate does first.
+/// The CRC of pixels as vkms computes it: four little-endian 16-bit words for each pixel, in the
+/// order alpha (ffff), red, green, blue (eight bits times 257). vkms calls the kernel's crc32_le(0,
+/// ...), which unlike the usual CRC-32 inverts neither the initial value nor the result. The
+/// initial value !0 and `finish` undo the inversions of the crate.
 pub struct PixelCrc(crc32fast::Hasher);
 
 impl PixelCrc {

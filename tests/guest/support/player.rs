@@ -9,9 +9,9 @@ use gst::prelude::*;
 
 use super::require_lab;
 
-/// Long, for a loaded machine without KVM; a hang is what it ends.
+/// A time limit for hangs only, so it is long enough for a loaded machine without KVM.
 pub const LIMIT: Duration = Duration::from_secs(240);
-/// The same for GStreamer's own waits.
+/// The same limit for waits in GStreamer.
 pub const CLOCK_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(LIMIT.as_secs());
 
 pub fn init() {
@@ -23,11 +23,11 @@ pub fn init() {
     });
 }
 
-/// It is in the state NULL again when it is dropped.
+/// A pipeline that goes to NULL on drop.
 pub struct Player {
     pub pipeline: gst::Pipeline,
     pub sink: gst::Element,
-    /// Messages that were taken from the bus by who waited for another one.
+    /// Messages that were taken from the bus during a wait for another one.
     seen: Mutex<Vec<gst::Message>>,
 }
 
@@ -46,7 +46,7 @@ impl Player {
         }
     }
 
-    /// Plays to the end; the screen still shows the last frame.
+    /// Plays to the end of the stream. The screen then still shows the last frame.
     #[track_caller]
     pub fn play(description: &str) -> Self {
         let player = Self::new(description);
@@ -61,7 +61,6 @@ impl Player {
         assert!(change.is_ok(), "to {state:?}: {:?}", self.errors());
     }
 
-    /// Goes to the state and waits until it is reached.
     #[track_caller]
     pub fn reach(&self, state: gst::State) {
         self.set_state(state);
@@ -95,7 +94,7 @@ impl Player {
         assert!(started.is_err(), "{started:?}");
     }
 
-    /// Seeks to a frame, exactly; in PAUSED it is then on screen.
+    /// An accurate seek to a frame. In PAUSED that frame is then on the screen.
     #[track_caller]
     pub fn seek(&self, frame: u64, fps: u64) {
         let time = gst::ClockTime::from_nseconds((frame * 1_000_000_000).div_ceil(fps));
@@ -105,7 +104,7 @@ impl Player {
         assert!(result.is_ok(), "{:?}", self.errors());
     }
 
-    /// The next message of these types; others are kept.
+    /// Returns the next message of these types and keeps the others.
     fn wait_for(&self, wanted: &[MessageType]) -> Option<gst::Message> {
         let bus = self.pipeline.bus()?;
         let deadline = Instant::now() + LIMIT;
@@ -126,7 +125,7 @@ impl Player {
         assert_eq!(end.type_(), MessageType::Eos, "{}", text(&end));
     }
 
-    /// Waits for the sink's own message about this event.
+    /// Waits for the element message of the sink with this event.
     #[track_caller]
     pub fn wait_for_event(&self, name: &str) {
         let factory = self.sink.factory().expect("every element has a factory");
@@ -141,19 +140,19 @@ impl Player {
         }
     }
 
-    /// Its text, the kind of a resource error, and its detail.
+    /// Waits for an error: its text, its resource error and its debug details.
     #[track_caller]
     pub fn wait_for_error(&self) -> String {
         let error = self.wait_for(&[MessageType::Error]);
         text(&error.unwrap_or_else(|| panic!("no error: {}", self.stats())))
     }
 
-    /// All that nobody has waited for.
+    /// The texts of all errors that no wait has consumed.
     pub fn errors(&self) -> Vec<String> {
         self.messages(MessageType::Error)
     }
 
-    /// The texts of all messages of this type that nobody has waited for.
+    /// The texts of all messages of this type that no wait has consumed.
     pub fn messages(&self, of_type: MessageType) -> Vec<String> {
         let bus = self.pipeline.bus().expect("a bus");
         let mut seen = self.seen.lock().unwrap();
@@ -206,7 +205,6 @@ impl Player {
         }
     }
 
-    /// Waits until so many frames were shown.
     #[track_caller]
     pub fn wait_shown(&self, frames: u64) {
         self.wait_until(&format!("{frames} frames shown"), |player| {
@@ -216,7 +214,7 @@ impl Player {
     }
 }
 
-/// What feeds the pipeline, where that is an appsrc called "src".
+/// For pipelines that begin with an appsrc called "src".
 impl Player {
     pub fn appsrc(&self) -> gst_app::AppSrc {
         let source = self.pipeline.by_name("src").expect("a source called src");
@@ -228,7 +226,7 @@ impl Player {
             .set_caps(Some(&info.to_caps().expect("caps of an info")));
     }
 
-    /// Flushes as a seek does, from the source on.
+    /// Flushes from the source on, as a seek does.
     #[track_caller]
     pub fn flush(&self) {
         let source = self.appsrc();
@@ -236,7 +234,7 @@ impl Player {
         assert!(source.send_event(gst::event::FlushStop::new(true)));
     }
 
-    /// Pushes a frame once the sink has taken the one before it.
+    /// Waits until the appsrc is empty, then pushes a frame.
     #[track_caller]
     pub fn push(&self, buffer: gst::Buffer) {
         self.wait_until("room for a frame", |player| {
@@ -246,7 +244,6 @@ impl Player {
         pushed.unwrap_or_else(|e| panic!("{e:?}: {:?}", self.errors()));
     }
 
-    /// Pushes a frame and waits until it is on the screen.
     #[track_caller]
     pub fn show(&self, buffer: gst::Buffer) {
         let before = self.stats().get::<u64>("shown").unwrap_or(0);

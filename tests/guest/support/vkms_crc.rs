@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! vkms's stream of CRCs.
+//! The stream of CRCs in vkms's debugfs.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,16 +8,16 @@ use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// One line of vkms's CRC stream.
+/// One line of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameCrc {
-    /// The vblank's number; absent when vkms has lost count.
+    /// The number of the vertical blank; None when vkms has lost count.
     pub frame: Option<u32>,
     pub crc: u32,
 }
 
-/// The stream of CRCs of what vkms scans out, one for each vblank. It runs
-/// only while a mode is set.
+/// The CRCs of what vkms scans out, one for each vertical blank. There are none while no mode is
+/// set.
 pub struct VkmsCrc {
     data: File,
 }
@@ -28,7 +28,7 @@ impl VkmsCrc {
         Self::of_crtc(0)
     }
 
-    /// That of the CRTC with this index.
+    /// The stream of the CRTC with this index.
     #[track_caller]
     pub fn of_crtc(index: usize) -> Self {
         let crc = vkms_debugfs().join(format!("crtc-{index}/crc"));
@@ -37,7 +37,7 @@ impl VkmsCrc {
         Self { data }
     }
 
-    /// The next CRC; None if none came within half a second.
+    /// The next CRC, or None if there was none within half a second.
     pub fn next(&mut self) -> Option<FrameCrc> {
         let mut ready = [PollFd::new(self.data.as_fd(), PollFlags::POLLIN)];
         if poll(&mut ready, PollTimeout::from(500u16)).expect("poll") == 0 {
@@ -56,12 +56,12 @@ impl VkmsCrc {
         Some(FrameCrc { frame, crc })
     }
 
-    /// The CRC of what is on screen now: the first ones after opening, and
-    /// those that had queued up, may be of an earlier frame.
+    /// The CRC of what is on the screen now. The first entries after opening, and those that were
+    /// queued, may be of an earlier frame.
     #[track_caller]
     pub fn current() -> u32 {
         let mut stream = Self::open();
-        // Half a second may be too short for one picture on a busy host.
+        // On a busy host one picture may take longer than half a second.
         let mut next = || {
             let crc = (0..20).find_map(|_| stream.next());
             crc.expect("vkms scans out, so CRCs come")
