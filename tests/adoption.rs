@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pools that are offered and not taken at first: an ALLOCATION query fails where a pad
-//! is flushing, and is asked again.
+//! Pools that are offered and not taken at first: an ALLOCATION query fails while a pad is
+//! flushing, and is sent again later.
 #![allow(clippy::unwrap_used)]
 
 use gst::prelude::*;
@@ -53,11 +53,11 @@ impl Pipeline {
     }
 }
 
-/// Lets so many ALLOCATION queries fail, as those that meet a flush do; counts all.
+/// Fails the first `count` ALLOCATION queries, as during a flush, and counts all of them.
 fn fail_queries(pad: &gst::Pad, count: u32) -> Arc<AtomicU32> {
     let asked = Arc::new(AtomicU32::new(0));
     let counter = asked.clone();
-    // On the way there, not on the way back.
+    // A probe without PUSH would also see each query on its way back.
     let there = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH;
     pad.add_probe(there, move |_, info| {
         let is_allocation = info
@@ -101,7 +101,7 @@ fn after_a_flush_the_source_asks_for_the_pool_again() {
          ! physmemupload name=upload kind=normal ! appsink name=sink sync=false",
     );
     let asked = fail_queries(&pipeline.pad("upload", "sink"), 1);
-    // What a sink would send for the same end is kept away.
+    // A sink would send RECONFIGURE for the same purpose; this probe drops it.
     pipeline.pad("upload", "sink").add_probe(
         gst::PadProbeType::EVENT_UPSTREAM,
         |_, info| match info.event().map(|event| event.type_()) {
@@ -118,7 +118,7 @@ fn after_a_flush_the_source_asks_for_the_pool_again() {
     };
     seek(400);
     assert_eq!(asked.load(Ordering::Relaxed), 2);
-    // It has the pool now, and does not ask for ever.
+    // The source has the pool now and sends no more queries.
     seek(800);
     seek(1200);
     assert_eq!(asked.load(Ordering::Relaxed), 2);
@@ -141,7 +141,7 @@ fn upstream_that_missed_the_pool_is_told_once_and_takes_it() {
         assert_eq!(passed + copied, 100);
         assert!(passed > 0, "{copied} copied");
         if queue.is_empty() {
-            // Those that were made before it asked again.
+            // The first frame was made before the second query.
             assert_eq!(copied, 1);
         }
     }
@@ -150,9 +150,9 @@ fn upstream_that_missed_the_pool_is_told_once_and_takes_it() {
 #[test]
 fn upstream_that_cannot_adopt_is_not_pestered() {
     for (source, at_most) in [
-        // Nobody asks, behind a tee.
+        // A tee passes no ALLOCATION query on.
         ("videotestsrc num-buffers=300 ! tee ! queue", 1),
-        // It has the pool from the first.
+        // These sources take the pool at once.
         ("videotestsrc num-buffers=300", 0),
         ("rawvideosrc num-buffers=300", 0),
     ] {

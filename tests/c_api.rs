@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `include/gstphysmem.h`: made of the sources, C and C++, and what misuse of it does.
+//! `include/gstphysmem.h`: it matches the sources, works in C and C++, and misuse of it is
+//! harmless.
 
 mod common;
 
@@ -9,7 +10,7 @@ use common::{c_program, compile, output_of, root, scratch, with_plugin};
 use gst::glib::{self, prelude::*};
 use gstphysmem::{memory::MemoryKind, meta::ffi::GstPhysMemMeta};
 
-/// What cbindgen makes the header of: cbindgen.toml.
+/// The sources of the header; cbindgen.toml lists them too.
 const SOURCES: [&str; 4] = [
     "src/memory/kind.rs",
     "src/address.rs",
@@ -72,7 +73,7 @@ fn c_and_rust_agree_on_sizes_and_kinds() {
     );
 }
 
-/// What a caller must not do is a critical warning, and nothing happens.
+/// Misuse leads to a critical warning and changes nothing.
 #[test]
 fn misuse_is_a_critical_warning() {
     let program = c_program("tests/c/misuse.c", "misuse");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Two copies of this library in one process: this program has the crate, and GStreamer
-//! finds the plugin. Types are registered once in a process, so each test is one.
+//! Two copies of this library in one process: this program contains the crate, and GStreamer finds
+//! the plugin. Types are registered once per process, so each test has a process of its own.
 
 mod common;
 
@@ -16,7 +16,7 @@ use gstphysmem::{
 
 const SCENARIO: &str = "PHYSMEM_SCENARIO";
 
-/// Runs a scenario below in a process of its own; what it said.
+/// Runs a scenario in a process of its own and returns its output.
 #[track_caller]
 fn in_own_process(scenario: &str) -> String {
     let mut command = with_plugin(std::env::current_exe().unwrap());
@@ -35,7 +35,7 @@ fn output_with_errors(command: &mut Command) -> String {
     said
 }
 
-/// What the other tests run.
+/// Runs the scenario that is named in the environment.
 #[test]
 fn a_scenario() {
     match std::env::var(SCENARIO).as_deref() {
@@ -70,7 +70,8 @@ fn a_plugin_beside_the_applications_elements_is_refused() {
     assert_refused(&said, &own);
 }
 
-/// The sentence names the plugin that was not loaded, and whose elements are there.
+/// Checks that the message names the plugin that was not loaded, and the file whose elements exist
+/// already.
 #[track_caller]
 fn assert_refused(said: &str, by: &Path) {
     let sentence = said.lines().find(|line| line.contains("is not loaded"));
@@ -83,14 +84,14 @@ fn assert_refused(said: &str, by: &Path) {
     assert!(sentence.contains(&by), "{sentence}");
 }
 
-/// The frame that came out of the plugin's elements, and the pool it is of.
+/// A frame from the plugin's elements, and the pool that it belongs to.
 fn frame_of_the_plugin() -> (gst::Buffer, gst::BufferPool) {
     let description = "rawvideosrc num-buffers=1 ! video/x-raw,format=GRAY8,width=64,height=48 \
          ! physmemupload name=upload ! appsink name=sink";
     let pipeline = gst::parse::launch(description).unwrap();
     let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
     let upload = pipeline.by_name("upload").unwrap();
-    // The crate's enumeration is the plugin's.
+    // The enumeration of the crate works for the plugin's property.
     upload.set_property("kind", MemoryKind::Normal);
     assert_eq!(upload.property::<MemoryKind>("kind"), MemoryKind::Normal);
     let sink = pipeline.by_name("sink").unwrap();
@@ -100,13 +101,13 @@ fn frame_of_the_plugin() -> (gst::Buffer, gst::BufferPool) {
     assert!(sink.pull_sample().is_err(), "one frame and no more");
     let stats = upload.property::<gst::Structure>("stats");
     assert_eq!(stats.get::<u64>("passed"), Ok(1), "{stats}");
-    // SAFETY: a pool, of the type that its buffer keeps alive.
+    // SAFETY: the pointer is a GstBufferPool, which its buffer keeps alive.
     let pool: gst::BufferPool = unsafe { glib::translate::from_glib_none((*buffer.as_ptr()).pool) };
     pipeline.set_state(gst::State::Null).unwrap();
     (buffer, pool)
 }
 
-/// A frame of the plugin's, read with the crate: as the plugin itself describes it.
+/// The crate reads the meta of the plugin's frame and agrees with the plugin's description.
 fn meta_is_read() {
     let (buffer, pool) = frame_of_the_plugin();
     assert_eq!(
@@ -135,7 +136,7 @@ fn meta_is_read() {
         }
         Err(reason) => assert_eq!(described.get("address-unknown"), Ok(reason.to_string())),
     }
-    // A deep copy has other bytes, and of a shared one that is written to the crate sees it.
+    // A deep copy has other bytes. If the memory of a shallow copy is replaced, the crate notices.
     assert!(buffer.copy_deep().unwrap().meta::<PhysMemMeta>().is_none());
     let mut part = buffer.copy();
     part.get_mut()
@@ -146,7 +147,7 @@ fn meta_is_read() {
     }
 }
 
-/// A pool of the crate's, whose buffers go through the plugin's elements untouched.
+/// The plugin's elements pass buffers of the crate's pool untouched.
 fn pool_works() {
     let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
     let mut config = pool.config();
@@ -160,7 +161,6 @@ fn pool_works() {
     assert_eq!(buffer.meta::<PhysMemMeta>().unwrap().id(), id);
     pool.release_filled(buffer).unwrap();
 
-    // An allocator of the crate's.
     let memory = allocator(MemoryKind::Normal).alloc(100, None).unwrap();
     assert_eq!(memory.size(), 100);
     pool.set_active(false).unwrap();
@@ -235,7 +235,7 @@ fn elements_of_the_crate_then_plugin() {
     assert!(pool.is::<PhysBufferPool>(), "{}", pool.type_());
 }
 
-/// Loads plugins from files, in C's order and words, and plays.
+/// A script that loads plugins from files in this order, prints the results, and plays.
 const LOAD: &str = r#"
 import sys, gi
 gi.require_version('Gst', '1.0')
@@ -258,7 +258,7 @@ pipeline.set_state(Gst.State.NULL)
 fn a_second_plugin_is_refused_and_the_first_goes_on() {
     let library = deps().join("libgstphysmem.so");
     let directory = tempfile::tempdir_in(scratch()).unwrap();
-    // GStreamer takes a file of the same name for the same plugin; these are two to it.
+    // GStreamer identifies a plugin by its file name, so it takes these two for different plugins.
     let copies = ["libgstphysmem.so", "gstphysmem.so"].map(|name| directory.path().join(name));
     for copy in &copies {
         std::fs::copy(&library, copy).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The examples, built as their heads say and run on this machine.
+//! The examples, built as the comments at their top say, and run on this machine.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn assert_played(out: &str) {
     assert!(address != reason, "{out}");
 }
 
-/// `cargo build --example`, with the profile of this test: mostly done already.
+/// Builds an example with the profile of this test, for which most is built already.
 fn rust_example(name: &str) -> PathBuf {
     let profile_dir = deps().parent().unwrap().to_owned();
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
@@ -47,7 +47,7 @@ fn rust_example(name: &str) -> PathBuf {
     profile_dir.join("examples").join(name)
 }
 
-/// Those of this test that decide which GStreamer it needs.
+/// The feature of this test that decides which GStreamer is needed.
 fn features() -> &'static str {
     match () {
         () if cfg!(feature = "v1_28") => "v1_28",
@@ -90,7 +90,7 @@ fn the_c_application_plays_and_leaks_nothing() {
 #[test]
 fn the_c_application_owns_and_frees_the_memory_of_its_buffers() {
     let program = c_program("examples/c/external.c", "external");
-    // Warnings are expected: a map of freed memory fails.
+    // A map of freed memory fails with a warning, as expected.
     let out = output_of(with_plugin(&program).env_remove("G_DEBUG"));
     assert_eq!(
         out,
@@ -100,7 +100,7 @@ fn the_c_application_owns_and_frees_the_memory_of_its_buffers() {
 
 #[test]
 fn the_python_application_plays() {
-    // Debian's own python has the bindings; another one in PATH has not.
+    // The bindings belong to Debian's own python; another python in PATH may lack them.
     let mut python = with_plugin("/usr/bin/python3");
     assert_played(&output_of(
         python.arg(root().join("examples/python/app.py")),
@@ -122,7 +122,7 @@ fn python_reaches_all_that_the_pool_does() {
     ] {
         assert!(out.contains(expected), "no {expected:?} in\n{out}");
     }
-    // With the privilege to know addresses, and without.
+    // The message depends on whether the process may know addresses.
     let last = lines.last().unwrap();
     assert!(
         last.contains("above the limit 0xfff") || last.contains("max-address cannot be kept"),
@@ -153,8 +153,8 @@ fn without_cuda_the_example_says_so() {
     );
 }
 
-/// The runtime's functions over malloc show when and how often it is freed. Their
-/// "GPU" writes at the synchronisation only, as a real one may.
+/// A stand-in for the CUDA runtime, based on malloc, which shows when memory is freed. Its "GPU"
+/// writes at the synchronisation only, as a real one may.
 #[test]
 fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     let source = scratch().join("cudart.c");
@@ -181,7 +181,7 @@ fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     let (before, after) = out
         .split_once("pool given up, one buffer left\n")
         .unwrap_or_else(|| panic!("{out}"));
-    // A buffer keeps its pool.
+    // A buffer keeps its pool alive.
     assert_eq!(before.matches("cudaFree: ").count(), 0, "{out}");
     assert_eq!(after.matches("cudaFree: ").count(), 3, "{out}");
     assert!(after.ends_with("last buffer gone\n"), "{out}");
@@ -190,7 +190,7 @@ fn cuda_free_runs_once_for_each_block_after_the_last_buffer() {
     assert!(before.contains(filled), "{out}");
 }
 
-/// unixfdsink is of GStreamer 1.24.
+/// unixfdsink exists since GStreamer 1.24.
 #[cfg(feature = "v1_24")]
 #[test]
 fn a_c_program_is_told_where_the_frames_of_another_process_are() {
@@ -242,7 +242,7 @@ fn a_c_program_is_told_where_the_frames_of_another_process_are() {
     let receive = &mut with_plugin(receive);
     let out = output_of(receive.args([socket.to_str().unwrap(), "2"]));
     assert_eq!(out, expected);
-    // Its end gives the buffers back.
+    // The end of the receiver releases the buffers.
     let wait = Wait::AtMost(std::time::Duration::from_secs(30));
     let _both = [0; 2].map(|_| pool.acquire_free(wait).unwrap());
     sender.set_state(gst::State::Null).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! fbpansink where no framebuffer is needed; with one: tests/guest/fbpansink.
+//! fbpansink as far as it needs no framebuffer. Tests with one are in tests/guest/fbpansink.
 
 use std::sync::Once;
 
@@ -14,7 +14,7 @@ fn sink() -> gst::Element {
     gst::ElementFactory::make("fbpansink").build().unwrap()
 }
 
-/// Tries to open it; the errors posted.
+/// The errors that the sink posts when it fails to open the device.
 fn errors_of_opening(sink: &gst::Element) -> Vec<String> {
     let bus = gst::Bus::new();
     sink.set_bus(Some(&bus));

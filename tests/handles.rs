@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pools over memory of the application, and what happens when it goes away.
+//! Pools over memory of the application, and what happens when that memory is freed.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use gstphysmem::{
 
 const SIZE: usize = 8192;
 
-/// A handle over a page-aligned block, and how often its deleter has run.
+/// A handle over a page-aligned block, and the number of times that its deleter has run.
 fn handle() -> (BufferHandle, Arc<AtomicUsize>) {
     let layout = std::alloc::Layout::from_size_align(SIZE, 4096).unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
@@ -68,7 +68,7 @@ fn waits(pool: &PhysBufferPool) -> u64 {
     stats.get("waits").unwrap()
 }
 
-/// The place in `handles` of the buffer's memory.
+/// The index in `handles` of the one that has the buffer's memory.
 fn owner_of(buffer: &gst::BufferRef, handles: &[BufferHandle]) -> usize {
     let ptr = buffer
         .meta::<PhysMemMeta>()
@@ -207,7 +207,7 @@ fn an_address_of_a_part_of_the_block_is_refused_in_words() {
 fn a_dropped_handle_is_never_handed_out_again() {
     let (mut handles, counters) = handles(3);
     let pool = borrowing(&handles);
-    // All have been out once, so that each waits with its buffer made.
+    // Each buffer has been out once, so the pool keeps a GstBuffer for each.
     let out: Vec<_> = (0..3).map(|_| pool.acquire_buffer(None).unwrap()).collect();
     let dead = owner_of(&out[1], &handles);
     let dead_id = id(&out[1]);
@@ -264,7 +264,7 @@ fn the_deleter_waits_for_the_end_of_a_map() {
         let mut map = buffer.make_mut().map_writable().unwrap();
         drop(handle);
         assert_eq!(runs(&counter), 0);
-        map.fill(0xaa); // the block is still there
+        map.fill(0xaa); // the block still exists
         assert!(map.iter().all(|&b| b == 0xaa));
     }
     assert_eq!(runs(&counter), 1);
@@ -448,9 +448,9 @@ fn ids_and_states_hold_for_external_memory_too() {
     assert_eq!(description.get::<&str>("ownership").unwrap(), "external");
 }
 
-/// Row D4: memory of a GPU behind a handle whose deleter is the GPU's own free. With
-/// CUDA, `GpuAllocation::new` calls cudaMallocManaged and `free` calls cudaFree; this
-/// one counts, so that it runs without.
+/// Row D4: GPU memory behind a handle whose deleter is the GPU's own function. With CUDA,
+/// `GpuAllocation::new` would call cudaMallocManaged, and `free` cudaFree; here both use ordinary
+/// memory, so that the test runs without a GPU.
 mod gpu {
     use super::*;
 
@@ -463,7 +463,7 @@ mod gpu {
         }
     }
 
-    /// cudaFree
+    /// Stands for cudaFree.
     ///
     /// # Safety
     /// `ptr` comes from [`GpuAllocation::new`] with this size, and is freed once.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What `meson install` and `cargo cinstall` put in place is enough to build and run C
-//! programs, by pkg-config alone.
+//! What `meson install` and `cargo cinstall` install is enough to build and run C programs by
+//! pkg-config alone.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -34,8 +34,8 @@ fn is_there(program: &str, argument: &str) -> bool {
     ran.is_ok_and(|output| output.status.success())
 }
 
-/// Lets a nested cargo build beside the one that built this test: without the dependencies
-/// of tests some crates get other features, and the library of the same name with them.
+/// Gives a nested cargo a target directory of its own. Without this test's dev-dependencies some
+/// crates get other features, and it would overwrite the library of the same name.
 fn in_own_target(command: &mut Command) -> &mut Command {
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().nth(3).unwrap().join("install");
@@ -44,15 +44,15 @@ fn in_own_target(command: &mut Command) -> &mut Command {
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
 }
 
-/// What Rust calls this machine.
+/// The target triple of this machine.
 fn triple() -> String {
     let said = output_of(Command::new("rustc").arg("-vV"));
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
     host.unwrap().to_owned()
 }
 
-/// A cross file for a machine that happens to be this one: all goes the way of a cross build,
-/// and its programs can be run.
+/// Writes a Meson cross file that describes this machine, so that the build is a cross build whose
+/// programs can be run.
 fn cross_file(path: &Path) {
     let text = format!(
         "[binaries]\nc = 'cc'\npkg-config = 'pkg-config'\npkgconfig = 'pkg-config'\n[host_machine]\nsystem = 'linux'\n\
@@ -62,8 +62,8 @@ fn cross_file(path: &Path) {
     std::fs::write(path, text).unwrap();
 }
 
-/// A program that links with the library and has GStreamer load the plugin. Were the two
-/// not one file, GObject would complain that its types are registered already.
+/// The source of a program that links with the library and makes GStreamer load the plugin. If the
+/// two were different files, GObject would complain that the types are registered twice.
 const LINKED_AND_LOADED: &str = r#"
 #include <gstphysmem.h>
 int main (int argc, char **argv)
@@ -120,7 +120,7 @@ impl Installed {
         program
     }
 
-    /// As after ldconfig, with the plugins of this prefix and no others.
+    /// Runs a program as if ldconfig knew the prefix, with the plugins of the prefix alone.
     fn run(&self, program: &Path, debug: &str) -> String {
         output_of(
             Command::new(program)
@@ -132,7 +132,7 @@ impl Installed {
         )
     }
 
-    /// The library under its names, each of them the same file; the plugin another.
+    /// Checks the installed files: all names of the library and the plugin are the same file.
     fn check(&self) {
         assert!(self.prefix.join("include/gstphysmem/gstphysmem.h").exists());
         assert_eq!(self.pkg_config("--modversion"), env!("CARGO_PKG_VERSION"));
@@ -152,7 +152,7 @@ impl Installed {
             header.contains(&format!("Shared library: [{SONAME}]")),
             "{header}"
         );
-        // A map of freed memory is meant to fail, with a warning.
+        // The program maps freed memory, which fails with a warning.
         let said = self.run(&external, "");
         assert!(said.ends_with("verbs and their errors: ok\n"), "{said}");
 
@@ -164,7 +164,7 @@ impl Installed {
     }
 }
 
-/// An empty prefix, and a directory for all else.
+/// An empty prefix in a scratch directory.
 fn prefix() -> (tempfile::TempDir, Installed) {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let installed = Installed {
@@ -210,8 +210,9 @@ fn what_meson_installs_is_enough_for_c() {
     }
 }
 
-/// An application of an edition before 2024 has a resolver that takes the newest crates,
-/// whether or not the compiler is new enough for them, unless it says otherwise.
+/// The manifest of an application with an edition before 2024. The default resolver of such an
+/// edition takes the newest crates even if the compiler is too old for them; `resolver` changes
+/// that.
 const APPLICATION: &str = r#"
 [package]
 name = "application"
@@ -270,7 +271,7 @@ fn what_cargo_c_installs_is_enough_for_c() {
         .arg("--debug")
         .current_dir(root());
     output_of(in_own_target(&mut cargo));
-    // As README.md says; no link is in cargo-c's power.
+    // README.md tells the user to make this link, which cargo-c cannot make.
     let plugins = installed.lib().join("gstreamer-1.0");
     std::fs::create_dir_all(&plugins).unwrap();
     std::os::unix::fs::symlink("../libgstphysmem.so", plugins.join("libgstphysmem.so")).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! kmsflipsink as an element, on any machine: no display is needed.
+//! kmsflipsink as far as it needs no display. Tests with one are in tests/guest/kmsflipsink.
 
 use gst::prelude::*;
 
@@ -10,7 +10,7 @@ fn sink() -> gst::Element {
     gst::ElementFactory::make("kmsflipsink").build().unwrap()
 }
 
-/// The one error of a sink that cannot start.
+/// The only error of a sink that cannot start.
 fn start_error(sink: &gst::Element) -> glib::Error {
     let bus = gst::Bus::new();
     sink.set_bus(Some(&bus));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory kinds on whatever machine runs the tests: those that exist here.
+//! The memory kinds that exist on the machine that runs the tests.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn normal(size_bytes: usize) -> Arc<Region> {
     .expect("normal memory is everywhere")
 }
 
-/// A handle over a leaked box, and how often its deleter ran.
+/// A handle over a leaked box, and the number of times that its deleter has run.
 fn counted_handle(len_bytes: usize) -> (BufferHandle, Arc<AtomicUsize>) {
     let runs = Arc::new(AtomicUsize::new(0));
     let block = Box::leak(vec![0u8; len_bytes].into_boxed_slice());
@@ -62,7 +62,7 @@ fn borrowed(handle: &BufferHandle) -> Arc<Region> {
     }
 }
 
-/// Says that a part of a test cannot run here, past libtest's capture.
+/// Reports that a part of a test cannot run here. The line bypasses libtest's capture.
 fn skipped(reason: &str) {
     use std::io::Write;
     let name = std::thread::current().name().unwrap_or("?").to_owned();
@@ -72,7 +72,7 @@ fn skipped(reason: &str) {
         .expect("stderr takes a line");
 }
 
-/// What memory of any kind does; inside the device lab it is judged from outside, too.
+/// Checks what memory of any kind must do. In the device lab the host checks it too.
 fn holds_bytes(kind: MemoryKind) {
     init();
     let request = Request {
@@ -82,7 +82,7 @@ fn holds_bytes(kind: MemoryKind) {
     };
     let region = match Region::allocate(&request) {
         Ok(region) => region,
-        // There is always one kind of memory.
+        // Normal memory exists on every machine.
         Err(error) if matches!(kind, MemoryKind::Auto | MemoryKind::Normal) => {
             panic!("{kind}: {error}")
         }
@@ -165,7 +165,7 @@ fn nothing_is_left_after_deinit() {
         .env("GST_TRACERS", "leaks")
         .env("GST_DEBUG", "GST_TRACER:7")
         .env("GST_DEBUG_NO_COLOR", "1")
-        // Not fatal-warnings: the tracer warns of the one leak that is wanted.
+        // Not fatal-warnings, because the tracer warns about the deliberate leak.
         .env("G_DEBUG", "fatal-criticals")
         .output()
         .unwrap();
@@ -175,7 +175,7 @@ fn nothing_is_left_after_deinit() {
         .lines()
         .filter(|line| line.contains("object-alive, type-name=(string)Gst"))
         .collect();
-    // The child leaks one memory on purpose: the tracer is at work.
+    // The child leaks one memory deliberately, which proves that the tracer works.
     assert_eq!(leaks.len(), 1, "{text}");
     assert!(leaks[0].contains("GstMemory"), "{}", leaks[0]);
 }
@@ -303,7 +303,7 @@ fn zero_and_absurd_sizes_are_errors() {
         let error = allocate(size_bytes).unwrap_err();
         assert!(matches!(error, MemoryError::Absurd { .. }), "{error}");
     }
-    // Where pointers have 32 bits, a machine may have whatever can be asked for.
+    // On a 32-bit machine there may be memory for any size that a pointer can express.
     #[cfg(target_pointer_width = "64")]
     {
         let error = allocate(1 << 50).unwrap_err();
@@ -349,7 +349,7 @@ fn physical_address_interface_agrees_with_the_region() {
     };
     match region.address() {
         Ok(address) => {
-            // Beyond what the interface's number can say, it is unknown.
+            // An address too large for the interface's integer counts as unknown.
             let told = |phys: u64| usize::try_from(phys).map_or(0, |_| phys);
             assert_eq!(phys(&mem), told(address.first().0));
             assert_eq!(phys(&sub), told(address.first().0 + 8));

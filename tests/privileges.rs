@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Addresses for users who are not root: what each is told who has too little, and what it
-//! takes to have enough. Where the address lies is compared with what root reads in the
-//! page tables of the user's process. (Heaps, tracepoint and the view from outside of the
-//! machine: tests/guest/memory/privileges.rs.)
+//! Addresses for users who are not root: the reason for having none, and the rights that are
+//! enough. Addresses are compared with the process's page tables as root reads them. (For heaps,
+//! the tracepoint and the view of the host see tests/guest/memory/privileges.rs.)
 
 mod common;
 
@@ -18,8 +17,8 @@ use gstphysmem::memory::{MemoryKind, Region, Request};
 const PAGES: usize = 5;
 const CHILD: &str = "PHYSMEM_TEST_UNPRIVILEGED";
 
-/// The part that runs as nobody: where its pages are, virtual and physical, or why it does
-/// not know. They stay there until its input ends.
+/// The part that runs as user nobody. It prints the virtual and physical address of its pages, or
+/// the reason for having no address, and keeps the pages until its standard input ends.
 fn child() {
     gst::init().unwrap();
     let region = Region::allocate(&Request {
@@ -43,7 +42,7 @@ fn child() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// This program once more, where everybody can read it.
+/// A copy of this program in a place where every user can read it.
 fn copy_of_this_program(directory: &Path) -> PathBuf {
     let copy = directory.join("unprivileged");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
@@ -53,14 +52,14 @@ fn copy_of_this_program(directory: &Path) -> PathBuf {
     copy
 }
 
-/// What nobody is told who runs the program with these options of setpriv. An address is
+/// What the program prints when setpriv starts it as user nobody with these options. An address is
 /// compared with root's.
 fn told(program: &Path, options: &[&str]) -> String {
     let mut child = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .args(options)
-        // By way of a shell, as users start programs: setpriv itself still has root's
-        // capabilities, compared with which those of the file are no gain.
+        // A shell starts the program, because setpriv itself still has root's capabilities, and
+        // then file capabilities add nothing.
         .args(["--", "sh", "-c", "exec \"$0\" \"$@\""])
         .arg(program)
         .args([
@@ -99,13 +98,14 @@ fn told(program: &Path, options: &[&str]) -> String {
     told
 }
 
-/// setcap cap_sys_admin+ep.
+/// Does what `setcap cap_sys_admin+ep` does.
 fn give_file_capability(program: &Path) -> std::io::Result<()> {
-    // struct vfs_cap_data: revision 2, effective; permitted and inheritable, low and high.
+    // struct vfs_cap_data: revision 2 with the effective flag; permitted and inheritable, low and
+    // high.
     let words = [0x0200_0001u32, 1 << 21, 0, 0, 0];
     let data: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
     let path = CString::new(program.as_os_str().as_bytes()).unwrap();
-    // SAFETY: two C strings, and as many bytes as are said.
+    // SAFETY: two C strings, and `data` with its length.
     let rc = unsafe {
         libc::setxattr(
             path.as_ptr(),
@@ -160,7 +160,7 @@ fn who_is_not_root_is_told_what_is_missing() {
     let address = told(&program, &ambient);
     assert!(address.starts_with("ADDRESS "), "{address}");
 
-    // What does not work, though one reads it everywhere.
+    // File capabilities do not help, although they are often recommended.
     match give_file_capability(&program) {
         Ok(()) => {
             let missing = [

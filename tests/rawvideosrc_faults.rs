@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `rawvideosrc` where system calls fail, in a process of its own: every frame
-//! comes through, or an error says why not.
+//! `rawvideosrc` when system calls fail, in a process of its own. Either every frame arrives or
+//! there is an error with the reason.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// 60 frames of 64x48 in GRAY8, rows 70 bytes apart, so that a frame is read in many
+/// 60 frames of 64x48 in GRAY8. The rows are 70 bytes apart, so that a frame is read in many
 /// pieces.
 const FRAMES: usize = 60;
 const WIDTH: usize = 64;
@@ -32,7 +32,7 @@ fn shim() -> &'static Path {
     })
 }
 
-/// What a run has written, and what it ought to have written.
+/// The output of a run: the bytes that it wrote and those that it should have written.
 struct Run {
     output: Output,
     written: Vec<u8>,
@@ -40,7 +40,7 @@ struct Run {
 }
 
 impl Run {
-    /// Plays a file into another while calls fail.
+    /// Plays one file into another while these calls fail.
     fn new(settings: &str, faults: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("clip.raw"), dir.path().join("written"));
@@ -59,7 +59,7 @@ impl Run {
             .args(settings.split(' '))
             .args(["!", "filesink", "sync=false"])
             .arg(format!("location={}", to.display()))
-            // All that GStreamer has is looked through once only.
+            // One registry for all runs, so that GStreamer scans its plugins once.
             .env("GST_REGISTRY", shim().with_extension("registry"))
             .env("LD_PRELOAD", shim())
             .envs(faults.iter().copied());
@@ -109,7 +109,7 @@ fn frames_come_through_whatever_io_uring_enter_answers() {
 
 #[test]
 fn frames_come_through_where_there_is_no_ring() {
-    // The first, or all after some that the pool pins its memory with.
+    // All rings fail, or those after the ones that the pool pins its memory with.
     for from in ["1", "4"] {
         let errno = libc::ENOMEM.to_string();
         let faults = [
@@ -146,7 +146,7 @@ fn a_read_that_fails_is_an_error_that_names_file_frame_and_errno() {
         ("FAIL_CALL", "read"),
         ("FAIL_PATH", "clip.raw"),
         ("FAIL_ERRNO", errno.as_str()),
-        // The first looks for a header.
+        // The first reads look for a header.
         ("FAIL_FROM", "12"),
     ];
     for settings in ["io-mode=read", "io-mode=read direct=true"] {
@@ -156,7 +156,7 @@ fn a_read_that_fails_is_an_error_that_names_file_frame_and_errno() {
         for part in ["clip.raw", "reading frame ", "EIO"] {
             assert!(said.contains(part), "{part} is not in: {said}");
         }
-        // What came before is right.
+        // The frames before the failure are correct.
         assert!(run.expected.starts_with(&run.written), "{settings}");
         assert!(run.written.len() < run.expected.len(), "{settings}");
     }
@@ -191,7 +191,7 @@ fn a_refused_inotify_or_eventfd_is_an_error_that_names_the_limit_to_raise() {
         for part in [name, remedy] {
             assert!(said.contains(part), "{call}: {part} is not in: {said}");
         }
-        // It was not asked for, and is not what fails.
+        // The io-mode has not been set and is not the cause.
         assert!(!said.contains("io-mode"), "{call}: {said}");
     }
 }

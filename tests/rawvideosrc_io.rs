@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `rawvideosrc` and files that change while they play, reads that fail, and pipes
-//! that are cut: what is lost is told, in the same way in every io-mode.
+//! `rawvideosrc` with files that change during the stream, reads that fail, and pipes that are cut.
+//! Every io-mode reports what is lost in the same way.
 #![allow(clippy::unwrap_used)]
 
 use gst::prelude::*;
@@ -12,10 +12,9 @@ use std::{
 };
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
-/// Bytes of a frame of 64x64 in GRAY8.
+/// The bytes of a 64x64 frame in GRAY8.
 const FRAME: usize = 4096;
 const FORMAT: &str = "format=gray8 width=64 height=64 framerate=25/1";
-/// All ways to read a file.
 const WAYS: [&str; 6] = [
     "io-mode=read",
     "io-mode=read direct=true",
@@ -33,7 +32,7 @@ fn init() {
     });
 }
 
-/// A file of frames, each of one value.
+/// A file of frames, whose bytes all have the value of their frame.
 struct Clip {
     dir: tempfile::TempDir,
 }
@@ -58,12 +57,12 @@ impl Clip {
     }
 }
 
-/// Of the bytes of frame `n`; never zero.
+/// The value of the bytes of frame `n`, which is never zero.
 fn value(n: usize) -> u8 {
     (n % 250) as u8 + 1
 }
 
-/// A pipeline that ends in an appsink, NULL again when it goes.
+/// A pipeline that ends in an appsink and goes to NULL on drop.
 struct Playing {
     pipeline: gst::Pipeline,
     sink: gst_app::AppSink,
@@ -96,7 +95,7 @@ impl Playing {
         self.sink.try_pull_sample(TIMEOUT)
     }
 
-    /// The frames to come, each checked to be the one of its number.
+    /// Pulls the frames from number `n` on and checks each. Returns the number after the last one.
     #[track_caller]
     fn pull_frames(&self, mut n: usize) -> usize {
         while let Some(sample) = self.pull() {
@@ -107,7 +106,7 @@ impl Playing {
         n
     }
 
-    /// The first error, warning or end on the bus.
+    /// The first error, warning or EOS on the bus.
     fn message(&self) -> gst::Message {
         use gst::MessageType;
         let types = [MessageType::Error, MessageType::Warning, MessageType::Eos];
@@ -253,7 +252,7 @@ fn the_last_mapped_frame_is_not_lost_in_silence() {
     let playing = Playing::new(&path, &format!("{FORMAT} io-mode=mmap"), "");
     let pad = playing.sink.static_pad("sink").unwrap();
     let frames = std::sync::atomic::AtomicUsize::new(0);
-    // The fourth frame is on its way, and has not been looked at.
+    // The fourth frame is on its way to the sink, which has not read its bytes.
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         if frames.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 3 {
             let file = File::options().write(true).open(&path).unwrap();
@@ -311,7 +310,7 @@ fn a_mapping_that_is_of_no_use_any_more_tells_nothing() {
     assert!(error.is_none(), "{error:?}");
 }
 
-/// Plays what is written to a FIFO.
+/// Plays a FIFO into which a thread writes these bytes.
 fn pipe(bytes: Vec<u8>, settings: &str) -> (Playing, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fifo");
@@ -341,13 +340,13 @@ fn a_pipe_that_is_cut_inside_a_frame_gives_the_whole_ones_then_a_warning_then_th
         assert_says(&playing.warning(), &["fifo", &frame, &have, &missing]);
         playing.ends();
     }
-    // Where a frame ends, nothing is lost.
+    // A cut between two frames loses nothing.
     for whole in [0, 3] {
         let (playing, _dir) = pipe(frames(whole * FRAME), FORMAT);
         assert_eq!(playing.pull_frames(0), whole);
         playing.ends();
     }
-    // Inside what is in front of the first frame.
+    // A cut in the header, before the first frame.
     let (playing, _dir) = pipe(frames(10), &format!("{FORMAT} offset=32"));
     assert_eq!(playing.pull_frames(0), 0);
     assert_says(
@@ -387,8 +386,8 @@ fn a_y4m_pipe_that_is_cut_is_told_wherever_that_is() {
 
 #[test]
 fn frames_of_more_reads_than_a_ring_holds_are_read_ahead() {
-    // Rows of 8 bytes, 304 apart: too far for one read to go over the gap. And rows
-    // 16 apart, 8192 of them: 32 reads a frame.
+    // 30 rows of 8 bytes at a distance of 304, too large for one read across the gap. Then 8192
+    // rows at a distance of 16, which take 32 reads a frame.
     for (height, stride, prefetch) in [(30usize, 304usize, 32), (8192, 16, 16)] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("clip.raw");
@@ -442,7 +441,7 @@ fn no_descriptor_is_left_to_children() {
     }
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let fd = entry.unwrap().file_name().into_string().unwrap();
-        // Those that were given to this process, and what is closed by now.
+        // Skips descriptors that have been closed since.
         let Ok(target) = std::fs::read_link(format!("/proc/self/fd/{fd}")) else {
             continue;
         };
@@ -469,7 +468,7 @@ fn no_descriptor_is_left_to_children() {
     }
 }
 
-/// The inode of what is mapped at an address of this process.
+/// The inode of the file that is mapped at this address.
 fn inode_at(address: usize) -> Option<u64> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().find_map(|line| {
@@ -503,7 +502,7 @@ fn memory_of_a_pool_that_was_replaced_is_given_back() {
                 let bytes = sample.buffer().unwrap().map_readable().unwrap();
                 bytes.as_ptr() as usize
             };
-            // Every block is a file of its own.
+            // Each block is a memfd of its own.
             let inode = inode_at(start).unwrap();
             if inode == 0 {
                 println!("SKIPPED: the memory has no file");
@@ -514,7 +513,7 @@ fn memory_of_a_pool_that_was_replaced_is_given_back() {
             }
             pad.push_event(gst::event::Reconfigure::new());
         }
-        // The last pools may still have frames on their way.
+        // The last pools may still have frames in the pipeline.
         let old = &inodes[..2];
         let mut turns = 0;
         while old.iter().any(|inode| is_mapped(*inode)) {

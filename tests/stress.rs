@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Eight producers, eight consumers, and an owner who drops handles at random:
-//! no buffer is held twice, nothing is lost, every byte that went in comes out.
+//! Eight producers, eight consumers, and an owner who drops handles at random. No buffer is held by
+//! two threads, nothing is lost, and every byte that was written is read.
 //!
 //! The number of hand-overs is small by default; ten million take a minute or two:
 //!
@@ -24,17 +24,17 @@ use gstphysmem::{
 
 const THREADS: usize = 8;
 const HANDLES: usize = 24;
-/// So many handles live to the end of a round.
+/// The number of handles that are alive at the end of a round.
 const SURVIVORS: usize = 4;
 const SIZE: usize = 256;
-/// Of a round; each round has a pool and handles of its own.
+/// Hand-overs of a round. Each round has its own pool and handles.
 const ROUND: u64 = 100_000;
 
 fn handovers() -> u64 {
     std::env::var("PHYSMEM_STRESS_HANDOVERS").map_or(40_000, |n| n.parse().unwrap())
 }
 
-/// A small generator, seeded, so that a failure can be repeated.
+/// A pseudo-random generator with a seed, so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -50,11 +50,11 @@ const NOBODY: u8 = 0;
 const PRODUCER: u8 = 1;
 const CONSUMER: u8 = 2;
 
-/// What the test knows of one buffer, apart from the pool.
+/// What the test itself records about one buffer, to compare it with the pool.
 #[derive(Default)]
 struct Witness {
     holder: AtomicU8,
-    /// Sum of the bytes submitted and not yet consumed.
+    /// The sum of the bytes that were submitted and not yet consumed.
     pending: AtomicU64,
 }
 
@@ -72,7 +72,7 @@ struct Totals {
     handovers: AtomicU64,
 }
 
-/// Lets nobody wait for a thread that failed.
+/// Wakes all waiting threads if one panics.
 struct EndOnPanic<'a>(&'a PhysBufferPool);
 
 impl Drop for EndOnPanic<'_> {
@@ -98,8 +98,8 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&b| u64::from(b)).sum()
 }
 
-/// A handle, and a count of its deleter's runs. The deleter spoils the bytes before it
-/// frees them, so that a late reader would see it.
+/// A handle whose deleter counts its runs. The deleter overwrites the bytes before it frees them,
+/// so that a late reader would notice.
 fn handle(freed: &Arc<AtomicUsize>) -> BufferHandle {
     let freed = Arc::clone(freed);
     let block: &'static mut [u8] = Box::leak(vec![0; SIZE].into_boxed_slice());
@@ -133,8 +133,8 @@ impl Round {
         }
     }
 
-    /// Submits until the quota is used up; a submission that the handle's death
-    /// foiled does not count.
+    /// Submits buffers until the quota is used up. A submission does not count if the handle is
+    /// gone.
     fn produce(&self, seed: u64) {
         let _end = EndOnPanic(&self.pool);
         let mut random = Random(seed);
@@ -152,8 +152,8 @@ impl Round {
         let id = id(&buffer);
         let witness = &self.witnesses[&id];
         witness.pass(NOBODY, PRODUCER);
-        // Written as a device would, by address: mapping for writing asks that nobody
-        // else have a reference, which the look-up by id may have.
+        // Written through the region, as a device would. A map for writing fails if there is
+        // another reference, and the thread that looks up ids may have one.
         let region = buffer
             .meta::<PhysMemMeta>()
             .unwrap()
@@ -162,13 +162,13 @@ impl Round {
             .clone();
         let sum = match region.begin_access(true) {
             Ok(access) => {
-                // SAFETY: SIZE bytes, there until the access ends; the witness says
-                // that nobody else is at them.
+                // SAFETY: the region has SIZE bytes until the access ends, and the record shows
+                // that no other thread uses them.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(access.ptr(), SIZE) };
                 bytes.fill_with(|| random.next() as u8);
                 sum(bytes)
             }
-            // The owner was faster.
+            // The owner has dropped the handle in the meantime.
             Err(_) => {
                 witness.pass(PRODUCER, NOBODY);
                 return false;
@@ -201,7 +201,8 @@ impl Round {
             };
             let witness = &self.witnesses[&id(&buffer)];
             witness.pass(NOBODY, CONSUMER);
-            // A buffer that dies in our hands stays pending: nobody gets it again.
+            // The bytes of a buffer whose handle is gone remain pending, because it is not handed
+            // out again.
             if let Ok(map) = buffer.map_readable() {
                 let expected = witness.pending.swap(0, Ordering::AcqRel);
                 assert_eq!(sum(&map), expected, "other bytes than were submitted");
@@ -213,7 +214,7 @@ impl Round {
         }
     }
 
-    /// Drops handles, now and then, until few are left.
+    /// Drops handles at random intervals until SURVIVORS are left.
     fn drop_handles(&self, handles: &mut Vec<BufferHandle>, done: &AtomicBool, seed: u64) {
         let mut random = Random(seed);
         let spread = self.quota.load(Ordering::Acquire) / HANDLES as u64;
@@ -230,7 +231,7 @@ impl Round {
         }
     }
 
-    /// Looks up buffers by id while all this goes on, as a completion interrupt would.
+    /// Looks up buffers by id at the same time, as an interrupt handler would.
     fn look_up(&self, done: &AtomicBool, seed: u64) {
         let mut random = Random(seed);
         let ids: Vec<_> = self.witnesses.keys().copied().collect();

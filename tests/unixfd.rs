@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Buffers of our pool through unixfdsink and unixfdsrc of GStreamer 1.24 and newer: what
-//! the meta says arrives with them, and is believed of the memory that was sent alone.
-//! The address on the other side of a real process border: `guest_unixfd`.
+//! Buffers of our pool through unixfdsink and unixfdsrc of GStreamer 1.24 or newer. The meta
+//! arrives with the buffer, and its address is only given for the memory that was sent. Two real
+//! processes are tested in tests/guest/kmsflipsink/unixfd.rs.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn activate(pool: &PhysBufferPool, buffers: u32) {
     pool.set_active(true).unwrap();
 }
 
-/// `appsrc ! unixfdsink`, `unixfdsrc ! relay ! appsink`.
+/// Two pipelines: `appsrc ! unixfdsink` and `unixfdsrc ! relay ! appsink`.
 struct Crossing {
     sender: gst::Pipeline,
     receiver: gst::Pipeline,
@@ -56,7 +56,7 @@ impl Crossing {
             socket(0).display()
         ));
         sender.set_state(gst::State::Playing).unwrap();
-        // The receiver connects as it starts.
+        // The receiver connects during its state change.
         receiver.set_state(gst::State::Playing).unwrap();
         Self {
             sender,
@@ -92,7 +92,7 @@ fn meta(buffer: &gst::BufferRef) -> gst::MetaRef<'_, PhysMemMeta> {
     buffer.meta::<PhysMemMeta>().expect("a PhysMemMeta")
 }
 
-/// What this process's own page tables say of a mapping; none without CAP_SYS_ADMIN.
+/// The physical address of a byte from this process's pagemap; None without CAP_SYS_ADMIN.
 fn pagemap(byte: *const u8) -> Option<u64> {
     let mut entry = [0; 8];
     let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
@@ -120,7 +120,7 @@ fn what_the_pool_says_of_a_buffer_arrives_with_it() {
     assert_eq!(there.heap(), here.heap());
     assert_eq!(there.size_bytes(), SIZE);
     assert!(there.region().is_none());
-    // Only the sender pins pages that no dma-buf does.
+    // Memory without a dma-buf is pinned by the sender only.
     assert!(!there.is_pinned());
 
     let map = received.map_readable().unwrap();
@@ -156,7 +156,7 @@ fn a_pool_that_withholds_its_addresses_tells_no_other_process() {
     assert_eq!(there.phys_addr(), None);
     let reason = there.address().unwrap_err().to_string();
     assert!(reason.contains("withhold-address"), "{reason}");
-    // In its own process nothing is withheld.
+    // The sending process itself may still know the address.
     let withheld = here.address().err();
     assert!(!withheld.is_some_and(|reason| *reason == AddressUnknown::Withheld));
 }
@@ -198,7 +198,7 @@ fn a_resized_buffer_is_where_its_first_byte_is() {
     assert_eq!(received.size(), 100);
     if let Some(address) = meta(&received).phys_addr() {
         let map = received.map_readable().unwrap();
-        assert_eq!(map[0], 0); // the page is in the table once it was touched
+        assert_eq!(map[0], 0); // the read faults the page in
         assert_eq!(pagemap(map.as_ptr()), Some(address.0));
     }
 }
@@ -242,7 +242,7 @@ fn the_address_of_memory_that_cannot_be_sent_is_not_sent() {
     let without_fd = unsafe { PhysBufferPool::with_regions(&[block]) };
     activate(&without_fd, 1);
     let buffer = without_fd.acquire_free(Wait::No).unwrap();
-    // Some versions of unixfdsink copy such memory, others refuse the buffer.
+    // Some versions of unixfdsink copy such memory; others refuse the buffer.
     assert!(!can_be_sent(&buffer));
 
     let mut buffer = pool(MemoryKind::Normal, 1).acquire_free(Wait::No).unwrap();
@@ -254,7 +254,7 @@ fn the_address_of_memory_that_cannot_be_sent_is_not_sent() {
 
 fn can_be_sent(buffer: &gst::BufferRef) -> bool {
     let meta = meta(buffer);
-    // SAFETY: a meta of a buffer that is alive, and a byte array of our own.
+    // SAFETY: the meta of a buffer that is alive, and a byte array of this function.
     unsafe {
         let bytes = glib::ffi::g_byte_array_new();
         let meta = (&raw const *meta).cast::<gst::ffi::GstMeta>();

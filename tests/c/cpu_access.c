@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-// Watches the CPU's accesses to dma-bufs, for LD_PRELOAD. A dma-buf's mappings are open
-// only from DMA_BUF_SYNC_START to DMA_BUF_SYNC_END, and for writing only where that was
-// said: the CPU that touches a byte at another time, or in another direction, gets SIGSEGV,
-// and the kernel that does so for a read() gives EFAULT. What no page table stops (io_uring
-// with fixed buffers) changes the bytes between an END and the next START, and is seen there.
-// (A start for writing alone opens the memory for reading, too: page tables know no better.)
+// Watches the CPU's accesses to dma-bufs; to be loaded by LD_PRELOAD. The mappings of a dma-buf are
+// open only between DMA_BUF_SYNC_START and DMA_BUF_SYNC_END, and for writing only if START asked
+// for that. Any other access by the CPU ends in SIGSEGV, and one by the kernel, as in read(), in
+// EFAULT. A write that no page table stops (io_uring with fixed buffers) changes the bytes between
+// an END and the next START, which compares them. (A START for writing alone also opens the memory
+// for reading, because page tables have no other way.)
 //
-// Lines are appended to the file CPU_ACCESS_LOG, I being the dma-buf's inode:
-//   start I r|w|rw    end I r|w|rw    changed I (outside of an access)    touched (outside)
+// Lines are appended to the file CPU_ACCESS_LOG. I is the inode of the dma-buf:
+//
+//   start I r|w|rw    end I r|w|rw    changed I (outside of an access)    touched I (outside)
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -32,19 +33,19 @@
 struct mapping {
     void *start;
     size_t len;
-    dev_t dev;          // Of the file that is mapped, a dma-buf or a memfd.
+    dev_t dev;          // of the mapped file, a dma-buf or a memfd
     ino_t ino;
-    ino_t dma_buf;      // 0: a memfd that no udmabuf was made of, so far.
+    ino_t dma_buf;      // 0: a memfd of which no udmabuf has been made yet
 };
 
 struct dma_buf {
     ino_t ino;          // 0: free
     int accesses, reads, writes;
     int has_sum;
-    uint64_t sum;       // Of the bytes at the last END.
+    uint64_t sum;       // of the bytes at the last END
 };
 
-// Mappings and dma-bufs of a test are few; that there are no more places ends it.
+// A test has few mappings and dma-bufs. If the tables are full, the program aborts.
 static struct mapping mappings[512];
 static struct dma_buf dma_bufs[512];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -61,7 +62,7 @@ static void note(const char *event, ino_t ino, const char *direction)
 static void touched(int signal_number, siginfo_t *info, void *context)
 {
     (void)context;
-    // To the handler's own end: the signal comes again, and ends the process.
+    // After the handler the instruction faults again, which now ends the process.
     signal(signal_number, SIG_DFL);
     for (size_t i = 0; i < sizeof mappings / sizeof *mappings; i++) {
         struct mapping *m = &mappings[i];
@@ -116,7 +117,7 @@ static void protect(const struct dma_buf *buf, int prot)
             abort();
 }
 
-/* Looks at the bytes; the mappings are open. 0: there is no mapping. */
+/* The checksum of the bytes, while the mappings are open. Returns 0 if there is no mapping. */
 static int sum_up(const struct dma_buf *buf, uint64_t *sum)
 {
     for (size_t i = 0; i < sizeof mappings / sizeof *mappings; i++) {
@@ -194,7 +195,7 @@ int ioctl(int fd, unsigned long request, ...)
         const struct dma_buf_sync *sync = argument;
         int result, is_end = (sync->flags & DMA_BUF_SYNC_END) != 0;
         pthread_mutex_lock(&lock);
-        // Nothing may be touched any more once the kernel is told of the end.
+        // An END closes the mapping before the kernel learns of it.
         if (is_end)
             ends(file.st_ino, sync->flags);
         result = real(fd, request, argument);
@@ -263,7 +264,7 @@ int munmap(void *start, size_t len)
             continue;
         ino_t ino = mappings[i].dma_buf;
         mappings[i] = (struct mapping) { 0 };
-        // Another one of it may go on.
+        // The dma-buf may have another mapping.
         for (size_t n = 0; n < sizeof mappings / sizeof *mappings; n++)
             if (ino && mappings[n].dma_buf == ino)
                 ino = 0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-// Makes system calls fail, for LD_PRELOAD:
+// Makes system calls fail; to be loaded by LD_PRELOAD. The environment says which:
 //   FAIL_CALL   io_uring_enter, io_uring_setup, inotify_init1, inotify_add_watch, eventfd,
-//               or read: preads of FAIL_PATH
-//   FAIL_ERRNO  with what; 0: a read gives fewer bytes than it was asked for
-//   FAIL_EVERY  every so many calls, or
-//   FAIL_FROM   that one and all after it
+//               or read, which means pread and its like on paths that contain FAIL_PATH
+//   FAIL_ERRNO  the error; 0 makes a read return fewer bytes than it was asked for
+//   FAIL_EVERY  every Nth call fails, or
+//   FAIL_FROM   the Nth call fails and all after it
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -90,7 +90,7 @@ static int is_watched(int fd)
     return strstr(path, part) != NULL;
 }
 
-/* 0: fails with errno; else so many bytes may be read. */
+/* The number of bytes that may be read; 0 with errno set if the read must fail. */
 static size_t allowed(int fd, size_t wanted)
 {
     if (!is_watched(fd) || !is_due("read"))
@@ -98,7 +98,7 @@ static size_t allowed(int fd, size_t wanted)
     errno = (int)number("FAIL_ERRNO");
     if (errno)
         return 0;
-    // Past the page cache only whole blocks are read.
+    // With O_DIRECT only whole blocks can be read.
     size_t unit = fcntl(fd, F_GETFL) & O_DIRECT ? 4096 : 1;
     size_t fewer = (wanted / 3 / unit + 1) * unit;
     return fewer < wanted ? fewer : wanted;

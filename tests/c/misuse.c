@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
-/* What a program must not do with the functions of the library, thirteen times; and what it may. */
+/* Misuse of the library's functions, which must be refused, and a few uses that are allowed. */
 #include <gst/gst.h>
 #include <gstphysmem.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ destroy (gpointer data)
   destroyed++;
 }
 
-/* Only a pool has something to say of a buffer's memory. */
+/* A meta that is added by name would describe nothing: only a pool makes one. */
 static void
 meta_by_name (void)
 {
@@ -41,8 +41,8 @@ meta_by_name (void)
   gst_buffer_unref (buffer);
 }
 
-/* A block that is longer than what is mapped breaks the caller's promise, but it is only
- * looked up in the page tables, where it is not. */
+/* A block longer than its mapping breaks the caller's promise. The library only looks it up in
+ * the page tables, where the rest is missing. */
 static void
 much_too_long (guint8 *bytes)
 {
@@ -57,7 +57,7 @@ much_too_long (guint8 *bytes)
   gst_object_unref (pool);
 }
 
-/* g_object_new() gives a floating reference, which is the caller's and stays so. */
+/* g_object_new() returns a floating reference, which the functions must not take over. */
 static void
 floating (void)
 {
@@ -105,7 +105,7 @@ main (int argc, char **argv)
   gst_phys_buffer_handle_free (handles[0]);
   check (destroyed == 1, "a handle was not destroyed");
 
-  /* 0 is no address: it has to be looked up. */
+  /* 0 means unknown, so the library looks the address up. */
   pool = gst_phys_buffer_pool_new_with_regions (&zeroed, 1);
   check (pool != NULL, "a block whose address is not known");
   check (!gst_phys_buffer_pool_submit_filled (pool, NULL, &error), "a NULL buffer");

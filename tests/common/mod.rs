@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Programs that tests compile and run with the plugin just built. No test lives here.
+//! Helpers for tests that compile and run programs with the plugin just built. No test lives here.
 #![allow(dead_code)] // every test binary uses its own part of it
 
 pub mod play;
@@ -17,35 +17,34 @@ pub fn scratch() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// PAGE_SIZE of the running kernel.
 pub fn page_size() -> usize {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     size.unwrap().unwrap() as usize
 }
 
-/// Where cargo put this test, the plugin's library beside it.
+/// The directory of this test's binary, where cargo also puts the plugin's library.
 pub fn deps() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().to_owned()
 }
 
-/// A directory with the library just built, and no other.
+/// A directory that contains only the library just built.
 pub fn library_dir() -> PathBuf {
     let plugins = tempfile::tempdir_in(scratch()).unwrap().keep();
     let library = deps().join("libgstphysmem.so");
-    // By the name too that programs remember, as `meson install` has it.
+    // Also under its soname, for programs that link with it, as `meson install` does.
     for name in ["libgstphysmem.so", "libgstphysmem.so.0.1"] {
         std::os::unix::fs::symlink(&library, plugins.join(name)).unwrap();
     }
     plugins
 }
 
-/// A command that finds the plugin just built, and no other.
+/// A command that finds no other plugin of ours than the one just built.
 pub fn with_plugin(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let plugins = library_dir();
     let mut command = Command::new(program);
     command
-        // cargo's, whose target/debug may hold an older build of the plugin.
+        // cargo sets it to target/debug, which may contain an older build of the plugin.
         .env_remove("LD_LIBRARY_PATH")
         .env("GST_REGISTRY", plugins.join("registry.bin"))
         .env("GST_PLUGIN_PATH", plugins)
@@ -53,7 +52,7 @@ pub fn with_plugin(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Standard output; standard error too if it fails.
+/// The standard output. A failure also prints the standard error.
 #[track_caller]
 pub fn output_of(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -82,7 +81,7 @@ pub fn compile(arguments: &[&str], packages: &[&str]) {
     );
 }
 
-/// A C program linked with the library just built.
+/// Compiles a C program that links with the library just built.
 #[track_caller]
 pub fn c_program(source: &str, name: &str) -> PathBuf {
     let program = scratch().join(name);

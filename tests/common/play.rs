@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pipelines of rawvideosrc that end in an appsink, and files for them to play.
+//! Pipelines of rawvideosrc and an appsink, and files for them to play.
 
 use gst::prelude::*;
 use gstphysmem::layout::Layout;
@@ -15,7 +15,7 @@ pub fn init() {
     });
 }
 
-/// A pipeline that ends in an appsink, NULL again when it goes.
+/// A pipeline that ends in an appsink and goes to NULL on drop.
 pub struct Pipeline {
     pub pipeline: gst::Pipeline,
     pub sink: gst_app::AppSink,
@@ -28,7 +28,7 @@ impl Drop for Pipeline {
 }
 
 impl Pipeline {
-    /// `description` is all but the sink.
+    /// `description` is the pipeline without its sink.
     pub fn new(description: &str) -> Self {
         init();
         let description = format!("{description} ! appsink name=sink sync=false");
@@ -80,7 +80,7 @@ impl Pipeline {
         result.unwrap();
     }
 
-    /// The errors on the bus, waiting for the first.
+    /// Waits for an error; returns all errors on the bus.
     pub fn errors(&self) -> Vec<String> {
         let bus = self.pipeline.bus().unwrap();
         let first = bus.timed_pop_filtered(TIMEOUT, &[gst::MessageType::Error]);
@@ -109,7 +109,7 @@ impl Pipeline {
     }
 }
 
-/// A file of frames that no two bytes in a row are alike in.
+/// A file of pseudo-random bytes.
 pub struct RawFile {
     pub dir: tempfile::TempDir,
     pub bytes: Vec<u8>,
@@ -134,7 +134,7 @@ impl RawFile {
         self.dir.path().join("frames.raw")
     }
 
-    /// A launch line for it.
+    /// The launch line of a rawvideosrc for this file.
     pub fn source(&self, info: &gst_video::VideoInfo) -> String {
         format!(
             "rawvideosrc location={} format={} width={} height={} framerate=25/1",
@@ -149,13 +149,13 @@ impl RawFile {
         &self.bytes[n * size_bytes..][..size_bytes]
     }
 
-    /// Whether that frame is what the sample holds, byte for byte.
+    /// Whether the sample holds exactly frame `n`.
     pub fn is_frame(&self, n: usize, size_bytes: usize, sample: &gst::Sample) -> bool {
         let got = sample.buffer().unwrap().map_readable().unwrap();
         *got == *self.frame(n, size_bytes)
     }
 
-    /// Cuts it short.
+    /// Truncates the file.
     pub fn cut(&self, len_bytes: usize) {
         let file = std::fs::File::options().write(true).open(self.path());
         file.unwrap().set_len(len_bytes as u64).unwrap();
@@ -170,7 +170,7 @@ pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_vide
         .unwrap()
 }
 
-/// The picture bytes of a buffer, row by row, wherever its pool has put them.
+/// The bytes of each row of a buffer, without padding, whatever its layout.
 pub fn rows(info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> Vec<Vec<u8>> {
     let layout = Layout::of_buffer(info, buffer).unwrap();
     rows_of(&layout, &buffer.map_readable().unwrap())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Any stream into our memory: without a copy where upstream takes the pool offered,
-//! with one where it has memory of its own.
+//! Any stream into our memory: without a copy where upstream takes the pool that is offered, with
+//! one copy where upstream has its own memory.
 
 mod messages;
 mod pools;
@@ -13,7 +13,7 @@ use gst::prelude::*;
 use gstphysmem::memory::{self, MemoryKind};
 use gstphysmem::physmemupload::PhysMemUpload;
 
-/// `upstream ! physmemupload ! appsink`, and all buffers until the end of the stream.
+/// The pipeline `upstream ! physmemupload ! appsink`.
 struct Line {
     pipeline: gst::Pipeline,
     upload: gst::Element,
@@ -85,7 +85,7 @@ fn bytes(samples: &[gst::Sample]) -> Vec<u8> {
     maps.flat_map(|map| map.unwrap().to_vec()).collect()
 }
 
-/// Not assert_eq, which would print them all.
+/// Compares without assert_eq, which would print all bytes.
 #[track_caller]
 fn assert_same(ours: &[u8], theirs: &[u8]) {
     assert_eq!(ours.len(), theirs.len());
@@ -93,7 +93,7 @@ fn assert_same(ours: &[u8], theirs: &[u8]) {
     assert_eq!(first, None, "first byte that differs");
 }
 
-/// The bytes of the same upstream without our element.
+/// The bytes of the same upstream without physmemupload.
 fn plain_bytes(upstream: &str) -> Vec<u8> {
     gst::init().unwrap();
     let line = format!("{upstream} ! appsink name=sink sync=false");

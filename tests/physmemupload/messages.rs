@@ -10,7 +10,7 @@ use crate::{Line, NO_HEAP};
 
 #[test]
 fn memory_that_cannot_be_had_is_the_elements_own_error() {
-    // videotestsrc would take the pool that were offered, and fail without a reason.
+    // videotestsrc would take an offered pool and then fail without a reason.
     let line = Line::new("videotestsrc num-buffers=3", MemoryKind::Cma);
     line.upload.set_property("heap", NO_HEAP);
     line.pipeline.set_state(gst::State::Playing).unwrap();
@@ -22,7 +22,7 @@ fn memory_that_cannot_be_had_is_the_elements_own_error() {
     let gst::MessageView::Error(error) = message.view() else {
         panic!("{message:?}");
     };
-    // What people see first is the headline.
+    // The headline is what users see first.
     let error = error.error();
     let headline = error.message();
     assert!(

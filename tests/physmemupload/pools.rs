@@ -38,7 +38,7 @@ fn the_block_that_was_tried_is_the_first_that_upstream_gets() {
         .unwrap();
     let pool = pool.downcast::<PhysBufferPool>().unwrap();
     assert_eq!(pool.total_count(), 1);
-    // A larger buffer than the block was tried for.
+    // A buffer larger than the block that was allocated as a trial.
     let mut config = pool.config();
     config.set_params(Some(&caps), 1 << 20, 1, 0);
     pool.set_config(config).unwrap();
@@ -47,7 +47,7 @@ fn the_block_that_was_tried_is_the_first_that_upstream_gets() {
     assert_eq!((buffer.size(), pool.total_count()), (1 << 20, 1));
 }
 
-/// Has the sink answer ALLOCATION queries with this pool.
+/// Makes the sink answer ALLOCATION queries with this pool.
 fn offer(line: &Line, pool: &PhysBufferPool, size: u32) {
     let pool = pool.clone();
     let pad = line.sink.static_pad("sink").unwrap();
@@ -85,7 +85,7 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
         "videotestsrc pattern=circular ! capsfilter caps=video/x-raw,format=BGRx,width=32,height=16 ! tee ! queue",
         MemoryKind::Auto,
     );
-    // Two buffers, and a sink that gives none back: the third copy waits.
+    // The sink keeps both buffers of the pool, so the third copy waits.
     let handle = || {
         let block: &'static mut [u8] = Box::leak(vec![0; 32 * 16 * 4].into_boxed_slice());
         // SAFETY: leaked.
@@ -104,6 +104,6 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
         std::thread::yield_now();
     }
     assert_eq!(line.counts(), (0, 2));
-    drop(line); // would wait for ever
+    drop(line); // would hang if the copy went on waiting
     drop(held);
 }

@@ -31,7 +31,7 @@ fn videotestsrc_writes_into_the_pool_offered() {
 
 #[test]
 fn video_in_other_memory_is_copied_once_row_by_row() {
-    // A tee proposes nothing upstream, and 30 pixels of 3 bytes are padded to 92.
+    // A tee proposes nothing upstream. A row of 30 pixels with 3 bytes each is padded to 92 bytes.
     let upstream = "videotestsrc pattern=circular num-buffers=5 ! capsfilter caps=video/x-raw,format=RGB,width=30,height=20 ! tee ! queue";
     let line = Line::new(upstream, MemoryKind::Normal);
     let samples = line.play();
@@ -114,7 +114,7 @@ fn buffers_that_grow_get_a_larger_pool() {
 #[test]
 fn datagrams_from_loopback_are_copied_once() {
     gst::init().unwrap();
-    // A port that nobody has: bound, and freed at once for udpsrc.
+    // Finds a free port by binding it, and frees it for udpsrc.
     let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = probe.local_addr().unwrap().port();
     drop(probe);
@@ -123,13 +123,13 @@ fn datagrams_from_loopback_are_copied_once() {
         MemoryKind::Normal,
     );
     line.pipeline.set_state(gst::State::Playing).unwrap();
-    // udpsrc listens from READY on; what the socket's buffer cannot hold is lost, so
-    // that more is sent than has to arrive.
+    // udpsrc listens from READY on. More datagrams are sent than have to arrive, because those that
+    // do not fit into the socket's buffer are lost.
     let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let datagram = |n: u32| -> Vec<u8> { n.to_le_bytes().repeat(100 + n as usize % 200) };
     let mut samples = Vec::new();
     for n in 0..10_000 {
-        // Refused while nobody listens yet.
+        // The send fails while udpsrc does not listen yet.
         let _ = sender.send_to(&datagram(n), ("127.0.0.1", port));
         if let Some(sample) = line.sink.try_pull_sample(gst::ClockTime::from_mseconds(5)) {
             samples.push(sample);
@@ -175,7 +175,7 @@ fn the_wrong_kind_is_copied_and_any_kind_passes() {
     };
     assert_eq!(push(MemoryKind::Auto), Some((true, MemoryKind::Normal)));
     assert_eq!(push(MemoryKind::Normal), Some((true, MemoryKind::Normal)));
-    // Huge pages may not be had here; if they are, the copy is in them.
+    // The machine may have no huge pages; if it has some, the copy is in them.
     match push(MemoryKind::Hugepage) {
         Some(copied) => assert_eq!(copied, (false, MemoryKind::Hugepage)),
         None => println!("no huge pages here, and the element said so"),

@@ -149,8 +149,8 @@ fn waits_are_counted_where_somebody_waits() {
     assert_eq!(waits(&pool), 2);
 }
 
-/// Runs `test`, the test of this name, in a process of its own: it changes what others
-/// would notice.
+/// Runs `test` in a process of its own, because it changes the limits and the log of its process.
+/// `name` is the path of the calling test.
 fn alone(name: &str, test: impl FnOnce()) {
     if std::env::var_os("PHYSMEM_TEST_ALONE").is_some() {
         return test();
@@ -203,7 +203,8 @@ fn who_is_refused_more_memory_is_told_why() {
         );
         assert!(is_told(&pool.last_error().unwrap()));
 
-        // One that is out may come back: who has time waits for it, and the reason stays.
+        // A buffer that is out may come back: a caller without time limit waits for it, and the
+        // reason for the refusal is kept.
         let before = waits(&pool);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| pool.acquire_free(Wait::Forever).map(|b| id(&b)));

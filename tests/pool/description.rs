@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a pool tells of its buffers: the meta, ids, references, validation, statistics.
+//! What a pool reports about its buffers: the meta, ids, references, validation, statistics.
 
 use std::collections::HashSet;
 use std::ptr::NonNull;
@@ -124,7 +124,7 @@ fn a_buffer_is_found_by_id_while_it_is_out() {
     assert_eq!(pool.free_count(), 1);
 }
 
-/// As `stats` and `dump` have it.
+/// The reference count in `stats`, which must agree with the one in `dump`.
 fn refs(pool: &PhysBufferPool, id: u32) -> u32 {
     let stats = pool.property::<gst::Structure>("stats");
     let buffers = stats.get::<gst::Array>("buffers").unwrap();
@@ -155,8 +155,8 @@ fn the_references_of_each_buffer_are_counted() {
     assert_eq!((refs(&pool, id), refs(&pool, other)), (3, 1));
     drop(again);
     assert_eq!(refs(&pool, id), 2);
-    // A copy shares the memory and is a buffer of its own. Since 1.24 it keeps the
-    // pool's buffer.
+    // A copy shares the memory but is a buffer of its own. Since 1.24 GStreamer's copy keeps a
+    // reference to the pool's buffer.
     let copy = found.copy();
     let kept = u32::from(gst::version() >= (1, 24, 0, 0));
     assert_eq!(refs(&pool, id), 2 + kept);
@@ -173,8 +173,8 @@ fn the_references_of_each_buffer_are_counted() {
     assert_eq!(pool.free_count(), 2);
 }
 
-/// The last unref hands the buffer back to the pool, alive; until the pool has it, whoever
-/// looks for its id takes a reference.
+/// The last unref hands the buffer back to the pool alive. Until the pool has it, a look-up by id
+/// still takes a reference.
 #[test]
 fn a_buffer_found_by_id_on_its_way_back_is_not_touched() {
     use gst::glib::translate::{IntoGlibPtr, ToGlibPtr};
@@ -197,8 +197,7 @@ fn a_buffer_found_by_id_on_its_way_back_is_not_touched() {
     assert_eq!((crate::id(&again), again.pts()), (id, None));
 }
 
-/// One block with a made-up address, so that addresses can be judged without any
-/// privilege.
+/// A pool over one block with an invented address, so that the test needs no privilege.
 fn pool_at(phys: u64, size: usize) -> PhysBufferPool {
     gst::init().unwrap();
     let block: &'static mut [u8] = Box::leak(vec![0; size].into_boxed_slice());
@@ -223,7 +222,7 @@ fn memory_that_was_replaced_behind_the_meta_has_no_address() {
         copy.meta::<PhysMemMeta>().unwrap().phys_addr(),
         Some(PhysAddr(0x4000_0000))
     );
-    // The memory is shared: GStreamer gives the copy another one to write to.
+    // The memory is shared, so GStreamer copies it before the write.
     copy.make_mut().map_writable().unwrap().fill(1);
     let meta = copy.meta::<PhysMemMeta>().unwrap();
     assert_eq!(meta.address(), Err(&AddressUnknown::Replaced));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The pool through its public API and through plain GstBufferPool, on memory
-//! that every machine has.
+//! The pool through its public API and through plain GstBufferPool, with memory that every machine
+//! has.
 
 mod acquire;
 mod config;
@@ -51,7 +51,7 @@ fn bgrx(width: u32, height: u32) -> gst::Caps {
     bgrx_info(width, height).to_caps().unwrap()
 }
 
-/// `count` pages of one leaked block, as a device's memory would be.
+/// `count` leaked blocks as regions, as the pages of a device would be.
 fn pages(count: usize, size: usize) -> Vec<Arc<Region>> {
     (0..count)
         .map(|_| {

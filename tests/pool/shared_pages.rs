@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pools over the same existing memory, as a display makes one for each caps.
+//! Pools over the same existing memory, as a display offers one for each caps.
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ fn pools_that_share_pages_have_filled_queues_of_their_own() {
 fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
     let [a, b] = pools_that_share_pages();
     std::thread::scope(|scope| {
-        // The first to wait is the first to be woken, had they one condition.
+        // With one condition variable for both pools, the first waiter would be woken.
         let other = scope.spawn(|| a.acquire_filled(Wait::Forever).map(|_| ()));
         std::thread::sleep(Duration::from_millis(100));
         let consumer = scope.spawn(|| b.acquire_filled(Wait::Forever));
@@ -76,7 +76,7 @@ fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
         while !consumer.is_finished() && Instant::now() < patience {
             std::thread::yield_now();
         }
-        // Lets nobody wait for a wake-up that went elsewhere.
+        // Ends the waits even if the wrong thread was woken.
         a.set_flushing(true);
         b.set_flushing(true);
         assert!(matches!(
@@ -100,7 +100,7 @@ fn no_more_buffers_are_out_than_the_maximum_of_existing_memory() {
     let refused = pool.acquire_free(Wait::AtMost(Duration::from_millis(2)));
     assert!(matches!(refused, Err(PoolError::NoBuffer { .. })));
 
-    // Another pool over the same pages has a number of its own.
+    // Another pool over the same pages has a maximum of its own.
     let other = PhysBufferPool::over(&slots, None);
     configure(&other, None, 64, 0, 2);
     other.set_active(true).unwrap();
@@ -108,7 +108,7 @@ fn no_more_buffers_are_out_than_the_maximum_of_existing_memory() {
         other.acquire_free(Wait::No).unwrap(),
         other.acquire_free(Wait::No).unwrap(),
     ];
-    // All pages are out: each pool waits, and what comes back to the first is its own.
+    // All pages are out, so each pool waits. The page that comes back belongs to the first pool.
     let long = Wait::AtMost(Duration::from_secs(20));
     std::thread::scope(|scope| {
         let at_its_most = scope.spawn(|| other.acquire_free(long).map(|_| ()));

@@ -116,7 +116,7 @@ fn size_and_format_may_come_from_downstream() {
     ));
     let sample = pipeline.pull().unwrap();
     assert!(file.is_frame(0, info.size(), &sample));
-    // Nobody said a rate: that of rawvideoparse.
+    // Without a frame rate rawvideosrc uses 25/1, as rawvideoparse does.
     assert_eq!(number(&sample), 0);
 }
 

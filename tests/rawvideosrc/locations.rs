@@ -180,7 +180,6 @@ fn a_telling_name_is_believed_where_nothing_is_said() {
 fn a_sequence_of_files_plays_as_one() {
     let info = info(gst_video::VideoFormat::Rgb, 33, 17);
     let content = RawFile::new(8 * info.size());
-    // Two frames in each file.
     for (n, bytes) in content.bytes.chunks(2 * info.size()).enumerate() {
         let path = content.dir.path().join(format!("part-{:03}.raw", n + 7));
         std::fs::write(path, bytes).unwrap();
@@ -223,7 +222,7 @@ fn a_pipe_is_played_as_it_comes() {
     let path = fifo(content.dir.path());
     let line = content.source(&info).replace("frames.raw", "pipe");
     let pipeline = Pipeline::new(&format!("{line} start-frame=1"));
-    // Nobody writes yet: the state change must not wait for it.
+    // There is no writer yet, and the state change must not wait for one.
     pipeline.pipeline.set_state(gst::State::Playing).unwrap();
     let bytes = content.bytes.clone();
     let writing = std::thread::spawn(move || std::fs::write(path, bytes).unwrap());
@@ -307,7 +306,7 @@ fn a_growing_file_is_followed() {
         assert!(&*map == content.frame(n, info.size()));
     }
     writing.join().unwrap();
-    // It waits for more, and can be stopped.
+    // The source waits for more bytes and can be stopped.
     assert!(
         pipeline
             .sink
@@ -340,7 +339,7 @@ fn a_uri_sets_location_and_properties() {
         let error = make(bad).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
-    // Other elements keep what is theirs.
+    // The scheme of filesrc still belongs to filesrc.
     let file = make("file:///tmp/clip.yuv").unwrap();
     assert_eq!(file.factory().unwrap().name(), "filesrc");
 }

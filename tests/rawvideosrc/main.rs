@@ -14,7 +14,7 @@ use common::play::{Pipeline, RawFile, TIMEOUT, info};
 use gst::prelude::*;
 use gst_video::prelude::*;
 
-/// Frame number, from the offset and from the time; they must agree.
+/// The frame number by the buffer's offset. Checks that the timestamps agree.
 fn number(sample: &gst::Sample) -> u64 {
     let buffer = sample.buffer().unwrap();
     let pts = buffer.pts().unwrap();
@@ -27,7 +27,7 @@ fn at_frame(n: u64) -> gst::ClockTime {
     gst::ClockTime::from_mseconds(40 * n)
 }
 
-/// Makes the appsink propose a pool with padded strides, as a display would.
+/// Makes the appsink propose a pool with padded strides, as a display does.
 fn propose_padded_pool(sink: &gst_app::AppSink, with_meta: bool) {
     let pool = gst_video::VideoBufferPool::new();
     let pad = sink.static_pad("sink").unwrap();
@@ -53,7 +53,7 @@ fn propose_padded_pool(sink: &gst_app::AppSink, with_meta: bool) {
     });
 }
 
-/// Every way to read a file; the mode that `stats` must show.
+/// Every way to read a file, with the mode that `stats` must report for it.
 const WAYS: &[(&str, &str)] = &[
     ("io-mode=auto", "read"),
     ("io-mode=auto direct=true", "io-uring"),

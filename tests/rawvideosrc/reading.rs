@@ -120,7 +120,7 @@ fn a_new_pool_in_the_midst_loses_no_frame() {
         let pad = pipeline.sink.static_pad("sink").unwrap();
         for n in 0..60 {
             if n % 7 == 3 {
-                // Downstream wants to be asked again.
+                // The event makes the source negotiate its pool again.
                 assert!(pad.push_event(gst::event::Reconfigure::new()));
             }
             let sample = pipeline.pull().unwrap();
@@ -152,7 +152,6 @@ fn mapped_frames_are_the_files_own_pages() {
     for (n, address) in addresses.iter().enumerate() {
         assert_eq!(*address, addresses[0] + n * info.size());
     }
-    // The memory outlives the pipeline.
     drop(pipeline);
     for (n, sample) in samples.iter().enumerate() {
         assert!(file.is_frame(n, info.size(), sample));
@@ -174,7 +173,7 @@ fn a_mapped_file_that_is_truncated_is_an_error_and_kills_nobody() {
         file.cut(10 * info.size());
         let mut frames = 0;
         while let Some(sample) = pipeline.sink.try_pull_sample(TIMEOUT) {
-            // Somebody looks at every byte.
+            // Reads every byte of the frame.
             rows(&info, sample.buffer().unwrap());
             frames += 1;
         }

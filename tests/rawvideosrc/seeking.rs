@@ -249,7 +249,7 @@ fn a_live_source_keeps_to_the_clock() {
     let paused = pipeline.pipeline.set_state(gst::State::Paused).unwrap();
     assert_eq!(paused, gst::StateChangeSuccess::NoPreroll);
     pipeline.pipeline.set_state(gst::State::Playing).unwrap();
-    // What waits for the clock, and for when.
+    // Releases the wait for the clock at frame `n`; returns the time that was waited for.
     let release_at = |n: u64| {
         let waiting_for = clock.wait_for_next_pending_id().time();
         assert!(
@@ -266,7 +266,7 @@ fn a_live_source_keeps_to_the_clock() {
         assert_eq!(release_at(n), at_frame(n));
         assert_eq!(number(&pipeline.pull().unwrap()), n);
     }
-    // Frame 3 was made and waits; then 10 are late.
+    // Frame 3 was read before the clock advanced; the next 10 frames are late.
     assert_eq!(release_at(14), at_frame(3));
     assert_eq!(number(&pipeline.pull().unwrap()), 3);
     assert_eq!(release_at(14), at_frame(14));

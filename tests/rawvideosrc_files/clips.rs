@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! YUV4MPEG2 clips, whose headers say what they hold.
+//! YUV4MPEG2 clips, whose headers describe their frames.
 
 use gst::prelude::*;
 use gst_video::VideoBufferFlags;
@@ -135,7 +135,7 @@ fn mixed_frames_say_how_their_fields_are_shown() {
             writing.join().unwrap();
         }
     }
-    // Whoever says that all are alike is believed.
+    // The properties override the header's mixed interlacing.
     let told = played(&source(&path, "interlaced=true top-field-first=true"));
     let all_top = told.iter().all(|sample| {
         let flags = sample.buffer().unwrap().video_flags();
@@ -194,7 +194,7 @@ fn properties_win_over_a_header_where_its_frames_allow_it() {
 #[test]
 fn a_clip_of_very_many_frames_holds_up_no_state_change() {
     let dir = tempfile::tempdir().unwrap();
-    // A line with a parameter for each frame of one byte: each must be looked at.
+    // Each frame header has a parameter, so each has to be read to find the next frame.
     let mut bytes = b"YUV4MPEG2 W1 H1 F1000:1 Cmono\n".to_vec();
     let count = 300_000;
     (0..count).for_each(|n| bytes.extend([&b"FRAME Ip\n"[..], &[n as u8]].concat()));
@@ -207,7 +207,7 @@ fn a_clip_of_very_many_frames_holds_up_no_state_change() {
     pipeline.set(gst::State::Playing);
     assert_eq!(picture(&pipeline.pull().unwrap()), [777u32 as u8]);
     drop(pipeline);
-    // A stop at any moment of the search ends it.
+    // A stop ends the search for frames at any moment.
     for _ in 0..20 {
         let pipeline = Pipeline::new(&line);
         pipeline.pipeline.set_state(gst::State::Playing).unwrap();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use common::play::{Pipeline, RawFile, y4m};
 use gst::prelude::*;
 
-/// Different bytes for each frame, no two rows alike.
+/// Frames of pseudo-random bytes.
 fn frames(count: usize, frame_bytes: usize) -> Vec<Vec<u8>> {
     let bytes = RawFile::new(count * frame_bytes).bytes;
     bytes.chunks(frame_bytes).map(<[u8]>::to_vec).collect()
@@ -26,7 +26,7 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// A YUV4MPEG2 file of plain frames.
+/// A YUV4MPEG2 file without frame parameters.
 fn clip(header: &str, frames: &[Vec<u8>]) -> Vec<u8> {
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
     y4m(header, |_| "FRAME\n".into(), &frames)
@@ -36,7 +36,7 @@ fn source(path: &Path, rest: &str) -> String {
     format!("rawvideosrc location=\"{}\" {rest}", path.display())
 }
 
-/// All that comes, up to the end.
+/// All samples up to the end of the stream.
 fn played(line: &str) -> Vec<gst::Sample> {
     let pipeline = Pipeline::play(line);
     let samples = std::iter::from_fn(|| pipeline.pull()).collect();
@@ -44,7 +44,7 @@ fn played(line: &str) -> Vec<gst::Sample> {
     samples
 }
 
-/// The picture bytes of a sample, without any padding.
+/// The bytes of a sample without padding.
 fn picture(sample: &gst::Sample) -> Vec<u8> {
     let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
     common::play::rows(&info, sample.buffer().unwrap()).concat()
@@ -58,7 +58,7 @@ fn field<'a, T: gst::glib::value::FromValue<'a>>(sample: &'a gst::Sample, name: 
     sample.caps().unwrap().structure(0).unwrap().get(name).ok()
 }
 
-/// Warnings on the bus, and errors if there were any.
+/// The texts of all warnings and errors on the bus.
 fn complaints(line: &str) -> Vec<String> {
     let pipeline = Pipeline::play(line);
     while pipeline.pull().is_some() {}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Raw files, which say nothing themselves: names, properties, URIs and caps downstream.
+//! Raw files, which do not describe themselves: names, properties, URIs and caps downstream.
 
 use gst::prelude::*;
 use gst_video::VideoFormat;
@@ -12,7 +12,7 @@ use crate::{I420, clip, complaints, field, frames, one_error, pictures, played, 
 #[test]
 fn rows_without_padding_are_recognised_and_doubts_are_told() {
     let dir = tempfile::tempdir().unwrap();
-    // 27 bytes in a row of luma, 28 with padding.
+    // A row of luma has 27 bytes, or 28 with padding.
     let info = common::play::info(VideoFormat::I420, 27, 10);
     let size = Layout::packed(&info).size_bytes;
     let all = frames(4, size);
@@ -68,7 +68,7 @@ fn a_capsfilter_wins_over_the_name_and_the_name_over_nothing() {
     let turned = format!("{line} ! video/x-raw,width=48,height=64");
     let sample = &played(&turned)[0];
     assert_eq!(field::<i32>(sample, "width"), Some(48));
-    // What a converter's other side is to be is nothing about the file.
+    // Caps behind a converter say nothing about the file.
     let converted = format!("{line} ! videoconvert ! video/x-raw,format=BGRx");
     let sample = &played(&converted)[0];
     assert_eq!(field::<&str>(sample, "format"), Some("BGRx"));
@@ -110,7 +110,7 @@ fn a_negotiation_that_fails_names_both_sides_and_what_to_put_between() {
     for word in ["test pattern", "format=NV12", "format=RGB", "videoconvert"] {
         assert!(errors[0].contains(word), "no \"{word}\" in {errors:?}");
     }
-    // A name that says what the file is does not give way to a sink.
+    // A file name that states the format is not overridden by the sink.
     let named = write(dir.path(), "a_64x48_nv12.yuv", &[0; 64 * 48 * 3]);
     let behind = "videoscale ! video/x-raw,format=BGRx,width=64,height=48";
     one_error(
@@ -130,7 +130,7 @@ fn a_refusal_further_down_is_explained_too() {
     let bytes = clip("YUV4MPEG2 W24 H10 F25:1\n", &frames(2, I420));
     let path = write(dir.path(), "clip.y4m", &bytes);
     let pipeline = Pipeline::new(&source(&path, "! identity"));
-    // The sink says that it takes everything, and takes nothing.
+    // The sink's caps accept everything, but it refuses each frame.
     let refuse = gst_app::AppSinkCallbacks::builder()
         .new_preroll(|_| Err(gst::FlowError::NotNegotiated))
         .build();

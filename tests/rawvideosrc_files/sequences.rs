@@ -10,7 +10,7 @@ use crate::{I420, clip, complaints, frames, one_error, picture, pictures, played
 fn each_file_of_a_sequence_has_its_own_header_and_number_of_frames() {
     let dir = tempfile::tempdir().unwrap();
     let all = frames(9, I420);
-    // 3, 1, none, and 5 frames, behind headers of other lengths, some with parameters.
+    // 3, 1, 0 and 5 frames behind headers of different lengths, some with parameters.
     write(
         dir.path(),
         "c0.y4m",
@@ -75,7 +75,7 @@ fn a_fifo_in_a_sequence_is_refused_and_holds_up_nothing() {
     }
     std::fs::rename(fifo(dir.path()), dir.path().join("f1.raw")).unwrap();
     one_error(&line, &["f1.raw", "a FIFO"]);
-    // It takes a file's place while that is played.
+    // The FIFO replaces a file during the stream.
     std::fs::rename(dir.path().join("f1.raw"), dir.path().join("pipe")).unwrap();
     write(dir.path(), "f1.raw", &[7; 32]);
     let pipeline = Pipeline::new(&line);

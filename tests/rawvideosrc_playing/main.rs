@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How `rawvideosrc` plays: what it answers while it waits for input, where seeks go,
-//! and when a live source begins.
+//! How `rawvideosrc` plays: what it answers while it waits for input, where seeks go, and when a
+//! live source begins.
 #![allow(clippy::unwrap_used)]
 
 mod seeking;
@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-/// Far more than anything here takes: who runs into it hangs.
+/// Long enough to be reached by a hang only.
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
-/// Pictures of 8x4 GRAY8.
+/// The bytes of an 8x4 frame in GRAY8.
 const FRAME_BYTES: usize = 32;
-/// Milliseconds of a frame at 25/1.
+/// The duration of a frame at 25/1 in milliseconds.
 const FRAME_MS: u64 = 40;
 
 fn init() {
@@ -30,7 +30,7 @@ fn init() {
     });
 }
 
-/// Ends the test if the work hangs.
+/// Runs the work on a thread of its own and fails if it hangs.
 fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || done.send(work()));
@@ -82,12 +82,12 @@ impl Pipeline {
         (message.type_() == kind).then_some(message)
     }
 
-    /// Number of the frame that the sink shows while paused.
+    /// The number of the preroll frame.
     fn prerolled(&self) -> u64 {
         number(&self.sink.try_pull_preroll(TIMEOUT).unwrap())
     }
 
-    /// The numbers of so many frames, or of all to the end.
+    /// The numbers of the next frames, `most` at most.
     fn frames(&self, most: usize) -> Vec<u64> {
         self.start(gst::State::Playing);
         let next = || {
@@ -109,7 +109,7 @@ impl Pipeline {
     }
 }
 
-/// One side of a seek, in milliseconds.
+/// One boundary of a seek.
 #[derive(Clone, Copy)]
 struct Side(gst::SeekType, gst::GenericFormattedValue);
 
@@ -126,13 +126,13 @@ impl Side {
         Self::in_format(gst::SeekType::Set, gst::Format::Time, ms as i64 * 1_000_000)
     }
 
-    /// From the end.
+    /// A time relative to the end.
     fn end(ms: i64) -> Self {
         Self::in_format(gst::SeekType::End, gst::Format::Time, ms * 1_000_000)
     }
 }
 
-/// The picture says its number in each byte.
+/// The frame number, which is the value of each byte.
 fn number(sample: &gst::Sample) -> u64 {
     let map = sample.buffer().unwrap().map_readable().unwrap();
     map[0].into()

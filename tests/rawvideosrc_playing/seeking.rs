@@ -17,7 +17,7 @@ fn a_change_of_rate_in_place_goes_on_from_there() {
     let none = gst::SeekFlags::empty();
     assert!(pipeline.seek(1.0, none, Side::at(50 * FRAME_MS), Side::keep()));
     assert_eq!(pipeline.prerolled(), 50);
-    // The source has sent frame 50 and goes on behind it.
+    // The source has sent frame 50 and continues behind it.
     assert!(pipeline.seek(2.0, none, Side::keep(), Side::keep()));
     assert_eq!(pipeline.prerolled(), 51);
     assert!(pipeline.seek(4.0, gst::SeekFlags::TRICKMODE, Side::keep(), Side::keep()));
@@ -26,7 +26,7 @@ fn a_change_of_rate_in_place_goes_on_from_there() {
     pipeline.set(gst::State::Paused);
     assert!(pipeline.seek(1.0, none, Side::at(50 * FRAME_MS), Side::keep()));
     assert_eq!(pipeline.prerolled(), 50);
-    // Backwards from the end of frame 50.
+    // Playback backwards begins at the end of frame 50.
     assert!(pipeline.seek(-1.0, none, Side::keep(), Side::keep()));
     assert_eq!(pipeline.prerolled(), 50);
     assert!(pipeline.seek(-2.0, none, Side::at(0), Side::keep()));
@@ -35,7 +35,7 @@ fn a_change_of_rate_in_place_goes_on_from_there() {
     pipeline.set(gst::State::Paused);
     assert!(pipeline.seek(-1.0, none, Side::at(0), Side::at(10 * FRAME_MS)));
     assert_eq!(pipeline.prerolled(), 9);
-    // Forwards again, from the beginning of frame 9; the stop stays.
+    // Playback forwards begins at the start of frame 9; the stop position remains.
     assert!(pipeline.seek(1.0, none, Side::keep(), Side::keep()));
     assert_eq!(pipeline.frames(100), [9]);
     assert!(pipeline.seek(1.0, none, Side::at(8 * FRAME_MS), Side::end(0)));
@@ -64,7 +64,7 @@ fn an_instant_change_of_rate_moves_nothing() {
     };
     assert!(change(2.0));
     assert_eq!(received.recv_timeout(Duration::from_secs(30)), Ok(2.0));
-    // Backwards is not a matter of speed.
+    // An instant rate change cannot reverse the direction.
     assert!(!change(-1.0));
     assert_eq!(pipeline.frames(3), [0, 1, 2]);
 }
@@ -91,7 +91,8 @@ fn a_first_seek_may_count_from_the_end() {
         for state in [gst::State::Null, gst::State::Ready, gst::State::Paused] {
             let pipeline = Pipeline::new(&line(&path));
             pipeline.set(state);
-            // To the element itself: a sink has no way to its source yet.
+            // The event goes to the source itself, because the sink is not linked to a running
+            // stream yet.
             let seek = gst::event::Seek::new(
                 1.0,
                 none | gst::SeekFlags::FLUSH,
@@ -126,15 +127,16 @@ fn what_has_no_end_or_no_way_back_says_so() {
         let pipeline = Pipeline::new(&format!("{} {properties}", line(&path)));
         pipeline.set(gst::State::Paused);
         assert!(!pipeline.seek(1.0, none, Side::end(-80), Side::keep()));
-        // The segment would end before it begins.
+        // The stop lies before the start.
         assert!(!pipeline.seek(1.0, none, Side::at(120), Side::at(80)));
         assert!(pipeline.seek(1.0, none, Side::at(80), Side::keep()));
         assert_eq!(pipeline.prerolled(), 2);
-        // Backwards from here, as there is no other end.
+        // There is no end of the stream to begin from, so playback begins at the current position.
         assert!(pipeline.seek(-1.0, none, Side::at(0), Side::keep()));
         assert_eq!(pipeline.frames(10), [2, 1, 0]);
     }
-    // Too early to know: it cannot be carried out, and the bus says so, once.
+    // In READY the source does not know yet that it reads a pipe. It accepts the seek, and a single
+    // error on the bus says that it cannot be carried out.
     let pipeline = Pipeline::new(&line(&pipe));
     pipeline.set(gst::State::Ready);
     let seek = gst::event::Seek::new(
@@ -163,7 +165,7 @@ fn snapping_goes_where_it_is_told() {
     pipeline.set(gst::State::Paused);
     use gst::SeekFlags as Flags;
     let key = Flags::KEY_UNIT;
-    // 410 ms is 10 ms into frame 10, 430 ms 10 ms before frame 11.
+    // 410 ms is 10 ms into frame 10, and 430 ms is 10 ms before frame 11.
     for (flags, at_410, at_430) in [
         (key, 10, 10),
         (key | Flags::SNAP_BEFORE, 10, 10),
@@ -177,7 +179,8 @@ fn snapping_goes_where_it_is_told() {
             assert_eq!(position.unwrap().mseconds(), n_ms(n));
         }
     }
-    // Backwards, the frame before is the later one; first shown is what ends there.
+    // Backwards, "before" means the later frame. The first frame shown is the one that ends at the
+    // position.
     for (flags, at_410, at_430) in [
         (key, 10, 10),
         (key | Flags::SNAP_BEFORE, 10, 10),
@@ -227,7 +230,7 @@ fn a_live_source_that_joins_later_begins_at_the_beginning() {
     pipeline.pipeline.use_clock(Some(&clock));
     pipeline.pipeline.set_start_time(gst::ClockTime::NONE);
     pipeline.pipeline.set_base_time(gst::ClockTime::ZERO);
-    // The pipeline has run for 10 s when the source comes.
+    // The pipeline has been running for 10 s when the source joins.
     clock.set_time(gst::ClockTime::from_seconds(10));
     pipeline.start(gst::State::Playing);
     let release = |ms: u64| {
@@ -240,7 +243,7 @@ fn a_live_source_that_joins_later_begins_at_the_beginning() {
     };
     assert_eq!(release(10_000), (10_000, 10_000, 0));
     assert_eq!(release(10_040), (10_040, 10_040, 1));
-    // Frame 2 was made and waits; the next 5 are late.
+    // Frame 2 was read before the clock advanced; the next 5 frames are late.
     assert_eq!(release(10_320), (10_080, 10_080, 2));
     assert_eq!(release(10_320), (10_320, 10_320, 8));
 }

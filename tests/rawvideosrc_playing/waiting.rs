@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Input that does not come: events, queries and state changes are answered all the same.
+//! Input that does not arrive. Events, queries and state changes must be answered all the same.
 
 use std::ffi::{c_char, c_int};
 use std::io::Write;
@@ -14,7 +14,7 @@ use gst::prelude::*;
 use crate::common;
 use crate::{FRAME_BYTES, Pipeline, Side, fifo, file, in_time, line};
 
-/// How many threads are in the call that hangs, and whether it still does.
+/// The number of threads that have entered a call that hangs, and whether such calls still hang.
 static HANGING: AtomicU64 = AtomicU64::new(0);
 static HANGS: AtomicBool = AtomicBool::new(true);
 
@@ -25,8 +25,8 @@ fn hang() {
     }
 }
 
-/// Takes the C library's place in this program: the system call, which hangs as on a
-/// file system whose server is gone, for one file.
+/// Replaces the C library's function in this program. For one file the call hangs, as on a file
+/// system whose server is gone.
 // SAFETY: the name is the C library's own, and so are the arguments and the result.
 #[unsafe(no_mangle)]
 extern "C" fn inotify_add_watch(fd: c_int, path: *const c_char, mask: u32) -> c_int {
@@ -39,12 +39,12 @@ extern "C" fn inotify_add_watch(fd: c_int, path: *const c_char, mask: u32) -> c_
     unsafe { libc::syscall(libc::SYS_inotify_add_watch, fd, path, mask) as c_int }
 }
 
-/// As above, for what frames without padding are read with.
+/// The same for the function that reads frames without padding.
 // SAFETY: the name is the C library's own, and so are the arguments and the result.
 #[unsafe(no_mangle)]
 extern "C" fn pread64(fd: c_int, bytes: *mut libc::c_void, count: usize, offset: i64) -> isize {
     let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
-    // The file's beginning is looked at before the start: that does not hang.
+    // The first bytes are read before the start, and that read does not hang.
     let is_frame = count == FRAME_BYTES;
     if is_frame && path.is_ok_and(|path| path.ends_with("hangs-in-a-read")) {
         hang();
@@ -53,7 +53,7 @@ extern "C" fn pread64(fd: c_int, bytes: *mut libc::c_void, count: usize, offset:
     unsafe { libc::syscall(libc::SYS_pread64, fd, bytes, count, offset) as isize }
 }
 
-/// Ways to have nothing to play for the moment, and what keeps them so.
+/// Inputs that have nothing to play for the moment. The file keeps a pipe open.
 fn silent_inputs(dir: &Path) -> Vec<(&'static str, String, Option<std::fs::File>)> {
     let pipe = fifo(dir);
     let open = |pipe: &Path| {
@@ -139,7 +139,7 @@ fn events_queries_and_states_are_answered_while_it_waits() {
             gst::SeekType::None,
             gst::ClockTime::NONE,
         );
-        // One cannot go back in a pipe, and is told so.
+        // A seek in a pipe is refused.
         assert_eq!(in_time(what, move || source.send_event(seek)), is_file);
         let states = [
             gst::State::Paused,
@@ -156,7 +156,7 @@ fn events_queries_and_states_are_answered_while_it_waits() {
 
 #[test]
 fn a_file_system_that_hangs_holds_up_nobody() {
-    // One after the other: they share what makes them hang.
+    // In turn, because they share the variables above.
     let dir = tempfile::tempdir().unwrap();
     for (name, properties) in [
         ("hangs", "follow=true"),
@@ -188,12 +188,12 @@ fn holds_up_nobody(source: &str) {
     assert!(sent);
     assert!(pipeline.message(gst::MessageType::Eos).is_some());
     drop(pipeline);
-    // A stop while it hangs, and one after an event has ended its wait.
+    // One stop during the hanging call, and one after an event has ended the wait.
     drop(started());
     let pipeline = started();
     let none = gst::SeekFlags::empty();
     assert!(pipeline.seek(1.0, none, Side::at(40), Side::keep()));
-    // It answers at last, and the seek is carried out.
+    // The call returns at last, and the seek is carried out.
     HANGS.store(false, Ordering::SeqCst);
     assert_eq!(pipeline.frames(3), [1, 2, 3]);
 }
@@ -231,7 +231,7 @@ fn standard_input_goes_on_from_where_it_is() {
             .arg(location);
         common::output_of(launch.stdin(input.try_clone().unwrap()));
         assert_eq!(std::fs::read(&out).unwrap(), raw, "{properties}");
-        // Whoever comes next finds it there, too.
+        // The next reader of the descriptor begins at the same place.
         let rest = common::output_of(Command::new("cat").stdin(input));
         assert_eq!(rest.as_bytes(), *content);
     }
