@@ -236,7 +236,7 @@ fn elements_of_the_crate_then_plugin() {
 }
 
 /// A script that loads plugins from files in this order, prints the results, and plays.
-const LOAD: &str = r#"
+const LOAD_SCRIPT: &str = r#"
 import sys, gi
 gi.require_version('Gst', '1.0')
 from gi.repository import Gst, GLib
@@ -271,7 +271,7 @@ fn a_second_plugin_is_refused_and_the_first_goes_on() {
                 "GST_REGISTRY",
                 directory.path().join(format!("registry{first}")),
             )
-            .args(["-c", LOAD])
+            .args(["-c", LOAD_SCRIPT])
             .args([&copies[first], &copies[second]]);
         let said = output_with_errors(&mut command);
         let loaded = format!("loaded {}\n", copies[first].display());

@@ -48,7 +48,7 @@ fn activate(pool: &PhysBufferPool, size: usize) {
     pool.set_active(true).unwrap();
 }
 
-fn borrowing(handles: &[BufferHandle]) -> PhysBufferPool {
+fn borrowing_pool(handles: &[BufferHandle]) -> PhysBufferPool {
     gst::init().unwrap();
     let pool = PhysBufferPool::with_borrowed_handles(handles);
     activate(&pool, SIZE);
@@ -183,7 +183,7 @@ fn the_owner_can_say_where_the_block_is_piece_by_piece() {
     });
     let address = Address::new(pieces.to_vec(), AddressSource::User);
     let handle = handle().0.with_address(address);
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     let buffer = pool.acquire_buffer(None).unwrap();
     let meta = buffer.meta::<PhysMemMeta>().unwrap();
     assert_eq!(meta.extents(), pieces);
@@ -195,7 +195,7 @@ fn an_address_of_a_part_of_the_block_is_refused_in_words() {
     gst::init().unwrap();
     let half = Address::contiguous(PhysAddr(0x8000), SIZE as u64 / 2, AddressSource::User);
     let handle = handle().0.with_address(half);
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     let buffer = pool.acquire_buffer(None).unwrap();
     let meta = buffer.meta::<PhysMemMeta>().unwrap();
     let reason = meta.address().unwrap_err().to_string();
@@ -206,7 +206,7 @@ fn an_address_of_a_part_of_the_block_is_refused_in_words() {
 #[test]
 fn a_dropped_handle_is_never_handed_out_again() {
     let (mut handles, counters) = handles(3);
-    let pool = borrowing(&handles);
+    let pool = borrowing_pool(&handles);
     // Each buffer has been out once, so the pool keeps a GstBuffer for each.
     let out: Vec<_> = (0..3).map(|_| pool.acquire_buffer(None).unwrap()).collect();
     let dead = owner_of(&out[1], &handles);
@@ -236,7 +236,7 @@ fn a_dropped_handle_is_never_handed_out_again() {
 #[test]
 fn a_buffer_that_is_out_cannot_be_mapped_after_its_handle_went() {
     let (handle, counter) = handle();
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     let buffer = pool.acquire_buffer(None).unwrap();
     let sub = buffer
         .copy_region(
@@ -258,7 +258,7 @@ fn a_buffer_that_is_out_cannot_be_mapped_after_its_handle_went() {
 #[test]
 fn the_deleter_waits_for_the_end_of_a_map() {
     let (handle, counter) = handle();
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     let mut buffer = pool.acquire_buffer(None).unwrap();
     {
         let mut map = buffer.make_mut().map_writable().unwrap();
@@ -274,7 +274,7 @@ fn the_deleter_waits_for_the_end_of_a_map() {
 #[test]
 fn a_dead_buffer_leaves_the_filled_queue() {
     let (mut handles, counters) = handles(3);
-    let pool = borrowing(&handles);
+    let pool = borrowing_pool(&handles);
     let out: Vec<_> = (0..3)
         .map(|_| pool.acquire_free(Wait::No).unwrap())
         .collect();
@@ -302,7 +302,7 @@ fn a_dead_buffer_leaves_the_filled_queue() {
 #[test]
 fn a_dead_buffer_is_not_submitted() {
     let (handle, _) = handle();
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     let buffer = pool.acquire_free(Wait::No).unwrap();
     let expected = id(&buffer);
     drop(handle);
@@ -320,7 +320,7 @@ fn a_dead_buffer_is_not_submitted() {
 #[test]
 fn a_consumer_can_release_what_died_in_its_hands() {
     let (mut handles, _) = handles(2);
-    let pool = borrowing(&handles);
+    let pool = borrowing_pool(&handles);
     pool.submit_filled(pool.acquire_free(Wait::No).unwrap())
         .unwrap();
     let buffer = pool.acquire_filled(Wait::No).unwrap();
@@ -334,7 +334,7 @@ fn a_consumer_can_release_what_died_in_its_hands() {
 fn who_waits_for_the_last_buffer_is_woken_by_its_death() {
     for wait in [Wait::Forever, Wait::AtMost(Duration::from_secs(3600))] {
         let (handle, _) = handle();
-        let pool = borrowing(std::slice::from_ref(&handle));
+        let pool = borrowing_pool(std::slice::from_ref(&handle));
         let held = pool.acquire_free(Wait::No).unwrap();
         let before = waits(&pool);
         let producer = {
@@ -365,7 +365,7 @@ fn who_waits_for_the_last_buffer_is_woken_by_its_death() {
 #[test]
 fn who_waits_goes_on_waiting_while_another_buffer_may_come() {
     let (mut handles, _) = handles(2);
-    let pool = borrowing(&handles);
+    let pool = borrowing_pool(&handles);
     let mut held = vec![
         pool.acquire_free(Wait::No).unwrap(),
         pool.acquire_free(Wait::No).unwrap(),
@@ -399,7 +399,7 @@ fn the_deleter_may_use_the_pool() {
             }
         })
     };
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     assert!(slot.set(pool.clone()).is_ok());
     let buffer = pool.acquire_free(Wait::No).unwrap();
     let map = buffer.into_mapped_buffer_readable().unwrap();
@@ -413,8 +413,8 @@ fn the_deleter_may_use_the_pool() {
 fn two_pools_may_borrow_one_handle() {
     let (handle, counter) = handle();
     let (a, b) = (
-        borrowing(std::slice::from_ref(&handle)),
-        borrowing(std::slice::from_ref(&handle)),
+        borrowing_pool(std::slice::from_ref(&handle)),
+        borrowing_pool(std::slice::from_ref(&handle)),
     );
     drop(handle);
     assert_eq!(runs(&counter), 1);
@@ -424,7 +424,7 @@ fn two_pools_may_borrow_one_handle() {
 #[test]
 fn a_pool_that_went_before_its_handle_leaves_it_alone() {
     let (handle, counter) = handle();
-    drop(borrowing(std::slice::from_ref(&handle)));
+    drop(borrowing_pool(std::slice::from_ref(&handle)));
     assert_eq!(runs(&counter), 0);
     drop(handle);
     assert_eq!(runs(&counter), 1);
@@ -433,7 +433,7 @@ fn a_pool_that_went_before_its_handle_leaves_it_alone() {
 #[test]
 fn ids_and_states_hold_for_external_memory_too() {
     let (handle, _) = handle();
-    let pool = borrowing(std::slice::from_ref(&handle));
+    let pool = borrowing_pool(std::slice::from_ref(&handle));
     let buffer = pool.acquire_free(Wait::No).unwrap();
     let id = id(&buffer);
     assert_eq!(pool.state(id), Some(BufferState::LockedByProducer));

@@ -63,7 +63,7 @@ fn borrowed(handle: &BufferHandle) -> Arc<Region> {
 }
 
 /// Reports that a part of a test cannot run here. The line bypasses libtest's capture.
-fn skipped(reason: &str) {
+fn report_skip(reason: &str) {
     use std::io::Write;
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     let line = format!("SKIPPED {name}: {reason}\n");
@@ -86,7 +86,7 @@ fn holds_bytes(kind: MemoryKind) {
         Err(error) if matches!(kind, MemoryKind::Auto | MemoryKind::Normal) => {
             panic!("{kind}: {error}")
         }
-        Err(error) => return skipped(&error.to_string()),
+        Err(error) => return report_skip(&error.to_string()),
     };
     assert_eq!(region.kind() == kind, kind != MemoryKind::Auto);
     assert_eq!(region.choice().is_some(), kind == MemoryKind::Auto);
@@ -157,7 +157,7 @@ fn heap_of_another_kind_is_refused() {
 fn nothing_is_left_after_deinit() {
     const CHILD: &str = "PHYSMEM_TEST_DEINIT";
     if std::env::var_os(CHILD).is_some() {
-        return lives_and_deinits();
+        return use_memory_and_deinit();
     }
     let ran = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "nothing_is_left_after_deinit", "--nocapture"])
@@ -180,7 +180,7 @@ fn nothing_is_left_after_deinit() {
     assert!(leaks[0].contains("GstMemory"), "{}", leaks[0]);
 }
 
-fn lives_and_deinits() {
+fn use_memory_and_deinit() {
     init();
     register();
     for kind in [MemoryKind::Auto, MemoryKind::Normal] {

@@ -19,7 +19,7 @@ const CHILD: &str = "PHYSMEM_TEST_UNPRIVILEGED";
 
 /// The part that runs as user nobody. It prints the virtual and physical address of its pages, or
 /// the reason for having no address, and keeps the pages until its standard input ends.
-fn child() {
+fn report_address() {
     gst::init().unwrap();
     let region = Region::allocate(&Request {
         kind: MemoryKind::Normal,
@@ -54,7 +54,7 @@ fn copy_of_this_program(directory: &Path) -> PathBuf {
 
 /// What the program prints when setpriv starts it as user nobody with these options. An address is
 /// compared with root's.
-fn told(program: &Path, options: &[&str]) -> String {
+fn address_or_reason(program: &Path, options: &[&str]) -> String {
     let mut child = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .args(options)
@@ -122,7 +122,7 @@ fn give_file_capability(program: &Path) -> std::io::Result<()> {
 }
 
 #[track_caller]
-fn assert_told(told: &str, all_of: &[&str], none_of: &[&str]) {
+fn assert_reason(told: &str, all_of: &[&str], none_of: &[&str]) {
     assert!(told.starts_with("ABSENT "), "{told}");
     for words in all_of {
         assert!(told.contains(words), "not {words:?}: {told}");
@@ -135,7 +135,7 @@ fn assert_told(told: &str, all_of: &[&str], none_of: &[&str]) {
 #[test]
 fn who_is_not_root_is_told_what_is_missing() {
     if std::env::var_os(CHILD).is_some() {
-        return child();
+        return report_address();
     }
     gst::init().unwrap();
     let ours = Region::allocate(&Request {
@@ -155,9 +155,13 @@ fn who_is_not_root_is_told_what_is_missing() {
         "without CAP_SYS_ADMIN",
         "AmbientCapabilities=CAP_SYS_ADMIN",
     ];
-    assert_told(&told(&program, &[]), &missing, &["EACCES", "setcap"]);
+    assert_reason(
+        &address_or_reason(&program, &[]),
+        &missing,
+        &["EACCES", "setcap"],
+    );
     let ambient = ["--inh-caps", "+sys_admin", "--ambient-caps", "+sys_admin"];
-    let address = told(&program, &ambient);
+    let address = address_or_reason(&program, &ambient);
     assert!(address.starts_with("ADDRESS "), "{address}");
 
     // File capabilities do not help, although they are often recommended.
@@ -167,7 +171,11 @@ fn who_is_not_root_is_told_what_is_missing() {
                 "/proc/self/pagemap: Permission denied (EACCES)",
                 "not dumpable",
             ];
-            assert_told(&told(&program, &[]), &missing, &["without CAP_SYS_ADMIN"]);
+            assert_reason(
+                &address_or_reason(&program, &[]),
+                &missing,
+                &["without CAP_SYS_ADMIN"],
+            );
         }
         Err(error) => println!("SKIPPED: no file capabilities here: {error}"),
     }

@@ -70,15 +70,15 @@ impl Run {
         }
     }
 
-    fn said(&self) -> String {
+    fn printed(&self) -> String {
         let Output { stdout, stderr, .. } = &self.output;
         let text = [stdout.as_slice(), stderr].concat();
         String::from_utf8_lossy(&text).into_owned()
     }
 
     #[track_caller]
-    fn came_through(&self, what: &str) {
-        assert!(self.output.status.success(), "{what}: {}", self.said());
+    fn assert_all_frames(&self, what: &str) {
+        assert!(self.output.status.success(), "{what}: {}", self.printed());
         assert!(
             self.written == self.expected,
             "{what}: {} bytes of {}, or others",
@@ -103,7 +103,7 @@ fn frames_come_through_whatever_io_uring_enter_answers() {
             when,
         ];
         let settings = format!("io-mode=io-uring prefetch=4 direct={direct}");
-        Run::new(&settings, &faults).came_through(&format!("{settings}: {faults:?}"));
+        Run::new(&settings, &faults).assert_all_frames(&format!("{settings}: {faults:?}"));
     }
 }
 
@@ -117,7 +117,7 @@ fn frames_come_through_where_there_is_no_ring() {
             ("FAIL_ERRNO", errno.as_str()),
             ("FAIL_FROM", from),
         ];
-        Run::new("direct=true", &faults).came_through(&format!("{faults:?}"));
+        Run::new("direct=true", &faults).assert_all_frames(&format!("{faults:?}"));
     }
 }
 
@@ -135,7 +135,7 @@ fn frames_come_through_reads_that_are_interrupted_or_short() {
             ("FAIL_ERRNO", &errno),
             ("FAIL_EVERY", "2"),
         ];
-        Run::new(settings, &faults).came_through(&format!("{settings}: {faults:?}"));
+        Run::new(settings, &faults).assert_all_frames(&format!("{settings}: {faults:?}"));
     }
 }
 
@@ -152,7 +152,7 @@ fn a_read_that_fails_is_an_error_that_names_file_frame_and_errno() {
     for settings in ["io-mode=read", "io-mode=read direct=true"] {
         let run = Run::new(settings, &faults);
         assert!(!run.output.status.success(), "{settings}");
-        let said = run.said();
+        let said = run.printed();
         for part in ["clip.raw", "reading frame ", "EIO"] {
             assert!(said.contains(part), "{part} is not in: {said}");
         }
@@ -187,7 +187,7 @@ fn a_refused_inotify_or_eventfd_is_an_error_that_names_the_limit_to_raise() {
         ];
         let run = Run::new("follow=true", &faults);
         assert!(!run.output.status.success(), "{call}");
-        let said = run.said();
+        let said = run.printed();
         for part in [name, remedy] {
             assert!(said.contains(part), "{call}: {part} is not in: {said}");
         }

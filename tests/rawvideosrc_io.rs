@@ -15,7 +15,7 @@ const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(30);
 /// The bytes of a 64x64 frame in GRAY8.
 const FRAME: usize = 4096;
 const FORMAT: &str = "format=gray8 width=64 height=64 framerate=25/1";
-const WAYS: [&str; 6] = [
+const READ_MODES: [&str; 6] = [
     "io-mode=read",
     "io-mode=read direct=true",
     "io-mode=read threads=3",
@@ -42,7 +42,7 @@ impl Clip {
         let clip = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        let bytes: Vec<u8> = (0..frames).flat_map(|n| [value(n); FRAME]).collect();
+        let bytes: Vec<u8> = (0..frames).flat_map(|n| [frame_value(n); FRAME]).collect();
         std::fs::write(clip.path(), bytes).unwrap();
         clip
     }
@@ -58,7 +58,7 @@ impl Clip {
 }
 
 /// The value of the bytes of frame `n`, which is never zero.
-fn value(n: usize) -> u8 {
+fn frame_value(n: usize) -> u8 {
     (n % 250) as u8 + 1
 }
 
@@ -100,7 +100,7 @@ impl Playing {
     fn pull_frames(&self, mut n: usize) -> usize {
         while let Some(sample) = self.pull() {
             let bytes = sample.buffer().unwrap().map_readable().unwrap();
-            assert!(*bytes == [value(n); FRAME], "frame {n}");
+            assert!(*bytes == [frame_value(n); FRAME], "frame {n}");
             n += 1;
         }
         n
@@ -135,7 +135,7 @@ impl Playing {
     }
 
     #[track_caller]
-    fn ends(&self) {
+    fn assert_eos(&self) {
         let message = self.message();
         assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
     }
@@ -150,7 +150,7 @@ fn assert_says(text: &str, parts: &[&str]) {
 
 #[test]
 fn a_file_that_is_truncated_while_it_plays_is_an_error_that_names_the_first_frame_lost() {
-    for way in WAYS {
+    for way in READ_MODES {
         for (rest, missing) in [(0, 4096), (100, 3996), (4095, 1)] {
             let clip = Clip::new(60);
             let settings = format!("{FORMAT} {way}");
@@ -159,7 +159,7 @@ fn a_file_that_is_truncated_while_it_plays_is_an_error_that_names_the_first_fram
             for n in 0..10 {
                 let sample = playing.pull().unwrap();
                 let bytes = sample.buffer().unwrap().map_readable().unwrap();
-                assert_eq!(bytes[0], value(n));
+                assert_eq!(bytes[0], frame_value(n));
             }
             clip.cut(20 * FRAME + rest);
             assert_eq!(playing.pull_frames(10), 20, "{way}, {rest}");
@@ -172,7 +172,7 @@ fn a_file_that_is_truncated_while_it_plays_is_an_error_that_names_the_first_fram
 
 #[test]
 fn a_file_that_is_emptied_is_an_error() {
-    for way in WAYS {
+    for way in READ_MODES {
         let clip = Clip::new(60);
         let settings = format!("{FORMAT} {way} loop=true");
         let playing = Playing::new(&clip.path(), &settings, "max-buffers=1");
@@ -209,7 +209,7 @@ fn what_is_not_lost_when_a_file_changes_is_played() {
                 .unwrap();
         }),
     ];
-    for way in WAYS {
+    for way in READ_MODES {
         for (what, change) in changes {
             let clip = Clip::new(60);
             let settings = format!("{FORMAT} {way}");
@@ -218,14 +218,14 @@ fn what_is_not_lost_when_a_file_changes_is_played() {
             assert!(playing.pull().is_some());
             change(&clip);
             assert_eq!(playing.pull_frames(1), 60, "{way}: the file {what}");
-            playing.ends();
+            playing.assert_eos();
         }
     }
 }
 
 #[test]
 fn new_bytes_of_a_file_that_is_written_over_are_played() {
-    for way in WAYS {
+    for way in READ_MODES {
         let clip = Clip::new(60);
         let settings = format!("{FORMAT} {way}");
         let playing = Playing::new(&clip.path(), &settings, "max-buffers=1");
@@ -241,7 +241,7 @@ fn new_bytes_of_a_file_that_is_written_over_are_played() {
             frames += 1;
         }
         assert_eq!((frames, last.unwrap()), (60, vec![77; FRAME]), "{way}");
-        playing.ends();
+        playing.assert_eos();
     }
 }
 
@@ -287,7 +287,7 @@ fn mapped_frames_that_are_looked_at_too_late_are_told_when_they_are_given_back()
         let bytes = sample.buffer().unwrap().map_readable().unwrap();
         values.push(bytes[0]);
     }
-    assert_eq!(values, [value(0), value(1), 0, 0]);
+    assert_eq!(values, [frame_value(0), frame_value(1), 0, 0]);
     assert_says(&playing.error(), &["clip.raw", "frame 2 ", "truncated"]);
 }
 
@@ -298,7 +298,7 @@ fn a_mapping_that_is_of_no_use_any_more_tells_nothing() {
     playing.start();
     let samples: Vec<gst::Sample> = std::iter::from_fn(|| playing.pull()).collect();
     assert_eq!(samples.len(), 4);
-    playing.ends();
+    playing.assert_eos();
     playing.pipeline.set_state(gst::State::Ready).unwrap();
     clip.cut(0);
     for sample in samples {
@@ -311,7 +311,7 @@ fn a_mapping_that_is_of_no_use_any_more_tells_nothing() {
 }
 
 /// Plays a FIFO into which a thread writes these bytes.
-fn pipe(bytes: Vec<u8>, settings: &str) -> (Playing, tempfile::TempDir) {
+fn play_fifo(bytes: Vec<u8>, settings: &str) -> (Playing, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -328,32 +328,32 @@ fn pipe(bytes: Vec<u8>, settings: &str) -> (Playing, tempfile::TempDir) {
 fn a_pipe_that_is_cut_inside_a_frame_gives_the_whole_ones_then_a_warning_then_the_end() {
     let frames = |len_bytes: usize| -> Vec<u8> {
         (0..10)
-            .flat_map(|n| [value(n); FRAME])
+            .flat_map(|n| [frame_value(n); FRAME])
             .take(len_bytes)
             .collect()
     };
     for (whole, rest) in [(2, 1), (3, 100), (0, 4095)] {
-        let (playing, _dir) = pipe(frames(whole * FRAME + rest), FORMAT);
+        let (playing, _dir) = play_fifo(frames(whole * FRAME + rest), FORMAT);
         assert_eq!(playing.pull_frames(0), whole);
         let (frame, have) = (format!("frame {whole},"), format!("{rest} bytes"));
         let missing = format!("{} are missing", FRAME - rest);
         assert_says(&playing.warning(), &["fifo", &frame, &have, &missing]);
-        playing.ends();
+        playing.assert_eos();
     }
     // A cut between two frames loses nothing.
     for whole in [0, 3] {
-        let (playing, _dir) = pipe(frames(whole * FRAME), FORMAT);
+        let (playing, _dir) = play_fifo(frames(whole * FRAME), FORMAT);
         assert_eq!(playing.pull_frames(0), whole);
-        playing.ends();
+        playing.assert_eos();
     }
     // A cut in the header, before the first frame.
-    let (playing, _dir) = pipe(frames(10), &format!("{FORMAT} offset=32"));
+    let (playing, _dir) = play_fifo(frames(10), &format!("{FORMAT} offset=32"));
     assert_eq!(playing.pull_frames(0), 0);
     assert_says(
         &playing.warning(),
         &["fifo", "frame 0,", "10 bytes", "4118 are missing"],
     );
-    playing.ends();
+    playing.assert_eos();
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn a_y4m_pipe_that_is_cut_is_told_wherever_that_is() {
         let mut bytes = header.to_vec();
         for n in 0..frames {
             bytes.extend_from_slice(b"FRAME Ip\n");
-            bytes.extend_from_slice(&[value(n); FRAME]);
+            bytes.extend_from_slice(&[frame_value(n); FRAME]);
         }
         bytes
     };
@@ -375,12 +375,12 @@ fn a_y4m_pipe_that_is_cut_is_told_wherever_that_is() {
         (b"FRAME\n", Some("4096 are missing")),
         (b"FRAME\nabc", Some("4093 are missing")),
     ] {
-        let (playing, _dir) = pipe([stream(2), tail.to_vec()].concat(), "");
+        let (playing, _dir) = play_fifo([stream(2), tail.to_vec()].concat(), "");
         assert_eq!(playing.pull_frames(0), 2);
         if let Some(text) = warning {
             assert_says(&playing.warning(), &["fifo", "frame 2,", text]);
         }
-        playing.ends();
+        playing.assert_eos();
     }
 }
 
@@ -413,7 +413,7 @@ fn frames_of_more_reads_than_a_ring_holds_are_read_ahead() {
             n += 1;
         }
         assert_eq!(n, 40);
-        playing.ends();
+        playing.assert_eos();
     }
 }
 
@@ -423,7 +423,7 @@ fn no_descriptor_is_left_to_children() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut settings: Vec<String> = WAYS
+    let mut settings: Vec<String> = READ_MODES
         .iter()
         .map(|way| format!("{FORMAT} loop=true {way}"))
         .collect();
@@ -436,7 +436,7 @@ fn no_descriptor_is_left_to_children() {
     for playing in &all {
         playing.start();
     }
-    for playing in &all[..WAYS.len() + 1] {
+    for playing in &all[..READ_MODES.len() + 1] {
         assert!(playing.pull().is_some());
     }
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {

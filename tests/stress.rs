@@ -46,20 +46,20 @@ impl Random {
     }
 }
 
-const NOBODY: u8 = 0;
+const NO_HOLDER: u8 = 0;
 const PRODUCER: u8 = 1;
 const CONSUMER: u8 = 2;
 
 /// What the test itself records about one buffer, to compare it with the pool.
 #[derive(Default)]
-struct Witness {
+struct BufferRecord {
     holder: AtomicU8,
     /// The sum of the bytes that were submitted and not yet consumed.
     pending: AtomicU64,
 }
 
-impl Witness {
-    fn pass(&self, from: u8, to: u8) {
+impl BufferRecord {
+    fn change_holder(&self, from: u8, to: u8) {
         let held_by = self.holder.swap(to, Ordering::AcqRel);
         assert_eq!(held_by, from, "held twice");
     }
@@ -73,9 +73,9 @@ struct Totals {
 }
 
 /// Wakes all waiting threads if one panics.
-struct EndOnPanic<'a>(&'a PhysBufferPool);
+struct FlushOnPanic<'a>(&'a PhysBufferPool);
 
-impl Drop for EndOnPanic<'_> {
+impl Drop for FlushOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.set_flushing(true);
@@ -85,7 +85,7 @@ impl Drop for EndOnPanic<'_> {
 
 struct Round {
     pool: PhysBufferPool,
-    witnesses: HashMap<u32, Witness>,
+    records: HashMap<u32, BufferRecord>,
     totals: Totals,
     quota: AtomicU64,
 }
@@ -126,7 +126,10 @@ impl Round {
             .map(|_| pool.acquire_free(Wait::No).unwrap())
             .collect();
         Self {
-            witnesses: all.iter().map(|b| (id(b), Witness::default())).collect(),
+            records: all
+                .iter()
+                .map(|b| (id(b), BufferRecord::default()))
+                .collect(),
             pool,
             totals: Totals::default(),
             quota: AtomicU64::new(quota),
@@ -136,7 +139,7 @@ impl Round {
     /// Submits buffers until the quota is used up. A submission does not count if the handle is
     /// gone.
     fn produce(&self, seed: u64) {
-        let _end = EndOnPanic(&self.pool);
+        let _end = FlushOnPanic(&self.pool);
         let mut random = Random(seed);
         while self
             .quota
@@ -150,8 +153,8 @@ impl Round {
     fn produce_one(&self, random: &mut Random) -> bool {
         let buffer = self.pool.acquire_free(Wait::Forever).unwrap();
         let id = id(&buffer);
-        let witness = &self.witnesses[&id];
-        witness.pass(NOBODY, PRODUCER);
+        let record = &self.records[&id];
+        record.change_holder(NO_HOLDER, PRODUCER);
         // Written through the region, as a device would. A map for writing fails if there is
         // another reference, and the thread that looks up ids may have one.
         let region = buffer
@@ -170,12 +173,12 @@ impl Round {
             }
             // The owner has dropped the handle in the meantime.
             Err(_) => {
-                witness.pass(PRODUCER, NOBODY);
+                record.change_holder(PRODUCER, NO_HOLDER);
                 return false;
             }
         };
-        assert_eq!(witness.pending.swap(sum, Ordering::AcqRel), 0);
-        witness.pass(PRODUCER, NOBODY);
+        assert_eq!(record.pending.swap(sum, Ordering::AcqRel), 0);
+        record.change_holder(PRODUCER, NO_HOLDER);
         match self.pool.submit_filled(buffer) {
             Ok(()) => {
                 self.totals.produced.fetch_add(sum, Ordering::AcqRel);
@@ -183,7 +186,7 @@ impl Round {
             }
             Err(PoolError::Gone { id: gone }) => {
                 assert_eq!(gone, id);
-                witness.pending.store(0, Ordering::Release);
+                record.pending.store(0, Ordering::Release);
                 false
             }
             Err(other) => panic!("{other}"),
@@ -192,24 +195,24 @@ impl Round {
 
     /// Consumes until the pool is flushed.
     fn consume(&self) {
-        let _end = EndOnPanic(&self.pool);
+        let _end = FlushOnPanic(&self.pool);
         loop {
             let buffer = match self.pool.acquire_filled(Wait::Forever) {
                 Ok(buffer) => buffer,
                 Err(PoolError::Flushing { .. }) => return,
                 Err(other) => panic!("{other}"),
             };
-            let witness = &self.witnesses[&id(&buffer)];
-            witness.pass(NOBODY, CONSUMER);
+            let record = &self.records[&id(&buffer)];
+            record.change_holder(NO_HOLDER, CONSUMER);
             // The bytes of a buffer whose handle is gone remain pending, because it is not handed
             // out again.
             if let Ok(map) = buffer.map_readable() {
-                let expected = witness.pending.swap(0, Ordering::AcqRel);
+                let expected = record.pending.swap(0, Ordering::AcqRel);
                 assert_eq!(sum(&map), expected, "other bytes than were submitted");
                 self.totals.consumed.fetch_add(expected, Ordering::AcqRel);
                 self.totals.handovers.fetch_add(1, Ordering::AcqRel);
             }
-            witness.pass(CONSUMER, NOBODY);
+            record.change_holder(CONSUMER, NO_HOLDER);
             self.pool.release_filled(buffer).unwrap();
         }
     }
@@ -234,7 +237,7 @@ impl Round {
     /// Looks up buffers by id at the same time, as an interrupt handler would.
     fn look_up(&self, done: &AtomicBool, seed: u64) {
         let mut random = Random(seed);
-        let ids: Vec<_> = self.witnesses.keys().copied().collect();
+        let ids: Vec<_> = self.records.keys().copied().collect();
         while !done.load(Ordering::Acquire) {
             let wanted = ids[(random.next() % ids.len() as u64) as usize];
             if let Some(found) = self.pool.buffer_by_id(wanted) {
@@ -284,8 +287,8 @@ fn run(round: u64, quota: u64) -> u64 {
     assert_eq!(state.pool.free_count(), handles.len(), "a buffer was lost");
     assert_eq!(freed.load(Ordering::SeqCst), HANDLES - handles.len());
     let mut lost_to_the_owner = 0;
-    for (&id, witness) in &state.witnesses {
-        let pending = witness.pending.load(Ordering::Acquire);
+    for (&id, record) in &state.records {
+        let pending = record.pending.load(Ordering::Acquire);
         match state.pool.state(id) {
             Some(buffer_state) => {
                 assert_eq!(buffer_state, BufferState::Idle);

@@ -32,18 +32,18 @@ fn activate(pool: &PhysBufferPool, buffers: u32) {
 }
 
 /// Two pipelines: `appsrc ! unixfdsink` and `unixfdsrc ! relay ! appsink`.
-struct Crossing {
+struct Connection {
     sender: gst::Pipeline,
     receiver: gst::Pipeline,
     _directory: tempfile::TempDir,
 }
 
-impl Crossing {
+impl Connection {
     fn new() -> Self {
-        Self::by("identity")
+        Self::through("identity")
     }
 
-    fn by(relay: &str) -> Self {
+    fn through(relay: &str) -> Self {
         gst::init().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let socket = |n: u32| directory.path().join(n.to_string());
@@ -76,7 +76,7 @@ impl Crossing {
     }
 }
 
-impl Drop for Crossing {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.receiver.set_state(gst::State::Null).unwrap();
         self.sender.set_state(gst::State::Null).unwrap();
@@ -107,11 +107,11 @@ fn pagemap(byte: *const u8) -> Option<u64> {
 #[test]
 fn what_the_pool_says_of_a_buffer_arrives_with_it() {
     let pool = pool(MemoryKind::Normal, 2);
-    let crossing = Crossing::new();
+    let connection = Connection::new();
     let mut sent = pool.acquire_free(Wait::No).unwrap();
     let bytes: Vec<u8> = (0..SIZE).map(|i| (i / 7) as u8).collect();
     sent.get_mut().unwrap().copy_from_slice(0, &bytes).unwrap();
-    let received = crossing.send(sent.clone());
+    let received = connection.send(sent.clone());
 
     let (here, there) = (meta(&sent), meta(&received));
     assert!(there.is_received() && !here.is_received());
@@ -149,7 +149,7 @@ fn a_pool_that_withholds_its_addresses_tells_no_other_process() {
         .build();
     activate(&pool, 1);
     let sent = pool.acquire_free(Wait::No).unwrap();
-    let received = Crossing::new().send(sent.clone());
+    let received = Connection::new().send(sent.clone());
     let (here, there) = (meta(&sent), meta(&received));
     assert_eq!(there.id(), here.id());
     assert_eq!(there.size_bytes(), here.size_bytes());
@@ -165,7 +165,7 @@ fn a_pool_that_withholds_its_addresses_tells_no_other_process() {
 fn a_language_without_a_header_reads_what_was_received() {
     let pool = pool(MemoryKind::Normal, 1);
     let sent = pool.acquire_free(Wait::No).unwrap();
-    let received = Crossing::new().send(sent.clone());
+    let received = Connection::new().send(sent.clone());
     let describe = |buffer: &gst::Buffer| {
         pool.emit_by_name::<Option<gst::Structure>>("describe", &[buffer])
             .unwrap()
@@ -193,7 +193,7 @@ fn a_resized_buffer_is_where_its_first_byte_is() {
     let pool = pool(MemoryKind::Normal, 1);
     let mut sent = pool.acquire_free(Wait::No).unwrap();
     sent.get_mut().unwrap().resize(4101..4201).unwrap();
-    let received = Crossing::new().send(sent.clone());
+    let received = Connection::new().send(sent.clone());
     assert_eq!(meta(&received).phys_addr(), meta(&sent).phys_addr());
     assert_eq!(received.size(), 100);
     if let Some(address) = meta(&received).phys_addr() {
@@ -206,7 +206,7 @@ fn a_resized_buffer_is_where_its_first_byte_is() {
 #[test]
 fn a_copy_keeps_it_only_with_the_memory() {
     let pool = pool(MemoryKind::Normal, 1);
-    let received = Crossing::new().send(pool.acquire_free(Wait::No).unwrap());
+    let received = Connection::new().send(pool.acquire_free(Wait::No).unwrap());
     let shallow = received.copy();
     assert_eq!(meta(&shallow).address(), meta(&received).address());
     let deep = received.copy_deep().unwrap();
@@ -218,9 +218,9 @@ fn a_copy_keeps_it_only_with_the_memory() {
 #[test]
 fn other_memory_in_the_buffer_has_no_address() {
     let (pool, other) = (pool(MemoryKind::Normal, 1), pool(MemoryKind::Normal, 1));
-    let crossing = Crossing::new();
-    let mut received = crossing.send(pool.acquire_free(Wait::No).unwrap());
-    let another = crossing.send(other.acquire_free(Wait::No).unwrap());
+    let connection = Connection::new();
+    let mut received = connection.send(pool.acquire_free(Wait::No).unwrap());
+    let another = connection.send(other.acquire_free(Wait::No).unwrap());
     let writable = received.make_mut();
     writable.replace_all_memory(another.peek_memory(0).to_owned());
     assert_eq!(meta(writable).address(), Err(&AddressUnknown::Replaced));
@@ -268,8 +268,8 @@ fn can_be_sent(buffer: &gst::BufferRef) -> bool {
 #[test]
 fn a_buffer_comes_back_when_the_receiver_lets_go_of_it() {
     let pool = pool(MemoryKind::Normal, 2);
-    let crossing = Crossing::new();
-    let [first, _second] = [0; 2].map(|_| crossing.send(pool.acquire_free(Wait::No).unwrap()));
+    let connection = Connection::new();
+    let [first, _second] = [0; 2].map(|_| connection.send(pool.acquire_free(Wait::No).unwrap()));
     let while_held = pool.acquire_free(Wait::AtMost(Duration::from_millis(50)));
     assert!(while_held.is_err());
     let id = meta(&first).id();
@@ -282,7 +282,7 @@ fn a_buffer_comes_back_when_the_receiver_lets_go_of_it() {
 fn a_receiver_that_sends_it_on_says_the_same() {
     let pool = pool(MemoryKind::Normal, 1);
     let sent = pool.acquire_free(Wait::No).unwrap();
-    let (first, second) = (Crossing::new(), Crossing::new());
+    let (first, second) = (Connection::new(), Connection::new());
     let received = second.send(first.send(sent.clone()));
     assert_eq!(meta(&received).id(), meta(&sent).id());
     assert_eq!(meta(&received).address().ok(), meta(&sent).address().ok());
@@ -295,7 +295,7 @@ fn a_receiver_that_sends_it_on_says_the_same() {
 #[test]
 fn a_received_buffer_is_no_buffer_of_a_pool_here() {
     let pool = pool(MemoryKind::Normal, 1);
-    let received = Crossing::new().send(pool.acquire_free(Wait::No).unwrap());
+    let received = Connection::new().send(pool.acquire_free(Wait::No).unwrap());
     let id = meta(&received).id();
     let refused = pool.submit_filled(received).unwrap_err();
     assert!(

@@ -40,9 +40,9 @@ fn shim() -> &'static Path {
 
 /// The log of the shim: for each dma-buf, what the kernel was told, in order.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<u64, Vec<String>>);
+struct SyncLog(BTreeMap<u64, Vec<String>>);
 
-impl Told {
+impl SyncLog {
     fn read(log: &Path) -> Self {
         let mut told = Self::default();
         for line in std::fs::read_to_string(log).unwrap_or_default().lines() {
@@ -95,14 +95,14 @@ impl Told {
 
 /// Plays a pipeline under the shim. A CPU access that was not announced would end it.
 #[track_caller]
-fn play(shim: &Path, pipeline: &str) -> Told {
+fn play(shim: &Path, pipeline: &str) -> SyncLog {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     // The fault handler of gst-launch would wait for a debugger.
     let mut command = gst_launch(&format!("-q --no-fault {pipeline}"));
     command.env("LD_PRELOAD", shim).env("CPU_ACCESS_LOG", &log);
     let ran = run(&mut command);
-    let told = Told::read(&log);
+    let told = SyncLog::read(&log);
     assert!(ran.status.success(), "{pipeline}: {ran:?}\n{told:?}");
     told
 }
@@ -234,7 +234,7 @@ mod any {
     const LOG: &str = "CPU_ACCESS_LOG";
 
     /// Runs this test again in a process of its own, under the shim.
-    fn again_under(shim: &Path, log: &Path, name: &str) -> support::Ran {
+    fn rerun_under(shim: &Path, log: &Path, name: &str) -> support::Ran {
         run(Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("any::{name}"), "--nocapture"])
             .env("LD_PRELOAD", shim)
@@ -242,9 +242,9 @@ mod any {
     }
 
     /// In the child process: what the kernel was told since the last call.
-    fn news() -> Vec<String> {
+    fn take_log() -> Vec<String> {
         let log = PathBuf::from(std::env::var_os(LOG).unwrap());
-        let told = Told::read(&log);
+        let told = SyncLog::read(&log);
         std::fs::File::create(log).unwrap();
         assert!(told.0.len() <= 1, "{told:?}");
         told.0.into_values().flatten().collect()
@@ -265,7 +265,7 @@ mod any {
         let shim = shim();
         if std::env::var_os(LOG).is_none() {
             let log = tempfile::NamedTempFile::new().unwrap();
-            again_under(shim, log.path(), NAME).expect_success();
+            rerun_under(shim, log.path(), NAME).expect_success();
             return;
         }
         gst::init().unwrap();
@@ -278,29 +278,29 @@ mod any {
             pool.set_config(config).unwrap();
             pool.set_active(true).unwrap();
             let mut buffer = pool.acquire_free(Wait::No).unwrap();
-            news();
+            take_log();
 
             // These calls do not touch the bytes of the buffer.
             let id = buffer.meta::<PhysMemMeta>().unwrap().id();
             drop(pool.export_dmabuf(id).unwrap());
             drop(pool.dump());
-            assert!(news().is_empty(), "{kind}");
+            assert!(take_log().is_empty(), "{kind}");
 
             assert_eq!(buffer.map_readable().unwrap()[0], 0);
-            assert_eq!(news(), ["start r", "end r"], "{kind}");
+            assert_eq!(take_log(), ["start r", "end r"], "{kind}");
             buffer.get_mut().unwrap().map_writable().unwrap().fill(7);
-            assert_eq!(news(), ["start rw", "end rw"], "{kind}");
+            assert_eq!(take_log(), ["start rw", "end rw"], "{kind}");
             write_only(buffer.get_mut().unwrap());
-            assert_eq!(news(), ["start w", "end w"], "{kind}");
+            assert_eq!(take_log(), ["start w", "end w"], "{kind}");
             let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
             frame_of_two_planes(buffer.get_mut().unwrap(), &info);
-            assert_eq!(news(), ["start rw", "end rw"], "{kind}");
+            assert_eq!(take_log(), ["start rw", "end rw"], "{kind}");
             let deep = buffer.copy_deep().unwrap();
-            assert_eq!(news(), ["start r", "end r"], "{kind}");
+            assert_eq!(take_log(), ["start r", "end r"], "{kind}");
             assert_eq!(deep.map_readable().unwrap()[0], 9);
             let part = buffer.peek_memory(0).share(100..300);
             assert_eq!(part.map_readable().unwrap()[0], 9);
-            assert_eq!(news(), ["start r", "end r"], "{kind}");
+            assert_eq!(take_log(), ["start r", "end r"], "{kind}");
         }
     }
 
@@ -332,31 +332,31 @@ mod any {
         let shim = shim();
         if std::env::var_os(LOG).is_none() {
             let log = tempfile::NamedTempFile::new().unwrap();
-            again_under(shim, log.path(), NAME).expect_success();
+            rerun_under(shim, log.path(), NAME).expect_success();
             return;
         }
         gst::init().unwrap();
         for kind in [MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf] {
             let region = region(kind);
-            news();
+            take_log();
             let outer = region.begin_access(true).unwrap();
             let inner = region.begin_access(false).unwrap();
             // SAFETY: the region has more than one byte, and nobody else uses it.
             unsafe { inner.ptr().write_volatile(3) };
             drop(outer);
-            assert_eq!(news(), ["start rw"], "{kind}");
+            assert_eq!(take_log(), ["start rw"], "{kind}");
             drop(inner);
-            assert_eq!(news(), ["end rw"], "{kind}");
+            assert_eq!(take_log(), ["end rw"], "{kind}");
 
             let reader = region.begin_access(false).unwrap();
             // SAFETY: as above.
             assert_eq!(unsafe { reader.ptr().read_volatile() }, 3);
             let writer = region.begin_access(true).unwrap();
-            assert_eq!(news(), ["start r", "end r", "start rw"], "{kind}");
+            assert_eq!(take_log(), ["start r", "end r", "start rw"], "{kind}");
             // SAFETY: as above.
             unsafe { writer.ptr().write_volatile(4) };
             drop((reader, writer));
-            assert_eq!(news(), ["end rw"], "{kind}");
+            assert_eq!(take_log(), ["end rw"], "{kind}");
         }
     }
 
@@ -364,31 +364,34 @@ mod any {
     #[test]
     fn who_has_not_told_the_kernel_is_found_out() {
         const NAME: &str = "who_has_not_told_the_kernel_is_found_out";
-        const DEED: &str = "PHYSMEM_TEST_DEED";
+        const VIOLATION: &str = "PHYSMEM_TEST_VIOLATION";
         let shim = shim();
-        let Ok(deed) = std::env::var(DEED) else {
-            for deed in ["read", "write in an access for reading", "behind its back"] {
+        let Ok(violation) = std::env::var(VIOLATION) else {
+            for violation in ["read", "write in an access for reading", "behind its back"] {
                 let log = tempfile::NamedTempFile::new().unwrap();
                 let ran = run(Command::new(std::env::current_exe().unwrap())
                     .args(["--exact", &format!("any::{NAME}"), "--nocapture"])
                     .env("LD_PRELOAD", shim)
                     .env(LOG, log.path())
-                    .env(DEED, deed));
-                let told = Told::read(log.path());
+                    .env(VIOLATION, violation));
+                let told = SyncLog::read(log.path());
                 let said: Vec<_> = told.0.into_values().flatten().collect();
-                let (expected, signal) = match deed {
+                let (expected, signal) = match violation {
                     "behind its back" => ("changed", None),
                     _ => ("touched", Some(libc::SIGSEGV)),
                 };
-                assert_eq!(ran.status.signal(), signal, "{deed}: {ran:?}");
-                assert!(said.iter().any(|line| line == expected), "{deed}: {said:?}");
+                assert_eq!(ran.status.signal(), signal, "{violation}: {ran:?}");
+                assert!(
+                    said.iter().any(|line| line == expected),
+                    "{violation}: {said:?}"
+                );
             }
             return;
         };
         gst::init().unwrap();
         let region = region(MemoryKind::System);
         let ptr = region.ptr();
-        match deed.as_str() {
+        match violation.as_str() {
             // SAFETY: the first byte of the region. The shim may have closed the mapping, which is
             // what the test checks.
             "read" => _ = unsafe { ptr.read_volatile() },

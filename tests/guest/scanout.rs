@@ -21,7 +21,7 @@ const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
 const FRAMES: u64 = 300;
 /// One frame of this many is also compared with the screen and with memory.
-const LOOKED_AT: u64 = 50;
+const CHECK_INTERVAL: u64 = 50;
 
 /// The address at which the controller reads the picture, from QEMU.
 fn base_register() -> u64 {
@@ -155,7 +155,7 @@ fn step_through(sink: &str, format: VideoFormat) {
     for number in 0..FRAMES {
         player.settle(gst::State::Paused);
         scanout.assert_scanned_out(number);
-        if number % LOOKED_AT == LOOKED_AT - 1 {
+        if number % CHECK_INTERVAL == CHECK_INTERVAL - 1 {
             scanout.assert_on_screen(number);
         }
         if number + 1 < FRAMES {

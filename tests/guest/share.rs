@@ -19,13 +19,13 @@ fn share(arguments: &[&str]) -> Command {
 }
 
 /// One of the two processes, which is killed on drop.
-struct Side {
+struct ExampleProcess {
     child: Child,
     stdout: BufReader<ChildStdout>,
     said: String,
 }
 
-impl Side {
+impl ExampleProcess {
     fn start(arguments: &[&str]) -> Self {
         let mut child = share(arguments)
             .stdout(Stdio::piped())
@@ -41,7 +41,7 @@ impl Side {
 
     /// Reads lines until one contains these words.
     #[track_caller]
-    fn until(&mut self, words: &str) {
+    fn read_until(&mut self, words: &str) {
         loop {
             let mut line = String::new();
             let len = self.stdout.read_line(&mut line).expect("UTF-8");
@@ -65,7 +65,7 @@ impl Side {
     }
 }
 
-impl Drop for Side {
+impl Drop for ExampleProcess {
     fn drop(&mut self) {
         // The process may have ended already.
         let _ = self.child.kill();
@@ -77,30 +77,31 @@ impl Drop for Side {
 fn either_side_may_die(kind: &str) {
     require_lab();
     let socket = format!("/run/share-{kind}");
-    let mut producer = Side::start(&["produce", &socket, "--kind", kind, "--buffers", BUFFERS]);
-    producer.until("listening");
+    let mut producer =
+        ExampleProcess::start(&["produce", &socket, "--kind", kind, "--buffers", BUFFERS]);
+    producer.read_until("listening");
 
     // A consumer that keeps every buffer and is killed.
-    let mut hung = Side::start(&["consume", &socket, "--keep-all"]);
-    hung.until("holding 4 buffers");
+    let mut hung = ExampleProcess::start(&["consume", &socket, "--keep-all"]);
+    hung.read_until("holding 4 buffers");
     hung.kill();
-    producer.until("consumer 1 is gone: 4 buffers taken back");
+    producer.read_until("consumer 1 is gone: 4 buffers taken back");
 
     // The next consumer gets each of the four buffers again and again.
     let ran = run(&mut share(&["consume", &socket, "--frames", "40"])).expect_success();
     let whole = "40 frames in 4 buffers, every byte right; 1 held to the end and still right";
     assert!(ran.stdout.contains(whole), "{ran:?}");
-    producer.until("consumer 2 is gone");
+    producer.read_until("consumer 2 is gone");
 
     // A consumer that is killed while it reads frames.
-    let mut busy = Side::start(&["consume", &socket]);
-    busy.until("the first frame is right");
+    let mut busy = ExampleProcess::start(&["consume", &socket]);
+    busy.read_until("the first frame is right");
     busy.kill();
-    producer.until("consumer 3 is gone");
+    producer.read_until("consumer 3 is gone");
 
     // The producer is killed while a consumer has a buffer; the consumer's mapping remains valid.
-    let mut last = Side::start(&["consume", &socket]);
-    last.until("the first frame is right");
+    let mut last = ExampleProcess::start(&["consume", &socket]);
+    last.read_until("the first frame is right");
     producer.kill();
     let (status, said) = last.end();
     assert!(status.success(), "{status}\n{said}");

@@ -14,13 +14,13 @@ use gstphysmem::memory::{self, MemoryKind};
 use gstphysmem::physmemupload::PhysMemUpload;
 
 /// The pipeline `upstream ! physmemupload ! appsink`.
-struct Line {
+struct UploadPipeline {
     pipeline: gst::Pipeline,
     upload: gst::Element,
     sink: gst_app::AppSink,
 }
 
-impl Line {
+impl UploadPipeline {
     fn new(upstream: &str, kind: MemoryKind) -> Self {
         gst::init().unwrap();
         let pipeline = gst::Pipeline::new();
@@ -67,7 +67,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for UploadPipeline {
     fn drop(&mut self) {
         self.pipeline.set_state(gst::State::Null).unwrap();
     }

@@ -6,12 +6,12 @@ use gstphysmem::memory::MemoryKind;
 use gstphysmem::physmemupload::PhysMemUpload;
 
 use crate::common;
-use crate::{Line, NO_HEAP};
+use crate::{NO_HEAP, UploadPipeline};
 
 #[test]
 fn memory_that_cannot_be_had_is_the_elements_own_error() {
     // videotestsrc would take an offered pool and then fail without a reason.
-    let line = Line::new("videotestsrc num-buffers=3", MemoryKind::Cma);
+    let line = UploadPipeline::new("videotestsrc num-buffers=3", MemoryKind::Cma);
     line.upload.set_property("heap", NO_HEAP);
     line.pipeline.set_state(gst::State::Playing).unwrap();
     let bus = line.pipeline.bus().unwrap();
@@ -40,7 +40,7 @@ fn a_copy_is_said_once_on_the_bus_with_its_reason_and_a_remedy() {
         ("audiotestsrc num-buffers=5", Some("set buffer-size")),
         ("videotestsrc num-buffers=5", None),
     ] {
-        let line = Line::new(upstream, MemoryKind::Normal);
+        let line = UploadPipeline::new(upstream, MemoryKind::Normal);
         line.play();
         let bus = line.pipeline.bus().unwrap();
         let is_warning = [gst::MessageType::Warning];
@@ -140,7 +140,7 @@ fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
         .build()
         .unwrap();
     for (name, change) in wrong {
-        let line = Line::new("appsrc name=a format=time", MemoryKind::Normal);
+        let line = UploadPipeline::new("appsrc name=a format=time", MemoryKind::Normal);
         let source = line.pipeline.by_name("a").unwrap();
         let source: gst_app::AppSrc = source.downcast().unwrap();
         source.set_caps(Some(&info.to_caps().unwrap()));

@@ -9,11 +9,11 @@ use gstphysmem::memory::MemoryKind;
 use gstphysmem::physmemupload::PhysMemUpload;
 use gstphysmem::pool::PhysBufferPool;
 
-use crate::{Line, NO_HEAP};
+use crate::{NO_HEAP, UploadPipeline};
 
 #[test]
 fn what_auto_falls_back_to_passes_whatever_the_heap() {
-    let line = Line::new("videotestsrc num-buffers=5", MemoryKind::Auto);
+    let line = UploadPipeline::new("videotestsrc num-buffers=5", MemoryKind::Auto);
     line.upload.set_property("heap", NO_HEAP);
     line.play();
     assert_eq!(line.counts(), (5, 0));
@@ -48,7 +48,7 @@ fn the_block_that_was_tried_is_the_first_that_upstream_gets() {
 }
 
 /// Makes the sink answer ALLOCATION queries with this pool.
-fn offer(line: &Line, pool: &PhysBufferPool, size: u32) {
+fn propose_pool(line: &UploadPipeline, pool: &PhysBufferPool, size: u32) {
     let pool = pool.clone();
     let pad = line.sink.static_pad("sink").unwrap();
     pad.add_probe(
@@ -67,12 +67,12 @@ fn offer(line: &Line, pool: &PhysBufferPool, size: u32) {
 
 #[test]
 fn a_pool_that_downstream_offers_is_handed_on_to_upstream() {
-    let line = Line::new(
+    let line = UploadPipeline::new(
         "videotestsrc pattern=circular num-buffers=6 ! capsfilter caps=video/x-raw,format=BGRx,width=32,height=16",
         MemoryKind::Auto,
     );
     let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
-    offer(&line, &pool, 32 * 16 * 4);
+    propose_pool(&line, &pool, 32 * 16 * 4);
     assert_eq!(line.play().len(), 6);
     let stats = pool.property::<gst::Structure>("stats");
     assert!(stats.get::<u64>("acquired").unwrap() >= 6);
@@ -81,7 +81,7 @@ fn a_pool_that_downstream_offers_is_handed_on_to_upstream() {
 
 #[test]
 fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
-    let line = Line::new(
+    let line = UploadPipeline::new(
         "videotestsrc pattern=circular ! capsfilter caps=video/x-raw,format=BGRx,width=32,height=16 ! tee ! queue",
         MemoryKind::Auto,
     );
@@ -92,7 +92,7 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
         unsafe { BufferHandle::new(NonNull::from(block).cast(), 32 * 16 * 4, |_, _| {}) }
     };
     let pool = PhysBufferPool::with_handles(vec![handle(), handle()]);
-    offer(&line, &pool, 32 * 16 * 4);
+    propose_pool(&line, &pool, 32 * 16 * 4);
     line.pipeline.set_state(gst::State::Playing).unwrap();
     let held: Vec<_> = (0..2).map(|_| line.sink.pull_sample().unwrap()).collect();
     while pool

@@ -12,12 +12,12 @@ use gstphysmem::meta::PhysMemMeta;
 use gstphysmem::physmemupload::PhysMemUpload;
 use gstphysmem::pool::PhysBufferPool;
 
-use crate::{Line, assert_same, bytes, is_ours, plain_bytes};
+use crate::{UploadPipeline, assert_same, bytes, is_ours, plain_bytes};
 
 #[test]
 fn videotestsrc_writes_into_the_pool_offered() {
     let upstream = "videotestsrc pattern=circular num-buffers=10 ! capsfilter caps=video/x-raw,format=BGRx,width=64,height=48";
-    let line = Line::new(upstream, MemoryKind::Normal);
+    let line = UploadPipeline::new(upstream, MemoryKind::Normal);
     let samples = line.play();
     assert_eq!(line.counts(), (10, 0));
     assert!(samples.iter().all(is_ours));
@@ -33,7 +33,7 @@ fn videotestsrc_writes_into_the_pool_offered() {
 fn video_in_other_memory_is_copied_once_row_by_row() {
     // A tee proposes nothing upstream. A row of 30 pixels with 3 bytes each is padded to 92 bytes.
     let upstream = "videotestsrc pattern=circular num-buffers=5 ! capsfilter caps=video/x-raw,format=RGB,width=30,height=20 ! tee ! queue";
-    let line = Line::new(upstream, MemoryKind::Normal);
+    let line = UploadPipeline::new(upstream, MemoryKind::Normal);
     let samples = line.play();
     assert_eq!(line.counts(), (0, 5));
     assert!(samples.iter().all(is_ours));
@@ -48,7 +48,7 @@ fn video_in_other_memory_is_copied_once_row_by_row() {
 #[test]
 fn audiotestsrc_writes_into_buffers_of_the_size_named() {
     let upstream = "audiotestsrc num-buffers=20 wave=ticks ! capsfilter caps=audio/x-raw,format=S16LE,channels=2,rate=48000";
-    let line = Line::new(upstream, MemoryKind::Normal);
+    let line = UploadPipeline::new(upstream, MemoryKind::Normal);
     line.upload.set_property("buffer-size", 1u32 << 16);
     let samples = line.play();
     assert_eq!(line.counts(), (20, 0));
@@ -60,7 +60,7 @@ fn audiotestsrc_writes_into_buffers_of_the_size_named() {
 fn audiotestsrc_is_copied_when_no_size_is_named() {
     let upstream =
         "audiotestsrc num-buffers=20 ! capsfilter caps=audio/x-raw,format=F32LE,channels=1";
-    let line = Line::new(upstream, MemoryKind::Normal);
+    let line = UploadPipeline::new(upstream, MemoryKind::Normal);
     let samples = line.play();
     assert_eq!(line.counts(), (0, 20));
     assert!(samples.iter().all(is_ours));
@@ -81,7 +81,7 @@ fn fdsrc_without_caps_is_copied_byte_for_byte() {
     let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     file.write_all(&content).unwrap();
     file.rewind().unwrap();
-    let line = Line::new(
+    let line = UploadPipeline::new(
         &format!("fdsrc fd={} blocksize=5000", file.as_raw_fd()),
         MemoryKind::Normal,
     );
@@ -118,7 +118,7 @@ fn datagrams_from_loopback_are_copied_once() {
     let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = probe.local_addr().unwrap().port();
     drop(probe);
-    let line = Line::new(
+    let line = UploadPipeline::new(
         &format!("udpsrc address=127.0.0.1 port={port} num-buffers=50 caps=application/x-test"),
         MemoryKind::Normal,
     );

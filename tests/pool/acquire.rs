@@ -151,7 +151,7 @@ fn waits_are_counted_where_somebody_waits() {
 
 /// Runs `test` in a process of its own, because it changes the limits and the log of its process.
 /// `name` is the path of the calling test.
-fn alone(name: &str, test: impl FnOnce()) {
+fn in_own_process(name: &str, test: impl FnOnce()) {
     if std::env::var_os("PHYSMEM_TEST_ALONE").is_some() {
         return test();
     }
@@ -164,7 +164,7 @@ fn alone(name: &str, test: impl FnOnce()) {
 
 #[test]
 fn who_is_refused_more_memory_is_told_why() {
-    alone("acquire::who_is_refused_more_memory_is_told_why", || {
+    in_own_process("acquire::who_is_refused_more_memory_is_told_why", || {
         static WARNINGS: AtomicUsize = AtomicUsize::new(0);
         let pool = active_pool(4096, 0, 0);
         gst::log::set_threshold_for_name("physmempool", gst::DebugLevel::Warning);

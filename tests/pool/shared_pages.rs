@@ -72,8 +72,8 @@ fn of_pools_that_share_pages_the_one_submitted_to_is_woken() {
         let consumer = scope.spawn(|| b.acquire_filled(Wait::Forever));
         std::thread::sleep(Duration::from_millis(100));
         b.submit_filled(b.acquire_free(Wait::No).unwrap()).unwrap();
-        let patience = Instant::now() + Duration::from_secs(20);
-        while !consumer.is_finished() && Instant::now() < patience {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !consumer.is_finished() && Instant::now() < deadline {
             std::thread::yield_now();
         }
         // Ends the waits even if the wrong thread was woken.

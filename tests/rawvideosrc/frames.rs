@@ -6,7 +6,7 @@ use gstphysmem::layout::Layout;
 use gstphysmem::rawvideosrc::pattern_frame;
 
 use crate::common::play::{Pipeline, RawFile, info, init, rows, rows_of};
-use crate::{number, propose_padded_pool, ways};
+use crate::{available_read_modes, number, propose_padded_pool};
 
 #[test]
 fn without_a_location_a_pattern_is_drawn() {
@@ -191,7 +191,7 @@ fn foreign_layouts_are_read_as_described() {
         "{} plane-strides=<20,24> plane-offsets=<300,40> frame-size=1000 offset=100",
         file.source(&info)
     );
-    for (way, _) in ways() {
+    for (way, _) in available_read_modes() {
         let pipeline = Pipeline::play(&format!("{line} {way}"));
         for n in 0..3 {
             let sample = pipeline.pull().unwrap();

@@ -54,7 +54,7 @@ fn propose_padded_pool(sink: &gst_app::AppSink, with_meta: bool) {
 }
 
 /// Every way to read a file, with the mode that `stats` must report for it.
-const WAYS: &[(&str, &str)] = &[
+const READ_MODES: &[(&str, &str)] = &[
     ("io-mode=auto", "read"),
     ("io-mode=auto direct=true", "io-uring"),
     ("io-mode=read", "read"),
@@ -80,9 +80,10 @@ fn has_io_uring() -> bool {
     false
 }
 
-fn ways() -> Vec<(&'static str, &'static str)> {
+fn available_read_modes() -> Vec<(&'static str, &'static str)> {
     let has_io_uring = has_io_uring();
-    WAYS.iter()
+    READ_MODES
+        .iter()
         .copied()
         .filter(|(_, mode)| has_io_uring || *mode != "io-uring")
         .collect()

@@ -5,7 +5,7 @@ use gst::prelude::*;
 use gstphysmem::layout::Layout;
 
 use crate::common::play::{Pipeline, RawFile, TIMEOUT, info, rows, rows_of};
-use crate::{at_frame, number, propose_padded_pool, ways};
+use crate::{at_frame, available_read_modes, number, propose_padded_pool};
 
 #[test]
 fn a_file_cut_short_while_it_plays_ends_with_an_error() {
@@ -32,7 +32,7 @@ fn mode(pipeline: &Pipeline) -> String {
 #[test]
 fn every_way_to_read_gives_the_same_frames() {
     use gst_video::VideoFormat::*;
-    for (way, expected_mode) in ways() {
+    for (way, expected_mode) in available_read_modes() {
         for format in [Bgrx, Rgb, I420, Nv12, V210, P01010le, Gray8, Nv1264z32] {
             for (width, height, padded_pool) in [(640, 360, false), (67, 35, true), (66, 35, false)]
             {
@@ -81,7 +81,7 @@ fn every_way_to_read_gives_the_same_frames() {
 fn loops_seeks_and_stops_leave_every_way_in_order() {
     let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
     let file = RawFile::new(10 * info.size());
-    for (way, _) in ways() {
+    for (way, _) in available_read_modes() {
         let line = format!(
             "{} {way} start-frame=2 stop-frame=6 loop=true loop-count=4 ! queue max-size-buffers=3",
             file.source(&info)
@@ -113,7 +113,7 @@ fn loops_seeks_and_stops_leave_every_way_in_order() {
 fn a_new_pool_in_the_midst_loses_no_frame() {
     let info = info(gst_video::VideoFormat::Bgrx, 64, 64);
     let file = RawFile::new(60 * info.size());
-    for (way, _) in ways() {
+    for (way, _) in available_read_modes() {
         let pipeline = Pipeline::new(&format!("{} {way}", file.source(&info)));
         pipeline.sink.set_max_buffers(1);
         pipeline.set(gst::State::Playing);

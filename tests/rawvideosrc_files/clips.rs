@@ -7,7 +7,8 @@ use gst_video::prelude::*;
 
 use crate::common::play::{Pipeline, fifo, y4m};
 use crate::{
-    I420, clip, complaints, field, frames, one_error, picture, pictures, played, source, write,
+    I420, assert_one_error, clip, field, frames, picture, pictures, play_to_end, source,
+    warnings_and_errors, write,
 };
 
 #[test]
@@ -22,7 +23,7 @@ fn headers_of_other_programs_are_understood() {
     ] {
         let bytes = clip(&format!("YUV4MPEG2 W24 H10 {header}\n"), &all);
         let path = write(dir.path(), "a.y4m", &bytes);
-        let samples = played(&source(&path, ""));
+        let samples = play_to_end(&source(&path, ""));
         assert_eq!(pictures(&samples), all, "{header}");
         assert_eq!(
             field::<&str>(&samples[0], "format"),
@@ -35,7 +36,7 @@ fn headers_of_other_programs_are_understood() {
     }
     let wide = frames(2, 24 * 10 * 2);
     let bytes = clip("YUV4MPEG2 W24 H10 XYSCSS=422\n", &wide);
-    let samples = played(&source(&write(dir.path(), "b.y4m", &bytes), ""));
+    let samples = play_to_end(&source(&write(dir.path(), "b.y4m", &bytes), ""));
     assert_eq!(field::<&str>(&samples[0], "format"), Some("Y42B"));
     assert_eq!(pictures(&samples), wide);
 }
@@ -53,13 +54,13 @@ fn lines_as_on_windows_last_newlines_and_files_put_together_are_read() {
     both.extend(clip(&format!("{other}\n"), &all[1..]));
     for (name, bytes) in [("windows", windows), ("newline", newline), ("both", both)] {
         let path = write(dir.path(), &format!("{name}.y4m"), &bytes);
-        assert_eq!(pictures(&played(&source(&path, ""))), all, "{name}");
-        assert_eq!(complaints(&source(&path, "")), [""; 0], "{name}");
+        assert_eq!(pictures(&play_to_end(&source(&path, ""))), all, "{name}");
+        assert_eq!(warnings_and_errors(&source(&path, "")), [""; 0], "{name}");
         let pipe = fifo(dir.path());
         let writer = pipe.clone();
         let writing = std::thread::spawn(move || std::fs::write(writer, bytes).unwrap());
         assert_eq!(
-            pictures(&played(&source(&pipe, ""))),
+            pictures(&play_to_end(&source(&pipe, ""))),
             all,
             "{name} in a pipe"
         );
@@ -72,14 +73,14 @@ fn lines_as_on_windows_last_newlines_and_files_put_together_are_read() {
 fn a_clip_without_frames_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "none.y4m", b"YUV4MPEG2 W24 H10 F25:1\n");
-    one_error(
+    assert_one_error(
         &source(&path, ""),
         &["none.y4m", "not one whole frame of 360 bytes"],
     );
     let mut cut = clip("YUV4MPEG2 W24 H10\n", &frames(1, I420));
     cut.pop();
     let path = write(dir.path(), "cut.y4m", &cut);
-    one_error(
+    assert_one_error(
         &source(&path, ""),
         &["cut.y4m", "not one whole frame of 360 bytes"],
     );
@@ -122,7 +123,7 @@ fn mixed_frames_say_how_their_fields_are_shown() {
         let (writer, content) = (pipe.clone(), bytes.clone());
         let writing = (path == &pipe)
             .then(|| std::thread::spawn(move || std::fs::write(writer, content).unwrap()));
-        let samples = played(&source(path, rest));
+        let samples = play_to_end(&source(path, rest));
         assert_eq!(pictures(&samples), all, "{rest}");
         assert_eq!(field::<&str>(&samples[0], "interlace-mode"), Some("mixed"));
         let mask = interlaced | top | again | VideoBufferFlags::ONEFIELD;
@@ -136,7 +137,7 @@ fn mixed_frames_say_how_their_fields_are_shown() {
         }
     }
     // The properties override the header's mixed interlacing.
-    let told = played(&source(&path, "interlaced=true top-field-first=true"));
+    let told = play_to_end(&source(&path, "interlaced=true top-field-first=true"));
     let all_top = told.iter().all(|sample| {
         let flags = sample.buffer().unwrap().video_flags();
         flags.contains(interlaced | top) && !flags.contains(again)
@@ -151,7 +152,7 @@ fn properties_win_over_a_header_where_its_frames_allow_it() {
     let bytes = clip("YUV4MPEG2 W24 H10 F25:1 Ip A1:1 C420jpeg\n", &all);
     let path = write(dir.path(), "a.y4m", &bytes);
     let told = "format=yv12 width=12 height=20 framerate=5/1 pixel-aspect-ratio=4/3 interlaced=true colorimetry=bt709";
-    let sample = &played(&source(&path, told))[0];
+    let sample = &play_to_end(&source(&path, told))[0];
     assert_eq!(field::<&str>(sample, "format"), Some("YV12"));
     assert_eq!(field::<i32>(sample, "width"), Some(12));
     assert_eq!(field::<i32>(sample, "height"), Some(20));
@@ -182,12 +183,12 @@ fn properties_win_over_a_header_where_its_frames_allow_it() {
             ["YUV4MPEG2", "plane-strides", "leave"],
         ),
     ] {
-        one_error(&source(&path, told), &words);
+        assert_one_error(&source(&path, told), &words);
     }
     let pipe = fifo(dir.path());
     let writer = pipe.clone();
     let writing = std::thread::spawn(move || drop(std::fs::write(writer, bytes)));
-    one_error(&source(&pipe, "format=y42b"), &["24x10 I420", "24x10 Y42B"]);
+    assert_one_error(&source(&pipe, "format=y42b"), &["24x10 I420", "24x10 Y42B"]);
     writing.join().unwrap();
 }
 

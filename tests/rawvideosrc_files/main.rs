@@ -37,7 +37,7 @@ fn source(path: &Path, rest: &str) -> String {
 }
 
 /// All samples up to the end of the stream.
-fn played(line: &str) -> Vec<gst::Sample> {
+fn play_to_end(line: &str) -> Vec<gst::Sample> {
     let pipeline = Pipeline::play(line);
     let samples = std::iter::from_fn(|| pipeline.pull()).collect();
     assert_eq!(pipeline.error(), None, "{line}");
@@ -59,7 +59,7 @@ fn field<'a, T: gst::glib::value::FromValue<'a>>(sample: &'a gst::Sample, name: 
 }
 
 /// The texts of all warnings and errors on the bus.
-fn complaints(line: &str) -> Vec<String> {
+fn warnings_and_errors(line: &str) -> Vec<String> {
     let pipeline = Pipeline::play(line);
     while pipeline.pull().is_some() {}
     let bus = pipeline.pipeline.bus().unwrap();
@@ -74,7 +74,7 @@ fn complaints(line: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn one_error(line: &str, words: &[&str]) {
+fn assert_one_error(line: &str, words: &[&str]) {
     let pipeline = Pipeline::new(line);
     let _ = pipeline.pipeline.set_state(gst::State::Playing);
     let errors = pipeline.errors();

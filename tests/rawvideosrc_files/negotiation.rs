@@ -7,7 +7,10 @@ use gstphysmem::layout::Layout;
 
 use crate::common;
 use crate::common::play::{Pipeline, init};
-use crate::{I420, clip, complaints, field, frames, one_error, pictures, played, source, write};
+use crate::{
+    I420, assert_one_error, clip, field, frames, pictures, play_to_end, source,
+    warnings_and_errors, write,
+};
 
 #[test]
 fn rows_without_padding_are_recognised_and_doubts_are_told() {
@@ -19,25 +22,25 @@ fn rows_without_padding_are_recognised_and_doubts_are_told() {
     let bytes = all.concat();
     let told = "format=i420 width=27 height=10";
     let whole = source(&write(dir.path(), "whole.raw", &bytes), told);
-    assert_eq!(pictures(&played(&whole)), all);
-    assert_eq!(complaints(&whole), [""; 0]);
+    assert_eq!(pictures(&play_to_end(&whole)), all);
+    assert_eq!(warnings_and_errors(&whole), [""; 0]);
     let cut = write(dir.path(), "cut.raw", &bytes[..bytes.len() - 5]);
-    assert_eq!(pictures(&played(&source(&cut, told))), all[..3]);
-    let warnings = complaints(&source(&cut, told));
+    assert_eq!(pictures(&play_to_end(&source(&cut, told))), all[..3]);
+    let warnings = warnings_and_errors(&source(&cut, told));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
         warnings[0].contains(&format!("frame-size={size}")) && warnings[0].contains("cut.raw"),
         "{warnings:?}"
     );
     let sure = source(&cut, &format!("{told} frame-size={size}"));
-    assert_eq!(pictures(&played(&sure)), all[..3]);
+    assert_eq!(pictures(&play_to_end(&sure)), all[..3]);
 }
 
 #[test]
 fn bytes_that_are_no_frame_are_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "a.raw", &vec![7; 3 * 64 * 48 + 100]);
-    let warnings = complaints(&source(&path, "format=gray8 width=64 height=48"));
+    let warnings = warnings_and_errors(&source(&path, "format=gray8 width=64 height=48"));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     for word in [
         "a.raw",
@@ -56,7 +59,7 @@ fn a_capsfilter_wins_over_the_name_and_the_name_over_nothing() {
     let all = frames(2, 64 * 48 * 3 / 2);
     let path = write(dir.path(), "a_64x48_30fps.yuv", &all.concat());
     let format = |line: &str| {
-        let samples = played(line);
+        let samples = play_to_end(line);
         assert_eq!(pictures(&samples), all, "{line}");
         field::<&str>(&samples[0], "format").unwrap().to_owned()
     };
@@ -66,11 +69,11 @@ fn a_capsfilter_wins_over_the_name_and_the_name_over_nothing() {
     let behind = format!("{line} ! queue ! identity ! video/x-raw,format=NV12,framerate=5/1");
     assert_eq!(format(&behind), "NV12");
     let turned = format!("{line} ! video/x-raw,width=48,height=64");
-    let sample = &played(&turned)[0];
+    let sample = &play_to_end(&turned)[0];
     assert_eq!(field::<i32>(sample, "width"), Some(48));
     // Caps behind a converter say nothing about the file.
     let converted = format!("{line} ! videoconvert ! video/x-raw,format=BGRx");
-    let sample = &played(&converted)[0];
+    let sample = &play_to_end(&converted)[0];
     assert_eq!(field::<&str>(sample, "format"), Some("BGRx"));
 }
 
@@ -99,7 +102,7 @@ fn a_negotiation_that_fails_names_both_sides_and_what_to_put_between() {
             ["clip.y4m", "framerate=25/1", "framerate=30/1", "videorate"],
         ),
     ] {
-        one_error(&format!("{line} ! {behind}"), &words);
+        assert_one_error(&format!("{line} ! {behind}"), &words);
     }
     let pipeline = Pipeline::new("rawvideosrc name=source ! video/x-raw,format=RGB");
     let source_element = pipeline.pipeline.by_name("source").unwrap();
@@ -113,7 +116,7 @@ fn a_negotiation_that_fails_names_both_sides_and_what_to_put_between() {
     // A file name that states the format is not overridden by the sink.
     let named = write(dir.path(), "a_64x48_nv12.yuv", &[0; 64 * 48 * 3]);
     let behind = "videoscale ! video/x-raw,format=BGRx,width=64,height=48";
-    one_error(
+    assert_one_error(
         &format!("{} ! {behind}", source(&named, "")),
         &[
             "a_64x48_nv12.yuv",
@@ -160,7 +163,7 @@ fn a_pattern_that_would_fill_the_memory_is_refused() {
             ["12000x12000 NV12_4L4", "549 MiB", "512"],
         ),
     ] {
-        one_error(&format!("rawvideosrc {told}"), &words);
+        assert_one_error(&format!("rawvideosrc {told}"), &words);
     }
 }
 

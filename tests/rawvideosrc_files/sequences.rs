@@ -4,7 +4,10 @@
 use gst::prelude::*;
 
 use crate::common::play::{Pipeline, fifo, y4m};
-use crate::{I420, clip, complaints, frames, one_error, picture, pictures, played, source, write};
+use crate::{
+    I420, assert_one_error, clip, frames, picture, pictures, play_to_end, source,
+    warnings_and_errors, write,
+};
 
 #[test]
 fn each_file_of_a_sequence_has_its_own_header_and_number_of_frames() {
@@ -30,7 +33,7 @@ fn each_file_of_a_sequence_has_its_own_header_and_number_of_frames() {
     );
     write(dir.path(), "c3.y4m", &rest);
     let line = source(&dir.path().join("c%d.y4m"), "");
-    assert_eq!(pictures(&played(&line)), all);
+    assert_eq!(pictures(&play_to_end(&line)), all);
     let pipeline = Pipeline::pause(&line);
     let duration = pipeline.pipeline.query_duration::<gst::ClockTime>();
     assert_eq!(duration, Some(gst::ClockTime::from_mseconds(9 * 40)));
@@ -42,9 +45,9 @@ fn each_file_of_a_sequence_has_its_own_header_and_number_of_frames() {
     assert_eq!(picture(&pipeline.pull().unwrap()), all[5]);
 
     write(dir.path(), "c4.y4m", &clip("YUV4MPEG2 W24 H12\n", &[]));
-    one_error(&line, &["c4.y4m", "24x12 I420", "24x10 I420"]);
+    assert_one_error(&line, &["c4.y4m", "24x12 I420", "24x10 I420"]);
     write(dir.path(), "c4.y4m", &all[0]);
-    one_error(&line, &["c4.y4m", "does not begin with a YUV4MPEG2 header"]);
+    assert_one_error(&line, &["c4.y4m", "does not begin with a YUV4MPEG2 header"]);
 }
 
 #[test]
@@ -60,8 +63,8 @@ fn raw_files_of_a_sequence_may_be_of_any_length() {
         &dir.path().join("s%%%i.raw"),
         "format=i420 width=24 height=10",
     );
-    assert_eq!(pictures(&played(&line)), all);
-    let warnings = complaints(&line);
+    assert_eq!(pictures(&play_to_end(&line)), all);
+    let warnings = warnings_and_errors(&line);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("the last 100 bytes") && warnings[0].contains("s%3.raw"));
 }
@@ -74,7 +77,7 @@ fn a_fifo_in_a_sequence_is_refused_and_holds_up_nothing() {
         write(dir.path(), &format!("f{number}.raw"), &[7; 32]);
     }
     std::fs::rename(fifo(dir.path()), dir.path().join("f1.raw")).unwrap();
-    one_error(&line, &["f1.raw", "a FIFO"]);
+    assert_one_error(&line, &["f1.raw", "a FIFO"]);
     // The FIFO replaces a file during the stream.
     std::fs::rename(dir.path().join("f1.raw"), dir.path().join("pipe")).unwrap();
     write(dir.path(), "f1.raw", &[7; 32]);

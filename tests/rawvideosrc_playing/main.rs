@@ -101,7 +101,7 @@ impl Pipeline {
             .collect()
     }
 
-    fn seek(&self, rate: f64, flags: gst::SeekFlags, start: Side, stop: Side) -> bool {
+    fn seek(&self, rate: f64, flags: gst::SeekFlags, start: SeekBound, stop: SeekBound) -> bool {
         let flags = flags | gst::SeekFlags::FLUSH;
         let seek = gst::event::Seek::new(rate, flags, start.0, start.1, stop.0, stop.1);
         let pipeline = self.pipeline.clone();
@@ -111,9 +111,9 @@ impl Pipeline {
 
 /// One boundary of a seek.
 #[derive(Clone, Copy)]
-struct Side(gst::SeekType, gst::GenericFormattedValue);
+struct SeekBound(gst::SeekType, gst::GenericFormattedValue);
 
-impl Side {
+impl SeekBound {
     fn in_format(kind: gst::SeekType, format: gst::Format, value: i64) -> Self {
         Self(kind, gst::GenericFormattedValue::new(format, value))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use crate::{FRAME_MS, Pipeline, Side, TIMEOUT, fifo, file, init, line, number};
+use crate::{FRAME_MS, Pipeline, SeekBound, TIMEOUT, fifo, file, init, line, number};
 
 #[test]
 fn a_change_of_rate_in_place_goes_on_from_there() {
@@ -15,30 +15,35 @@ fn a_change_of_rate_in_place_goes_on_from_there() {
     let pipeline = Pipeline::new(&line(&path));
     pipeline.set(gst::State::Paused);
     let none = gst::SeekFlags::empty();
-    assert!(pipeline.seek(1.0, none, Side::at(50 * FRAME_MS), Side::keep()));
+    assert!(pipeline.seek(1.0, none, SeekBound::at(50 * FRAME_MS), SeekBound::keep()));
     assert_eq!(pipeline.prerolled(), 50);
     // The source has sent frame 50 and continues behind it.
-    assert!(pipeline.seek(2.0, none, Side::keep(), Side::keep()));
+    assert!(pipeline.seek(2.0, none, SeekBound::keep(), SeekBound::keep()));
     assert_eq!(pipeline.prerolled(), 51);
-    assert!(pipeline.seek(4.0, gst::SeekFlags::TRICKMODE, Side::keep(), Side::keep()));
+    assert!(pipeline.seek(
+        4.0,
+        gst::SeekFlags::TRICKMODE,
+        SeekBound::keep(),
+        SeekBound::keep()
+    ));
     assert_eq!(pipeline.prerolled(), 52);
     assert_eq!(pipeline.frames(3), [52, 56, 60]);
     pipeline.set(gst::State::Paused);
-    assert!(pipeline.seek(1.0, none, Side::at(50 * FRAME_MS), Side::keep()));
+    assert!(pipeline.seek(1.0, none, SeekBound::at(50 * FRAME_MS), SeekBound::keep()));
     assert_eq!(pipeline.prerolled(), 50);
     // Playback backwards begins at the end of frame 50.
-    assert!(pipeline.seek(-1.0, none, Side::keep(), Side::keep()));
+    assert!(pipeline.seek(-1.0, none, SeekBound::keep(), SeekBound::keep()));
     assert_eq!(pipeline.prerolled(), 50);
-    assert!(pipeline.seek(-2.0, none, Side::at(0), Side::keep()));
+    assert!(pipeline.seek(-2.0, none, SeekBound::at(0), SeekBound::keep()));
     assert_eq!(pipeline.prerolled(), 49);
     assert_eq!(pipeline.frames(3), [49, 48, 47]);
     pipeline.set(gst::State::Paused);
-    assert!(pipeline.seek(-1.0, none, Side::at(0), Side::at(10 * FRAME_MS)));
+    assert!(pipeline.seek(-1.0, none, SeekBound::at(0), SeekBound::at(10 * FRAME_MS)));
     assert_eq!(pipeline.prerolled(), 9);
     // Playback forwards begins at the start of frame 9; the stop position remains.
-    assert!(pipeline.seek(1.0, none, Side::keep(), Side::keep()));
+    assert!(pipeline.seek(1.0, none, SeekBound::keep(), SeekBound::keep()));
     assert_eq!(pipeline.frames(100), [9]);
-    assert!(pipeline.seek(1.0, none, Side::at(8 * FRAME_MS), Side::end(0)));
+    assert!(pipeline.seek(1.0, none, SeekBound::at(8 * FRAME_MS), SeekBound::end(0)));
     assert_eq!(pipeline.frames(100), Vec::from_iter(8..100));
 }
 
@@ -74,19 +79,19 @@ fn a_first_seek_may_count_from_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), 100);
     let none = gst::SeekFlags::empty();
-    let frames = |kind, value| Side::in_format(kind, gst::Format::Default, value);
-    let bytes = |kind, value| Side::in_format(kind, gst::Format::Bytes, value);
-    let (set, end, keep) = (gst::SeekType::Set, gst::SeekType::End, Side::keep());
+    let frames = |kind, value| SeekBound::in_format(kind, gst::Format::Default, value);
+    let bytes = |kind, value| SeekBound::in_format(kind, gst::Format::Bytes, value);
+    let (set, end, keep) = (gst::SeekType::Set, gst::SeekType::End, SeekBound::keep());
     let keep_frames = frames(gst::SeekType::None, -1);
     for (start, stop, first, last) in [
-        (Side::end(-1000), keep, 75, 99),
-        (Side::end(-1), keep, 99, 99),
-        (Side::end(-1000), Side::end(-400), 75, 89),
-        (Side::at(3960), Side::end(0), 99, 99),
+        (SeekBound::end(-1000), keep, 75, 99),
+        (SeekBound::end(-1), keep, 99, 99),
+        (SeekBound::end(-1000), SeekBound::end(-400), 75, 89),
+        (SeekBound::at(3960), SeekBound::end(0), 99, 99),
         (frames(set, 97), keep_frames, 97, 99),
         (frames(end, -5), keep_frames, 95, 99),
         (bytes(end, -64), bytes(gst::SeekType::None, -1), 98, 99),
-        (Side::end(-8000), Side::at(80), 0, 1),
+        (SeekBound::end(-8000), SeekBound::at(80), 0, 1),
     ] {
         for state in [gst::State::Null, gst::State::Ready, gst::State::Paused] {
             let pipeline = Pipeline::new(&line(&path));
@@ -108,7 +113,7 @@ fn a_first_seek_may_count_from_the_end() {
     }
     let pipeline = Pipeline::new(&line(&path));
     pipeline.set(gst::State::Paused);
-    assert!(pipeline.seek(-1.0, none, Side::at(0), Side::end(-3800)));
+    assert!(pipeline.seek(-1.0, none, SeekBound::at(0), SeekBound::end(-3800)));
     assert_eq!(pipeline.frames(200), [4, 3, 2, 1, 0]);
 }
 
@@ -126,13 +131,13 @@ fn what_has_no_end_or_no_way_back_says_so() {
     for properties in ["loop=true", "follow=true"] {
         let pipeline = Pipeline::new(&format!("{} {properties}", line(&path)));
         pipeline.set(gst::State::Paused);
-        assert!(!pipeline.seek(1.0, none, Side::end(-80), Side::keep()));
+        assert!(!pipeline.seek(1.0, none, SeekBound::end(-80), SeekBound::keep()));
         // The stop lies before the start.
-        assert!(!pipeline.seek(1.0, none, Side::at(120), Side::at(80)));
-        assert!(pipeline.seek(1.0, none, Side::at(80), Side::keep()));
+        assert!(!pipeline.seek(1.0, none, SeekBound::at(120), SeekBound::at(80)));
+        assert!(pipeline.seek(1.0, none, SeekBound::at(80), SeekBound::keep()));
         assert_eq!(pipeline.prerolled(), 2);
         // There is no end of the stream to begin from, so playback begins at the current position.
-        assert!(pipeline.seek(-1.0, none, Side::at(0), Side::keep()));
+        assert!(pipeline.seek(-1.0, none, SeekBound::at(0), SeekBound::keep()));
         assert_eq!(pipeline.frames(10), [2, 1, 0]);
     }
     // In READY the source does not know yet that it reads a pipe. It accepts the seek, and a single
@@ -172,11 +177,11 @@ fn snapping_goes_where_it_is_told() {
         (key | Flags::SNAP_AFTER, 11, 11),
         (key | Flags::SNAP_NEAREST, 10, 11),
     ] {
-        for (ms, n) in [(410, at_410), (430, at_430), (n_ms(11), 11)] {
-            assert!(pipeline.seek(1.0, flags, Side::at(ms), Side::keep()));
+        for (ms, n) in [(410, at_410), (430, at_430), (frame_start_ms(11), 11)] {
+            assert!(pipeline.seek(1.0, flags, SeekBound::at(ms), SeekBound::keep()));
             assert_eq!(pipeline.prerolled(), n, "{flags:?} to {ms} ms");
             let position = pipeline.pipeline.query_position::<gst::ClockTime>();
-            assert_eq!(position.unwrap().mseconds(), n_ms(n));
+            assert_eq!(position.unwrap().mseconds(), frame_start_ms(n));
         }
     }
     // Backwards, "before" means the later frame. The first frame shown is the one that ends at the
@@ -187,14 +192,14 @@ fn snapping_goes_where_it_is_told() {
         (key | Flags::SNAP_AFTER, 9, 9),
         (key | Flags::SNAP_NEAREST, 9, 10),
     ] {
-        for (ms, n) in [(410, at_410), (430, at_430), (n_ms(10), 9)] {
-            assert!(pipeline.seek(-1.0, flags, Side::at(0), Side::at(ms)));
+        for (ms, n) in [(410, at_410), (430, at_430), (frame_start_ms(10), 9)] {
+            assert!(pipeline.seek(-1.0, flags, SeekBound::at(0), SeekBound::at(ms)));
             assert_eq!(pipeline.prerolled(), n, "{flags:?} to {ms} ms");
         }
     }
 }
 
-fn n_ms(n: u64) -> u64 {
+fn frame_start_ms(n: u64) -> u64 {
     n * FRAME_MS
 }
 
@@ -210,9 +215,9 @@ fn a_seek_is_answered_while_the_caps_are_negotiated() {
             1.0,
             gst::SeekFlags::FLUSH,
             gst::SeekType::Set,
-            gst::ClockTime::from_mseconds(n_ms(60)),
+            gst::ClockTime::from_mseconds(frame_start_ms(60)),
             gst::SeekType::Set,
-            gst::ClockTime::from_mseconds(n_ms(62)),
+            gst::ClockTime::from_mseconds(frame_start_ms(62)),
         );
         assert!(pipeline.source().send_event(seek), "after {wait_us} us");
         assert_eq!(pipeline.frames(200), [60, 61], "after {wait_us} us");

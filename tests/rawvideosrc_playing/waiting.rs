@@ -12,15 +12,15 @@ use std::time::Duration;
 use gst::prelude::*;
 
 use crate::common;
-use crate::{FRAME_BYTES, Pipeline, Side, fifo, file, in_time, line};
+use crate::{FRAME_BYTES, Pipeline, SeekBound, fifo, file, in_time, line};
 
 /// The number of threads that have entered a call that hangs, and whether such calls still hang.
-static HANGING: AtomicU64 = AtomicU64::new(0);
-static HANGS: AtomicBool = AtomicBool::new(true);
+static HANGING_CALLS: AtomicU64 = AtomicU64::new(0);
+static CALLS_HANG: AtomicBool = AtomicBool::new(true);
 
 fn hang() {
-    HANGING.fetch_add(1, Ordering::SeqCst);
-    while HANGS.load(Ordering::SeqCst) {
+    HANGING_CALLS.fetch_add(1, Ordering::SeqCst);
+    while CALLS_HANG.load(Ordering::SeqCst) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -163,20 +163,20 @@ fn a_file_system_that_hangs_holds_up_nobody() {
         ("hangs-in-a-read", ""),
         ("hangs-in-a-read", "threads=2"),
     ] {
-        HANGS.store(true, Ordering::SeqCst);
+        CALLS_HANG.store(true, Ordering::SeqCst);
         let path = dir.path().join(name);
         std::fs::rename(file(dir.path(), 4), &path).unwrap();
-        holds_up_nobody(&format!("{} {properties}", line(&path)));
+        assert_nothing_is_held_up(&format!("{} {properties}", line(&path)));
     }
 }
 
-fn holds_up_nobody(source: &str) {
+fn assert_nothing_is_held_up(source: &str) {
     let started = || {
-        let before = HANGING.load(Ordering::SeqCst);
+        let before = HANGING_CALLS.load(Ordering::SeqCst);
         let pipeline = Pipeline::new(source);
         pipeline.start(gst::State::Playing);
         in_time("the call", move || {
-            while HANGING.load(Ordering::SeqCst) == before {
+            while HANGING_CALLS.load(Ordering::SeqCst) == before {
                 std::thread::yield_now();
             }
         });
@@ -192,9 +192,9 @@ fn holds_up_nobody(source: &str) {
     drop(started());
     let pipeline = started();
     let none = gst::SeekFlags::empty();
-    assert!(pipeline.seek(1.0, none, Side::at(40), Side::keep()));
+    assert!(pipeline.seek(1.0, none, SeekBound::at(40), SeekBound::keep()));
     // The call returns at last, and the seek is carried out.
-    HANGS.store(false, Ordering::SeqCst);
+    CALLS_HANG.store(false, Ordering::SeqCst);
     assert_eq!(pipeline.frames(3), [1, 2, 3]);
 }
 

@@ -23,7 +23,7 @@ enum Expect {
 use Expect::{Copies, ZeroCopy};
 
 /// Runs a pipeline to its end and writes what it makes to a file.
-fn made(name: &str, launch: &str) -> PathBuf {
+fn make_file(name: &str, launch: &str) -> PathBuf {
     super::support::player::init();
     let path = std::env::temp_dir().join(name);
     let pipeline =
@@ -46,18 +46,18 @@ fn who_adopts_the_pool() {
     require_lab();
     let source = format!("videotestsrc num-buffers={FRAMES} pattern=ball");
     let i420 = "video/x-raw,format=I420,width=160,height=120,framerate=30/1";
-    let raw = made("adopt.raw", &format!("{source} ! {CAPS}"));
-    let h264 = made(
+    let raw = make_file("adopt.raw", &format!("{source} ! {CAPS}"));
+    let h264 = make_file(
         "adopt.h264",
         &format!(
             "{source} ! {i420} ! openh264enc ! h264parse ! video/x-h264,stream-format=byte-stream"
         ),
     );
-    let webm = made(
+    let webm = make_file(
         "adopt.webm",
         &format!("{source} ! {i420} ! vp8enc deadline=1 ! webmmux"),
     );
-    let pngs = made(
+    let pngs = make_file(
         "adopt.avi",
         &format!(
             "{source} ! video/x-raw,format=RGB,width=160,height=120,framerate=30/1 ! pngenc ! avimux"

@@ -32,7 +32,7 @@ fn frame(info: &gst_video::VideoInfo, change: fn(&mut GstVideoMeta)) -> gst::Buf
 }
 
 /// A pipeline of an appsrc with these caps, and the appsrc.
-fn fed(info: &gst_video::VideoInfo) -> (Player, gst_app::AppSrc) {
+fn appsrc_player(info: &gst_video::VideoInfo) -> (Player, gst_app::AppSrc) {
     let player = Player::new("appsrc name=a format=time ! fbpansink name=sink");
     let source: gst_app::AppSrc = player.pipeline.by_name("a").unwrap().downcast().unwrap();
     source.set_caps(Some(&info.to_caps().unwrap()));
@@ -60,12 +60,12 @@ fn a_meta_that_does_not_fit_its_memory_is_an_error_and_no_crash() {
         }),
     ];
     for (name, change) in wrong {
-        let (player, source) = fed(&info);
+        let (player, source) = appsrc_player(&info);
         let _ = source.push_buffer(frame(&info, change));
         let error = player.wait_for_error();
         assert!(error.contains("GstVideoMeta"), "{name}: {error}");
     }
-    let (player, source) = fed(&info);
+    let (player, source) = appsrc_player(&info);
     source.push_buffer(frame(&info, |_| ())).unwrap();
     source.end_of_stream().unwrap();
     player.wait_for_end();
@@ -98,7 +98,7 @@ fn caps_that_the_screen_has_not_name_both_sides_and_the_element_between() {
             .build()
             .unwrap();
         // Upstream sends caps that do not match.
-        let (player, source) = fed(&info);
+        let (player, source) = appsrc_player(&info);
         let _ = source.push_buffer(gst::Buffer::with_size(info.size()).unwrap());
         let error = player.wait_for_error();
         let name = format.to_str();

@@ -16,18 +16,18 @@ use super::support::player::Player;
 use super::support::{foreground_vt, gst_launch, oracle, require_lab, switch_vt};
 
 /// Long enough to be reached by a hang only.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 #[track_caller]
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     while !is_so() {
         assert!(Instant::now() < deadline, "not {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn is_as_before() -> bool {
+fn console_is_restored() -> bool {
     console_mode() == KD_TEXT && switches_by_itself()
 }
 
@@ -43,19 +43,19 @@ fn other_vt() -> &'static str {
 #[test]
 fn the_console_keeps_quiet_while_frames_are_shown() {
     require_lab();
-    assert!(is_as_before());
+    assert!(console_is_restored());
     let player = Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink");
     assert_eq!(console_mode(), KD_GRAPHICS);
     assert!(player.stats().get::<bool>("console-quiet").unwrap());
     player.stop();
-    assert!(is_as_before());
+    assert!(console_is_restored());
     assert_eq!(guards(), [0; 0], "nothing stays behind");
 
     // The console also comes back after an error.
     let player =
         Player::new("videotestsrc ! fbpansink name=sink render-rectangle=\"<-9, 0, 5, 5>\"");
     player.refuses_to_start();
-    assert!(is_as_before());
+    assert!(console_is_restored());
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
         player.wait_for_event("vt-regained");
         assert_seen(&picture);
         player.stop();
-        wait_until(launch, is_as_before);
+        wait_until(launch, console_is_restored);
     }
 }
 
 /// Waits until QEMU's screen shows this picture: QEMU reads the card's memory at times of its own.
 #[track_caller]
 fn assert_seen(expected: &super::support::Picture) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let mut seen = oracle().shot();
     while seen != *expected && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
@@ -121,7 +121,7 @@ fn frames_for_a_screen_that_is_away_are_dropped_and_nothing_hangs() {
         player.start();
         player.stop();
         switch_vt(&home);
-        wait_until(upstream, is_as_before);
+        wait_until(upstream, console_is_restored);
     }
 }
 
@@ -137,30 +137,30 @@ fn a_start_behind_the_last_stop_finds_the_console_as_it_was() {
     let (home, away) = (foreground_vt(), other_vt());
     switch_vt(away);
     switch_vt(&home);
-    assert!(is_as_before());
+    assert!(console_is_restored());
     // A later run with restore still restores the text console.
     Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink restore=false").stop();
     assert_eq!(console_mode(), KD_GRAPHICS);
     Player::play("rawvideosrc num-buffers=3 ! fbpansink name=sink").stop();
-    assert!(is_as_before());
+    assert!(console_is_restored());
 }
 
 /// A player in a process of its own, which is killed on drop.
-struct Running(Child);
+struct PlayerProcess(Child);
 
-impl Drop for Running {
+impl Drop for PlayerProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn running() -> Running {
+fn start_player() -> PlayerProcess {
     let child = gst_launch("-q rawvideosrc ! fbpansink")
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let running = Running(child);
+    let running = PlayerProcess(child);
     wait_until("playing", || {
         console_mode() == KD_GRAPHICS && guards().len() == 1
     });
@@ -190,10 +190,10 @@ fn a_player_that_is_killed_leaves_the_console_as_it_was() {
     let fb = Fb::open();
     let before = fb.var();
     for signal in [libc::SIGTERM, libc::SIGKILL, libc::SIGABRT] {
-        let mut player = running();
+        let mut player = start_player();
         kill(player.0.id() as i32, signal);
         player.0.wait().unwrap();
-        wait_until("as before", is_as_before);
+        wait_until("as before", console_is_restored);
         wait_until("without guards", || guards().is_empty());
         let after = fb.var();
         for word in [YRES_VIRTUAL, YOFFSET] {
@@ -208,20 +208,20 @@ fn a_player_that_is_killed_leaves_the_console_as_it_was() {
 #[test]
 fn a_signal_to_the_whole_group_does_not_stop_the_guard() {
     require_lab();
-    let mut player = running();
+    let mut player = start_player();
     let guard = guards()[0];
     kill(guard, libc::SIGTERM);
     kill(guard, libc::SIGINT);
     kill(player.0.id() as i32, libc::SIGTERM);
     player.0.wait().unwrap();
-    wait_until("as before", is_as_before);
+    wait_until("as before", console_is_restored);
 }
 
 #[test]
 fn a_player_that_is_killed_with_its_guard_is_healed_by_a_switch_or_the_next_run() {
     require_lab();
     for heals_by_run in [false, true] {
-        let mut player = running();
+        let mut player = start_player();
         let guard = guards()[0];
         kill(guard, libc::SIGKILL);
         kill(player.0.id() as i32, libc::SIGKILL);
@@ -235,7 +235,7 @@ fn a_player_that_is_killed_with_its_guard_is_healed_by_a_switch_or_the_next_run(
             switch_vt(away);
             switch_vt(&home);
         }
-        assert!(is_as_before(), "{heals_by_run}");
+        assert!(console_is_restored(), "{heals_by_run}");
     }
 }
 
@@ -243,13 +243,13 @@ fn a_player_that_is_killed_with_its_guard_is_healed_by_a_switch_or_the_next_run(
 fn a_player_that_is_stopped_by_a_signal_lets_the_screen_go_all_the_same() {
     require_lab();
     let (home, away) = (foreground_vt(), other_vt());
-    let player = running();
+    let player = start_player();
     kill(player.0.id() as i32, libc::SIGSTOP);
     switch_vt(away);
     kill(player.0.id() as i32, libc::SIGCONT);
     switch_vt(&home);
     drop(player);
-    wait_until("as before", is_as_before);
+    wait_until("as before", console_is_restored);
 }
 
 #[test]
@@ -276,5 +276,5 @@ fn two_sinks_on_one_screen_put_the_console_back_once() {
     second.stop();
     assert_eq!(console_mode(), KD_GRAPHICS);
     first.stop();
-    assert!(is_as_before());
+    assert!(console_is_restored());
 }

@@ -16,13 +16,13 @@ use crate::unpaced::assert_seen;
 const W: usize = 640;
 const H: usize = 480;
 
-fn on(driver: &str) -> Player {
+fn playing_on(driver: &str) -> Player {
     Player::playing(&format!("driver-name={driver}"))
 }
 
 #[test]
 fn two_sinks_show_on_two_cards_at_once() {
-    let (left, right) = (on("vkms"), on("bochs-drm"));
+    let (left, right) = (playing_on("vkms"), playing_on("bochs-drm"));
     for number in 0..6 {
         let pictures = [numbered(W, H, number), numbered(W, H, number + 100)];
         left.push(dma_frame(&pictures[0]));
@@ -98,7 +98,7 @@ fn a_start_on_one_card_does_not_disturb_who_pans_the_other() {
             Ok::<_, std::io::Error>(())
         });
         for _ in 0..5 {
-            let player = on("bochs-drm");
+            let player = playing_on("bochs-drm");
             player.show(buffer_of(&numbered(W, H, 1)));
             player.reach(gst::State::Null);
         }
@@ -125,7 +125,7 @@ fn processes_that_start_at_once_on_two_cards_get_them() {
     }
 }
 
-fn force(connector: &str, state: &str) {
+fn set_connector_state(connector: &str, state: &str) {
     let card = fs::read_dir("/sys/class/drm")
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -140,9 +140,9 @@ fn force(connector: &str, state: &str) {
 #[test]
 fn with_no_display_at_all_the_first_that_comes_is_used() {
     init();
-    force("Virtual-1", "off");
-    force("Virtual-2", "off");
-    let player = Player::fed("mode=640x480");
+    set_connector_state("Virtual-1", "off");
+    set_connector_state("Virtual-2", "off");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(W as u32, H as u32));
     player.set_state(gst::State::Playing);
     for number in 0..3 {
@@ -154,14 +154,14 @@ fn with_no_display_at_all_the_first_that_comes_is_used() {
     } else {
         "Virtual-1"
     };
-    force(lit, "on");
+    set_connector_state(lit, "on");
     player.wait_until("other connector", |player| {
         player.push(buffer_of(&numbered(W, H, 7)));
         player.stats().get::<String>("connector").unwrap() == lit
     });
     player.show(buffer_of(&numbered(W, H, 8)));
-    force("Virtual-1", "detect");
-    force("Virtual-2", "detect");
+    set_connector_state("Virtual-1", "detect");
+    set_connector_state("Virtual-2", "detect");
     assert_eq!(player.errors(), [""; 0]);
 }
 

@@ -3,11 +3,11 @@
 
 use crate::frames::{bgrx, dma_frame_at, numbered};
 use crate::support::player::Player;
-use crate::unpaced::{assert_seen, five_six_five};
+use crate::unpaced::{as_cirrus_shows, assert_seen};
 
 #[test]
 fn a_dma_buf_with_offset_and_stride_is_shown_where_it_is() {
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(640, 480));
     player.set_state(gst::State::Playing);
     for (number, offset, stride) in [
@@ -17,7 +17,7 @@ fn a_dma_buf_with_offset_and_stride_is_shown_where_it_is() {
     ] {
         let picture = numbered(640, 480, number);
         player.show(dma_frame_at(&picture, offset, stride));
-        assert_seen(&five_six_five(&picture));
+        assert_seen(&as_cirrus_shows(&picture));
     }
     assert_eq!(
         (player.count("zero-copy"), player.count("copied")),

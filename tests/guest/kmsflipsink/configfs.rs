@@ -139,7 +139,7 @@ fn each_display_is_had_by_the_id_of_its_connector() {
     let (name, id) = connector(&first);
     drop(first);
     // The kernel gives ids in the order in which it makes the objects.
-    let second = Player::fed("connector-id=1");
+    let second = Player::with_appsrc("connector-id=1");
     assert!(second.pipeline.set_state(gst::State::Ready).is_err());
     let list = second.wait_for_error();
     drop(second);
@@ -163,7 +163,10 @@ fn two_sinks_show_on_two_displays_at_once() {
     let _device = Vkms::with([Connected, Connected]);
     let left = Player::playing("");
     left.show(buffer_of(&numbered(W, H, 1)));
-    let right = Player::playing(&format!("connector={}", next(&connector(&left).0)));
+    let right = Player::playing(&format!(
+        "connector={}",
+        other_connector(&connector(&left).0)
+    ));
     for number in 0..4 {
         let pictures = [number, number + 100].map(|number| numbered(W, H, number));
         left.show(dma_frame(&pictures[0]));
@@ -179,7 +182,7 @@ fn two_sinks_show_on_two_displays_at_once() {
 }
 
 /// The other connector: Virtual-2 for Virtual-1, and the reverse.
-fn next(connector: &str) -> String {
+fn other_connector(connector: &str) -> String {
     let (kind, number) = connector.rsplit_once('-').unwrap();
     format!("{kind}-{}", number.parse::<u32>().unwrap() + 1)
 }
@@ -189,12 +192,12 @@ fn an_overlay_that_roams_goes_to_the_display_of_its_sink() {
     let _device = Vkms::with([Connected, Connected]);
     let first = Player::playing("");
     first.show(buffer_of(&numbered(W, H, 1)));
-    let second_display = next(&connector(&first).0);
+    let second_display = other_connector(&connector(&first).0);
     drop(first);
     let below = Player::playing(&format!("connector={second_display}"));
     let ground = numbered(W, H, 2);
     below.show(dma_frame(&ground));
-    let above = Player::fed(&format!("connector={second_display}"));
+    let above = Player::with_appsrc(&format!("connector={second_display}"));
     above.set_caps(&bgrx(200, 150));
     let place = gst::Array::new([100i32, 120, 200, 150]);
     above.sink.set_property("render-rectangle", place);
@@ -359,7 +362,7 @@ fn yuv_is_shown_without_a_copy_in_the_colours_that_the_caps_say() {
 #[test]
 fn colours_are_right_again_after_a_stream_in_others() {
     let _device = Vkms::with([Connected, Disconnected]);
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 3);
     for colorimetry in [Some("bt709"), None, Some("1:4:0:0"), None, Some("bt601")] {
@@ -383,7 +386,7 @@ fn colours_are_right_again_after_a_stream_in_others() {
 #[test]
 fn the_user_has_the_last_word_on_colours() {
     let _device = Vkms::with([Connected, Disconnected]);
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     let wish = gst::Structure::builder("p")
         .field("COLOR_ENCODING", "ITU-R BT.601 YCbCr")
         .field("COLOR_RANGE", "YCbCr full range")

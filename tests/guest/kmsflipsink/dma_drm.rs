@@ -26,7 +26,7 @@ fn caps(drm_format: &str) -> gst::Caps {
 }
 
 fn player_of(caps: &gst::Caps) -> Player {
-    let player = Player::fed("driver-name=vkms");
+    let player = Player::with_appsrc("driver-name=vkms");
     let appsrc = player.pipeline.by_name("src").unwrap();
     appsrc.set_property("caps", caps);
     player

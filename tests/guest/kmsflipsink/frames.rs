@@ -13,7 +13,7 @@ use crate::support::{Picture, VkmsCrc};
 impl Player {
     /// A pipeline of an appsrc called "src" and a kmsflipsink with these properties, which shows
     /// frames as they arrive.
-    pub fn fed(sink: &str) -> Self {
+    pub fn with_appsrc(sink: &str) -> Self {
         Self::new(&format!(
             "appsrc name=src format=time is-live=false ! kmsflipsink name=sink sync=false {sink}"
         ))
@@ -22,7 +22,7 @@ impl Player {
     /// A player in PLAYING that expects frames of 640x480 in the mode of that size.
     #[track_caller]
     pub fn playing(sink: &str) -> Self {
-        let player = Self::fed(&format!("mode=640x480 {sink}"));
+        let player = Self::with_appsrc(&format!("mode=640x480 {sink}"));
         player.set_caps(&bgrx(640, 480));
         player.start();
         player

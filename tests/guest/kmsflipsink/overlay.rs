@@ -15,7 +15,7 @@ const W: usize = 640;
 const H: usize = 480;
 
 fn small_player() -> Player {
-    let player = Player::fed("");
+    let player = Player::with_appsrc("");
     player.set_caps(&bgrx(200, 150));
     player
         .sink
@@ -25,7 +25,7 @@ fn small_player() -> Player {
 
 #[test]
 fn two_sinks_show_on_two_planes_of_one_display_at_once() {
-    let below = Player::fed("mode=640x480");
+    let below = Player::with_appsrc("mode=640x480");
     below.set_caps(&bgrx(W as u32, H as u32));
     below.set_state(gst::State::Playing);
     let ground = numbered(W, H, 1);
@@ -73,7 +73,7 @@ fn an_overlay_keeps_what_was_on_the_screen() {
     let console = plain(width, height, colour);
     assert_on_screen(&console);
     let overlay = overlay_plane();
-    let player = Player::fed(&format!("plane-id={overlay} connector=Virtual-1"));
+    let player = Player::with_appsrc(&format!("plane-id={overlay} connector=Virtual-1"));
     player.set_caps(&bgrx(200, 150));
     player
         .sink
@@ -89,7 +89,7 @@ fn an_overlay_keeps_what_was_on_the_screen() {
 
 /// The id of an overlay plane, from the list in the error for an id that does not exist.
 fn overlay_plane() -> u32 {
-    let player = Player::fed("plane-id=1");
+    let player = Player::with_appsrc("plane-id=1");
     assert!(player.pipeline.set_state(gst::State::Ready).is_err());
     let error = player.wait_for_error();
     let list = error

@@ -26,14 +26,14 @@ pub fn assert_seen(expected: &Picture) {
 
 #[test]
 fn frames_are_shown_unchanged() {
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(640, 480));
     player.set_state(gst::State::Playing);
     for number in 0..5 {
         let picture = numbered(640, 480, number);
         player.show(buffer_of(&picture));
         let shown = if display() == "cirrus-drm" {
-            five_six_five(&picture)
+            as_cirrus_shows(&picture)
         } else {
             picture
         };
@@ -43,7 +43,7 @@ fn frames_are_shown_unchanged() {
 
 /// The picture as cirrus shows it. Its driver converts to 16 bits a pixel where a line of 32-bit
 /// pixels is too long for the card.
-pub fn five_six_five(picture: &Picture) -> Picture {
+pub fn as_cirrus_shows(picture: &Picture) -> Picture {
     let seen = oracle().shot();
     let is_deep = seen.pixel(20, 100) == picture.pixel(20, 100);
     if is_deep {
@@ -98,7 +98,7 @@ fn without_a_vertical_blank_the_mode_paces() {
 
 #[test]
 fn small_frames_are_centred() {
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     let small = info(gst_video::VideoFormat::Bgrx, 320, 240);
     player.set_caps(&small);
     player.set_state(gst::State::Playing);
@@ -106,7 +106,7 @@ fn small_frames_are_centred() {
     player.show(buffer_of(&picture));
     let expected = centred(&picture, 640, 480);
     assert_seen(&if display() == "cirrus-drm" {
-        five_six_five(&expected)
+        as_cirrus_shows(&expected)
     } else {
         expected
     });

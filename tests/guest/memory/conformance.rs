@@ -18,10 +18,10 @@ pub const PIECE: usize = 4096;
 /// Runs the suite over memory for this request, and returns the last region that it allocated.
 pub fn check(request: &Request<'_>) -> Arc<Region> {
     let fds = support::open_fds();
-    let maps = our_maps();
+    let maps = count_our_mappings();
     drop(allocate(request));
     assert_eq!(support::open_fds(), fds, "an fd outlives its region");
-    assert_eq!(our_maps(), maps, "a mapping outlives its region");
+    assert_eq!(count_our_mappings(), maps, "a mapping outlives its region");
 
     let region = allocate(request);
     println!("{}: {}", request.kind, summary(&region));
@@ -64,7 +64,7 @@ fn summary(region: &Region) -> String {
 }
 
 /// The number of mappings of this process that the library made.
-fn our_maps() -> usize {
+fn count_our_mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let is_ours = |line: &&str| {
         ["memfd:physmem", "/dmabuf:", "io_uring", "perf_event"]
@@ -287,18 +287,18 @@ fn fds_lead_to_the_same_bytes(region: &Arc<Region>) {
     let may_write = region
         .dma_buf()
         .is_some_and(|dma_buf| dma_buf.as_raw_fd() == fd.as_raw_fd());
-    let elsewhere = Elsewhere::map(fd, region.size_bytes(), may_write).expect("can be mapped");
+    let second = SecondMapping::map(fd, region.size_bytes(), may_write).expect("can be mapped");
     let access = region.begin_access(true).expect("the memory is there");
     for piece in sample_pieces(region.size_bytes() / PIECE, 8) {
-        let bytes = elsewhere.piece(piece);
+        let bytes = second.piece(piece);
         assert!(bytes == piece_bytes(8, piece), "piece {piece}");
     }
     if !may_write {
-        let refused = Elsewhere::map(fd, region.size_bytes(), true);
+        let refused = SecondMapping::map(fd, region.size_bytes(), true);
         assert_eq!(refused.err(), Some(Errno::EPERM));
         return cannot_be_taken_away(region, fd);
     }
-    elsewhere.write(PIECE, 0xa5);
+    second.write(PIECE, 0xa5);
     // SAFETY: the byte lies in the region, which nobody else uses now.
     let byte = unsafe { access.ptr().add(PIECE).read_volatile() };
     assert_eq!(byte, 0xa5);
@@ -319,12 +319,12 @@ fn cannot_be_taken_away(region: &Arc<Region>, memfd: BorrowedFd<'_>) {
 }
 
 /// A second mapping of the memory, as another process would make it.
-struct Elsewhere {
+struct SecondMapping {
     ptr: NonNull<u8>,
     len_bytes: usize,
 }
 
-impl Elsewhere {
+impl SecondMapping {
     fn map(fd: impl AsFd, len_bytes: usize, may_write: bool) -> nix::Result<Self> {
         let len = std::num::NonZeroUsize::new(len_bytes).expect("not 0");
         let mut prot = ProtFlags::PROT_READ;
@@ -356,7 +356,7 @@ impl Elsewhere {
     }
 }
 
-impl Drop for Elsewhere {
+impl Drop for SecondMapping {
     fn drop(&mut self) {
         // SAFETY: the whole mapping, unmapped once.
         unsafe { nix::sys::mman::munmap(self.ptr.cast(), self.len_bytes) }.expect("was mapped");

@@ -10,7 +10,7 @@ use gstphysmem::memory::{Region, Request};
 use crate::support;
 
 /// Lets the injected failures also hit allocations that may wait for memory.
-fn arm() {
+fn enable_injection() {
     for (file, value) in [
         ("failslab/ignore-gfp-wait", "N"),
         ("failslab/verbose", "0"),
@@ -30,11 +30,11 @@ pub const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 /// cannot read, and an injected failure can be the reason.
 const NO_RSEQ: (&str, &str) = ("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
 
-pub fn has_no_rseq() -> bool {
+pub fn is_rseq_disabled() -> bool {
     std::env::var(NO_RSEQ.0).is_ok_and(|value| value == NO_RSEQ.1)
 }
 
-pub fn take_rseq(command: &mut Command) -> &mut Command {
+pub fn disable_rseq(command: &mut Command) -> &mut Command {
     command.env(NO_RSEQ.0, NO_RSEQ.1)
 }
 
@@ -55,7 +55,7 @@ fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {
 /// Lets each kernel allocation for a region fail in turn. Either the region exists or there is an
 /// error, and nothing leaks.
 pub fn every_failure_is_clean(requests: &[Request<'_>]) {
-    arm();
+    enable_injection();
     for request in requests {
         // The first allocation sets up everything that is made once per process.
         drop(crate::allocate(request));

@@ -68,7 +68,7 @@ fn devices(kind: MemoryKind) -> &'static [&'static str] {
 }
 
 /// The kinds among these that the running kernel supports.
-fn had(kinds: &[MemoryKind]) -> Vec<MemoryKind> {
+fn available(kinds: &[MemoryKind]) -> Vec<MemoryKind> {
     let is_had = |kind: &&MemoryKind| !support::stock_kernel_lacks(devices(**kind));
     kinds.iter().filter(is_had).copied().collect()
 }
@@ -111,7 +111,7 @@ fn every_source(size_bytes: usize) -> Vec<Request<'static>> {
             request(MemoryKind::Hugepage, size_bytes),
         ]);
     }
-    all.retain(|request| had(&[request.kind]).len() == 1);
+    all.retain(|request| available(&[request.kind]).len() == 1);
     all
 }
 

@@ -3,7 +3,7 @@
 
 use gstphysmem::memory::{MemoryError, MemoryKind, Region, Request};
 
-use super::{allocate, conformance, had, huge_page_bytes, request};
+use super::{allocate, available, conformance, huge_page_bytes, request};
 use crate::support;
 
 /// Large, so that there are few blocks: 6.1 takes long to refuse one from an exhausted CMA area.
@@ -22,7 +22,7 @@ fn oom_kills() -> u64 {
 }
 
 /// Allocates blocks of each kind that has no limit of its own until the library refuses one.
-pub fn is_refused_before_anybody_is_killed() {
+pub fn allocations_end_before_an_oom_kill() {
     let udmabuf = Request {
         heap: Some("shmem"),
         ..request(MemoryKind::Udmabuf, BLOCK)
@@ -34,7 +34,7 @@ pub fn is_refused_before_anybody_is_killed() {
         request(MemoryKind::System, BLOCK),
         request(MemoryKind::Auto, BLOCK),
     ];
-    requests.retain(|request| had(&[request.kind]).len() == 1);
+    requests.retain(|request| available(&[request.kind]).len() == 1);
     for request in requests {
         let mut blocks = Vec::new();
         let refusal = loop {
@@ -68,7 +68,7 @@ pub fn is_refused_before_anybody_is_killed() {
 }
 
 /// A source without memory for its frames reports that, not a failed negotiation.
-pub fn is_told_by_the_source_that_lacks_it() {
+pub fn source_without_memory_reports_it() {
     // Just below the limit for the pattern; two such frames are more than the guest's memory.
     let pipeline = "rawvideosrc width=11500 height=11500 num-buffers=1 ! fakesink";
     let ran = support::run(&mut support::gst_launch(pipeline));
@@ -84,7 +84,7 @@ pub fn is_told_by_the_source_that_lacks_it() {
 
 /// Allocates in a program with an interval timer, as profilers have. On 6.1 fallocate starts anew
 /// at each signal.
-pub fn is_had_in_spite_of_a_timer() {
+pub fn allocations_succeed_despite_a_timer() {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing; the struct is zeroed but for handler and flags.
     unsafe {
@@ -109,7 +109,7 @@ pub fn is_had_in_spite_of_a_timer() {
         let rc = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
         assert_eq!(rc, 0);
     };
-    let mut kinds = had(&[MemoryKind::Normal, MemoryKind::Cma]);
+    let mut kinds = available(&[MemoryKind::Normal, MemoryKind::Cma]);
     kinds.extend(huge_page_bytes().map(|_| MemoryKind::Hugepage));
     for kind in kinds {
         every(2000);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use gstphysmem::memory::{MemoryKind, Request};
 
-use super::{allocate, conformance, had, request};
+use super::{allocate, available, conformance, request};
 use crate::support::{self, oracle};
 
 const SIZE: usize = 256 << 10;
@@ -38,7 +38,7 @@ fn ambient(ambient: &'static str) -> Rights {
 
 /// The part of the test that runs as user nobody. It prints the address of its memory, or the
 /// reason for having none, and keeps the memory until its standard input ends.
-pub fn child() -> bool {
+pub fn ran_as_child() -> bool {
     let Some(kind) = std::env::var_os(KIND) else {
         return false;
     };
@@ -80,7 +80,7 @@ pub fn child() -> bool {
 
 /// What the child prints for memory of this kind with these rights: "ADDRESS ...", which the host
 /// has confirmed, or "ABSENT ...".
-fn told(kind: MemoryKind, rights: Rights) -> String {
+fn address_or_reason(kind: MemoryKind, rights: Rights) -> String {
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
     if !rights.ambient.is_empty() {
@@ -139,7 +139,7 @@ fn confirm(extents: &str) {
 }
 
 #[track_caller]
-fn assert_told(told: &str, all_of: &[&str], none_of: &[&str]) {
+fn assert_reason(told: &str, all_of: &[&str], none_of: &[&str]) {
     assert!(told.starts_with("ABSENT "), "{told}");
     for words in all_of {
         assert!(told.contains(words), "not {words:?}: {told}");
@@ -159,18 +159,18 @@ fn remount_tracefs(options: &str) {
 
 /// Kinds whose pages are listed in pagemap.
 pub fn pagemap_takes_an_ambient_capability() {
-    for kind in had(&[MemoryKind::Normal, MemoryKind::Udmabuf]) {
-        let text = told(kind, NONE);
+    for kind in available(&[MemoryKind::Normal, MemoryKind::Udmabuf]) {
+        let text = address_or_reason(kind, NONE);
         let missing = [
             "/proc/self/pagemap",
             "without CAP_SYS_ADMIN",
             "AmbientCapabilities",
         ];
-        assert_told(&text, &missing, &["setcap", "EACCES"]);
-        assert!(told(kind, ambient("sys_admin")).starts_with("ADDRESS pagemap "));
+        assert_reason(&text, &missing, &["setcap", "EACCES"]);
+        assert!(address_or_reason(kind, ambient("sys_admin")).starts_with("ADDRESS pagemap "));
     }
     // A process that is not dumpable cannot open pagemap in spite of CAP_SYS_ADMIN.
-    let text = told(
+    let text = address_or_reason(
         MemoryKind::Normal,
         Rights {
             is_dumpable: false,
@@ -182,12 +182,12 @@ pub fn pagemap_takes_an_ambient_capability() {
         "not dumpable",
         "setcap",
     ];
-    assert_told(&text, &missing, &["without CAP_SYS_ADMIN"]);
+    assert_reason(&text, &missing, &["without CAP_SYS_ADMIN"]);
 }
 
 /// CMA memory, on a kernel that maps it with pages or without them.
 pub fn cma_takes_a_tracepoint_or_pagemap() {
-    if had(&[MemoryKind::Cma]).is_empty() {
+    if available(&[MemoryKind::Cma]).is_empty() {
         return;
     }
     let has_pages = support::kernel_version() == (6, 1);
@@ -195,26 +195,30 @@ pub fn cma_takes_a_tracepoint_or_pagemap() {
         "/sys/kernel/tracing (mode 0700",
         "Permission denied (EACCES)",
     ];
-    assert_told(&told(MemoryKind::Cma, NONE), &closed, &["setcap"]);
-    let admin = told(MemoryKind::Cma, ambient("sys_admin"));
+    assert_reason(
+        &address_or_reason(MemoryKind::Cma, NONE),
+        &closed,
+        &["setcap"],
+    );
+    let admin = address_or_reason(MemoryKind::Cma, ambient("sys_admin"));
     match has_pages {
         true => assert!(admin.starts_with("ADDRESS pagemap "), "{admin}"),
-        false => assert_told(&admin, &closed, &["CAP_SYS_ADMIN", "CAP_PERFMON"]),
+        false => assert_reason(&admin, &closed, &["CAP_SYS_ADMIN", "CAP_PERFMON"]),
     }
 
     remount_tracefs("mode=0750,gid=65534");
     let missing = ["perf_event_open", "CAP_PERFMON", "perf_event_paranoid at 2"];
-    assert_told(
-        &told(MemoryKind::Cma, NONE),
+    assert_reason(
+        &address_or_reason(MemoryKind::Cma, NONE),
         &missing,
         &["/sys/kernel/tracing"],
     );
     // CAP_PERFMON is the smallest right that is enough.
-    let traced = told(MemoryKind::Cma, ambient("perfmon"));
+    let traced = address_or_reason(MemoryKind::Cma, ambient("perfmon"));
     assert!(traced.starts_with("ADDRESS cma-trace "), "{traced}");
     let paranoid = "/proc/sys/kernel/perf_event_paranoid";
     std::fs::write(paranoid, "-1").expect("root may");
-    let traced = told(MemoryKind::Cma, NONE);
+    let traced = address_or_reason(MemoryKind::Cma, NONE);
     assert!(traced.starts_with("ADDRESS cma-trace "), "{traced}");
     std::fs::write(paranoid, "2").expect("root may");
     remount_tracefs("mode=0700,gid=0");

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A connector without a display, before and during a stream.
 
-use super::{H, W, assert_waits, fed, force_connector};
+use super::{H, W, assert_warned_and_dropped, bgrx_player, force_connector};
 use crate::frames::{assert_on_screen, bgrx, buffer_of, centred, numbered};
 use crate::support::player::{Player, init};
 
 #[test]
 fn a_connector_without_display_drops_frames_until_it_is_back() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let (first, second) = (numbered(W, H, 1), numbered(W, H, 2));
     player.show(buffer_of(&first));
@@ -33,12 +33,12 @@ fn a_start_without_a_display_waits_for_it() {
     for wish in ["", "connector=Virtual-1"] {
         init();
         force_connector("off");
-        let player = Player::fed(&format!("mode=640x480 {wish}"));
+        let player = Player::with_appsrc(&format!("mode=640x480 {wish}"));
         player.set_caps(&bgrx(W as u32, H as u32));
         player.set_state(gst::State::Playing);
         let pictures = [numbered(W, H, 1), numbered(W, H, 2)];
         player.push(buffer_of(&pictures[0]));
-        assert_waits(&player, &pictures[0], "dropped-disconnected");
+        assert_warned_and_dropped(&player, &pictures[0], "dropped-disconnected");
         force_connector("on");
         player.wait_for_event("plugged");
         // The sink shows the last frame that it had to drop, although no other one has arrived.
@@ -55,7 +55,7 @@ fn a_start_without_a_display_waits_for_it() {
 fn a_still_picture_in_paused_is_shown_when_the_display_comes() {
     init();
     force_connector("off");
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(W as u32, H as u32));
     player.set_state(gst::State::Paused);
     let picture = numbered(W, H, 3);
@@ -88,7 +88,7 @@ fn a_stop_while_a_display_is_waited_for_does_not_hang() {
 
 #[test]
 fn caps_that_change_without_a_display_are_shown_when_it_is_back() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     player.show(buffer_of(&numbered(W, H, 1)));
     force_connector("off");

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gstphysmem::meta::PhysMemMeta;
 use gstphysmem::pool::{PhysBufferPool, Wait};
 
-use super::{H, W, fed, file_of, force_connector, from_file};
+use super::{H, W, bgrx_player, file_player, force_connector, numbered_file};
 use crate::frames::{
     assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, dma_frame, dma_frame_at, numbered,
     udmabuf_frame,
@@ -19,7 +19,7 @@ use crate::support::player::init;
 
 #[test]
 fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     for number in 0..8 {
         let picture = numbered(W, H, number);
@@ -50,7 +50,7 @@ fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
 
 #[test]
 fn foreign_dma_bufs_are_shown_where_they_are() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     for number in 0..6 {
         let picture = numbered(W, H, number);
@@ -66,7 +66,7 @@ fn foreign_dma_bufs_are_shown_where_they_are() {
 fn a_dma_buf_with_a_longer_stride_is_shown_where_it_is() {
     // This test uses no offset: vkms of 6.12 adds the offset twice and reads beyond the buffer,
     // which ends its composer. The test with an offset runs on cirrus.
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 77);
     player.show(dma_frame_at(&picture, 0, W * 4 + 256));
@@ -76,7 +76,7 @@ fn a_dma_buf_with_a_longer_stride_is_shown_where_it_is() {
 
 #[test]
 fn the_same_fd_number_for_other_memory_shows_the_other_memory() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let numbers: Vec<i32> = (0..12)
         .map(|number| {
@@ -102,7 +102,7 @@ fn the_same_fd_number_for_other_memory_shows_the_other_memory() {
 
 #[test]
 fn one_memory_rewritten_and_shown_again_keeps_its_framebuffer() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let buffer = dma_frame(&numbered(W, H, 1));
     let other = dma_frame(&numbered(W, H, 2));
@@ -149,8 +149,8 @@ fn write_through(fd: i32, bytes: &[u8]) {
 #[test]
 fn dumb_buffers_are_offered_and_shown_without_a_copy() {
     init();
-    let (file, expected) = file_of(3);
-    let player = from_file(
+    let (file, expected) = numbered_file(3);
+    let player = file_player(
         &file,
         "! kmsflipsink name=sink sync=false mode=640x480 memory-kind=dumb",
     );
@@ -163,8 +163,8 @@ fn dumb_buffers_are_offered_and_shown_without_a_copy() {
 #[test]
 fn a_tee_lets_two_consumers_have_the_same_memory() {
     init();
-    let (file, expected) = file_of(4);
-    let player = from_file(
+    let (file, expected) = numbered_file(4);
+    let player = file_player(
         &file,
         "num-buffers=4 ! tee name=t ! queue ! kmsflipsink name=sink sync=false mode=640x480 t. ! queue ! fakesink",
     );
@@ -181,7 +181,7 @@ fn refuses_udmabufs() -> bool {
 
 #[test]
 fn what_is_refused_only_at_the_commit_is_copied() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let pictures = [1, 2].map(|number| numbered(W, H, number));
     let frames = pictures.each_ref().map(udmabuf_frame);
@@ -201,7 +201,7 @@ fn what_is_refused_only_at_the_commit_is_copied() {
 
 #[test]
 fn a_flush_does_not_vouch_for_memory_that_no_commit_has_shown() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     for round in 0..8 {
         let [before, after] = [0, 1].map(|index| numbered(W, H, round * 2 + index));
@@ -221,7 +221,7 @@ fn a_flush_does_not_vouch_for_memory_that_no_commit_has_shown() {
 
 #[test]
 fn an_unplugged_display_does_not_vouch_for_memory_that_no_commit_has_shown() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let pictures = [1, 2].map(|number| numbered(W, H, number));
     let frames = pictures.each_ref().map(udmabuf_frame);
@@ -245,7 +245,7 @@ fn an_unplugged_display_does_not_vouch_for_memory_that_no_commit_has_shown() {
 
 #[test]
 fn a_drain_gives_upstream_its_memory_back_and_leaves_the_picture() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 44);
     let frame = dma_frame(&picture);
@@ -278,7 +278,7 @@ fn inode_of(fd: i32) -> Option<u64> {
 
 #[test]
 fn a_frame_whose_memory_was_freed_is_dropped_and_the_next_is_shown() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 5);
     let mut handles: Vec<_> = (0..2)
@@ -325,7 +325,7 @@ fn a_meta_that_does_not_fit_its_dma_buf_is_an_error_and_no_crash() {
         }),
     ];
     for (name, change) in wrong {
-        let player = fed();
+        let player = bgrx_player();
         player.set_state(gst::State::Playing);
         let mut frame = dma_frame(&numbered(W, H, 1));
         let buffer = frame.get_mut().unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::{H, W, assert_waits, fed};
+use super::{H, W, assert_warned_and_dropped, bgrx_player};
 use crate::frames::{
     assert_crc, assert_on_screen, bgrx, buffer_of, centred, crc_now, dma_frame, numbered,
 };
@@ -21,7 +21,7 @@ fn what_was_on_the_screen_comes_back() {
     init();
     let console = crc_now();
     for restart in 0..3 {
-        let player = fed();
+        let player = bgrx_player();
         player.set_state(gst::State::Playing);
         let picture = numbered(W, H, restart);
         player.show(buffer_of(&picture));
@@ -36,7 +36,7 @@ fn what_was_on_the_screen_comes_back() {
 fn caps_that_change_behind_another_virtual_terminal_are_shown_back_in_front() {
     init();
     let home = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     player.show(buffer_of(&numbered(W, H, 1)));
     switch_vt(if home.trim() == "tty2" {
@@ -48,7 +48,7 @@ fn caps_that_change_behind_another_virtual_terminal_are_shown_back_in_front() {
     let small = numbered(320, 240, 2);
     player.set_caps(&bgrx(320, 240));
     player.push(buffer_of(&small));
-    assert_waits(&player, &small, "dropped-no-master");
+    assert_warned_and_dropped(&player, &small, "dropped-no-master");
     switch_vt(home.trim());
     player.wait_for_event("master-regained");
     player.show(buffer_of(&small));
@@ -57,7 +57,7 @@ fn caps_that_change_behind_another_virtual_terminal_are_shown_back_in_front() {
 }
 
 /// Opens the card and so becomes DRM master, if there is none.
-fn rival() -> fs::File {
+fn open_card_as_master() -> fs::File {
     fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -68,8 +68,8 @@ fn rival() -> fs::File {
 #[test]
 fn a_card_with_another_master_is_refused_with_a_reason() {
     init();
-    let rival = rival();
-    let player = fed();
+    let rival = open_card_as_master();
+    let player = bgrx_player();
     assert!(player.pipeline.set_state(gst::State::Playing).is_err());
     let error = player.wait_for_error();
     assert!(
@@ -88,9 +88,9 @@ fn a_card_with_another_master_is_refused_with_a_reason() {
 #[test]
 fn an_fd_of_the_application_is_used_and_left_open() {
     init();
-    let card = rival();
+    let card = open_card_as_master();
     for number in 0..2 {
-        let player = Player::fed(&format!("mode=640x480 fd={}", card.as_raw_fd()));
+        let player = Player::with_appsrc(&format!("mode=640x480 fd={}", card.as_raw_fd()));
         player.set_caps(&bgrx(W as u32, H as u32));
         player.set_state(gst::State::Playing);
         let picture = numbered(W, H, number);
@@ -105,7 +105,7 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     init();
     let console = crc_now();
     let home = fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 6);
     player.show(buffer_of(&picture));
@@ -116,8 +116,8 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     };
     switch_vt(away);
     player.wait_for_event("master-lost");
-    let rival_of_ours = rival();
-    drop(rival_of_ours);
+    let rival = open_card_as_master();
+    drop(rival);
     assert_crc(console);
     player.push(buffer_of(&picture));
     player.push(buffer_of(&picture));
@@ -132,9 +132,9 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
 }
 
 /// A child process that is killed on drop, because it would keep the card.
-struct Killed(std::process::Child);
+struct KilledOnDrop(std::process::Child);
 
-impl Drop for Killed {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -151,7 +151,7 @@ fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut child = Killed(child);
+    let mut child = KilledOnDrop(child);
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut stream = VkmsCrc::open();
     while stream.next().is_none_or(|frame| frame.crc == console) {
@@ -161,7 +161,7 @@ fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
     child.0.kill().unwrap();
     assert_eq!(child.0.wait().unwrap().signal(), Some(9));
     assert_crc(console);
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 8);
     player.show(buffer_of(&picture));
@@ -171,7 +171,7 @@ fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
 #[test]
 fn whoever_comes_while_another_leaves_gets_the_card() {
     // The thread of the card ends after its last sink has gone, and only then closes the card.
-    let player = fed();
+    let player = bgrx_player();
     let frames = [1, 2].map(|number| dma_frame(&numbered(W, H, number)));
     for round in 0..50 {
         player.set_state(gst::State::Playing);

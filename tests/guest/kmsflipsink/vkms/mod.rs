@@ -21,14 +21,14 @@ const W: usize = 640;
 const H: usize = 480;
 
 /// A player of BGRx frames that have the size of the mode.
-fn fed() -> Player {
-    let player = Player::fed("mode=640x480");
+fn bgrx_player() -> Player {
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(W as u32, H as u32));
     player
 }
 
 /// A raw file of `n` numbered pictures, and the CRC of each.
-fn file_of(n: usize) -> (tempfile::NamedTempFile, Vec<u32>) {
+fn numbered_file(n: usize) -> (tempfile::NamedTempFile, Vec<u32>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let crcs = (0..n)
         .map(|number| {
@@ -40,7 +40,7 @@ fn file_of(n: usize) -> (tempfile::NamedTempFile, Vec<u32>) {
     (file, crcs)
 }
 
-fn from_file(file: &tempfile::NamedTempFile, rest: &str) -> Player {
+fn file_player(file: &tempfile::NamedTempFile, rest: &str) -> Player {
     Player::new(&format!(
         "rawvideosrc location={} format=bgrx width={W} height={H} framerate=60/1 {rest}",
         file.path().display()
@@ -50,7 +50,7 @@ fn from_file(file: &tempfile::NamedTempFile, rest: &str) -> Player {
 /// The formats that the sink's caps list without a feature. (With the feature memory:DMABuf the
 /// format is DMA_DRM.)
 fn formats() -> Vec<String> {
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.reach(gst::State::Ready);
     let caps = player.sink.static_pad("sink").unwrap().query_caps(None);
     let plain = |(_, features): &(_, &gst::CapsFeaturesRef)| {
@@ -82,7 +82,7 @@ fn convert(
 
 /// Waits for the warning that there is no display to show frames on, and for frames that are
 /// dropped. A warning about earlier frames that were copied may also be on the bus.
-fn assert_waits(player: &Player, picture: &Picture, counter: &str) {
+fn assert_warned_and_dropped(player: &Player, picture: &Picture, counter: &str) {
     let bus = player.pipeline.bus().unwrap();
     let is_waiting = |message: &gst::Message| match message.view() {
         gst::MessageView::Warning(warning) => {

@@ -3,7 +3,7 @@
 
 use gst::prelude::*;
 
-use super::{H, W, convert, fed, formats};
+use super::{H, W, bgrx_player, convert, formats};
 use crate::frames::{assert_on_screen, bgrx, buffer_of, centred, info, numbered, part, placed};
 use crate::support::player::{Player, init};
 use crate::support::{self, Picture};
@@ -34,7 +34,7 @@ fn every_format_that_the_caps_promise_is_shown() {
         } else {
             &picture
         };
-        let player = Player::fed("mode=640x480");
+        let player = Player::with_appsrc("mode=640x480");
         player.set_caps(&target);
         player.set_state(gst::State::Playing);
         player.show(convert(picture, &rgb, &target));
@@ -45,7 +45,7 @@ fn every_format_that_the_caps_promise_is_shown() {
 
 #[test]
 fn a_crop_meta_shows_its_part_alone() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 5);
     let mut buffer = buffer_of(&picture);
@@ -58,7 +58,7 @@ fn a_crop_meta_shows_its_part_alone() {
 
 #[test]
 fn a_small_frame_is_centred_and_a_render_rectangle_moves_it() {
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(320, 200));
     player.set_state(gst::State::Playing);
     let picture = numbered(320, 200, 3);
@@ -73,7 +73,7 @@ fn a_small_frame_is_centred_and_a_render_rectangle_moves_it() {
 
 #[test]
 fn a_large_frame_shows_its_middle() {
-    let player = Player::fed("mode=640x480");
+    let player = Player::with_appsrc("mode=640x480");
     player.set_caps(&bgrx(800, 600));
     player.set_state(gst::State::Playing);
     let picture = numbered(800, 600, 3);
@@ -98,7 +98,7 @@ fn the_plane_turns_and_mirrors_the_picture() {
         ("90l", h, w, Box::new(|x, y| p.pixel(w - 1 - y, x))),
     ];
     for (method, width, height, pixel) in cases {
-        let player = Player::fed(&format!("mode=640x480 rotate-method={method}"));
+        let player = Player::with_appsrc(&format!("mode=640x480 rotate-method={method}"));
         player.set_caps(&bgrx(w as u32, h as u32));
         player.set_state(gst::State::Playing);
         player.show(buffer_of(&picture));

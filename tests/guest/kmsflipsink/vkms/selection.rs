@@ -10,7 +10,7 @@ use crate::support::player::{Player, init};
 #[test]
 fn a_mode_that_is_not_there_is_an_error_that_lists_those_that_are() {
     init();
-    let player = Player::fed("mode=123x456");
+    let player = Player::with_appsrc("mode=123x456");
     player.set_caps(&bgrx(W as u32, H as u32));
     player.set_state(gst::State::Playing);
     let _ = player
@@ -36,7 +36,7 @@ fn nothing_that_fits_lists_what_there_is() {
         ("plane-id=1", "no plane with the id 1"),
         ("device=/dev/dri/card9", "/dev/dri/card9"),
     ] {
-        let player = Player::fed(wish);
+        let player = Player::with_appsrc(wish);
         assert!(player.pipeline.set_state(gst::State::Ready).is_err());
         let error = player.wait_for_error();
         assert!(error.contains(reason), "{wish}: {error}");
@@ -49,7 +49,7 @@ fn nothing_that_fits_lists_what_there_is() {
 
 #[test]
 fn plane_properties_that_do_not_exist_are_named_with_those_that_do() {
-    let player = Player::fed("plane-properties=p,nosuch=1");
+    let player = Player::with_appsrc("plane-properties=p,nosuch=1");
     assert!(player.pipeline.set_state(gst::State::Ready).is_err());
     let error = player.wait_for_error();
     assert!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::{H, W, convert, fed, file_of, formats, from_file};
+use super::{H, W, bgrx_player, convert, file_player, formats, numbered_file};
 use crate::frames::{
     assert_crc, assert_on_screen, bgrx, buffer_of, centred, crc_now, dma_frame, info, numbered,
     plain,
@@ -19,8 +19,8 @@ use crate::support::{self, Picture, VkmsCrc};
 #[test]
 fn each_of_300_frames_is_shown_unchanged_and_without_a_copy() {
     init();
-    let (file, expected) = file_of(30);
-    let player = from_file(
+    let (file, expected) = numbered_file(30);
+    let player = file_player(
         &file,
         "loop=true num-buffers=300 ! kmsflipsink name=sink sync=false mode=640x480",
     );
@@ -57,15 +57,15 @@ fn at_full_speed_nothing_else_is_ever_seen_and_all_come_in_order() {
     let pictures: Vec<_> = (0..40).map(|number| numbered(W, H, number)).collect();
     let expected: Vec<_> = pictures.iter().map(Picture::vkms_crc).collect();
     let frames: Vec<_> = pictures.iter().map(dma_frame).collect();
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     player.show(frames[0].clone());
-    let watcher = Watcher::start();
+    let recorder = CrcRecorder::start();
     for frame in &frames[1..] {
         player.push(frame.clone());
     }
     player.wait_shown(40);
-    let seen = watcher.stop();
+    let seen = recorder.stop();
     eprintln!(
         "{} of 40 frames have a CRC; {} vblanks missed",
         seen.len(),
@@ -86,12 +86,12 @@ fn at_full_speed_nothing_else_is_ever_seen_and_all_come_in_order() {
 }
 
 /// Records the CRCs of what vkms shows, each new one once.
-struct Watcher {
+struct CrcRecorder {
     is_done: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<u32>>>,
 }
 
-impl Drop for Watcher {
+impl Drop for CrcRecorder {
     fn drop(&mut self) {
         // The CRC stream allows one reader, so a failed test must close it.
         self.is_done.store(true, Ordering::Release);
@@ -99,7 +99,7 @@ impl Drop for Watcher {
     }
 }
 
-impl Watcher {
+impl CrcRecorder {
     fn start() -> Self {
         let is_done = Arc::new(AtomicBool::new(false));
         let flag = is_done.clone();
@@ -158,11 +158,11 @@ fn caps_may_change_while_playing_without_a_black_frame() {
         })
         .filter(|info| info.is_rgb())
         .collect();
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let (first, second) = (numbered(W, H, 1), numbered(W, H, 2));
     player.show(buffer_of(&first));
-    let watcher = Watcher::start();
+    let recorder = CrcRecorder::start();
     let mut expected: HashSet<u32> = [first.vkms_crc(), second.vkms_crc()].into();
     for round in 0..6 {
         let target = &others[round % others.len()];
@@ -177,7 +177,7 @@ fn caps_may_change_while_playing_without_a_black_frame() {
     expected.insert(centred(&small, W, H).vkms_crc());
     player.set_caps(&bgrx(320, 240));
     player.show(buffer_of(&small));
-    let seen = watcher.stop();
+    let seen = recorder.stop();
     for crc in &seen {
         assert!(expected.contains(crc), "{crc:08x} was seen in between");
     }
@@ -186,20 +186,20 @@ fn caps_may_change_while_playing_without_a_black_frame() {
 
 #[test]
 fn a_flush_leaves_the_last_picture_on_the_screen() {
-    let player = fed();
+    let player = bgrx_player();
     player.set_state(gst::State::Playing);
     let pictures = [numbered(W, H, 1), numbered(W, H, 2)];
     let expected = pictures.each_ref().map(Picture::vkms_crc);
     player.show(buffer_of(&pictures[0]));
     assert_on_screen(&pictures[0]);
-    let watcher = Watcher::start();
+    let recorder = CrcRecorder::start();
     for round in 0..4 {
         let src = player.pipeline.by_name("src").unwrap();
         assert!(src.send_event(gst::event::FlushStart::new()));
         assert!(src.send_event(gst::event::FlushStop::new(true)));
         player.show(buffer_of(&pictures[(round + 1) % 2]));
     }
-    for crc in watcher.stop() {
+    for crc in recorder.stop() {
         assert!(expected.contains(&crc), "{crc:08x} was seen in between");
     }
 }
@@ -207,8 +207,8 @@ fn a_flush_leaves_the_last_picture_on_the_screen() {
 #[test]
 fn seeks_end_with_the_picture_of_their_place() {
     init();
-    let (file, expected) = file_of(20);
-    let player = from_file(&file, "! kmsflipsink name=sink mode=640x480");
+    let (file, expected) = numbered_file(20);
+    let player = file_player(&file, "! kmsflipsink name=sink mode=640x480");
     player.reach(gst::State::Paused);
     for frame in [12u64, 0, 5, 19] {
         let time = gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 60 + 1_000_000);
@@ -224,13 +224,13 @@ fn seeks_end_with_the_picture_of_their_place() {
 #[test]
 fn starts_and_stops_leak_no_fd_and_lose_no_counter() {
     init();
-    let warm_up = fed();
+    let warm_up = bgrx_player();
     warm_up.set_state(gst::State::Playing);
     warm_up.show(buffer_of(&numbered(W, H, 1)));
     drop(warm_up);
     let before = support::open_fds();
     for _ in 0..5 {
-        let player = fed();
+        let player = bgrx_player();
         player.set_state(gst::State::Playing);
         for number in 0..6 {
             player.show(dma_frame(&numbered(W, H, number)));
@@ -259,8 +259,8 @@ fn a_stop_while_frames_wait_does_not_hang() {
 #[test]
 fn pausing_and_playing_shows_each_picture_and_no_other() {
     init();
-    let (file, expected) = file_of(10);
-    let player = from_file(
+    let (file, expected) = numbered_file(10);
+    let player = file_player(
         &file,
         "loop=true ! kmsflipsink name=sink mode=640x480 max-lateness=-1",
     );
@@ -297,8 +297,8 @@ fn pauses_lose_no_frame_and_do_not_end_the_stream() {
 fn seeks_while_playing_lose_no_frame_from_their_place_on() {
     init();
     const N: u64 = 40;
-    let (file, expected) = file_of(N as usize);
-    let player = from_file(&file, "! kmsflipsink name=sink sync=false mode=640x480");
+    let (file, expected) = numbered_file(N as usize);
+    let player = file_player(&file, "! kmsflipsink name=sink sync=false mode=640x480");
     let seek = |frame: u64| {
         let time = gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 60 + 1_000_000);
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;

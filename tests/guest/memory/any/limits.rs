@@ -3,10 +3,10 @@
 
 use gstphysmem::memory::{MemoryError, MemoryKind, PhysAddr, Region, Request};
 
-use super::{passes, this_test_once_more};
+use super::{expect_one_pass, rerun_command};
 use crate::{
-    allocate, alone_in_the_lab, cannot_run_without, every_source, faults, had, huge_page_bytes,
-    pressure, request, support,
+    allocate, alone_in_the_lab, available, cannot_run_without, every_source, faults,
+    huge_page_bytes, pressure, request, support,
 };
 
 #[test]
@@ -120,7 +120,7 @@ fn constraints_rule_kinds_out() {
         (MemoryKind::Normal, None, page_bytes),
         (MemoryKind::Udmabuf, Some("shmem"), page_bytes),
     ];
-    limits.retain(|(kind, ..)| had(&[*kind]).len() == 1);
+    limits.retain(|(kind, ..)| available(&[*kind]).len() == 1);
     if let Some(huge_bytes) = huge_page_bytes() {
         limits.push((MemoryKind::Udmabuf, Some("hugetlb"), huge_bytes));
         limits.push((MemoryKind::Hugepage, None, huge_bytes));
@@ -148,7 +148,7 @@ fn limit_on_the_address_is_kept_or_refused() {
             ..request(kind, 1 << 20)
         })
     };
-    let mut kinds = had(&[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::Normal]);
+    let mut kinds = available(&[MemoryKind::Cma, MemoryKind::Udmabuf, MemoryKind::Normal]);
     kinds.extend(huge_page_bytes().map(|_| MemoryKind::Hugepage));
     for kind in kinds {
         // All of the guest's memory lies below 4 GiB, and none of it below 64 KiB.
@@ -162,7 +162,7 @@ fn limit_on_the_address_is_kept_or_refused() {
             "{error}"
         );
     }
-    for kind in had(&[MemoryKind::System]) {
+    for kind in available(&[MemoryKind::System]) {
         let error = below(kind, u64::MAX).unwrap_err();
         assert!(
             matches!(error, MemoryError::AddressNeeded { .. }),
@@ -197,22 +197,22 @@ fn injected_failures_are_clean_errors() {
     if support::cannot_run_without(&[faults::FAIL_NTH]) {
         return;
     }
-    if faults::has_no_rseq() {
+    if faults::is_rseq_disabled() {
         return faults::every_failure_is_clean(&every_source(256 << 10));
     }
-    let mut command = this_test_once_more("any::limits::injected_failures_are_clean_errors");
-    passes(faults::take_rseq(&mut command));
+    let mut command = rerun_command("any::limits::injected_failures_are_clean_errors");
+    expect_one_pass(faults::disable_rseq(&mut command));
 }
 
 #[test]
 fn more_memory_than_there_is_is_refused_and_nobody_is_killed() {
     let _alone = alone_in_the_lab();
-    pressure::is_refused_before_anybody_is_killed();
-    pressure::is_told_by_the_source_that_lacks_it();
+    pressure::allocations_end_before_an_oom_kill();
+    pressure::source_without_memory_reports_it();
 }
 
 #[test]
 fn a_timer_of_the_program_does_not_keep_it_from_memory() {
     let _alone = alone_in_the_lab();
-    pressure::is_had_in_spite_of_a_timer();
+    pressure::allocations_succeed_despite_a_timer();
 }

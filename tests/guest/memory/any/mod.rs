@@ -7,13 +7,13 @@ mod unprivileged;
 
 use crate::support;
 
-fn this_test_once_more(test: &str) -> std::process::Command {
+fn rerun_command(test: &str) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]);
     command
 }
 
-fn passes(command: &mut std::process::Command) {
+fn expect_one_pass(command: &mut std::process::Command) {
     let ran = support::run(command).expect_success();
     print!("{}", ran.stdout);
     assert!(ran.stdout.contains("1 passed"), "{}", ran.stdout);

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use gstphysmem::memory::{AddressUnknown, MemoryKind, Region};
 
-use super::{passes, this_test_once_more};
+use super::{expect_one_pass, rerun_command};
 use crate::{
-    allocate, alone_in_the_lab, cannot_run_without, conformance, devices, every_source, had,
+    allocate, alone_in_the_lab, available, cannot_run_without, conformance, devices, every_source,
     privileges, request, support,
 };
 
 /// Runs the calling test again as user nobody, with `CHILD` in the environment.
-fn again_as_nobody(test: &str) {
-    let mut command = this_test_once_more(test);
+fn rerun_as_nobody(test: &str) {
+    let mut command = rerun_command(test);
     command.env(CHILD, "1");
-    passes(&mut support::as_nobody(&command));
+    expect_one_pass(&mut support::as_nobody(&command));
 }
 
 const CHILD: &str = "PHYSMEM_TEST_NOBODY";
@@ -44,19 +44,19 @@ fn without_privilege_memory_works_and_has_no_address() {
         return works_without_address();
     }
     let _alone = alone_in_the_lab();
-    for kind in had(&[MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf]) {
+    for kind in available(&[MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf]) {
         open_to_all(kind);
     }
-    again_as_nobody("any::unprivileged::without_privilege_memory_works_and_has_no_address");
+    rerun_as_nobody("any::unprivileged::without_privilege_memory_works_and_has_no_address");
 }
 
 #[test]
 fn unprivileged_users_are_told_what_is_missing() {
-    if privileges::child() {
+    if privileges::ran_as_child() {
         return;
     }
     let _alone = alone_in_the_lab();
-    for kind in had(&[MemoryKind::Cma, MemoryKind::Udmabuf]) {
+    for kind in available(&[MemoryKind::Cma, MemoryKind::Udmabuf]) {
         open_to_all(kind);
     }
     privileges::pagemap_takes_an_ambient_capability();
@@ -115,5 +115,5 @@ fn heap_without_permission_says_who_may() {
         return;
     }
     set_mode(&format!("/dev/dma_heap/{}", support::cma_heap()), 0o600);
-    again_as_nobody("any::unprivileged::heap_without_permission_says_who_may");
+    rerun_as_nobody("any::unprivileged::heap_without_permission_says_who_may");
 }
