@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From a request to a region: the sources that are tried, their order, and the constraints of the request
+//! From a request to a region: the providers that are tried, their order, and the constraints of the request
 //! that each of them can keep.
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::error::MemoryError;
 use super::kind::MemoryKind;
-use super::origin::{InAuto, Origin, Row};
+use super::provider::{KindInfo, MemoryProvider, TriedByAuto};
 use super::region::Region;
 use super::table::TABLE;
 use super::{CAT, remedy};
@@ -51,7 +51,7 @@ impl Region {
         let region = match request.kind {
             MemoryKind::External => Err(MemoryError::External),
             MemoryKind::Auto => auto(request),
-            kind => of_kind(kind.row(), request),
+            kind => of_kind(kind.info(), request),
         };
         region.map(Arc::new)
     }
@@ -65,32 +65,37 @@ pub(crate) fn check_total(
     count: usize,
 ) -> Result<(), MemoryError> {
     let total_bytes = (size_bytes as u64).saturating_mul(count as u64);
-    MemoryError::unless_within(kind.row().supply.available_in_total(), kind, total_bytes)
+    MemoryError::unless_within(kind.info().supply.available_in_total(), kind, total_bytes)
 }
 
-fn of_kind(row: &'static Row, request: &Request<'_>) -> Result<Region, MemoryError> {
-    first_that_works(row, request)?.map_err(|failures| {
+fn of_kind(info: &'static KindInfo, request: &Request<'_>) -> Result<Region, MemoryError> {
+    first_that_works(info, request)?.map_err(|failures| {
         let mut failures = failures.into_iter();
-        let told = match row.is_contiguous {
+        let reported = match info.is_contiguous {
             // The heaps come best first, and the others may be only other names of the first one.
             true => failures.next(),
-            // The last place asks least of the machine, so its error is the one to report.
+            // The last provider asks least of the machine, so its error is the one to report.
             false => failures.next_back(),
         };
-        told.map_or_else(|| no_heap(row.kind), |(_, error)| error)
+        reported.map_or_else(|| no_heap(info.kind), |(_, error)| error)
     })
 }
 
 /// Tries the kinds from best to last. The region remembers which kinds were passed over, and why.
 fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
     let mut passed_over = Vec::new();
-    for row in TABLE.iter().filter(|row| row.in_auto != InAuto::No) {
+    for info in TABLE
+        .iter()
+        .filter(|info| info.tried_by_auto != TriedByAuto::No)
+    {
         let request = Request {
-            heap: request.heap.filter(|_| row.in_auto == InAuto::OfHeap),
+            heap: request
+                .heap
+                .filter(|_| info.tried_by_auto == TriedByAuto::WithHeapName),
             ..*request
         };
-        let kind = row.kind;
-        match first_that_works(row, &request)? {
+        let kind = info.kind;
+        match first_that_works(info, &request)? {
             Ok(mut region) => {
                 let choice = if passed_over.is_empty() {
                     format!("{kind}, the best kind")
@@ -98,7 +103,7 @@ fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
                     format!("{kind}; passed over: {}", passed_over.join("; "))
                 };
                 log_once(&choice);
-                region.choice = Some(choice);
+                region.auto_choice = Some(choice);
                 return Ok(region);
             }
             Err(failures) if failures.is_empty() => {
@@ -107,14 +112,14 @@ fn auto(request: &Request<'_>) -> Result<Region, MemoryError> {
             Err(failures) => {
                 let mut reasons: Vec<_> = failures
                     .iter()
-                    .map(|(origin, error)| (origin, error.to_string()))
+                    .map(|(provider, error)| (provider, error.to_string()))
                     .collect();
-                // When a device is missing, all places that need it fail with the same error.
+                // When a device is missing, all providers that need it fail with the same error.
                 reasons.dedup_by(|(_, again), (_, before)| again == before);
                 passed_over.extend(
                     reasons
                         .iter()
-                        .map(|(origin, reason)| format!("{origin} ({reason})")),
+                        .map(|(provider, reason)| format!("{provider} ({reason})")),
                 );
             }
         }
@@ -139,27 +144,28 @@ fn log_once(choice: &str) {
     }
 }
 
-/// Makes a region at the first place of a kind that keeps the constraints. The inner error has every
-/// place's answer.
+/// Makes a region by the first provider of a kind that keeps the constraints. The inner error has the answer
+/// of every provider.
 fn first_that_works(
-    row: &'static Row,
+    info: &'static KindInfo,
     request: &Request<'_>,
-) -> Result<Result<Region, Vec<(Origin, MemoryError)>>, MemoryError> {
-    let origins = (row.origins)(row, request.heap).ok_or_else(|| MemoryError::NoSuchHeap {
-        kind: row.kind,
-        heap: request.heap.unwrap_or_default().to_owned(),
-    })?;
+) -> Result<Result<Region, Vec<(MemoryProvider, MemoryError)>>, MemoryError> {
+    let providers =
+        (info.providers)(info, request.heap).ok_or_else(|| MemoryError::NoSuchHeap {
+            kind: info.kind,
+            heap: request.heap.unwrap_or_default().to_owned(),
+        })?;
     let mut failures = Vec::new();
-    for origin in origins {
-        match constrained(&origin, request) {
+    for provider in providers {
+        match constrained(&provider, request) {
             Ok(region) => return Ok(Ok(region)),
-            Err(error) => failures.push((origin, error)),
+            Err(error) => failures.push((provider, error)),
         }
     }
     Ok(Err(failures))
 }
 
-/// The reason why a kind has no place where memory could be asked for.
+/// The reason why a kind has no provider.
 fn no_heap(kind: MemoryKind) -> MemoryError {
     match dma_heap::names() {
         Ok(names) => MemoryError::NoHeap { kind, names },
@@ -176,13 +182,13 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
     }
 }
 
-/// Makes a region at this place if the region can keep the request's constraints.
-fn constrained(origin: &Origin, request: &Request<'_>) -> Result<Region, MemoryError> {
-    let kind = origin.row.kind;
+/// Makes a region by this provider if it can keep the request's constraints.
+fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Region, MemoryError> {
+    let kind = provider.info.kind;
     if request.needs_dma_buf && !kind.has_dma_buf() {
         return Err(MemoryError::NoDmaBuf(kind));
     }
-    let limit_bytes = origin.contiguous_bytes();
+    let limit_bytes = provider.contiguous_bytes();
     if request.needs_contiguous && request.size_bytes > limit_bytes {
         return Err(MemoryError::NotContiguous {
             kind,
@@ -190,23 +196,23 @@ fn constrained(origin: &Origin, request: &Request<'_>) -> Result<Region, MemoryE
             limit_bytes,
         });
     }
-    let make = || origin.region(request.size_bytes);
+    let make = || provider.region(request.size_bytes);
     let Some(max_address) = request.max_address else {
         return make();
     };
-    let max_attempts = match origin.row.is_contiguous {
+    let max_attempts = match provider.info.is_contiguous {
         // Such a heap gives its lowest free block first, so a second block would be higher.
         true => 1,
         false => MAX_ATTEMPTS,
     };
-    below(kind, max_address, max_attempts, make, |region| {
+    allocate_below(kind, max_address, max_attempts, make, |region| {
         region.address().map(Address::last_byte)
     })
 }
 
 /// Asks for blocks until one lies below the limit. It keeps the blocks that are too high, so that the
 /// kernel must give others.
-fn below<R>(
+fn allocate_below<R>(
     kind: MemoryKind,
     max_address: PhysAddr,
     max_attempts: usize,
@@ -271,7 +277,7 @@ mod tests {
     fn ask_below(max: u64, ends: &[u64]) -> Result<u64, MemoryError> {
         let mut ends = ends.iter();
         let make = || ends.next().copied().ok_or(MemoryError::ZeroSize);
-        below(MemoryKind::Normal, PhysAddr(max), 4, make, |&end| {
+        allocate_below(MemoryKind::Normal, PhysAddr(max), 4, make, |&end| {
             Ok(PhysAddr(end))
         })
     }

@@ -17,7 +17,7 @@ use gst::prelude::*;
 use gst_allocators::ffi as alloc_ffi;
 
 use super::kind::MemoryKind;
-use super::origin::Class;
+use super::provider::AllocatorClass;
 use super::region::Region;
 use super::table::TABLE;
 #[cfg(feature = "v1_24")]
@@ -52,7 +52,7 @@ static ALLOCATORS: LazyLock<[gst::Allocator; TABLE.len()]> =
 
 /// The allocator of external memory that has a dma-buf.
 static EXTERNAL_DMA_BUF: LazyLock<gst::Allocator> =
-    LazyLock::new(|| imp::make(Class::DmaBuf, MemoryKind::External));
+    LazyLock::new(|| imp::make(AllocatorClass::DmaBuf, MemoryKind::External));
 
 /// The allocator of a kind. Each memory that its `alloc` returns is a region of its own. The allocator of
 /// kind external cannot allocate.
@@ -143,7 +143,7 @@ pub fn wrap(
 
 /// Whether the range is one physical extent and stays so.
 fn is_contiguous(region: &Region, offset_bytes: usize, size_bytes: usize) -> bool {
-    region.kind().row().is_contiguous
+    region.kind().info().is_contiguous
         || region.is_pinned()
             && region.address().is_ok_and(|address| {
                 address

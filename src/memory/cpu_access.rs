@@ -65,8 +65,8 @@ enum Step {
 #[derive(Debug, Default)]
 struct Accesses {
     count: usize,
-    /// The direction that the kernel was told of for all of them; `None` if there are none.
-    told: Option<Direction>,
+    /// The direction with which the kernel started all of them as one. `None` if there are none.
+    synced_direction: Option<Direction>,
 }
 
 impl Accesses {
@@ -75,15 +75,17 @@ impl Accesses {
         direction: Direction,
         mut sync: impl FnMut(Step) -> io::Result<()>,
     ) -> io::Result<()> {
-        let wanted = self.told.map_or(direction, |told| told.and(direction));
-        if self.told != Some(wanted) {
+        let wanted = self
+            .synced_direction
+            .map_or(direction, |synced| synced.union(direction));
+        if self.synced_direction != Some(wanted) {
             // The end writes back what was written so far. Without it, the start would discard that.
-            if let Some(told) = self.told {
-                sync(Step::End(told))?;
-                self.told = None;
+            if let Some(synced) = self.synced_direction {
+                sync(Step::End(synced))?;
+                self.synced_direction = None;
             }
             sync(Step::Start(wanted))?;
-            self.told = Some(wanted);
+            self.synced_direction = Some(wanted);
         }
         self.count += 1;
         Ok(())
@@ -93,9 +95,9 @@ impl Accesses {
         self.count -= 1;
         match self.count {
             0 => self
-                .told
+                .synced_direction
                 .take()
-                .map_or(Ok(()), |told| sync(Step::End(told))),
+                .map_or(Ok(()), |synced| sync(Step::End(synced))),
             _ => Ok(()),
         }
     }
@@ -117,11 +119,11 @@ mod tests {
     };
 
     /// The calls of the kernel for accesses that begin, or (`None`) end, in this order.
-    fn told(accesses: &[Option<Direction>]) -> Vec<Step> {
-        let mut told = Vec::new();
+    fn sync_steps(accesses: &[Option<Direction>]) -> Vec<Step> {
+        let mut steps = Vec::new();
         let mut state = Accesses::default();
         let mut sync = |step| {
-            told.push(step);
+            steps.push(step);
             Ok(())
         };
         for access in accesses {
@@ -131,17 +133,17 @@ mod tests {
             }
         }
         assert_eq!(state.count, 0);
-        told
+        steps
     }
 
     #[test]
     fn an_access_alone_is_started_and_ended_in_its_direction() {
         for direction in [READ, WRITE, BOTH] {
             let once = [Start(direction), End(direction)];
-            assert_eq!(told(&[Some(direction), None]), once);
+            assert_eq!(sync_steps(&[Some(direction), None]), once);
             let twice = [once, once].concat();
             let accesses = [Some(direction), None, Some(direction), None];
-            assert_eq!(told(&accesses), twice);
+            assert_eq!(sync_steps(&accesses), twice);
         }
     }
 
@@ -149,18 +151,18 @@ mod tests {
     fn what_an_outer_access_covers_costs_nothing() {
         for inner in [READ, WRITE, BOTH] {
             let accesses = [Some(BOTH), Some(inner), Some(inner), None, None, None];
-            assert_eq!(told(&accesses), [Start(BOTH), End(BOTH)]);
+            assert_eq!(sync_steps(&accesses), [Start(BOTH), End(BOTH)]);
         }
         // The access that began first may be the first to end.
         let planes = [Some(WRITE), Some(WRITE), Some(WRITE), None, None, None];
-        assert_eq!(told(&planes), [Start(WRITE), End(WRITE)]);
+        assert_eq!(sync_steps(&planes), [Start(WRITE), End(WRITE)]);
     }
 
     #[test]
     fn an_access_that_does_more_writes_back_first() {
         for (outer, inner) in [(READ, WRITE), (WRITE, READ), (WRITE, BOTH)] {
             assert_eq!(
-                told(&[Some(outer), Some(inner), None, None]),
+                sync_steps(&[Some(outer), Some(inner), None, None]),
                 [Start(outer), End(outer), Start(BOTH), End(BOTH)]
             );
         }
@@ -174,7 +176,7 @@ mod tests {
         };
         let mut state = Accesses::default();
         assert!(state.begin(BOTH, refuse).is_err());
-        assert_eq!((state.count, state.told), (0, None));
+        assert_eq!((state.count, state.synced_direction), (0, None));
         // The access in progress is over for the kernel, and is not ended twice.
         state.begin(WRITE, refuse).unwrap();
         assert!(state.begin(READ, refuse).is_err());

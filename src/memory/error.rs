@@ -20,7 +20,7 @@ pub enum MemoryError {
     External,
     /// More bytes were asked for than an address space holds.
     #[error("{size_bytes} bytes are more than an address space holds")]
-    Absurd {
+    LargerThanAddressSpace {
         /// Bytes asked for.
         size_bytes: usize,
     },

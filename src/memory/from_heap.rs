@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::cpu_access::DmaBuf;
 use super::error::MemoryError;
-use super::origin::{Origin, Row};
-use super::region::{Own, Region};
+use super::provider::{KindInfo, MemoryProvider};
+use super::region::{OwnedMapping, Region};
 use super::{heap, permission, remedy, resolve};
 use crate::address::{Address, AddressSource, AddressUnknown, PhysAddr};
 use crate::sys::cma_trace::{Allocation, CmaTrace, Unavailable};
@@ -17,17 +17,20 @@ use crate::sys::dma_heap;
 use crate::sys::memfd::Pages;
 use crate::sys::mmap::{self, Mapping, page_size_bytes};
 
-fn origin(row: &'static Row, heap: String) -> Origin {
-    Origin {
-        row,
-        name: format!("{} heap {heap}", row.kind),
+fn provider(info: &'static KindInfo, heap: String) -> MemoryProvider {
+    MemoryProvider {
+        info,
+        name: format!("{} heap {heap}", info.kind),
         heap: Some(heap),
         pages: Pages::Normal,
     }
 }
 
 /// The heap of this name; without a name, all heaps that give contiguous memory.
-pub(super) fn contiguous_heaps(row: &'static Row, name: Option<&str>) -> Option<Vec<Origin>> {
+pub(super) fn contiguous_heaps(
+    info: &'static KindInfo,
+    name: Option<&str>,
+) -> Option<Vec<MemoryProvider>> {
     let heaps = match name {
         Some(name) => vec![name.to_owned()],
         None => {
@@ -35,26 +38,29 @@ pub(super) fn contiguous_heaps(row: &'static Row, name: Option<&str>) -> Option<
             heap::contiguous(&dma_heap::names().unwrap_or_default(), is_cma_area)
         }
     };
-    Some(heaps.into_iter().map(|heap| origin(row, heap)).collect())
+    Some(heaps.into_iter().map(|heap| provider(info, heap)).collect())
 }
 
 /// The heap of this name; without a name, `system`, which every kernel with heaps has.
-pub(super) fn system_heap(row: &'static Row, name: Option<&str>) -> Option<Vec<Origin>> {
-    Some(vec![origin(row, name.unwrap_or("system").to_owned())])
+pub(super) fn system_heap(
+    info: &'static KindInfo,
+    name: Option<&str>,
+) -> Option<Vec<MemoryProvider>> {
+    Some(vec![provider(info, name.unwrap_or("system").to_owned())])
 }
 
 /// Makes a region of the heap's memory. Its address comes from pagemap. The mapping of a contiguous heap
 /// may be VM_PFNMAP; then it comes from the contiguous memory allocator's tracepoint.
-pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
-    let is_contiguous = origin.row.is_contiguous;
-    let name = origin.heap.as_deref().unwrap_or_default();
+pub(super) fn region(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
+    let is_contiguous = provider.info.is_contiguous;
+    let name = provider.heap.as_deref().unwrap_or_default();
     let not_contiguous = || MemoryError::NotCma(name.to_owned());
     if is_contiguous && heap::is_of_scattered_pages(name) {
         return Err(not_contiguous());
     }
     let heap = open(name)?;
     let trace = is_contiguous.then(CmaTrace::begin);
-    let dma_buf = alloc(&heap, origin, size_bytes)?;
+    let dma_buf = alloc(&heap, provider, size_bytes)?;
     let traced = trace.map(|trace| trace.map(CmaTrace::end));
     let mapping = map(&dma_buf, name, size_bytes)?;
     let dma_buf = DmaBuf::new(dma_buf);
@@ -62,20 +68,21 @@ pub(super) fn region(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
         // The system heap sets up all page table entries in mmap, a CMA heap each at its first access.
         touch(&mapping, &dma_buf, name)?;
     }
-    let address = resolve::look_up(mapping.ptr(), size_bytes).or_else(|unlisted| match traced {
-        Some(traced) => traced_address(traced, size_bytes, unlisted),
-        None => Err(unlisted),
-    });
+    let address =
+        resolve::look_up(mapping.ptr(), size_bytes).or_else(|pagemap_reason| match traced {
+            Some(traced) => traced_address(traced, size_bytes, pagemap_reason),
+            None => Err(pagemap_reason),
+        });
     let is_scattered = |address: &Address| !address.is_contiguous();
     if is_contiguous && address.as_ref().is_ok_and(is_scattered) {
         return Err(not_contiguous());
     }
     Ok(Region::new(
-        origin.row.kind,
-        origin.heap.clone(),
+        provider.info.kind,
+        provider.heap.clone(),
         address,
         Ok("allocated by the heap, which never moves it"),
-        Own {
+        OwnedMapping {
             _pin: None,
             mapping,
             memfd: None,
@@ -98,11 +105,15 @@ fn open(name: &str) -> Result<File, MemoryError> {
     })
 }
 
-fn alloc(heap: &File, origin: &Origin, size_bytes: usize) -> Result<OwnedFd, MemoryError> {
+fn alloc(
+    heap: &File,
+    provider: &MemoryProvider,
+    size_bytes: usize,
+) -> Result<OwnedFd, MemoryError> {
     dma_heap::alloc(heap, size_bytes).map_err(|source| MemoryError::Refused {
-        object: format!("{size_bytes} bytes from {origin} failed"),
+        object: format!("{size_bytes} bytes from {provider} failed"),
         remedy: match source.raw_os_error() {
-            Some(libc::ENOMEM) if origin.row.is_contiguous => {
+            Some(libc::ENOMEM) if provider.info.is_contiguous => {
                 "enlarge cma= on the kernel command line (CmaFree in /proc/meminfo says what \
                  is left)"
                     .to_owned()
@@ -141,7 +152,7 @@ fn touch(mapping: &Mapping, dma_buf: &DmaBuf, name: &str) -> Result<(), MemoryEr
 fn traced_address(
     traced: Result<Option<Vec<Allocation>>, Unavailable>,
     size_bytes: usize,
-    unlisted: AddressUnknown,
+    pagemap_reason: AddressUnknown,
 ) -> Result<Address, AddressUnknown> {
     let why = match traced {
         Ok(Some(allocations)) => {
@@ -166,12 +177,12 @@ fn traced_address(
         Ok(None) => "its records were lost, or have an unknown format".to_owned(),
         Err(unavailable) => permission::why_no_trace(&unavailable),
     };
-    Err(match unlisted {
+    Err(match pagemap_reason {
         AddressUnknown::PfnMap => AddressUnknown::TraceUnavailable(why),
         // Either source would have been enough, so the reason names both.
         AddressUnknown::NoPermission(hidden) => AddressUnknown::NoPermission(format!(
             "{hidden}; the kernel's cma tracepoint does not tell either: {why}"
         )),
-        unlisted => unlisted,
+        pagemap_reason => pagemap_reason,
     })
 }

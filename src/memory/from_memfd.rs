@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::cpu_access::DmaBuf;
 use super::error::MemoryError;
-use super::origin::{Origin, Row, huge_page_size_bytes};
-use super::region::{Own, Region};
+use super::provider::{KindInfo, MemoryProvider, huge_page_size_bytes};
+use super::region::{OwnedMapping, Region};
 use super::{remedy, resolve};
 use crate::sys;
 use crate::sys::memfd::{self, Pages};
@@ -16,25 +16,34 @@ use crate::sys::mmap::{self, Mapping};
 use crate::sys::pin::{self, Pin};
 use crate::sys::udmabuf;
 
-fn origin(row: &'static Row, pages: Pages) -> Origin {
-    Origin {
-        row,
+fn provider(info: &'static KindInfo, pages: Pages) -> MemoryProvider {
+    MemoryProvider {
+        info,
         heap: None,
         pages,
-        name: row.kind.to_string(),
+        name: info.kind.to_string(),
     }
 }
 
-pub(super) fn huge_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
-    heap.is_none().then(|| vec![origin(row, Pages::Huge)])
+pub(super) fn huge_pages(
+    info: &'static KindInfo,
+    heap: Option<&str>,
+) -> Option<Vec<MemoryProvider>> {
+    heap.is_none().then(|| vec![provider(info, Pages::Huge)])
 }
 
-pub(super) fn normal_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
-    heap.is_none().then(|| vec![origin(row, Pages::Normal)])
+pub(super) fn normal_pages(
+    info: &'static KindInfo,
+    heap: Option<&str>,
+) -> Option<Vec<MemoryProvider>> {
+    heap.is_none().then(|| vec![provider(info, Pages::Normal)])
 }
 
 /// Huge pages, then normal ones; with a name, only the pages of that name.
-pub(super) fn udmabuf_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec<Origin>> {
+pub(super) fn udmabuf_pages(
+    info: &'static KindInfo,
+    heap: Option<&str>,
+) -> Option<Vec<MemoryProvider>> {
     let all = [
         (Pages::Huge, "hugetlb", " of huge pages"),
         (Pages::Normal, "shmem", ""),
@@ -42,20 +51,20 @@ pub(super) fn udmabuf_pages(row: &'static Row, heap: Option<&str>) -> Option<Vec
     let wanted = all
         .into_iter()
         .filter(|&(_, name, _)| heap.is_none_or(|heap| heap == name));
-    let origins: Vec<_> = wanted
-        .map(|(pages, name, addition)| Origin {
+    let providers: Vec<_> = wanted
+        .map(|(pages, name, addition)| MemoryProvider {
             heap: Some(name.to_owned()),
-            name: format!("{}{addition}", row.kind),
-            ..origin(row, pages)
+            name: format!("{}{addition}", info.kind),
+            ..provider(info, pages)
         })
         .collect();
-    (!origins.is_empty()).then_some(origins)
+    (!providers.is_empty()).then_some(providers)
 }
 
 /// Makes a region of a memfd's pages, pinned if io_uring allows it.
-pub(super) fn pinned(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
-    let (memfd, mapping) = populated(origin, size_bytes)?;
-    seal(origin, &memfd)?;
+pub(super) fn pinned(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
+    let (memfd, mapping) = populated(provider, size_bytes)?;
+    seal(provider, &memfd)?;
     let ptr = mapping.ptr();
     // Before the look-up, since pinning may move the pages first.
     // SAFETY: the mapping is read-write; the region drops the pin before it.
@@ -65,11 +74,11 @@ pub(super) fn pinned(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
         Err(error) => Err(why_not_pinned(error, size_bytes)),
     };
     Ok(Region::new(
-        origin.row.kind,
+        provider.info.kind,
         None,
         resolve::look_up(ptr, size_bytes),
         note,
-        Own {
+        OwnedMapping {
             _pin: pin.ok(),
             mapping,
             memfd: Some(memfd),
@@ -79,7 +88,7 @@ pub(super) fn pinned(origin: &Origin, size_bytes: usize) -> Result<Region, Memor
 }
 
 /// Makes a region of a memfd's pages with a dma-buf over them, which pins them.
-pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, MemoryError> {
+pub(super) fn udmabuf(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
     // Opened first, so that nothing is allocated on a kernel without udmabuf.
     let device = udmabuf::open().map_err(|source| MemoryError::Refused {
         object: udmabuf::PATH.to_owned(),
@@ -90,10 +99,10 @@ pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, Memo
         ),
         source,
     })?;
-    let (memfd, mapping) = populated(origin, size_bytes)?;
+    let (memfd, mapping) = populated(provider, size_bytes)?;
     let dma_buf = udmabuf::create(&device, memfd.as_fd(), size_bytes).map_err(|source| {
         MemoryError::Refused {
-            object: format!("UDMABUF_CREATE of {size_bytes} bytes of {origin}"),
+            object: format!("UDMABUF_CREATE of {size_bytes} bytes of {provider}"),
             remedy: match (source.raw_os_error(), udmabuf::size_limit_bytes()) {
                 (Some(libc::EINVAL), Some(limit)) if size_bytes as u64 > limit => format!(
                     "the driver takes at most {limit} bytes: raise \
@@ -101,21 +110,21 @@ pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, Memo
                 ),
                 (Some(libc::EINVAL), _) => format!(
                     "this kernel takes no {} pages: use another heap or kind",
-                    origin.heap.as_deref().unwrap_or_default()
+                    provider.heap.as_deref().unwrap_or_default()
                 ),
                 _ => remedy::for_memory(&source, remedy::ASK_FOR_LESS),
             },
             source,
         }
     })?;
-    seal(origin, &memfd)?;
+    seal(provider, &memfd)?;
     Ok(Region::new(
-        origin.row.kind,
-        origin.heap.clone(),
+        provider.info.kind,
+        provider.heap.clone(),
         // After the creation of the udmabuf, since pinning may move the pages first.
         resolve::look_up(mapping.ptr(), size_bytes),
         Ok("held in place by the udmabuf"),
-        Own {
+        OwnedMapping {
             _pin: None,
             mapping,
             memfd: Some(memfd),
@@ -125,10 +134,13 @@ pub(super) fn udmabuf(origin: &Origin, size_bytes: usize) -> Result<Region, Memo
 }
 
 /// Makes a memfd and maps it with all pages present, but not pinned.
-fn populated(origin: &Origin, size_bytes: usize) -> Result<(OwnedFd, Mapping), MemoryError> {
-    let pages = origin.pages;
+fn populated(
+    provider: &MemoryProvider,
+    size_bytes: usize,
+) -> Result<(OwnedFd, Mapping), MemoryError> {
+    let pages = provider.pages;
     let refused = |source: io::Error| MemoryError::Refused {
-        object: format!("{size_bytes} bytes of {origin}"),
+        object: format!("{size_bytes} bytes of {provider}"),
         remedy: match (pages, source.raw_os_error()) {
             (Pages::Huge, Some(libc::ENOENT | libc::ENODEV | libc::EINVAL | libc::ENOSYS)) => {
                 "the kernel needs CONFIG_HUGETLBFS".to_owned()
@@ -153,9 +165,9 @@ fn populated(origin: &Origin, size_bytes: usize) -> Result<(OwnedFd, Mapping), M
 }
 
 /// Seals the memfd, so that every process that is given it can only read it.
-fn seal(origin: &Origin, memfd: &OwnedFd) -> Result<(), MemoryError> {
+fn seal(provider: &MemoryProvider, memfd: &OwnedFd) -> Result<(), MemoryError> {
     memfd::seal_for_others(memfd.as_fd()).map_err(|source| MemoryError::Refused {
-        object: format!("F_ADD_SEALS on a block of {origin}"),
+        object: format!("F_ADD_SEALS on a block of {provider}"),
         remedy: remedy::for_memory(&source, "use another kind of memory"),
         source,
     })

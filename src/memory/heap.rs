@@ -16,22 +16,22 @@ const SHARED_AREA: [&str; 4] = [
 const SUFFIXES: [&str; 2] = ["-uncached", "-dma32"];
 
 /// Splits a heap's name into the name of the memory area and the suffixes after it.
-fn parts(name: &str) -> (&str, Vec<&str>) {
-    let mut place = name;
-    let mut ways = Vec::new();
-    while let Some((rest, way)) = SUFFIXES
+fn split_suffixes(name: &str) -> (&str, Vec<&str>) {
+    let mut area = name;
+    let mut suffixes = Vec::new();
+    while let Some((rest, suffix)) = SUFFIXES
         .iter()
-        .find_map(|suffix| Some((place.strip_suffix(suffix)?, *suffix)))
+        .find_map(|suffix| Some((area.strip_suffix(suffix)?, *suffix)))
     {
-        place = rest;
-        ways.push(way);
+        area = rest;
+        suffixes.push(suffix);
     }
-    (place, ways)
+    (area, suffixes)
 }
 
 /// The heap gives the kernel's ordinary pages: `system`, `system-uncached`, `system_cc_shared`, ...
 pub(super) fn is_of_scattered_pages(name: &str) -> bool {
-    parts(name)
+    split_suffixes(name)
         .0
         .strip_prefix("system")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
@@ -39,7 +39,7 @@ pub(super) fn is_of_scattered_pages(name: &str) -> bool {
 
 /// The CPU may not access the heap's memory: `protected,secure-video` (6.18), and the names that vendors
 /// used before. Such a heap is taken only by its name.
-fn is_closed(name: &str) -> bool {
+fn is_protected(name: &str) -> bool {
     ["protected", "restricted", "secure"]
         .iter()
         .any(|word| name.starts_with(word))
@@ -52,17 +52,21 @@ fn is_closed(name: &str) -> bool {
 pub(super) fn contiguous(present: &[String], is_cma_area: impl Fn(&str) -> bool) -> Vec<String> {
     let mut heaps: Vec<&String> = present
         .iter()
-        .filter(|name| !is_of_scattered_pages(name) && !is_closed(name))
+        .filter(|name| !is_of_scattered_pages(name) && !is_protected(name))
         .filter(|name| {
-            let (place, _) = parts(name);
-            SHARED_AREA.contains(&place) || place.contains("cma") || is_cma_area(place)
+            let (area, _) = split_suffixes(name);
+            SHARED_AREA.contains(&area) || area.contains("cma") || is_cma_area(area)
         })
         .collect();
     heaps.sort_by_key(|name| {
-        let (place, ways) = parts(name);
-        let order = SHARED_AREA.iter().position(|known| *known == place);
-        let is_uncached = ways.contains(&"-uncached");
-        (is_uncached, order.unwrap_or(SHARED_AREA.len()), ways.len())
+        let (area, suffixes) = split_suffixes(name);
+        let order = SHARED_AREA.iter().position(|known| *known == area);
+        let is_uncached = suffixes.contains(&"-uncached");
+        (
+            is_uncached,
+            order.unwrap_or(SHARED_AREA.len()),
+            suffixes.len(),
+        )
     });
     heaps.into_iter().cloned().collect()
 }
@@ -173,12 +177,12 @@ mod tests {
 
     #[test]
     fn memory_that_is_kept_from_the_cpu_is_not_chosen() {
-        let closed = [
+        let protected = [
             "protected,secure-video",
             "protected,trusted-ui",
             "restricted_mtk_cma",
             "secure_mtk_cma",
         ];
-        assert!(heaps(&closed, &closed).is_empty());
+        assert!(heaps(&protected, &protected).is_empty());
     }
 }

@@ -28,13 +28,13 @@ pub struct Region {
     address: Result<Address, AddressUnknown>,
     is_pinned: bool,
     pin_note: String,
-    pub(super) choice: Option<String>,
+    pub(super) auto_choice: Option<String>,
     backing: Backing,
 }
 
 /// What keeps the memory mapped.
 enum Backing {
-    Own(Own),
+    Owned(OwnedMapping),
     External {
         owner: Owner,
         dma_buf: Option<DmaBuf>,
@@ -42,7 +42,7 @@ enum Backing {
 }
 
 /// Memory that the region owns. The fields are dropped in this order: unpin, unmap, close.
-pub(super) struct Own {
+pub(super) struct OwnedMapping {
     pub _pin: Option<Pin>,
     pub mapping: Mapping,
     pub memfd: Option<OwnedFd>,
@@ -96,18 +96,18 @@ impl Region {
         heap: Option<String>,
         address: Result<Address, AddressUnknown>,
         pin: Result<&str, String>,
-        own: Own,
+        owned: OwnedMapping,
     ) -> Self {
         Self {
-            ptr: own.mapping.ptr(),
-            size_bytes: own.mapping.len_bytes(),
+            ptr: owned.mapping.ptr(),
+            size_bytes: owned.mapping.len_bytes(),
             kind,
             heap,
             address,
             is_pinned: pin.is_ok(),
             pin_note: pin.map_or_else(|why| why, str::to_owned),
-            choice: None,
-            backing: Backing::Own(own),
+            auto_choice: None,
+            backing: Backing::Owned(owned),
         }
     }
 
@@ -154,7 +154,7 @@ impl Region {
                 "external memory is not pinned here; its owner may have pinned it"
             }
             .to_owned(),
-            choice: None,
+            auto_choice: None,
             backing: Backing::External {
                 owner,
                 dma_buf: dma_buf.map(DmaBuf::new),
@@ -227,13 +227,13 @@ impl Region {
 
     /// The dma-buf over exactly this memory.
     pub fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
-        self.synced().map(AsFd::as_fd)
+        self.dma_buf_to_sync().map(AsFd::as_fd)
     }
 
     /// The dma-buf whose CPU accesses the kernel must be told of.
-    fn synced(&self) -> Option<&DmaBuf> {
+    fn dma_buf_to_sync(&self) -> Option<&DmaBuf> {
         match &self.backing {
-            Backing::Own(Own { dma_buf, .. }) | Backing::External { dma_buf, .. } => {
+            Backing::Owned(OwnedMapping { dma_buf, .. }) | Backing::External { dma_buf, .. } => {
                 dma_buf.as_ref()
             }
         }
@@ -248,7 +248,7 @@ impl Region {
     /// The memfd of the pages, which io_uring can register.
     pub(crate) fn memfd(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
-            Backing::Own(own) => own.memfd.as_ref().map(AsFd::as_fd),
+            Backing::Owned(owned) => owned.memfd.as_ref().map(AsFd::as_fd),
             Backing::External { .. } => None,
         }
     }
@@ -282,8 +282,8 @@ impl Region {
     }
 
     /// For a region of kind auto: the kinds that were passed over, and why. One line.
-    pub fn choice(&self) -> Option<&str> {
-        self.choice.as_deref()
+    pub fn auto_choice(&self) -> Option<&str> {
+        self.auto_choice.as_deref()
     }
 
     /// Begins an access by the CPU. Until the result is dropped, the memory stays allocated and the caches
@@ -298,7 +298,7 @@ impl Region {
     pub(super) fn begin_access_for(&self, direction: Direction) -> Result<Access<'_>, AccessError> {
         let access = |handle: &WeakBufferHandle| handle.begin_access().ok_or(AccessError::Gone);
         let handle = self.borrowed().map(access).transpose()?;
-        if let Some(dma_buf) = self.synced() {
+        if let Some(dma_buf) = self.dma_buf_to_sync() {
             dma_buf.begin_access(direction).map_err(AccessError::Sync)?;
         }
         Ok(Access {
@@ -361,7 +361,7 @@ impl Access<'_> {
 
 impl Drop for Access<'_> {
     fn drop(&mut self) {
-        if let Some(dma_buf) = self.region.synced()
+        if let Some(dma_buf) = self.region.dma_buf_to_sync()
             && let Err(error) = dma_buf.end_access()
         {
             gst::warning!(

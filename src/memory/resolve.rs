@@ -14,8 +14,9 @@ use crate::sys::pagemap::{self, Entry};
 pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, AddressUnknown> {
     let page_bytes = page_size_bytes();
     let first_offset = ptr.as_ptr() as usize % page_bytes;
-    let mut pages = Pages::new(page_bytes as u64, first_offset as u64, len_bytes as u64);
-    pagemap::read(ptr, len_bytes, |entry| pages.take(entry)).map_err(|error| {
+    let mut collector =
+        ExtentCollector::new(page_bytes as u64, first_offset as u64, len_bytes as u64);
+    pagemap::read(ptr, len_bytes, |entry| collector.take(entry)).map_err(|error| {
         match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 AddressUnknown::NoPermission(permission::why_pagemap_refused(&error))
@@ -23,14 +24,13 @@ pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, Add
             _ => AddressUnknown::Pagemap(sys::describe(&error)),
         }
     })?;
-    match pages.unlisted {
-        None => {
-            Address::new(pages.extents, AddressSource::Pagemap).ok_or(AddressUnknown::NotPresent)
-        }
-        Some(Unlisted::Hidden) => Err(AddressUnknown::NoPermission(
+    match collector.missing_frame {
+        None => Address::new(collector.extents, AddressSource::Pagemap)
+            .ok_or(AddressUnknown::NotPresent),
+        Some(MissingFrame::Hidden) => Err(AddressUnknown::NoPermission(
             permission::why_frames_are_hidden(),
         )),
-        Some(Unlisted::Absent) => match pagemap::is_pfnmap(ptr) {
+        Some(MissingFrame::Absent) => match pagemap::is_pfnmap(ptr) {
             Ok(true) => Err(AddressUnknown::PfnMap),
             Ok(false) | Err(_) => Err(AddressUnknown::NotPresent),
         },
@@ -39,7 +39,7 @@ pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, Add
 
 /// Why pagemap's entries hold no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unlisted {
+enum MissingFrame {
     /// The page is present, but its frame number is hidden.
     Hidden,
     /// The page is not present, or pagemap does not walk the mapping.
@@ -47,23 +47,23 @@ enum Unlisted {
 }
 
 /// Collects one extent for each page. The first and the last extent are cut to the range.
-struct Pages {
+struct ExtentCollector {
     page_bytes: u64,
     /// Where the range begins in the next page.
     offset: u64,
     rest_bytes: u64,
     extents: Vec<Extent>,
-    unlisted: Option<Unlisted>,
+    missing_frame: Option<MissingFrame>,
 }
 
-impl Pages {
+impl ExtentCollector {
     fn new(page_bytes: u64, first_offset: u64, len_bytes: u64) -> Self {
         Self {
             page_bytes,
             offset: first_offset,
             rest_bytes: len_bytes,
             extents: Vec::new(),
-            unlisted: None,
+            missing_frame: None,
         }
     }
 
@@ -71,14 +71,14 @@ impl Pages {
     fn take(&mut self, entry: Entry) -> bool {
         // An absent page tells more than a hidden one, so a hidden page does not end the search.
         if !entry.is_present() {
-            self.unlisted = Some(Unlisted::Absent);
+            self.missing_frame = Some(MissingFrame::Absent);
             return false;
         }
         // Frame 0 belongs to the firmware, so an entry of 0 means that the numbers are hidden. An address
         // that overflows is not one.
         let phys = entry.pfn().checked_mul(self.page_bytes);
         match phys.filter(|&phys| phys != 0) {
-            Some(phys) if self.unlisted.is_none() => {
+            Some(phys) if self.missing_frame.is_none() => {
                 let len_bytes = self.rest_bytes.min(self.page_bytes - self.offset);
                 self.extents.push(Extent {
                     phys: PhysAddr(phys + self.offset),
@@ -88,7 +88,7 @@ impl Pages {
                 self.offset = 0;
             }
             Some(_) => {}
-            None => self.unlisted = Some(Unlisted::Hidden),
+            None => self.missing_frame = Some(MissingFrame::Hidden),
         }
         true
     }
@@ -115,10 +115,10 @@ mod tests {
         entries: &[Entry],
         first_offset: u64,
         len_bytes: u64,
-    ) -> Result<Vec<Extent>, Unlisted> {
-        let mut pages = Pages::new(4096, first_offset, len_bytes);
-        let _seen = entries.iter().all(|&entry| pages.take(entry));
-        pages.unlisted.map_or(Ok(pages.extents), Err)
+    ) -> Result<Vec<Extent>, MissingFrame> {
+        let mut collector = ExtentCollector::new(4096, first_offset, len_bytes);
+        let _seen = entries.iter().all(|&entry| collector.take(entry));
+        collector.missing_frame.map_or(Ok(collector.extents), Err)
     }
 
     #[test]
@@ -133,14 +133,14 @@ mod tests {
     #[test]
     fn frame_number_zero_is_hidden_not_address_zero() {
         let entries = [present(5), Entry(PRESENT), present(6)];
-        assert_eq!(extents(&entries, 0, 12288), Err(Unlisted::Hidden));
+        assert_eq!(extents(&entries, 0, 12288), Err(MissingFrame::Hidden));
     }
 
     #[test]
     fn a_single_absent_page_leaves_the_address_unknown() {
         // A swapped-out page: bit 62, and the swap slot in place of the frame number.
         let swapped = Entry(1 << 62 | 77);
-        let absent = Err(Unlisted::Absent);
+        let absent = Err(MissingFrame::Absent);
         assert_eq!(extents(&[present(5), swapped], 0, 8192), absent);
         assert_eq!(extents(&[Entry(PRESENT), swapped], 0, 8192), absent);
     }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(extents(&entries, 0, 4096), Ok(vec![pair(last << 12, 4096)]));
         assert_eq!(
             extents(&[present((1 << 55) - 1)], 0, 4096),
-            Err(Unlisted::Hidden)
+            Err(MissingFrame::Hidden)
         );
     }
 }

@@ -3,74 +3,74 @@
 
 use super::error::MemoryError;
 use super::kind::MemoryKind;
-use super::origin::{Class, InAuto, Row, Supply};
+use super::provider::{AllocatorClass, KindInfo, Supply, TriedByAuto};
 use super::{from_heap, from_memfd};
 
 /// The values that hold unless a row sets others.
-const ORDINARY: Row = Row {
+const ORDINARY: KindInfo = KindInfo {
     kind: MemoryKind::External,
     allocator: None,
-    class: Class::Plain,
+    class: AllocatorClass::Plain,
     is_contiguous: false,
     supply: Supply::Reserved,
-    in_auto: InAuto::No,
-    origins: |_, _| None,
+    tried_by_auto: TriedByAuto::No,
+    providers: |_, _| None,
     region: |_, _| Err(MemoryError::External),
 };
 
 /// A row for each kind, in the order of the enum's numbers. Kind auto tries them from top to bottom.
-pub(super) static TABLE: [Row; 7] = [
-    Row {
+pub(super) static TABLE: [KindInfo; 7] = [
+    KindInfo {
         kind: MemoryKind::Auto,
         allocator: Some("PhysMemAuto"),
-        supply: Supply::Either,
+        supply: Supply::DependsOnPages,
         ..ORDINARY
     },
-    Row {
+    KindInfo {
         kind: MemoryKind::Cma,
         allocator: Some("PhysMemCma"),
-        class: Class::DmaBuf,
+        class: AllocatorClass::DmaBuf,
         is_contiguous: true,
-        in_auto: InAuto::OfHeap,
-        origins: from_heap::contiguous_heaps,
+        tried_by_auto: TriedByAuto::WithHeapName,
+        providers: from_heap::contiguous_heaps,
         region: from_heap::region,
         ..ORDINARY
     },
-    Row {
+    KindInfo {
         kind: MemoryKind::System,
         allocator: Some("PhysMemSystem"),
-        class: Class::DmaBuf,
+        class: AllocatorClass::DmaBuf,
         supply: Supply::Machine { is_charged: false },
-        origins: from_heap::system_heap,
+        providers: from_heap::system_heap,
         region: from_heap::region,
         ..ORDINARY
     },
-    Row {
+    KindInfo {
         kind: MemoryKind::Udmabuf,
         allocator: Some("PhysMemUdmabuf"),
-        class: Class::DmaBuf,
-        supply: Supply::Either,
-        in_auto: InAuto::Yes,
-        origins: from_memfd::udmabuf_pages,
+        class: AllocatorClass::DmaBuf,
+        supply: Supply::DependsOnPages,
+        tried_by_auto: TriedByAuto::IgnoringHeapName,
+        providers: from_memfd::udmabuf_pages,
         region: from_memfd::udmabuf,
         ..ORDINARY
     },
-    Row {
+    KindInfo {
         kind: MemoryKind::Hugepage,
         allocator: Some("PhysMemHugepage"),
-        class: Class::Fd,
-        in_auto: InAuto::Yes,
-        origins: from_memfd::huge_pages,
+        class: AllocatorClass::Fd,
+        tried_by_auto: TriedByAuto::IgnoringHeapName,
+        providers: from_memfd::huge_pages,
         region: from_memfd::pinned,
         ..ORDINARY
     },
-    Row {
+    KindInfo {
         kind: MemoryKind::Normal,
         allocator: Some("PhysMemNormal"),
-        class: Class::Fd,
+        class: AllocatorClass::Fd,
         supply: Supply::Machine { is_charged: true },
-        in_auto: InAuto::Yes,
-        origins: from_memfd::normal_pages,
+        tried_by_auto: TriedByAuto::IgnoringHeapName,
+        providers: from_memfd::normal_pages,
         region: from_memfd::pinned,
         ..ORDINARY
     },
@@ -78,13 +78,13 @@ pub(super) static TABLE: [Row; 7] = [
 ];
 
 impl MemoryKind {
-    pub(super) fn row(self) -> &'static Row {
+    pub(super) fn info(self) -> &'static KindInfo {
         &TABLE[self as usize]
     }
 
     /// Whether memory of this kind always has a dma-buf.
     pub fn has_dma_buf(self) -> bool {
-        self.row().class == Class::DmaBuf
+        self.info().class == AllocatorClass::DmaBuf
     }
 }
 
@@ -99,16 +99,21 @@ mod tests {
         assert_eq!(class.values().len(), TABLE.len());
         for value in class.values() {
             let kind = value.to_value(&class).get::<MemoryKind>().unwrap();
-            assert_eq!(kind.row().kind, kind);
+            assert_eq!(kind.info().kind, kind);
         }
     }
 
     #[test]
     fn a_named_heap_is_the_only_place_to_ask() {
         let names = |kind: MemoryKind, heap| {
-            let row = kind.row();
-            let origins = (row.origins)(row, heap)?;
-            Some(origins.iter().map(ToString::to_string).collect::<Vec<_>>())
+            let info = kind.info();
+            let providers = (info.providers)(info, heap)?;
+            Some(
+                providers
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
+            )
         };
         let only = |name: &str| Some(vec![name.to_owned()]);
         assert_eq!(names(MemoryKind::Cma, Some("mine")), only("cma heap mine"));

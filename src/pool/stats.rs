@@ -28,7 +28,7 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
     slots.for_each(|slot| {
         let region = slot.region;
         bytes += region.size_bytes() as u64;
-        choices.count(region.choice().map(str::to_owned));
+        choices.count(region.auto_choice().map(str::to_owned));
         pin_notes.count(Some(region.pin_note().to_owned()));
         unknown.count(region.address().err().map(ToString::to_string));
         let buffer = gst::Structure::builder("buffer")

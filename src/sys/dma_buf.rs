@@ -49,7 +49,7 @@ impl Direction {
     };
 
     /// The direction that covers both.
-    pub fn and(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         Self {
             read: self.read || other.read,
             write: self.write || other.write,

@@ -105,11 +105,11 @@ allocator_class!(
     }
 );
 
-pub(super) fn make(class: Class, kind: MemoryKind) -> gst::Allocator {
+pub(super) fn make(class: AllocatorClass, kind: MemoryKind) -> gst::Allocator {
     let allocator = match class {
-        Class::DmaBuf => PhysDmaBufAllocator::make(kind),
-        Class::Fd => PhysFdAllocator::make(kind),
-        Class::Plain => PhysMemAllocator::make(kind),
+        AllocatorClass::DmaBuf => PhysDmaBufAllocator::make(kind),
+        AllocatorClass::Fd => PhysFdAllocator::make(kind),
+        AllocatorClass::Plain => PhysMemAllocator::make(kind),
     };
     // Statics hold these references, so the leak tracer must not report them.
     allocator.set_object_flags(gst::ObjectFlags::MAY_BE_LEAKED);

@@ -102,13 +102,13 @@ fn auto_is_cma_where_there_is_a_heap_of_it() {
     let _alone = alone_in_the_lab();
     let region = check(&request(MemoryKind::Auto, SIZE));
     if support::stock_kernel_lacks(support::CMA_HEAPS) {
-        let choice = region.choice().unwrap();
+        let choice = region.auto_choice().unwrap();
         assert_ne!(region.kind(), MemoryKind::Cma);
         assert!(choice.contains("; passed over: cma"), "{choice}");
         return;
     }
     assert_eq!(region.kind(), MemoryKind::Cma);
-    assert_eq!(region.choice(), Some("cma, the best kind"));
+    assert_eq!(region.auto_choice(), Some("cma, the best kind"));
 }
 
 /// Proves that the check of the conformance suite for pages that move can fail.

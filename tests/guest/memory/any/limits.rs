@@ -68,7 +68,7 @@ fn used_up_cma_heap_says_so_and_recovers() {
     );
     let auto = allocate(&request(MemoryKind::Auto, 4 << 20));
     assert_eq!(auto.kind(), MemoryKind::Udmabuf);
-    let choice = auto.choice().unwrap();
+    let choice = auto.auto_choice().unwrap();
     assert!(
         choice.starts_with(&format!(
             "udmabuf; passed over: cma heap {heap} (4194304 bytes from"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is known of a kind before memory of it is allocated, and the places that can give it.
+//! What is known of a kind before memory of it is allocated, and the providers of it.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -12,26 +12,26 @@ use crate::sys::memfd::Pages;
 use crate::sys::meminfo;
 use crate::sys::mmap::page_size_bytes;
 
-/// A row of the table of kinds.
-pub(super) struct Row {
+/// What the table of kinds says of one of them.
+pub(super) struct KindInfo {
     pub kind: MemoryKind,
     /// The name under which gst_allocator_find finds the kind's allocator.
     pub allocator: Option<&'static str>,
-    pub class: Class,
+    pub class: AllocatorClass,
     /// Every block is one physical extent, the lowest free one.
     pub is_contiguous: bool,
     pub supply: Supply,
     /// Whether kind auto tries the kind. It tries kinds in the order of the table.
-    pub in_auto: InAuto,
-    /// Lists the places that can give memory, best first, for a heap's name or without one. `None` if the
+    pub tried_by_auto: TriedByAuto,
+    /// Lists the providers of the kind, best first, for a heap's name or without one. `None` if the
     /// kind has no heap of that name, or if the kind cannot be allocated.
-    pub origins: fn(&'static Row, Option<&str>) -> Option<Vec<Origin>>,
-    /// Makes a region of this many bytes (whole pages) at one of these places, and finds out its address.
-    pub region: fn(&Origin, usize) -> Result<Region, MemoryError>,
+    pub providers: fn(&'static KindInfo, Option<&str>) -> Option<Vec<MemoryProvider>>,
+    /// Makes a region of this many bytes (whole pages) by one of these providers, and finds out its address.
+    pub region: fn(&MemoryProvider, usize) -> Result<Region, MemoryError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum AllocatorClass {
     DmaBuf,
     Fd,
     /// A GstMemory without an fd.
@@ -39,12 +39,12 @@ pub(super) enum Class {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InAuto {
+pub(super) enum TriedByAuto {
     No,
     /// Tried whatever heap the request names, since the name is not meant for this kind.
-    Yes,
+    IgnoringHeapName,
     /// Tried with the heap that the request names.
-    OfHeap,
+    WithHeapName,
 }
 
 /// What a kind's memory is taken from.
@@ -57,8 +57,8 @@ pub(super) enum Supply {
         /// The pages count towards the process's control group.
         is_charged: bool,
     },
-    /// Either of the two, depending on the place.
-    Either,
+    /// Either of the two, depending on the pages of the provider.
+    DependsOnPages,
 }
 
 impl Supply {
@@ -67,23 +67,23 @@ impl Supply {
         match (self, pages) {
             (Self::Reserved, _) | (_, Pages::Huge) => None,
             (Self::Machine { is_charged }, _) => available::now(is_charged),
-            (Self::Either, Pages::Normal) => available::now(true),
+            (Self::DependsOnPages, Pages::Normal) => available::now(true),
         }
     }
 
     /// The most that all blocks together may take. MemTotal may leave out a reserved area.
     pub fn available_in_total(self) -> Option<Available> {
         match self {
-            Self::Either => available::in_total(),
+            Self::DependsOnPages => available::in_total(),
             _ => self.available(Pages::Normal),
         }
     }
 }
 
-/// One place that can give memory of a kind.
+/// One place to ask for memory of a kind: a dma-buf heap, or memfds of normal or huge pages.
 #[derive(Clone)]
-pub(super) struct Origin {
-    pub row: &'static Row,
+pub(super) struct MemoryProvider {
+    pub info: &'static KindInfo,
     /// Name of the dma-buf heap, or of a udmabuf's pages.
     pub heap: Option<String>,
     pub pages: Pages,
@@ -91,13 +91,13 @@ pub(super) struct Origin {
     pub name: String,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for MemoryProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
 }
 
-impl Origin {
+impl MemoryProvider {
     fn page_bytes(&self) -> usize {
         match self.pages {
             Pages::Huge => huge_page_size_bytes(),
@@ -107,7 +107,7 @@ impl Origin {
 
     /// The largest size in bytes at which every block is contiguous.
     pub fn contiguous_bytes(&self) -> usize {
-        match self.row.is_contiguous {
+        match self.info.is_contiguous {
             true => usize::MAX,
             false => self.page_bytes(),
         }
@@ -115,14 +115,14 @@ impl Origin {
 
     /// Makes a region of at least this size, if the machine has enough memory.
     pub fn region(&self, size_bytes: usize) -> Result<Region, MemoryError> {
-        let kind = self.row.kind;
+        let kind = self.info.kind;
         let size_bytes = size_bytes
             .checked_next_multiple_of(self.page_bytes())
             .filter(|&size| isize::try_from(size).is_ok())
-            .ok_or(MemoryError::Absurd { size_bytes })?;
-        let available = self.row.supply.available(self.pages);
+            .ok_or(MemoryError::LargerThanAddressSpace { size_bytes })?;
+        let available = self.info.supply.available(self.pages);
         MemoryError::unless_within(available, kind, size_bytes as u64)?;
-        (self.row.region)(self, size_bytes)
+        (self.info.region)(self, size_bytes)
     }
 }
 
