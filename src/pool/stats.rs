@@ -163,7 +163,7 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
         .field("id", meta.id())
         .field("received", meta.is_received())
         .field("size", meta.size_bytes() as u64);
-    let origin = Origin {
+    let memory = MemoryFields {
         kind: meta.kind(),
         heap: meta.heap(),
         is_external: meta.is_external(),
@@ -172,7 +172,7 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
         pin_note: meta.pin_note(),
         dma_buf: meta.dma_buf(),
     };
-    let s = address_fields(origin_fields(s, &origin), meta.address());
+    let s = address_fields(memory_fields(s, &memory), meta.address());
     // Of the buffer as it is now, which may have been resized.
     Some(match meta.phys_addr() {
         Some(phys) => s.field("phys-addr", phys.0).build(),
@@ -181,7 +181,7 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
 }
 
 fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::structure::Builder {
-    let origin = Origin {
+    let memory = MemoryFields {
         kind: region.kind(),
         heap: region.heap(),
         is_external: region.is_external(),
@@ -190,12 +190,12 @@ fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::struc
         pin_note: region.pin_note(),
         dma_buf: region.dma_buf(),
     };
-    let s = origin_fields(s.field("size", region.size_bytes() as u64), &origin);
+    let s = memory_fields(s.field("size", region.size_bytes() as u64), &memory);
     address_fields(s, region.address())
 }
 
 /// What is said of a buffer's memory beside its address.
-struct Origin<'a> {
+struct MemoryFields<'a> {
     kind: MemoryKind,
     heap: Option<&'a str>,
     is_external: bool,
@@ -205,22 +205,22 @@ struct Origin<'a> {
     dma_buf: Option<BorrowedFd<'a>>,
 }
 
-fn origin_fields(s: gst::structure::Builder, origin: &Origin<'_>) -> gst::structure::Builder {
+fn memory_fields(s: gst::structure::Builder, memory: &MemoryFields<'_>) -> gst::structure::Builder {
     let s = s
-        .field("kind", origin.kind)
+        .field("kind", memory.kind)
         .field(
             "ownership",
-            if origin.is_external {
+            if memory.is_external {
                 "external"
             } else {
                 "owned"
             },
         )
-        .field("alive", origin.is_alive)
-        .field("pinned", origin.is_pinned)
-        .field("pin-note", origin.pin_note)
-        .field("dmabuf-fd", origin.dma_buf.map_or(-1, |fd| fd.as_raw_fd()));
-    match origin.heap {
+        .field("alive", memory.is_alive)
+        .field("pinned", memory.is_pinned)
+        .field("pin-note", memory.pin_note)
+        .field("dmabuf-fd", memory.dma_buf.map_or(-1, |fd| fd.as_raw_fd()));
+    match memory.heap {
         Some(heap) => s.field("heap", heap),
         None => s,
     }
