@@ -58,7 +58,7 @@ impl GstPhysMemBlock {
 }
 
 /// Reports a wrong argument by a critical warning, as GLib's own functions do.
-fn refuse<T>(function: &str, what: &str) -> Option<T> {
+fn warn_misuse<T>(function: &str, what: &str) -> Option<T> {
     glib::g_critical!("GStreamer-PhysMem", "{function}: {what}");
     None
 }
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_regions(
     };
     pool()
         .or_else(|| {
-            refuse(
+            warn_misuse(
                 "gst_phys_buffer_pool_new_with_regions",
                 "a block is not one",
             )
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
     };
     let Some(block) = block
         .checked()
-        .or_else(|| refuse("gst_phys_buffer_handle_new", "the block is not one"))
+        .or_else(|| warn_misuse("gst_phys_buffer_handle_new", "the block is not one"))
     else {
         return std::ptr::null_mut();
     };
@@ -244,7 +244,7 @@ unsafe fn array_of_handles<'a>(
     // SAFETY: the caller keeps the contract of `array`.
     unsafe { array(handles, n_handles) }
         .filter(|handles| handles.iter().all(|handle| !handle.is_null()))
-        .or_else(|| refuse(function, "a handle is NULL"))
+        .or_else(|| warn_misuse(function, "a handle is NULL"))
 }
 
 /// Why a function below returned NULL, FALSE or -1. The error domain is GST_PHYS_POOL_ERROR.
@@ -305,14 +305,14 @@ unsafe fn with_pool<T>(
 ) -> Option<T> {
     const WHAT: &str = "the pool is no GstPhysBufferPool";
     if pool.is_null() {
-        return refuse("gst_phys_buffer_pool", WHAT);
+        return warn_misuse("gst_phys_buffer_pool", WHAT);
     }
     // SAFETY: the caller guarantees the pointer, and holds a reference, which may be a floating one, so it
     // is not sunk here.
     let object: Borrowed<glib::Object> =
         unsafe { from_glib_borrow(pool.cast::<glib::gobject_ffi::GObject>()) };
     let Some(pool) = object.downcast_ref::<PhysBufferPool>() else {
-        return refuse("gst_phys_buffer_pool", WHAT);
+        return warn_misuse("gst_phys_buffer_pool", WHAT);
     };
     verb(pool)
         .inspect_err(|cause| {
@@ -329,9 +329,9 @@ unsafe fn with_pool<T>(
 ///
 /// # Safety
 /// `buffer` is NULL or a reference that is given away.
-unsafe fn taken(buffer: *mut GstBuffer) -> Option<gst::Buffer> {
+unsafe fn take_buffer(buffer: *mut GstBuffer) -> Option<gst::Buffer> {
     if buffer.is_null() {
-        return refuse("gst_phys_buffer_pool", "the buffer is NULL");
+        return warn_misuse("gst_phys_buffer_pool", "the buffer is NULL");
     }
     // SAFETY: the caller gives this reference away.
     Some(unsafe { from_glib_full(buffer) })
@@ -373,7 +373,8 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
 ) -> gboolean {
     // SAFETY: the caller keeps the contracts of both functions, and gives the buffer's reference away.
     let submitted = unsafe {
-        taken(buffer).and_then(|buffer| with_pool(pool, error, |pool| pool.submit_filled(buffer)))
+        take_buffer(buffer)
+            .and_then(|buffer| with_pool(pool, error, |pool| pool.submit_filled(buffer)))
     };
     submitted.is_some().into_glib()
 }
@@ -415,7 +416,8 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
 ) -> gboolean {
     // SAFETY: the caller keeps the contracts of both functions, and gives the buffer's reference away.
     let released = unsafe {
-        taken(buffer).and_then(|buffer| with_pool(pool, error, |pool| pool.release_filled(buffer)))
+        take_buffer(buffer)
+            .and_then(|buffer| with_pool(pool, error, |pool| pool.release_filled(buffer)))
     };
     released.is_some().into_glib()
 }
