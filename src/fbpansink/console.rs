@@ -6,7 +6,7 @@
 use super::CAT;
 use crate::sys::console::{self, KD_TEXT, VT_AUTO, VtMode};
 use crate::sys::fbdev::{self, VarScreeninfo};
-use crate::sys::vt_guard::{self, Line, PutBack, VtGuard};
+use crate::sys::vt_guard::{self, Connection, PutBack, VtGuard};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -65,8 +65,8 @@ impl Console {
     }
 
     /// What the kernel tells of the terminal.
-    pub fn line(&self) -> Option<Line> {
-        self.0.line().ok()
+    pub fn connection(&self) -> Option<Connection> {
+        self.0.connection().ok()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::display::frame_log::{Offer, POOL_REMEDY};
 use crate::display::prerolled::Prerolled;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
-use crate::sys::vt_guard::Word;
+use crate::sys::vt_guard::VtSwitch;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -170,9 +170,9 @@ impl FbPanSink {
             }
         };
         let sink = self.obj().downgrade();
-        let on_terminal = move |word| {
+        let on_terminal = move |switch| {
             if let Some(sink) = sink.upgrade() {
-                sink.imp().tell(word);
+                sink.imp().tell(switch);
             }
         };
         let session = Session::start(&options, counters, on_error, on_terminal)?;
@@ -186,13 +186,13 @@ impl FbPanSink {
     }
 
     /// The screen went to another virtual terminal, or is ours again.
-    fn tell(&self, word: Word) {
-        let (event, detail) = match word {
-            Word::Release => (
+    fn tell(&self, switch: VtSwitch) {
+        let (event, detail) = match switch {
+            VtSwitch::Release => (
                 "vt-lost",
                 "another virtual terminal is in the foreground; frames are dropped",
             ),
-            Word::Acquired => (
+            VtSwitch::Acquired => (
                 "vt-regained",
                 "our virtual terminal is in the foreground again",
             ),

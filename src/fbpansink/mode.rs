@@ -7,7 +7,7 @@ use super::console::Console;
 use super::error::ScreenError;
 use super::screen::Options;
 use crate::sys::fbdev::{self, FixScreeninfo, Ramps, VarScreeninfo};
-use crate::sys::vt_guard::Line;
+use crate::sys::vt_guard::Connection;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -370,8 +370,8 @@ impl Mode {
     }
 
     /// What is to be heard of the virtual terminal, if the console on it is quiet.
-    pub fn console_line(&self) -> Option<Line> {
-        self.console.as_ref()?.line()
+    pub fn console_connection(&self) -> Option<Connection> {
+        self.console.as_ref()?.connection()
     }
 
     /// Another virtual terminal has the screen, and what is drawn on it, now.

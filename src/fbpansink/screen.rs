@@ -10,7 +10,7 @@ use super::vsync::{self, Clock, Vsync};
 use crate::display::area::{Rect, RenderRectangle};
 use crate::layout;
 use crate::sys::fbdev::{self, FbMemory, FixScreeninfo, VarScreeninfo};
-use crate::sys::vt_guard::Line;
+use crate::sys::vt_guard::Connection;
 use gst_video::VideoFormat;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -294,8 +294,8 @@ impl Drop for Screen {
 
 impl Screen {
     /// What is to be heard of the virtual terminal, if there is one on this screen.
-    pub fn console_line(&self) -> Option<Line> {
-        self.mode.console_line()
+    pub fn console_connection(&self) -> Option<Connection> {
+        self.mode.console_connection()
     }
 
     /// Lets the console of another virtual terminal draw. It does so into fb_page 0,

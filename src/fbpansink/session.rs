@@ -14,7 +14,7 @@ use crate::foreign;
 use crate::layout::{self, Layout};
 use crate::memory::{ExternalAddress, Owner, Region};
 use crate::pool::{PhysBufferPool, PoolError, Reuse, Slots, Wait};
-use crate::sys::vt_guard::Word;
+use crate::sys::vt_guard::VtSwitch;
 use gst::prelude::*;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ impl Session {
         options: &Options,
         counters: Arc<Counters>,
         on_error: impl FnOnce(ScreenError) + Send + 'static,
-        on_terminal: impl Fn(Word) + Send + 'static,
+        on_terminal: impl Fn(VtSwitch) + Send + 'static,
     ) -> Result<Self, ScreenError> {
         let screen = Arc::new(Screen::open(options)?);
         let (regions, address) = regions(&screen);

@@ -4,7 +4,7 @@
 use super::CAT;
 use super::presenter::Presenter;
 use super::screen::Screen;
-use crate::sys::vt_guard::{Line, Word};
+use crate::sys::vt_guard::{Connection, VtSwitch};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +19,12 @@ pub type Painted = Vec<AtomicU64>;
 
 /// The thread, until dropped.
 pub struct Terminal {
-    line: Arc<Line>,
+    connection: Arc<Connection>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Follower<F> {
-    line: Arc<Line>,
+    connection: Arc<Connection>,
     screen: Arc<Screen>,
     presenter: Arc<Presenter<gst::Buffer>>,
     painted: Arc<Painted>,
@@ -37,13 +37,13 @@ impl Terminal {
         screen: &Arc<Screen>,
         presenter: &Arc<Presenter<gst::Buffer>>,
         painted: &Arc<Painted>,
-        tell: impl Fn(Word) + Send + 'static,
+        tell: impl Fn(VtSwitch) + Send + 'static,
     ) -> io::Result<Option<Self>> {
-        let Some(line) = screen.console_line().map(Arc::new) else {
+        let Some(connection) = screen.console_connection().map(Arc::new) else {
             return Ok(None);
         };
         let follower = Follower {
-            line: line.clone(),
+            connection: connection.clone(),
             screen: screen.clone(),
             presenter: presenter.clone(),
             painted: painted.clone(),
@@ -53,13 +53,13 @@ impl Terminal {
             .name("fbpansink-vt".into())
             .spawn(move || follower.run())?;
         let thread = Some(thread);
-        Ok(Some(Self { line, thread }))
+        Ok(Some(Self { connection, thread }))
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.line.hang_up();
+        self.connection.shut_down();
         // What it tells may end in the release of the sink.
         let is_other =
             |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
@@ -70,19 +70,19 @@ impl Drop for Terminal {
     }
 }
 
-impl<F: Fn(Word)> Follower<F> {
+impl<F: Fn(VtSwitch)> Follower<F> {
     fn run(self) {
         let mut shown = 0;
         let mut picture = None;
-        while let Some(word) = self.line.next() {
-            gst::info!(CAT, "the virtual terminal: {word:?}");
-            match word {
-                Word::Release => {
+        while let Some(switch) = self.connection.next() {
+            gst::info!(CAT, "the virtual terminal: {switch:?}");
+            match switch {
+                VtSwitch::Release => {
                     shown = self.presenter.suspend(PAN_LIMIT).unwrap_or(0);
                     picture = self.screen.step_aside(shown);
-                    self.line.released();
+                    self.connection.released();
                 }
-                Word::Acquired => {
+                VtSwitch::Acquired => {
                     self.screen.step_forward(shown, picture.take().as_deref());
                     if let Some(painted) = self.painted.first() {
                         painted.store(0, Ordering::Relaxed); // the console drew there
@@ -90,7 +90,7 @@ impl<F: Fn(Word)> Follower<F> {
                     self.presenter.resume();
                 }
             }
-            (self.tell)(word);
+            (self.tell)(switch);
         }
     }
 }

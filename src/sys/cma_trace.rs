@@ -160,7 +160,7 @@ fn event_directory() -> Result<PathBuf, Unavailable> {
                 Ok(_) => return Ok(directory),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     denied.get_or_insert_with(|| Unavailable {
-                        object: Object::Path(closed(&directory)),
+                        object: Object::Path(deepest_visible(&directory)),
                         source: error,
                     });
                 }
@@ -175,7 +175,7 @@ fn event_directory() -> Result<PathBuf, Unavailable> {
 }
 
 /// The directory on the way to `path` that denies access: the last one that can be seen.
-fn closed(path: &Path) -> PathBuf {
+fn deepest_visible(path: &Path) -> PathBuf {
     path.ancestors()
         .find(|directory| fs::metadata(directory).is_ok())
         .unwrap_or(path)

@@ -100,8 +100,8 @@ pub fn set_vt_mode(fd: BorrowedFd<'_>, mode: &VtMode) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers one of the two signals by `VT_GO` or `VT_ACKACQ`.
-pub fn answer(fd: BorrowedFd<'_>, answer: libc::c_int) -> io::Result<()> {
+/// `VT_RELDISP`: answers one of the two signals by `VT_GO` or `VT_ACKACQ`.
+pub fn reldisp(fd: BorrowedFd<'_>, answer: libc::c_int) -> io::Result<()> {
     // SAFETY: the argument is a number, not a pointer.
     unsafe { raw::vt_reldisp(fd.as_raw_fd(), answer) }?;
     Ok(())

@@ -12,13 +12,13 @@ mod sigbus;
 use std::{io, os::fd::AsFd, ptr, ptr::NonNull};
 
 use nix::sys::mman;
-use sigbus::Node;
+use sigbus::WatchedMapping;
 
 /// A file mapped read-only from its first byte.
 pub struct FileMap {
     ptr: NonNull<u8>,
     len_bytes: usize,
-    node: &'static Node,
+    record: &'static WatchedMapping,
 }
 
 // SAFETY: a mapping belongs to the process; the type gives out a raw pointer only.
@@ -40,19 +40,19 @@ impl FileMap {
         let ptr = super::mmap::map_shared(file, len_bytes, mman::ProtFlags::PROT_READ)?;
         let start = ptr.as_ptr() as usize;
         let end = (start + len_bytes).next_multiple_of(super::mmap::page_size_bytes());
-        let node = sigbus::claim();
-        node.watch(start..end);
+        let record = sigbus::claim();
+        record.watch(start..end);
         Ok(Self {
             ptr: ptr.cast(),
             len_bytes,
-            node,
+            record,
         })
     }
 
     /// Offset of the first missing byte that was accessed. The file did not have that byte (any more), and
     /// it reads as zero.
     pub fn missing_from(&self) -> Option<u64> {
-        let missing = self.node.missing()?;
+        let missing = self.record.missing()?;
         Some((missing - self.ptr.as_ptr() as usize) as u64)
     }
 
@@ -80,11 +80,11 @@ impl FileMap {
 
 impl Drop for FileMap {
     fn drop(&mut self) {
-        self.node.watch(0..0);
+        self.record.watch(0..0);
         // SAFETY: the range is what mmap gave in `new`, unmapped once; code that was given a pointer keeps
         // this mapping alive.
         let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
-        self.node.release();
+        self.record.release();
     }
 }
 

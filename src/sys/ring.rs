@@ -129,7 +129,7 @@ impl<T: ReadBuffer> ReadRing<T> {
         if is_renewed {
             let fixed = keep_alive.and_then(|keep_alive| {
                 self.fixed
-                    .index(&self.queue.submitter(), base, len, &keep_alive)
+                    .register(&self.queue.submitter(), base, len, &keep_alive)
             });
             self.start(base, reads, fixed);
         }
@@ -141,7 +141,7 @@ impl<T: ReadBuffer> ReadRing<T> {
         if self.queue.renew()? {
             self.fixed = FixedBlocks::new(&self.queue.submitter());
         }
-        self.fixed.sweep(&self.queue.submitter());
+        self.fixed.unregister_freed(&self.queue.submitter());
         Ok(())
     }
 
@@ -175,15 +175,15 @@ impl<T: ReadBuffer> ReadRing<T> {
                     .push(entry.user_data(id << OP_BITS | index as u64));
             }
         }
-        self.hand_over();
+        self.submit();
     }
 
     /// Gives waiting entries to the kernel, and fails those that it will never take.
-    fn hand_over(&mut self) {
-        if let Err(error) = self.queue.hand_over() {
+    fn submit(&mut self) {
+        if let Err(error) = self.queue.submit() {
             let given_up = self.queue.give_up();
             for user_data in given_up {
-                let (index, _) = place(user_data, self.front);
+                let (index, _) = decode_user_data(user_data, self.front);
                 if let Some(job) = self.jobs.get_mut(index) {
                     job.pending -= 1;
                     // io::Error cannot be cloned, so each job gets an error of its own.
@@ -198,7 +198,7 @@ impl<T: ReadBuffer> ReadRing<T> {
     /// Records the completed operations.
     fn reap(&mut self) {
         for completion in self.queue.reap() {
-            let (index, op) = place(completion.user_data, self.front);
+            let (index, op) = decode_user_data(completion.user_data, self.front);
             let Some(job) = self.jobs.get_mut(index) else {
                 continue;
             };
@@ -220,7 +220,7 @@ impl<T: ReadBuffer> ReadRing<T> {
     /// [`ReadRing::fd`] becomes readable when it completes.
     pub fn pop(&mut self) -> Option<Done<T>> {
         self.reap();
-        self.hand_over();
+        self.submit();
         if self.jobs.front()?.pending > 0 {
             return None;
         }
@@ -253,7 +253,7 @@ impl<T: ReadBuffer> ReadRing<T> {
 }
 
 /// Splits user data into the index of the job and the number of the operation in it.
-fn place(user_data: u64, front: u64) -> (usize, usize) {
+fn decode_user_data(user_data: u64, front: u64) -> (usize, usize) {
     let index = (user_data >> OP_BITS).wrapping_sub(front);
     let op = user_data & ((1 << OP_BITS) - 1);
     (index as usize, op as usize)

@@ -37,8 +37,8 @@ const LEAVE: u8 = b'L';
 
 /// What the kernel told the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// The screen must be released; call [`Line::released`].
+pub enum VtSwitch {
+    /// The screen must be released; call [`Connection::released`].
     Release,
     /// The terminal is in the foreground again.
     Acquired,
@@ -97,7 +97,7 @@ impl VtGuard {
             child: child as libc::pid_t,
             socket,
         };
-        match guard.line()?.read_byte() {
+        match guard.connection()?.read_byte() {
             Ok(READY) => Ok(guard),
             Ok(errno) => Err(io::Error::from_raw_os_error(errno.into())),
             Err(error) => Err(error),
@@ -105,19 +105,19 @@ impl VtGuard {
     }
 
     /// The child's messages, for a thread that waits for them.
-    pub fn line(&self) -> io::Result<Line> {
-        self.socket.try_clone().map(Line)
+    pub fn connection(&self) -> io::Result<Connection> {
+        self.socket.try_clone().map(Connection)
     }
 
     /// Leaves the terminal in graphics mode with the current picture, until a switch to another resets it.
     pub fn leave(&self) {
-        self.say(LEAVE);
+        self.send(LEAVE);
     }
 
-    fn say(&self, word: u8) {
+    fn send(&self, message: u8) {
         let _ = nix::sys::socket::send(
             self.socket.as_raw_fd(),
-            &[word],
+            &[message],
             nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
         );
     }
@@ -125,7 +125,7 @@ impl VtGuard {
 
 impl Drop for VtGuard {
     fn drop(&mut self) {
-        self.say(PUT_BACK);
+        self.send(PUT_BACK);
         let deadline = Instant::now() + END_LIMIT;
         // SAFETY: waits for our own child and asks for no status. Only __WALL waits for children without an
         // exit signal.
@@ -145,22 +145,22 @@ impl Drop for VtGuard {
 
 /// The application's end of the socket.
 #[derive(Debug)]
-pub struct Line(OwnedFd);
+pub struct Connection(OwnedFd);
 
-impl Line {
+impl Connection {
     /// Waits for a message. `None` after the child has ended or the guard was dropped.
-    pub fn next(&self) -> Option<Word> {
+    pub fn next(&self) -> Option<VtSwitch> {
         loop {
             return match self.read_byte().ok()? {
-                RELEASE => Some(Word::Release),
-                ACQUIRED => Some(Word::Acquired),
+                RELEASE => Some(VtSwitch::Release),
+                ACQUIRED => Some(VtSwitch::Acquired),
                 _ => continue,
             };
         }
     }
 
     /// Ends the wait in [`Self::next`].
-    pub fn hang_up(&self) {
+    pub fn shut_down(&self) {
         use nix::sys::socket::{Shutdown, shutdown};
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
     }
@@ -238,7 +238,7 @@ impl Child<'_> {
         let begun = console::set_vt_mode(self.terminal, &mode)
             .and_then(|()| console::set_mode(self.terminal, KD_GRAPHICS));
         match begun {
-            Ok(()) if signals >= 0 => self.say(READY),
+            Ok(()) if signals >= 0 => self.send(READY),
             Ok(()) => {
                 self.put_back(false);
                 self.fail(libc::EMFILE);
@@ -262,31 +262,31 @@ impl Child<'_> {
             // SAFETY: an array of three, in which poll ignores a negative fd.
             let n = unsafe { libc::poll(fds.as_mut_ptr(), 3, limit) };
             if n == 0 {
-                let _ = console::answer(self.terminal, VT_GO);
+                let _ = console::reldisp(self.terminal, VT_GO);
                 (is_releasing, is_away) = (false, true);
             }
             if fds[1].revents != 0 {
                 match next_signal(signals) {
                     Some(signal) if signal == RELEASE_SIGNAL as u32 => {
                         is_releasing = true;
-                        self.say(RELEASE);
+                        self.send(RELEASE);
                     }
                     Some(signal) if signal == ACQUIRE_SIGNAL as u32 => {
-                        let _ = console::answer(self.terminal, VT_ACKACQ);
+                        let _ = console::reldisp(self.terminal, VT_ACKACQ);
                         is_away = false;
-                        self.say(ACQUIRED);
+                        self.send(ACQUIRED);
                     }
                     _ => {}
                 }
             }
-            let word = match (fds[0].revents, fds[2].revents) {
+            let message = match (fds[0].revents, fds[2].revents) {
                 (0, 0) => continue,
                 (0, _) => None,
-                _ => self.hear(),
+                _ => self.receive(),
             };
-            match word {
+            match message {
                 Some(RELEASED) if is_releasing => {
-                    let _ = console::answer(self.terminal, VT_GO);
+                    let _ = console::reldisp(self.terminal, VT_GO);
                     (is_releasing, is_away) = (false, true);
                 }
                 Some(PUT_BACK) => self.end(is_releasing, false),
@@ -306,7 +306,7 @@ impl Child<'_> {
     fn end(&self, is_releasing: bool, leaves: bool) -> ! {
         if leaves {
             if is_releasing {
-                let _ = console::answer(self.terminal, VT_GO);
+                let _ = console::reldisp(self.terminal, VT_GO);
             }
         } else {
             self.put_back(is_releasing);
@@ -317,7 +317,7 @@ impl Child<'_> {
     fn put_back(&self, is_releasing: bool) {
         // Must come first, since setting the mode makes the kernel forget the terminal to switch to.
         if is_releasing {
-            let _ = console::answer(self.terminal, VT_GO);
+            let _ = console::reldisp(self.terminal, VT_GO);
         }
         let _ = console::set_mode(self.terminal, KD_TEXT);
         let automatic = VtMode {
@@ -327,27 +327,27 @@ impl Child<'_> {
         let _ = console::set_vt_mode(self.terminal, &automatic);
     }
 
-    fn say(&self, word: u8) {
+    fn send(&self, message: u8) {
         // SAFETY: the pointer is to one byte.
         unsafe {
             libc::send(
                 self.socket.as_raw_fd(),
-                (&raw const word).cast(),
+                (&raw const message).cast(),
                 1,
                 libc::MSG_NOSIGNAL,
             )
         };
     }
 
-    fn hear(&self) -> Option<u8> {
-        let mut word = 0u8;
+    fn receive(&self) -> Option<u8> {
+        let mut message = 0u8;
         // SAFETY: there is room for one byte.
-        let n = unsafe { libc::read(self.socket.as_raw_fd(), (&raw mut word).cast(), 1) };
-        (n == 1).then_some(word)
+        let n = unsafe { libc::read(self.socket.as_raw_fd(), (&raw mut message).cast(), 1) };
+        (n == 1).then_some(message)
     }
 
     fn fail(&self, errno: libc::c_int) -> ! {
-        self.say(u8::try_from(errno).unwrap_or(libc::EIO as u8));
+        self.send(u8::try_from(errno).unwrap_or(libc::EIO as u8));
         exit()
     }
 

@@ -23,9 +23,9 @@ use crate::sys::mmap::page_size_bytes;
 /// The value of `missing` if no byte is missing.
 const NONE: usize = usize::MAX;
 
-/// The signal handler's record of a mapping. Nodes are reused and never freed, so that the handler can walk
+/// The signal handler's record of a mapping. Records are reused and never freed, so that the handler can walk
 /// the list at any time.
-pub struct Node {
+pub struct WatchedMapping {
     /// Odd while start and end are being changed.
     generation: AtomicU32,
     start: AtomicUsize,
@@ -33,45 +33,45 @@ pub struct Node {
     /// The lowest address at which a page was missing.
     missing: AtomicUsize,
     in_use: AtomicBool,
-    next: *const Node,
+    next: *const WatchedMapping,
 }
 
-// SAFETY: `next` is set before the node is published and never changed.
-unsafe impl Sync for Node {}
+// SAFETY: `next` is set before the record is published and never changed.
+unsafe impl Sync for WatchedMapping {}
 // SAFETY: as above.
-unsafe impl Send for Node {}
+unsafe impl Send for WatchedMapping {}
 
-static NODES: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+static WATCHED_MAPPINGS: AtomicPtr<WatchedMapping> = AtomicPtr::new(ptr::null_mut());
 
-pub fn nodes() -> impl Iterator<Item = &'static Node> {
-    let mut next: *const Node = NODES.load(Ordering::Acquire);
+pub fn watched_mappings() -> impl Iterator<Item = &'static WatchedMapping> {
+    let mut next: *const WatchedMapping = WATCHED_MAPPINGS.load(Ordering::Acquire);
     std::iter::from_fn(move || {
-        // SAFETY: null, or a node from `claim`, which leaks its nodes.
-        let node = unsafe { next.as_ref() }?;
-        next = node.next;
-        Some(node)
+        // SAFETY: null, or a record from `claim`, which leaks its records.
+        let record = unsafe { next.as_ref() }?;
+        next = record.next;
+        Some(record)
     })
 }
 
-/// Takes a node that no mapping uses, or makes one.
-pub fn claim() -> &'static Node {
-    for node in nodes() {
-        if !node.in_use.swap(true, Ordering::AcqRel) {
-            return node;
+/// Takes a record that no mapping uses, or makes one.
+pub fn claim() -> &'static WatchedMapping {
+    for record in watched_mappings() {
+        if !record.in_use.swap(true, Ordering::AcqRel) {
+            return record;
         }
     }
-    let node = Box::leak(Box::new(Node::new()));
-    let mut head = NODES.load(Ordering::Acquire);
+    let record = Box::leak(Box::new(WatchedMapping::new()));
+    let mut head = WATCHED_MAPPINGS.load(Ordering::Acquire);
     loop {
-        node.next = head;
-        match NODES.compare_exchange(head, node, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return node,
+        record.next = head;
+        match WATCHED_MAPPINGS.compare_exchange(head, record, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return record,
             Err(now) => head = now,
         }
     }
 }
 
-impl Node {
+impl WatchedMapping {
     pub(super) fn new() -> Self {
         Self {
             generation: AtomicU32::new(0),
@@ -83,7 +83,7 @@ impl Node {
         }
     }
 
-    /// Makes the handler watch these addresses, and forgets missing pages. The node's claimer calls this.
+    /// Makes the handler watch these addresses, and forgets missing pages. The record's claimer calls this.
     pub fn watch(&self, addresses: Range<usize>) {
         self.missing.store(NONE, Ordering::Relaxed);
         let generation = self.generation.load(Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Node {
         (missing != NONE).then_some(missing)
     }
 
-    /// Lets another mapping claim the node.
+    /// Lets another mapping claim the record.
     pub fn release(&self) {
         self.in_use.store(false, Ordering::Release);
     }
@@ -143,7 +143,7 @@ pub fn install() -> io::Result<()> {
     let _one_at_a_time = INSTALLING.lock();
     let mut current = exchange(None)?;
     while !is_ours(&current) {
-        let link = link_before(&current)
+        let link = link_for(&current)
             .ok_or_else(|| io::Error::other("other code keeps replacing the SIGBUS handler"))?;
         // SAFETY: sigaction is plain data, for which zeroes are a valid value.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -170,7 +170,7 @@ fn is_same(a: &libc::sigaction, b: &libc::sigaction) -> bool {
 }
 
 /// Finds or sets up a link that passes signals on to `action`.
-fn link_before(action: &libc::sigaction) -> Option<usize> {
+fn link_for(action: &libc::sigaction) -> Option<usize> {
     for (index, place) in PREVIOUS.iter().enumerate() {
         // SAFETY: null, or leaked below.
         match unsafe { place.load(Ordering::Acquire).as_ref() } {
@@ -207,7 +207,7 @@ extern "C" fn on_sigbus<const LINK: usize>(
     // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO.
     let code = unsafe { (*info).si_code };
     // SAFETY: as above; the address is read only if the code says that there is one.
-    if !(is_of_a_page(code) && fill(unsafe { (*info).si_addr() } as usize)) {
+    if !(is_of_a_page(code) && map_zero_pages(unsafe { (*info).si_addr() } as usize)) {
         pass_on(LINK, signal, info, context);
     }
     Errno::set_raw(errno);
@@ -224,16 +224,16 @@ fn is_of_a_page(code: libc::c_int) -> bool {
 }
 
 /// Maps zeroed pages from the page of `address` on, if one of our mappings holds the address.
-fn fill(address: usize) -> bool {
-    let watched = nodes().find_map(|node| {
-        let addresses = node.addresses()?;
-        addresses.contains(&address).then_some((node, addresses))
+fn map_zero_pages(address: usize) -> bool {
+    let watched = watched_mappings().find_map(|record| {
+        let addresses = record.addresses()?;
+        addresses.contains(&address).then_some((record, addresses))
     });
-    let Some((node, addresses)) = watched else {
+    let Some((record, addresses)) = watched else {
         return false;
     };
     let page = address & !(page_size_bytes() - 1);
-    node.missing.fetch_min(page, Ordering::AcqRel);
+    record.missing.fetch_min(page, Ordering::AcqRel);
     // SAFETY: the range lies inside our own mapping, which the faulting code keeps alive; its bytes from
     // here on are missing, and zeroes replace them.
     let mapped = unsafe {
@@ -256,22 +256,22 @@ fn pass_on(
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: leaked by `link_before`, before the link was installed.
+    // SAFETY: leaked by `link_for`, before the link was installed.
     let Some(previous) = (unsafe { PREVIOUS[link].load(Ordering::Acquire).as_ref() }) else {
         return;
     };
     // SAFETY: as in `on_sigbus`.
     let code = unsafe { (*info).si_code };
-    let comes_again = is_of_a_page(code) || code == libc::BUS_ADRALN;
+    let is_fault = is_of_a_page(code) || code == libc::BUS_ADRALN;
     match previous.sa_sigaction {
         // The kernel allows a process to ignore a sent signal, but not a fault.
-        libc::SIG_IGN if !comes_again => {}
+        libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: zeroes are the default action.
             let default: libc::sigaction = unsafe { std::mem::zeroed() };
             // SAFETY: the signal exists, and the struct is live.
             unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
-            if !comes_again {
+            if !is_fault {
                 // SAFETY: sends this thread the same signal once more, which is blocked until the handler
                 // has returned.
                 unsafe {

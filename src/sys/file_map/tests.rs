@@ -50,7 +50,7 @@ fn a_truncated_file_reads_as_zero_and_is_told() {
 }
 
 #[test]
-fn nodes_are_used_again_and_nothing_is_missing_then() {
+fn records_are_used_again_and_nothing_is_missing_then() {
     for _ in 0..100 {
         let file = file(8192);
         let map = FileMap::new(&file, 8192).unwrap();
@@ -59,30 +59,30 @@ fn nodes_are_used_again_and_nothing_is_missing_then() {
         map.copy_to(0, &mut [0; 8192]).unwrap();
         assert_eq!(map.missing_from(), Some(0));
     }
-    assert!(sigbus::nodes().count() < 50);
+    assert!(sigbus::watched_mappings().count() < 50);
 }
 
 #[test]
 fn start_and_end_are_always_those_of_one_mapping() {
-    let node = Node::new();
+    let record = WatchedMapping::new();
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut n = 1;
             while !is_done.load(Ordering::Relaxed) {
-                node.watch(n..n * 3);
+                record.watch(n..n * 3);
                 n += 1;
             }
         });
-        let seen = std::iter::from_fn(|| Some(node.addresses())).flatten();
+        let seen = std::iter::from_fn(|| Some(record.addresses())).flatten();
         let torn = seen
             .take(50_000)
             .find(|addresses| addresses.end != addresses.start * 3);
         is_done.store(true, Ordering::Relaxed);
         assert_eq!(torn, None);
     });
-    node.watch(5..7);
-    assert_eq!(node.addresses(), Some(5..7));
+    record.watch(5..7);
+    assert_eq!(record.addresses(), Some(5..7));
 }
 
 const CHILD: &str = "FILE_MAP_TEST_CHILD";

@@ -30,7 +30,7 @@ struct Block {
 pub struct FixedBlocks {
     blocks: Vec<Option<Block>>,
     /// The kernel has no such table, or has refused memory.
-    is_closed: bool,
+    is_unavailable: bool,
 }
 
 impl FixedBlocks {
@@ -40,37 +40,37 @@ impl FixedBlocks {
         let table = submitter.register_buffers_sparse(MOST_BLOCKS);
         Self {
             blocks: Vec::new(),
-            is_closed: table.is_err(),
+            is_unavailable: table.is_err(),
         }
     }
 
     /// Unregisters memory that no longer exists.
-    pub fn sweep(&mut self, submitter: &Submitter<'_>) {
-        for (index, place) in (0..).zip(&mut self.blocks) {
-            if let Some(block) = place
+    pub fn unregister_freed(&mut self, submitter: &Submitter<'_>) {
+        for (index, entry) in (0..).zip(&mut self.blocks) {
+            if let Some(block) = entry
                 && block.keep_alive.strong_count() == 0
                 && update(submitter, index, std::ptr::null_mut(), 0).is_ok()
             {
-                *place = None;
+                *entry = None;
             }
         }
     }
 
-    /// The index of this memory, which is registered if it is new.
-    pub fn index(
+    /// Registers this memory, unless it is registered already. Returns its index.
+    pub fn register(
         &mut self,
         submitter: &Submitter<'_>,
         base: *mut u8,
         len_bytes: usize,
         keep_alive: &KeepAlive,
     ) -> Option<u16> {
-        if self.is_closed {
+        if self.is_unavailable {
             return None;
         }
         let start = base as usize;
         let keep_alive = Arc::downgrade(keep_alive);
-        let is_same = |place: &Option<Block>| {
-            place.as_ref().is_some_and(|block| {
+        let is_same = |entry: &Option<Block>| {
+            entry.as_ref().is_some_and(|block| {
                 block.start == start
                     && block.len_bytes == len_bytes
                     && block.keep_alive.ptr_eq(&keep_alive)
@@ -90,7 +90,7 @@ impl FixedBlocks {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
             Err(_) => {
                 // Too much for RLIMIT_MEMLOCK, or memory without pages: the next block would fail as well.
-                self.is_closed = true;
+                self.is_unavailable = true;
                 return None;
             }
         }
@@ -100,7 +100,7 @@ impl FixedBlocks {
             keep_alive,
         });
         match self.blocks.get_mut(usize::from(index)) {
-            Some(place) => *place = block,
+            Some(entry) => *entry = block,
             None => self.blocks.push(block),
         }
         Some(index)
@@ -109,7 +109,7 @@ impl FixedBlocks {
     /// The number of registered blocks. `None` if none can be registered.
     #[cfg(test)]
     pub fn count(&self) -> Option<usize> {
-        (!self.is_closed).then(|| self.blocks.iter().flatten().count())
+        (!self.is_unavailable).then(|| self.blocks.iter().flatten().count())
     }
 }
 

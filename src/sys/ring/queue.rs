@@ -4,7 +4,7 @@
 //! `io_uring_enter` may take some of the entries or none: the kernel has no memory (ENOMEM, EAGAIN), or a
 //! filter forbids the call. An entry that was not taken stays in the submission queue and cannot be removed
 //! from there, but the kernel reads that queue only in `io_uring_enter`. If operations are in flight, the
-//! entry is handed over again as soon as one of them completes. Otherwise the whole ring is given up: it is
+//! entry is submitted again as soon as one of them completes. Otherwise the whole ring is given up: it is
 //! never entered again, and a new ring replaces it when all its operations have completed.
 
 use std::{
@@ -22,7 +22,7 @@ const ENTRIES: u32 = 64;
 /// How many times in a row a call is repeated that a signal interrupts.
 const INTERRUPTIONS: u32 = 100;
 
-/// Hands the submission queue to the kernel. Tests pass one that fails.
+/// Submits the entries of the submission queue. Tests pass one that fails.
 pub type Enter = Box<dyn FnMut(&IoUring) -> io::Result<usize> + Send>;
 
 pub struct Completion {
@@ -38,7 +38,7 @@ pub struct Queue {
     /// In the order in which they were pushed. The first of them are in the submission queue.
     waiting: VecDeque<squeue::Entry>,
     /// The number of entries in the submission queue.
-    submitted: usize,
+    queued: usize,
     /// The number of entries that the kernel has taken and whose completion was not seen yet.
     in_flight: usize,
     /// The submission queue holds entries that must not run any more.
@@ -52,7 +52,7 @@ impl Queue {
             ring: build()?,
             enter,
             waiting: VecDeque::new(),
-            submitted: 0,
+            queued: 0,
             in_flight: 0,
             is_given_up: false,
         })
@@ -74,7 +74,7 @@ impl Queue {
         self.ring.submitter()
     }
 
-    /// Adds an entry behind the others. [`Queue::hand_over`] gives it to the kernel.
+    /// Adds an entry behind the others. [`Queue::submit`] gives it to the kernel.
     ///
     /// # Safety
     /// The memory and the file that the entry names stay until its completion has been taken, or until
@@ -86,7 +86,7 @@ impl Queue {
     /// Gives the kernel as many waiting entries as it takes and as the completion queue has room for. The
     /// others are tried again after a completion. An error means that nothing is in flight that could
     /// complete, so the ring must be given up.
-    pub fn hand_over(&mut self) -> io::Result<()> {
+    pub fn submit(&mut self) -> io::Result<()> {
         if self.is_given_up {
             return match self.waiting.is_empty() {
                 true => Ok(()),
@@ -94,7 +94,7 @@ impl Queue {
             };
         }
         let mut interruptions = 0;
-        while self.fill() > 0 {
+        while self.fill_submission_queue() > 0 {
             let entered = (self.enter)(&self.ring);
             let taken = self.note_taken();
             match entered {
@@ -115,27 +115,27 @@ impl Queue {
     }
 
     /// Fills the submission queue. Returns the number of entries in it.
-    fn fill(&mut self) -> usize {
+    fn fill_submission_queue(&mut self) -> usize {
         let room = self.ring.params().cq_entries() as usize;
         let mut queue = self.ring.submission();
-        while self.in_flight + self.submitted < room
-            && let Some(entry) = self.waiting.get(self.submitted)
+        while self.in_flight + self.queued < room
+            && let Some(entry) = self.waiting.get(self.queued)
         {
             // SAFETY: the caller of `push` keeps what the entry names.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
-            self.submitted += 1;
+            self.queued += 1;
         }
-        self.submitted
+        self.queued
     }
 
     /// Records the entries that the kernel has taken. Returns their number.
     fn note_taken(&mut self) -> usize {
         let left = self.ring.submission().len();
-        let taken = self.submitted.saturating_sub(left);
+        let taken = self.queued.saturating_sub(left);
         self.waiting.drain(..taken);
-        self.submitted -= taken;
+        self.queued -= taken;
         self.in_flight += taken;
         taken
     }
@@ -156,8 +156,8 @@ impl Queue {
 
     /// Gives up the entries that the kernel has not taken, and returns their user data.
     pub fn give_up(&mut self) -> impl Iterator<Item = u64> {
-        self.is_given_up |= self.submitted > 0;
-        self.submitted = 0;
+        self.is_given_up |= self.queued > 0;
+        self.queued = 0;
         let waiting = std::mem::take(&mut self.waiting);
         waiting.into_iter().map(|entry| entry.get_user_data())
     }

@@ -158,7 +158,7 @@ fn calls_that_take_only_a_part_lose_nothing() {
     let mut turn = 0;
     let enter: Enter = Box::new(move |ring| {
         turn += 1;
-        // SAFETY: hands over none, one or two of the existing entries.
+        // SAFETY: submits none, one or two of the existing entries.
         unsafe { ring.submitter().enter::<()>(1 + turn % 2, 0, 0, None) }
     });
     if let Some(ring) = ring_with(vec![file], enter) {
@@ -177,7 +177,7 @@ fn calls_that_fail_now_and_then_lose_nothing() {
                 if calls % period == 0 {
                     return Err(io::Error::from_raw_os_error(errno));
                 }
-                // SAFETY: hands over at most as many entries as exist.
+                // SAFETY: submits at most as many entries as exist.
                 unsafe { ring.submitter().enter::<()>(5, 0, 0, None) }
             });
             let Some(mut ring) = ring_with(vec![file], enter) else {
