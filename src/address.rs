@@ -89,6 +89,13 @@ impl Address {
         Self::new(vec![Extent { phys, len_bytes }], source)
     }
 
+    /// The address that the owner of `len_bytes` contiguous bytes gives for the first of them.
+    pub(crate) fn given(phys: PhysAddr, len_bytes: u64) -> Result<Self, AddressUnknown> {
+        Self::contiguous(phys, len_bytes, AddressSource::User).ok_or(AddressUnknown::GivenPastEnd {
+            size_bytes: len_bytes,
+        })
+    }
+
     /// The extents, in the order of the memory's bytes.
     pub fn extents(&self) -> &[Extent] {
         &self.extents
@@ -223,6 +230,14 @@ pub enum AddressUnknown {
     GivenInPart {
         /// Bytes whose address was given.
         given_bytes: u64,
+        /// Bytes of the block.
+        size_bytes: u64,
+    },
+    /// The owner of external memory gave an address from which the memory does not fit below 2^64.
+    #[error(
+        "the owner of this memory gave an address from which its {size_bytes} bytes run past the last physical address: give that of the first byte, or none to have it looked up"
+    )]
+    GivenPastEnd {
         /// Bytes of the block.
         size_bytes: u64,
     },

@@ -42,14 +42,21 @@ pub struct GstPhysMemBlock {
 }
 
 impl GstPhysMemBlock {
-    fn checked(&self) -> Option<MemoryBlock> {
-        let virt = NonNull::new(self.data.cast::<u8>())?;
+    /// The block, or why these values describe none.
+    fn checked(&self) -> Result<MemoryBlock, &'static str> {
+        let virt = NonNull::new(self.data.cast::<u8>()).ok_or("the data of a block is NULL")?;
+        let last = (self.size as u64)
+            .checked_sub(1)
+            .ok_or("the size of a block is 0")?;
         // No object is larger than isize::MAX, and none ends beyond the last address of the process.
-        let size = isize::try_from(self.size).ok()?;
-        virt.addr().get().checked_add(self.size)?;
-        let last = u64::try_from(size).ok()?.checked_sub(1)?;
-        self.phys_addr.checked_add(last)?;
-        Some(MemoryBlock {
+        isize::try_from(self.size)
+            .ok()
+            .and_then(|_| virt.addr().get().checked_add(self.size))
+            .ok_or("a block ends beyond the last address of the process")?;
+        self.phys_addr
+            .checked_add(last)
+            .ok_or("a block ends beyond the last physical address")?;
+        Ok(MemoryBlock {
             virt,
             phys: (self.phys_addr != GST_PHYS_ADDR_UNKNOWN).then_some(PhysAddr(self.phys_addr)),
             size_bytes: self.size,
@@ -81,21 +88,16 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_regions(
     blocks: *const GstPhysMemBlock,
     n_blocks: u32,
 ) -> *mut GstBufferPool {
-    let pool = || {
+    let pool = || -> Result<_, &'static str> {
         // SAFETY: the caller guarantees pointer and count.
-        let blocks = unsafe { array(blocks, n_blocks) }?;
-        let blocks: Option<Vec<_>> = blocks.iter().map(GstPhysMemBlock::checked).collect();
+        let blocks = unsafe { array(blocks, n_blocks) }.ok_or("the array of blocks is NULL")?;
+        let blocks: Result<Vec<_>, _> = blocks.iter().map(GstPhysMemBlock::checked).collect();
         // SAFETY: the caller guarantees the blocks; none is empty.
-        Some(into_c(unsafe { PhysBufferPool::with_regions(&blocks?) }))
+        Ok(into_c(unsafe { PhysBufferPool::with_regions(&blocks?) }))
     };
-    pool()
-        .or_else(|| {
-            warn_misuse(
-                "gst_phys_buffer_pool_new_with_regions",
-                "a block is not one",
-            )
-        })
-        .unwrap_or(std::ptr::null_mut())
+    pool().unwrap_or_else(|what| {
+        warn_misuse("gst_phys_buffer_pool_new_with_regions", what).unwrap_or(std::ptr::null_mut())
+    })
 }
 
 /// The array that a caller passes. `None` for NULL, even with a count of 0.
@@ -138,11 +140,11 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
         size,
         phys_addr,
     };
-    let Some(block) = block
-        .checked()
-        .or_else(|| warn_misuse("gst_phys_buffer_handle_new", "the block is not one"))
-    else {
-        return std::ptr::null_mut();
+    let block = match block.checked() {
+        Ok(block) => block,
+        Err(what) => {
+            return warn_misuse("gst_phys_buffer_handle_new", what).unwrap_or(std::ptr::null_mut());
+        }
     };
     let user_data = UserData(user_data);
     let deleter = move |_: NonNull<u8>, _: usize| {
@@ -437,4 +439,38 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_export_dmabuf(
     // SAFETY: the caller keeps the contract of `with_pool`.
     unsafe { with_pool(pool, error, |pool| pool.export_dmabuf(id)) }
         .map_or(-1, IntoRawFd::into_raw_fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_no_memory_is_refused_in_words() {
+        let mut byte = 0u8;
+        let data: gpointer = (&raw mut byte).cast();
+        let refused = |data, size, phys_addr| {
+            let block = GstPhysMemBlock {
+                data,
+                size,
+                phys_addr,
+            };
+            block.checked().err()
+        };
+        for (expected, reason) in [
+            ("NULL", refused(std::ptr::null_mut(), 1, 0)),
+            ("size of a block is 0", refused(data, 0, 0)),
+            ("last address of the process", refused(data, usize::MAX, 0)),
+            (
+                "last address of the process",
+                refused(std::ptr::without_provenance_mut(usize::MAX), 2, 0),
+            ),
+            ("last physical address", refused(data, 2, u64::MAX)),
+        ] {
+            let reason = reason.unwrap();
+            assert!(reason.contains(expected), "{reason}");
+        }
+        assert_eq!(refused(data, 1, u64::MAX), None);
+        assert_eq!(refused(data, 1, GST_PHYS_ADDR_UNKNOWN), None);
+    }
 }

@@ -12,7 +12,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Weak;
 
-use crate::address::{Address, AddressSource, PhysAddr};
+use crate::address::{Address, AddressUnknown, PhysAddr};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 
 type Deleter = Box<dyn FnOnce(NonNull<u8>, usize) + Send>;
@@ -44,7 +44,8 @@ pub(crate) trait HandleWatcher: Send + Sync {
 /// ```
 pub struct BufferHandle {
     block: Arc<Block>,
-    address: Option<Address>,
+    /// What the owner gave: an address, or one that is refused.
+    address: Option<Result<Address, AddressUnknown>>,
 }
 
 struct Block {
@@ -143,20 +144,29 @@ impl BufferHandle {
 
     /// Gives the address of a block that is one physical extent and begins at `phys`. The address is not
     /// verified and must stay true. A pool looks up the address of a handle that has none.
-    pub fn with_phys_addr(self, phys: PhysAddr) -> Self {
-        let address = Address::contiguous(phys, self.len_bytes() as u64, AddressSource::User);
-        self.with_address(address)
+    ///
+    /// If the block runs past the last physical address from there on, the address is refused: the handle
+    /// has none, and a pool does not look one up, but its buffers' metas report the address as unknown,
+    /// with the reason [`AddressUnknown::GivenPastEnd`].
+    pub fn with_phys_addr(mut self, phys: PhysAddr) -> Self {
+        self.address = Some(Address::given(phys, self.len_bytes() as u64));
+        self
     }
 
     /// Gives the block's address, or takes it back with `None`. If the address has fewer bytes than the
     /// block, the buffers' metas report it as unknown.
     pub fn with_address(mut self, address: Option<Address>) -> Self {
-        self.address = address;
+        self.address = address.map(Ok);
         self
     }
 
-    /// The address that the owner gave.
+    /// The address that the owner gave. `None` for an address that was refused, too.
     pub fn address(&self) -> Option<&Address> {
+        self.given_address()?.as_ref().ok()
+    }
+
+    /// The address that the owner gave, or why it was refused. `None` if the owner gave none.
+    pub(crate) fn given_address(&self) -> Option<&Result<Address, AddressUnknown>> {
         self.address.as_ref()
     }
 
@@ -313,6 +323,20 @@ mod tests {
             })
         };
         (handle, runs)
+    }
+
+    #[test]
+    fn an_address_past_the_end_of_all_memory_is_refused_and_not_looked_up() {
+        let (handle, _) = counted(4096);
+        assert_eq!(handle.given_address(), None);
+        let handle = handle.with_phys_addr(PhysAddr(u64::MAX - 4094));
+        let refused = Err(AddressUnknown::GivenPastEnd { size_bytes: 4096 });
+        assert_eq!(handle.given_address(), Some(&refused));
+        assert_eq!(handle.address(), None);
+        let handle = handle.with_phys_addr(PhysAddr(u64::MAX - 4095));
+        let last = handle.address().map(Address::last_byte);
+        assert_eq!(last, Some(PhysAddr(u64::MAX)));
+        assert_eq!(handle.with_address(None).given_address(), None);
     }
 
     #[test]

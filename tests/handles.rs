@@ -204,6 +204,34 @@ fn an_address_of_a_part_of_the_block_is_refused_in_words() {
 }
 
 #[test]
+fn an_address_past_the_end_of_all_memory_is_refused_in_words() {
+    gst::init().unwrap();
+    let refused = |pool: &PhysBufferPool| {
+        activate(pool, SIZE);
+        let buffer = pool.acquire_buffer(None).unwrap();
+        let meta = buffer.meta::<PhysMemMeta>().unwrap();
+        let reason = meta.address().unwrap_err().to_string();
+        assert!(
+            reason.contains("past the last physical address"),
+            "{reason}"
+        );
+        assert!(!meta.is_pinned() && meta.phys_addr().is_none());
+    };
+    let beyond = PhysAddr(u64::MAX - 5);
+    refused(&PhysBufferPool::with_handles(vec![
+        handle().0.with_phys_addr(beyond),
+    ]));
+    let block: &'static mut [u8] = Box::leak(vec![0; SIZE].into_boxed_slice());
+    let block = MemoryBlock {
+        virt: NonNull::from(block).cast(),
+        phys: Some(beyond),
+        size_bytes: SIZE,
+    };
+    // SAFETY: the block is leaked.
+    refused(&unsafe { PhysBufferPool::with_regions(&[block]) });
+}
+
+#[test]
 fn a_dropped_handle_is_never_handed_out_again() {
     let (mut handles, counters) = handles(3);
     let pool = borrowing_pool(&handles);

@@ -6,7 +6,7 @@ use std::{ptr::NonNull, sync::Arc};
 use super::{PhysBufferPool, Reuse, Slots};
 use crate::{
     handle::BufferHandle,
-    memory::{Address, AddressSource, ExternalAddress, Owner, PhysAddr, Region},
+    memory::{Address, AddressUnknown, ExternalAddress, Owner, PhysAddr, Region},
 };
 
 /// A block of memory that stays mapped, for [`PhysBufferPool::with_regions`].
@@ -14,7 +14,8 @@ use crate::{
 pub struct MemoryBlock {
     /// Virtual address of the first byte.
     pub virt: NonNull<u8>,
-    /// Physical address of the first byte of a contiguous block; `None` to look the address up.
+    /// Physical address of the first byte of a contiguous block; `None` to look the address up. The
+    /// address of a block that would run past the last one is refused: it is unknown then.
     pub phys: Option<PhysAddr>,
     /// Length in bytes.
     pub size_bytes: usize,
@@ -59,9 +60,7 @@ impl PhysBufferPool {
     pub unsafe fn with_regions(blocks: &[MemoryBlock]) -> Self {
         let regions = blocks.iter().map(|block| {
             let len = block.size_bytes as u64;
-            let given = block
-                .phys
-                .and_then(|phys| Address::contiguous(phys, len, AddressSource::User));
+            let given = block.phys.map(|phys| Address::given(phys, len));
             // SAFETY: the caller promises what `external` requires: the mapping, and no size of 0.
             unsafe {
                 Region::external(
@@ -81,7 +80,7 @@ impl PhysBufferPool {
     pub fn with_handles(handles: Vec<BufferHandle>) -> Self {
         let regions = handles.into_iter().map(|handle| {
             let (ptr, len) = (handle.ptr(), handle.len_bytes());
-            let address = external_address(handle.address());
+            let address = external_address(handle.given_address());
             // SAFETY: the handle's maker promised a mapped block until the deleter runs, which the
             // region delays to its own end.
             unsafe { Region::external(ptr, len, address, Owner::Held(handle), None) }
@@ -96,7 +95,7 @@ impl PhysBufferPool {
     /// on the memory.
     pub fn with_borrowed_handles<'a>(handles: impl IntoIterator<Item = &'a BufferHandle>) -> Self {
         let regions = handles.into_iter().map(|handle| {
-            let address = external_address(handle.address());
+            let address = external_address(handle.given_address());
             let owner = Owner::Borrowed(handle.downgrade());
             // SAFETY: the handle's maker promised a mapped block until the deleter runs, and the
             // region begins no access without asking the handle.
@@ -110,8 +109,10 @@ impl PhysBufferPool {
     }
 }
 
-fn external_address(given: Option<&Address>) -> ExternalAddress {
-    given.map_or(ExternalAddress::LookUp, |address| {
-        ExternalAddress::Given(address.clone())
-    })
+fn external_address(given: Option<&Result<Address, AddressUnknown>>) -> ExternalAddress {
+    match given {
+        Some(Ok(address)) => ExternalAddress::Given(address.clone()),
+        Some(Err(reason)) => ExternalAddress::Unknown(reason.clone()),
+        None => ExternalAddress::LookUp,
+    }
 }
