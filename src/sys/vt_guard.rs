@@ -23,6 +23,8 @@ const ACQUIRE_SIGNAL: i16 = 58;
 
 /// How long the application may take to release the screen. After that the child allows the switch.
 const RELEASE_LIMIT_MS: libc::c_int = 2000;
+/// How long the child pauses after a poll that failed.
+const PAUSE_US: libc::c_uint = 10_000;
 /// How long the child may take to restore the terminal and exit.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -260,7 +262,9 @@ impl Child<'_> {
             });
             let limit = if is_releasing { RELEASE_LIMIT_MS } else { -1 };
             // SAFETY: an array of three, in which poll ignores a negative fd.
-            let n = unsafe { libc::poll(fds.as_mut_ptr(), 3, limit) };
+            let poll = || unsafe { libc::poll(fds.as_mut_ptr(), 3, limit) };
+            // SAFETY: the argument is a plain number.
+            let n = poll_or_pause(poll, || unsafe { libc::usleep(PAUSE_US) });
             if n == 0 {
                 let _ = console::reldisp(self.terminal, VT_GO);
                 (is_releasing, is_away) = (false, true);
@@ -366,6 +370,16 @@ impl Child<'_> {
     }
 }
 
+/// Returns what `poll` returns. If `poll` fails, which it does at once (ENOMEM), pauses before the caller
+/// tries again.
+fn poll_or_pause<T>(poll: impl FnOnce() -> libc::c_int, pause: impl FnOnce() -> T) -> libc::c_int {
+    let ready = poll();
+    if ready < 0 {
+        pause();
+    }
+    ready
+}
+
 fn close_range(first: libc::c_uint, last: libc::c_uint) {
     // SAFETY: the child's own descriptors, which nothing in it uses.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
@@ -410,4 +424,18 @@ fn next_signal(signals: RawFd) -> Option<u32> {
 fn exit() -> ! {
     // SAFETY: ends this process and runs none of the application's code.
     unsafe { libc::_exit(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_that_has_no_memory_is_followed_by_a_pause() {
+        for (ready, expected_pauses) in [(-1, 1), (0, 0), (2, 0)] {
+            let mut pauses = 0;
+            assert_eq!(poll_or_pause(|| ready, || pauses += 1), ready);
+            assert_eq!(pauses, expected_pauses);
+        }
+    }
 }
