@@ -157,6 +157,8 @@ impl<T: ReadBuffer> ReadRing<T> {
             }
             let fd = types::Fd(self.files[read.file].as_raw_fd());
             let to = base.wrapping_add(read.start);
+            // The kernel reads at most 0x7fff_f000 bytes at once (MAX_RW_COUNT). The job of a longer read
+            // comes back as one that lacks bytes, and the reader then reads the frame by itself.
             let len = u32::try_from(read.len_bytes).unwrap_or(u32::MAX);
             let entry = match fixed {
                 Some(index) => opcode::ReadFixed::new(fd, to, len, index)
