@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A CRTC that sinks of ours show on: its mode, its planes, what it showed
-//! before, and the atomic requests made of all that. No ioctl here but those
-//! that read the state at the beginning.
+//! A CRTC that sinks of this process show on: its mode, its planes, what it showed before, and the atomic
+//! requests made of these. The only ioctls here are those that read the state at the beginning.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,60 +24,56 @@ use crate::display::frame_log::FrameLog;
 pub struct Frame {
     /// What the plane reads.
     pub framebuffer: Arc<Framebuffer>,
-    /// Which part of it, and where to.
+    /// Which part of the framebuffer the plane shows, and where on the screen.
     pub placement: Placement,
-    /// The display waits for this before it reads.
+    /// The display waits for this fence before it reads the framebuffer.
     pub fence: Option<OwnedFd>,
-    /// Keeps the memory from being refilled.
+    /// Keeps upstream from writing into the memory again.
     pub buffer: gst::Buffer,
-    /// When it should be on the screen, CLOCK_MONOTONIC.
+    /// When the frame should be on the screen, CLOCK_MONOTONIC.
     pub due_ns: Option<u64>,
-    /// Its running time, for QoS.
+    /// The running time of the frame, for QoS.
     pub running_time: Option<gst::ClockTime>,
-    /// When it was handed over, CLOCK_MONOTONIC.
+    /// When the frame was handed over, CLOCK_MONOTONIC.
     pub submitted_ns: u64,
-    /// The display reads the producer's own memory.
+    /// Whether the display reads the memory that upstream wrote into.
     pub is_zero_copy: bool,
-    /// The memory belongs to somebody who may want it back.
+    /// Whether upstream allocated the memory, and may want it back.
     pub is_foreign: bool,
-    /// It is a frame of upstream's, and not a copy of one for the time without.
+    /// Whether statistics count the frame. False for the copy that replaces upstream's last frame on the
+    /// screen.
     pub is_counted: bool,
-    /// Counts the frames of one plane.
+    /// The number of the frame among those of its plane.
     pub serial: u64,
 }
 
-/// Properties of one object to be set besides those of every frame.
+/// A property that a commit sets besides those of every frame: object, property and value.
 pub type Extra = (control::RawResourceHandle, property::Handle, u64);
 
-/// Tells a sink what became of its frames. Called without a lock.
+/// A sink, as the card's thread tells it what happens. Called without a lock.
 pub trait Observer: Send + Sync {
-    /// Something happened.
     fn report(&self, report: Report);
 }
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// A frame is on the screen.
     Shown {
-        /// Its running time.
         running_time: Option<gst::ClockTime>,
-        /// How far behind the clock, if it is.
+        /// How long after its time the frame was shown; 0 if in time, `None` if it has no time.
         late_ns: Option<u64>,
-        /// The refresh period.
+        /// The time between two vertical blanks.
         period_ns: u64,
     },
     /// The kernel refused a commit.
     Refused(String),
-    /// The display was unplugged.
     Unplugged,
-    /// A display is there, to be driven in this mode, if it is known already.
+    /// A display was plugged in, to be driven in this mode; `None` if no mode is chosen yet.
     Plugged(Option<ModeLine>),
-    /// Another program has the card.
+    /// Another program, or another virtual terminal, has the card.
     MasterLost(String),
-    /// We have it again.
     MasterRegained,
-    /// The device is gone.
+    /// The device is gone, for this reason.
     Gone(String),
 }
 
@@ -94,52 +89,44 @@ struct PlaneProps {
 
 /// A plane that a sink of this process has, with the frames on their way through it.
 pub struct ClaimedPlane {
-    /// The plane's id.
     pub id: u32,
     object: control::RawResourceHandle,
     props: PlaneProps,
+    /// The values that the properties of every frame had before.
     saved: Vec<Extra>,
-    /// Whether it showed something before.
+    /// Whether the plane showed something before.
     was_on: bool,
-    /// Set with the next commit.
+    /// Further properties of plane and connector, which the settings ask for.
     pub extras: Vec<Extra>,
-    /// The values that those had before.
+    /// The values that `extras` had before.
     extras_saved: Vec<Extra>,
-    /// Whether `extras` are still to be set.
+    /// Whether no commit has set `extras` yet.
     pub are_extras_new: bool,
-    /// Who gets to know.
     pub observer: Arc<dyn Observer>,
-    /// No waiting, no new frames.
+    /// While true, the plane takes no frames, and nothing waits for it.
     pub is_flushing: bool,
-    /// The sink goes; whether to restore what was shown before.
+    /// Set when the sink gives the plane up: whether to restore what was shown before.
     pub closing: Option<bool>,
-    /// The newest frame whose commit the kernel took or refused, or that was
-    /// dropped.
+    /// The serial of the newest frame whose commit the kernel took or refused, or that was dropped.
     pub settled_serial: u64,
-    /// Its frames.
     pub frames: Cycle<Frame>,
-    /// What became of its frames.
     pub log: Arc<FrameLog>,
-    /// When they were shown.
     pub stats: Stats,
 }
 
-/// A mode made ready for a commit.
+/// A mode with the property blob that a commit needs.
 #[derive(Debug, Clone, Copy)]
 pub struct ModeSet {
-    /// The kernel's description.
     pub mode: Mode,
-    /// Ours.
     pub line: ModeLine,
-    /// The blob that holds it.
+    /// The id of the property blob that holds `mode`.
     pub blob: u64,
 }
 
-/// A CRTC in use.
+/// See the module's documentation.
 pub struct Crtc {
-    /// Its id.
     pub id: u32,
-    /// The connector it drives for us.
+    /// The id of the connector that the CRTC drives for the sinks.
     pub connector: u32,
     object: control::RawResourceHandle,
     connector_object: control::RawResourceHandle,
@@ -147,34 +134,32 @@ pub struct Crtc {
     active: property::Handle,
     connector_crtc_id: property::Handle,
     link_status: Option<property::Handle>,
-    /// What it is to be driven in; none until a sink knows its frames.
+    /// The mode that commits set; `None` until a sink knows the caps of its frames.
     pub mode: Option<ModeSet>,
-    /// What the user wrote, for when the display changes.
+    /// What the user asked for, to choose a mode again when the display changes.
     pub mode_request: ModeRequest,
-    /// What the frames need, for the same.
+    /// What the frames need, to choose a mode again when the display changes.
     pub need: Option<FrameNeed>,
-    /// The next commit sets mode and connector too.
+    /// Whether the next commit sets mode and connector too.
     pub needs_setup: bool,
-    /// The planes, whose frames travel in one commit, whatever sinks have them.
+    /// One commit takes the frames of all these planes, whichever sinks have them.
     pub planes: Vec<ClaimedPlane>,
     saved: Saved,
-    /// Whether it counts vertical blanks.
+    /// Whether the driver counts vertical blanks.
     pub has_vblank: bool,
-    /// Since when a commit is in flight, and whether it was a setup.
+    /// Since when a commit is in flight, and whether it was a setup. Times are CLOCK_MONOTONIC.
     pub in_flight: Option<(u64, bool)>,
-    /// When the last flip was done.
     pub last_flip_ns: u64,
-    /// When frames were last dropped for want of a display.
+    /// When frames were last dropped for want of a display or of the card.
     pub last_drop_ns: u64,
-    /// Not before this is the next try.
+    /// When to try the next commit, at the earliest.
     pub retry_at_ns: u64,
-    /// Since when it has been busy with somebody else's commit.
+    /// Since when the kernel has answered commits with EBUSY.
     pub busy_since_ns: Option<u64>,
-    /// Whether a display is there.
     pub is_plugged: bool,
 }
 
-/// What the CRTC did before.
+/// The state of the CRTC and its connector before the first commit.
 struct Saved {
     mode: Option<Mode>,
     active: u64,
@@ -192,7 +177,7 @@ fn required(props: &super::device::Props, name: &str) -> io::Result<property::Ha
 
 #[cfg(test)]
 impl ClaimedPlane {
-    /// Of a blank card.
+    /// A plane of a card that does not exist.
     pub fn blank(id: u32, observer: Arc<dyn Observer>) -> Self {
         let object = control::RawResourceHandle::MIN;
         let handle = object.into();
@@ -224,7 +209,7 @@ impl ClaimedPlane {
 
 #[cfg(test)]
 impl Crtc {
-    /// Of a blank card: CRTC 1 with plane 1.
+    /// CRTC 1 with plane 1 of a card that does not exist.
     pub fn blank(observer: Arc<dyn Observer>) -> Self {
         let object = control::RawResourceHandle::MIN;
         let handle = object.into();
@@ -259,7 +244,7 @@ impl Crtc {
 }
 
 impl Crtc {
-    /// Reads what is needed to use the CRTC of `route`, and what it shows now.
+    /// Reads the properties of the CRTC of `route`, and what it shows now.
     pub fn read(device: &Device, route: &Route) -> io::Result<Self> {
         let crtc = crtc_handle(route.crtc)?;
         let connector = connector_handle(route.connector)?;
@@ -291,7 +276,7 @@ impl Crtc {
                 active: props.value("ACTIVE").unwrap_or(0),
                 connector_crtc: connector_props.value("CRTC_ID").unwrap_or(0),
             },
-            // EINVAL only says that it is off just now.
+            // EINVAL only says that the CRTC is off just now.
             has_vblank: !matches!(vblank, Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP)),
             in_flight: None,
             last_flip_ns: 0,
@@ -302,33 +287,30 @@ impl Crtc {
         })
     }
 
-    /// The mode it had before, whether it was on or blanked.
+    /// The mode from before the first commit, also if the CRTC was blanked.
     pub fn saved_mode(&self) -> Option<Mode> {
         self.saved.mode
     }
 
-    /// A claimed plane by its id.
     pub fn plane(&self, id: u32) -> Option<&ClaimedPlane> {
         self.planes.iter().find(|plane| plane.id == id)
     }
 
-    /// As above, to be changed.
     pub fn plane_mut(&mut self, id: u32) -> Option<&mut ClaimedPlane> {
         self.planes.iter_mut().find(|plane| plane.id == id)
     }
 
-    /// The time between two vertical blanks.
+    /// The time between two vertical blanks; that of 60 Hz while no mode is chosen.
     pub fn period_ns(&self) -> u64 {
         self.mode.map_or(16_666_667, |mode| mode.line.period_ns())
     }
 
-    /// Whether there is something to commit, now or after the flip.
+    /// Whether a frame waits for its commit.
     pub fn has_pending(&self) -> bool {
         self.planes.iter().any(|plane| plane.frames.has_pending())
     }
 
-    /// Makes all pending frames queued, and the request that commits them; with the whole CRTC
-    /// set up again, if that is needed.
+    /// Queues all pending frames. Returns the request that commits them, and sets up the CRTC if needed.
     pub fn begin_commit(&mut self, now_ns: u64) -> AtomicModeReq {
         for plane in &mut self.planes {
             plane.frames.queue();
@@ -337,7 +319,6 @@ impl Crtc {
         self.request()
     }
 
-    /// The request for the commit in flight.
     fn request(&self) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         if self.needs_setup {
@@ -356,7 +337,8 @@ impl Crtc {
         request
     }
 
-    /// A request that shows `framebuffer` so in `mode`: to be tested.
+    /// A request for a TEST_ONLY commit that shows `framebuffer` on the plane `id`, and keeps what the other
+    /// planes show. Without `mode`, the CRTC keeps its mode.
     pub fn trial(
         &self,
         id: u32,
@@ -387,7 +369,7 @@ impl Crtc {
             request.add_raw_property(self.object, self.active, 1);
         }
         if let Some(link_status) = self.link_status {
-            /// DRM_MODE_LINK_STATUS_GOOD: asks for new link training if it was bad.
+            /// DRM_MODE_LINK_STATUS_GOOD: asks for new link training if the status was bad.
             const GOOD: u64 = 0;
             request.add_raw_property(self.connector_object, link_status, GOOD);
         }
@@ -407,9 +389,8 @@ impl Crtc {
         }
     }
 
-    /// The request that puts back what was on the screen before. `blob` holds
-    /// the saved mode. `planes` are the planes to give up: with all of them, the
-    /// whole CRTC goes back.
+    /// The request that puts back what `planes` showed before. If these are all planes of ours, it puts back
+    /// CRTC and connector too. `blob` holds the saved mode; 0 switches the CRTC off.
     pub fn restore(&self, planes: &[u32], blob: u64) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         let mut is_last = true;
@@ -442,8 +423,7 @@ impl Crtc {
         request
     }
 
-    /// The request that only switches planes off, for when what they showed
-    /// before is gone.
+    /// The request that only switches planes off, for when the framebuffers that they showed before are gone.
     pub fn switch_off(&self, planes: &[u32]) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         for plane in self
@@ -459,7 +439,7 @@ impl Crtc {
 }
 
 impl ClaimedPlane {
-    /// Reads what is needed to use a plane, and what it shows now.
+    /// Reads the properties of a plane, and what it shows now.
     pub fn read(
         device: &Device,
         id: u32,
@@ -511,7 +491,7 @@ impl ClaimedPlane {
         })
     }
 
-    /// Sets these with the next commit; `before` are the values they had.
+    /// Sets `extras` with the next commit. `before` are the values that they have now.
     pub fn set_extras(&mut self, extras: Vec<Extra>, before: Vec<Extra>) {
         for old in before {
             let is_known = self
@@ -544,7 +524,7 @@ fn add_plane(
     set(plane.props.fb_id, framebuffer.into());
     set(plane.props.crtc_id, crtc.into());
     let Placement { src, dst } = placement;
-    // 16.16 fixed point in the frame, whole pixels on the screen.
+    // The SRC_* properties are 16.16 fixed point, the CRTC_* properties whole pixels.
     let fixed = |value: u64| value << 16;
     set(plane.props.src[0], fixed(src.x.max(0) as u64));
     set(plane.props.src[1], fixed(src.y.max(0) as u64));

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The scanout of one card: what the sinks on it and the thread that drives it
-//! share, under one lock.
+//! The scanout of one card: what the card's thread and the sinks on the card share, under one lock.
 //!
-//! The thread alone commits, and it alone reads the card's events. Under the lock
-//! its next action is decided (`action`) and what came of it noted (`outcome`); the
-//! ioctls, the release of frames and the calls into sinks happen between
-//! (`thread`, `hotplug`). It sleeps in one poll (`event_sources`).
+//! Only the thread commits, and only the thread reads the card's events. Under the lock it decides its
+//! next action (`action`) and notes the result (`outcome`). It makes ioctls, releases frames and calls
+//! sinks without the lock (`thread`, `hotplug`). It sleeps in one poll (`event_sources`).
 
 mod action;
 mod event_sources;
@@ -25,39 +23,38 @@ use super::device::Device;
 use super::discovery::Route;
 pub use thread::start;
 
-/// The scanout of one card.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct Engine {
-    /// What it commits to.
     pub device: Arc<Device>,
     inner: Mutex<Inner>,
-    /// Something changed that a sink may wait for.
+    /// Notified when something changed that a sink may wait for.
     changed: Condvar,
     wake: EventFd,
 }
 
-/// Who may commit.
+/// Whether this process is DRM master of the card, and so may commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Master {
     Ours,
     Lost { retry_at_ns: u64 },
 }
 
-/// What is shared between the thread and the sinks.
+/// What the thread and the sinks share.
 pub struct Inner {
-    /// The CRTCs in use.
+    /// The CRTCs on which sinks of this process have planes.
     pub crtcs: Vec<Crtc>,
     is_running: bool,
-    /// Sinks that are about to take a plane; see [`Joining`].
+    /// How many sinks are about to take a plane; see [`Joining`].
     n_joining: usize,
-    /// Whether the thread is on its way out and gives up the card.
+    /// Whether the thread has decided to end and is giving up the card.
     is_leaving: bool,
     master: Master,
-    /// Whether our virtual terminal is in the background.
+    /// Whether another virtual terminal is in the foreground than when the thread started.
     is_vt_away: bool,
-    /// Whether virtual terminals matter.
+    /// Whether to give the card up while `is_vt_away`: the property `follow-vt`.
     pub follows_vt: bool,
-    /// Why the device can no longer be used.
+    /// Why the device can no longer be used; `None` while it can.
     pub gone: Option<String>,
 }
 
@@ -72,7 +69,7 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Engine {
-    /// An engine at rest.
+    /// An engine without CRTCs, whose thread does not run.
     pub fn new(device: &Arc<Device>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
@@ -92,28 +89,27 @@ impl Engine {
         })
     }
 
-    /// Looks at or changes what is shared.
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
 
-    /// Makes the thread look again.
+    /// Makes the thread decide its next action anew.
     pub fn wake(&self) {
-        // Full or interrupted: then it is awake already.
+        // The write fails if the eventfd's counter is full, and then the thread will wake anyway.
         let _ = self.wake.write(1);
     }
 
-    /// Makes the sinks look again.
+    /// Wakes the sinks that wait in [`Self::wait`].
     pub fn notify(&self) {
         self.changed.notify_all();
     }
 
-    /// Waits, without the lock, for a change; false when `time` is over.
+    /// Gives up the lock and waits for [`Self::notify`]; false if `time` ran out first.
     pub fn wait(&self, inner: &mut MutexGuard<'_, Inner>, time: Duration) -> bool {
         !self.changed.wait_for(inner, time).timed_out()
     }
 
-    /// Whether a sink has this plane.
+    /// Whether a sink of this process has this plane.
     pub fn has_plane(&self, id: u32) -> bool {
         self.lock()
             .crtcs
@@ -122,13 +118,13 @@ impl Engine {
     }
 }
 
-/// A sink that is about to take a plane. Until it has, or gave it up, the thread
-/// does not end: it would give up the card that the sink has just made sure of.
+/// Keeps the thread from ending while a sink is about to take a plane. The sink makes sure that this
+/// process is master of the card, and a thread that ends gives that up.
 #[derive(Debug)]
 pub struct Joining<'a>(&'a Engine);
 
 impl<'a> Joining<'a> {
-    /// Waits for a thread that is on its way out.
+    /// Waits for a thread that is already ending.
     pub fn begin(engine: &'a Engine) -> Self {
         let mut inner = engine.lock();
         while inner.is_leaving {
@@ -147,28 +143,27 @@ impl Drop for Joining<'_> {
 }
 
 impl Inner {
-    /// Whether frames handed over will be dealt with.
+    /// Whether the thread takes frames.
     pub fn is_alive(&self) -> bool {
         self.is_running && self.gone.is_none()
     }
 
-    /// Whether commits of ours would be taken.
+    /// Whether this process is master of the card, as far as known.
     pub fn is_master(&self) -> bool {
         self.master == Master::Ours
     }
 
-    /// The CRTC by id.
     pub fn crtc(&mut self, id: u32) -> Option<&mut Crtc> {
         self.crtcs.iter_mut().find(|crtc| crtc.id == id)
     }
 
-    /// The plane of a sink, unless it is given up.
+    /// The plane of the sink with this route; `None` once the sink gave it up.
     pub fn plane(&mut self, route: &Route) -> Option<&mut ClaimedPlane> {
         self.crtc(route.crtc)?.plane_mut(route.kms_plane)
     }
 }
 
-/// What leaves the lock: frames to release, things to tell.
+/// What is to be done once the lock is released: dropping frames and reporting to sinks.
 #[derive(Default)]
 struct Outbox {
     frames: Vec<Frame>,
@@ -184,7 +179,7 @@ impl Outbox {
         );
     }
 
-    /// To be called without the lock.
+    /// Must be called without the lock.
     fn deliver(self) {
         drop(self.frames);
         for (observer, report) in self.reports {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A sink's hold on one plane of one card: from finding it to giving it back.
+//! What a sink does with its plane of a card, from finding the plane to giving it back.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -25,31 +25,27 @@ use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
 use crate::sys::clock::monotonic_ns;
 
-/// A hold on a plane.
+/// A plane that a sink has claimed, with the connector and CRTC that show it.
 #[derive(Debug)]
 pub struct Head {
-    /// The card's open file.
     pub device: Arc<Device>,
-    /// What drives the card's CRTCs.
     pub engine: Arc<Engine>,
-    /// What was chosen on it.
     pub route: Route,
-    /// The connector's name.
     pub connector_name: String,
     /// The fourccs that the plane takes.
     pub fourccs: Vec<u32>,
-    /// Pairs of fourcc and modifier that the plane takes; empty if it does not say.
+    /// The pairs of fourcc and modifier that the plane takes; empty if the driver does not say.
     pub in_formats: Vec<(u32, u64)>,
-    /// Largest framebuffer.
+    /// Width and height of the largest framebuffer.
     pub max_size: (u32, u32),
-    /// What became of the frames.
     pub log: Arc<FrameLog>,
+    /// The serial of the newest frame.
     serial: AtomicU64,
 }
 
 #[cfg(test)]
 impl Head {
-    /// On the one plane of a blank card.
+    /// A head on plane 1 of a card that does not exist.
     pub fn blank(device: &Arc<Device>) -> Self {
         Self {
             device: device.clone(),
@@ -73,7 +69,7 @@ impl Head {
 }
 
 impl Head {
-    /// Finds what was asked for and takes it.
+    /// Chooses a card, connector, CRTC and plane by `criteria`, and claims the plane.
     pub fn open(
         criteria: &Criteria,
         fd: Option<BorrowedFd<'_>>,
@@ -86,16 +82,16 @@ impl Head {
         loop {
             match Self::try_open(&criteria, fd, follows_vt, observer) {
                 Ok(Some(head)) => return Ok(head),
-                // Two sinks that start at once may choose the same plane; the second
-                // looks again.
+                // Another sink that started at the same time claimed the plane first: choose again.
                 Ok(None) if n_taken < 8 => n_taken += 1,
                 Ok(None) => {
                     return Err(KmsError::Property(
                         "the planes of this card are taken faster than they can be found".into(),
                     ));
                 }
-                // Perhaps a program that only looks. Opened anew: without privilege only
-                // a file that was master from its opening on can become it again.
+                // Perhaps the master is a program that only lists displays. The card is opened anew,
+                // because without privilege only a file that was master when it was opened can become
+                // master again.
                 Err(KmsError::NotMaster { path, .. })
                     if fd.is_none() && Instant::now() < deadline =>
                 {
@@ -163,17 +159,17 @@ impl Head {
         }))
     }
 
-    /// Looks at or changes the CRTC, under the card's lock; `None` if it is given up.
+    /// Calls `look` with the CRTC, under the card's lock; `None` if the CRTC is given up.
     fn with_crtc<T>(&self, look: impl FnOnce(&mut Crtc) -> T) -> Option<T> {
         self.engine.lock().crtc(self.route.crtc).map(look)
     }
 
-    /// Looks at or changes our plane, as above.
+    /// Calls `look` with this head's plane, under the card's lock; `None` if the plane is given up.
     fn with_plane<T>(&self, look: impl FnOnce(&mut ClaimedPlane) -> T) -> Option<T> {
         self.with_crtc(|crtc| crtc.plane_mut(self.route.kms_plane).map(look))?
     }
 
-    /// The modes of the connector, now.
+    /// The modes of the connector now, as far as the kernel knows without probing.
     pub fn modes(&self) -> Result<Vec<(drm::control::Mode, ModeLine)>, KmsError> {
         let info = device::connector_handle(self.route.connector)
             .and_then(|handle| self.device.get_connector(handle, false))
@@ -185,7 +181,8 @@ impl Head {
             .collect())
     }
 
-    /// The modes to try for frames of `need`, best first.
+    /// The modes to try for frames of `need`, best first: the one that `mode::choose` takes, and the one that
+    /// it takes if it need not keep the current mode. If another sink shows on the CRTC, only its mode.
     pub fn candidates(
         &self,
         request: ModeRequest,
@@ -225,7 +222,7 @@ impl Head {
             .collect()
     }
 
-    /// The mode of the CRTC if another sink shows on it too.
+    /// The mode of the CRTC, if another sink shows on it too.
     fn shared_mode(&self) -> Option<ModeSet> {
         self.with_crtc(|crtc| {
             let mut others = crtc.planes.iter().map(|plane| plane.id);
@@ -238,7 +235,7 @@ impl Head {
         self.with_crtc(|crtc| crtc.mode.map(|mode| mode.mode).or(crtc.saved_mode()))?
     }
 
-    /// Gives back the modes that were not taken.
+    /// Destroys the property blobs of the modes that the CRTC does not use.
     pub fn discard(&self, modes: impl IntoIterator<Item = ModeSet>) {
         let used = self.with_crtc(|crtc| crtc.mode).flatten();
         for mode in modes {
@@ -248,7 +245,7 @@ impl Head {
         }
     }
 
-    /// Drives the connector in `mode` from the next frame on.
+    /// Drives the connector in the mode `new` from the next frame on.
     pub fn set_mode(&self, new: ModeSet, request: ModeRequest, need: FrameNeed) {
         let old = self.with_crtc(|crtc| {
             (crtc.mode_request, crtc.need) = (request, Some(need));
@@ -264,7 +261,7 @@ impl Head {
         }
     }
 
-    /// Asks the driver whether it would show this, without showing it.
+    /// Asks the driver by a TEST_ONLY commit whether it would show `framebuffer` so.
     pub fn test(
         &self,
         framebuffer: &Framebuffer,
@@ -278,8 +275,8 @@ impl Head {
         self.device.atomic_commit(flags, request)
     }
 
-    /// Hands a frame over. Waits while an earlier one waits for its commit, and,
-    /// if `until_settled`, until the kernel took or refused this one.
+    /// Hands a frame over. Waits while an earlier frame is pending, and, if `until_settled`, until the kernel
+    /// took or refused this one.
     pub fn present(&self, mut frame: Frame, until_settled: bool) -> Result<(), NotPresented> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         frame.serial = serial;
@@ -300,7 +297,7 @@ impl Head {
                 return Err(NotPresented::Flushing);
             };
             if plane.is_flushing {
-                // Once handed over, the frame goes its way.
+                // A frame that was handed over is shown in spite of the flush.
                 return match waiting {
                     Some(_) => Err(NotPresented::Flushing),
                     None => Ok(()),
@@ -308,7 +305,7 @@ impl Head {
             }
             match waiting.take() {
                 Some(mut frame) => {
-                    // From here on it counts: waiting for room is not latency.
+                    // Latency is measured from here: waiting for an earlier frame is no part of it.
                     frame.submitted_ns = monotonic_ns();
                     match plane.frames.submit(frame) {
                         Ok(()) => {
@@ -332,24 +329,21 @@ impl Head {
         }
     }
 
-    /// Ends all waiting, or allows it again.
+    /// While flushing, the plane takes no frames, and whatever waits for it stops waiting.
     pub fn set_flushing(&self, is_flushing: bool) {
         self.with_plane(|plane| plane.is_flushing = is_flushing);
         self.engine.notify();
     }
 
-    /// Whether commits of ours would be taken.
     pub fn is_master(&self) -> bool {
         self.engine.lock().is_master()
     }
 
-    /// Whether the connector has a display.
     pub fn is_plugged(&self) -> bool {
         self.with_crtc(|crtc| crtc.is_plugged).unwrap_or(false)
     }
 
-    /// Whether a display was plugged in that fits the criteria as well as this
-    /// connector, which has none.
+    /// Whether another connector that fits the criteria has a display. To be asked while this one has none.
     pub fn is_lit_elsewhere(&self, criteria: &Criteria) -> bool {
         let promising =
             sysfs_card::promising(sysfs_card::nodes(criteria.device.as_deref()), criteria);
@@ -362,8 +356,8 @@ impl Head {
         })
     }
 
-    /// Drops a frame that nothing is known to show yet, after the time that it
-    /// would have been shown for.
+    /// Counts a frame as dropped, after the time for which it would have been shown. To be called while there
+    /// is no stream to show it.
     pub fn drop_waiting(&self, time: Duration) -> Result<(), NotPresented> {
         let deadline = Instant::now() + time;
         let mut inner = self.engine.lock();
@@ -387,7 +381,7 @@ impl Head {
         }
     }
 
-    /// Takes back the frame that waits for its commit: it is of no use any more.
+    /// Drops the pending frame, because of a flush.
     pub fn withdraw(&self) {
         let withdrawn = self.with_plane(|plane| {
             let withdrawn = plane.frames.withdraw();
@@ -398,7 +392,7 @@ impl Head {
         drop(withdrawn);
     }
 
-    /// Waits until the newest frame is on the screen, or `time` is over.
+    /// Waits until the newest frame is on the screen; false if `time` ran out first.
     pub fn wait_idle(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let mut inner = self.engine.lock();
@@ -419,17 +413,17 @@ impl Head {
         }
     }
 
-    /// Looks at the newest frame.
+    /// Calls `look` with the newest frame, under the card's lock; `None` if the plane is given up.
     pub fn with_latest<T>(&self, look: impl FnOnce(Option<&Frame>) -> T) -> Option<T> {
         self.with_plane(|plane| look(plane.frames.latest()))
     }
 
-    /// Sets these properties with the next frame.
+    /// See [`ClaimedPlane::set_extras`].
     pub fn set_extras(&self, extras: Vec<Extra>, before: Vec<Extra>) {
         self.with_plane(|plane| plane.set_extras(extras, before));
     }
 
-    /// The counters, and whether the CRTC has vertical blanks.
+    /// The counters, whether the driver counts vertical blanks, and the mode.
     pub fn stats(&self) -> Option<(Stats, bool, Option<ModeLine>)> {
         self.with_crtc(|crtc| {
             let stats = crtc.plane(self.route.kms_plane)?.stats.clone();
@@ -437,7 +431,7 @@ impl Head {
         })?
     }
 
-    /// Gives the plane back. Whatever the driver does, this ends soon.
+    /// Gives the plane up, and waits for that at most `LIMIT`, whatever the driver does.
     pub fn close(&self, restore: bool) {
         const LIMIT: Duration = Duration::from_millis(1800);
         let deadline = Instant::now() + LIMIT;
@@ -458,7 +452,7 @@ impl Head {
         }
     }
 
-    /// The error for an ioctl on this card.
+    /// The error for an ioctl on this card that failed.
     pub fn failed(&self, operation: &'static str, source: io::Error) -> KmsError {
         KmsError::Io {
             operation,
@@ -468,15 +462,15 @@ impl Head {
     }
 }
 
-/// How long somebody else may have the card at the start: a program that looks what
-/// there is has it for some milliseconds, or for as long as its displays take to answer.
+/// How long [`Head::open`] waits for a card of which another program is master. A program that lists
+/// displays is master for some milliseconds, or for as long as its displays take to answer.
 const MASTER_LIMIT: Duration = Duration::from_millis(1500);
 
 type Cards = (Vec<Option<Card>>, Vec<CardSnapshot>);
 type Found = (Vec<Option<Card>>, Vec<CardSnapshot>, Route);
 
-/// Looks first where the criteria is likely to be met, at what the kernel knows already;
-/// and if that leads nowhere, everywhere, asking the displays.
+/// Chooses among the cards that are likely to meet the criteria, without probing their connectors. If that
+/// finds no display, chooses among all cards, probing them.
 fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsError> {
     if let Some(fd) = fd {
         let card = Card::adopt(fd).map_err(|source| KmsError::Io {
@@ -507,7 +501,7 @@ fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
         .into_iter()
         .map(|card| match card {
             Ok(card) => {
-                // The displays of a card at work were asked when it began.
+                // The first sink on a card had at least its connector probed.
                 let is_idle = card.engine.lock().crtcs.is_empty();
                 let snapshot = match asks && is_idle {
                     true => card.probe(),
@@ -520,7 +514,7 @@ fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
         .unzip()
 }
 
-/// Asks the display itself, as the master now may; whether there is one.
+/// Whether the connector has a display. Probes it unless sinks show on the card, as a master may.
 fn probe(engine: &Engine, connector: u32) -> bool {
     let is_idle = engine.lock().crtcs.is_empty();
     device::connector_handle(connector)
@@ -547,7 +541,7 @@ fn take_master(device: &Device) -> Result<(), KmsError> {
         })
 }
 
-/// False if the plane has been taken meanwhile.
+/// Adds the plane, and the CRTC if it is not in use yet. False if another sink has claimed the plane.
 fn insert(engine: &Engine, mut crtc: Crtc, plane: ClaimedPlane, follows_vt: bool) -> bool {
     let mut inner = engine.lock();
     if inner

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Virtual methods and properties.
 //!
-//! Two locks: `settings`, copied when they are needed, and `state`; never both
-//! at once, and nothing is pushed, posted, waited for or asked of the kernel
-//! under either.
+//! `settings` are copied whenever they are needed. No thread holds the locks of `settings` and `state` at
+//! once, and under neither does it push, post, wait or make a system call.
 #![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
 
 mod display;
@@ -88,20 +87,20 @@ pub struct KmsFlipSink {
     _computed: (),
 
     state: Mutex<State>,
-    /// The streaming thread renders a frame, and does not preroll.
+    /// Whether the base class renders the frame that is being shown; false during a preroll.
     is_rendering: AtomicBool,
     adoption: Adoption,
-    /// Counters of the time before the last stop.
+    /// The counters at the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
 }
 
-/// A poisoned lock cannot be: nothing panics while one is held.
+/// Takes a lock. It cannot be poisoned, because nothing panics while one is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long a drain may take to get the last frame off the screen.
+/// How long a drain, or EOS, waits for the last frame.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 impl KmsFlipSink {
@@ -113,7 +112,7 @@ impl KmsFlipSink {
         Some(lock(&self.settings).mode.clone())
     }
 
-    /// NULL, which any language may set, is the default.
+    /// NULL, which a program in any language may set, means the default.
     fn set_mode(&self, mode: Option<String>) {
         let mode = mode.unwrap_or_else(|| Settings::default().mode);
         lock(&self.settings).mode = mode;
@@ -175,7 +174,6 @@ impl KmsFlipSink {
         self.started(|_| ()).is_some()
     }
 
-    /// When a buffer should be on the screen.
     fn timing(&self, buffer: &gst::BufferRef) -> Timing {
         let sink = self.obj();
         let segment = sink.segment();
@@ -198,7 +196,6 @@ impl KmsFlipSink {
         }
     }
 
-    /// A copy is never silent.
     fn tell_of_copies(&self, stream: &Stream) {
         if let Some(copying) = stream.log().copying_to_tell() {
             let remedy = stream.remedy_for_copies();
@@ -221,7 +218,7 @@ impl KmsFlipSink {
 #[glib::object_subclass]
 impl ObjectSubclass for KmsFlipSink {
     const NAME: &'static str = "GstKmsFlipSink";
-    // Beside another copy of this library: src/copies.rs.
+    // Another copy of this library in the process has a type of this name: src/copies.rs.
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::KmsFlipSink;
     type ParentType = gst_video::VideoSink;
@@ -280,7 +277,7 @@ impl ElementImpl for KmsFlipSink {
         &TEMPLATES
     }
 
-    // Not in BaseSink's start(), whose failure posts a second error after ours.
+    // The card is opened here because BaseSink posts a second error after ours when its start() fails.
     fn change_state(
         &self,
         transition: gst::StateChange,
@@ -332,8 +329,7 @@ impl BaseSinkImpl for KmsFlipSink {
                 (info, None)
             }
         };
-        // Frames of the old caps that belong to upstream leave the screen, so
-        // that it can renegotiate its memory.
+        // The screen gives up upstream's frames of the old caps, so that upstream can renegotiate its memory.
         self.drain();
         self.adoption.restart();
         self.note_offer(Offer::NotAsked);
@@ -393,7 +389,7 @@ impl BaseSinkImpl for KmsFlipSink {
     fn event(&self, event: gst::Event) -> bool {
         if let Some(head) = self.started(|started| started.head.clone()) {
             match event.type_() {
-                // The end is when the last frame is on the screen.
+                // EOS is reached only when the last frame is on the screen.
                 gst::EventType::Eos => {
                     head.wait_idle(DRAIN_TIME);
                 }
@@ -477,8 +473,8 @@ impl VideoSinkImpl for KmsFlipSink {
         };
         let shown = loop {
             match show() {
-                // The base class unlocks for a pause, too, and wants the frame to
-                // be shown when it goes on.
+                // The base class calls unlock() for a pause too, and wants this frame shown when it
+                // goes on.
                 Err(NotPresented::Flushing) => self.obj().wait_preroll()?,
                 Err(NotPresented::Refused(_)) if is_freed() => break Ok(()),
                 result => break result,

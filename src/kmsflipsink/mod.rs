@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! kmsflipsink: shows raw video on a KMS plane by atomic flips of the memory
-//! that upstream wrote into.
+//! kmsflipsink: shows raw video on a KMS plane by atomic flips of the memory that upstream wrote into.
 //!
-//! The way of a frame: `imp` takes it from GStreamer, `stream` decides how it
-//! is shown (`display::area`, `format`, `import`, `copies`), `head` hands it to the
-//! card's thread in `engine`, which commits it (`crtc`) and follows it by
-//! `display::cycle` from pending to current. `discovery` and `mode` choose card,
-//! connector, plane and mode, among the cards that `sysfs_card` lets be opened. Pure, and
-//! tested without a device: sysfs_card, discovery, mode, format, stats.
+//! The way of a frame: `imp` takes the frame from GStreamer. `stream` decides how the frame is shown
+//! (`display::area`, `format`, `import`, `copies`). `head` hands it to the card's thread in `engine`,
+//! which commits it (`crtc`) and follows it from pending to current (`display::cycle`). `discovery` and
+//! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that.
+//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, stats.
 //!
-//! Locks: the element's `Settings` and `State`; below them the stream's `Context`, the cache of
-//! imports and one lock for each card (`engine`), never two at once. No ioctl, no wait and no call
-//! into GStreamer happens under any of them; the one exception is the table of GEM handles
-//! in `device`, and says why.
+//! Locks: the element's `Settings` and `State`; below `State` come the stream's `Context`, the cache of
+//! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
+//! the sink make an ioctl, wait, or post or push anything. Two locks are exceptions: the table of GEM
+//! handles in `device`, where the reason stands, and the buffers for copies in `stream`, which stay
+//! locked while a frame is copied.
 
 mod card;
 mod copies;
@@ -52,12 +51,12 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
-    /// The element.
+    /// The element `kmsflipsink`.
     pub struct KmsFlipSink(ObjectSubclass<imp::KmsFlipSink>)
         @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object;
 }
 
-/// Registers the element.
+/// Registers the element as `kmsflipsink`, with rank NONE.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(
         Some(plugin),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The properties, and what they ask for.
+//! The values of the properties, and what they ask of the rest of the sink.
 
 use gst_video::VideoOrientationMethod;
 
@@ -12,7 +12,6 @@ use super::tune::{self, Colour, Tuning};
 use crate::display::area::RenderRectangle;
 use crate::structure_property::StructureProperty;
 
-/// The properties, as set.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) driver_name: Option<String>,
@@ -59,7 +58,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What is asked of card, connector and plane.
     pub(super) fn criteria(&self) -> Criteria {
         Criteria {
             driver_name: self.driver_name.clone(),
@@ -71,14 +69,12 @@ impl Settings {
         }
     }
 
-    /// What is asked of the mode.
     pub(super) fn mode_request(&self) -> Result<ModeRequest, KmsError> {
         self.mode
             .parse()
             .map_err(|error| KmsError::Property(format!("property mode: {error}")))
     }
 
-    /// How frames are to be shown.
     pub(super) fn options(&self) -> DisplayOptions {
         DisplayOptions {
             rectangle: self.render_rectangle,
@@ -88,7 +84,8 @@ impl Settings {
         }
     }
 
-    /// For frames of `info`, if they are known.
+    /// The properties to set on plane and connector. Before the first caps there is no `info`, and no colour is
+    /// set.
     pub(super) fn tuning(&self, info: Option<&gst_video::VideoInfo>) -> Tuning {
         Tuning {
             plane: self.plane_properties.0.clone(),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Showing frames of one caps: the way of each frame to the screen. How they are
-//! placed is decided once (`plan`), and so is the memory that upstream is offered
-//! (`offer`).
+//! Showing the frames of one caps, each without a copy if possible. `plan` decides once how they are
+//! placed, and `offer` which memory upstream is offered.
 
 mod offer;
 mod plan;
@@ -27,7 +26,7 @@ use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
 use crate::foreign;
 use crate::sys::{self, dma_buf};
 
-/// How frames of one caps are shown.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct Stream {
     head: Arc<Head>,
@@ -35,40 +34,38 @@ pub struct Stream {
     modifier: Option<u64>,
     plan: Plan,
     imports: Arc<Imports>,
-    /// Shows nothing; TEST_ONLY commits are made with it.
+    /// Takes the place of a frame in TEST_ONLY commits, and is never shown.
     stand_in: Framebuffer,
-    /// Used by the streaming thread alone, save when a stop takes the last frame
-    /// off the screen.
+    /// Used by the streaming thread, and by the thread that stops the sink, which takes the last frame off
+    /// the screen.
     copies: Mutex<CopySets>,
     context: Mutex<Context>,
 }
 
-/// Buffers for copies of the frame's size, and of the screen's.
 #[derive(Debug, Default)]
 struct CopySets {
+    /// Of the frames' size.
     plain: Option<Copies>,
+    /// Of the screen's size.
     composed: Option<Copies>,
 }
 
-/// What each frame needs to know.
 #[derive(Debug)]
 struct Context {
     offered: Offered,
-    /// Where the driver agreed to show the last frame.
+    /// How the last frame was shown: the driver is asked again only if picture or target differ.
     placed: (Picture, Target, Scanout),
 }
 
-/// A frame's time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timing {
-    /// When it should be on the screen, CLOCK_MONOTONIC.
+    /// When the frame should be on the screen, CLOCK_MONOTONIC.
     pub due_ns: Option<u64>,
-    /// Its running time.
     pub running_time: Option<gst::ClockTime>,
 }
 
 impl Stream {
-    /// Finds out how to show frames of `info`, and sets the mode for the first.
+    /// Finds out how to show frames of `info`. The first frame's commit sets the mode.
     pub fn new(
         head: &Arc<Head>,
         imports: &Arc<Imports>,
@@ -105,14 +102,14 @@ impl Stream {
         })
     }
 
-    /// What the frames are.
+    /// The video info of the frames, and the modifier of DMA_DRM caps.
     pub fn format(&self) -> (gst_video::VideoInfo, Option<u64>) {
         (self.info.clone(), self.modifier)
     }
 
-    /// The error for a frame that nothing could show.
+    /// The error for a frame that could be shown neither directly nor as a copy.
     pub fn refused(&self, reason: String) -> KmsError {
-        // A device that went away refuses everything, in many words.
+        // A device that went away refuses everything, with various errors: say that it is gone.
         if let Err(error) = self.head.device.check_master()
             && error.raw_os_error() == Some(libc::ENODEV)
         {
@@ -125,7 +122,6 @@ impl Stream {
         }
     }
 
-    /// What became of the frames.
     pub fn log(&self) -> &FrameLog {
         &self.head.log
     }
@@ -141,7 +137,7 @@ impl Stream {
         }
     }
 
-    /// In words, for INFO.
+    /// A sentence for the log.
     pub fn describe(&self) -> String {
         let (width, height) = self.plan.screen;
         format!(
@@ -158,7 +154,7 @@ impl Stream {
         )
     }
 
-    /// Shows a frame: without a copy if possible, else with one.
+    /// Shows a frame, without a copy if possible. Waits while an earlier frame is pending.
     pub fn show(
         &self,
         buffer: &gst::Buffer,
@@ -203,7 +199,8 @@ impl Stream {
         let mut frame = frame(buffer, framebuffer, placement, timing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
         frame.fence = import::first_dma_buf(buffer).and_then(dma_buf::pending_write_fence);
-        // What TEST_ONLY does not tell: whether the memory can be pinned and mapped.
+        // TEST_ONLY does not tell whether the memory can be pinned and mapped, so this waits for the first
+        // real commit of it.
         match self.head.present(frame, is_untried) {
             Err(NotPresented::Refused(reason)) => refused(reason),
             Ok(()) => {
@@ -216,8 +213,8 @@ impl Stream {
         }
     }
 
-    /// Where a frame goes, and what shows its memory if that was offered. Asks the driver when it
-    /// is another place than the last frame's.
+    /// Where a frame goes on the screen, and the framebuffer of its memory if the sink offered that memory.
+    /// Asks the driver only if picture or target differ from the last frame's.
     fn choose(
         &self,
         buffer: &gst::BufferRef,
@@ -259,7 +256,8 @@ impl Stream {
             .present(frame(&copy, framebuffer, placement, timing, false), false)
     }
 
-    /// A copy of the part that is shown, and where the plane will find it.
+    /// Copies the part of the frame that is shown. Returns the copy, its framebuffer, and the placement to
+    /// show it with.
     fn copy(
         &self,
         buffer: &gst::Buffer,
@@ -289,7 +287,7 @@ impl Stream {
                     src: whole,
                     dst: whole,
                 };
-                // Even places, for subsampled formats.
+                // Subsampled formats can only be placed at even coordinates.
                 let at = (placed.dst.x & !1, placed.dst.y & !1);
                 (
                     &mut sets.composed,
@@ -323,7 +321,8 @@ impl Stream {
             .map_err(|error| sys::describe(&error))
     }
 
-    /// Takes frames that belong to others off the screen, leaving the picture.
+    /// If the screen shows memory of upstream's, shows a copy instead, so that upstream gets its memory back.
+    /// Waits for the screen at most `time` before and after that.
     pub fn release_foreign(&self, time: std::time::Duration) {
         self.head.wait_idle(time);
         let is_foreign = |frame: &&Frame| frame.is_foreign;
@@ -353,8 +352,8 @@ impl Stream {
 
 const NEEDS_COMPOSING: &str = "the plane can neither scale nor be moved, so each frame is copied into a buffer of the screen's size";
 
-/// Errors that say nothing about the frame: the card belongs to another program
-/// just now, or is gone.
+/// Whether the error says nothing about the frame, because another program has the card, the CRTC is busy,
+/// or the device is gone.
 fn is_about_us(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the thread does next: closing, giving up the card or taking it back,
-//! committing, waiting. Decided from what is shared alone; no ioctl here.
+//! Decides what the thread does next: closing, giving up the card or taking it back, committing, waiting.
+//! The decision depends on [`Inner`] and the time alone; no ioctl is made here.
 
 use drm::control::atomic::AtomicModeReq;
 
 use super::outcome::{Loss, drop_pending, expire_flip, release_planes};
 use super::{Crtc, Inner, Master, Outbox};
 
-/// What the thread does next.
 pub(super) enum Action {
     Exit,
     Commit {
@@ -31,7 +30,7 @@ pub(super) enum Action {
 }
 
 impl Inner {
-    /// Decides, and takes what a commit needs.
+    /// Decides, drops the frames that cannot be shown, and queues the frames of the commit that it returns.
     pub(super) fn next_action(&mut self, now_ns: u64, outbox: &mut Outbox) -> Action {
         if self.gone.is_some() {
             return self.action_when_gone(outbox);
@@ -69,7 +68,7 @@ impl Inner {
                 } else {
                     Loss::NoMaster
                 };
-                // No faster than a display would take them.
+                // Frames are dropped no faster than a display would show them.
                 let at_ns = crtc.last_drop_ns + crtc.period_ns();
                 if !crtc.has_pending() {
                 } else if at_ns <= now_ns {
@@ -100,7 +99,7 @@ impl Inner {
         Action::Exit
     }
 
-    /// Nothing can be restored; everything is released.
+    /// The device is gone: closes planes without restoring, and drops frames.
     fn action_when_gone(&mut self, outbox: &mut Outbox) -> Action {
         for crtc in &mut self.crtcs {
             release_planes(crtc, |plane| plane.closing.is_some(), outbox);
@@ -125,7 +124,7 @@ impl Inner {
             }
             let planes = closing.iter().map(|plane| plane.id).collect();
             let restores = closing.iter().any(|plane| plane.closing == Some(true));
-            // A CRTC that was never set up shows what it showed before.
+            // If these planes never showed a frame, there is nothing to restore.
             let is_untouched = closing.iter().all(|plane| plane.frames.current().is_none());
             return Some(
                 if restores && !is_untouched && self.master == Master::Ours {
@@ -145,7 +144,7 @@ impl Inner {
     }
 }
 
-/// When the next commit of a CRTC may be made; None if there is nothing for it.
+/// When the next commit of a CRTC may be made; `None` if there is nothing to commit.
 fn commit_time(crtc: &Crtc) -> Option<u64> {
     let is_showing = || {
         crtc.planes
@@ -156,8 +155,8 @@ fn commit_time(crtc: &Crtc) -> Option<u64> {
     if crtc.in_flight.is_some() || crtc.mode.is_none() || !wants {
         return None;
     }
-    // Without a vertical blank the driver says "done" at once: the mode's own
-    // period paces us.
+    // A driver without vertical blanks reports each flip as done at once, so the mode's period sets the
+    // pace.
     let paced_ns = if crtc.has_vblank {
         0
     } else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the thread listens to, in one poll: its wake fd, the card, kernel events
-//! and the virtual terminal.
+//! The file descriptors that the thread polls: its eventfd, the card, kernel events and the virtual
+//! terminal.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -15,15 +15,16 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::console::ActiveVt;
 use crate::sys::uevent::Uevents;
 
-/// What the thread listens to besides the card.
+/// The event sources besides the card and the eventfd.
 pub(super) struct EventSources {
     uevents: Option<Uevents>,
     vt: Option<ActiveVt>,
+    /// The virtual terminal that was in the foreground when the thread started.
     home: String,
 }
 
 impl EventSources {
-    /// What cannot be opened is not listened to.
+    /// Leaves out what cannot be opened.
     pub(super) fn open() -> Self {
         let mut vt = ActiveVt::open().ok();
         let home = vt
@@ -37,11 +38,11 @@ impl EventSources {
         }
     }
 
-    /// Sleeps until something happens, and deals with it.
+    /// Sleeps until an event or until `until_ns` (CLOCK_MONOTONIC), and handles the events.
     pub(super) fn wait(&mut self, engine: &Engine, until_ns: u64) {
         let is_gone = engine.lock().gone.is_some();
         let mut fds = vec![PollFd::new(engine.wake.as_fd(), PollFlags::POLLIN)];
-        // A device that is gone is always "readable".
+        // poll would return at once for a device that is gone.
         if !is_gone {
             fds.push(PollFd::new(engine.device.as_fd(), PollFlags::POLLIN));
             fds.extend(

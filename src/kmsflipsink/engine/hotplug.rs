@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A display that is plugged in or out: asks the connectors in use, and chooses
-//! a mode for a display that is there again.
+//! Hotplug: probes the connectors in use, and chooses a mode for a display that is plugged in again.
 
 use drm::control::{self, Device as _};
 
@@ -10,7 +9,7 @@ use crate::kmsflipsink::device;
 use crate::kmsflipsink::mode;
 use crate::sys;
 
-/// Asks the displays of all CRTCs in use whether they are there.
+/// Probes the connectors of all CRTCs in use.
 pub(super) fn look_at_connectors(engine: &Engine) {
     let watched: Vec<(u32, u32)> = engine
         .lock()
@@ -57,11 +56,11 @@ fn note_connector(
         return None;
     }
     let Some(old) = crtc.mode else {
-        // Its sink waits to know what it can show.
+        // No sink on the CRTC has chosen a mode yet; it does so when it plans for this display.
         outbox.tell_all(crtc, &Report::Plugged(None));
         return None;
     };
-    // The same mode again if the display has it, else a new choice.
+    // The mode from before if the display has it, else a new choice.
     let index = info
         .modes()
         .iter()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What came of a action: a commit that was taken or refused, a flip, the loss of
-//! the card. Frames that leave, and what sinks get to know, go into the
-//! [`Outbox`]; no ioctl here.
+//! Notes the result of an action: a commit that was taken or refused, a flip, the loss of the card.
+//! Frames to drop and reports to sinks go into the [`Outbox`]; no ioctl is made here.
 
 use std::io;
 
@@ -10,16 +9,16 @@ use crate::kmsflipsink::crtc::ClaimedPlane;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
 
-/// A flip event that has not come after this long is not coming.
+/// A flip event that has not come after this time is taken for lost.
 const FLIP_TIMEOUT_NS: u64 = 1_000_000_000;
-/// Between two tries to become master again.
+/// The time between two tries to become master again.
 pub(super) const MASTER_RETRY_NS: u64 = 250_000_000;
-/// Between two tries to commit while the kernel says EBUSY.
+/// The time between two tries to commit while the kernel answers EBUSY.
 const BUSY_RETRY_NS: u64 = 2_000_000;
-/// A CRTC that is busy this long with nothing of ours stays so.
+/// An EBUSY that lasts this long is taken for a refusal.
 const BUSY_TIMEOUT_NS: u64 = 1_000_000_000;
 
-/// Why a frame was not shown.
+/// Why frames are dropped without a commit.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Loss {
     NoMaster,
@@ -27,7 +26,7 @@ pub(super) enum Loss {
 }
 
 impl Inner {
-    /// The kernel took or refused the commit in flight.
+    /// Notes whether the kernel took the commit in flight.
     pub(super) fn committed(
         &mut self,
         crtc_id: u32,
@@ -67,8 +66,8 @@ impl Inner {
                 defer(crtc, outbox);
                 self.lose_device(&sys::describe(&error), outbox);
             }
-            // Somebody may have changed the CRTC behind our back: once more,
-            // with everything set up again.
+            // Another program may have changed the CRTC meanwhile: commit once more, with everything
+            // set up again.
             _ if !was_setup => {
                 crtc.needs_setup = true;
                 defer(crtc, outbox);
@@ -77,7 +76,7 @@ impl Inner {
         }
     }
 
-    /// Somebody else may commit.
+    /// Notes that another program has the card.
     pub(super) fn lose_master(&mut self, now_ns: u64, reason: &str, outbox: &mut Outbox) {
         if self.master == Master::Ours {
             for crtc in &mut self.crtcs {
@@ -90,7 +89,7 @@ impl Inner {
         };
     }
 
-    /// Nobody may.
+    /// Notes that the device is gone.
     pub(super) fn lose_device(&mut self, reason: &str, outbox: &mut Outbox) {
         if self.gone.is_none() {
             self.gone = Some(reason.to_owned());
@@ -105,7 +104,7 @@ impl Inner {
         }
     }
 
-    /// What was committed is on the screen.
+    /// Notes that the commit in flight is on the screen. `sequence` is 0 where the kernel has no number.
     pub(super) fn flipped(
         &mut self,
         crtc_id: u32,
@@ -119,7 +118,7 @@ impl Inner {
         }
     }
 
-    /// Takes planes away, and the CRTC with the last of them.
+    /// Gives up planes, and with the last one the CRTC. Returns the mode's blob if the CRTC is given up.
     pub(super) fn close(
         &mut self,
         crtc_id: u32,
@@ -138,7 +137,7 @@ impl Inner {
     }
 }
 
-/// Takes planes away with all their frames.
+/// Gives up the planes that `goes` selects, with all their frames.
 pub(super) fn release_planes(
     crtc: &mut Crtc,
     goes: impl Fn(&ClaimedPlane) -> bool,
@@ -149,7 +148,7 @@ pub(super) fn release_planes(
     }
 }
 
-/// The commit is to be made again.
+/// Makes the frames of the commit pending again, so that it is repeated.
 fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
     let planes = crtc.planes.iter_mut();
     outbox
@@ -157,7 +156,7 @@ fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
         .extend(planes.filter_map(|plane| plane.frames.deferred()));
 }
 
-/// The commit is not to be made again: its frames are lost.
+/// Drops the frames of a commit that is not repeated.
 fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
     crtc.busy_since_ns = None;
     let mut had_frame = false;
@@ -166,8 +165,8 @@ fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
             continue;
         };
         had_frame = true;
-        // Here, and not where somebody waits for it: a flush ends that waiting,
-        // and the framebuffer is to be known as refused all the same.
+        // The verdict is noted here and not by the streaming thread that waits for it, because a flush ends
+        // that wait.
         frame.framebuffer.judge(Err(reason));
         plane.settled_serial = frame.serial;
         plane.stats.dropped.refused += 1;
@@ -176,12 +175,12 @@ fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
         outbox.frames.push(frame);
     }
     if !had_frame {
-        // A setup without a new frame: wait for one.
+        // The commit only set the CRTC up. Try again later.
         crtc.retry_at_ns = now_ns + MASTER_RETRY_NS;
     }
 }
 
-/// There is nowhere to show the frame that waits for its commit.
+/// Drops the pending frames, which cannot be shown.
 pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
     for plane in &mut crtc.planes {
         if let Some(frame) = plane.frames.withdraw() {
@@ -196,7 +195,7 @@ pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
     }
 }
 
-/// Ends a flip whose event does not come; the time until then.
+/// Ends the flip in flight if its event is overdue. Otherwise returns when it will be.
 pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> Option<u64> {
     let (since_ns, _) = crtc.in_flight?;
     let deadline_ns = since_ns + FLIP_TIMEOUT_NS;
@@ -261,7 +260,7 @@ mod tests {
         fn report(&self, _: Report) {}
     }
 
-    /// A card whose thread the test plays, with a sink on it.
+    /// A sink on a card without a thread: the test does what the thread would do.
     fn stage() -> Head {
         gst::init().unwrap();
         let head = Head::blank(&Device::blank());
@@ -292,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Takes what is pending as for a commit, once there is something.
+    /// Waits for a pending frame and queues it, as for a commit.
     fn begin_commit(head: &Head) {
         let engine = &head.engine;
         let mut inner = engine.lock();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The thread of a card, and the ioctls that its steps need.
+//! The thread of a card, and the ioctls that its actions need.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::kmsflipsink::CAT;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 
-/// Starts the thread unless it runs.
+/// Starts the thread unless it is running.
 pub fn start(engine: &Arc<Engine>) -> io::Result<()> {
     let mut inner = engine.lock();
     if !inner.is_running {
@@ -32,7 +32,7 @@ pub fn start(engine: &Arc<Engine>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes sure that nobody waits for a thread that is no more.
+/// Tells waiting sinks that the thread has ended, even if it panicked.
 struct ThreadEnd<'a>(&'a Engine);
 
 impl Drop for ThreadEnd<'_> {
@@ -73,7 +73,7 @@ fn run(engine: &Arc<Engine>) {
         }
     }
     if engine.device.is_ours {
-        // Upstream may keep dumb buffers, and so the device, open for long.
+        // Upstream may keep dumb buffers for long, and these keep the device open.
         let _ = engine.device.release_master_lock();
     }
 }
@@ -103,7 +103,7 @@ fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
     }
 }
 
-/// Puts back what the CRTC showed before, or at least takes our frames off it.
+/// Puts back what the CRTC showed before. If the driver refuses that, only switches the planes off.
 fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     let saved_mode = engine
         .lock()
@@ -137,8 +137,8 @@ fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     }
 }
 
-/// Our virtual terminal left the foreground: the console, or whoever has the
-/// other one, gets the screen and the card.
+/// Restores what the screen showed and gives up the card, because another virtual terminal is in the
+/// foreground.
 fn suspend(engine: &Engine) {
     let crtcs: Vec<(u32, Vec<u32>)> = engine
         .lock()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The display that a started sink shows frames on: opened, planned for at new caps, waited for
-//! while there is none, looked for on other connectors.
+//! The display of a started sink: opening it, planning how it shows frames of new caps, waiting while
+//! there is none, and looking for one on other connectors.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ pub(super) struct Started {
     pub(super) head: Arc<Head>,
     pub(super) imports: Arc<Imports>,
     observer: Arc<SinkObserver>,
-    /// How frames are shown; none before the first caps, and while there is no
-    /// display, or the card is another program's, so that it cannot be known.
+    /// How frames are shown. `None` before the first caps, and while no display is plugged in or another
+    /// program has the card.
     pub(super) stream: Option<Arc<Stream>>,
     pub(super) waiting: Option<Waiting>,
     pub(super) prerolled: Prerolled,
 }
 
 impl Started {
-    /// What the next frame needs: how frames are shown, and whether this one was shown already.
-    /// `None` while that is not known.
+    /// The stream that shows `buffer`, and whether this frame was already shown for a preroll. `None` while
+    /// there is no stream.
     pub(super) fn begin_frame(
         &mut self,
         buffer: &gst::Buffer,
@@ -48,56 +48,56 @@ impl Started {
         Some((stream, self.prerolled.is_repeated(buffer, is_rendered)))
     }
 
-    /// Shows frames by `stream` from now on. Returns what it replaces, to be dropped without the lock.
+    /// Shows frames by `stream` from now on. The caller drops what was there before outside of the lock.
     fn begin_stream(&mut self, stream: Arc<Stream>) -> (Option<Arc<Stream>>, Option<Waiting>) {
         self.observer.is_stale.store(false, Ordering::Release);
         self.prerolled.forget();
         (self.stream.replace(stream), self.waiting.take())
     }
 
-    /// Shows nothing until there is a display. Returns what it replaces, as above.
+    /// Shows nothing until there is a display. The caller drops what was there before outside of the lock.
     fn begin_waiting(&mut self, waiting: Waiting) -> (Option<Arc<Stream>>, Option<Waiting>) {
         self.observer.is_stale.store(false, Ordering::Release);
         self.prerolled.forget();
         (self.stream.take(), self.waiting.replace(waiting))
     }
 
-    /// Frames are to be placed anew: the display is another.
+    /// Whether the display has changed since frames were planned for it.
     pub(super) fn is_stale(&self) -> bool {
         self.observer.is_stale.load(Ordering::Acquire)
     }
 }
 
-/// Caps that wait for a display to be shown on.
+/// Caps whose frames wait for a display.
 pub(super) struct Waiting {
     info: gst_video::VideoInfo,
     modifier: Option<u64>,
-    /// The newest frame, to be shown as soon as there is one.
+    /// The newest frame; it is shown as soon as there is a display.
     missed: Option<Missed>,
-    /// When other connectors are looked at again.
+    /// When to look for a display on other connectors again.
     next_look: Instant,
 }
 
 /// A frame that came while there was no display.
 struct Missed {
     buffer: gst::Buffer,
-    /// The base class rendered it; else it prerolled it, and renders it later.
+    /// The base class rendered the frame. If false, it prerolled the frame and will render it later.
     is_rendered: bool,
 }
 
-/// Between two looks at other connectors while there is no display.
+/// While there is no display, other connectors are looked at this often.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
 
-/// How long frames of these caps are shown for.
+/// How long each frame of these caps is shown.
 fn frame_time(info: &gst_video::VideoInfo) -> Duration {
     let (frames, seconds) = (info.fps().numer() as u128, info.fps().denom() as u128);
     refresh::period(refresh::rate_mhz(frames * 1000, seconds))
 }
 
-/// Brings what the card's thread saw to the element.
+/// Passes on to the element what the card's thread reports.
 struct SinkObserver {
     sink: glib::WeakRef<crate::kmsflipsink::KmsFlipSink>,
-    /// The display changed: frames are to be placed anew.
+    /// The display has changed since frames were planned for it.
     is_stale: AtomicBool,
 }
 
@@ -118,7 +118,7 @@ impl Observer for SinkObserver {
                 late_ns,
                 period_ns,
             } => {
-                // Upstream may take its time over it, which the card's thread has not.
+                // Upstream may handle the event slowly, and the card's thread must not wait for that.
                 if let Some(qos) = report::qos(running_time, late_ns, period_ns)
                     && sink.property("qos")
                 {
@@ -141,8 +141,8 @@ impl KmsFlipSink {
             sink: self.obj().downgrade(),
             is_stale: AtomicBool::new(false),
         });
-        // SAFETY: the application keeps the fd open while the sink is in use, as
-        // the property's blurb says; it is duplicated at once.
+        // SAFETY: the fd is open: the application keeps it open while the sink is in use, as the
+        // property's blurb says. The borrow ends when `Head::open` returns; a duplicate is kept.
         let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
@@ -174,7 +174,7 @@ impl KmsFlipSink {
         })
     }
 
-    /// Plans for new caps, or for a new display.
+    /// Plans how frames of `info` are shown, after new caps or on a new display.
     fn plan(
         &self,
         info: &gst_video::VideoInfo,
@@ -201,7 +201,8 @@ impl KmsFlipSink {
         Ok(Arc::new(stream))
     }
 
-    /// Plans; or waits, saying so, for what keeps from it now and may pass: then false.
+    /// Plans how frames of `info` are shown. If an obstacle may pass by itself (no display, or another program
+    /// has the card), this warns once, begins to wait and returns false.
     pub(super) fn plan_or_wait(
         &self,
         info: &gst_video::VideoInfo,
@@ -233,7 +234,7 @@ impl KmsFlipSink {
         Ok(false)
     }
 
-    /// What was missed for want of a display is shown on the one that is there now.
+    /// Shows the frame that was missed for want of a display, now that there is one.
     fn catch_up(&self) {
         let format = self.started(|started| {
             let waiting = started.waiting.as_ref()?;
@@ -247,7 +248,7 @@ impl KmsFlipSink {
             Ok(stream) => stream,
             Err(error) => return gst::info!(CAT, imp = self, "still waiting: {error}"),
         };
-        // Other memory may be shown without a copy now.
+        // The new display may show other memory without a copy.
         self.adoption.restart();
         let missed = self.started(|started| {
             let (old, waiting) = started.begin_stream(stream.clone());
@@ -267,7 +268,7 @@ impl KmsFlipSink {
         }
     }
 
-    /// Makes the stream anew, if what is there now can show frames.
+    /// Plans anew for the display that is there now, if it can show frames.
     pub(super) fn renew_stream(&self) -> Result<(), KmsError> {
         self.look_elsewhere()?;
         let format = match self.stream() {
@@ -276,7 +277,7 @@ impl KmsFlipSink {
                 .started(|started| {
                     let waiting = started.waiting.as_ref()?;
                     let head = &started.head;
-                    // Nothing has changed as yet.
+                    // Without a display, or without the card, planning would fail as before.
                     (head.is_plugged() && head.is_master())
                         .then(|| (waiting.info.clone(), waiting.modifier))
                 })
@@ -285,14 +286,13 @@ impl KmsFlipSink {
         if let Some((info, modifier)) = format
             && self.plan_or_wait(&info, modifier)?
         {
-            // Other memory may be shown without a copy now.
+            // The new display may show other memory without a copy.
             self.adoption.restart();
         }
         Ok(())
     }
 
-    /// Goes to another connector if a display was plugged in there, and the user
-    /// named none.
+    /// Goes to another connector that fits the settings, if a display was plugged in there.
     fn look_elsewhere(&self) -> Result<(), KmsError> {
         let head = self.started(|started| {
             let waiting = started.waiting.as_mut()?;
@@ -321,7 +321,8 @@ impl KmsFlipSink {
         Ok(())
     }
 
-    /// There is nothing to show it on: not an error, and no reason to be faster.
+    /// Keeps `buffer` as the frame to show when a display comes, and waits as long as the frame would have been
+    /// shown: without a display, the sink is no faster than with one.
     pub(super) fn miss(&self, buffer: &gst::Buffer, is_rendered: bool) -> Result<(), NotPresented> {
         let missed = self.started(|started| {
             let waiting = started.waiting.as_mut()?;

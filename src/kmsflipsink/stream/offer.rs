@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What upstream is offered to write into: the first kind of memory that the
-//! card can show, as a pool.
+//! The pool that upstream is offered, of the first kind of memory that the card can show.
 
 use super::plan::{DisplayOptions, Scanout, fb_shape};
 use super::{Stream, is_about_us};
@@ -12,28 +11,27 @@ use crate::memory::{MemoryKind, Region, Request};
 use crate::pool::{PhysBufferPool, Reuse, Slots};
 use crate::sys;
 
-/// What upstream is offered.
+/// The answer to an ALLOCATION query.
 #[derive(Debug)]
 pub struct Proposal {
-    /// The pool.
     pub pool: PhysBufferPool,
     /// Bytes in a buffer.
     pub size_bytes: u32,
-    /// Buffers that the sink holds, and one to fill.
+    /// The fewest buffers that keep the stream going.
     pub min: u32,
-    /// Most there can be; 0 for any number.
+    /// The most buffers that the pool can have; 0 means any number.
     pub max: u32,
-    /// The kind whose allocator may be used without the pool.
+    /// The kind of memory that upstream may also allocate without the pool.
     pub allocator: Option<MemoryKind>,
 }
 
-/// Pending, queued and current, and one that upstream fills.
+/// The pending, the queued and the current frame, and one that upstream fills.
 const MIN_BUFFERS: u32 = 4;
-/// Buffers in a pool that cannot grow.
+/// Buffers in a pool over memory that is allocated beforehand.
 const N_OFFERED: u32 = 8;
 
 impl Stream {
-    /// The pool to offer upstream, with how many buffers the sink itself holds.
+    /// The pool to offer upstream, or why there is none to offer.
     pub fn pool(&self, options: &DisplayOptions) -> Result<Proposal, String> {
         if self.modifier.is_some() {
             return Err("DMA_DRM caps mean that upstream has memory of its own".into());
@@ -68,12 +66,12 @@ impl Stream {
         Err(refusals.join("; "))
     }
 
-    /// Whether the driver's layout is the one that caps imply.
+    /// Whether the driver's layout is GStreamer's default for the caps.
     fn is_packed(&self) -> bool {
         self.plan.layout.planes() == Layout::of_info(&self.info).planes()
     }
 
-    /// A pool of heap memory, once a piece of it has been imported and tested.
+    /// A pool of heap memory, if the driver imports a first block of it and agrees to show it.
     fn heap_pool(&self, kind: MemoryKind) -> Result<PhysBufferPool, String> {
         if !self.head.device.can_import {
             return Err("the driver imports no dma-bufs".into());

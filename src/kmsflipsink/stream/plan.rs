@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How frames of one caps can be shown: in which mode, where on the screen, and
-//! whether by the plane alone. Tried with TEST_ONLY commits of a stand-in; what
-//! becomes of real frames is `stream`'s.
+//! How frames of one caps can be shown: in which mode, where on the screen, and whether the plane can do
+//! it without a copy. TEST_ONLY commits of a dumb buffer that stands in for a frame find that out.
 
 use std::io;
 
@@ -14,21 +13,18 @@ use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::offered_memory::OfferedMemory;
 use crate::layout::Layout;
 
-/// What the user said about the way frames are shown; copied from the settings.
+/// The settings about the way frames are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DisplayOptions {
-    /// The part of the screen to use.
     pub rectangle: RenderRectangle,
-    /// Whether scaling keeps proportions.
     pub keep_aspect: bool,
-    /// Whether rows become columns.
+    /// Whether the plane's rotation makes columns of rows.
     pub is_turned: bool,
-    /// The memory to offer upstream; auto looks what can be shown.
+    /// The memory to offer upstream.
     pub offered: OfferedMemory,
 }
 
 impl DisplayOptions {
-    /// Where pictures go on a screen of this size.
     pub(super) fn target(&self, screen: (u32, u32)) -> Target {
         Target {
             screen,
@@ -38,31 +34,31 @@ impl DisplayOptions {
     }
 }
 
-/// How a picture gets onto the screen.
+/// How a picture gets onto the screen, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scanout {
-    /// By a plane that reads frames.
+    /// The plane reads the frame, or a copy of the frame's size.
     Direct(Placement),
-    /// By a copy into a buffer of the screen's size.
+    /// Each frame is copied into a buffer of the screen's size, which the plane reads.
     Composed(Placement),
-    /// Nothing of it is visible.
+    /// Nothing of the picture is visible.
     Nowhere,
 }
 
 /// What the driver agreed to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// The size of the screen in the mode chosen.
+    /// Width and height of the chosen mode.
     pub(super) screen: (u32, u32),
-    /// Of the producer's frames in memory that we offer.
+    /// The layout of frames in memory that the sink offers: that of a dumb buffer.
     pub(super) layout: Layout,
-    /// For a whole frame.
+    /// How a frame is shown that is not cropped.
     pub(super) choice: Scanout,
 }
 
 impl Plan {
-    /// Tries modes and fits until the driver says yes. A dumb buffer stands in for
-    /// the frame.
+    /// Tries modes and fits until the driver agrees, first without and then with copies into buffers of the
+    /// screen's size. Returns the dumb buffer's framebuffer too.
     pub(super) fn find(
         head: &Head,
         info: &gst_video::VideoInfo,
@@ -143,7 +139,7 @@ impl Plan {
     }
 }
 
-/// The first fit that the driver takes.
+/// The first fit that the driver takes: scaled, or in the frame's own size; else composed.
 pub(super) fn choose(
     picture: &Picture,
     target: &Target,
@@ -164,7 +160,7 @@ fn composed(picture: &Picture, target: &Target) -> Scanout {
     area::place(picture, target, Fit::Centred).map_or(Scanout::Nowhere, Scanout::Composed)
 }
 
-/// What is shown of a frame of `info`.
+/// The part of a frame of `info` that is shown. `crop` is that of a GstVideoCropMeta.
 pub(super) fn picture(
     info: &gst_video::VideoInfo,
     crop: Option<(u32, u32, u32, u32)>,
@@ -187,7 +183,7 @@ pub(super) fn picture(
     }
 }
 
-/// The framebuffer of a frame in one piece of memory.
+/// The shape of the framebuffer of a frame that lies in one memory.
 pub(super) fn fb_shape(info: &gst_video::VideoInfo, layout: &Layout) -> FbShape {
     FbShape {
         width: info.width(),
@@ -195,7 +191,7 @@ pub(super) fn fb_shape(info: &gst_video::VideoInfo, layout: &Layout) -> FbShape 
         fourcc: format::fourcc_of(info.format()).map_or(0, |fourcc| fourcc as u32),
         modifier: None,
         n_planes: info.n_planes() as usize,
-        // `Layout::with_first_stride` made sure that they have 32 bits.
+        // `Layout::with_first_stride` made sure that strides and offsets fit 32 bits.
         pitches: layout.planes.map(|plane| plane.stride_bytes as u32),
         offsets: layout.planes.map(|plane| plane.offset_bytes as u32),
     }
@@ -212,7 +208,8 @@ pub(super) fn sized(
         .ok()
 }
 
-/// A dumb buffer's framebuffer with the driver's own layout, to test with.
+/// The framebuffer of a dumb buffer that is large enough for a frame of `info`, and the layout that the
+/// driver's pitch implies.
 pub(super) fn stand_in(
     head: &Head,
     info: &gst_video::VideoInfo,
