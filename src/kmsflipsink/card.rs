@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The open cards of this process: all sinks that show on a device share one open file, because
-//! only one open file of a process can be master, and flip events and GEM handles belong to the
-//! open file.
+//! The open cards of this process. All sinks that show on a device share one open file, because a device
+//! has only one open file as its master, and flip events and GEM handles belong to the open file.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -23,22 +22,20 @@ use crate::sys::sysfs::SysfsDevice;
 /// An open DRM device and its scanout.
 #[derive(Debug, Clone)]
 pub struct Card {
-    /// The open file.
     pub device: Arc<Device>,
-    /// What drives its CRTCs.
     pub engine: Arc<Engine>,
 }
 
-/// The devices that are open. A buffer that upstream keeps may hold a device for longer than any
-/// sink holds its engine.
+/// The open devices with their engines. A device may outlive its engine, because a dumb buffer that
+/// upstream keeps holds the device.
 static OPEN: Mutex<Vec<(Weak<Device>, Weak<Engine>)>> = Mutex::new(Vec::new());
 
 impl Card {
-    /// Finds a device node open, or opens it.
+    /// Returns the card at a device node, and opens it unless this process has it open.
     ///
-    /// Whoever opens a card that has no master becomes it, and then the console and
-    /// fbdev's programs cannot show anything: so it is not opened to find out whether it
-    /// is open, and given up at once unless `keeps_master`.
+    /// A process that opens a card without a master becomes its master, and then neither the console nor
+    /// programs on fbdev can show anything. So an open card is found by its device number, without opening
+    /// it again, and a card that is opened gives up being master at once unless `keeps_master`.
     pub fn open(path: &str, keeps_master: bool) -> io::Result<Self> {
         let number = rustix::fs::stat(path)?.st_rdev;
         if let Some(card) = find_open(|other| other.is_ours && other.number() == Some(number)) {
@@ -57,7 +54,7 @@ impl Card {
         register(Arc::new(device))
     }
 
-    /// Uses an fd that the application keeps; its own duplicate of it.
+    /// The card behind an fd of the application's. Keeps a duplicate of the fd.
     pub fn adopt(fd: BorrowedFd<'_>) -> io::Result<Self> {
         if let Some(card) = find_open(|other| is_same_open_file(other.as_fd(), fd)) {
             return card;
@@ -73,12 +70,12 @@ impl Card {
         register(Arc::new(Device::new(fd, path, false)?))
     }
 
-    /// What the card has, with its displays asked again: only a master may do that.
+    /// A snapshot with the connectors probed, which only a master may do.
     pub fn probe(&self) -> CardSnapshot {
         let device = &self.device;
         let was_master = device.check_master().is_ok();
         if !was_master && device.is_ours {
-            // Refused where another is master: then it is as was last known.
+            // If another program is master, this fails, and the snapshot has what was last known.
             let _ = device.acquire_master_lock();
         }
         let snapshot = self.snapshot(true);
@@ -88,8 +85,8 @@ impl Card {
         snapshot
     }
 
-    /// What the card has, and which planes sinks of this process use. `probe` asks the displays
-    /// again.
+    /// What the card has, and which planes sinks of this process use. `probe` asks the connectors for their
+    /// displays again.
     pub fn snapshot(&self, probe: bool) -> CardSnapshot {
         let mut snapshot = self.device.snapshot(probe);
         for plane in &mut snapshot.kms_planes {
@@ -99,8 +96,7 @@ impl Card {
     }
 }
 
-/// Opens cards, or finds them open. The only one is to be used, and not just looked at:
-/// it stays ours if it was nobody's.
+/// Opens cards. If there is only one, it is going to be used: then this process stays its master.
 pub fn open_all(nodes: Vec<SysfsCard>) -> Vec<Result<Card, Box<CardSnapshot>>> {
     let keeps_master = nodes.len() == 1;
     nodes
@@ -137,7 +133,7 @@ fn what_helps_opening(error: &io::Error) -> &'static str {
 }
 
 fn find_open(is_it: impl Fn(&Device) -> bool) -> Option<io::Result<Card>> {
-    // The Arcs are dropped after the lock: the last one closes the device.
+    // The Arcs are dropped after the lock is released, because dropping the last one closes the device.
     let open: Vec<_> = OPEN
         .lock()
         .iter()
@@ -146,7 +142,7 @@ fn find_open(is_it: impl Fn(&Device) -> bool) -> Option<io::Result<Card>> {
     open.into_iter().find(|device| is_it(device)).map(register)
 }
 
-/// The card of an open device, with the engine that drives it or a new one.
+/// The card of an open device, with its engine if it has one, else with a new engine.
 fn register(device: Arc<Device>) -> io::Result<Card> {
     let mut open = OPEN.lock();
     open.retain(|(device, _)| device.strong_count() > 0);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Dumb buffers: memory that the card can always show. Offered upstream where
-//! nothing better can be shown, and the target of the one copy for frames that
-//! cannot be shown where they are.
+//! Dumb buffers: memory that the card can always show. They are offered upstream if the card shows nothing
+//! better, and frames in memory that the card cannot show are copied into them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,24 +15,21 @@ use crate::layout::{self, Layout};
 use crate::memory::{self, ExternalAddress, Owner, Region};
 use crate::sys::mmap::Mapping;
 
-/// The memory of a dumb buffer. Fields drop in this order: unmap, then free.
+/// The memory of a dumb buffer. Rust drops fields in this order, so the memory is unmapped before it is freed.
 #[derive(Debug)]
 struct DumbMemory {
     mapping: Mapping,
     _dumb: Dumb,
 }
 
-/// A dumb buffer as memory, and what shows it.
+/// The memory of a dumb buffer, and the framebuffer over it.
 #[derive(Debug)]
 pub struct DumbFrame {
-    /// Its memory.
     pub region: Arc<Region>,
-    /// What a plane reads.
     pub framebuffer: Arc<Framebuffer>,
 }
 
-/// A dumb buffer for frames of `shape`. `exports` makes a dma-buf of it too,
-/// where the driver can.
+/// Makes a dumb buffer for frames of `shape`, and with `exports` a dma-buf of it, if the driver can.
 pub fn allocate(
     device: &Arc<Device>,
     dumb_shape: &DumbShape,
@@ -48,8 +44,8 @@ pub fn allocate(
         _dumb: dumb,
     });
     let (ptr, len_bytes) = (memory.mapping.ptr(), memory.mapping.len_bytes());
-    // SAFETY: the mapping is read-write, not empty, for any thread, and lives as
-    // long as `memory`, which the region owns.
+    // SAFETY: the mapping (`Mapping::of_dumb_buffer`) is read-write, not empty, and usable by any thread.
+    // It lives as long as `memory`, which the region owns.
     let region = unsafe {
         Region::external(
             ptr,
@@ -70,8 +66,8 @@ pub fn allocate(
 pub struct Offered(Vec<(Weak<Region>, Arc<Framebuffer>)>);
 
 impl Offered {
-    /// Remembers one, as long as its memory lives. Those whose memory is gone are returned, to be
-    /// dropped outside of any lock.
+    /// Remembers the framebuffer of a dumb buffer while its memory lives. Returns the framebuffers whose
+    /// memory is freed, for the caller to drop outside of any lock.
     pub fn add(&mut self, dumb: &DumbFrame) -> impl Sized + use<> {
         let is_gone = |known: &mut (Weak<Region>, _)| known.0.strong_count() == 0;
         let gone: Vec<_> = self.0.extract_if(.., is_gone).collect();
@@ -80,7 +76,7 @@ impl Offered {
         gone
     }
 
-    /// The framebuffer over the memory of `buffer`, if that was offered.
+    /// The framebuffer over the memory of `buffer`, if that memory was offered and has the layout offered.
     pub fn find(
         &self,
         buffer: &gst::BufferRef,
@@ -115,11 +111,11 @@ pub struct Copies {
     buffers: Vec<(gst::Buffer, Arc<Framebuffer>)>,
 }
 
-/// On the screen, on its way there, waiting, and being filled.
+/// The current, the queued and the pending frame, and one that is being filled.
 const N_COPIES: usize = 4;
 
 impl Copies {
-    /// Black buffers for frames of `info` in `layout`.
+    /// Makes buffers for frames of `info` in `layout`, and fills them with black.
     pub fn new(
         device: &Arc<Device>,
         info: &gst_video::VideoInfo,
@@ -142,15 +138,15 @@ impl Copies {
         Ok(copies)
     }
 
-    /// Copies `src` of `frame` to `at` in a buffer that nobody uses.
+    /// Copies the part `src` of `frame` to `at` in a buffer that is not in use.
     pub fn copy(
         &mut self,
         frame: &gst_video::VideoFrameRef<&gst::BufferRef>,
         src: &Rect,
         at: (i32, i32),
     ) -> Result<(gst::Buffer, Arc<Framebuffer>), &'static str> {
-        // The one that was used longest ago: some drivers still read a buffer for
-        // a while after its flip.
+        // The buffer that was used longest ago, because some drivers still read a buffer for a while after
+        // another has replaced it.
         let free = self
             .buffers
             .iter()
@@ -174,7 +170,7 @@ impl Copies {
     }
 }
 
-/// A buffer over `region` that tells its layout.
+/// A GstBuffer over `region` with a GstVideoMeta.
 fn wrap(
     region: &Arc<Region>,
     info: &gst_video::VideoInfo,

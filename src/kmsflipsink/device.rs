@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! An open DRM device: its capabilities, the properties of its objects, and the locks of its master.
+//! An open DRM device: its capabilities, the properties of its objects, and whether it is master.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,29 +19,29 @@ use crate::refresh;
 use crate::sys;
 use crate::sys::sysfs::SysfsDevice;
 
-/// An open DRM device.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct Device {
     fd: OwnedFd,
-    /// /dev/dri/card0.
+    /// The device node, such as /dev/dri/card0.
     pub path: String,
-    /// The driver's name.
+    /// The name that the driver gives to DRM.
     pub driver: String,
     bus_id: String,
-    /// Why it cannot be used, if so.
+    /// Why the device cannot be used; `None` if it can.
     unusable: Option<String>,
-    /// Opened here, and not given by the application.
+    /// Whether this process opened the device, and did not get it from the application.
     pub is_ours: bool,
-    /// How often each GEM handle is in use. The kernel gives the same handle for
-    /// the same memory without counting, so making and closing one must not
-    /// cross: this lock is held over those ioctls, and nothing else is locked
+    /// How many uses each GEM handle has. The kernel returns the same handle each time that the same memory is
+    /// imported, and closes it at the first DRM_IOCTL_GEM_CLOSE. An import must therefore not run between the
+    /// end of the last use and that ioctl: this lock is held over both ioctls, and no other is taken
     /// meanwhile.
     pub(super) gem_names: Mutex<HashMap<GemName, usize>>,
-    /// Takes dma-bufs of others.
+    /// Whether the driver imports dma-bufs.
     pub can_import: bool,
-    /// Gives dma-bufs of its own.
+    /// Whether the driver exports its own buffers as dma-bufs.
     pub(super) can_export: bool,
-    /// Framebuffers may carry a modifier.
+    /// Whether a framebuffer may have a modifier.
     pub has_modifiers: bool,
 }
 
@@ -54,7 +54,7 @@ impl drm::Device for Device {}
 impl control::Device for Device {}
 
 impl Device {
-    /// Asks what it can do; a device that cannot be used says why in its snapshot.
+    /// Asks for the capabilities. If the device cannot be used, its snapshots say why.
     pub fn new(fd: OwnedFd, path: String, is_ours: bool) -> io::Result<Self> {
         let mut card = Self {
             bus_id: SysfsDevice::of_fd(fd.as_fd())
@@ -95,12 +95,12 @@ impl Device {
             .map_err(|_| "its driver has no atomic modesetting; kmssink may work".to_owned())
     }
 
-    /// Its device number.
+    /// The device number of the node.
     pub fn number(&self) -> Option<u64> {
         rustix::fs::fstat(&self.fd).ok().map(|stat| stat.st_rdev)
     }
 
-    /// What the device has, all planes free. `probe` asks the displays again.
+    /// What the device has, with all planes marked as free. `probe` asks the connectors for their displays again.
     pub fn snapshot(&self, probe: bool) -> CardSnapshot {
         let mut snapshot = CardSnapshot {
             device: self.path.clone(),
@@ -123,7 +123,7 @@ impl Device {
         let resources = self
             .resource_handles()
             .map_err(|error| match error.raw_os_error() {
-                // A render-only device.
+                // A device that only renders.
                 Some(libc::EOPNOTSUPP | libc::EINVAL) => io::Error::other("it drives no display"),
                 _ => error,
             })?;
@@ -178,7 +178,6 @@ impl Device {
         }
     }
 
-    /// The properties of an object.
     pub fn props<T: ResourceHandle>(&self, object: T) -> io::Result<Props> {
         let mut by_name = HashMap::new();
         for (&handle, &value) in self.get_properties(object)?.iter() {
@@ -188,13 +187,12 @@ impl Device {
         Ok(Props(by_name))
     }
 
-    /// A property blob that holds a mode.
+    /// Makes a property blob of a mode, and returns its id.
     pub fn mode_blob(&self, mode: &Mode) -> io::Result<u64> {
         Ok(self.create_property_blob(mode)?.into())
     }
 
-    /// Whether commits would be taken from us now. Costs one empty TEST_ONLY
-    /// commit, which only a master may make.
+    /// Whether this open file is master now. Makes one empty TEST_ONLY commit, which only a master may make.
     pub fn check_master(&self) -> io::Result<()> {
         self.atomic_commit(
             AtomicCommitFlags::TEST_ONLY,
@@ -205,7 +203,7 @@ impl Device {
 
 #[cfg(test)]
 impl Device {
-    /// No device at all: each ioctl fails.
+    /// A device that does not exist: each ioctl fails.
     pub fn blank() -> std::sync::Arc<Self> {
         let file = std::fs::File::open("/dev/null").unwrap();
         let device = Self::new(file.into(), "/dev/null".into(), true).unwrap();
@@ -226,7 +224,6 @@ fn crtc_bits(resources: &control::ResourceHandles, filter: control::CrtcListFilt
         .fold(0, |bits, (index, _)| bits | 1 << index)
 }
 
-/// A connector's state in our own words.
 pub fn plugged(state: connector::State) -> Plugged {
     match state {
         connector::State::Connected => Plugged::Connected,
@@ -235,19 +232,18 @@ pub fn plugged(state: connector::State) -> Plugged {
     }
 }
 
-/// Whether there is a display, and it is known what it takes.
+/// Whether the connector may have a display, and has modes.
 pub fn has_display(info: &connector::Info) -> bool {
     plugged(info.state()) != Plugged::Disconnected && !info.modes().is_empty()
 }
 
-/// What the choice of a mode needs to know of it.
 pub fn mode_line(mode: &Mode) -> ModeLine {
     let (width, height) = mode.size();
     let (_, _, htotal) = mode.hsync();
     let (_, _, vtotal) = mode.vsync();
     let is_interlaced = mode.flags().contains(ModeFlags::INTERLACE);
-    // As drm_mode_vrefresh() counts: the fields of an interlaced mode, and
-    // each line of a doubled one twice.
+    // Like drm_mode_vrefresh(): an interlaced mode counts fields, and a doublescan mode counts each line
+    // twice.
     let mut clock_mhz = u128::from(mode.clock()) * 1_000_000;
     let mut ticks_per_frame = u128::from(htotal) * u128::from(vtotal);
     if is_interlaced {
@@ -274,18 +270,16 @@ pub fn mode_line(mode: &Mode) -> ModeLine {
 pub struct Props(HashMap<String, (property::Info, u64)>);
 
 impl Props {
-    /// The value when it was read.
     pub fn value(&self, name: &str) -> Option<u64> {
         self.0.get(name).map(|&(_, value)| value)
     }
 
-    /// The handle to set it by.
     pub fn handle(&self, name: &str) -> Option<property::Handle> {
         self.0.get(name).map(|(info, _)| info.handle())
     }
 
-    /// The property by name and its value, in any case and with '-' for the
-    /// spaces and underscores that some names have.
+    /// A property and its value by name. The case of the name does not matter, and '-' stands for a space or
+    /// an underscore too.
     pub fn find(&self, name: &str) -> Option<(&property::Info, u64)> {
         let plain = |name: &str| name.to_ascii_lowercase().replace([' ', '_'], "-");
         let wanted = plain(name);
@@ -300,7 +294,6 @@ impl Props {
             .map(|(info, value)| (info, *value))
     }
 
-    /// The names of all that can be set.
     pub fn mutable_names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self
             .0
@@ -313,17 +306,17 @@ impl Props {
     }
 }
 
-/// Typed handles of ids that the kernel gave.
+/// Makes a typed handle of an object id.
 pub fn connector_handle(id: u32) -> io::Result<connector::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// As above.
+/// Makes a typed handle of an object id.
 pub fn crtc_handle(id: u32) -> io::Result<crtc::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// As above.
+/// Makes a typed handle of an object id.
 pub fn plane_handle(id: u32) -> io::Result<plane::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which card, connector, CRTC and plane: what there is, what was asked for,
-//! and the choice. Pure; `card` takes the snapshots.
+//! Chooses card, connector, CRTC and plane by what the user asked for. Pure; `card` takes the snapshots
+//! of what there is.
 
 use std::fmt;
 
 use super::format;
 use super::mode::{self, ModeLine};
 
-/// Whether a display is plugged in.
+/// Whether a display is plugged into a connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plugged {
-    /// Yes.
     Connected,
-    /// No.
     Disconnected,
     /// The driver cannot tell.
     Unknown,
@@ -28,114 +26,97 @@ impl fmt::Display for Plugged {
     }
 }
 
-/// A connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connector {
-    /// Its DRM object id.
+    /// The DRM object id.
     pub id: u32,
-    /// As the kernel names it: HDMI-A-1.
+    /// The kernel's name, such as HDMI-A-1.
     pub name: String,
-    /// Whether a display is there.
     pub plugged: Plugged,
-    /// What the display takes.
     pub modes: Vec<ModeLine>,
-    /// The CRTCs that can drive it, a bit for each index.
+    /// The CRTCs that can drive the connector, a bit for each index.
     pub possible_crtcs: u32,
-    /// The CRTC that drives it now.
+    /// The id of the CRTC that drives the connector now.
     pub crtc: Option<u32>,
 }
 
-/// What a hardware plane is for.
+/// The KMS plane property "type".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaneKind {
-    /// The CRTC's own picture.
     Primary,
-    /// On top of it.
     Overlay,
-    /// The pointer.
     Cursor,
 }
 
 /// A hardware plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsPlane {
-    /// Its DRM object id.
+    /// The DRM object id.
     pub id: u32,
-    /// What it is for.
     pub kind: PlaneKind,
-    /// The CRTCs that can show it, a bit for each index.
+    /// The CRTCs that can show the plane, a bit for each index.
     pub possible_crtcs: u32,
-    /// The fourccs that it takes.
     pub fourccs: Vec<u32>,
-    /// Whether a sink of this process has it already.
+    /// Whether a sink of this process has the plane already.
     pub is_taken: bool,
 }
 
 /// A card and what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CardSnapshot {
-    /// /dev/dri/card0.
+    /// The device node, such as /dev/dri/card0.
     pub device: String,
-    /// The driver's name.
+    /// The name that the driver gives to DRM.
     pub driver: String,
-    /// pci:0000:00:02.0.
+    /// The bus and address, such as pci:0000:00:02.0.
     pub bus_id: String,
-    /// Why it cannot be used, if so: not atomic, no permission.
+    /// Why the card cannot be used, such as no atomic modesetting or no permission; `None` if it can.
     pub unusable: Option<String>,
-    /// Its connectors, without those for writeback.
+    /// The connectors, without those for writeback.
     pub connectors: Vec<Connector>,
-    /// Its CRTCs by index.
+    /// The ids of the CRTCs, by index.
     pub crtcs: Vec<u32>,
-    /// Its planes.
     pub kms_planes: Vec<KmsPlane>,
 }
 
-/// What the user asked for; none of it is needed.
+/// What the user asked for. `None` allows anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Criteria {
-    /// The driver.
     pub driver_name: Option<String>,
-    /// The bus address, with or without "pci:".
+    /// The bus address, with or without the bus before it ("pci:").
     pub bus_id: Option<String>,
     /// The device node.
     pub device: Option<String>,
-    /// The connector by id.
     pub connector_id: Option<u32>,
     /// The connector by name.
     pub connector: Option<String>,
-    /// The plane by id.
     pub plane_id: Option<u32>,
 }
 
-/// What was chosen.
+/// What was chosen. Connector, CRTC and plane are DRM object ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// Index into the snapshots.
     pub card: usize,
-    /// The connector's id.
     pub connector: u32,
-    /// The CRTC's id.
     pub crtc: u32,
-    /// The CRTC's index.
+    /// The CRTC's index among those of the card.
     pub crtc_index: u32,
-    /// The plane's id.
     pub kms_plane: u32,
-    /// What that plane is for.
     pub kind: PlaneKind,
 }
 
-/// Nothing fits; says what there is.
+/// No plane meets the criteria.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{reason}. There is: {listing}")]
 pub struct NoRoute {
-    /// What was missing.
     pub reason: String,
-    /// The cards with their connectors and modes.
+    /// The cards with their connectors, modes and planes.
     pub listing: String,
 }
 
-/// Chooses by rank: what was asked for, and among that a plane no sibling has,
-/// a connected connector, a primary plane, the first.
+/// Chooses among what meets the criteria, by [`Rank`]; among equals, the first. A plane that another sink
+/// of this process has is chosen only if `plane_id` asks for it.
 pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRoute> {
     let wanted = || {
         cards
@@ -145,8 +126,8 @@ pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRo
             .flat_map(|(index, card)| card.connectors.iter().map(move |one| (index, card, one)))
             .filter(|(_, _, connector)| is_wanted_connector(connector, criteria))
     };
-    // Where there is no display at all, one is waited for; where one is, a sink for
-    // which it has no plane left is not to end up elsewhere in the dark.
+    // Without any display, the sink takes an empty connector and waits for a display. But if there are
+    // displays and none has a plane left, the sink must not end up on an empty connector.
     let is_any_plugged = wanted().any(|(.., connector)| connector.plugged != Plugged::Disconnected);
     let mut best: Option<(Rank, Route)> = None;
     for (index, card, connector) in wanted() {
@@ -165,7 +146,7 @@ pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRo
     })
 }
 
-/// Whether the connector chosen has a display, with modes.
+/// Whether the chosen connector may have a display, and has modes.
 pub fn is_lit(cards: &[CardSnapshot], route: &Route) -> bool {
     cards.get(route.card).is_some_and(|card| {
         card.connectors.iter().any(|connector| {
@@ -176,7 +157,8 @@ pub fn is_lit(cards: &[CardSnapshot], route: &Route) -> bool {
     })
 }
 
-/// Smaller is better.
+/// How bad a choice is: without a display, without a known state, without modes, not a primary plane. The
+/// smallest rank is the best.
 type Rank = (bool, bool, bool, bool);
 
 fn routes(
@@ -215,7 +197,7 @@ fn routes(
         .collect()
 }
 
-/// The CRTC that drives the connector, or one that drives nothing.
+/// Index and id of the CRTC that drives the connector, or else of one that drives no connector.
 fn crtc_for(card: &CardSnapshot, connector: &Connector, criteria: &Criteria) -> Option<(u32, u32)> {
     let wanted_plane = criteria
         .plane_id
@@ -324,7 +306,7 @@ fn explain(cards: &[CardSnapshot], criteria: &Criteria) -> String {
     "every plane of the connected displays is in use by another sink, or no CRTC is free".into()
 }
 
-/// All cards, for people.
+/// All cards, as text for an error message.
 pub fn listing(cards: &[CardSnapshot]) -> String {
     if cards.is_empty() {
         return "nothing".into();

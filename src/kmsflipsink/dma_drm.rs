@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Caps of GStreamer 1.24 for memory that only hardware reads: a fourcc and a
-//! modifier, `video/x-raw(memory:DMABuf), format=DMA_DRM, drm-format=XR24:0x...`.
+//! The DMA_DRM caps of GStreamer 1.24, which describe memory by a DRM fourcc and modifier:
+//! `video/x-raw(memory:DMABuf), format=DMA_DRM, drm-format=XR24:0x...`.
 //!
-//! The caps are words, and read and written here as such, so that all of this
-//! is tested on 1.22 too; offered are they only under the feature `v1_24`.
+//! The caps are read and written here as text, so that this module is tested with GStreamer 1.22 too. The
+//! sink offers them only with the feature `v1_24`.
 
 use super::format;
 
@@ -12,7 +12,7 @@ pub const LINEAR: u64 = 0;
 
 const FEATURE: &str = "memory:DMABuf";
 
-/// "XR24", or "XR24:0x0100000000000002".
+/// The text in `drm-format`: "XR24" if the modifier is linear, else like "XR24:0x0100000000000002".
 #[cfg(any(test, feature = "v1_24"))]
 pub fn to_text(fourcc: u32, modifier: u64) -> String {
     let name: String = format::fourcc_name(fourcc);
@@ -35,7 +35,7 @@ pub fn from_text(text: &str) -> Option<(u32, u64)> {
     Some((u32::from_le_bytes(bytes), modifier))
 }
 
-/// Caps for these pairs, none of which a CPU needs to understand.
+/// Caps for these pairs of fourcc and modifier. A fourcc without a GStreamer format is left out.
 #[cfg(any(test, feature = "v1_24"))]
 pub fn caps(pairs: &[(u32, u64)], max_size: (u32, u32)) -> gst::Caps {
     let names: Vec<_> = pairs
@@ -63,7 +63,7 @@ pub fn caps(pairs: &[(u32, u64)], max_size: (u32, u32)) -> gst::Caps {
         .build()
 }
 
-/// The frames that such caps announce; None for all other caps.
+/// The video info and the modifier of DMA_DRM caps; `None` for all other caps.
 pub fn parse(caps: &gst::CapsRef) -> Option<(gst_video::VideoInfo, u64)> {
     let structure = caps.structure(0)?;
     if !caps.features(0)?.contains(FEATURE) || structure.get::<&str>("format") != Ok("DMA_DRM") {

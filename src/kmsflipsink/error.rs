@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What can go wrong with a card, each with what would help.
+//! What can go wrong with a card. Each error's text says what would help.
 
 use std::io;
 
@@ -8,13 +8,11 @@ use super::discovery::NoRoute;
 use super::mode::NoMode;
 use crate::sys;
 
-/// What went wrong with a card.
 #[derive(Debug, thiserror::Error)]
 pub enum KmsError {
-    /// Nothing to show on.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
-    /// Somebody else has the card.
+    /// Another program is DRM master of the card.
     #[error(
         "another program is DRM master of {path} ({}); end it (a desktop, a compositor, another \
          player), or pass us a lease in the property fd",
@@ -23,10 +21,9 @@ pub enum KmsError {
     NotMaster {
         /// The device node.
         path: String,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The application's fd may not show anything.
+    /// The fd that the application gave is neither master nor a lease.
     #[error(
         "the file of the property fd, {path}, may not set the display ({}); let it be DRM master \
          (drmSetMaster) or a lease before the sink starts",
@@ -35,17 +32,13 @@ pub enum KmsError {
     FdNotMaster {
         /// The device node.
         path: String,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// No such mode.
     #[error("mode \"{request}\" of {connector}: {source}")]
     NoMode {
-        /// What was asked for.
+        /// The property `mode`, as the user wrote it.
         request: String,
-        /// Of which connector.
         connector: String,
-        /// Why not.
         source: NoMode,
     },
     /// The driver refuses every way to show such frames.
@@ -55,36 +48,30 @@ pub enum KmsError {
         sys::describe(source)
     )]
     Refused {
-        /// The device node.
         path: String,
-        /// What it was asked to show.
+        /// The frames that the driver was asked to show.
         what: String,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// A property that the user asked for.
+    /// The value of a property cannot be used.
     #[error("{0}")]
     Property(String),
-    /// Anything else.
+    /// A system call failed.
     #[error(
         "{operation} on {path}: {}; {}",
         sys::describe(source),
         io_remedy(source)
     )]
     Io {
-        /// What was done.
         operation: &'static str,
-        /// The device node.
         path: String,
-        /// What the kernel said.
         source: io::Error,
     },
     /// The device went away.
     #[error("{path} is gone: {reason}; plug it in or bind its driver again and restart")]
     Gone {
-        /// The device node.
         path: String,
-        /// How that was noticed.
+        /// How the sink noticed that.
         reason: String,
     },
 }
@@ -104,19 +91,18 @@ fn io_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Why a frame was not taken.
+/// Why the sink did not take a frame.
 #[derive(Debug)]
 pub enum NotPresented {
     /// The sink is being stopped or flushed.
     Flushing,
     /// The kernel refused to show it.
     Refused(String),
-    /// The card can show nothing any more.
+    /// The device is gone, or the card's thread has ended.
     Gone(String),
 }
 
 impl KmsError {
-    /// The error for a card that is no more.
     pub fn gone(device: &Device, reason: String) -> Self {
         Self::Gone {
             path: device.path.clone(),
@@ -124,8 +110,8 @@ impl KmsError {
         }
     }
 
-    /// Whether it may pass by itself: there is no display now, or the card is another
-    /// program's, as while another virtual terminal is in front.
+    /// Whether the obstacle may pass by itself: there is no display now, or another program has the card, as
+    /// while another virtual terminal is in the foreground.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NoMode { source, .. } => *source == NoMode::NoneOffered,

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! DRM fourccs and GStreamer video formats, and the dumb buffer that holds a frame.
-//! Pure.
+//! DRM fourccs and GStreamer video formats, and the dumb buffer that holds a frame. Pure.
 //!
-//! A DRM fourcc names a little-endian word from its highest bit down, a
-//! GStreamer format the bytes in memory: XRGB8888 is BGRx.
+//! A DRM fourcc names the components of a little-endian word from its highest bit down. A GStreamer format
+//! names the bytes in the order of memory. So XRGB8888 is BGRx.
 
 use drm::buffer::DrmFourcc;
 use gst_video::VideoFormat;
 
 use crate::layout::Layout;
 
-/// Opaque formats before those with alpha: a primary plane shows both alike,
-/// and peers that may choose take the first.
+/// Opaque formats come before those with alpha, because upstream takes the first format if it can choose,
+/// and a primary plane shows both alike.
 const TABLE: &[(DrmFourcc, VideoFormat)] = &[
     (DrmFourcc::Xrgb8888, VideoFormat::Bgrx),
     (DrmFourcc::Xbgr8888, VideoFormat::Rgbx),
@@ -52,7 +51,6 @@ pub fn all() -> impl Iterator<Item = VideoFormat> {
     TABLE.iter().map(|&(_, format)| format)
 }
 
-/// The fourcc of a format.
 pub fn fourcc_of(format: VideoFormat) -> Option<DrmFourcc> {
     TABLE
         .iter()
@@ -60,7 +58,7 @@ pub fn fourcc_of(format: VideoFormat) -> Option<DrmFourcc> {
         .map(|&(fourcc, _)| fourcc)
 }
 
-/// The formats among a plane's fourccs, best first.
+/// The formats that have one of these fourccs, best first.
 pub fn supported(fourccs: &[u32]) -> Vec<VideoFormat> {
     TABLE
         .iter()
@@ -69,7 +67,7 @@ pub fn supported(fourccs: &[u32]) -> Vec<VideoFormat> {
         .collect()
 }
 
-/// "XR24", also for fourccs that nobody knows.
+/// The four characters of a fourcc, such as "XR24", with spaces for those that cannot be printed.
 pub fn fourcc_name(fourcc: u32) -> String {
     fourcc
         .to_le_bytes()
@@ -84,8 +82,7 @@ pub fn fourcc_name(fourcc: u32) -> String {
         .collect()
 }
 
-/// A dumb buffer that would hold a frame: what to ask the driver for to learn
-/// its pitch.
+/// The arguments of DRM_IOCTL_MODE_CREATE_DUMB for a dumb buffer that holds a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DumbShape {
     /// Pixels in a row of the first colour plane.
@@ -96,7 +93,6 @@ pub struct DumbShape {
     pub bits: u32,
 }
 
-/// The dumb buffer for a frame of `info`.
 pub fn dumb_shape(info: &gst_video::VideoInfo) -> DumbShape {
     let layout = Layout::of_info(info);
     let bytes: usize = layout
@@ -114,8 +110,8 @@ pub fn dumb_shape(info: &gst_video::VideoInfo) -> DumbShape {
     }
 }
 
-/// The pairs of fourcc and modifier in an IN_FORMATS blob
-/// (`struct drm_format_modifier_blob`). Empty if it is malformed.
+/// The pairs of fourcc and modifier in an IN_FORMATS blob (`struct drm_format_modifier_blob`). Empty if the
+/// blob is malformed.
 pub fn parse_in_formats(blob: &[u8]) -> Vec<(u32, u64)> {
     parse_blob(blob).unwrap_or_default()
 }

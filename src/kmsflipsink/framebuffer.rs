@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory as a card knows it (GEM objects, dumb buffers), and framebuffers over it.
+//! GEM objects, dumb buffers, and framebuffers over them.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use super::device::Device;
 use crate::sys::mmap::Mapping;
 
 impl Device {
-    /// The GEM object behind a dma-buf.
+    /// Imports a dma-buf as a GEM object.
     fn gem_of(self: &Arc<Self>, dma_buf: BorrowedFd<'_>) -> io::Result<Gem> {
         let mut names = self.gem_names.lock();
         let name = self.prime_fd_to_buffer(dma_buf)?;
@@ -23,7 +23,7 @@ impl Device {
         })
     }
 
-    /// A new dumb buffer.
+    /// Makes a dumb buffer of `bits` per pixel. The driver chooses its pitch.
     pub fn create_dumb(self: &Arc<Self>, width: u32, height: u32, bits: u32) -> io::Result<Dumb> {
         let mut names = self.gem_names.lock();
         let dumb =
@@ -40,7 +40,7 @@ impl Device {
         })
     }
 
-    /// A framebuffer over dma-bufs, one fd for each colour plane.
+    /// Makes a framebuffer over dma-bufs, one for each colour plane.
     pub fn import(
         self: &Arc<Self>,
         shape: &FbShape,
@@ -53,7 +53,7 @@ impl Device {
             .iter()
             .map(|&fd| self.gem_of(fd))
             .collect::<io::Result<Vec<_>>>()?;
-        // The framebuffer keeps the memory; the handles can go.
+        // The framebuffer keeps the memory, so the handles can be closed.
         self.add_framebuffer_of(shape, &gems.iter().map(|gem| gem.name).collect::<Vec<_>>())
     }
 
@@ -91,7 +91,7 @@ impl Device {
     }
 }
 
-/// A use of a GEM handle; the last one closes it.
+/// A use of a GEM handle. Dropping the last use closes the handle.
 #[derive(Debug)]
 struct Gem {
     device: Arc<Device>,
@@ -105,13 +105,13 @@ impl Drop for Gem {
         *count -= 1;
         if *count == 0 {
             names.remove(&self.name);
-            // Fails only when the device is gone, and then the handle is too.
+            // This fails only when the device is gone, and the handle with it.
             let _ = self.device.close_buffer(self.name);
         }
     }
 }
 
-/// A dumb buffer: memory of the card's own choice.
+/// A dumb buffer: memory that the driver allocates and can always show.
 #[derive(Debug)]
 pub struct Dumb {
     gem: Gem,
@@ -124,7 +124,6 @@ impl Dumb {
         drm::buffer::Buffer::pitch(&self.dumb)
     }
 
-    /// A framebuffer over it.
     pub fn framebuffer(&self, shape: &FbShape) -> io::Result<Framebuffer> {
         let names = [self.gem.name; 4];
         self.gem
@@ -132,12 +131,11 @@ impl Dumb {
             .add_framebuffer_of(shape, &names[..shape.n_planes])
     }
 
-    /// Its memory.
     pub fn map(&self) -> io::Result<Mapping> {
         Mapping::of_dumb_buffer(&*self.gem.device, self.dumb)
     }
 
-    /// A dma-buf over it, if the driver gives any.
+    /// Exports the buffer as a dma-buf; `None` if the driver does not.
     pub fn export(&self) -> Option<OwnedFd> {
         if !self.gem.device.can_export {
             return None;
@@ -149,22 +147,19 @@ impl Dumb {
     }
 }
 
-/// All that a framebuffer is made from, besides the memory.
+/// The arguments of DRM_IOCTL_MODE_ADDFB2 besides the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FbShape {
-    /// Pixels in a row.
     pub width: u32,
-    /// Rows.
     pub height: u32,
-    /// The pixel format.
     pub fourcc: u32,
-    /// The memory's tiling, where it was told.
+    /// The DRM format modifier; `None` leaves it to the driver.
     pub modifier: Option<u64>,
-    /// How many colour planes.
+    /// How many colour planes the format has.
     pub n_planes: usize,
-    /// Bytes from row to row, for each.
+    /// Bytes from row to row in each colour plane.
     pub pitches: [u32; 4],
-    /// First byte, for each.
+    /// Where each colour plane begins in its memory, in bytes.
     pub offsets: [u32; 4],
 }
 
@@ -195,8 +190,8 @@ impl drm::buffer::PlanarBuffer for PlanarRequest<'_> {
     }
 }
 
-/// A framebuffer id, removed when dropped. It must not be on the screen then:
-/// the kernel would switch the plane off.
+/// A framebuffer in the kernel, removed when this is dropped. It must not be on the screen then: the kernel
+/// would switch the plane off.
 #[derive(Debug)]
 pub struct Framebuffer {
     device: Arc<Device>,
@@ -206,25 +201,23 @@ pub struct Framebuffer {
 }
 
 impl Framebuffer {
-    /// Its id.
     pub fn id(&self) -> u32 {
         self.id.into()
     }
 
-    /// What it was made from.
     pub fn shape(&self) -> &FbShape {
         &self.shape
     }
 
-    /// Whether the driver shows it, or why not. Unknown until a commit tells: AddFB2
-    /// and TEST_ONLY do not try to pin and map the memory.
+    /// Whether the driver shows the framebuffer, or why not. `None` before its first commit: AddFB2 and
+    /// TEST_ONLY do not try to pin and map the memory.
     pub fn verdict(&self) -> Option<Result<(), &str>> {
         let verdict = self.verdict.get()?;
         Some(verdict.as_ref().copied().map_err(String::as_str))
     }
 
-    /// Notes what the kernel said. The first word counts: what is refused after it
-    /// was shown once is refused for another reason than its memory.
+    /// Notes whether the kernel took a commit with this framebuffer. Only the first verdict counts: a
+    /// framebuffer that was shown once is refused later for another reason than its memory.
     pub fn judge(&self, verdict: Result<(), &str>) {
         self.verdict.get_or_init(|| verdict.map_err(str::to_owned));
     }
@@ -232,7 +225,7 @@ impl Framebuffer {
 
 #[cfg(test)]
 impl Framebuffer {
-    /// Of a blank card.
+    /// A framebuffer of a card that does not exist.
     pub fn blank(device: &Arc<Device>) -> Arc<Self> {
         Arc::new(Self {
             device: device.clone(),
@@ -253,7 +246,7 @@ impl Framebuffer {
 
 impl Drop for Framebuffer {
     fn drop(&mut self) {
-        // Fails only when the device is gone, and then the id is too.
+        // This fails only when the device is gone, and the framebuffer with it.
         let _ = self.device.destroy_framebuffer(self.id);
     }
 }

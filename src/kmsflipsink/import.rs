@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Framebuffers over the memory of incoming buffers, made once for each memory
-//! and kept until that memory is freed.
+//! Framebuffers over the memory of incoming buffers, made once for each memory and kept until that memory
+//! is freed.
 //!
-//! An fd number says nothing: it is reused for other memory. A framebuffer
-//! belongs to the GstMemory of each colour plane, whose fd stays the same as long as it lives and
-//! which tells us when it ends; it is used again only for the same ones in the same layout. So a
-//! framebuffer that is known is found without a system call.
+//! The number of an fd does not identify memory, because it is reused. A framebuffer therefore belongs to
+//! the GstMemory of each colour plane. A GstMemory keeps its fd as long as it lives, and tells when it is
+//! freed. The framebuffer is used again only for the same memories in the same layout. So a known
+//! framebuffer is found without a system call.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -22,31 +22,27 @@ use crate::foreign::{self, ForeignError};
 use crate::layout::{Layout, MAX_PLANES};
 use crate::sys;
 
-/// Why a buffer is not shown where it is.
+/// Why a buffer cannot be shown without a copy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotImportable {
-    /// Ordinary memory.
     #[error("{0} memory is no dma-buf")]
     NoDmaBuf(String),
-    /// The driver takes none.
     #[error("the driver {0} imports no dma-bufs")]
     NoImport(String),
-    /// What its meta says is not so.
+    /// The buffer's GstVideoMeta does not fit its memory.
     #[error("the frame's layout is wrong: {0}")]
     Layout(#[from] ForeignError),
-    /// The layout does not fit the memory or 32 bits.
+    /// A plane does not fit the memory, or its offset or stride does not fit 32 bits.
     #[error("plane {0} begins outside of the buffer's memory")]
     Outside(usize),
-    /// More pieces than one.
     #[error("plane {0} is split over several memories")]
     Split(usize),
-    /// Unknown to KMS.
     #[error("KMS has no name for the format {0}")]
     Format(String),
     /// The kernel refused to make a framebuffer.
     #[error("the driver refuses {0}")]
     Refused(String),
-    /// The kernel made one and refused to show it.
+    /// The kernel made a framebuffer and refused to show it.
     #[error("the driver refuses the frame's memory: {0}")]
     Unshowable(String),
 }
@@ -60,7 +56,7 @@ pub struct Imports {
 #[derive(Debug)]
 struct Shared {
     device: Arc<Device>,
-    /// By the address of the first plane's memory, which lives as long as its entry.
+    /// The key is the address of the first plane's memory, which lives longer than the entry.
     entries: Mutex<HashMap<usize, Entry>>,
 }
 
@@ -70,11 +66,11 @@ struct Entry {
     framebuffer: Result<Arc<Framebuffer>, NotImportable>,
 }
 
-/// Equal only for the same memory in the same layout.
+/// Equal for two buffers only if they have the same memory in the same layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     shape: FbShape,
-    /// The address of each plane's memory, or of the one that it is a part of.
+    /// The address of each plane's GstMemory, or of that memory's parent if it has one.
     memories: [usize; MAX_PLANES],
 }
 
@@ -84,23 +80,20 @@ impl Identity {
     }
 }
 
-/// A framebuffer for a buffer.
 #[derive(Debug)]
 pub struct Imported {
-    /// The framebuffer.
     pub framebuffer: Arc<Framebuffer>,
-    /// No commit has shown it yet.
+    /// Whether no commit has shown the framebuffer yet.
     pub is_untried: bool,
 }
 
-/// Where the colour planes of a buffer are.
+/// The dma-buf of each colour plane of a buffer, and the identity of its framebuffer.
 struct Located<'a> {
     fds: Vec<BorrowedFd<'a>>,
     identity: Identity,
 }
 
 impl Imports {
-    /// None yet.
     pub fn new(device: Arc<Device>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -134,7 +127,7 @@ impl Imports {
             Some(Ok(())) => false,
             Some(Err(reason)) => {
                 let unshowable = NotImportable::Unshowable(reason.to_owned());
-                // The framebuffer can go; that it was refused is kept.
+                // Drops the framebuffer, and remembers that it was refused.
                 self.remember(&located, Err(unshowable.clone()));
                 return Err(unshowable);
             }
@@ -145,7 +138,6 @@ impl Imports {
         })
     }
 
-    /// How many framebuffers are kept.
     pub fn len(&self) -> usize {
         self.shared
             .entries
@@ -175,7 +167,7 @@ impl Imports {
                 located.on_memory_freed(memory, key, Arc::downgrade(&self.shared));
             }
         }
-        // A framebuffer that goes makes an ioctl: not under the lock.
+        // Dropping a framebuffer makes an ioctl, so it happens after the lock is released.
         drop(replaced);
     }
 }
@@ -213,11 +205,11 @@ impl Shared {
 }
 
 impl Located<'_> {
-    /// Forgets the framebuffer at `key` when `memory`, one of this identity, is freed.
+    /// Has the framebuffer at `key` forgotten when `memory`, one of this identity, is freed.
     fn on_memory_freed(&self, memory: usize, key: usize, shared: Weak<Shared>) {
         type Known = (usize, Weak<Shared>);
         unsafe extern "C" fn freed(data: glib::ffi::gpointer, _: *mut gst::ffi::GstMiniObject) {
-            // SAFETY: `data` is the box made below; GStreamer calls this once.
+            // SAFETY: `data` is the box made below, and GStreamer calls this once.
             let (key, shared) = *unsafe { Box::from_raw(data.cast::<Known>()) };
             if let Some(shared) = shared.upgrade() {
                 shared.forget(key);
@@ -225,8 +217,8 @@ impl Located<'_> {
         }
         debug_assert!(self.identity.memories.contains(&memory));
         let known: Box<Known> = Box::new((key, shared));
-        // SAFETY: `memory` is the address of a GstMemory, alive because the buffer that `self`
-        // borrows from holds it; the notification owns the box.
+        // SAFETY: `memory` is the address of a GstMemory (`locate`). It lives, because the buffer that
+        // `self` borrows from holds it or a memory whose parent it is. The notification owns the box.
         unsafe {
             gst::ffi::gst_mini_object_weak_ref(
                 memory as *mut gst::ffi::GstMiniObject,
@@ -237,10 +229,10 @@ impl Located<'_> {
     }
 }
 
-/// The address of the memory that `memory` is a part of.
+/// The address of the parent of `memory`, or of `memory` itself if it has no parent.
 fn root(memory: &gst::MemoryRef) -> usize {
     let memory = memory.as_ptr();
-    // SAFETY: a GstMemory in use; a parent is set at birth and referenced by its child.
+    // SAFETY: a borrowed GstMemory is alive. Its parent is set when it is made and never changes.
     let parent = unsafe { (*memory).parent };
     if parent.is_null() {
         memory as usize
@@ -260,7 +252,7 @@ fn locate<'a>(
         foreign::layout(info, buffer)?;
     }
     let meta = buffer.meta::<gst_video::VideoMeta>();
-    // Tiled memory may have planes that no format knows, such as for compression.
+    // Tiled memory may have more planes than its format, such as for compression.
     let n_planes = match &meta {
         Some(meta) => meta.n_planes() as usize,
         None => info.n_planes() as usize,
@@ -312,15 +304,15 @@ fn locate<'a>(
     })
 }
 
-/// Whether a CPU cannot make sense of the bytes.
+/// Whether the modifier is not linear, so that only hardware can read the pixels.
 pub fn is_tiled(modifier: Option<u64>) -> bool {
     modifier.is_some_and(|modifier| modifier != dma_drm::LINEAR)
 }
 
 fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> {
     match memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>() {
-        // SAFETY: the memory keeps its fd open as long as it lives, and the
-        // result does not outlive the borrow of it.
+        // SAFETY: the memory keeps its fd open as long as it lives, and the result does not outlive the
+        // borrow of the memory.
         Some(memory) => Ok(unsafe { BorrowedFd::borrow_raw(memory.fd()) }),
         None => {
             let kind = memory
@@ -348,18 +340,18 @@ mod tests {
 
     use super::*;
 
-    /// A buffer of an fd that passes for a dma-buf.
+    /// A buffer over an fd that passes for a dma-buf.
     fn dma_buf(size_bytes: usize) -> gst::Buffer {
         let fd = std::fs::File::open("/dev/zero").unwrap();
         let allocator = gst_allocators::DmaBufAllocator::new();
-        // SAFETY: an fd that the memory now owns; nobody maps it.
+        // SAFETY: the memory owns the fd from here on, and no test maps it.
         let memory = unsafe { allocator.alloc_dmabuf(fd, size_bytes) }.unwrap();
         let mut buffer = gst::Buffer::new();
         buffer.get_mut().unwrap().append_memory(memory);
         buffer
     }
 
-    /// A frame in an fd that passes for a dma-buf, and its framebuffer in the cache.
+    /// A frame over an fd that passes for a dma-buf, and its framebuffer in the cache.
     fn imported() -> (Imports, gst_video::VideoInfo, gst::Buffer, Arc<Framebuffer>) {
         gst::init().unwrap();
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, 4, 4)

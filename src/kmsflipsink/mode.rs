@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which mode a connector is driven in: what the user wrote, and the choice
-//! among what the connector offers. Pure; the kernel's own `Mode` is looked up
-//! by the index chosen here.
+//! Chooses the mode of a connector, by what the user asked for and what the frames need. Pure; the caller
+//! looks the kernel's own `Mode` up by the index chosen here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,21 +8,17 @@ use std::str::FromStr;
 /// One mode of a connector, as far as the choice needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModeLine {
-    /// Visible pixels in a row.
     pub width: u32,
-    /// Visible rows.
     pub height: u32,
-    /// Frames a second, in thousandths; 60 where the mode's own numbers make none
-    /// that a display can do.
+    /// Vertical blanks in a second, in thousandths. 60 Hz if the mode's numbers give a rate that no display
+    /// has.
     pub refresh_mhz: u32,
-    /// The display's own favourite.
+    /// Whether the display prefers this mode.
     pub is_preferred: bool,
-    /// Two fields to a frame.
     pub is_interlaced: bool,
 }
 
 impl ModeLine {
-    /// The time between two vertical blanks.
     pub fn period_ns(&self) -> u64 {
         crate::refresh::period(self.refresh_mhz).as_nanos() as u64
     }
@@ -54,40 +49,34 @@ impl fmt::Display for ModeLine {
 /// What the frames ask of a mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameNeed {
-    /// Pixels in a row.
     pub width: u32,
-    /// Rows.
     pub height: u32,
-    /// Frames a second in thousandths; none if variable.
+    /// Frames in a second, in thousandths; `None` if the rate varies.
     pub rate_mhz: Option<u32>,
 }
 
 /// The `mode` property, parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ModeRequest {
-    /// The current mode if the frame fits it, else the best fit.
+    /// The current mode if the frame fits into it, else the mode that fits best.
     #[default]
     Auto,
     /// The mode that the display prefers.
     Preferred,
-    /// Most pixels, then most frames a second.
+    /// The mode with the most pixels; among these, progressive modes first, then the highest rate.
     Highest,
-    /// A size, and perhaps a refresh rate.
+    /// A mode of this size, and of this refresh rate if the user wrote one.
     Size {
-        /// Pixels in a row.
         width: u32,
-        /// Rows.
         height: u32,
-        /// Frames a second in thousandths.
         refresh_mhz: Option<u32>,
-        /// Whether the interlaced mode of that size is meant.
+        /// Whether only interlaced modes are meant.
         is_interlaced: bool,
     },
-    /// The n-th of the connector's list.
+    /// An index into the connector's list.
     Index(usize),
 }
 
-/// Text that is no mode.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "\"{0}\" is no mode: write auto, preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index"
@@ -128,7 +117,7 @@ impl FromStr for ModeRequest {
     }
 }
 
-/// "60", "59.94", "60000/1001", each with or without "Hz".
+/// Parses "60", "59.94" or "60000/1001", each with or without "Hz".
 fn parse_rate(text: &str) -> Option<u32> {
     let text = text.trim().trim_end_matches("Hz").trim_end_matches("hz");
     let rate = match text.split_once('/') {
@@ -138,25 +127,24 @@ fn parse_rate(text: &str) -> Option<u32> {
     (rate.is_finite() && rate > 0.0 && rate < 100_000.0).then(|| (rate * 1000.0).round() as u32)
 }
 
-/// No mode of the connector is the one asked for.
+/// Why no mode of the connector can be chosen.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NoMode {
-    /// The connector has an empty list.
     #[error("the connector offers no mode at all")]
     NoneOffered,
-    /// The list lacks it.
     #[error("the connector does not offer it; it offers: {0}")]
     NotOffered(String),
 }
 
-/// How far a refresh rate may be from the one written and still be it.
+/// How far a mode's refresh rate may be from the rate that the user wrote.
 const RATE_TOLERANCE_MHZ: u32 = 500;
 
-/// A rate within this of a multiple of the frame rate makes at most one
-/// repeated frame in eight seconds: not worth a modeset.
+/// A refresh rate this close to a multiple of the frame rate is not worth a modeset: at 60 Hz, at most one
+/// frame in eight seconds is shown for a period more or less than the others.
 const DIVIDES_PPM: u64 = 2_000;
 
-/// How badly `refresh` divides into `rate`: 0 is every frame shown equally long.
+/// How far the refresh rate is from the nearest multiple of the frame rate. At 0, each frame is shown for
+/// the same time.
 fn judder_ppm(refresh_mhz: u32, rate_mhz: Option<u32>) -> u64 {
     let Some(rate) = rate_mhz.filter(|&rate| rate > 0) else {
         return 0;
@@ -166,9 +154,7 @@ fn judder_ppm(refresh_mhz: u32, rate_mhz: Option<u32>) -> u64 {
     refresh.abs_diff(times * rate) * 1_000_000 / (times * rate)
 }
 
-/// The mode to use, as an index into `modes`.
-///
-/// `current` is what the connector shows now, also an index.
+/// The mode to use, as an index into `modes`. `current` is the index of the connector's mode now.
 pub fn choose(
     modes: &[ModeLine],
     request: ModeRequest,
@@ -209,7 +195,7 @@ pub fn choose(
     chosen.ok_or_else(|| NoMode::NotOffered(list(modes)))
 }
 
-/// The modes with their indices, for an error message.
+/// The modes with their indices, as text for an error message.
 pub fn list(modes: &[ModeLine]) -> String {
     let lines: Vec<_> = modes
         .iter()
@@ -230,7 +216,7 @@ pub fn list(modes: &[ModeLine]) -> String {
 
 /// The first mode with the greatest key.
 fn best_by<K: Ord>(modes: &[ModeLine], key: impl Fn(&ModeLine) -> K) -> Option<usize> {
-    // max_by_key keeps the last of equals; the kernel lists the better first.
+    // max_by_key takes the last of equals, but the kernel lists better modes first.
     modes
         .iter()
         .enumerate()
@@ -274,8 +260,7 @@ fn automatic(modes: &[ModeLine], current: Option<usize>, frame: Option<FrameNeed
     };
     let judder = |mode: &ModeLine| judder_ppm(mode.refresh_mhz, frame.rate_mhz);
     if let Some(index) = current.filter(|&index| modes[index].holds(&frame)) {
-        // Never another size when the frame fits; another rate only if that is
-        // visibly better.
+        // If the frame fits, the size stays, and the rate changes only if that is visibly better.
         let now = &modes[index];
         if judder(now) <= DIVIDES_PPM {
             return index;

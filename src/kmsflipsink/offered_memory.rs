@@ -11,7 +11,7 @@ pub enum OfferedMemory {
     /// The first of cma, udmabuf and dumb that can be shown.
     #[default]
     Auto,
-    /// A dma-buf heap over the contiguous memory allocator.
+    /// A dma-buf heap of contiguous memory (CMA).
     Cma,
     /// A memfd exported as a dma-buf.
     Udmabuf,
@@ -30,7 +30,7 @@ shared_enum!(OfferedMemory, c"GstKmsFlipSinkMemoryKind", {
 });
 
 impl OfferedMemory {
-    /// What is tried, one after the other: kinds of memory, or `None` for dumb buffers.
+    /// The kinds of memory to try, in this order; `None` means dumb buffers.
     pub fn choices(self) -> &'static [Option<MemoryKind>] {
         match self {
             Self::Auto => &[Some(MemoryKind::Cma), Some(MemoryKind::Udmabuf), None],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the sink tells the world: caps, errors, messages, QoS, `stats`.
+//! What the sink tells other elements and the application: caps, errors, messages, QoS, `stats`.
 
 use gst::prelude::*;
 
@@ -41,7 +41,7 @@ pub fn caps(head: &Head) -> gst::Caps {
     plain
 }
 
-/// The error on the bus: what, where, and what to do.
+/// The error to post on the bus.
 pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
     match error {
         KmsError::NoRoute(_) => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
@@ -57,7 +57,7 @@ pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
     }
 }
 
-/// What is waited for instead of giving up.
+/// The warning that the sink waits for an obstacle to pass; see `KmsError::may_pass`.
 pub fn waiting(error: &KmsError) -> String {
     match error {
         KmsError::NoMode { connector, .. } => format!(
@@ -69,7 +69,7 @@ pub fn waiting(error: &KmsError) -> String {
     }
 }
 
-/// Passes on what the card's thread saw.
+/// Logs what the card's thread reports, and posts it as an element message.
 pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let (name, detail) = match report {
         Report::Shown { .. } => return,
@@ -97,15 +97,15 @@ pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let _ = sink.post_message(gst::message::Element::builder(structure).src(sink).build());
 }
 
-/// For a frame that came onto the screen more than a period after its time,
-/// which the base class cannot know.
+/// The QoS event for a frame that was shown more than two refresh periods after its time. The base class
+/// cannot send it, because it does not know when a frame is shown.
 pub fn qos(
     running_time: Option<gst::ClockTime>,
     late_ns: Option<u64>,
     period_ns: u64,
 ) -> Option<gst::Event> {
     let (running_time, late_ns) = running_time.zip(late_ns)?;
-    // Up to one period passes between the hand-over and the next vertical blank.
+    // A frame that is handed over in time may wait for one period until the next vertical blank.
     if late_ns <= 2 * period_ns {
         return None;
     }
@@ -114,7 +114,7 @@ pub fn qos(
     Some(event.timestamp(running_time).build())
 }
 
-/// Of the statistics, what is logged when the sink stops.
+/// The fields of `stats` that are logged when the sink stops.
 pub const NUMBERS: [&str; 14] = [
     "shown",
     "zero-copy",
@@ -132,7 +132,7 @@ pub const NUMBERS: [&str; 14] = [
     "path",
 ];
 
-/// Adds our counters to the base class's.
+/// Adds the sink's own fields to the base class's `stats`.
 pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports) {
     let Some((stats, has_vblank, mode)) = head.stats() else {
         return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What was shown, when, and how. Pure counters over flip events.
+//! Counters over flip events. Pure.
 
-/// Upper bounds of the latency classes, in microseconds; the last is open.
+/// The upper bounds of the latency classes, in microseconds. One more class has no upper bound.
 pub const LATENCY_BOUNDS_US: [u64; 9] = [
     500, 1_000, 2_000, 4_000, 8_000, 16_000, 24_000, 33_000, 66_000,
 ];
@@ -11,17 +11,16 @@ pub const LATENCY_BOUNDS_US: [u64; 9] = [
 pub struct Flip {
     /// When the sink handed the frame over, CLOCK_MONOTONIC.
     pub submitted_ns: u64,
-    /// When it was on the screen, CLOCK_MONOTONIC.
+    /// When the frame was on the screen, CLOCK_MONOTONIC.
     pub shown_ns: u64,
-    /// The vertical blank's number, if the CRTC counts them.
+    /// The number of the vertical blank, if the driver counts them.
     pub sequence: Option<u32>,
-    /// How much later than the clock said, if there was a clock.
+    /// How long after its time the frame was shown; `None` if it had no time.
     pub late_ns: Option<u64>,
-    /// Whether the commit set the mode: its latency says nothing.
+    /// Whether the commit set the mode. Its latency is not counted, because a modeset takes long.
     pub is_modeset: bool,
 }
 
-/// Counters of one sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     period_ns: u64,
@@ -29,29 +28,28 @@ pub struct Stats {
     first_shown_ns: Option<u64>,
     /// Frames that reached the screen.
     pub shown: u64,
-    /// Shown more than one refresh period after their time.
+    /// Frames shown more than one refresh period after their time.
     pub late: u64,
     /// Vertical blanks at which a frame was ready but not shown.
     pub missed_vblanks: u64,
     /// Flips whose event never came.
     pub lost_events: u64,
-    /// Frames taken and not shown, by reason.
     pub dropped: Dropped,
-    /// Frames by time from hand-over to screen; see `LATENCY_BOUNDS_US`.
+    /// How many frames took how long from hand-over to screen, in the classes of `LATENCY_BOUNDS_US`.
     pub latency: [u64; LATENCY_BOUNDS_US.len() + 1],
     latency_sum_ns: u64,
     latency_max_ns: u64,
     latency_count: u64,
 }
 
-/// Why frames were not shown.
+/// Frames that the sink took and did not show, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
     /// Another program is master of the card.
     pub no_master: u64,
     /// Nothing is plugged into the connector.
     pub disconnected: u64,
-    /// A seek or a stop came first.
+    /// A flush came before the commit.
     pub flushed: u64,
     /// The kernel refused the commit.
     pub refused: u64,
@@ -76,13 +74,12 @@ impl Stats {
         }
     }
 
-    /// Another mode; the counters go on.
+    /// Notes the refresh period of another mode. The counters keep their values.
     pub fn set_period(&mut self, period_ns: u64) {
         self.period_ns = period_ns.max(1);
         self.last = None;
     }
 
-    /// Counts a frame that reached the screen.
     pub fn flipped(&mut self, flip: Flip) {
         self.shown += 1;
         self.first_shown_ns.get_or_insert(flip.shown_ns);
@@ -101,25 +98,24 @@ impl Stats {
         self.last = Some(flip);
     }
 
-    /// The vertical blanks between the first at which this frame could have
-    /// been shown and the one at which it was.
+    /// How many vertical blanks lie between the first at which this frame could have been shown and the one at
+    /// which it was.
     fn missed(&self, flip: &Flip) -> u64 {
         let Some(sequence) = flip.sequence else {
             return 0;
         };
         let latency_ns = flip.shown_ns.saturating_sub(flip.submitted_ns);
-        // Handed over less than an eighth of a period before the blank, it could
-        // not have made it.
+        // A frame that is handed over less than an eighth of a period before a blank cannot be shown at it.
         let by_time = latency_ns.saturating_sub(self.period_ns / 8) / self.period_ns;
         match self.last.and_then(|last| last.sequence) {
-            // At most all blanks since the previous flip, less this one: a frame
-            // that waited for its predecessor has missed nothing by that.
+            // A frame that only waited for its predecessor missed nothing, so count no blank before the
+            // previous flip.
             Some(last) => by_time.min(u64::from(sequence.wrapping_sub(last)).saturating_sub(1)),
             None => by_time,
         }
     }
 
-    /// Frames a second from the first flip to the last.
+    /// Frames in a second, from the first flip to the last.
     pub fn rate(&self) -> f64 {
         match (self.first_shown_ns, self.last) {
             (Some(first), Some(last)) if last.shown_ns > first => {
@@ -129,7 +125,7 @@ impl Stats {
         }
     }
 
-    /// Mean and greatest time from hand-over to screen.
+    /// Mean and maximum of the time from hand-over to screen.
     pub fn latency_ns(&self) -> (u64, u64) {
         (
             self.latency_sum_ns

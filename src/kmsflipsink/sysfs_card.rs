@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What sysfs tells of a card from outside. Opening a card disturbs who shows on
-//! it through fbdev (whoever opens it is its master for a moment), so one that
-//! cannot be meant is not opened. `sys` reads sysfs; the choice is pure.
+//! What sysfs tells about cards, and which of them to open. A process that opens a card becomes its master
+//! for a moment, and that disturbs programs that show on the card through fbdev. So a card that the
+//! criteria rule out is not opened. `sys` reads sysfs; the choice is pure.
 
 use std::path::Path;
 
 use super::discovery::Criteria;
 use crate::sys::sysfs::SysfsDevice;
 
-/// A card, unopened. What sysfs does not tell is empty.
+/// A card that is not opened. What sysfs does not tell is `None` or empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SysfsCard {
-    /// /dev/dri/card0.
+    /// The device node, such as /dev/dri/card0.
     pub path: String,
-    /// pci:0000:00:02.0.
+    /// The bus and address, such as pci:0000:00:02.0.
     pub bus_id: Option<String>,
-    /// The device's driver, or the device's own name where it has none (vkms). It
-    /// may differ a little from what DRM calls the driver: vc4-drm and vc4.
+    /// The device's driver, or the device's own name if it has no driver (vkms). The name may differ a little
+    /// from what DRM calls the driver: vc4-drm and vc4.
     pub driver: Option<String>,
-    /// The names of its connectors, and whether nothing is plugged into them.
+    /// The name of each connector, and whether nothing is plugged into it.
     pub connectors: Vec<(String, bool)>,
 }
 
-/// The cards that may be the one wished for: all that can, where sysfs cannot tell.
+/// The cards that are likely to meet the criteria. A criterion that no card meets, as far as sysfs tells,
+/// rules out no card.
 pub fn promising(cards: Vec<SysfsCard>, criteria: &Criteria) -> Vec<SysfsCard> {
     let cards = narrow(cards, |card| {
         match (&criteria.driver_name, &criteria.bus_id) {
@@ -48,7 +49,7 @@ pub fn promising(cards: Vec<SysfsCard>, criteria: &Criteria) -> Vec<SysfsCard> {
     })
 }
 
-/// Those of which it is so, if there is one.
+/// The cards for which `is_so` holds, or all if it holds for none.
 fn narrow(cards: Vec<SysfsCard>, is_so: impl Fn(&SysfsCard) -> bool) -> Vec<SysfsCard> {
     if !cards.iter().any(&is_so) {
         return cards;
@@ -65,7 +66,7 @@ fn is_bus(card: &SysfsCard, want: &str) -> bool {
     })
 }
 
-/// A driver's name without what differs between its bus and DRM.
+/// A driver's name without what differs between the names in sysfs and in DRM.
 fn plain(name: &str) -> String {
     let name = name.to_ascii_lowercase().replace('-', "_");
     match name.strip_suffix("_drm") {
@@ -74,7 +75,7 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// The cards of the machine as seen without opening them.
+/// The cards of the machine, or the one at `device`, without opening them.
 pub fn nodes(device: Option<&str>) -> Vec<SysfsCard> {
     let paths = match device {
         Some(path) => vec![path.to_owned()],

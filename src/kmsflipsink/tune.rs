@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Properties of plane and connector besides those of every frame: what the user
-//! sets, by structure or by the shorthands `zpos` and `rotate-method`, and how the
-//! plane is to make RGB of the frames' YUV.
+//! KMS properties of plane and connector that are set once and not for every frame: those that the user
+//! asks for (`plane-properties`, `connector-properties`, `zpos`, `rotate-method`), and the conversion from
+//! the frames' YUV to RGB.
 
 use drm::control::property::ValueType;
 use drm::control::{RawResourceHandle, connector, plane};
@@ -13,23 +13,21 @@ use super::device::{self, Device, Props};
 use super::discovery::Route;
 use super::error::KmsError;
 
-/// What to set.
+/// The values to set. `None` leaves a property as it is.
 #[derive(Debug, Clone, Default)]
 pub struct Tuning {
-    /// Of the plane.
+    /// Properties of the plane, by name.
     pub plane: Option<gst::Structure>,
-    /// Of the connector.
+    /// Properties of the connector, by name.
     pub connector: Option<gst::Structure>,
-    /// Order among the planes.
     pub zpos: Option<u64>,
-    /// DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*.
+    /// Bits of DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*.
     pub rotation: Option<u64>,
-    /// By the caps.
     pub colour: Option<Colour>,
 }
 
-/// How the plane makes RGB of YUV: values of COLOR_ENCODING and COLOR_RANGE as the
-/// kernel names them (drm_color_mgmt.c).
+/// How the plane converts YUV to RGB: the values of COLOR_ENCODING and COLOR_RANGE, as the kernel names
+/// them (drm_color_mgmt.c). `None` if the caps do not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Colour {
     encoding: Option<&'static str>,
@@ -37,14 +35,14 @@ pub struct Colour {
 }
 
 impl Colour {
-    /// None for frames that are RGB already.
+    /// `None` for frames that are not YUV.
     pub fn of(info: &gst_video::VideoInfo) -> Option<Self> {
         if !info.is_yuv() {
             return None;
         }
         let colorimetry = info.colorimetry();
-        // DRM has no names for FCC and SMPTE 240M, whose Kr and Kb differ by at most 0.004
-        // and 0.015 from those of the matrix beside them.
+        // DRM has no names for FCC and SMPTE 240M. Their Kr and Kb differ by at most 0.004 (FCC) and 0.015
+        // (SMPTE 240M) from those of the matrix on the same line.
         let encoding = match colorimetry.matrix() {
             VideoColorMatrix::Bt601 | VideoColorMatrix::Fcc => Some("ITU-R BT.601 YCbCr"),
             VideoColorMatrix::Bt709 | VideoColorMatrix::Smpte240m => Some("ITU-R BT.709 YCbCr"),
@@ -60,9 +58,9 @@ impl Colour {
     }
 }
 
-/// The bits of the plane property "rotation" for a method; None for identity.
+/// The bits of the plane property "rotation" for a method; `None` for identity.
 ///
-/// Reflection comes first, and DRM turns counter-clockwise (drm_mode.h).
+/// DRM reflects before it rotates, and rotates counter-clockwise (drm_mode.h).
 pub fn rotation_bits(method: VideoOrientationMethod) -> Option<u64> {
     const ROTATE_0: u64 = 1 << 0;
     const ROTATE_90: u64 = 1 << 1;
@@ -82,7 +80,7 @@ pub fn rotation_bits(method: VideoOrientationMethod) -> Option<u64> {
     }
 }
 
-/// Whether rows become columns.
+/// Whether the method makes columns of rows.
 pub fn is_turned(method: VideoOrientationMethod) -> bool {
     matches!(
         method,
@@ -93,7 +91,7 @@ pub fn is_turned(method: VideoOrientationMethod) -> bool {
     )
 }
 
-/// The properties to set, and the values that they have now.
+/// Looks up the properties to set. Returns the values to set, and the values that the properties have now.
 pub fn resolve(
     device: &Device,
     route: &Route,
@@ -109,14 +107,14 @@ pub fn resolve(
     let plane_props = device.props(plane).map_err(read)?;
     let connector_props = device.props(connector).map_err(read)?;
     let mut found = Found::default();
-    // First, so that the user has the last word.
+    // The colours come first, so that the user's own values take their place.
     if let Some(Colour { encoding, range }) = tuning.colour {
         for (name, value) in [("COLOR_ENCODING", encoding), ("COLOR_RANGE", range)] {
             let result = value.map(|value| {
                 let wanted = Wanted::Name(value.into());
                 found.add("plane", plane.into(), &plane_props, name, wanted)
             });
-            // Most planes know one way, and do not say which.
+            // Most planes have neither property: they convert in one way, and do not tell in which.
             if let Some(Err(reason)) = result {
                 gst::info!(super::CAT, "colours may be shown wrong: {reason}");
             }
@@ -132,7 +130,7 @@ pub fn resolve(
     Ok((found.extras, found.before))
 }
 
-/// What the user asked for.
+/// Adds what the user asked for. Unlike the colours, a property that cannot be set is an error.
 fn add_requested(
     found: &mut Found,
     tuning: &Tuning,
@@ -297,7 +295,7 @@ mod tests {
         assert_eq!(wanted("e"), Some(Wanted::Name("Pre-multiplied".into())));
     }
 
-    /// A corner of the picture after reflection and counter-clockwise turns.
+    /// Where the upper left and the upper right corner are after reflection and counter-clockwise turns.
     fn corner(bits: u64) -> [(i32, i32); 2] {
         [(0, 0), (1, 0)].map(|(x, y)| {
             let (mut x, mut y) = (2 * x - 1, 2 * y - 1);
