@@ -115,7 +115,7 @@ pub struct NoRoute {
     pub listing: String,
 }
 
-/// Chooses among what meets the criteria, by [`Rank`]; among equals, the first. A plane that another sink
+/// Chooses among what meets the criteria, by `Rank`; among equals, the first. A plane that another sink
 /// of this process has is chosen only if `plane_id` asks for it.
 pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRoute> {
     let wanted = || {

@@ -501,7 +501,7 @@ fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
         .into_iter()
         .map(|card| match card {
             Ok(card) => {
-                // The first sink on a card had at least its connector probed.
+                // If sinks show on the card already, the first of them had its connector probed.
                 let is_idle = card.engine.lock().crtcs.is_empty();
                 let snapshot = match asks && is_idle {
                     true => card.probe(),
@@ -514,7 +514,8 @@ fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
         .unzip()
 }
 
-/// Whether the connector has a display. Probes it unless sinks show on the card, as a master may.
+/// Whether the connector has a display. Probes it, which this process may do as master, unless sinks show on
+/// the card already.
 fn probe(engine: &Engine, connector: u32) -> bool {
     let is_idle = engine.lock().crtcs.is_empty();
     device::connector_handle(connector)

@@ -3,7 +3,7 @@
 //!
 //! `settings` are copied whenever they are needed. No thread holds the locks of `settings` and `state` at
 //! once, and under neither does it push, post, wait or make a system call.
-#![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
+#![allow(missing_docs)] // The derive makes getters and setters, whose documentation is the blurb.
 
 mod display;
 
