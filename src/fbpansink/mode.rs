@@ -5,7 +5,6 @@ use super::CAT;
 use super::broken_pan::is_pan_broken;
 use super::console::Console;
 use super::error::ScreenError;
-use super::screen::Options;
 use crate::sys::fbdev::{self, FixScreeninfo, Ramps, VarScreeninfo};
 use crate::sys::vt_guard::Connection;
 use std::io;
@@ -36,8 +35,9 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// Opens the device and gets as many fb_pages as are useful.
-    pub fn set_up(path: &Path, options: &Options) -> Result<Self, ScreenError> {
+    /// Opens the device and gets as many fb_pages as are wanted, or as are useful if 0 are;
+    /// `restore` has the mode put back in the end.
+    pub fn set_up(path: &Path, fb_pages: usize, restore: bool) -> Result<Self, ScreenError> {
         let call = |call| {
             move |source| ScreenError::Call {
                 call,
@@ -53,14 +53,14 @@ impl Mode {
         let fix = fbdev::fscreeninfo(fd.as_fd()).map_err(call("FBIOGET_FSCREENINFO"))?;
         let mut mode = Self {
             path: path.to_owned(),
-            console: Console::quiet(fd.as_fd(), &original, options.restore),
+            console: Console::quiet(fd.as_fd(), &original, restore),
             is_away: AtomicBool::new(false),
             fd,
             fix,
             var: original,
             original,
             original_ramps: None,
-            restore: options.restore,
+            restore,
             fb_pages: 1,
             note: String::new(),
         };
@@ -75,7 +75,7 @@ impl Mode {
             .map_err(call("FBIOPUT_VSCREENINFO"))?;
         }
         let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
-        mode.choose_fb_pages(fit, options.fb_pages);
+        mode.choose_fb_pages(fit, fb_pages);
         mode.resynchronise().map_err(call("FBIOPAN_DISPLAY"))?;
         retry_while_busy(|| mode.align_offsets()).map_err(call("FBIOPAN_DISPLAY"))?;
         mode.set_linear_ramps();

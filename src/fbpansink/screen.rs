@@ -79,7 +79,7 @@ impl Screen {
     }
 
     fn open_path(path: &Path, options: &Options) -> Result<Self, ScreenError> {
-        let mode = Mode::set_up(path, options)?;
+        let mode = Mode::set_up(path, options.fb_pages, options.restore)?;
         let (fix, var) = (*mode.fix(), *mode.var());
         let format = formats::format_of(&fix, &var).map_err(|source| ScreenError::Format {
             path: path.to_owned(),
