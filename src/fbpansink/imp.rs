@@ -147,7 +147,7 @@ impl FbPanSink {
         let mut structure = self.obj().upcast_ref::<gst_base::BaseSink>().stats();
         lock(&self.counters).clone().add_to(&mut structure);
         if let Some(session) = self.session() {
-            stats::add_device(&session, &mut structure);
+            stats::add_device(session.screen(), session.address(), &mut structure);
         }
         structure.into()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What `stats` says.
-use super::session::Session;
+use super::screen::Screen;
 use crate::display::frame_log::FrameLog;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,9 +23,8 @@ impl Counters {
     }
 }
 
-/// Adds what the device is like, while it is open.
-pub fn add_device(session: &Session, stats: &mut gst::Structure) {
-    let screen = session.screen();
+/// Adds what the device is like, while it is open; `address` as `Session::address` has it.
+pub fn add_device(screen: &Screen, address: Result<&str, &str>, stats: &mut gst::Structure) {
     stats.set("device", screen.path().display().to_string());
     stats.set("driver", screen.fix().driver());
     stats.set("format", screen.format().to_str().as_str());
@@ -37,7 +36,7 @@ pub fn add_device(session: &Session, stats: &mut gst::Structure) {
     stats.set("vsync", screen.clock().to_string());
     stats.set("vsync-note", screen.clock_note());
     stats.set("console-quiet", screen.console_is_quiet());
-    match session.address() {
+    match address {
         Ok(address) => stats.set("address", address),
         Err(reason) => stats.set("address-unknown", reason),
     }
