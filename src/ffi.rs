@@ -21,7 +21,7 @@ use gst::{
 use crate::{
     handle::BufferHandle,
     memory::PhysAddr,
-    pool::{MemoryBlock, PhysBufferPool, PoolError, wait_from_ns},
+    pool::{MemoryBlock, PhysBufferPool, PoolError, Wait},
 };
 
 /// The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which needs
@@ -356,8 +356,12 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_free(
     error: *mut *mut GError,
 ) -> *mut GstBuffer {
     // SAFETY: the caller keeps the contract of `with_pool`.
-    unsafe { with_pool(pool, error, |pool| pool.acquire_free(wait_from_ns(timeout))) }
-        .into_glib_ptr()
+    unsafe {
+        with_pool(pool, error, |pool| {
+            pool.acquire_free(Wait::from_ns(timeout))
+        })
+    }
+    .into_glib_ptr()
 }
 
 /// Puts a buffer at the end of the filled queue.
@@ -398,7 +402,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
     // SAFETY: the caller keeps the contract of `with_pool`.
     unsafe {
         with_pool(pool, error, |pool| {
-            pool.acquire_filled(wait_from_ns(timeout))
+            pool.acquire_filled(Wait::from_ns(timeout))
         })
     }
     .into_glib_ptr()

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 
@@ -167,7 +166,7 @@ impl PhysBufferPool {
     }
 
     fn stats(&self) -> StructureProperty {
-        super::stats::structure(self).into()
+        super::stats::structure(self.kind(), self.share(), self.last_error()).into()
     }
 
     pub(super) fn kind(&self) -> MemoryKind {
@@ -347,15 +346,6 @@ fn wait_of(params: Option<&gst::BufferPoolAcquireParams>) -> Wait {
     match params.stop() {
         gst::GenericFormattedValue::Time(Some(time)) => Wait::AtMost(time.into()),
         _ => Wait::No,
-    }
-}
-
-/// Nanoseconds as the signals take them: negative waits for ever.
-pub(crate) fn wait_from_ns(ns: i64) -> Wait {
-    match u64::try_from(ns) {
-        Ok(0) => Wait::No,
-        Ok(ns) => Wait::AtMost(Duration::from_nanos(ns)),
-        Err(_) => Wait::Forever,
     }
 }
 

@@ -52,7 +52,6 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 pub use external::MemoryBlock;
-pub(crate) use imp::wait_from_ns;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
@@ -479,7 +478,7 @@ impl PhysBufferPool {
 
     /// A text for people: one line for the pool, and one for each buffer.
     pub fn dump(&self) -> String {
-        stats::dump(self.imp())
+        stats::dump(self.imp().kind(), self.imp().share())
     }
 }
 

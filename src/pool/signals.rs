@@ -10,7 +10,7 @@ use gst::{
     subclass::prelude::ObjectSubclassIsExt,
 };
 
-use super::{PhysBufferPool, Wait, imp::wait_from_ns};
+use super::{PhysBufferPool, Wait};
 
 pub(super) fn signals() -> Vec<Signal> {
     let (buffer, timeout, id) = (
@@ -94,7 +94,7 @@ where
 }
 
 fn wait(params: &[glib::Value]) -> Wait {
-    wait_from_ns(param(params))
+    Wait::from_ns(param(params))
 }
 
 /// The buffer, unless the NULL of an acquire that failed was passed on.

@@ -10,15 +10,19 @@ use std::{
 
 use gst::{glib, prelude::*};
 
-use super::imp::PhysBufferPool;
+use super::slots::Share;
 use crate::{
     memory::{Address, AddressUnknown, Extent, MemoryKind, Region},
     meta::PhysMemMeta,
 };
 
 /// The `stats` property.
-pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
-    let slots = pool.slots();
+pub(super) fn structure(
+    kind: MemoryKind,
+    share: &Share,
+    last_error: Option<String>,
+) -> gst::Structure {
+    let slots = share.slots();
     let counters = slots.counters();
     let mut choices = Tally::default();
     let mut pin_notes = Tally::default();
@@ -39,10 +43,10 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
         buffers.push(region_fields(buffer, region).build().to_send_value());
     });
     let mut stats = gst::Structure::builder("physmem-pool-stats")
-        .field("kind", pool.kind())
+        .field("kind", kind)
         .field("total", slots.total() as u32)
-        .field("free", pool.share().free_count() as u32)
-        .field("filled", pool.share().filled_count() as u32)
+        .field("free", share.free_count() as u32)
+        .field("filled", share.filled_count() as u32)
         .field("dead", slots.dead_count() as u32)
         .field("bytes", bytes)
         .field("acquired", counters.acquired)
@@ -57,7 +61,7 @@ pub(super) fn structure(pool: &PhysBufferPool) -> gst::Structure {
         ("choice", choices.in_words()),
         ("pin-note", pin_notes.in_words()),
         ("address-unknown", unknown.in_words()),
-        ("last-error", pool.last_error()),
+        ("last-error", last_error),
     ] {
         if let Some(text) = text {
             stats = stats.field(name, text);
@@ -110,16 +114,15 @@ impl Tally {
 }
 
 /// One line a buffer, for people.
-pub(super) fn dump(pool: &PhysBufferPool) -> String {
+pub(super) fn dump(kind: MemoryKind, share: &Share) -> String {
     let mut text = String::new();
-    let slots = pool.slots();
+    let slots = share.slots();
     let _ = writeln!(
         text,
-        "pool of {}: {} buffers, {} free, {} filled, {} dead",
-        pool.kind(),
+        "pool of {kind}: {} buffers, {} free, {} filled, {} dead",
         slots.total(),
-        pool.share().free_count(),
-        pool.share().filled_count(),
+        share.free_count(),
+        share.filled_count(),
         slots.dead_count()
     );
     slots.for_each(|slot| {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How a call waits for a buffer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, MutexGuard};
 
@@ -15,10 +15,19 @@ pub enum Wait {
     /// Waits until there is a buffer, or the pool flushes.
     Forever,
     /// Waits this long at most.
-    AtMost(std::time::Duration),
+    AtMost(Duration),
 }
 
 impl Wait {
+    /// Nanoseconds as the signals take them: negative waits for ever.
+    pub(crate) fn from_ns(ns: i64) -> Self {
+        match u64::try_from(ns) {
+            Ok(0) => Self::No,
+            Ok(ns) => Self::AtMost(Duration::from_nanos(ns)),
+            Err(_) => Self::Forever,
+        }
+    }
+
     fn deadline(self) -> Deadline {
         match self {
             Self::No => Deadline::Now,
