@@ -8,10 +8,10 @@ use super::{
     errors::SetupError,
     file_layout::{self, Data, FileLayout},
     guess::Guess,
-    known::Known,
+    known::{Known, check_size},
     reader::{
         StreamInput,
-        open::{MAX_FRAME_BYTES, OpenError, Opened, Opening},
+        open::{OpenError, Opened, Opening},
     },
     sequence::Sequence,
     settings::Settings,
@@ -427,35 +427,6 @@ fn probe_stream(stream: &mut StreamInput, location: &str) -> Result<Option<Heade
 /// Size and format for people.
 fn pictures(info: &gst_video::VideoInfo) -> String {
     format!("{}x{} {}", info.width(), info.height(), info.format())
-}
-
-/// Planes and sizes of such a picture.
-pub fn frame_info(
-    format: VideoFormat,
-    width: i32,
-    height: i32,
-) -> Result<gst_video::VideoInfo, SetupError> {
-    let info = gst_video::VideoInfo::builder(format, width as u32, height as u32)
-        .build()
-        .map_err(|_| SetupError::TooLarge {
-            width,
-            height,
-            format: format_name(format),
-        })?;
-    check_size(&info, info.size() as u64)?;
-    Ok(info)
-}
-
-/// Whether a frame can be read at once.
-pub fn check_size(info: &gst_video::VideoInfo, size_bytes: u64) -> Result<(), SetupError> {
-    if size_bytes > MAX_FRAME_BYTES {
-        return Err(SetupError::TooLarge {
-            width: info.width() as i32,
-            height: info.height() as i32,
-            format: format_name(info.format()),
-        });
-    }
-    Ok(())
 }
 
 fn format_name(format: VideoFormat) -> String {

@@ -2,7 +2,9 @@
 //! What is known of the pictures before the caps are negotiated, from the
 //! properties, a YUV4MPEG2 header or the file's name.
 
-use super::{errors::SetupError, guess::Guess, input::frame_info, settings::Settings, y4m};
+use super::{
+    errors::SetupError, guess::Guess, reader::open::MAX_FRAME_BYTES, settings::Settings, y4m,
+};
 use gst_video::{VideoFormat, VideoInterlaceMode};
 
 /// As yuv4mpeg's full range goes with the matrix of JPEG.
@@ -99,12 +101,19 @@ impl Known {
 
     /// Planes and sizes, if the picture is known.
     pub fn info(&self) -> Result<Option<gst_video::VideoInfo>, SetupError> {
-        match (self.format, self.width, self.height) {
-            (Some(format), Some(width), Some(height)) => {
-                frame_info(format, width, height).map(Some)
-            }
-            _ => Ok(None),
-        }
+        let (Some(format), Some(width), Some(height)) = (self.format, self.width, self.height)
+        else {
+            return Ok(None);
+        };
+        let info = gst_video::VideoInfo::builder(format, width as u32, height as u32)
+            .build()
+            .map_err(|_| SetupError::TooLarge {
+                width,
+                height,
+                format: format.to_str().to_string(),
+            })?;
+        check_size(&info, info.size() as u64)?;
+        Ok(Some(info))
     }
 
     /// The template with all that is known set.
@@ -132,6 +141,18 @@ impl Known {
         }
         caps
     }
+}
+
+/// Whether a frame can be read at once.
+pub fn check_size(info: &gst_video::VideoInfo, size_bytes: u64) -> Result<(), SetupError> {
+    if size_bytes > MAX_FRAME_BYTES {
+        return Err(SetupError::TooLarge {
+            width: info.width() as i32,
+            height: info.height() as i32,
+            format: info.format().to_str().to_string(),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use super::{
     count::{self, Counted},
     errors::{self, SetupError},
     file_layout::FileLayout,
-    input::{Body, Input, check_size},
+    input::{Body, Input},
+    known::check_size,
     pattern::{self, Pattern},
     reader::{
         DirectFile, DiskFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource,
