@@ -3,7 +3,7 @@
 //! the bus. Each text says the path, the errno and what to do.
 
 use super::{
-    buffer_source::BufferError,
+    delivery::BufferError,
     reader::{
         ReadError,
         open::{MAX_FRAME_BYTES, OpenError},

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 mod buffer_source;
 mod count;
 mod cursor;
+mod delivery;
 mod errors;
 mod file_layout;
 #[allow(missing_docs)] // accessors that the Properties macro makes

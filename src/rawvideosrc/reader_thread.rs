@@ -3,7 +3,7 @@
 //! as on a file system that hangs, while the streaming thread waits where it can be woken.
 
 use super::{
-    buffer_source::{
+    delivery::{
         BufferError, Delivery, Filled, FrameRequest, Undelivered, deliver_now, delivered, fill,
     },
     reader::{FrameSource, ReadError},

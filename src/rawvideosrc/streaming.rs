@@ -4,8 +4,8 @@
 
 use super::{
     CAT,
-    buffer_source::{Delivery, FrameRequest, Undelivered},
     cursor::Cursor,
+    delivery::{Delivery, FrameRequest, Undelivered},
     errors::{self, SetupError},
     imp::RawVideoSrc,
     negotiation,
