@@ -7,19 +7,19 @@ use crate::layout::{Layout, Plane};
 
 /// A configuration that the pool can fulfil.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct BufferConfig {
     pub size_bytes: usize,
     pub prefix_bytes: usize,
     /// Prefix, buffer and padding together.
     pub block_bytes: usize,
-    pub min: usize,
-    pub max: usize,
-    pub video: Option<VideoPlan>,
+    pub min_buffers: usize,
+    pub max_buffers: usize,
+    pub video: Option<VideoConfig>,
 }
 
 /// What goes into each buffer's GstVideoMeta.
 #[derive(Debug, Clone)]
-pub(super) struct VideoPlan {
+pub(super) struct VideoConfig {
     pub info: gst_video::VideoInfo,
     pub layout: Layout,
     pub alignment: Option<gst_video::VideoAlignment>,
@@ -47,10 +47,10 @@ pub(super) struct Limits {
 }
 
 /// Checks `config` against `limits` and completes it in place.
-pub(super) fn plan(
+pub(super) fn complete(
     config: &mut gst::BufferPoolConfigRef,
     limits: &Limits,
-) -> Result<Plan, ConfigError> {
+) -> Result<BufferConfig, ConfigError> {
     let (caps, size, min, max) = config
         .params()
         .ok_or_else(|| ConfigError::Impossible("the config has no parameters".into()))?;
@@ -78,7 +78,7 @@ pub(super) fn plan(
     };
 
     let video = match caps.as_deref().map(video_info) {
-        Some(Some(info)) => Some(video_plan(config, info, limits, &mut corrections)?),
+        Some(Some(info)) => Some(video_config(config, info, limits, &mut corrections)?),
         _ => None,
     };
     let mut wanted = size as usize;
@@ -136,12 +136,12 @@ pub(super) fn plan(
     if !corrections.is_empty() {
         return Err(ConfigError::Corrected(corrections.join("; ")));
     }
-    Ok(Plan {
+    Ok(BufferConfig {
         size_bytes: wanted,
         prefix_bytes: prefix,
         block_bytes,
-        min: new_min as usize,
-        max: match new_max {
+        min_buffers: new_min as usize,
+        max_buffers: match new_max {
             0 => usize::MAX,
             n => n as usize,
         },
@@ -158,12 +158,12 @@ fn video_info(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     (info.format() != gst_video::VideoFormat::Encoded).then_some(info)
 }
 
-fn video_plan(
+fn video_config(
     config: &mut gst::BufferPoolConfigRef,
     packed: gst_video::VideoInfo,
     limits: &Limits,
     corrections: &mut Vec<String>,
-) -> Result<VideoPlan, ConfigError> {
+) -> Result<VideoConfig, ConfigError> {
     let has_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
     let mut info = packed.clone();
     let stock = Layout::of_info(&packed);
@@ -209,7 +209,7 @@ fn video_plan(
         config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         corrections.push("rows are padded, which only GstVideoMeta can tell".into());
     }
-    Ok(VideoPlan {
+    Ok(VideoConfig {
         info,
         layout,
         alignment,
@@ -263,16 +263,23 @@ mod tests {
     #[test]
     fn bytes_of_any_caps_are_taken_as_they_are() {
         let mut config = config(None, 1234, 2, 5);
-        let plan = plan(&mut config, &OWNED).unwrap();
-        assert_eq!((plan.size_bytes, plan.min, plan.max), (1234, 2, 5));
-        assert!(plan.video.is_none());
+        let completed = complete(&mut config, &OWNED).unwrap();
+        assert_eq!(
+            (
+                completed.size_bytes,
+                completed.min_buffers,
+                completed.max_buffers
+            ),
+            (1234, 2, 5)
+        );
+        assert!(completed.video.is_none());
     }
 
     #[test]
     fn a_size_of_nothing_is_refused() {
         let mut config = config(None, 0, 0, 0);
         assert!(matches!(
-            plan(&mut config, &OWNED),
+            complete(&mut config, &OWNED),
             Err(ConfigError::Impossible(_))
         ));
     }
@@ -280,8 +287,8 @@ mod tests {
     #[test]
     fn a_size_below_the_frame_is_raised() {
         let mut config = config(Some(&bgrx(320, 240)), 1, 0, 0);
-        let plan = plan(&mut config, &OWNED).unwrap();
-        assert_eq!(plan.size_bytes, 320 * 240 * 4);
+        let completed = complete(&mut config, &OWNED).unwrap();
+        assert_eq!(completed.size_bytes, 320 * 240 * 4);
         assert_eq!(config.params().unwrap().1, 320 * 240 * 4);
     }
 
@@ -296,12 +303,12 @@ mod tests {
             align: 0,
         };
         assert!(matches!(
-            plan(&mut config, &limits),
+            complete(&mut config, &limits),
             Err(ConfigError::Corrected(_))
         ));
-        let plan = plan(&mut config, &limits).unwrap();
-        assert_eq!(plan.size_bytes, 512 * 50);
-        assert_eq!(plan.video.unwrap().layout.planes[0].offset_bytes, 64);
+        let completed = complete(&mut config, &limits).unwrap();
+        assert_eq!(completed.size_bytes, 512 * 50);
+        assert_eq!(completed.video.unwrap().layout.planes[0].offset_bytes, 64);
         assert_eq!(config.params().unwrap().3, 3, "max is what exists");
     }
 
@@ -317,12 +324,12 @@ mod tests {
         for (prefix, padding) in [(usize::MAX, 0), (0, usize::MAX), (usize::MAX / 2, 0)] {
             let mut config = with_params(0, prefix, padding);
             assert!(matches!(
-                plan(&mut config, &OWNED),
+                complete(&mut config, &OWNED),
                 Err(ConfigError::Impossible(_))
             ));
         }
-        let plan = plan(&mut with_params(0, 100, 10), &OWNED).unwrap();
-        assert_eq!((plan.prefix_bytes, plan.block_bytes), (100, 174));
+        let completed = complete(&mut with_params(0, 100, 10), &OWNED).unwrap();
+        assert_eq!((completed.prefix_bytes, completed.block_bytes), (100, 174));
     }
 
     #[test]
@@ -345,18 +352,18 @@ mod tests {
                 config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
                 let align = gst_video::VideoAlignment::new(top, bottom, left, right, &[0; 4]);
                 config.set_video_alignment(&align);
-                match plan(&mut config, &OWNED) {
+                match complete(&mut config, &OWNED) {
                     Err(ConfigError::Impossible(_)) => {}
                     Err(corrected) => panic!("{corrected}"),
                     // A layout that is accepted has room for every byte of every row.
-                    Ok(plan) => {
-                        let video = plan.video.unwrap();
+                    Ok(completed) => {
+                        let video = completed.video.unwrap();
                         let stock = gst_video::VideoInfo::from_caps(&caps).unwrap();
                         for n in 0..stock.n_planes() as usize {
                             let rows = stock.comp_height(n as u8) as usize;
                             let plane = video.layout.planes[n];
                             let end = plane.stride_bytes * rows + plane.offset_bytes;
-                            assert!(end <= plan.size_bytes, "{format} plane {n}: {align:?}");
+                            assert!(end <= completed.size_bytes, "{format} plane {n}: {align:?}");
                         }
                     }
                 }
@@ -368,11 +375,11 @@ mod tests {
     fn an_alignment_that_blocks_do_not_have_comes_back_corrected() {
         let mut config = with_params(0xffff, 0, 0);
         assert_eq!(
-            plan(&mut config, &OWNED).unwrap_err(),
+            complete(&mut config, &OWNED).unwrap_err(),
             ConfigError::Corrected("blocks aligned by 0xffff wanted, these are by 0xfff".into())
         );
         assert_eq!(config.allocator().unwrap().1.align(), 4095);
-        assert!(plan(&mut config, &OWNED).is_ok());
+        assert!(complete(&mut config, &OWNED).is_ok());
     }
 
     #[test]
@@ -383,7 +390,7 @@ mod tests {
             align: 0,
         };
         assert!(matches!(
-            plan(&mut config(None, 64, 0, 0), &limits),
+            complete(&mut config(None, 64, 0, 0), &limits),
             Err(ConfigError::Impossible(_))
         ));
     }
@@ -396,7 +403,7 @@ mod tests {
             regions: Some((3, 64)),
             align: 0,
         };
-        let refused = plan(&mut config, &limits).unwrap_err();
+        let refused = complete(&mut config, &limits).unwrap_err();
         assert_eq!(
             refused,
             ConfigError::Corrected("9 buffers wanted, there are only 3".into())

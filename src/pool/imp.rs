@@ -8,7 +8,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 
 use super::{
     CAT, PoolError,
-    config::{self, ConfigError, Limits, Plan},
+    config::{self, BufferConfig, ConfigError, Limits},
     slots::{Attempt, Claim, Growth, Next, Refusal, Reuse, Share, Slots, Wait},
 };
 use crate::{
@@ -162,7 +162,9 @@ impl PhysBufferPool {
     }
 
     fn buffer_size(&self) -> u64 {
-        self.share().plan().map_or(0, |plan| plan.size_bytes as u64)
+        self.share()
+            .config()
+            .map_or(0, |config| config.size_bytes as u64)
     }
 
     fn stats(&self) -> StructureProperty {
@@ -205,18 +207,18 @@ impl PhysBufferPool {
     }
 
     /// The buffers that there have to be from the start.
-    fn allocate_least(&self, plan: &Plan) -> Result<(), memory::MemoryError> {
-        let missing = plan.min.saturating_sub(self.slots().total());
-        memory::check_total(self.kind(), plan.block_bytes, missing)?;
-        while self.slots().total() < plan.min {
-            let region = self.allocate_region(plan.block_bytes)?;
+    fn allocate_least(&self, config: &BufferConfig) -> Result<(), memory::MemoryError> {
+        let missing = config.min_buffers.saturating_sub(self.slots().total());
+        memory::check_total(self.kind(), config.block_bytes, missing)?;
+        while self.slots().total() < config.min_buffers {
+            let region = self.allocate_region(config.block_bytes)?;
             self.slots().add(region);
         }
         Ok(())
     }
 
     pub(super) fn allocate_ahead(&self) -> Result<(), memory::MemoryError> {
-        let block_bytes = self.share().plan().map_or(0, |plan| plan.block_bytes);
+        let block_bytes = self.share().config().map_or(0, |config| config.block_bytes);
         let region = self.allocate_region(block_bytes)?;
         self.slots().add(region);
         Ok(())
@@ -289,11 +291,11 @@ impl PhysBufferPool {
 
     /// Makes the buffer around a slot's memory.
     fn wrap(&self, claim: &Claim) -> gst::Buffer {
-        let plan = &claim.plan;
+        let config = &claim.config;
         let memory = memory::wrap(
             &claim.region,
-            plan.prefix_bytes,
-            plan.size_bytes,
+            config.prefix_bytes,
+            config.size_bytes,
             Some(claim.on_free()),
         );
         let mut buffer = gst::Buffer::new();
@@ -301,7 +303,7 @@ impl PhysBufferPool {
         let withhold = lock(&self.settings).withhold_address;
         PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory, withhold);
         buffer_ref.append_memory(memory);
-        if let Some(video) = &plan.video {
+        if let Some(video) = &config.video {
             add_video_meta(buffer_ref, video);
         }
         buffer
@@ -349,7 +351,7 @@ fn wait_of(params: Option<&gst::BufferPoolAcquireParams>) -> Wait {
     }
 }
 
-fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoPlan) {
+fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoConfig) {
     match video.layout.add_meta(&video.info, buffer) {
         Ok(mut meta) => {
             if let Some(alignment) = &video.alignment
@@ -406,8 +408,8 @@ impl BufferPoolImpl for PhysBufferPool {
     }
 
     fn set_config(&self, config: &mut gst::BufferPoolConfigRef) -> bool {
-        let plan = match config::plan(config, &self.limits()) {
-            Ok(plan) => plan,
+        let buffer_config = match config::complete(config, &self.limits()) {
+            Ok(buffer_config) => buffer_config,
             Err(err @ ConfigError::Corrected(_)) => {
                 self.remember_refusal(&format_args!(
                     "config corrected, read it back and set it again if it will do: {err}"
@@ -426,27 +428,27 @@ impl BufferPoolImpl for PhysBufferPool {
             .allocator()
             .map_or_else(Default::default, |(_, params)| params);
         config.set_allocator(Some(memory::allocator(self.kind())), Some(&params));
-        gst::debug!(CAT, imp = self, "config: {plan:?}");
+        gst::debug!(CAT, imp = self, "config: {buffer_config:?}");
         let mut fits = true;
         self.slots()
-            .for_each(|slot| fits &= slot.region.size_bytes() >= plan.block_bytes);
+            .for_each(|slot| fits &= slot.region.size_bytes() >= buffer_config.block_bytes);
         if self.is_owner() && !fits {
             // Allocated ahead for a smaller buffer; nobody has it, as GStreamer knows.
             self.slots().clear();
         }
-        self.share().set_plan(plan);
+        self.share().set_config(buffer_config);
         self.parent_set_config(config)
     }
 
     fn start(&self) -> bool {
         *self.last_error.lock() = None;
         *self.refused_growth.lock() = None;
-        let Some(plan) = self.share().plan() else {
+        let Some(config) = self.share().config() else {
             self.remember_error("the pool is not configured".into());
             return false;
         };
         if self.is_owner()
-            && let Err(error) = self.allocate_least(&plan)
+            && let Err(error) = self.allocate_least(&config)
         {
             self.slots().clear();
             let reason = error.to_string();

@@ -29,7 +29,7 @@ use std::sync::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::config::Plan;
+use super::config::BufferConfig;
 use super::state::{BufferState, IllegalStep};
 use crate::{handle::HandleWatcher, memory::Region};
 
@@ -93,7 +93,7 @@ pub(super) struct Claim {
     pub id: u32,
     pub slot: usize,
     pub region: Arc<Region>,
-    pub plan: Arc<Plan>,
+    pub config: Arc<BufferConfig>,
     serial: u64,
     slots: Weak<Store>,
     /// A wrapper of another layout, to be dropped outside of the lock.

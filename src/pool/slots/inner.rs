@@ -14,7 +14,7 @@ use crate::{
     memory::Region,
     meta::PhysMemMeta,
     pool::{
-        config::Plan,
+        config::BufferConfig,
         state::{BufferState, Step},
         wrapper,
     },
@@ -39,7 +39,7 @@ pub(super) struct Part {
     /// No buffer is handed out: the pool is inactive or flushes.
     pub(super) is_flushing: bool,
     /// The layout of the buffers, and how many of them may be out at a time.
-    pub(super) plan: Option<Arc<Plan>>,
+    pub(super) config: Option<Arc<BufferConfig>>,
     /// Number of buffers that were handed out and have not come back, including the filled ones.
     pub(super) out: usize,
     pub(super) filled: VecDeque<Filled>,
@@ -61,7 +61,7 @@ pub(super) struct Slot {
     /// lock and only while `place` says that it exists.
     pub(super) wrapper: *const gst::ffi::GstBuffer,
     /// The configuration that the wrapper was made for, be it out or parked.
-    pub(super) plan: Option<Arc<Plan>>,
+    pub(super) config: Option<Arc<BufferConfig>>,
     /// The wrapper while it is not in use.
     pub(super) parked: Option<gst::Buffer>,
 }
@@ -92,7 +92,7 @@ impl Inner {
             place: Place::Free,
             serial: 0,
             wrapper: std::ptr::null(),
-            plan: None,
+            config: None,
             parked: None,
         });
     }
@@ -169,10 +169,10 @@ impl Slot {
         self.place != Place::Dead && self.region.is_alive()
     }
 
-    /// Takes the parked wrapper to hand it out, if it was made for this plan.
-    pub(super) fn take_wrapper(&mut self, plan: &Arc<Plan>) -> Option<gst::Buffer> {
-        let is_of_plan = |of: &Arc<Plan>| Arc::ptr_eq(of, plan);
-        self.plan.as_ref().filter(|of| is_of_plan(of))?;
+    /// Takes the parked wrapper to hand it out, if it was made for this config.
+    pub(super) fn take_wrapper(&mut self, config: &Arc<BufferConfig>) -> Option<gst::Buffer> {
+        let is_of_config = |of: &Arc<BufferConfig>| Arc::ptr_eq(of, config);
+        self.config.as_ref().filter(|of| is_of_config(of))?;
         let buffer = self.parked.take()?;
         self.wrapper = buffer.as_ptr();
         Some(buffer)

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::memory::Region;
 use crate::pool::{
-    config::Plan,
+    config::BufferConfig,
     state::{BufferState, IllegalStep, Step},
     wrapper,
 };
@@ -39,7 +39,7 @@ impl Share {
         slots.0.inner.lock().parts.push(Part {
             submitted: submitted.clone(),
             is_flushing: true,
-            plan: None,
+            config: None,
             out: 0,
             filled: Default::default(),
         });
@@ -55,24 +55,24 @@ impl Share {
     }
 
     /// Sets the layout of the buffers. A buffer of the old layout that is out keeps it.
-    pub fn set_plan(&self, plan: Plan) {
-        let plan = Some(Arc::new(plan));
+    pub fn set_config(&self, config: BufferConfig) {
+        let config = Some(Arc::new(config));
         let mut inner = self.store().inner.lock();
-        let old = std::mem::replace(&mut inner.part(&self.submitted).1.plan, plan);
+        let old = std::mem::replace(&mut inner.part(&self.submitted).1.config, config);
         drop(inner);
         drop(old);
     }
 
     /// `None` before the pool is configured.
-    pub fn plan(&self) -> Option<Arc<Plan>> {
+    pub fn config(&self) -> Option<Arc<BufferConfig>> {
         let mut inner = self.store().inner.lock();
-        inner.part(&self.submitted).1.plan.clone()
+        inner.part(&self.submitted).1.config.clone()
     }
 
     pub fn free_count(&self) -> usize {
         let mut inner = self.store().inner.lock();
         let part = inner.part(&self.submitted).1;
-        let max = part.plan.as_ref().map_or(0, |plan| plan.max);
+        let max = part.config.as_ref().map_or(0, |config| config.max_buffers);
         let allowed = max.saturating_sub(part.out);
         let alive = |&&index: &&usize| inner.slots[index].region.is_alive();
         inner.free.iter().filter(alive).count().min(allowed)
@@ -133,10 +133,10 @@ impl Share {
             counters,
         } = inner;
         let part = &mut parts[part];
-        let Some(plan) = part.plan.as_ref().filter(|_| !part.is_flushing) else {
+        let Some(config) = part.config.as_ref().filter(|_| !part.is_flushing) else {
             return Err(Refusal::Flushing);
         };
-        while part.out < plan.max
+        while part.out < config.max_buffers
             && let Some(index) = self.store().reuse.pop(free)
         {
             let slot = &mut slots[index];
@@ -149,7 +149,7 @@ impl Share {
             }
             slot.place = Place::Out;
             part.out += 1;
-            if let Some(buffer) = slot.take_wrapper(plan) {
+            if let Some(buffer) = slot.take_wrapper(config) {
                 counters.acquired += 1;
                 return Ok(Some(Next::Buffer(buffer)));
             }
@@ -158,15 +158,15 @@ impl Share {
                 id: slot.id,
                 slot: index,
                 region: slot.region.clone(),
-                plan: plan.clone(),
+                config: config.clone(),
                 serial: slot.serial,
                 slots: Arc::downgrade(&self.slots.0),
                 _stale: slot.parked.take(),
             })));
         }
-        if attempt.growth == Growth::OnDemand && slots.len() + *growing < plan.max {
+        if attempt.growth == Growth::OnDemand && slots.len() + *growing < config.max_buffers {
             *growing += 1;
-            return Ok(Some(Next::Grow(plan.block_bytes)));
+            return Ok(Some(Next::Grow(config.block_bytes)));
         }
         Ok(None)
     }
@@ -201,7 +201,7 @@ impl Share {
             return Err(Refusal::Flushing); // the slots were cleared meanwhile
         };
         slot.wrapper = buffer.as_ptr();
-        slot.plan = Some(claim.plan.clone());
+        slot.config = Some(claim.config.clone());
         inner.counters.acquired += 1;
         drop(inner);
         Ok(buffer)
