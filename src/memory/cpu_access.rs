@@ -34,18 +34,18 @@ impl DmaBuf {
     pub fn begin_access(&self, direction: Direction) -> io::Result<()> {
         self.accesses
             .lock()
-            .begin(direction, |step| self.sync(step))
+            .begin(direction, |flag| self.sync(flag))
     }
 
     /// Called after the last byte was touched. The access is over even if the kernel returns an error.
     pub fn end_access(&self) -> io::Result<()> {
-        self.accesses.lock().end(|step| self.sync(step))
+        self.accesses.lock().end(|flag| self.sync(flag))
     }
 
-    fn sync(&self, step: Step) -> io::Result<()> {
-        match step {
-            Step::Start(direction) => dma_buf::begin_cpu_access(self.fd.as_fd(), direction),
-            Step::End(direction) => dma_buf::end_cpu_access(self.fd.as_fd(), direction),
+    fn sync(&self, flag: SyncFlag) -> io::Result<()> {
+        match flag {
+            SyncFlag::Start(direction) => dma_buf::begin_cpu_access(self.fd.as_fd(), direction),
+            SyncFlag::End(direction) => dma_buf::end_cpu_access(self.fd.as_fd(), direction),
         }
     }
 }
@@ -57,7 +57,7 @@ impl AsFd for DmaBuf {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum SyncFlag {
     Start(Direction),
     End(Direction),
 }
@@ -73,7 +73,7 @@ impl Accesses {
     fn begin(
         &mut self,
         direction: Direction,
-        mut sync: impl FnMut(Step) -> io::Result<()>,
+        mut sync: impl FnMut(SyncFlag) -> io::Result<()>,
     ) -> io::Result<()> {
         let wanted = self
             .synced_direction
@@ -81,23 +81,23 @@ impl Accesses {
         if self.synced_direction != Some(wanted) {
             // The end writes back what was written so far. Without it, the start would discard that.
             if let Some(synced) = self.synced_direction {
-                sync(Step::End(synced))?;
+                sync(SyncFlag::End(synced))?;
                 self.synced_direction = None;
             }
-            sync(Step::Start(wanted))?;
+            sync(SyncFlag::Start(wanted))?;
             self.synced_direction = Some(wanted);
         }
         self.count += 1;
         Ok(())
     }
 
-    fn end(&mut self, mut sync: impl FnMut(Step) -> io::Result<()>) -> io::Result<()> {
+    fn end(&mut self, mut sync: impl FnMut(SyncFlag) -> io::Result<()>) -> io::Result<()> {
         self.count -= 1;
         match self.count {
             0 => self
                 .synced_direction
                 .take()
-                .map_or(Ok(()), |synced| sync(Step::End(synced))),
+                .map_or(Ok(()), |synced| sync(SyncFlag::End(synced))),
             _ => Ok(()),
         }
     }
@@ -106,7 +106,7 @@ impl Accesses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Step::{End, Start};
+    use SyncFlag::{End, Start};
 
     const READ: Direction = Direction::READ;
     const WRITE: Direction = Direction {
@@ -119,11 +119,11 @@ mod tests {
     };
 
     /// The calls of the kernel for accesses that begin, or (`None`) end, in this order.
-    fn sync_steps(accesses: &[Option<Direction>]) -> Vec<Step> {
-        let mut steps = Vec::new();
+    fn sync_flags(accesses: &[Option<Direction>]) -> Vec<SyncFlag> {
+        let mut flags = Vec::new();
         let mut state = Accesses::default();
-        let mut sync = |step| {
-            steps.push(step);
+        let mut sync = |flag| {
+            flags.push(flag);
             Ok(())
         };
         for access in accesses {
@@ -133,17 +133,17 @@ mod tests {
             }
         }
         assert_eq!(state.count, 0);
-        steps
+        flags
     }
 
     #[test]
     fn an_access_alone_is_started_and_ended_in_its_direction() {
         for direction in [READ, WRITE, BOTH] {
             let once = [Start(direction), End(direction)];
-            assert_eq!(sync_steps(&[Some(direction), None]), once);
+            assert_eq!(sync_flags(&[Some(direction), None]), once);
             let twice = [once, once].concat();
             let accesses = [Some(direction), None, Some(direction), None];
-            assert_eq!(sync_steps(&accesses), twice);
+            assert_eq!(sync_flags(&accesses), twice);
         }
     }
 
@@ -151,18 +151,18 @@ mod tests {
     fn what_an_outer_access_covers_costs_nothing() {
         for inner in [READ, WRITE, BOTH] {
             let accesses = [Some(BOTH), Some(inner), Some(inner), None, None, None];
-            assert_eq!(sync_steps(&accesses), [Start(BOTH), End(BOTH)]);
+            assert_eq!(sync_flags(&accesses), [Start(BOTH), End(BOTH)]);
         }
         // The access that began first may be the first to end.
         let planes = [Some(WRITE), Some(WRITE), Some(WRITE), None, None, None];
-        assert_eq!(sync_steps(&planes), [Start(WRITE), End(WRITE)]);
+        assert_eq!(sync_flags(&planes), [Start(WRITE), End(WRITE)]);
     }
 
     #[test]
     fn an_access_that_does_more_writes_back_first() {
         for (outer, inner) in [(READ, WRITE), (WRITE, READ), (WRITE, BOTH)] {
             assert_eq!(
-                sync_steps(&[Some(outer), Some(inner), None, None]),
+                sync_flags(&[Some(outer), Some(inner), None, None]),
                 [Start(outer), End(outer), Start(BOTH), End(BOTH)]
             );
         }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_start_that_fails_is_no_access() {
-        let refuse = |step| match step {
+        let refuse = |flag| match flag {
             Start(BOTH) => Err(io::Error::from_raw_os_error(libc::EIO)),
             _ => Ok(()),
         };
@@ -180,12 +180,12 @@ mod tests {
         // The access in progress is over for the kernel, and is not ended twice.
         state.begin(WRITE, refuse).unwrap();
         assert!(state.begin(READ, refuse).is_err());
-        let mut steps = 0;
+        let mut flags = 0;
         let mut count = |_| {
-            steps += 1;
+            flags += 1;
             Ok(())
         };
         state.end(&mut count).unwrap();
-        assert_eq!((state.count, steps), (0, 0));
+        assert_eq!((state.count, flags), (0, 0));
     }
 }
