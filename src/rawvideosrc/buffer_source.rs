@@ -8,8 +8,8 @@ use super::{
         BufferError, Delivery, FrameRequest, Undelivered, deliver_in, deliver_now, delivered,
     },
     reader::{
-        Completed, FrameReader, FrameSource, MappedFile, Medium, OnLoss, Outcome, Prefetcher,
-        ReadError, StreamInput, StreamReader, Target,
+        Completed, Destination, FrameReader, FrameSource, MappedFile, Medium, OnLoss, Outcome,
+        Prefetcher, ReadError, StreamInput, StreamReader,
     },
     reader_thread::ReaderThread,
     y4m::Fields,
@@ -133,8 +133,8 @@ impl Mapped {
 
 /// Copies out of the map.
 impl FrameSource for Mapped {
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
-        self.reader.read(n, target)
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
+        self.reader.read(n, destination)
     }
 
     fn fields(&self, n: u64) -> Option<Fields> {

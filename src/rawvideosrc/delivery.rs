@@ -4,7 +4,7 @@
 
 use super::{
     cursor::Cursor,
-    reader::{FrameSource, Outcome, ReadError, Target},
+    reader::{Destination, FrameSource, Outcome, ReadError},
     timeline::Timeline,
     waker::Waker,
     y4m::Fields,
@@ -209,10 +209,12 @@ pub fn fill<R: FrameSource + ?Sized>(
     let unwritable = || BufferError::Unwritable(Box::new(layout));
     if buffer.n_memory() == 1 {
         let mut map = WriteMap::new(buffer).map_err(|_| unwritable())?;
-        let mut target = Target::whole(map.as_mut_slice(), layout).ok_or_else(unwritable)?;
-        return Ok(source.read(n, &mut target));
+        let mut destination =
+            Destination::whole(map.as_mut_slice(), layout).ok_or_else(unwritable)?;
+        return Ok(source.read(n, &mut destination));
     }
     let mut frame = write_map::frame(buffer, info).map_err(|_| unwritable())?;
-    let mut target = Target::planes(frame.planes_data_mut(), layout).ok_or_else(unwritable)?;
-    Ok(source.read(n, &mut target))
+    let mut destination =
+        Destination::planes(frame.planes_data_mut(), layout).ok_or_else(unwritable)?;
+    Ok(source.read(n, &mut destination))
 }

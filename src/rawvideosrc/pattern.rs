@@ -7,7 +7,7 @@
 //! show it. So each byte of the buffer is written once and none is read back, because reading
 //! from framebuffer memory is slow.
 
-use super::reader::{FrameSource, Outcome, ReadError, Target};
+use super::reader::{Destination, FrameSource, Outcome, ReadError};
 use crate::layout::{Layout, MAX_PLANES};
 use std::ops::Range;
 
@@ -201,9 +201,9 @@ impl Whole {
         })
     }
 
-    fn draw(&mut self, n: u64, target: &mut Target<'_>) -> Result<(), ReadError> {
+    fn draw(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<(), ReadError> {
         let mut from = vec![0; self.plain_info.size()];
-        if let Some(mut plain) = Target::whole(&mut from, Layout::of_info(&self.plain_info)) {
+        if let Some(mut plain) = Destination::whole(&mut from, Layout::of_info(&self.plain_info)) {
             self.plain.draw(n, &mut plain)?;
         }
         let from = gst::Buffer::from_mut_slice(from);
@@ -221,7 +221,7 @@ impl Whole {
             // The stride of a tiled plane is a number of tiles, which the plane_data of a
             // VideoFrame takes for bytes. So the offsets of the planes are used instead.
             let bytes = map.get(start..).unwrap_or_default();
-            let row = target.row_mut(plane, 0);
+            let row = destination.row_mut(plane, 0);
             let len = row.len().min(bytes.len());
             row[..len].copy_from_slice(&bytes[..len]);
         }
@@ -251,9 +251,9 @@ fn draw_error(why: impl std::fmt::Display) -> ReadError {
 /// The picture of frame `n` in `info`'s own layout, for tests to compare with.
 pub fn render(n: u64, info: &gst_video::VideoInfo) -> Result<Vec<u8>, ReadError> {
     let mut bytes = vec![0; info.size()];
-    let mut target = Target::whole(&mut bytes, Layout::of_info(info))
+    let mut destination = Destination::whole(&mut bytes, Layout::of_info(info))
         .ok_or_else(|| draw_error("the planes end past the frame"))?;
-    Pattern::new(info)?.draw(n, &mut target)?;
+    Pattern::new(info)?.draw(n, &mut destination)?;
     Ok(bytes)
 }
 
@@ -319,9 +319,9 @@ impl Pattern {
         })
     }
 
-    fn draw(&mut self, n: u64, target: &mut Target<'_>) -> Result<(), ReadError> {
+    fn draw(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<(), ReadError> {
         if let Some(whole) = &mut self.converter {
-            return whole.draw(n, target);
+            return whole.draw(n, destination);
         }
         let picture = Picture::new(n, self.info.width() as usize, self.info.height() as usize);
         let mut used = 0;
@@ -341,7 +341,7 @@ impl Pattern {
                 };
                 last = Some((kind, index));
                 let start = if palette { row * 4 } else { 0 };
-                let to = target.row_mut(plane, row);
+                let to = destination.row_mut(plane, row);
                 to.copy_from_slice(&self.lines[index].planes[plane][start..start + to.len()]);
             }
         }
@@ -413,8 +413,8 @@ impl FrameSource for Pattern {
         false
     }
 
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
-        self.draw(n, target)?;
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
+        self.draw(n, destination)?;
         Ok(Outcome::Frame)
     }
 }
@@ -498,9 +498,9 @@ mod tests {
         let info = info(gst_video::VideoFormat::Nv12, 33, 17);
         let layout = Layout::custom(&info, &[64, 64], &[5, 2000], 4000).unwrap();
         let mut bytes = vec![0xEE; 4000];
-        let mut target = Target::whole(&mut bytes, layout).unwrap();
+        let mut destination = Destination::whole(&mut bytes, layout).unwrap();
         let mut pattern = Pattern::new(&info).unwrap();
-        pattern.draw(3, &mut target).unwrap();
+        pattern.draw(3, &mut destination).unwrap();
         let stock = render(3, &info).unwrap();
         let stock_layout = Layout::of_info(&info);
         assert_eq!(bytes, naive(&stock, &stock_layout, &layout));
@@ -515,8 +515,8 @@ mod tests {
         let layout = Layout::of_info(&info);
         for n in [5, 900, 5, u64::MAX] {
             let mut bytes = vec![0; info.size()];
-            let mut target = Target::whole(&mut bytes, layout).unwrap();
-            pattern.draw(n, &mut target).unwrap();
+            let mut destination = Destination::whole(&mut bytes, layout).unwrap();
+            pattern.draw(n, &mut destination).unwrap();
             assert_eq!(bytes, render(n, &info).unwrap());
         }
     }

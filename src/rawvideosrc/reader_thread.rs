@@ -138,7 +138,7 @@ mod tests {
         layout::samples,
         rawvideosrc::{
             cursor::Cursor,
-            reader::{Outcome, Target},
+            reader::{Destination, Outcome},
             timeline::{Passes, Timeline},
             waker::Waker,
         },
@@ -150,9 +150,13 @@ mod tests {
     struct Slow(mpsc::Receiver<()>);
 
     impl FrameSource for Slow {
-        fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+        fn read(
+            &mut self,
+            n: u64,
+            destination: &mut Destination<'_>,
+        ) -> Result<Outcome, ReadError> {
             self.0.recv().map_err(|_| ReadError::Draw("gone".into()))?;
-            target.row_mut(0, 0).fill(n as u8);
+            destination.row_mut(0, 0).fill(n as u8);
             Ok(Outcome::Frame)
         }
     }

@@ -25,7 +25,7 @@ pub struct DirectFile {
     direct: File,
     buffered: File,
     alignment: Alignment,
-    /// Whether a direct read has failed because the target buffers are mapped without pages
+    /// Whether a direct read has failed because the destination buffers are mapped without pages
     /// (dma-buf heaps of newer kernels).
     refused: AtomicBool,
     /// Bytes copied out of the bounce buffer so far.

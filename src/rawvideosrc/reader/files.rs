@@ -2,8 +2,8 @@
 //! Reads the frames of many files, which may differ in number and offsets of their frames.
 
 use super::{
-    FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Scratch, Target, TransferPlan,
-    open::Opened,
+    Destination, FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Scratch,
+    TransferPlan, open::Opened,
 };
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
 use std::{io, path::Path};
@@ -103,7 +103,7 @@ impl FilesReader {
 }
 
 impl FrameSource for FilesReader {
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         let beyond = Outcome::End {
             have_bytes: 0,
             missing_bytes: self.plan.source().size_bytes as u64,
@@ -121,10 +121,10 @@ impl FrameSource for FilesReader {
         let (Some((_, file)), Some(start_bytes)) = (&self.open, start_bytes) else {
             return Ok(beyond);
         };
-        self.plan.update(target);
+        self.plan.update(destination);
         for transfer in self.plan.transfers() {
             for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-                let part = target.part_mut(runs[0].part);
+                let part = destination.part_mut(runs[0].part);
                 file.carry(start_bytes, runs, 0, part, &mut self.scratch)
                     .map_err(|error| failed(&path, error))?;
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reads a file that another program is still writing, and waits at its end for more.
 
-use super::{FrameSource, Outcome, ReadError, Target};
+use super::{Destination, FrameSource, Outcome, ReadError};
 use crate::rawvideosrc::{
     waker::{Wake, Waker},
     y4m::Fields,
@@ -33,13 +33,13 @@ impl FrameSource for Follower {
         false
     }
 
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         loop {
             // The events are taken before the file is read, so that a write after that ends the
             // next wait. They are taken only once, because a writer that never pauses would keep
             // this thread here; events that are left cost only one read in vain.
             let _ = self.inotify.read_events();
-            match self.reader.read(n, target)? {
+            match self.reader.read(n, destination)? {
                 Outcome::End { .. } => {}
                 outcome => return Ok(outcome),
             }
@@ -97,15 +97,15 @@ mod tests {
         });
         let mut bytes = [0xEE; 1024];
         for n in 0..20u8 {
-            let mut target = Target::whole(&mut bytes, layout).unwrap();
-            let outcome = follower.read(n.into(), &mut target).unwrap();
+            let mut destination = Destination::whole(&mut bytes, layout).unwrap();
+            let outcome = follower.read(n.into(), &mut destination).unwrap();
             assert_eq!(outcome, Outcome::Frame);
             assert!(bytes.iter().all(|byte| *byte == n));
         }
         writing.join().unwrap();
         waker.wake().unwrap();
-        let mut target = Target::whole(&mut bytes, layout).unwrap();
-        assert_eq!(follower.read(20, &mut target).unwrap(), Outcome::Woken);
+        let mut destination = Destination::whole(&mut bytes, layout).unwrap();
+        assert_eq!(follower.read(20, &mut destination).unwrap(), Outcome::Woken);
     }
 
     #[test]
@@ -125,8 +125,8 @@ mod tests {
         let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut bytes = [0xEE; 1024];
         let mut read = |n| {
-            let mut target = Target::whole(&mut bytes, layout).unwrap();
-            follower.read(n, &mut target)
+            let mut destination = Destination::whole(&mut bytes, layout).unwrap();
+            follower.read(n, &mut destination)
         };
         for n in 0..3 {
             assert_eq!(read(n).unwrap(), Outcome::Frame);

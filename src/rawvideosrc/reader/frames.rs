@@ -3,7 +3,7 @@
 //! frame, not a frame each: so the buffer stays in the CPU's cache, and frames are in order.
 
 use super::{
-    FrameIndex, FrameSource, Outcome, ReadError, Target, TransferPlan, direct::Bounce,
+    Destination, FrameIndex, FrameSource, Outcome, ReadError, TransferPlan, direct::Bounce,
     read::WASTE_BYTES,
 };
 use crate::{
@@ -17,7 +17,7 @@ use std::io;
 pub struct Scratch {
     /// Takes bytes that are read and thrown away.
     pub waste: Box<[u8]>,
-    /// For direct reads for which the target buffer is not aligned.
+    /// For direct reads for which the destination buffer is not aligned.
     pub bounce: Bounce,
 }
 
@@ -137,22 +137,22 @@ impl<M: Medium> FrameReader<M> {
     }
 
     /// The runs of a frame, if the plan is for one thread.
-    pub fn runs(&mut self, target: &Target<'_>) -> &[Run] {
-        self.plan.update(target);
+    pub fn runs(&mut self, destination: &Destination<'_>) -> &[Run] {
+        self.plan.update(destination);
         let first = self.plan.transfers().first();
         first.map_or(&[], Transfer::runs)
     }
 
-    fn carry(&mut self, start_bytes: u64, target: &mut Target<'_>) -> io::Result<()> {
-        self.plan.update(target);
+    fn carry(&mut self, start_bytes: u64, destination: &mut Destination<'_>) -> io::Result<()> {
+        self.plan.update(destination);
         let (transfers, medium) = (self.plan.transfers(), &self.medium);
         match (&self.helpers, transfers) {
-            (Some(helpers), [_, _, ..]) if target.is_whole() => carry_together(
+            (Some(helpers), [_, _, ..]) if destination.is_whole() => carry_together(
                 medium,
                 helpers,
                 start_bytes,
                 transfers,
-                target.part_mut(0),
+                destination.part_mut(0),
                 &mut self.scratches,
             ),
             _ => {
@@ -161,7 +161,7 @@ impl<M: Medium> FrameReader<M> {
                         medium,
                         start_bytes,
                         transfer,
-                        target,
+                        destination,
                         &mut self.scratches[0],
                     )?;
                 }
@@ -184,11 +184,17 @@ fn carry_alone(
     medium: &dyn Medium,
     start_bytes: u64,
     transfer: &Transfer,
-    target: &mut Target<'_>,
+    destination: &mut Destination<'_>,
     scratch: &mut Scratch,
 ) -> io::Result<()> {
     for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-        medium.carry(start_bytes, runs, 0, target.part_mut(runs[0].part), scratch)?;
+        medium.carry(
+            start_bytes,
+            runs,
+            0,
+            destination.part_mut(runs[0].part),
+            scratch,
+        )?;
     }
     Ok(())
 }
@@ -234,11 +240,11 @@ fn carry_together(
 }
 
 impl<M: Medium> FrameSource for FrameReader<M> {
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         let Some(offset_bytes) = self.index.start_bytes(n) else {
             return Ok(self.rest(u64::MAX));
         };
-        let carried = self.carry(offset_bytes, target);
+        let carried = self.carry(offset_bytes, destination);
         if let Some(loss) = self.medium.loss() {
             return Err(loss);
         }
@@ -349,14 +355,14 @@ pub(super) mod tests {
                 let shift = [0, 512, 3][shift];
                 let got = &mut bounce.get(shift + target.size_bytes)[shift..];
                 got.fill(0xEE);
-                let mut mapped = Target::whole(got, target).unwrap();
+                let mut mapped = Destination::whole(got, target).unwrap();
                 prop_assert_eq!(reader.read(n, &mut mapped).unwrap(), Outcome::Frame);
                 let from = &bytes[header + n as usize * source.size_bytes..];
                 let expected = naive(from, &source, &target);
                 prop_assert!(rows_of(got, &target) == rows_of(&expected, &target));
             }
             let mut got = vec![0; target.size_bytes];
-            let mut mapped = Target::whole(&mut got, target).unwrap();
+            let mut mapped = Destination::whole(&mut got, target).unwrap();
             let rest = Outcome::End {
                 have_bytes: 0,
                 missing_bytes: source.size_bytes as u64,
@@ -376,9 +382,10 @@ pub(super) mod tests {
         let mut planes = layout
             .planes
             .map(|plane| vec![0; plane.stride_bytes * plane.rows]);
-        let mut target =
-            Target::planes(planes.each_mut().map(|plane| plane.as_mut_slice()), layout).unwrap();
-        assert_eq!(reader.read(0, &mut target).unwrap(), Outcome::Frame);
+        let mut destination =
+            Destination::planes(planes.each_mut().map(|plane| plane.as_mut_slice()), layout)
+                .unwrap();
+        assert_eq!(reader.read(0, &mut destination).unwrap(), Outcome::Frame);
         for (got, plane) in planes.iter().zip(layout.planes()) {
             for row in 0..plane.rows {
                 let at = row * plane.stride_bytes;
@@ -409,12 +416,12 @@ pub(super) mod tests {
             FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
         file.set_len(2 * FRAME_BYTES as u64).unwrap();
         let mut bytes = vec![0; FRAME_BYTES];
-        let mut target = Target::whole(&mut bytes, layout).unwrap();
-        assert_eq!(reader.read(1, &mut target).unwrap(), Outcome::Frame);
+        let mut destination = Destination::whole(&mut bytes, layout).unwrap();
+        assert_eq!(reader.read(1, &mut destination).unwrap(), Outcome::Frame);
         let Err(ReadError::Vanished {
             frame,
             missing_bytes,
-        }) = reader.read(3, &mut target)
+        }) = reader.read(3, &mut destination)
         else {
             panic!("the file is shorter than that");
         };

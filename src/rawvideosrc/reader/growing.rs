@@ -3,7 +3,7 @@
 //! it is requested, because the length of its header is not known before.
 
 use super::{
-    FrameIndex, FrameReader, FrameSource, Listing, Outcome, PlainFile, ReadError, Target,
+    Destination, FrameIndex, FrameReader, FrameSource, Listing, Outcome, PlainFile, ReadError,
     TransferPlan,
     scan::{Scan, ScanError},
 };
@@ -33,11 +33,11 @@ impl GrowingReader {
 }
 
 impl FrameSource for GrowingReader {
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         loop {
             let frame = self.listing().map_or(0, |listing| listing.frames());
             if n < frame {
-                return self.reader.read(n, target);
+                return self.reader.read(n, destination);
             }
             let found = self.scan.find(&self.reader.medium().0);
             let found = found.map_err(|error| match error {

@@ -33,13 +33,13 @@ use std::io;
 pub use stream::{StreamInput, StreamReader};
 
 /// A mapped buffer that a frame is written to.
-pub struct Target<'a> {
+pub struct Destination<'a> {
     parts: [&'a mut [u8]; MAX_PLANES],
     apart: bool,
     layout: Layout,
 }
 
-impl<'a> Target<'a> {
+impl<'a> Destination<'a> {
     /// A buffer mapped as one run of bytes, with its planes at `layout`'s offsets. `None` if
     /// a plane ends past the bytes.
     pub fn whole(bytes: &'a mut [u8], layout: Layout) -> Option<Self> {
@@ -127,20 +127,25 @@ impl TransferPlan {
         &self.source
     }
 
-    /// Computes the plan for `target`, unless the one before was laid out the same.
-    pub fn update(&mut self, target: &Target<'_>) {
-        if self.target == target.layout && self.apart == target.apart {
+    /// Computes the plan for `destination`, unless the one before was laid out the same.
+    pub fn update(&mut self, destination: &Destination<'_>) {
+        if self.target == destination.layout && self.apart == destination.apart {
             return;
         }
         let padding_is_free = self.pixel_bytes.is_none_or(|pixel_bytes| {
-            let plane = target.layout.planes[0];
+            let plane = destination.layout.planes[0];
             // The stride of a plane with a single row may be any number.
             plane.stride_bytes.saturating_sub(plane.row_bytes) < pixel_bytes
         });
-        let transfer = Transfer::new(&self.source, &target.layout, target.apart, padding_is_free);
-        self.transfers = transfer.split(if target.apart { 1 } else { self.threads });
-        self.target = target.layout;
-        self.apart = target.apart;
+        let transfer = Transfer::new(
+            &self.source,
+            &destination.layout,
+            destination.apart,
+            padding_is_free,
+        );
+        self.transfers = transfer.split(if destination.apart { 1 } else { self.threads });
+        self.target = destination.layout;
+        self.apart = destination.apart;
     }
 
     /// The number of threads that read a frame together.
@@ -210,9 +215,9 @@ fn file_len_bytes(file: &std::fs::File) -> Option<u64> {
 
 /// Gives frames by number.
 pub trait FrameSource: Send {
-    /// Writes frame `n` into `target`: each byte of the picture once, and without reading any
+    /// Writes frame `n` into `destination`: each byte of the picture once, and without reading any
     /// back.
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError>;
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError>;
 
     /// Whether the kernel may block `read` without limit. False if `read` makes no system call,
     /// or waits only in a way that the waker can end.

@@ -3,8 +3,8 @@
 //! and gives them back in order.
 
 use super::{
-    DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile, ReadError,
-    Scratch, Target, TransferPlan, direct::Bounce,
+    Destination, DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile,
+    ReadError, Scratch, TransferPlan, direct::Bounce,
 };
 use crate::{
     layout::{Layout, Run},
@@ -170,10 +170,10 @@ impl<T: ReadBuffer> Prefetcher<T> {
     pub fn push(&mut self, n: u64, layout: Layout, mut buffer: T) -> io::Result<()> {
         let bytes = buffer.bytes_mut();
         let base = bytes.as_ptr();
-        let Some(target) = Target::whole(bytes, layout) else {
+        let Some(destination) = Destination::whole(bytes, layout) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let run = match self.reader.runs(&target) {
+        let run = match self.reader.runs(&destination) {
             [run] => Some(*run),
             _ => None,
         };
@@ -234,17 +234,17 @@ impl<T: ReadBuffer> Prefetcher<T> {
         }
         let is_whole = frame.is_begun && matches!(done.result, Ok(true));
         let bounced = frame.bounced.take();
-        let outcome = match Target::whole(frame.buffer.bytes_mut(), frame.layout) {
-            Some(mut target) if is_whole => {
+        let outcome = match Destination::whole(frame.buffer.bytes_mut(), frame.layout) {
+            Some(mut destination) if is_whole => {
                 if let Some(mut bounced) = bounced {
-                    self.copy_out(&mut bounced, &mut target);
+                    self.copy_out(&mut bounced, &mut destination);
                     self.bounces.push(bounced.bounce);
                 }
                 Ok(Outcome::Frame)
             }
             // The ring was not asked, has refused, or has read too few bytes, as it does for the
             // last block of a file: the frame is read without it.
-            Some(mut target) => self.reader.read(frame.n, &mut target),
+            Some(mut destination) => self.reader.read(frame.n, &mut destination),
             None => Err(ReadError::Io {
                 frame: frame.n,
                 offset_bytes: 0,
@@ -258,10 +258,10 @@ impl<T: ReadBuffer> Prefetcher<T> {
         }))
     }
 
-    fn copy_out(&mut self, bounced: &mut Bounced, target: &mut Target<'_>) {
+    fn copy_out(&mut self, bounced: &mut Bounced, destination: &mut Destination<'_>) {
         let from = &bounced.bounce.get(bounced.len_bytes)[bounced.frame_start..];
-        for run in self.reader.runs(target) {
-            run.target(0, target.part_mut(0))
+        for run in self.reader.runs(destination) {
+            run.target(0, destination.part_mut(0))
                 .copy_from_slice(&from[run.source_bytes..run.source_bytes + run.len_bytes]);
             self.bounced_bytes += run.len_bytes as u64;
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reads frames from what cannot seek: standard input, pipes, devices.
 
-use super::{FrameSource, Outcome, ReadError, Target, TransferPlan};
+use super::{Destination, FrameSource, Outcome, ReadError, TransferPlan};
 use crate::rawvideosrc::{
     waker::{Wake, Waker},
     y4m::{self, Fields, FrameLine, Header, Y4mError},
@@ -241,9 +241,9 @@ impl StreamReader {
         Ok(())
     }
 
-    fn read_next(&mut self, target: &mut Target<'_>) -> Result<Outcome, Obstacle> {
+    fn read_next(&mut self, destination: &mut Destination<'_>) -> Result<Outcome, Obstacle> {
         self.seek_picture()?;
-        self.plan.update(target);
+        self.plan.update(destination);
         let frame_bytes = self.plan.source().size_bytes;
         let whole = self.plan.transfers().first().and_then(|transfer| {
             let [run] = transfer.runs() else { return None };
@@ -251,9 +251,8 @@ impl StreamReader {
         });
         let mut scratch = std::mem::take(&mut self.scratch);
         let bytes = match whole {
-            Some(run) => {
-                &mut target.part_mut(run.part)[run.target_bytes..run.target_bytes + frame_bytes]
-            }
+            Some(run) => &mut destination.part_mut(run.part)
+                [run.target_bytes..run.target_bytes + frame_bytes],
             None => {
                 scratch.resize(frame_bytes, 0);
                 &mut scratch[..]
@@ -270,7 +269,7 @@ impl StreamReader {
                 .iter()
                 .flat_map(|transfer| transfer.runs())
             {
-                target.part_mut(run.part)[run.target_bytes..run.target_bytes + run.len_bytes]
+                destination.part_mut(run.part)[run.target_bytes..run.target_bytes + run.len_bytes]
                     .copy_from_slice(&scratch[run.source_bytes..run.source_bytes + run.len_bytes]);
             }
         }
@@ -294,11 +293,11 @@ impl StreamReader {
 }
 
 impl FrameSource for StreamReader {
-    fn read(&mut self, n: u64, target: &mut Target<'_>) -> Result<Outcome, ReadError> {
+    fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         // Frames before the requested one (start-frame) are read and overwritten.
         loop {
             let frame = self.input.next;
-            let outcome = match self.read_next(target) {
+            let outcome = match self.read_next(destination) {
                 Ok(outcome) | Err(Obstacle::Outcome(outcome)) => outcome,
                 Err(Obstacle::Y4m(source)) => return Err(ReadError::Y4m { frame, source }),
                 Err(Obstacle::Io(source)) => {
@@ -362,21 +361,24 @@ mod tests {
         let mut bytes = [0; 32];
         // Frame 0 is skipped.
         for n in [1u8, 2] {
-            let mut target = Target::whole(&mut bytes, target_layout).unwrap();
-            assert_eq!(reader.read(n.into(), &mut target).unwrap(), Outcome::Frame);
+            let mut destination = Destination::whole(&mut bytes, target_layout).unwrap();
+            assert_eq!(
+                reader.read(n.into(), &mut destination).unwrap(),
+                Outcome::Frame
+            );
             for row in 0..4u8 {
                 let first = n * 20 + row * 5;
                 let expected: Vec<u8> = (first..first + 5).collect();
                 assert_eq!(bytes[usize::from(row) * 8..][..5], expected);
             }
         }
-        let mut target = Target::whole(&mut bytes, target_layout).unwrap();
+        let mut destination = Destination::whole(&mut bytes, target_layout).unwrap();
         // 70 bytes came, and three frames end at 60.
         let cut = Outcome::End {
             have_bytes: 10,
             missing_bytes: 10,
         };
-        assert_eq!(reader.read(3, &mut target).unwrap(), cut);
+        assert_eq!(reader.read(3, &mut destination).unwrap(), cut);
         writing.join().unwrap();
     }
 
@@ -388,8 +390,8 @@ mod tests {
         let mut reader = StreamReader::new(input, TransferPlan::new(layout, &info, 1), 0, header());
         let mut bytes = [0; 20];
         let mut read = |reader: &mut StreamReader| {
-            let mut target = Target::whole(&mut bytes, layout).unwrap();
-            let outcome = reader.read(0, &mut target).unwrap();
+            let mut destination = Destination::whole(&mut bytes, layout).unwrap();
+            let outcome = reader.read(0, &mut destination).unwrap();
             (outcome, bytes)
         };
         waker.wake().unwrap();
@@ -421,8 +423,8 @@ mod tests {
         let mut picture = [0; 20];
         let mut frames = Vec::new();
         loop {
-            let mut target = Target::whole(&mut picture, layout).unwrap();
-            match reader.read(frames.len() as u64, &mut target) {
+            let mut destination = Destination::whole(&mut picture, layout).unwrap();
+            match reader.read(frames.len() as u64, &mut destination) {
                 Ok(Outcome::Frame) => frames.push(reader.fields(0)),
                 Ok(outcome) => return (frames, Ok(outcome)),
                 Err(error) => return (frames, Err(error.to_string())),
