@@ -116,12 +116,12 @@ impl FbPanSink {
         let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
             return;
         };
-        let place = self
+        let placement = self
             .area(&session)
             .ok()
             .and_then(|area| session.place(stream.info(), area));
-        if let Some(place) = place {
-            self.replace_stream(stream.moved_to(place));
+        if let Some(placement) = placement {
+            self.replace_stream(stream.moved_to(placement));
         }
         // Upstream asks for caps and pool anew.
         let _ = self
@@ -259,13 +259,13 @@ impl FbPanSink {
         &self,
         session: &Session,
         caps: &gst::CapsRef,
-    ) -> Result<(gst_video::VideoInfo, super::session::Place), gst::LoggableError> {
+    ) -> Result<(gst_video::VideoInfo, super::session::FramePlacement), gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(caps)
             .map_err(|_| gst::loggable_error!(CAT, "not raw video: {caps}"))?;
         let area = self
             .area(session)
             .map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
-        let place = session.place(&info, area).ok_or_else(|| {
+        let placement = session.place(&info, area).ok_or_else(|| {
             let screen = session.screen();
             gst::loggable_error!(
                 CAT,
@@ -276,7 +276,7 @@ impl FbPanSink {
                 area.height
             )
         })?;
-        Ok((info, place))
+        Ok((info, placement))
     }
 
     fn is_open(&self) -> bool {
@@ -441,8 +441,8 @@ impl BaseSinkImpl for FbPanSink {
         let session = self
             .session()
             .ok_or_else(|| gst::loggable_error!(CAT, "caps before start"))?;
-        let (info, place) = self.place(&session, caps)?;
-        gst::debug!(CAT, imp = self, "{caps}: {} of the screen", place.frame);
+        let (info, placement) = self.place(&session, caps)?;
+        gst::debug!(CAT, imp = self, "{caps}: {} of the screen", placement.frame);
         let screen = session.screen();
         let was = self.stream().map(|stream| stream.frame());
         if screen.fb_pages() == 1 && was.is_none() {
@@ -456,7 +456,7 @@ impl BaseSinkImpl for FbPanSink {
                 )
             );
         }
-        self.replace_stream(Stream::new(info, place));
+        self.replace_stream(Stream::new(info, placement));
         session.log().offer(Offer::NotAsked);
         self.adoption.restart();
         Ok(())
@@ -472,13 +472,13 @@ impl BaseSinkImpl for FbPanSink {
         let session = self
             .session()
             .ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query before start"))?;
-        let (_, place) = self.place(&session, &caps)?;
+        let (_, placement) = self.place(&session, &caps)?;
         session.drain();
         if need_pool {
             let (pool, min, max) = session
-                .pool(&caps, place)
+                .pool(&caps, placement)
                 .ok_or_else(|| gst::loggable_error!(CAT, "no pool for {caps}"))?;
-            query.add_allocation_pool(Some(&pool), place.layout.size_bytes as u32, min, max);
+            query.add_allocation_pool(Some(&pool), placement.layout.size_bytes as u32, min, max);
         }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         self.adoption.answered(need_pool);

@@ -43,7 +43,7 @@ pub struct Session {
 /// What does not change until the next caps.
 pub struct Stream {
     info: gst_video::VideoInfo,
-    place: Place,
+    placement: FramePlacement,
     /// No other stream has it; not 0.
     serial: u64,
     /// For frames that are not in fb_pages.
@@ -52,7 +52,7 @@ pub struct Stream {
 
 /// Where frames of one size lie in a fb_page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FramePlacement {
     /// On the screen.
     pub frame: Rect,
     /// In memory, from the fb_page's first byte.
@@ -60,19 +60,19 @@ pub struct Place {
 }
 
 impl Stream {
-    pub fn new(info: gst_video::VideoInfo, place: Place) -> Self {
+    pub fn new(info: gst_video::VideoInfo, placement: FramePlacement) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         Self {
             info,
-            place,
+            placement,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             copies: Mutex::new(None),
         }
     }
 
     /// The same frames, elsewhere on the screen.
-    pub fn moved_to(&self, place: Place) -> Self {
-        Self::new(self.info.clone(), place)
+    pub fn moved_to(&self, placement: FramePlacement) -> Self {
+        Self::new(self.info.clone(), placement)
     }
 
     pub fn info(&self) -> &gst_video::VideoInfo {
@@ -80,7 +80,7 @@ impl Stream {
     }
 
     pub fn frame(&self) -> Rect {
-        self.place.frame
+        self.placement.frame
     }
 
     /// Wakes a copy that waits for a fb_page.
@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Where a frame goes; `None` if it does not fit.
-    pub fn place(&self, info: &gst_video::VideoInfo, area: Rect) -> Option<Place> {
+    pub fn place(&self, info: &gst_video::VideoInfo, area: Rect) -> Option<FramePlacement> {
         if info.format() != self.screen.format() {
             return None;
         }
@@ -207,7 +207,7 @@ impl Session {
             &[frame.y as usize * stride + offset],
             self.screen.fb_page_bytes(),
         );
-        Some(Place {
+        Some(FramePlacement {
             frame,
             layout: layout.ok()?,
         })
@@ -216,13 +216,17 @@ impl Session {
     /// A pool of fb_pages for frames of these caps, and how many buffers the
     /// sink needs and has. A new one each time: upstream configures it and
     /// deactivates the one before, whose pages become free as they come back.
-    pub fn pool(&self, caps: &gst::Caps, place: Place) -> Option<(PhysBufferPool, u32, u32)> {
-        let pool = PhysBufferPool::over(&self.slots, Some(place.layout));
+    pub fn pool(
+        &self,
+        caps: &gst::Caps,
+        placement: FramePlacement,
+    ) -> Option<(PhysBufferPool, u32, u32)> {
+        let pool = PhysBufferPool::over(&self.slots, Some(placement.layout));
         let max = self.screen.fb_pages() as u32;
         // One on screen, one about to be, whatever upstream keeps.
         let min = max.min(2);
         let mut config = pool.config();
-        config.set_params(Some(caps), place.layout.size_bytes as u32, min, max);
+        config.set_params(Some(caps), placement.layout.size_bytes as u32, min, max);
         config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         match pool.set_config(config) {
             Ok(()) => Some((pool, min, max)),
@@ -385,7 +389,7 @@ impl Session {
         }
         let caps = stream.info.to_caps().map_err(pool_error)?;
         let (pool, ..) = self
-            .pool(&caps, stream.place)
+            .pool(&caps, stream.placement)
             .ok_or_else(|| pool_error(format!("it refuses {caps}")))?;
         pool.set_active(true).map_err(pool_error)?;
         *copies = Some(pool.clone());
@@ -399,7 +403,7 @@ impl Session {
     fn paint_borders(&self, fb_page: usize, stream: &Stream) {
         let painted = &self.painted[fb_page];
         if painted.swap(stream.serial, Ordering::Relaxed) != stream.serial {
-            self.screen.paint_borders(fb_page, stream.place.frame);
+            self.screen.paint_borders(fb_page, stream.placement.frame);
         }
     }
 }
@@ -435,7 +439,7 @@ pub enum NotShown {
     Reported,
 }
 
-/// The frame's pixels are where the place says, so a pan shows them right.
+/// The frame's pixels are where the placement says, so a pan shows them right.
 fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
     let Some((_, start)) = crate::memory::region_of(buffer.peek_memory(0)) else {
         return false;
@@ -443,8 +447,8 @@ fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
     let Ok(layout) = foreign::layout(&stream.info, buffer) else {
         return false;
     };
-    let (plane, place) = (layout.planes[0], stream.place.layout.planes[0]);
-    start + plane.offset_bytes == place.offset_bytes && plane.stride_bytes == place.stride_bytes
+    let (plane, placed) = (layout.planes[0], stream.placement.layout.planes[0]);
+    start + plane.offset_bytes == placed.offset_bytes && plane.stride_bytes == placed.stride_bytes
 }
 
 /// One region for each fb_page, and where the first is.
