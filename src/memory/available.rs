@@ -48,14 +48,14 @@ impl fmt::Display for Limit {
 /// whether the pages count towards the process's control group.
 pub(super) fn now(is_charged: bool) -> Option<Available> {
     let machine = of_machine(|name| meminfo::field_bytes(name).ok().flatten());
-    let group = is_charged.then(cgroup::memory_room).flatten();
+    let group = is_charged.then(cgroup::memory_headroom).flatten();
     let machine = machine.map(|bytes| Available {
         bytes,
         limit: Limit::Machine,
     });
-    let group = group.map(|room| Available {
-        bytes: room.bytes,
-        limit: Limit::Cgroup(room.limit),
+    let group = group.map(|headroom| Available {
+        bytes: headroom.bytes,
+        limit: Limit::Cgroup(headroom.limit),
     });
     machine
         .into_iter()

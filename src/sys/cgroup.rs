@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// How much memory a group may still allocate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Headroom {
     /// Bytes that can be allocated before the kernel kills processes of the group.
     pub bytes: u64,
     /// The file that holds the limit.
@@ -44,22 +44,22 @@ const VERSIONS: [Version; 2] = [
 ];
 
 /// The narrowest of the limits. `None` if no group of this process has one.
-pub fn memory_room() -> Option<Room> {
-    room_below(Path::new("/"))
+pub fn memory_headroom() -> Option<Headroom> {
+    headroom_below(Path::new("/"))
 }
 
 /// `root` holds `proc` and the mounts; tests use another root.
-fn room_below(root: &Path) -> Option<Room> {
+fn headroom_below(root: &Path) -> Option<Headroom> {
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     VERSIONS
         .iter()
-        .filter_map(|version| version.room(root, &mounts, &groups))
-        .min_by_key(|room| room.bytes)
+        .filter_map(|version| version.headroom(root, &mounts, &groups))
+        .min_by_key(|headroom| headroom.bytes)
 }
 
 impl Version {
-    fn room(&self, root: &Path, mounts: &str, groups: &str) -> Option<Room> {
+    fn headroom(&self, root: &Path, mounts: &str, groups: &str) -> Option<Headroom> {
         let (mounted, mount_point) = mounts.lines().find_map(|line| self.mount(line))?;
         let mount_point = root.join(mount_point.trim_start_matches('/'));
         let group = groups.lines().find_map(|line| self.group(line))?;
@@ -73,8 +73,8 @@ impl Version {
         directory
             .ancestors()
             .take_while(|directory| directory.starts_with(&mount_point))
-            .filter_map(|directory| self.room_of(directory))
-            .min_by_key(|room| room.bytes)
+            .filter_map(|directory| self.headroom_of(directory))
+            .min_by_key(|headroom| headroom.bytes)
     }
 
     /// The mounted part of the hierarchy and the mount point, from a line of mountinfo.
@@ -107,7 +107,7 @@ impl Version {
         is_it.then_some(path)
     }
 
-    fn room_of(&self, directory: &Path) -> Option<Room> {
+    fn headroom_of(&self, directory: &Path) -> Option<Headroom> {
         let number = |name: &str| {
             let text = fs::read_to_string(directory.join(name)).ok()?;
             text.trim().parse::<u64>().ok()
@@ -122,7 +122,7 @@ impl Version {
             .filter(|(name, _)| self.cache.contains(name))
             .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
             .fold(0, u64::saturating_add);
-        Some(Room {
+        Some(Headroom {
             bytes: limit_bytes.saturating_sub(usage_bytes.saturating_sub(cache_bytes)),
             limit,
         })
@@ -149,10 +149,10 @@ mod tests {
         root
     }
 
-    fn room(root: &tempfile::TempDir) -> Option<(u64, String)> {
-        let room = room_below(root.path())?;
-        let file = room.limit.strip_prefix(root.path()).unwrap();
-        Some((room.bytes, file.display().to_string()))
+    fn headroom(root: &tempfile::TempDir) -> Option<(u64, String)> {
+        let headroom = headroom_below(root.path())?;
+        let file = headroom.limit.strip_prefix(root.path()).unwrap();
+        Some((headroom.bytes, file.display().to_string()))
     }
 
     const V2: &str = "22 1 0:2 / /proc rw - proc proc rw\n\
@@ -176,7 +176,7 @@ mod tests {
         );
         // 1000 less the usage without page cache: 900 - 60.
         let file = "sys/fs/cgroup/slice/memory.max".to_owned();
-        assert_eq!(room(&root), Some((160, file)));
+        assert_eq!(headroom(&root), Some((160, file)));
     }
 
     #[test]
@@ -185,8 +185,8 @@ mod tests {
             ("sys/fs/cgroup/a/memory.max", "max\n"),
             ("sys/fs/cgroup/a/memory.current", "900\n"),
         ];
-        assert_eq!(room(&machine("0::/a\n", V2, &files)), None);
-        assert_eq!(room(&machine("0::/\n", V2, &[])), None);
+        assert_eq!(headroom(&machine("0::/a\n", V2, &files)), None);
+        assert_eq!(headroom(&machine("0::/\n", V2, &[])), None);
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             ],
         );
         let file = "sys/fs/cgroup/memory/job/memory.limit_in_bytes".to_owned();
-        assert_eq!(room(&root), Some((96, file)));
+        assert_eq!(headroom(&root), Some((96, file)));
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         ];
         let root = machine("0::/../elsewhere\n", V2, &files);
         assert_eq!(
-            room(&root),
+            headroom(&root),
             Some((7, "sys/fs/cgroup/memory.max".to_owned()))
         );
     }
@@ -237,12 +237,12 @@ mod tests {
                 "inactive_file 18446744073709551615\nactive_file 5\n",
             ),
         ];
-        let (bytes, _) = room(&machine("0::/\n", V2, &files)).unwrap();
+        let (bytes, _) = headroom(&machine("0::/\n", V2, &files)).unwrap();
         assert_eq!(bytes, u64::MAX);
     }
 
     #[test]
     fn the_machine_that_this_runs_on_is_read_without_failing() {
-        let _ = memory_room();
+        let _ = memory_headroom();
     }
 }
