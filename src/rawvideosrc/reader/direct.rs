@@ -53,7 +53,7 @@ impl Bounce {
 
 /// The aligned part of a range, which O_DIRECT can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Middle {
+pub struct AlignedRange {
     /// From the start of the range.
     pub start: usize,
     pub len_bytes: usize,
@@ -95,7 +95,12 @@ impl DirectFile {
     }
 
     /// The part of `to` that can be read directly from the file at `offset_bytes`.
-    pub fn middle(&self, offset_bytes: u64, to: *const u8, len_bytes: usize) -> Option<Middle> {
+    pub fn aligned_range(
+        &self,
+        offset_bytes: u64,
+        to: *const u8,
+        len_bytes: usize,
+    ) -> Option<AlignedRange> {
         if len_bytes < LEAST_DIRECT_BYTES || self.has_refused() {
             return None;
         }
@@ -105,15 +110,15 @@ impl DirectFile {
         let last = end - end % unit;
         let start = (first - offset_bytes) as usize;
         let aligned = (to as usize + start).is_multiple_of(self.alignment.mem_bytes);
-        (aligned && last > first).then_some(Middle {
+        (aligned && last > first).then_some(AlignedRange {
             start,
             len_bytes: (last - first) as usize,
         })
     }
 
-    fn carry_run(&self, offset_bytes: u64, to: &mut [u8], middle: Middle) -> io::Result<()> {
-        let (head, rest) = to.split_at_mut(middle.start);
-        let (body, tail) = rest.split_at_mut(middle.len_bytes);
+    fn carry_run(&self, offset_bytes: u64, to: &mut [u8], range: AlignedRange) -> io::Result<()> {
+        let (head, rest) = to.split_at_mut(range.start);
+        let (body, tail) = rest.split_at_mut(range.len_bytes);
         let body_at = offset_bytes + head.len() as u64;
         let mut done = 0;
         while done < body.len() {
@@ -213,8 +218,8 @@ impl Medium for DirectFile {
             if let [run] = runs {
                 let to = run.target(part_start, part);
                 let offset_bytes = start_bytes + run.source_bytes as u64;
-                if let Some(middle) = self.middle(offset_bytes, to.as_ptr(), to.len()) {
-                    match self.carry_run(offset_bytes, to, middle) {
+                if let Some(range) = self.aligned_range(offset_bytes, to.as_ptr(), to.len()) {
+                    match self.carry_run(offset_bytes, to, range) {
                         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => self.refuse(),
                         done => {
                             done?;

@@ -57,12 +57,12 @@ impl DiskFile {
             return Some([read(BUFFERED, 0, run.len_bytes), nothing, nothing]);
         };
         let at = start_bytes + run.source_bytes as u64;
-        let middle = file.middle(at, base.wrapping_add(run.target_bytes), run.len_bytes)?;
-        let tail = middle.start + middle.len_bytes;
+        let range = file.aligned_range(at, base.wrapping_add(run.target_bytes), run.len_bytes)?;
+        let tail = range.start + range.len_bytes;
         // The unaligned ends are read through the page cache.
         Some([
-            read(DIRECT, middle.start, tail),
-            read(BUFFERED, 0, middle.start),
+            read(DIRECT, range.start, tail),
+            read(BUFFERED, 0, range.start),
             read(BUFFERED, tail, run.len_bytes),
         ])
     }
