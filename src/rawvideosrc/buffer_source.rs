@@ -8,8 +8,8 @@ use super::{
         BufferError, Delivery, FrameRequest, Undelivered, deliver_in, deliver_now, delivered,
     },
     reader::{
-        Completed, Destination, FrameReader, FrameSource, MappedFile, Medium, OnLoss, Outcome,
-        Prefetcher, ReadError, StreamInput, StreamReader,
+        Completed, Destination, FrameReader, FrameSource, MappedFile, OnLoss, Outcome, Prefetcher,
+        RandomAccess, ReadError, StreamInput, StreamReader,
     },
     reader_thread::ReaderThread,
     y4m::Fields,
@@ -105,11 +105,11 @@ impl Mapped {
     }
 
     fn wrap(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<gst::Buffer, Undelivered> {
-        if let Some(loss) = self.reader.medium().loss() {
+        if let Some(loss) = self.reader.file().loss() {
             return Err(Undelivered::Read(loss));
         }
         let start_bytes = self.reader.index().start_bytes(n).unwrap_or(u64::MAX);
-        let wrapped = (self.reader.medium_mut()).wrap(start_bytes, self.layout.size_bytes);
+        let wrapped = (self.reader.file_mut()).wrap(start_bytes, self.layout.size_bytes);
         let memory = match wrapped {
             Ok(memory) => memory,
             Err(_) => {
@@ -204,7 +204,7 @@ impl BufferSource {
         if let Self::Mapped(mapped) = self
             && let Some(mapped) = mapped.reader()
         {
-            mapped.reader.medium().set_on_loss(on_loss);
+            mapped.reader.file().set_on_loss(on_loss);
         }
     }
 
@@ -263,7 +263,7 @@ impl BufferSource {
         match self {
             Self::Mapped(mapped) => {
                 let mapped = mapped.reader();
-                match mapped.and_then(|mapped| mapped.reader.medium().loss_of_lent()) {
+                match mapped.and_then(|mapped| mapped.reader.file().loss_of_lent()) {
                     Some(loss) => Undelivered::Read(loss),
                     None => Undelivered::Finished,
                 }

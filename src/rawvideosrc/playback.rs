@@ -351,14 +351,14 @@ fn choose(
         IoMode::Mmap => {
             let len_bytes = usize::try_from(opened.len_bytes)
                 .map_err(|_| refuse("mmap", "the file is larger than the address space".into()))?;
-            let medium = MappedFile::new(
+            let file = MappedFile::new(
                 opened.try_clone()?.file,
                 len_bytes,
                 index(),
                 layout.size_bytes,
             )
             .map_err(|error| refuse("mmap", describe(&error)))?;
-            let reader = FrameReader::new(medium, index(), plan())?;
+            let reader = FrameReader::new(file, index(), plan())?;
             Ok(ChosenReader {
                 source: BufferSource::Mapped(ReaderThread::new(Box::new(Mapped::new(
                     reader, *layout,

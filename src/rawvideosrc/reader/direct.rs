@@ -3,7 +3,7 @@
 //! aligned alike, else through an aligned bounce buffer. The ends of an aligned range, less
 //! than a block each, are read through the page cache.
 
-use super::{Medium, Scratch, file_len_bytes};
+use super::{RandomAccess, Scratch, file_len_bytes};
 use crate::{
     layout::Run,
     sys::direct_io::{self, Alignment},
@@ -203,7 +203,7 @@ impl DirectFile {
     }
 }
 
-impl Medium for DirectFile {
+impl RandomAccess for DirectFile {
     fn carry(
         &self,
         start_bytes: u64,

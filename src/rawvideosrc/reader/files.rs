@@ -2,7 +2,7 @@
 //! Reads the frames of many files, which may differ in number and offsets of their frames.
 
 use super::{
-    Destination, FrameIndex, FrameSource, Medium, Outcome, PlainFile, ReadError, Scratch,
+    Destination, FrameIndex, FrameSource, Outcome, PlainFile, RandomAccess, ReadError, Scratch,
     TransferPlan, open::Opened,
 };
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};

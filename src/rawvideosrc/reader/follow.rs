@@ -83,8 +83,8 @@ mod tests {
             start_bytes: 0,
             step_bytes: 1024,
         };
-        let medium = PlainFile(file.reopen().unwrap());
-        let reader = FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
+        let plain = PlainFile(file.reopen().unwrap());
+        let reader = FrameReader::new(plain, index, TransferPlan::new(layout, &info, 1)).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut writer = file.reopen().unwrap();
@@ -119,8 +119,8 @@ mod tests {
             start_bytes: 0,
             step_bytes: 1024,
         };
-        let medium = PlainFile(file.reopen().unwrap());
-        let reader = FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
+        let plain = PlainFile(file.reopen().unwrap());
+        let reader = FrameReader::new(plain, index, TransferPlan::new(layout, &info, 1)).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut bytes = [0xEE; 1024];

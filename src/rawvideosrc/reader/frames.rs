@@ -31,7 +31,7 @@ impl Default for Scratch {
 }
 
 /// A file that several threads can read at any offset at the same time.
-pub trait Medium: Send + Sync {
+pub trait RandomAccess: Send + Sync {
     /// Reads the runs of a frame that starts at `start_bytes` of the file. `part` is the
     /// piece of the buffer that begins at byte `part_start`. Fails with `UnexpectedEof` at
     /// the end of the file.
@@ -60,7 +60,7 @@ pub trait Medium: Send + Sync {
 
 /// Reads each frame when it is requested.
 pub struct FrameReader<M> {
-    medium: M,
+    file: M,
     index: FrameIndex,
     plan: TransferPlan,
     scratches: Vec<Scratch>,
@@ -70,9 +70,9 @@ pub struct FrameReader<M> {
     read_end_bytes: u64,
 }
 
-impl<M: Medium> FrameReader<M> {
+impl<M: RandomAccess> FrameReader<M> {
     /// Starts the threads that `plan` is made for, except the caller's, which is one of them.
-    pub fn new(medium: M, index: FrameIndex, plan: TransferPlan) -> Result<Self, ReadError> {
+    pub fn new(file: M, index: FrameIndex, plan: TransferPlan) -> Result<Self, ReadError> {
         let threads = plan.threads();
         let helpers = if threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new()
@@ -88,7 +88,7 @@ impl<M: Medium> FrameReader<M> {
             None
         };
         Ok(Self {
-            medium,
+            file,
             index,
             plan,
             scratches: std::iter::repeat_with(Scratch::default)
@@ -99,12 +99,12 @@ impl<M: Medium> FrameReader<M> {
         })
     }
 
-    pub fn medium(&self) -> &M {
-        &self.medium
+    pub fn file(&self) -> &M {
+        &self.file
     }
 
-    pub fn medium_mut(&mut self) -> &mut M {
-        &mut self.medium
+    pub fn file_mut(&mut self) -> &mut M {
+        &mut self.file
     }
 
     pub fn frame_bytes(&self) -> u64 {
@@ -122,7 +122,7 @@ impl<M: Medium> FrameReader<M> {
 
     /// How many bytes of a frame at `start_bytes` lie past the end of the file.
     pub fn missing_bytes(&self, start_bytes: u64) -> u64 {
-        let len_bytes = self.medium.len_bytes().unwrap_or(start_bytes);
+        let len_bytes = self.file.len_bytes().unwrap_or(start_bytes);
         let end_bytes = start_bytes.saturating_add(self.frame_bytes());
         end_bytes.saturating_sub(len_bytes)
     }
@@ -145,10 +145,10 @@ impl<M: Medium> FrameReader<M> {
 
     fn carry(&mut self, start_bytes: u64, destination: &mut Destination<'_>) -> io::Result<()> {
         self.plan.update(destination);
-        let (transfers, medium) = (self.plan.transfers(), &self.medium);
+        let (transfers, file) = (self.plan.transfers(), &self.file);
         match (&self.helpers, transfers) {
             (Some(helpers), [_, _, ..]) if destination.is_whole() => carry_together(
-                medium,
+                file,
                 helpers,
                 start_bytes,
                 transfers,
@@ -158,7 +158,7 @@ impl<M: Medium> FrameReader<M> {
             _ => {
                 for transfer in transfers {
                     carry_alone(
-                        medium,
+                        file,
                         start_bytes,
                         transfer,
                         destination,
@@ -181,14 +181,14 @@ pub fn vanished(index: &FrameIndex, len_bytes: u64, frame_bytes: u64) -> ReadErr
 }
 
 fn carry_alone(
-    medium: &dyn Medium,
+    file: &dyn RandomAccess,
     start_bytes: u64,
     transfer: &Transfer,
     destination: &mut Destination<'_>,
     scratch: &mut Scratch,
 ) -> io::Result<()> {
     for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-        medium.carry(
+        file.carry(
             start_bytes,
             runs,
             0,
@@ -200,7 +200,7 @@ fn carry_alone(
 }
 
 fn carry_together(
-    medium: &dyn Medium,
+    file: &dyn RandomAccess,
     helpers: &rayon::ThreadPool,
     start_bytes: u64,
     transfers: &[Transfer],
@@ -209,7 +209,7 @@ fn carry_together(
 ) -> io::Result<()> {
     let failed = parking_lot::Mutex::new(None);
     let work = |transfer: &Transfer, start: usize, part: &mut [u8], scratch: &mut Scratch| {
-        if let Err(error) = medium.carry(start_bytes, transfer.runs(), start, part, scratch) {
+        if let Err(error) = file.carry(start_bytes, transfer.runs(), start, part, scratch) {
             *failed.lock() = Some(error);
         }
     };
@@ -239,13 +239,13 @@ fn carry_together(
     failed.into_inner().map_or(Ok(()), Err)
 }
 
-impl<M: Medium> FrameSource for FrameReader<M> {
+impl<M: RandomAccess> FrameSource for FrameReader<M> {
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         let Some(offset_bytes) = self.index.start_bytes(n) else {
             return Ok(self.rest(u64::MAX));
         };
         let carried = self.carry(offset_bytes, destination);
-        if let Some(loss) = self.medium.loss() {
+        if let Some(loss) = self.file.loss() {
             return Err(loss);
         }
         match carried {
@@ -266,11 +266,11 @@ impl<M: Medium> FrameSource for FrameReader<M> {
     }
 
     fn bounced_bytes(&self) -> u64 {
-        self.medium.bounced_bytes()
+        self.file.bounced_bytes()
     }
 
     fn loss(&self) -> Option<ReadError> {
-        let len_bytes = self.medium.len_bytes()?;
+        let len_bytes = self.file.len_bytes()?;
         (len_bytes < self.read_end_bytes)
             .then(|| vanished(&self.index, len_bytes, self.frame_bytes()))
     }
@@ -337,9 +337,9 @@ pub(super) mod tests {
                 0 => Box::new(FrameReader::new(PlainFile(file), index, plan).unwrap()),
                 1 => {
                     let frame_bytes = source.size_bytes;
-                    let medium =
+                    let file =
                         MappedFile::new(file, bytes.len(), index.clone(), frame_bytes).unwrap();
-                    Box::new(FrameReader::new(medium, index, plan).unwrap())
+                    Box::new(FrameReader::new(file, index, plan).unwrap())
                 }
                 _ => {
                     let Ok(file) = DirectFile::new(file) else {
@@ -410,10 +410,10 @@ pub(super) mod tests {
             start_bytes: 0,
             step_bytes: FRAME_BYTES as u64,
         };
-        let medium = file.try_clone().unwrap();
-        let medium = MappedFile::new(medium, 4 * FRAME_BYTES, index.clone(), FRAME_BYTES).unwrap();
+        let mapped = file.try_clone().unwrap();
+        let mapped = MappedFile::new(mapped, 4 * FRAME_BYTES, index.clone(), FRAME_BYTES).unwrap();
         let mut reader =
-            FrameReader::new(medium, index, TransferPlan::new(layout, &info, 1)).unwrap();
+            FrameReader::new(mapped, index, TransferPlan::new(layout, &info, 1)).unwrap();
         file.set_len(2 * FRAME_BYTES as u64).unwrap();
         let mut bytes = vec![0; FRAME_BYTES];
         let mut destination = Destination::whole(&mut bytes, layout).unwrap();

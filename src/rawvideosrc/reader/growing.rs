@@ -39,7 +39,7 @@ impl FrameSource for GrowingReader {
             if n < frame {
                 return self.reader.read(n, destination);
             }
-            let found = self.scan.find(&self.reader.medium().0);
+            let found = self.scan.find(&self.reader.file().0);
             let found = found.map_err(|error| match error {
                 ScanError::Io(source) => ReadError::Io {
                     frame,

@@ -4,7 +4,7 @@
 //! possible: before the next frame, at the end of the stream, or when downstream frees the
 //! memory that showed the zeroes.
 
-use super::{FrameIndex, Medium, ReadError, Scratch, file_len_bytes, frames::vanished};
+use super::{FrameIndex, RandomAccess, ReadError, Scratch, file_len_bytes, frames::vanished};
 use crate::{layout::Run, sys::file_map::FileMap};
 use parking_lot::Mutex;
 use std::{fs::File, io, sync::Arc};
@@ -138,7 +138,7 @@ unsafe extern "C" fn release(owner: gst::glib::ffi::gpointer) {
     shared.report_loss();
 }
 
-impl Medium for MappedFile {
+impl RandomAccess for MappedFile {
     fn carry(
         &self,
         start_bytes: u64,

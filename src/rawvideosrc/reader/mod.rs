@@ -23,7 +23,7 @@ use crate::{
 pub use direct::DirectFile;
 pub use files::{FileTable, FilesReader};
 pub use follow::Follower;
-pub use frames::{FrameReader, Medium, Scratch};
+pub use frames::{FrameReader, RandomAccess, Scratch};
 pub use growing::GrowingReader;
 pub use index::{FrameIndex, Listing};
 pub use mmap::{MappedFile, OnLoss};

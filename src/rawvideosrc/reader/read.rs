@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reads frames with preadv, straight into the buffer.
 
-use super::{Medium, Scratch, file_len_bytes};
+use super::{RandomAccess, Scratch, file_len_bytes};
 use crate::layout::Run;
 use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 
@@ -18,7 +18,7 @@ pub const WASTE_BYTES: usize = PIECES / 2 * GAP_BYTES;
 #[derive(Debug)]
 pub struct PlainFile(pub File);
 
-impl Medium for PlainFile {
+impl RandomAccess for PlainFile {
     fn carry(
         &self,
         start_bytes: u64,

@@ -3,8 +3,8 @@
 //! and gives them back in order.
 
 use super::{
-    Destination, DirectFile, FrameIndex, FrameReader, FrameSource, Medium, Outcome, PlainFile,
-    ReadError, Scratch, TransferPlan, direct::Bounce,
+    Destination, DirectFile, FrameIndex, FrameReader, FrameSource, Outcome, PlainFile,
+    RandomAccess, ReadError, Scratch, TransferPlan, direct::Bounce,
 };
 use crate::{
     layout::{Layout, Run},
@@ -25,7 +25,7 @@ pub enum DiskFile {
 }
 
 impl DiskFile {
-    fn medium(&self) -> &dyn Medium {
+    fn file(&self) -> &dyn RandomAccess {
         match self {
             Self::Buffered(file) => file,
             Self::Direct(file) => file,
@@ -68,7 +68,7 @@ impl DiskFile {
     }
 }
 
-impl Medium for DiskFile {
+impl RandomAccess for DiskFile {
     fn carry(
         &self,
         start_bytes: u64,
@@ -77,16 +77,16 @@ impl Medium for DiskFile {
         part: &mut [u8],
         scratch: &mut Scratch,
     ) -> io::Result<()> {
-        self.medium()
+        self.file()
             .carry(start_bytes, runs, part_start, part, scratch)
     }
 
     fn len_bytes(&self) -> Option<u64> {
-        self.medium().len_bytes()
+        self.file().len_bytes()
     }
 
     fn bounced_bytes(&self) -> u64 {
-        self.medium().bounced_bytes()
+        self.file().bounced_bytes()
     }
 }
 
@@ -187,7 +187,7 @@ impl<T: ReadBuffer> Prefetcher<T> {
         let Some(start_bytes) = self.reader.index().start_bytes(n) else {
             return self.ring.push(frame, &[]);
         };
-        let file = self.reader.medium();
+        let file = self.reader.file();
         if let Some(reads) = run.and_then(|run| file.reads(start_bytes, &run, base)) {
             frame.is_begun = true;
             return self.ring.push(frame, &reads);
@@ -227,7 +227,7 @@ impl<T: ReadBuffer> Prefetcher<T> {
             }
         };
         let mut frame = done.buffer;
-        if let (DiskFile::Direct(file), Err(error)) = (self.reader.medium(), &done.result)
+        if let (DiskFile::Direct(file), Err(error)) = (self.reader.file(), &done.result)
             && error.raw_os_error() == Some(libc::EFAULT)
         {
             file.refuse();
