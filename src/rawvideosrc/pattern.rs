@@ -170,18 +170,18 @@ pub struct Pattern {
     /// The lines of the current frame. The next frame reuses their memory.
     lines: Vec<PackedLine>,
     /// For tiled formats, in which the rows of a plane are not lines of the picture.
-    converter: Option<Whole>,
+    converter: Option<TiledConverter>,
 }
 
 /// Draws into an untiled format, and lets GStreamer's converter make the tiles of it.
-struct Whole {
+struct TiledConverter {
     plain: Box<Pattern>,
     plain_info: gst_video::VideoInfo,
     info: gst_video::VideoInfo,
     converter: gst_video::VideoConverter,
 }
 
-impl Whole {
+impl TiledConverter {
     fn new(info: &gst_video::VideoInfo) -> Result<Self, ReadError> {
         let plain_format = info.format_info().unpack_format();
         let plain_info = gst_video::VideoInfo::builder(plain_format, info.width(), info.height())
@@ -305,7 +305,7 @@ impl Pattern {
             row_shifts[plane] = format.h_sub()[component];
         }
         let converter = if format.is_tiled() {
-            Some(Whole::new(info)?)
+            Some(TiledConverter::new(info)?)
         } else {
             None
         };
@@ -320,8 +320,8 @@ impl Pattern {
     }
 
     fn draw(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<(), ReadError> {
-        if let Some(whole) = &mut self.converter {
-            return whole.draw(n, destination);
+        if let Some(converter) = &mut self.converter {
+            return converter.draw(n, destination);
         }
         let picture = Picture::new(n, self.info.width() as usize, self.info.height() as usize);
         let mut used = 0;
