@@ -95,34 +95,34 @@ pub fn write(facts: &Facts, file: FileId) -> Vec<u8> {
 
 /// Reads what [`write()`] wrote. The facts are consistent even if other code wrote the bytes.
 pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
-    let mut rest = Rest(bytes);
-    let id = rest.word()?;
-    let flags = rest.word()?;
-    let kind = kind_of(rest.word()? as i32).ok_or(Malformed("unknown kind of memory"))?;
-    let source = rest.word()?;
-    let size_bytes = rest.size()?;
-    let memory_offset_bytes = rest.size()?;
+    let mut unread = Unread(bytes);
+    let id = unread.word()?;
+    let flags = unread.word()?;
+    let kind = kind_of(unread.word()? as i32).ok_or(Malformed("unknown kind of memory"))?;
+    let source = unread.word()?;
+    let size_bytes = unread.size()?;
+    let memory_offset_bytes = unread.size()?;
     let file = FileId {
-        st_dev: rest.long()?,
-        st_ino: rest.long()?,
+        st_dev: unread.long()?,
+        st_ino: unread.long()?,
     };
-    let (heap_len, count) = (rest.word()?, rest.word()?);
+    let (heap_len, count) = (unread.word()?, unread.word()?);
     if id == 0 || flags & !FLAGS != 0 || size_bytes == 0 {
         return Err(Malformed("no id, no bytes or unknown flags"));
     }
     let heap = match heap_len {
         NO_HEAP => None,
-        len => Some(rest.text(len)?),
+        len => Some(unread.text(len)?),
     };
     let heap = heap
         .map(CString::new)
         .transpose()
         .map_err(|_| Malformed("a NUL in the heap's name"))?;
     let address = if source == NO_ADDRESS {
-        Err(AddressUnknown::Sender(rest.text(count)?.to_owned()))
+        Err(AddressUnknown::Sender(unread.text(count)?.to_owned()))
     } else {
         let source = source_of(source as i32).ok_or(Malformed("unknown source of the address"))?;
-        let extents = (0..count).map(|_| rest.extent());
+        let extents = (0..count).map(|_| unread.extent());
         let extents = extents.collect::<Result<Vec<_>, _>>()?;
         let total = |sum: u64, extent: &Extent| sum.checked_add(extent.len_bytes);
         if extents.iter().try_fold(0, total) != Some(size_bytes as u64) {
@@ -130,7 +130,7 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
         }
         Ok(Address::new(extents, source).ok_or(Malformed("extents past the last address"))?)
     };
-    if !rest.0.is_empty() {
+    if !unread.0.is_empty() {
         return Err(Malformed("bytes left over"));
     }
     let facts = Facts {
@@ -147,15 +147,15 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
 }
 
 /// The bytes that have not been read yet.
-struct Rest<'a>(&'a [u8]);
+struct Unread<'a>(&'a [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> Unread<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self
+        let (taken, unread) = self
             .0
             .split_at_checked(len)
             .ok_or(Malformed("it ends too early"))?;
-        self.0 = rest;
+        self.0 = unread;
         Ok(taken)
     }
 
