@@ -21,7 +21,7 @@ const LINES_TRIED: u64 = 64;
 const STEPS: u64 = 256;
 
 #[derive(Debug, Clone)]
-pub struct Counted {
+pub struct FrameCount {
     pub index: FrameIndex,
     pub frames: u64,
     /// Bytes after the last whole frame.
@@ -68,9 +68,9 @@ pub fn of_y4m(
     header: &Header,
     frame_bytes: u64,
     waker: &Waker,
-) -> Result<Counted, SetupError> {
+) -> Result<FrameCount, SetupError> {
     match regular(opened, header, frame_bytes)? {
-        Some(counted) => Ok(counted),
+        Some(frame_count) => Ok(frame_count),
         None => listed(opened, header, frame_bytes, waker),
     }
 }
@@ -81,7 +81,7 @@ pub fn regular(
     opened: &Opened,
     header: &Header,
     frame_bytes: u64,
-) -> Result<Option<Counted>, SetupError> {
+) -> Result<Option<FrameCount>, SetupError> {
     sampled(opened, header, frame_bytes).map_err(|error| failed(&opened.path, error))
 }
 
@@ -89,7 +89,7 @@ fn sampled(
     opened: &Opened,
     header: &Header,
     frame_bytes: u64,
-) -> Result<Option<Counted>, ScanError> {
+) -> Result<Option<FrameCount>, ScanError> {
     let start = header.len_bytes;
     let step_bytes = y4m::FRAME.len() as u64 + frame_bytes;
     let data_bytes = opened.len_bytes.saturating_sub(start);
@@ -113,7 +113,7 @@ fn sampled(
             leftover_bytes = 0;
         }
     }
-    Ok(Some(Counted {
+    Ok(Some(FrameCount {
         index: FrameIndex::Regular {
             start_bytes: start + y4m::FRAME.len() as u64,
             step_bytes,
@@ -129,7 +129,7 @@ pub fn listed(
     header: &Header,
     frame_bytes: u64,
     waker: &Waker,
-) -> Result<Counted, SetupError> {
+) -> Result<FrameCount, SetupError> {
     let mut scan = Scan::new(header, frame_bytes);
     let mut listing = Listing::default();
     let end = loop {
@@ -146,7 +146,7 @@ pub fn listed(
             None => break scan.at(),
         }
     };
-    Ok(Counted {
+    Ok(FrameCount {
         frames: listing.frames(),
         leftover_bytes: opened.len_bytes.saturating_sub(end),
         index: FrameIndex::Listed(Arc::new(listing)),
@@ -154,10 +154,10 @@ pub fn listed(
 }
 
 /// The frames of a raw file, which follow one another from `start_bytes` on.
-pub fn of_raw(opened: &Opened, layout: &Layout, start_bytes: u64) -> Counted {
+pub fn of_raw(opened: &Opened, layout: &Layout, start_bytes: u64) -> FrameCount {
     let frame_bytes = (layout.size_bytes as u64).max(1);
     let have_bytes = opened.len_bytes.saturating_sub(start_bytes);
-    Counted {
+    FrameCount {
         index: FrameIndex::Regular {
             start_bytes,
             step_bytes: frame_bytes,
@@ -195,7 +195,7 @@ pub fn of_files(
             Some(_) => read_header(&opened)?,
             None => None,
         };
-        let counted = match (header, own_header) {
+        let frame_count = match (header, own_header) {
             (None, _) => of_raw(&opened, layout, start_bytes),
             (Some(header), Some(own)) => {
                 let same = header.check_same(&own, 0);
@@ -206,11 +206,15 @@ pub fn of_files(
                 return Err(SetupError::NotAlike { path: opened.path });
             }
         };
-        if counted.leftover_bytes > 0 {
+        if frame_count.leftover_bytes > 0 {
             let name = opened.path.to_string_lossy().into_owned();
-            counted_files.leftovers.push((name, counted.leftover_bytes));
+            counted_files
+                .leftovers
+                .push((name, frame_count.leftover_bytes));
         }
-        counted_files.table.push(counted.frames, counted.index);
+        counted_files
+            .table
+            .push(frame_count.frames, frame_count.index);
     }
     Ok(counted_files)
 }

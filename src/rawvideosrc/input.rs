@@ -4,7 +4,7 @@
 
 use super::{
     buffer_source::BufferSource,
-    count::{self, Counted, read_header},
+    count::{self, FrameCount, read_header},
     errors::SetupError,
     file_layout::{self, Data, FileLayout},
     guess::Guess,
@@ -64,7 +64,7 @@ pub struct Input {
     /// What was found and guessed, to be logged.
     pub notes: Vec<String>,
     /// Frames of so many bytes that have been found.
-    counted: Option<(u64, Counted)>,
+    frame_count: Option<(u64, FrameCount)>,
     /// Something has yet to be looked at that may take a while.
     pub is_unprobed: bool,
 }
@@ -92,7 +92,7 @@ impl Input {
             settings,
             body,
             header: None,
-            counted: None,
+            frame_count: None,
             notes: Vec::new(),
         };
         if let Body::File(opened) | Body::Files { opened, .. } = &input.body {
@@ -124,14 +124,14 @@ impl Input {
             Some(header) => {
                 let frame_bytes = layout.size_bytes as u64;
                 count::check_y4m(opened, header, frame_bytes)?;
-                let counted = count::regular(opened, header, frame_bytes)?;
-                self.is_unprobed = counted.is_none();
-                self.counted = counted.map(|counted| (frame_bytes, counted));
+                let frame_count = count::regular(opened, header, frame_bytes)?;
+                self.is_unprobed = frame_count.is_none();
+                self.frame_count = frame_count.map(|frame_count| (frame_bytes, frame_count));
                 Ok(())
             }
             None => {
-                let counted = count::of_raw(opened, &layout, self.settings.offset);
-                self.check_frames(opened, &layout, counted.frames)
+                let frame_count = count::of_raw(opened, &layout, self.settings.offset);
+                self.check_frames(opened, &layout, frame_count.frames)
             }
         }
     }
@@ -166,8 +166,8 @@ impl Input {
             (&self.body, &self.header, self.known.info()?)
         {
             let frame_bytes = Layout::packed(&info).size_bytes as u64;
-            let counted = count::listed(opened, header, frame_bytes, waker)?;
-            self.counted = Some((frame_bytes, counted));
+            let frame_count = count::listed(opened, header, frame_bytes, waker)?;
+            self.frame_count = Some((frame_bytes, frame_count));
         }
         self.is_unprobed = false;
         Ok(())
@@ -346,15 +346,17 @@ impl Input {
         opened: &Opened,
         layout: &Layout,
         waker: &Waker,
-    ) -> Result<Counted, SetupError> {
+    ) -> Result<FrameCount, SetupError> {
         let frame_bytes = layout.size_bytes as u64;
-        match (&self.header, &self.counted) {
-            (_, Some((known_bytes, counted))) if *known_bytes == frame_bytes => Ok(counted.clone()),
+        match (&self.header, &self.frame_count) {
+            (_, Some((known_bytes, frame_count))) if *known_bytes == frame_bytes => {
+                Ok(frame_count.clone())
+            }
             (Some(header), _) => count::of_y4m(opened, header, frame_bytes, waker),
             (None, _) => {
-                let counted = count::of_raw(opened, layout, self.settings.offset);
-                self.check_frames(opened, layout, counted.frames)?;
-                Ok(counted)
+                let frame_count = count::of_raw(opened, layout, self.settings.offset);
+                self.check_frames(opened, layout, frame_count.frames)?;
+                Ok(frame_count)
             }
         }
     }

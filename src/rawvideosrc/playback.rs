@@ -3,7 +3,7 @@
 
 use super::{
     buffer_source::{BufferSource, Mapped},
-    count::{self, Counted},
+    count::{self, FrameCount},
     errors::{self, SetupError},
     file_layout::FileLayout,
     input::{Body, Input},
@@ -160,18 +160,18 @@ impl Playback {
             }
             Body::File(opened) => {
                 let opened = opened.try_clone()?;
-                let counted = input.count(&opened, &layout, waker)?;
-                let (first_frame, frames) = input.range(counted.frames)?;
+                let frame_count = input.count(&opened, &layout, waker)?;
+                let (first_frame, frames) = input.range(frame_count.frames)?;
                 // A second warning about the same bytes would say nothing new.
-                if counted.leftover_bytes > 0 && doubts.is_empty() {
+                if frame_count.leftover_bytes > 0 && doubts.is_empty() {
                     doubts.push(doubt_about_size(
                         &location,
-                        counted.leftover_bytes,
+                        frame_count.leftover_bytes,
                         &layout,
                         info,
                     ));
                 }
-                let choice = choose(&settings, &opened, &counted, &layout, info)?;
+                let choice = choose(&settings, &opened, &frame_count, &layout, info)?;
                 Ok(Self {
                     timeline: Timeline::new(fps, Some(frames), passes),
                     doubts,
@@ -331,7 +331,7 @@ fn follow(
 fn choose(
     settings: &Settings,
     opened: &Opened,
-    counted: &Counted,
+    frame_count: &FrameCount,
     layout: &Layout,
     info: &gst_video::VideoInfo,
 ) -> Result<ChosenReader, SetupError> {
@@ -341,7 +341,7 @@ fn choose(
         mode,
         why,
     };
-    let index = || counted.index.clone();
+    let index = || frame_count.index.clone();
     let plan = || TransferPlan::new(*layout, info, thread_count(settings, layout));
     let (wanted, reason) = match settings.io_mode {
         IoMode::Auto => automatic(settings),
