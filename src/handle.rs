@@ -376,8 +376,8 @@ mod tests {
 
     #[test]
     fn a_watcher_hears_of_the_end_before_the_deleter_runs() {
-        struct Heard(Arc<AtomicUsize>, AtomicUsize);
-        impl HandleWatcher for Heard {
+        struct CountingWatcher(Arc<AtomicUsize>, AtomicUsize);
+        impl HandleWatcher for CountingWatcher {
             fn handle_dropped(&self) {
                 assert_eq!(self.0.load(Ordering::SeqCst), 0, "the deleter has run");
                 self.1.fetch_add(1, Ordering::SeqCst);
@@ -385,25 +385,25 @@ mod tests {
         }
         let (handle, runs) = counted(64);
         let weak = handle.downgrade();
-        let heard = Arc::new(Heard(Arc::clone(&runs), AtomicUsize::new(0)));
-        let watcher: Weak<Heard> = Arc::downgrade(&heard);
+        let counting = Arc::new(CountingWatcher(Arc::clone(&runs), AtomicUsize::new(0)));
+        let watcher: Weak<CountingWatcher> = Arc::downgrade(&counting);
         weak.watch(watcher.clone());
         drop(handle);
-        assert_eq!(heard.1.load(Ordering::SeqCst), 1);
+        assert_eq!(counting.1.load(Ordering::SeqCst), 1);
         weak.watch(watcher);
-        assert_eq!(heard.1.load(Ordering::SeqCst), 1, "too late to watch");
+        assert_eq!(counting.1.load(Ordering::SeqCst), 1, "too late to watch");
     }
 
     #[test]
     fn watchers_that_went_leave_nothing_in_the_handle() {
-        struct Deaf;
-        impl HandleWatcher for Deaf {
+        struct IgnoringWatcher;
+        impl HandleWatcher for IgnoringWatcher {
             fn handle_dropped(&self) {}
         }
         let (handle, _) = counted(64);
         let weak = handle.downgrade();
         for _ in 0..10 {
-            let watcher = Arc::new(Deaf);
+            let watcher = Arc::new(IgnoringWatcher);
             weak.watch(Arc::downgrade(&(watcher as Arc<dyn HandleWatcher>)));
         }
         assert_eq!(lock(&handle.block.watchers).len(), 1, "the last to come");
@@ -509,8 +509,8 @@ mod model {
 
     #[test]
     fn a_watcher_is_told_or_told_that_it_is_late() {
-        struct Told(AtomicUsize);
-        impl HandleWatcher for Told {
+        struct CountingWatcher(AtomicUsize);
+        impl HandleWatcher for CountingWatcher {
             fn handle_dropped(&self) {
                 self.0.fetch_add(1, Ordering::Release);
             }
@@ -520,13 +520,13 @@ mod model {
             let runs = Arc::new(AtomicUsize::new(0));
             let handle = handle(&bytes, &runs);
             let weak = handle.downgrade();
-            let told = std::sync::Arc::new(Told(AtomicUsize::new(0)));
+            let counting = std::sync::Arc::new(CountingWatcher(AtomicUsize::new(0)));
             let owner = thread::spawn(move || drop(handle));
-            let watcher: Weak<Told> = std::sync::Arc::downgrade(&told);
+            let watcher: Weak<CountingWatcher> = std::sync::Arc::downgrade(&counting);
             weak.watch(watcher);
             let alive_after_watching = weak.is_alive();
             owner.join().unwrap();
-            let times = told.0.load(Ordering::Acquire);
+            let times = counting.0.load(Ordering::Acquire);
             assert!(times <= 1);
             assert!(
                 times == 1 || !alive_after_watching,
