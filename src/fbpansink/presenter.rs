@@ -375,12 +375,12 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Reports each pan and lets it return when told how.
-    struct Puppet {
+    struct ScriptedDevice {
         pans: Mutex<Sender<usize>>,
         answers: Mutex<Receiver<Result<(), &'static str>>>,
     }
 
-    impl Scanout for Puppet {
+    impl Scanout for ScriptedDevice {
         type Error = &'static str;
         fn pan(&self, fb_page: usize) -> Result<(), Self::Error> {
             let _ = self.pans.lock().send(fb_page);
@@ -405,7 +405,7 @@ mod tests {
         let (answer, answers) = channel();
         let (error, errors) = channel();
         let pages: Vec<_> = (0..n).map(Arc::new).collect();
-        let puppet = Arc::new(Puppet {
+        let device = Arc::new(ScriptedDevice {
             pans: Mutex::new(pans),
             answers: Mutex::new(answers),
         });
@@ -413,7 +413,7 @@ mod tests {
             fb_page: 0,
             holder: pages[0].clone(),
         });
-        let presenter = Presenter::new(puppet, Clock::PanWaits, n, current, move |e| {
+        let presenter = Presenter::new(device, Clock::PanWaits, n, current, move |e| {
             error.send(e).unwrap()
         })
         .unwrap();
