@@ -123,7 +123,7 @@ mod tests {
     type Token = Arc<usize>;
 
     /// A display that latches frames with delay, and memory that one writer takes in any order.
-    struct World {
+    struct ModelDisplay {
         cycle: Cycle<Token>,
         tokens: Vec<Token>,
         /// What the display reads, and what it may latch at any moment.
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum Action {
         Take(usize),
         Submit(usize),
         Repeat,
@@ -145,7 +145,7 @@ mod tests {
         Withdraw,
     }
 
-    impl World {
+    impl ModelDisplay {
         fn new(n: usize, visible: usize) -> Self {
             let tokens: Vec<Token> = (0..n).map(Arc::new).collect();
             Self {
@@ -165,15 +165,15 @@ mod tests {
                 .collect()
         }
 
-        fn step(&mut self, step: &Step) {
-            match step {
-                Step::Take(k) => {
+        fn act(&mut self, action: &Action) {
+            match action {
+                Action::Take(k) => {
                     let free = self.free();
                     if let Some(&frame) = free.get(k % free.len().max(1)) {
                         self.writing.push(self.tokens[frame].clone());
                     }
                 }
-                Step::Submit(k) if !self.writing.is_empty() => {
+                Action::Submit(k) if !self.writing.is_empty() => {
                     let token = self.writing.remove(k % self.writing.len());
                     let frame = *token;
                     match self.cycle.submit(token) {
@@ -181,33 +181,33 @@ mod tests {
                         Err(token) => self.writing.push(token),
                     }
                 }
-                Step::Submit(_) => {}
-                Step::Repeat => {
+                Action::Submit(_) => {}
+                Action::Repeat => {
                     if let Some(token) = self.cycle.current().cloned()
                         && self.cycle.submit(token.clone()).is_ok()
                     {
                         self.submitted.push(*token);
                     }
                 }
-                Step::Queue => {
+                Action::Queue => {
                     if let Some(frame) = self.cycle.queue() {
                         assert!(self.latching.is_none());
                         self.latching = Some(**frame);
                     }
                 }
-                Step::QueueRefused => {
+                Action::QueueRefused => {
                     if let Some(frame) = self.cycle.queue().cloned() {
                         assert_eq!(self.cycle.refused(), Some(frame));
                     }
                 }
-                Step::Latch => {
+                Action::Latch => {
                     if let Some(frame) = self.latching.take() {
                         self.on_screen = frame;
                         self.shown.push(frame);
                         drop(self.cycle.shown());
                     }
                 }
-                Step::Withdraw => drop(self.cycle.withdraw()),
+                Action::Withdraw => drop(self.cycle.withdraw()),
             }
             self.check();
         }
@@ -225,56 +225,56 @@ mod tests {
         }
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            4 => (0usize..8).prop_map(Step::Take),
-            4 => (0usize..8).prop_map(Step::Submit),
-            1 => Just(Step::Repeat),
-            4 => Just(Step::Queue),
-            1 => Just(Step::QueueRefused),
-            4 => Just(Step::Latch),
-            1 => Just(Step::Withdraw),
+    fn actions() -> impl Strategy<Value = Vec<Action>> {
+        let action = prop_oneof![
+            4 => (0usize..8).prop_map(Action::Take),
+            4 => (0usize..8).prop_map(Action::Submit),
+            1 => Just(Action::Repeat),
+            4 => Just(Action::Queue),
+            1 => Just(Action::QueueRefused),
+            4 => Just(Action::Latch),
+            1 => Just(Action::Withdraw),
         ];
-        proptest::collection::vec(step, 0..200)
+        proptest::collection::vec(action, 0..200)
     }
 
     proptest! {
         #[test]
-        fn a_page_is_never_on_screen_and_written_at_once(n in 2usize..6, visible in 0usize..6, steps in steps()) {
-            let mut world = World::new(n, visible % n);
-            for step in &steps {
-                world.step(step);
+        fn a_page_is_never_on_screen_and_written_at_once(n in 2usize..6, visible in 0usize..6, actions in actions()) {
+            let mut display = ModelDisplay::new(n, visible % n);
+            for action in &actions {
+                display.act(action);
             }
         }
 
-        /// After any sequence of steps the driver can finish, and all frames but one are free then.
+        /// After any sequence of actions the driver can finish, and all frames but one are free then.
         #[test]
-        fn the_cycle_alone_frees_every_page_but_the_one_on_screen(n in 2usize..6, steps in steps()) {
-            let mut world = World::new(n, 0);
-            for step in &steps {
-                world.step(step);
+        fn the_cycle_alone_frees_every_page_but_the_one_on_screen(n in 2usize..6, actions in actions()) {
+            let mut display = ModelDisplay::new(n, 0);
+            for action in &actions {
+                display.act(action);
             }
-            world.writing.clear();
+            display.writing.clear();
             for _ in 0..3 {
-                world.step(&Step::Queue);
-                world.step(&Step::Latch);
+                display.act(&Action::Queue);
+                display.act(&Action::Latch);
             }
-            prop_assert!(world.cycle.is_idle());
-            prop_assert_eq!(world.free().len(), n - 1);
+            prop_assert!(display.cycle.is_idle());
+            prop_assert_eq!(display.free().len(), n - 1);
         }
 
         /// No frame is lost or shown out of order unless the driver refused it or it was withdrawn.
         #[test]
-        fn frames_are_shown_in_the_order_they_came(n in 2usize..6, steps in steps()) {
-            let mut world = World::new(n, 0);
-            for step in steps.iter().filter(|s| !matches!(s, Step::QueueRefused | Step::Withdraw)) {
-                world.step(step);
+        fn frames_are_shown_in_the_order_they_came(n in 2usize..6, actions in actions()) {
+            let mut display = ModelDisplay::new(n, 0);
+            for action in actions.iter().filter(|s| !matches!(s, Action::QueueRefused | Action::Withdraw)) {
+                display.act(action);
             }
             for _ in 0..3 {
-                world.step(&Step::Latch);
-                world.step(&Step::Queue);
+                display.act(&Action::Latch);
+                display.act(&Action::Queue);
             }
-            prop_assert_eq!(world.shown, world.submitted);
+            prop_assert_eq!(display.shown, display.submitted);
         }
 
         /// No frame is lost or returned twice, and frames reach the screen in order.
