@@ -11,7 +11,7 @@ mod claims;
 mod console;
 mod dead;
 mod fb;
-mod liars;
+mod misreporting_drivers;
 mod none;
 mod pictures;
 mod rate;

@@ -30,7 +30,7 @@ fn size(player: &Player) -> (u32, u32) {
 }
 
 /// virtio has stopped to lie between these kernels.
-fn lies() -> bool {
+fn misreports() -> bool {
     !(support::display() == "virtio" && support::kernel_version() >= (6, 12))
 }
 
@@ -44,7 +44,7 @@ fn each_frame_is_shown_right_on_drivers_that_lie_too() {
         player.assert_zero_copy(frames);
         let fb_pages = player.stats().get::<u32>("fb-pages").unwrap();
         let warnings = player.messages(gst::MessageType::Warning);
-        if lies() {
+        if misreports() {
             assert_eq!((fb_pages, warnings.len()), (1, 1), "{warnings:?}");
             assert!(
                 warnings[0].contains("accepts pans but does not show them"),
@@ -75,5 +75,5 @@ fn the_drivers_on_the_list_do_lie() {
         let expected = pictures::pattern(frames - 1, VideoFormat::Bgrx, width, height);
         right.push(shows(&expected, Duration::from_secs(3)));
     }
-    assert_eq!(right.contains(&false), lies(), "{right:?}");
+    assert_eq!(right.contains(&false), misreports(), "{right:?}");
 }
