@@ -17,12 +17,12 @@ pub struct ReaderThread<R: ?Sized> {
     /// None while it is away.
     reader: Option<Box<R>>,
     /// Started for the first frame.
-    runner: Option<TaskThread<Back<R>>>,
+    runner: Option<TaskThread<FinishedRead<R>>>,
     bounced_bytes: u64,
 }
 
 /// What comes back: the reader, and the buffer with what has become of it.
-struct Back<R: ?Sized> {
+struct FinishedRead<R: ?Sized> {
     reader: Box<R>,
     buffer: gst::Buffer,
     outcome: Filled,
@@ -97,7 +97,7 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
                 Some(buffer) => fill(&mut *reader, &info, buffer, n),
                 None => Err(BufferError::Shared),
             };
-            Back {
+            FinishedRead {
                 reader,
                 buffer,
                 outcome,
@@ -114,7 +114,7 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         let back = runner
             .wait(request.waker)
             .map_err(|error| no_thread(&error))?;
-        let Back {
+        let FinishedRead {
             reader,
             buffer,
             outcome,
