@@ -23,9 +23,9 @@ pub struct TaskThread<T> {
 }
 
 /// Wakes the waiting thread when it is dropped, so also if the task panics.
-struct Done<'a>(&'a Waker);
+struct WakeOnDrop<'a>(&'a Waker);
 
-impl Drop for Done<'_> {
+impl Drop for WakeOnDrop<'_> {
     fn drop(&mut self) {
         // It fails only if the counter of the eventfd is full.
         let _ = self.0.wake();
@@ -41,7 +41,7 @@ impl<T: Send + 'static> TaskThread<T> {
         let thread = std::thread::Builder::new().name("rawvideosrc-file".into());
         let thread = thread.spawn(move || {
             for task in tasks {
-                let _done = Done(&waker);
+                let _done = WakeOnDrop(&waker);
                 let worked = task();
                 *results.lock() = Some(worked);
             }
