@@ -79,7 +79,7 @@ pub(super) struct Counters {
     pub refused: u64,
 }
 
-pub(super) struct Seen<'a> {
+pub(super) struct SlotSnapshot<'a> {
     pub id: u32,
     pub region: &'a Arc<Region>,
     pub state: BufferState,
@@ -192,10 +192,10 @@ impl Slots {
     }
 
     /// Calls `f` for every live slot, under the lock.
-    pub(super) fn for_each(&self, mut f: impl FnMut(Seen<'_>)) {
+    pub(super) fn for_each(&self, mut f: impl FnMut(SlotSnapshot<'_>)) {
         let inner = self.0.inner.lock();
         for slot in inner.slots.iter().filter(|s| s.is_live()) {
-            f(Seen {
+            f(SlotSnapshot {
                 id: slot.id,
                 region: &slot.region,
                 state: slot.state,
