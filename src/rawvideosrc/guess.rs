@@ -154,10 +154,10 @@ impl Guess {
         let pictures: Vec<(usize, Picture)> = (0..words.len())
             .filter_map(|at| Some((at, Picture::parse(words, at)?)))
             .collect();
-        let weight = pictures.iter().map(|(_, picture)| picture.weight).max();
+        let certainty = pictures.iter().map(|(_, picture)| picture.certainty).max();
         let mut believed = pictures
             .iter()
-            .filter(|(_, picture)| Some(picture.weight) == weight);
+            .filter(|(_, picture)| Some(picture.certainty) == certainty);
         if let Some((_, first)) = believed.next()
             && believed.all(|(_, other)| other.size == first.size)
         {
@@ -255,13 +255,13 @@ struct Picture {
     framerate: Option<(i32, i32)>,
     is_interlaced: bool,
     /// How certain the size is.
-    weight: Weight,
+    certainty: Certainty,
     /// The number of words that the size takes up.
     words: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Weight {
+enum Certainty {
     /// As `vga`, `1080p`.
     Named,
     /// As `640_480`.
@@ -280,12 +280,12 @@ impl Picture {
             .or_else(|| Self::by_name(word))
     }
 
-    fn new(size: (i32, i32), weight: Weight, words: usize) -> Self {
+    fn new(size: (i32, i32), certainty: Certainty, words: usize) -> Self {
         Self {
             size,
             framerate: None,
             is_interlaced: false,
-            weight,
+            certainty,
             words,
         }
     }
@@ -295,7 +295,7 @@ impl Picture {
         let (width, rest) = word.split_once('x')?;
         let (height, scan) = split_digits(rest);
         let size = (number(width)?, number(height)?);
-        Self::new(size, Weight::Explicit, 1).scanned(scan)
+        Self::new(size, Certainty::Explicit, 1).scanned(scan)
     }
 
     /// Parses `w640_h480`, `w640h480`, `width640_height480`.
@@ -307,21 +307,21 @@ impl Picture {
         };
         let height = height.strip_prefix("height").or(height.strip_prefix('h'))?;
         let size = (number(width)?, number(height)?);
-        Some(Self::new(size, Weight::Explicit, words))
+        Some(Self::new(size, Certainty::Explicit, words))
     }
 
     /// Parses `640_480`, if that is a usual size.
     fn by_numbers(word: &str, next: Option<&str>) -> Option<Self> {
         let (height, scan) = split_digits(next?);
         let size = (number(word)?, number(height)?);
-        let picture = Self::new(size, Weight::Numbers, 2).scanned(scan)?;
+        let picture = Self::new(size, Certainty::Numbers, 2).scanned(scan)?;
         USUAL_SIZES.contains(&size).then_some(picture)
     }
 
     /// Parses `vga`, `1080p`, `576i`, `1080p25`.
     fn by_name(word: &str) -> Option<Self> {
         if let Some((_, size)) = NAMED_SIZES.iter().find(|(name, _)| *name == word) {
-            return Some(Self::new(*size, Weight::Named, 1));
+            return Some(Self::new(*size, Certainty::Named, 1));
         }
         let (lines, scan) = split_digits(word);
         let height = number(lines)?;
@@ -329,7 +329,7 @@ impl Picture {
         if scan.is_empty() {
             return None;
         }
-        Self::new(*size, Weight::Named, 1).scanned(scan)
+        Self::new(*size, Certainty::Named, 1).scanned(scan)
     }
 
     /// Adds what may follow a size: nothing, or `p` or `i`, and a rate after those.
