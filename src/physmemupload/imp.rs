@@ -61,6 +61,8 @@ pub struct PhysMemUpload {
             .blurb("What the buffers are made of; 'auto' takes the first kind that works"))]
     #[property(name = "heap", get, set, type = Option<String>, member = heap, mutable_ready,
         nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system')")]
+    #[property(name = "max-address", get, set, type = u64, member = max_address, mutable_ready,
+        nick = "Highest address", blurb = "Highest physical address that the hardware can reach (0 = any): frames beyond are copied, and memory beyond is refused")]
     #[property(name = "buffer-size", get, set, type = u32, member = buffer_size, mutable_ready,
         nick = "Buffer size", blurb = "Bytes of the buffers offered to upstream where the caps name no size (audio, byte streams); \
             at least upstream's largest buffer. 0 = upstream is offered none and its buffers are copied")]

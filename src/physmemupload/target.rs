@@ -6,6 +6,7 @@ use gst::prelude::*;
 
 use super::CAT;
 use crate::{
+    address::PhysAddr,
     memory::{self, MemoryError, MemoryKind},
     meta::PhysMemMeta,
     pool::PhysBufferPool,
@@ -19,6 +20,8 @@ const LEAST_BYTES: usize = 4096;
 pub(super) struct WantedMemory {
     pub kind: MemoryKind,
     pub heap: Option<String>,
+    /// Highest physical address that the memory may have; 0 for any.
+    pub max_address: u64,
     /// Size in bytes of the buffers offered to upstream for streams that have no frames.
     pub buffer_size: u32,
     pub withhold_address: bool,
@@ -43,6 +46,7 @@ impl WantedMemory {
     fn pool(&self) -> PhysBufferPool {
         let builder = PhysBufferPool::builder()
             .kind(self.kind)
+            .max_address(PhysAddr(self.max_address))
             .withhold_address(self.withhold_address);
         match &self.heap {
             Some(heap) => builder.heap(heap).build(),
@@ -56,14 +60,18 @@ impl WantedMemory {
             return false;
         }
         let meta;
-        let (kind, heap, is_external) = match memory::region_of(buffer.peek_memory(0)) {
-            Some((region, _)) => (region.kind(), region.heap(), region.is_external()),
+        let (kind, heap, is_external, address) = match memory::region_of(buffer.peek_memory(0)) {
+            Some((region, _)) => {
+                let address = region.address().ok();
+                (region.kind(), region.heap(), region.is_external(), address)
+            }
             // For a buffer of another copy of this library the meta says as much.
             None => {
                 meta = buffer.meta::<PhysMemMeta>();
                 match &meta {
                     Some(meta) if meta.is_of_other_copy() => {
-                        (meta.kind(), meta.heap(), meta.is_external())
+                        let address = meta.address().ok();
+                        (meta.kind(), meta.heap(), meta.is_external(), address)
                     }
                     _ => return false,
                 }
@@ -73,7 +81,9 @@ impl WantedMemory {
         // The property `heap` does not concern the kinds that auto falls back to.
         let is_fallback = self.kind == MemoryKind::Auto && kind != MemoryKind::Cma;
         let right_heap = self.heap.is_none() || is_fallback || self.heap.as_deref() == heap;
-        is_external || right_kind && right_heap
+        let right_address = self.max_address == 0
+            || address.is_some_and(|address| address.last_byte().0 <= self.max_address);
+        right_address && (is_external || right_kind && right_heap)
     }
 
     /// The pool that downstream offers, if it is one of ours. It is taken whatever kind was asked

@@ -214,7 +214,7 @@ pub enum PoolError {
 }
 
 /// Describes the [`PhysBufferPool`] to make.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Builder {
     kind: MemoryKind,

@@ -17,6 +17,7 @@ use super::{
     uri,
     waker::Waker,
 };
+use crate::memory::MemoryKind;
 use crate::structure_property::{StructureProperty, in_one_line};
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::base_src::CreateSuccess, subclass::prelude::*};
@@ -82,6 +83,13 @@ pub struct RawVideoSrc {
         default = 4, minimum = 1, maximum = 32, nick = "Prefetch", blurb = "Frames in flight with io-mode io-uring")]
     #[property(name = "direct", get, set, type = bool, member = direct, mutable_ready,
         nick = "Direct", blurb = "Read past the page cache (O_DIRECT), with io-mode read and io-uring")]
+    #[property(name = "memory-kind", get, set, type = MemoryKind, member = memory_kind,
+        builder(MemoryKind::Auto).mutable_ready().nick("Memory kind")
+            .blurb("What this element's own buffers are made of, where downstream offers no memory of a device; auto = downstream's plain memory, else the first kind that works"))]
+    #[property(name = "heap", get, set, type = Option<String>, member = heap, mutable_ready,
+        nick = "Heap", blurb = "For the own buffers: name of the dma-heap below /dev/dma_heap for kinds cma and system (default: the CMA heap, system)")]
+    #[property(name = "max-address", get, set, type = u64, member = max_address, mutable_ready,
+        nick = "Highest address", blurb = "For the own buffers: highest physical address that the hardware can reach (0 = any)")]
     settings: std::sync::Mutex<Settings>,
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "What has been read, how, and how long it took")]
@@ -362,7 +370,12 @@ impl BaseSrcImpl for RawVideoSrc {
         let takes_meta = query
             .find_allocation_meta::<gst_video::VideoMeta>()
             .is_some();
-        let wraps = source.may_wrap(&info, !pool::has_special_memory(query), takes_meta);
+        let has_special_memory = pool::has_special_memory(query);
+        // A device's memory is always the right one. Plain memory is not what the user asked for.
+        let wanted = self.lock_settings().wanted_memory();
+        let wanted = wanted.filter(|_| !has_special_memory);
+        let takes_files_pages = !has_special_memory && wanted.is_none();
+        let wraps = source.may_wrap(&info, takes_files_pages, takes_meta);
         let depth = source.depth();
         let in_use = match self.state.lock().session() {
             Some(session) => {
@@ -384,7 +397,7 @@ impl BaseSrcImpl for RawVideoSrc {
             PoolInUse::OwnPool(own) => Some(own),
             _ => None,
         };
-        let decision = pool::decide(query, depth, own, self.obj().upcast_ref())?;
+        let decision = pool::decide(query, depth, own, wanted, self.obj().upcast_ref())?;
         gst::debug!(CAT, imp = self, "writing into {decision:?}");
         decision.answer(query);
         if let Some(session) = self.state.lock().session() {

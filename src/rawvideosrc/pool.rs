@@ -2,7 +2,7 @@
 //! Chooses the pool whose buffers the frames are written to: downstream's if it can be used,
 //! else one of this element.
 
-use crate::{layout::Layout, pool::PhysBufferPool};
+use crate::{layout::Layout, pool::Builder};
 use gst::prelude::*;
 
 /// The least number of buffers in the own pool: one is filled while another is used.
@@ -33,6 +33,7 @@ struct Needs {
     min: u32,
     max: u32,
     takes_padding: bool,
+    wanted: Option<Builder>,
 }
 
 /// Whose pool the frames are written to.
@@ -89,12 +90,14 @@ pub fn decline(query: &mut gst::query::Allocation) {
 }
 
 /// Takes downstream's pool if it can be used, else the own pool of the decision `before` if
-/// nothing has changed, else a new one. `depth` is the number of buffers that are filled at
-/// the same time. If there is no memory for the own pool, `element` posts the error.
+/// nothing has changed, else a new one. With `wanted` it is an own pool of that memory in any case.
+/// `depth` is the number of buffers that are filled at the same time. If there is no memory for the
+/// own pool, `element` posts the error.
 pub fn decide(
     query: &gst::query::Allocation,
     depth: usize,
     before: Option<OwnPool>,
+    wanted: Option<Builder>,
     element: &gst::Element,
 ) -> Result<Decision, gst::LoggableError> {
     let (caps, _) = query.get_owned();
@@ -109,7 +112,9 @@ pub fn decide(
     let mut limits = (least_size, 0, 0);
     for (pool, size, min, max) in query.allocation_pools() {
         limits = (size.max(least_size), min, max);
-        let Some(pool) = pool else { continue };
+        let Some(pool) = pool.filter(|_| wanted.is_none()) else {
+            continue;
+        };
         match configure(&pool, &caps, limits, takes_padding, None) {
             Ok((size, min, max)) => {
                 if !takes_padding && gives_padding(&pool, &info) {
@@ -141,8 +146,12 @@ pub fn decide(
         min,
         max,
         takes_padding,
+        wanted,
     };
-    let allocator = query.allocation_params().next();
+    let allocator = query
+        .allocation_params()
+        .next()
+        .filter(|_| made_for.wanted.is_none());
     match before {
         Some(own) if allocator.is_none() && own.made_for == made_for => {
             return Ok(Decision::OwnPool(own));
@@ -153,6 +162,7 @@ pub fn decide(
         allocator
             .as_ref()
             .and_then(|(allocator, _)| allocator.as_ref()),
+        made_for.wanted.as_ref(),
         element,
     );
     let (size, min, max) = configure(
@@ -191,13 +201,17 @@ fn gives_padding(pool: &gst::BufferPool, info: &gst_video::VideoInfo) -> bool {
     padded
 }
 
-/// A new pool: of the memory of downstream's allocator if there is one, else of the best kind
-/// of memory that this machine has.
-fn own_pool(allocator: Option<&gst::Allocator>, element: &gst::Element) -> gst::BufferPool {
+/// A new pool: of the memory of downstream's allocator if there is one, else of the memory that the
+/// user asked for, else of the best kind of memory that this machine has.
+fn own_pool(
+    allocator: Option<&gst::Allocator>,
+    wanted: Option<&Builder>,
+    element: &gst::Element,
+) -> gst::BufferPool {
     if allocator.is_some() {
         return gst_video::VideoBufferPool::new().upcast();
     }
-    let pool = PhysBufferPool::builder().build();
+    let pool = wanted.cloned().unwrap_or_default().build();
     pool.set_offered_by(Some(element));
     pool.upcast()
 }

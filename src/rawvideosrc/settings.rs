@@ -3,6 +3,9 @@
 
 use gst::glib;
 
+use crate::address::PhysAddr;
+use crate::memory::MemoryKind;
+use crate::pool::{Builder, PhysBufferPool};
 use crate::shared_enum::shared_enum;
 
 /// How a file is read.
@@ -53,6 +56,9 @@ pub struct Settings {
     pub threads: u32,
     pub prefetch: u32,
     pub direct: bool,
+    pub memory_kind: MemoryKind,
+    pub heap: Option<String>,
+    pub max_address: u64,
 }
 
 impl Default for Settings {
@@ -81,11 +87,28 @@ impl Default for Settings {
             threads: 0,
             prefetch: 4,
             direct: false,
+            memory_kind: MemoryKind::Auto,
+            heap: None,
+            max_address: 0,
         }
     }
 }
 
 impl Settings {
+    /// The memory that the user asked for; `None` if the element may choose.
+    pub fn wanted_memory(&self) -> Option<Builder> {
+        let is_any =
+            self.memory_kind == MemoryKind::Auto && self.heap.is_none() && self.max_address == 0;
+        let builder = PhysBufferPool::builder()
+            .kind(self.memory_kind)
+            .max_address(PhysAddr(self.max_address));
+        let builder = match &self.heap {
+            Some(heap) => builder.heap(heap),
+            None => builder,
+        };
+        (!is_any).then_some(builder)
+    }
+
     /// The property `plane-strides`; a value that is no integer becomes 0.
     pub fn strides(&self) -> Vec<i32> {
         let number = |value: &glib::SendValue| value.get::<i32>().unwrap_or_default();
