@@ -40,7 +40,7 @@ struct mapping {
 
 struct dma_buf {
     ino_t ino;          // 0: free
-    int accesses, reads, writes;
+    int accesses, writes;
     int has_sum;
     uint64_t sum;       // of the bytes at the last END
 };

@@ -158,8 +158,14 @@ fn in_own_process(name: &str, test: impl FnOnce()) {
     let child = std::process::Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env("PHYSMEM_TEST_ALONE", "1")
-        .status();
-    assert!(child.unwrap().success());
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
+    // A name that no test has would run none, and succeed.
+    assert!(
+        child.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
 }
 
 #[test]
