@@ -23,17 +23,21 @@ pub enum Pages {
 /// In linux/memfd.h since 6.3. Older kernels refuse unknown flags with EINVAL.
 const MFD_NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
 
-/// Makes a memfd of `len_bytes`. All of its pages are allocated, so that no later access can fail with
-/// SIGBUS, and it is sealed against shrinking, as udmabuf asks for.
+/// Makes a memfd of `len_bytes`, sealed against shrinking, as udmabuf asks for. It has no pages yet.
 pub fn create(name: &CStr, pages: Pages, len_bytes: usize) -> io::Result<OwnedFd> {
     let fd = open(name, pages)?;
     rustix::fs::ftruncate(&fd, len_bytes as u64)?;
-    in_steps(len_bytes, |offset_bytes, step_bytes| {
-        let (offset, len) = (offset_bytes as u64, step_bytes as u64);
-        rustix::fs::fallocate(&fd, FallocateFlags::empty(), offset, len).map_err(io::Error::from)
-    })?;
     add_seals(fd.as_fd(), SealFlag::F_SEAL_SHRINK)?;
     Ok(fd)
+}
+
+/// Allocates all pages that the first `len_bytes` of a memfd do not have yet, so that no later access can
+/// fail with SIGBUS.
+pub fn allocate(memfd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<()> {
+    in_steps(len_bytes, |offset_bytes, step_bytes| {
+        let (offset, len) = (offset_bytes as u64, step_bytes as u64);
+        rustix::fs::fallocate(memfd, FallocateFlags::empty(), offset, len).map_err(io::Error::from)
+    })
 }
 
 /// Makes the memfd safe to give to other processes. Existing mappings stay writable. But no process can
@@ -76,6 +80,7 @@ mod tests {
     fn what_was_given_away_cannot_be_changed_by_those_who_have_it() {
         let len = 1 << 16;
         let memfd = create(c"test", Pages::Normal, len).unwrap();
+        allocate(memfd.as_fd(), len).unwrap();
         let ours = Mapping::shared(&memfd, len).unwrap();
         seal_for_others(memfd.as_fd()).unwrap();
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

@@ -51,6 +51,53 @@ impl Mapping {
         Ok(unsafe { Self::of(ptr, len_bytes) })
     }
 
+    /// As [`Self::shared`], at an address that is a multiple of `align_bytes`, a power of two and of pages.
+    pub fn shared_aligned(
+        file: impl AsFd,
+        len_bytes: usize,
+        align_bytes: usize,
+    ) -> io::Result<Self> {
+        let too_long = || io::Error::from(Errno::ENOMEM);
+        let len =
+            NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let reserved = len.checked_add(align_bytes).ok_or_else(too_long)?;
+        let flags = mman::MapFlags::MAP_PRIVATE | mman::MapFlags::MAP_NORESERVE;
+        // Reserved first, because the mapping may not replace any other that this process has.
+        // SAFETY: no address is asked for, so no existing mapping is replaced.
+        let start =
+            unsafe { mman::mmap_anonymous(None, reserved, mman::ProtFlags::PROT_NONE, flags) }?;
+        let offset_bytes = start.as_ptr().align_offset(align_bytes);
+        let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
+        let flags = mman::MapFlags::MAP_SHARED | mman::MapFlags::MAP_FIXED;
+        // SAFETY: the offset is below `align_bytes`, so the aligned range lies in the reserved one.
+        let aligned = unsafe { start.cast::<u8>().add(offset_bytes) };
+        // SAFETY: the range replaces a part of the reserved mapping, which nothing uses.
+        let mapped = unsafe { mman::mmap(Some(aligned.addr()), len, protection, flags, file, 0) };
+        let unmap = |at: NonNull<u8>, len_bytes: usize| {
+            if len_bytes > 0 {
+                // SAFETY: the range is a part of the reserved mapping, which nothing uses.
+                let _ = unsafe { mman::munmap(at.cast(), len_bytes) };
+            }
+        };
+        match mapped {
+            Ok(mapped) => {
+                let end_bytes = offset_bytes + len_bytes.next_multiple_of(page_size_bytes());
+                unmap(start.cast(), offset_bytes);
+                // SAFETY: the mapping ends within the reserved range, on a page.
+                unmap(
+                    unsafe { start.cast::<u8>().add(end_bytes) },
+                    reserved.get().saturating_sub(end_bytes),
+                );
+                // SAFETY: the range is the mapping just made.
+                Ok(unsafe { Self::of(mapped, len_bytes) })
+            }
+            Err(error) => {
+                unmap(start.cast(), reserved.get());
+                Err(error.into())
+            }
+        }
+    }
+
     /// Maps a whole dumb buffer. The driver tells its offset in the card's file.
     pub fn of_dumb_buffer(
         card: &impl drm::control::Device,

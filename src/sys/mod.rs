@@ -14,6 +14,7 @@ pub mod fbdev;
 pub mod file_id;
 pub mod file_map;
 pub mod iomem;
+pub mod large_page;
 pub mod maps;
 pub mod memfd;
 pub mod meminfo;
