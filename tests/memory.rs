@@ -72,6 +72,49 @@ fn report_skip(reason: &str) {
         .expect("stderr takes a line");
 }
 
+#[test]
+fn a_large_page_has_one_extent() {
+    init();
+    let region = normal(8 << 20);
+    let large_page_bytes = region.large_page_bytes();
+    let Ok(address) = region.address() else {
+        return report_skip("the physical addresses are not shown to this user");
+    };
+    let page_bytes = common::page_size();
+    let n_small = (region.size_bytes() - large_page_bytes) / page_bytes;
+    let most = n_small + large_page_bytes / (512 * page_bytes).min(large_page_bytes.max(1));
+    let n_extents = address.extents().len();
+    assert!(
+        n_extents <= most,
+        "{n_extents} extents, {large_page_bytes} bytes in large pages"
+    );
+}
+
+#[test]
+fn contiguous_normal_memory_is_one_piece_or_refused_in_words() {
+    init();
+    for size_bytes in [5000, 1_300_000, 8 << 20] {
+        let region = Region::allocate(&Request {
+            kind: MemoryKind::Normal,
+            size_bytes,
+            needs_contiguous: true,
+            ..Default::default()
+        });
+        match region {
+            Ok(region) => {
+                assert!(region.address().expect("it was looked at").is_contiguous());
+                assert!(region.size_bytes() >= size_bytes);
+            }
+            Err(
+                error @ (MemoryError::InPieces { .. }
+                | MemoryError::NotContiguous { .. }
+                | MemoryError::AddressNeeded { .. }),
+            ) => println!("{error}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Checks what memory of any kind must do. In the device lab the host checks it too.
 fn holds_bytes(kind: MemoryKind) {
     init();

@@ -182,73 +182,136 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
     }
 }
 
-/// Makes a region by this provider if it can keep the request's constraints.
+/// Makes a region by this provider if the region can keep the request's constraints.
 fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Region, MemoryError> {
     let kind = provider.info.kind;
     if request.needs_dma_buf && !kind.has_dma_buf() {
         return Err(MemoryError::NoDmaBuf(kind));
     }
+    let mut size_bytes = request.size_bytes;
     let limit_bytes = provider.contiguous_bytes();
-    if request.needs_contiguous && request.size_bytes > limit_bytes {
-        return Err(MemoryError::NotContiguous {
+    let is_contiguous_by_chance = request.needs_contiguous && size_bytes > limit_bytes;
+    if is_contiguous_by_chance {
+        // Large pages are often neighbours; small ones hardly ever are.
+        let whole = |large| size_bytes.checked_next_multiple_of(large);
+        let whole = provider.large_page_bytes.and_then(whole);
+        size_bytes = whole.ok_or(MemoryError::NotContiguous {
             kind,
-            size_bytes: request.size_bytes,
+            size_bytes,
             limit_bytes,
-        });
+        })?;
     }
-    let make = || provider.region(request.size_bytes);
-    let Some(max_address) = request.max_address else {
+    let make = || provider.region(size_bytes);
+    if !is_contiguous_by_chance && request.max_address.is_none() {
         return make();
+    }
+    let goal = Goal {
+        kind,
+        size_bytes: request.size_bytes,
+        is_contiguous: is_contiguous_by_chance,
+        max_address: request.max_address,
     };
     let max_attempts = match provider.info.is_contiguous {
         // Such a heap gives its lowest free block first, so a second block would be higher.
         true => 1,
         false => MAX_ATTEMPTS,
     };
-    allocate_below(kind, max_address, max_attempts, make, |region| {
-        region.address().map(Address::last_byte)
-    })
+    allocate_until(&goal, max_attempts, make, Region::address)
 }
 
-/// Asks for blocks until one lies below the limit. It keeps the blocks that are too high, so that the
-/// kernel must give others.
-fn allocate_below<R>(
+/// What the address of a block must be.
+struct Goal {
     kind: MemoryKind,
-    max_address: PhysAddr,
+    size_bytes: usize,
+    is_contiguous: bool,
+    max_address: Option<PhysAddr>,
+}
+
+impl Goal {
+    fn is_met_by(&self, address: &Address) -> bool {
+        self.in_pieces(address).is_none() && self.too_high(address).is_none()
+    }
+
+    /// The number of extents, if that is a fault.
+    fn in_pieces(&self, address: &Address) -> Option<usize> {
+        let n_extents = address.extents().len();
+        (self.is_contiguous && n_extents > 1).then_some(n_extents)
+    }
+
+    /// The last byte and the limit, if it lies above.
+    fn too_high(&self, address: &Address) -> Option<(PhysAddr, PhysAddr)> {
+        let limit = self.max_address?;
+        let last_byte = address.last_byte();
+        (last_byte > limit).then_some((last_byte, limit))
+    }
+
+    /// The error that remains when `address` is the nearest of the blocks tried.
+    fn missed(&self, address: &Address, attempts: usize) -> MemoryError {
+        let kind = self.kind;
+        match (self.in_pieces(address), self.too_high(address)) {
+            (None, Some((last_byte, max_address))) => MemoryError::AboveMaxAddress {
+                kind,
+                max_address,
+                last_byte,
+                attempts,
+            },
+            (n_extents, _) => MemoryError::InPieces {
+                kind,
+                size_bytes: self.size_bytes,
+                n_extents: n_extents.unwrap_or(1),
+                attempts,
+            },
+        }
+    }
+}
+
+/// Asks for blocks until one's address meets the goal. It keeps the others until then, so that the kernel
+/// must give other pages.
+fn allocate_until<R>(
+    goal: &Goal,
     max_attempts: usize,
     mut make: impl FnMut() -> Result<R, MemoryError>,
-    last_byte: impl Fn(&R) -> Result<PhysAddr, &AddressUnknown>,
+    address: impl Fn(&R) -> Result<&Address, &AddressUnknown>,
 ) -> Result<R, MemoryError> {
-    let mut too_high = Vec::new();
-    let mut lowest: Option<PhysAddr> = None;
-    while too_high.len() < max_attempts {
+    let mut rejected = Vec::new();
+    let mut nearest: Option<Address> = None;
+    while rejected.len() < max_attempts {
         let block = match make() {
             Ok(block) => block,
-            Err(error) if too_high.is_empty() => return Err(error),
+            Err(error) if rejected.is_empty() => return Err(error),
             // No memory is left for another attempt.
             Err(_) => break,
         };
-        let last_byte = last_byte(&block).map_err(|reason| MemoryError::AddressNeeded {
-            kind,
+        let known = address(&block).map_err(|reason| MemoryError::AddressNeeded {
+            constraint: match goal.is_contiguous {
+                true => "require-contiguous",
+                false => "max-address",
+            },
+            kind: goal.kind,
             reason: reason.clone(),
         })?;
-        if last_byte <= max_address {
+        if goal.is_met_by(known) {
             return Ok(block);
         }
-        lowest = Some(lowest.map_or(last_byte, |lowest| lowest.min(last_byte)));
-        too_high.push(block);
+        let distance = |address: &Address| (goal.in_pieces(address), address.last_byte());
+        if nearest
+            .as_ref()
+            .is_none_or(|nearest| distance(known) < distance(nearest))
+        {
+            nearest = Some(known.clone());
+        }
+        rejected.push(block);
     }
-    Err(MemoryError::AboveMaxAddress {
-        kind,
-        max_address,
-        last_byte: lowest.unwrap_or(max_address),
-        attempts: too_high.len(),
-    })
+    match nearest {
+        Some(nearest) => Err(goal.missed(&nearest, rejected.len())),
+        None => make(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::{AddressSource, Extent};
 
     #[test]
     fn blocks_without_number_are_refused_before_the_first() {
@@ -274,27 +337,41 @@ mod tests {
         }
     }
 
-    fn ask_below(max: u64, ends: &[u64]) -> Result<u64, MemoryError> {
-        let mut ends = ends.iter();
-        let make = || ends.next().copied().ok_or(MemoryError::ZeroSize);
-        allocate_below(MemoryKind::Normal, PhysAddr(max), 4, make, |&end| {
-            Ok(PhysAddr(end))
-        })
+    /// Blocks of 10 bytes in extents that begin at these addresses.
+    fn ask(goal: &Goal, blocks: &[&[u64]]) -> Result<Address, MemoryError> {
+        let mut blocks = blocks.iter();
+        let make = || {
+            let starts = blocks.next().ok_or(MemoryError::ZeroSize)?;
+            let extents = starts.iter().map(|&start| Extent {
+                phys: PhysAddr(start),
+                len_bytes: 10,
+            });
+            Ok(Address::new(extents.collect(), AddressSource::Pagemap).unwrap())
+        };
+        allocate_until(goal, 4, make, |address| Ok(address))
     }
+
+    const BELOW_110: Goal = Goal {
+        kind: MemoryKind::Normal,
+        size_bytes: 10,
+        is_contiguous: false,
+        max_address: Some(PhysAddr(109)),
+    };
 
     #[test]
     fn blocks_above_the_limit_are_asked_for_again() {
-        assert_eq!(ask_below(100, &[300, 200, 100]).unwrap(), 100);
+        let found = ask(&BELOW_110, &[&[300], &[200], &[100]]).unwrap();
+        assert_eq!(found.first(), PhysAddr(100));
     }
 
     #[test]
     fn attempts_end_after_some_and_tell_the_lowest() {
-        let error = ask_below(100, &[300, 200, 400, 500, 50]).unwrap_err();
+        let error = ask(&BELOW_110, &[&[300], &[200], &[400], &[500], &[50]]).unwrap_err();
         assert!(
             matches!(
                 error,
                 MemoryError::AboveMaxAddress {
-                    last_byte: PhysAddr(200),
+                    last_byte: PhysAddr(209),
                     attempts: 4,
                     ..
                 }
@@ -305,12 +382,55 @@ mod tests {
 
     #[test]
     fn running_out_on_the_way_is_still_above_the_limit() {
-        let error = ask_below(100, &[300]).unwrap_err();
+        let error = ask(&BELOW_110, &[&[300]]).unwrap_err();
         assert!(
             matches!(error, MemoryError::AboveMaxAddress { attempts: 1, .. }),
             "{error}"
         );
         // Without any block, the kernel's own error is reported.
-        assert!(matches!(ask_below(100, &[]), Err(MemoryError::ZeroSize)));
+        assert!(matches!(ask(&BELOW_110, &[]), Err(MemoryError::ZeroSize)));
+    }
+
+    #[test]
+    fn blocks_in_pieces_are_asked_for_again_and_the_fewest_pieces_told() {
+        let goal = Goal {
+            is_contiguous: true,
+            max_address: None,
+            ..BELOW_110
+        };
+        let found = ask(&goal, &[&[100, 200], &[500]]).unwrap();
+        assert_eq!(found.first(), PhysAddr(500));
+        let error = ask(&goal, &[&[1, 20, 40], &[100, 200], &[1, 20, 40]]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MemoryError::InPieces {
+                    n_extents: 2,
+                    attempts: 3,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_contiguous_block_that_is_too_high_is_told_as_that() {
+        let goal = Goal {
+            is_contiguous: true,
+            ..BELOW_110
+        };
+        let error = ask(&goal, &[&[100, 20], &[500]]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MemoryError::AboveMaxAddress {
+                    last_byte: PhysAddr(509),
+                    attempts: 2,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }

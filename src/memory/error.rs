@@ -84,6 +84,20 @@ pub enum MemoryError {
         /// Largest size in bytes that is always contiguous: the kind's page size.
         limit_bytes: usize,
     },
+    /// All blocks that the kernel gave consist of several extents.
+    #[error(
+        "{size_bytes} bytes of kind {kind} are in {n_extents} pieces at best after {attempts} attempts: use kind cma, or free memory (echo 1 > /proc/sys/vm/compact_memory)"
+    )]
+    InPieces {
+        /// The kind asked for.
+        kind: MemoryKind,
+        /// Bytes asked for.
+        size_bytes: usize,
+        /// Extents of the block that has fewest.
+        n_extents: usize,
+        /// How many blocks were tried.
+        attempts: usize,
+    },
     /// All blocks that the kernel gave reach above the limit.
     #[error(
         "memory of kind {kind} reaches up to {last_byte} after {attempts} attempts, above the limit {max_address}: use a CMA heap below it, or raise max-address"
@@ -98,9 +112,11 @@ pub enum MemoryError {
         /// How many blocks were tried.
         attempts: usize,
     },
-    /// The request limits the address, but the address of the memory is unknown.
-    #[error("max-address cannot be kept, the address of kind {kind} is not known: {reason}")]
+    /// The request says what the address must be, but the address of the memory is unknown.
+    #[error("{constraint} cannot be kept, the address of kind {kind} is not known: {reason}")]
     AddressNeeded {
+        /// The property that asks for it: max-address or require-contiguous.
+        constraint: &'static str,
         /// The kind asked for.
         kind: MemoryKind,
         /// Why the address is unknown.

@@ -23,6 +23,7 @@ fn provider(info: &'static KindInfo, heap: String) -> MemoryProvider {
         name: format!("{} heap {heap}", info.kind),
         heap: Some(heap),
         pages: Pages::Normal,
+        large_page_bytes: None,
     }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Memory of memfds: plain, or exported as udmabufs. Its address comes from pagemap.
+//! Memory of memfds: plain, or exported as udmabufs. Its address comes from pagemap. Normal pages become
+//! large ones where the kernel can do that (`sys::large_page`).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,8 +12,9 @@ use super::provider::{KindInfo, MemoryProvider, huge_page_size_bytes};
 use super::region::{OwnedMapping, Region};
 use super::{remedy, resolve};
 use crate::sys;
+use crate::sys::large_page;
 use crate::sys::memfd::{self, Pages};
-use crate::sys::mmap::{self, Mapping};
+use crate::sys::mmap::{self, Mapping, page_size_bytes};
 use crate::sys::pin::{self, Pin};
 use crate::sys::udmabuf;
 
@@ -21,6 +23,10 @@ fn provider(info: &'static KindInfo, pages: Pages) -> MemoryProvider {
         info,
         heap: None,
         pages,
+        large_page_bytes: match pages {
+            Pages::Huge => Some(huge_page_size_bytes()),
+            Pages::Normal => large_page::size_bytes(),
+        },
         name: info.kind.to_string(),
     }
 }
@@ -63,9 +69,13 @@ pub(super) fn udmabuf_pages(
 
 /// Makes a region of a memfd's pages, pinned if io_uring allows it.
 pub(super) fn pinned(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
-    let (memfd, mapping) = populated(provider, size_bytes)?;
+    let Populated {
+        memfd,
+        mapping,
+        large_page_bytes,
+    } = populated(provider, size_bytes)?;
     seal(provider, &memfd)?;
-    let ptr = mapping.ptr();
+    let (ptr, size_bytes) = (mapping.ptr(), mapping.len_bytes());
     // Before the look-up, since pinning may move the pages first.
     // SAFETY: the mapping is read-write; the region drops the pin before it.
     let pin = unsafe { Pin::new(ptr, size_bytes) };
@@ -84,7 +94,8 @@ pub(super) fn pinned(provider: &MemoryProvider, size_bytes: usize) -> Result<Reg
             memfd: Some(memfd),
             dma_buf: None,
         },
-    ))
+    )
+    .with_large_pages(large_page_bytes))
 }
 
 /// Makes a region of a memfd's pages with a dma-buf over them, which pins them.
@@ -99,7 +110,12 @@ pub(super) fn udmabuf(provider: &MemoryProvider, size_bytes: usize) -> Result<Re
         ),
         source,
     })?;
-    let (memfd, mapping) = populated(provider, size_bytes)?;
+    let Populated {
+        memfd,
+        mapping,
+        large_page_bytes,
+    } = populated(provider, size_bytes)?;
+    let size_bytes = mapping.len_bytes();
     let dma_buf = udmabuf::create(&device, memfd.as_fd(), size_bytes).map_err(|source| {
         MemoryError::Refused {
             object: format!("UDMABUF_CREATE of {size_bytes} bytes of {provider}"),
@@ -130,14 +146,19 @@ pub(super) fn udmabuf(provider: &MemoryProvider, size_bytes: usize) -> Result<Re
             memfd: Some(memfd),
             dma_buf: Some(DmaBuf::new(dma_buf)),
         },
-    ))
+    )
+    .with_large_pages(large_page_bytes))
 }
 
-/// Makes a memfd and maps it with all pages present, but not pinned.
-fn populated(
-    provider: &MemoryProvider,
-    size_bytes: usize,
-) -> Result<(OwnedFd, Mapping), MemoryError> {
+/// A memfd and its mapping, with all pages present, but not pinned.
+struct Populated {
+    memfd: OwnedFd,
+    mapping: Mapping,
+    large_page_bytes: usize,
+}
+
+/// Makes a memfd of at least `size_bytes`, with large pages if the kernel has them.
+fn populated(provider: &MemoryProvider, size_bytes: usize) -> Result<Populated, MemoryError> {
     let pages = provider.pages;
     let refused = |source: io::Error| MemoryError::Refused {
         object: format!("{size_bytes} bytes of {provider}"),
@@ -157,11 +178,37 @@ fn populated(
         },
         source,
     };
+    let (size_bytes, align_bytes) = match pages {
+        Pages::Huge => (size_bytes, page_size_bytes()),
+        Pages::Normal => with_large_pages(size_bytes, provider.large_page_bytes),
+    };
     let memfd = memfd::create(c"physmem", pages, size_bytes).map_err(refused)?;
-    let mapping = Mapping::shared(&memfd, size_bytes).map_err(refused)?;
+    let mapping = Mapping::shared_aligned(&memfd, size_bytes, align_bytes).map_err(refused)?;
+    let large_page_bytes = match pages {
+        Pages::Huge => size_bytes,
+        // Before all small pages are allocated, which would only be freed again.
+        // SAFETY: the mapping is that of the memfd, read-write, and borrowed here.
+        Pages::Normal => unsafe { large_page::collapse(memfd.as_fd(), mapping.ptr(), size_bytes) },
+    };
+    memfd::allocate(memfd.as_fd(), size_bytes).map_err(refused)?;
     // SAFETY: the mapping is one of a memfd, read-write, and borrowed here.
     unsafe { mmap::populate_memfd(mapping.ptr(), size_bytes) }.map_err(refused)?;
-    Ok((memfd, mapping))
+    Ok(Populated {
+        memfd,
+        mapping,
+        large_page_bytes,
+    })
+}
+
+/// The size in bytes of a block, and the alignment of its mapping, so that it can have large pages. A block
+/// grows by up to a quarter for them: else its end, in small pages, may have more extents than the rest.
+fn with_large_pages(size_bytes: usize, large_page_bytes: Option<usize>) -> (usize, usize) {
+    let Some(large) = large_page_bytes.filter(|&large| large <= size_bytes + size_bytes / 4) else {
+        return (size_bytes, page_size_bytes());
+    };
+    let rounded = size_bytes.checked_next_multiple_of(large);
+    let size = rounded.filter(|&rounded| rounded - size_bytes <= size_bytes / 4);
+    (size.unwrap_or(size_bytes), large)
 }
 
 /// Seals the memfd, so that every process that is given it can only read it.
@@ -191,4 +238,35 @@ fn why_not_pinned(error: &io::Error, size_bytes: usize) -> String {
         _ => "the address may change".to_owned(),
     };
     format!("not pinned: io_uring refused {size_bytes} bytes: {why}: {remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_grows_for_large_pages_by_a_quarter_at_most() {
+        const MIB: usize = 1 << 20;
+        let page = page_size_bytes();
+        let sizes = [
+            // 1080p in BGRx, and the same in NV12.
+            (8_294_400, (8 * MIB, 2 * MIB)),
+            (3_110_400, (3_110_400, 2 * MIB)),
+            (2 * MIB, (2 * MIB, 2 * MIB)),
+            (MIB * 17 / 10, (2 * MIB, 2 * MIB)),
+            (MIB, (MIB, page)),
+            (page, (page, page)),
+            (usize::MAX / 2, (usize::MAX / 2, 2 * MIB)),
+        ];
+        for (size, expected) in sizes {
+            let size = size.min(isize::MAX as usize);
+            let got = with_large_pages(size, Some(2 * MIB));
+            if size < usize::MAX / 4 {
+                assert_eq!(got, expected, "{size}");
+            } else {
+                assert!(got.0 >= size);
+            }
+            assert_eq!(with_large_pages(size, None), (size, page));
+        }
+    }
 }

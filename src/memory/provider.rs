@@ -87,6 +87,8 @@ pub(super) struct MemoryProvider {
     /// Name of the dma-buf heap, or of a udmabuf's pages.
     pub heap: Option<String>,
     pub pages: Pages,
+    /// Size in bytes of the pages that blocks are made of as far as possible, if it is larger than the others'.
+    pub large_page_bytes: Option<usize>,
     /// The name in messages.
     pub name: String,
 }

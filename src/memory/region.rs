@@ -28,6 +28,7 @@ pub struct Region {
     address: Result<Address, AddressUnknown>,
     is_pinned: bool,
     pin_note: String,
+    large_page_bytes: usize,
     pub(super) auto_choice: Option<String>,
     backing: Backing,
 }
@@ -106,9 +107,16 @@ impl Region {
             address,
             is_pinned: pin.is_ok(),
             pin_note: pin.map_or_else(|why| why, str::to_owned),
+            large_page_bytes: 0,
             auto_choice: None,
             backing: Backing::Owned(owned),
         }
+    }
+
+    /// Notes how many of the bytes lie in large pages.
+    pub(super) fn with_large_pages(mut self, large_page_bytes: usize) -> Self {
+        self.large_page_bytes = large_page_bytes;
+        self
     }
 
     /// Makes a region over existing memory, which is not allocated here, and is freed here only through
@@ -154,6 +162,7 @@ impl Region {
                 "external memory is not pinned here; its owner may have pinned it"
             }
             .to_owned(),
+            large_page_bytes: 0,
             auto_choice: None,
             backing: Backing::External {
                 owner,
@@ -218,6 +227,12 @@ impl Region {
     /// Whether the address stays true as long as the region lives.
     pub fn is_pinned(&self) -> bool {
         self.is_pinned && self.is_alive()
+    }
+
+    /// How many of the bytes lie in pages larger than PAGE_SIZE: huge pages, or the large ones that the kernel
+    /// made for this memory.
+    pub fn large_page_bytes(&self) -> usize {
+        self.large_page_bytes
     }
 
     /// What pins the memory, or why it is not pinned.

@@ -27,11 +27,12 @@ pub(super) fn structure(
     let mut choices = Tally::default();
     let mut pin_notes = Tally::default();
     let mut unknown = Tally::default();
-    let mut bytes = 0u64;
+    let (mut bytes, mut large_page_bytes) = (0u64, 0u64);
     let mut buffers = Vec::new();
     slots.for_each(|slot| {
         let region = slot.region;
         bytes += region.size_bytes() as u64;
+        large_page_bytes += region.large_page_bytes() as u64;
         choices.count(region.auto_choice().map(str::to_owned));
         pin_notes.count(Some(region.pin_note().to_owned()));
         unknown.count(region.address().err().map(ToString::to_string));
@@ -49,6 +50,7 @@ pub(super) fn structure(
         .field("filled", share.filled_count() as u32)
         .field("dead", slots.dead_count() as u32)
         .field("bytes", bytes)
+        .field("large-page-bytes", large_page_bytes)
         .field("acquired", counters.acquired)
         .field("released", counters.released)
         .field("waits", counters.waits)
@@ -193,7 +195,10 @@ fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::struc
         pin_note: region.pin_note(),
         dma_buf: region.dma_buf(),
     };
-    let s = memory_fields(s.field("size", region.size_bytes() as u64), &memory);
+    let s = s
+        .field("size", region.size_bytes() as u64)
+        .field("large-page-bytes", region.large_page_bytes() as u64);
+    let s = memory_fields(s, &memory);
     address_fields(s, region.address())
 }
 

@@ -97,6 +97,46 @@ fn normal_conforms() {
     assert_eq!(region.address().unwrap().source(), AddressSource::Pagemap);
 }
 
+/// Nothing is reserved for it, and `shmem_enabled` is `never`.
+#[test]
+fn normal_pages_become_large_ones_which_are_contiguous() {
+    let _alone = alone_in_the_lab();
+    let size = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+    let large: Option<usize> = size.ok().and_then(|size| size.trim().parse().ok());
+    let Some(large) = large.filter(|&large| large <= SIZE) else {
+        return support::skip("this kernel has no large pages of up to 8 MiB");
+    };
+    for request in [
+        request(MemoryKind::Normal, SIZE),
+        Request {
+            heap: Some("shmem"),
+            ..request(MemoryKind::Udmabuf, SIZE)
+        },
+    ] {
+        if request.kind == MemoryKind::Udmabuf && cannot_run_without(MemoryKind::Udmabuf) {
+            continue;
+        }
+        let region = check(&request);
+        let extents = region.address().unwrap().extents();
+        println!(
+            "{}: {} bytes in large pages, {} extents",
+            request.kind,
+            region.large_page_bytes(),
+            extents.len()
+        );
+        assert!(region.large_page_bytes() >= large);
+        let n_small = (SIZE - region.large_page_bytes()) / support::page_size();
+        assert!(extents.len() <= SIZE / large + n_small);
+        // Much less than a large page: it is one piece all the same.
+        let one = check(&Request {
+            needs_contiguous: true,
+            size_bytes: large / 2 + 1,
+            ..request
+        });
+        assert!(one.address().unwrap().is_contiguous());
+    }
+}
+
 #[test]
 fn auto_is_cma_where_there_is_a_heap_of_it() {
     let _alone = alone_in_the_lab();
