@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where the framebuffer is in physical memory. `smem_start` is 0 on most DRM
-//! drivers, a kernel virtual address on some (vfb), a number that means
-//! nothing on others: it counts only where something else bears it out.
+//! Where the framebuffer is in physical memory. `smem_start` is 0 on most DRM drivers, a kernel virtual
+//! address on some drivers (vfb) and meaningless on others, so it is used only if another source confirms it.
 use super::CAT;
 use crate::memory::{
     Address, AddressSource, AddressUnknown, Extent, ExternalAddress, Owner, PhysAddr, Region,
@@ -12,9 +11,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// The address of all of the framebuffer's memory, or one sentence on why it is
-/// not known. `scratch_bytes` is the offset of bytes that may be overwritten
-/// (not on screen), if there are any.
+/// The address of all of the framebuffer's memory, or why it is not known. `scratch_bytes` is the offset of
+/// bytes in `memory` that are not on screen and may be overwritten; `None` if there are none.
 pub fn find(
     memory: &Arc<FbMemory>,
     smem_start: u64,
@@ -27,7 +25,7 @@ pub fn find(
     let given = || Address::contiguous(PhysAddr(smem_start), smem_len, AddressSource::SmemStart);
     match verdict {
         Verdict::Device(_) => given().ok_or(Unknown::reason("smem_len is 0")),
-        // Any reason that says no leaves pagemap, which knows better anyway.
+        // pagemap, if it lists the memory, is right whatever `smem_start` is.
         other => look_up(memory, start_bytes, smem_len).or_else(|unknown| match other {
             Verdict::Ram
                 if scratch_bytes.is_some_and(|at| {
@@ -47,9 +45,9 @@ pub fn find(
 /// Why the address is not known.
 #[derive(Debug)]
 pub struct Unknown {
-    /// For the meta of the buffers.
+    /// The reason that goes into the meta of the buffers.
     pub kind: AddressUnknown,
-    /// For people.
+    /// The reason as text, for `stats`.
     pub reason: String,
 }
 
@@ -63,8 +61,8 @@ impl Unknown {
 }
 
 fn look_up(memory: &Arc<FbMemory>, start_bytes: usize, len_bytes: u64) -> Result<Address, Unknown> {
-    // SAFETY: the whole mapping is readable and writable, and not empty, as
-    // long as `memory` lives, which the region holds.
+    // SAFETY: the mapping is not empty and is readable and writable as long as `memory`
+    // lives. The region holds `memory`.
     let region = unsafe {
         Region::external(
             memory.ptr(),
@@ -92,17 +90,18 @@ fn look_up(memory: &Arc<FbMemory>, start_bytes: usize, len_bytes: u64) -> Result
 /// What /proc/iomem says about [smem_start, smem_start + smem_len).
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Inside a device's memory: nothing else than the device can answer there.
+    /// The range lies in the memory of the device with this name, and is believed.
     Device(String),
-    /// In RAM, where any number points to something: to be proved.
+    /// The range lies in RAM, where a wrong number is an address, too. It has to be proved.
     Ram,
-    /// The driver keeps it to itself.
+    /// The driver does not report an address.
     Zero,
-    /// No CPU has so many address bits: a kernel virtual address, say.
+    /// The number has more bits than any physical address, for example because it is a
+    /// kernel virtual address.
     Absurd,
-    /// Inside nothing.
+    /// The range lies in no listed memory.
     Nowhere,
-    /// /proc/iomem shows addresses to CAP_SYS_ADMIN only.
+    /// The process lacks CAP_SYS_ADMIN, so /proc/iomem shows no addresses.
     Hidden,
 }
 
@@ -119,7 +118,7 @@ impl Verdict {
     }
 }
 
-/// The most address bits of any CPU that runs Linux (x86-64, arm64 with LPA).
+/// The largest number of physical address bits of any CPU that runs Linux (x86-64, arm64 with LPA).
 const MAX_PHYS_BITS: u32 = 52;
 
 fn judge(smem_start: u64, smem_len: u64, iomem: &[Range]) -> Verdict {
@@ -143,7 +142,7 @@ fn judge(smem_start: u64, smem_len: u64, iomem: &[Range]) -> Verdict {
     {
         return Verdict::Ram;
     }
-    // A whole PCI bus window is no proof; a device below it is.
+    // The window of a PCI bus proves nothing, because it also covers addresses of no device.
     match iomem
         .iter()
         .filter(holds)
@@ -155,8 +154,8 @@ fn judge(smem_start: u64, smem_len: u64, iomem: &[Range]) -> Verdict {
     }
 }
 
-/// Writes a mark into the framebuffer and looks for it through /dev/mem, which
-/// many kernels forbid for RAM (CONFIG_STRICT_DEVMEM).
+/// Whether a mark that is written into the framebuffer can be read through /dev/mem at
+/// the supposed address. Many kernels forbid that for RAM (CONFIG_STRICT_DEVMEM).
 fn holds_the_same(memory: &FbMemory, at: usize, phys_of_mapping: u64) -> bool {
     let mut mark = [0u8; 64];
     let seed = std::time::SystemTime::now()
@@ -182,7 +181,7 @@ fn holds_the_same(memory: &FbMemory, at: usize, phys_of_mapping: u64) -> bool {
     read.is_ok() && found == mark
 }
 
-/// The extents, for `stats`.
+/// The first extent's address and the number of further extents, for `stats`.
 pub fn describe(address: &Address) -> String {
     match address.extents() {
         [Extent { phys, .. }] => format!("{phys}"),

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Drivers that accept a pan and show something else. Pure.
 //!
-//! Nothing that a process can ask tells them apart, so this is a list. Their
-//! memory is a shadow that the kernel copies to the screen where it was touched,
-//! and what was touched is cut at `yres`, whatever the offset
-//! (drm_fb_helper_memory_range_to_clip in drivers/gpu/drm/drm_fb_helper.c): a pan
-//! to any fb_page but the first shows something old or nothing. Drivers whose
-//! plane update sends the whole picture at each pan (drm_fbdev_shmem.c) are honest.
+//! No system call reveals these drivers, so this file lists them. Their memory is a shadow buffer, from which
+//! the kernel copies the damaged rectangle to the screen. It clips that rectangle at `yres` without regard to
+//! the offset (drm_fb_helper_memory_range_to_clip in drivers/gpu/drm/drm_fb_helper.c). So a pan to any
+//! fb_page but the first shows an old picture or none. Drivers whose plane update sends the whole picture at
+//! each pan (drm_fbdev_shmem.c) show the right one.
 
-/// Names as in fb_fix_screeninfo.id without the "drmfb" at their end. bochs was
-/// seen from outside on 6.1 and 6.12; the others share its drm_fbdev_ttm.c.
+/// Names as in fb_fix_screeninfo.id, without "drmfb" at the end. bochs was observed on 6.1 and 6.12, on the
+/// screen itself; the others share its drm_fbdev_ttm.c.
 const SHADOWED: &[&str] = &[
     "bochs-drm",
     "amdgpu",
@@ -20,8 +19,8 @@ const SHADOWED: &[&str] = &[
     "vmwgfx",
 ];
 
-/// Shadowed by drm_fbdev_generic.c until drm_fbdev_shmem.c took over. virtio was
-/// seen to show black on 6.1 and the right picture on 6.12.
+/// Drivers that had a shadow buffer (drm_fbdev_generic.c) until they used
+/// drm_fbdev_shmem.c. virtio was observed to show black on 6.1 and the right picture on 6.12.
 const SHADOWED_ONCE: &[&str] = &[
     "virtio_gpu",
     "cirrus",
@@ -35,8 +34,8 @@ const SHADOWED_ONCE: &[&str] = &[
 ];
 const SHMEM_SINCE: (u32, u32) = (6, 12);
 
-/// Whether panning on the driver called `id` shows what it should not, on a
-/// kernel whose release is `release`.
+/// Whether the driver with this `id` shows a wrong picture after a pan on this kernel
+/// release (as in utsname, "6.1.0-28-amd64").
 pub fn is_pan_broken(id: &str, release: &str) -> bool {
     let Some(name) = id.strip_suffix("drmfb") else {
         return false;
@@ -44,7 +43,7 @@ pub fn is_pan_broken(id: &str, release: &str) -> bool {
     SHADOWED.contains(&name) || (SHADOWED_ONCE.contains(&name) && version(release) < SHMEM_SINCE)
 }
 
-/// The first two numbers of "6.1.0-28-amd64"; 0.0 if there are none.
+/// The first two numbers of a release; 0 for a number that is missing.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())

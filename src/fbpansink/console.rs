@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The text console on the same framebuffer: its cursor blinks into fb_page 0,
-//! and the kernel's messages go there. In graphics mode it keeps quiet and
-//! draws itself anew afterwards. In that mode the kernel asks before it switches to
-//! another virtual terminal, and is answered (`sys::vt_guard`).
+//! The text console on the same framebuffer. It draws its cursor and the kernel's messages into fb_page 0. In
+//! graphics mode it draws nothing, and redraws itself afterwards. The guard (`sys::vt_guard`) also makes the
+//! kernel ask before it switches to another virtual terminal.
 use super::CAT;
 use crate::sys::console::{self, KD_TEXT, VT_AUTO, VtMode};
 use crate::sys::fbdev::{self, VarScreeninfo};
@@ -10,14 +9,14 @@ use crate::sys::vt_guard::{self, Connection, PutBack, VtGuard};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// Holds the console in the foreground in graphics mode until dropped.
+/// Holds the console in the foreground in graphics mode until this is dropped.
 pub struct Console(VtGuard);
 
 impl Console {
-    /// Quietens the console in the foreground if it is drawn on this framebuffer
-    /// and this process may; `None` otherwise, which does no harm but the
-    /// cursor's. Should this process die, it is put back, and `original` with it, unless
-    /// the last picture is to stay (`restore` is false).
+    /// Sets the console in the foreground to graphics mode. `None` if it is not drawn on
+    /// this framebuffer, belongs to another program, or this process may not set it; its
+    /// cursor may then appear in frames. If this process dies, the console and the mode
+    /// `original` are restored, unless `restore` is false and the last picture stays.
     pub fn quiet(
         framebuffer: BorrowedFd<'_>,
         original: &VarScreeninfo,
@@ -30,7 +29,8 @@ impl Console {
             var: *original,
             leaves: !restore,
         };
-        // The lock tells a mode that a living sink has set from one that a killed one left.
+        // A living sink holds the lock. If a terminal is in our mode and not locked, a sink
+        // that was killed left it so.
         let guard = modes.and_then(|(mode, vt_mode)| {
             let is_free = is_free(mode, &vt_mode) && console::try_lock(terminal.as_fd());
             is_free
@@ -59,12 +59,12 @@ impl Console {
         }
     }
 
-    /// Lets what is on screen stay there: a console that wakes draws over it.
+    /// Leaves the console in graphics mode, because in text mode it would draw over the last picture.
     pub fn leave_quiet(&self) {
         self.0.leave();
     }
 
-    /// What the kernel tells of the terminal.
+    /// The messages about switches between virtual terminals.
     pub fn connection(&self) -> Option<Connection> {
         self.0.connection().ok()
     }
@@ -90,12 +90,12 @@ fn terminal_on(framebuffer: BorrowedFd<'_>) -> Option<(u16, OwnedFd)> {
     if drawn_on != rustix::fs::minor(ours) {
         return None;
     }
-    // By its own name: locks are of the file.
+    // Another sink locks the same file only if both open the terminal's own device node.
     Some((number, open(format!("/dev/tty{number}").into())?))
 }
 
-/// Nobody else has set it to graphics mode, or asked to be asked; a sink that was
-/// killed together with its guard may have.
+/// Whether no other program has set the terminal to graphics mode or VT_PROCESS. What a
+/// sink that was killed together with its guard left there does not count.
 fn is_free(mode: libc::c_int, vt_mode: &VtMode) -> bool {
     vt_guard::is_ours(vt_mode) || (mode == KD_TEXT && vt_mode.mode == VT_AUTO)
 }

@@ -1,28 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What can go wrong with a framebuffer, each with what would help.
+//! The errors of a framebuffer. Each message says what would help.
 use super::formats::FormatError;
 use crate::display::area::RenderRectangle;
 use crate::sys::describe;
 use std::io;
 use std::path::PathBuf;
 
-/// What can go wrong with a framebuffer.
+/// An error of the framebuffer or of the pool over it.
 #[derive(Debug, thiserror::Error)]
 pub enum ScreenError {
-    /// `device` was not given and nothing was found.
+    /// `device` is not set, and no framebuffer that can be used was found.
     #[error("no usable framebuffer: {0}")]
     NoneUsable(String),
-    /// open(2).
     #[error("cannot open {}: {}; {}", path.display(), describe(source), open_remedy(source))]
     Open { path: PathBuf, source: io::Error },
-    /// An ioctl or mmap.
     #[error("{call} on {} failed: {}; {}", path.display(), describe(source), call_remedy(source))]
     Call {
         call: &'static str,
         path: PathBuf,
         source: io::Error,
     },
-    /// The pixels have no GStreamer format.
     #[error("frames cannot be shown on {}: {source}", path.display())]
     Format { path: PathBuf, source: FormatError },
     /// The driver's numbers contradict each other.
@@ -35,29 +32,27 @@ pub enum ScreenError {
         yres: u32,
         bits: u32,
     },
-    /// Somebody else set another mode.
     #[error("the mode of {} was changed by another program from {was} to {is}; stop that program or start this pipeline again", path.display())]
     ModeChanged {
         path: PathBuf,
         was: String,
         is: String,
     },
-    /// `render-rectangle` and screen do not meet.
+    /// `render-rectangle` does not overlap the screen.
     #[error("{rectangle} lies outside the screen of {width_px}x{height_px} pixels")]
     OutsideScreen {
         rectangle: RenderRectangle,
         width_px: u32,
         height_px: u32,
     },
-    /// Thread creation.
     #[error("cannot start the thread that pans: {}; raise the limit of threads (ulimit -u), or free memory", describe(.0))]
     Thread(io::Error),
-    /// A foreign frame that cannot be read.
+    /// A frame, or the row of black pixels, could not be mapped.
     #[error(
         "cannot copy the frame into its fb_page: {0}; the element before the sink makes such frames, or it got them so"
     )]
     Copy(String),
-    /// The page pool.
+    /// The pool of fb_pages refused a configuration, or has no buffer for a fb_page.
     #[error("cannot set up the pool of fb_pages: {0}")]
     Pool(String),
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Bit fields of a framebuffer to a GStreamer format. Pure.
+//! The GStreamer format for the bit fields of a framebuffer. Pure.
 //!
-//! One format for a framebuffer: the one whose bytes mean the same to both
-//! sides. Palettes and bit planes have none.
+//! A framebuffer has at most one format: the one that stores a pixel in the same bytes.
+//! Framebuffers with palettes or bit planes have none.
 use crate::sys::fbdev::{self, Bitfield, FixScreeninfo, VarScreeninfo};
 use gst_video::VideoFormat;
 use gst_video::VideoFormat as F;
 
-/// Every format that [`format_of`] may answer with.
+/// Every format that [`format_of`] may return.
 pub const ALL: &[VideoFormat] = &[
     F::Bgrx,
     F::Rgbx,
@@ -34,8 +34,7 @@ pub const ALL: &[VideoFormat] = &[
     F::Vyuy,
 ];
 
-/// Why frames in no format of GStreamer can be shown; the numbers are the
-/// driver's.
+/// Why the framebuffer has no GStreamer format. The numbers are those of the driver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     #[error(
@@ -52,7 +51,7 @@ pub enum FormatError {
     Fourcc(u32),
 }
 
-/// The format of the framebuffer's pixels, and of every frame shown on it.
+/// The format of the framebuffer's pixels, and so of every frame that it can show.
 pub fn format_of(fix: &FixScreeninfo, var: &VarScreeninfo) -> Result<VideoFormat, FormatError> {
     if var.grayscale > 1 {
         return packed_fourcc(var.grayscale).ok_or(FormatError::Fourcc(var.grayscale));
@@ -105,13 +104,13 @@ fn rgb(var: &VarScreeninfo) -> Option<VideoFormat> {
             [2, 1, 0] => Some(F::Bgr),
             _ => None,
         },
-        // GStreamer has these two with little-endian words only.
+        // GStreamer has these two formats only with little-endian words.
         (32, [10, 10, 10]) if cfg!(target_endian = "little") => match offsets {
             [20, 10, 0] => Some(F::Bgr10a2Le),
             [0, 10, 20] => Some(F::Rgb10a2Le),
             _ => None,
         },
-        // Native words on both sides.
+        // GStreamer defines these formats as native words, and so does fbdev.
         (16, [5, 6, 5]) => match offsets {
             [11, 5, 0] => Some(F::Rgb16),
             [0, 5, 11] => Some(F::Bgr16),
@@ -126,8 +125,8 @@ fn rgb(var: &VarScreeninfo) -> Option<VideoFormat> {
     }
 }
 
-/// With alpha bits the driver may blend, so frames must carry alpha; without,
-/// the byte is padding.
+/// If the mode has alpha bits, the driver may blend, so the format needs alpha. If not,
+/// the fourth byte is padding.
 fn bytes_32(offsets: [u32; 3], alpha: Option<u32>) -> Option<VideoFormat> {
     let [red, green, blue] = byte_positions(32, offsets)?;
     if let Some(alpha) = alpha {
@@ -149,7 +148,8 @@ fn bytes_32(offsets: [u32; 3], alpha: Option<u32>) -> Option<VideoFormat> {
     }
 }
 
-/// Bit offsets inside a native word to byte positions in memory.
+/// Converts bit offsets in a native word to byte positions in memory. `None` if a
+/// component is not a whole byte.
 fn byte_positions(bits: u32, offsets: [u32; 3]) -> Option<[u32; 3]> {
     if offsets.iter().any(|o| o % 8 != 0 || *o + 8 > bits) {
         return None;
@@ -317,8 +317,7 @@ mod tests {
     }
 
     proptest! {
-        /// What GStreamer writes for one component lies under that
-        /// component's bit field, and nowhere else.
+        /// GStreamer writes each component into the bits of its bit field and no others.
         #[test]
         fn a_format_puts_each_component_under_its_bit_field(
             bits in prop_oneof![Just(16u32), Just(24), Just(32)],
@@ -341,12 +340,11 @@ mod tests {
         }
     }
 
-    /// Where bit fields may begin.
     fn offset() -> impl Strategy<Value = u32> {
         proptest::sample::select(vec![0u32, 5, 8, 10, 11, 16, 20, 24])
     }
 
-    /// The bits that say nothing of a colour.
+    /// The bits of a pixel outside of its three colours.
     fn info_alpha(info: &gst_video::VideoFormatInfo, var: &VarScreeninfo) -> u64 {
         let colours = [var.red, var.green, var.blue];
         let mask = |f: Bitfield| ((1u64 << f.length) - 1) << f.offset;
@@ -354,8 +352,8 @@ mod tests {
         ((1u64 << bits) - 1) & !colours.into_iter().map(mask).sum::<u64>()
     }
 
-    /// A pixel with all of one component and nothing of the others, as a word. The info's
-    /// `shift` does not tell: it is the same for RGB16 and BGR16.
+    /// A pixel with one component at its maximum and the others 0, as a word. The info's
+    /// `shift` cannot be used, because it is the same for RGB16 and BGR16.
     fn packed(info: &gst_video::VideoFormatInfo, component: usize) -> u64 {
         let deep = info.unpack_format() != F::Argb;
         let mut words = [u16::MAX, 0, 0, 0];

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Virtual methods and properties.
 //!
-//! Two locks: `settings` (copied at start) and `state`; never both at once, and
-//! nothing is pushed, posted, waited for or asked of the kernel under either.
-#![allow(missing_docs)] // of the getters and setters that the derive makes; the blurbs say it
+//! The locks `settings` (copied at start), `state` and `counters` are never held together. Under
+//! none of them does the element push, post, wait or make a system call.
+#![allow(missing_docs)] // for the derived getters and setters, which the blurbs describe
 use super::CAT;
 use super::error::ScreenError;
 use super::screen::Options;
@@ -83,14 +83,14 @@ pub struct FbPanSink {
     _computed: (),
 
     state: Mutex<State>,
-    /// The streaming thread renders a frame, and does not preroll.
+    /// True while the base class renders a frame, false while it prerolls one.
     is_rendering: AtomicBool,
     counters: Mutex<Arc<Counters>>,
     refusals: Refusals,
     adoption: Adoption,
 }
 
-/// A poisoned lock cannot be: nothing panics while one is held.
+/// The lock is never poisoned, because nothing panics while one is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,8 +110,8 @@ impl FbPanSink {
         }
     }
 
-    /// Frames go elsewhere from now on; until upstream has asked for a pool
-    /// whose frames lie there, they are copied.
+    /// Moves frames to the new `render-rectangle`. They are copied until upstream uses a pool
+    /// whose buffers start at the new place.
     fn move_frames(&self) {
         let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
             return;
@@ -123,7 +123,7 @@ impl FbPanSink {
         if let Some(placement) = placement {
             self.replace_stream(stream.moved_to(placement));
         }
-        // Upstream asks for caps and pool anew.
+        // Makes upstream negotiate caps and pool again.
         let _ = self
             .obj()
             .sink_pad()
@@ -135,12 +135,12 @@ impl FbPanSink {
             State::Started {
                 stream, prerolled, ..
             } => {
-                prerolled.forget(); // it is to be shown where the new stream shows it
+                prerolled.forget(); // the frame has to be shown again, at its new place
                 stream.replace(Arc::new(new))
             }
             State::Stopped => None,
         };
-        drop(old); // deactivates its pool: not under the lock
+        drop(old); // deactivates its pool, which must not happen under the lock
     }
 
     fn stats(&self) -> StructureProperty {
@@ -185,7 +185,7 @@ impl FbPanSink {
         Ok(())
     }
 
-    /// The screen went to another virtual terminal, or is ours again.
+    /// Posts an element message that the screen was lost to another virtual terminal or regained.
     fn tell(&self, switch: VtSwitch) {
         let (event, detail) = match switch {
             VtSwitch::Release => (
@@ -205,7 +205,7 @@ impl FbPanSink {
         let _ = self.obj().post_message(message.build());
     }
 
-    /// Ends the threads and puts the mode back.
+    /// Ends the session: stops its threads and restores the mode.
     fn close(&self) {
         let numbers = [
             "shown",
@@ -225,7 +225,7 @@ impl FbPanSink {
         drop(state);
     }
 
-    /// A copy is never silent.
+    /// Posts a warning if frames are copied and the application has not been told yet.
     fn tell_of_copies(&self, session: &Session) {
         if let Some(copying) = session.log().copying_to_tell() {
             gst::element_imp_warning!(
@@ -283,8 +283,8 @@ impl FbPanSink {
         self.session().is_some()
     }
 
-    /// What the next frame needs, under one lock: how frames are shown, and whether this one
-    /// was shown already.
+    /// The session, the stream, and whether this frame was already shown for a preroll. Takes the
+    /// lock once. `None` before caps are set.
     fn begin_frame(&self, buffer: &gst::Buffer) -> Option<(Arc<Session>, Arc<Stream>, bool)> {
         match &mut *lock(&self.state) {
             State::Started {
@@ -307,7 +307,7 @@ impl FbPanSink {
     }
 }
 
-/// The one place where our errors become GStreamer's.
+/// The GStreamer error for each of our errors.
 fn error_message(error: &ScreenError) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {
@@ -342,7 +342,7 @@ fn error_message(error: &ScreenError) -> gst::ErrorMessage {
 #[glib::object_subclass]
 impl ObjectSubclass for FbPanSink {
     const NAME: &'static str = "GstFbPanSink";
-    // Beside another copy of this library: src/copies.rs.
+    // Another copy of this library may be in the process: see src/copies.rs.
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::FbPanSink;
     type ParentType = gst_video::VideoSink;
@@ -352,14 +352,15 @@ impl ObjectSubclass for FbPanSink {
 impl ObjectImpl for FbPanSink {
     fn constructed(&self) {
         self.parent_constructed();
-        // It would hold a fb_page; with one page only, for ever.
+        // The last sample would keep a fb_page from upstream. If there is only one, upstream
+        // would wait for it for ever.
         self.obj().set_property("enable-last-sample", false);
         negotiation::watch(&*self.obj(), "fbpansink", |sink| {
             let sink = sink.imp();
             sink.is_open().then(|| sink.caps(None)).flatten()
         });
-        // A late frame is in place already: to show it costs microseconds, to
-        // drop it saves nothing. Upstream is told of lateness all the same (QoS).
+        // A late frame is in its fb_page already. Showing it costs microseconds, so dropping it
+        // saves nothing. QoS events still tell upstream that frames are late.
         self.obj().set_property("max-lateness", -1i64);
     }
 }
@@ -396,7 +397,7 @@ impl ElementImpl for FbPanSink {
         &TEMPLATES
     }
 
-    // Not in BaseSink's start(), whose failure posts a second error after ours.
+    // The device is opened here and not in start(), because BaseSink posts a second error if start() fails.
     fn change_state(
         &self,
         transition: gst::StateChange,
@@ -504,7 +505,7 @@ impl BaseSinkImpl for FbPanSink {
                 self.with_prerolled(Prerolled::forget);
                 self.adoption.flushed();
             }
-            // "End of stream" is said when the last frame is on screen.
+            // The base class posts EOS only after the last frame is on screen.
             gst::EventType::Eos => self.session().iter().for_each(|session| session.drain()),
             _ => {}
         }
@@ -541,8 +542,8 @@ impl FbPanSink {
 }
 
 impl FbPanSink {
-    /// Repeats what an unlock interrupted: the base class unlocks for a pause, too,
-    /// and wants the frame to be shown when it goes on.
+    /// Repeats `step` after an unlock interrupted it. The base class also unlocks for a pause,
+    /// and expects the frame to be shown when playing goes on.
     fn unless_flushing<T>(
         &self,
         mut step: impl FnMut() -> Result<T, NotShown>,
@@ -587,7 +588,7 @@ impl VideoSinkImpl for FbPanSink {
             .unless_flushing(|| session.put_in_place(&stream, buffer, written))
             .and_then(|frame| match frame {
                 Some(frame) => self.unless_flushing(|| session.show(&stream, &frame)),
-                None => Ok(()), // dropped, and said so
+                None => Ok(()), // dropped, which was logged or counted
             });
         shown.inspect_err(|_| self.with_prerolled(Prerolled::forget))?;
         self.tell_of_copies(&session);

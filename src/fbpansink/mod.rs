@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `fbpansink`: shows video on a Linux framebuffer (`/dev/fb*`).
 //!
-//! The fb_pages of the framebuffer, screenfuls of its memory, are offered
-//! upstream as a pool. A frame that upstream wrote into one is shown by panning
-//! to it, with no copy; any other is copied once, and the reason is said. A
-//! fb_page returns to the pool when a later one is on screen.
+//! The sink offers the fb_pages of the framebuffer upstream as a pool. A frame that upstream wrote into a
+//! fb_page is shown by panning to it, without a copy. Any other frame is copied once, and the sink reports
+//! why. A fb_page returns to the pool when a later one is on screen.
 //!
 //! - `imp`: virtual methods and properties;
-//! - `session`: from start to stop, the way of each frame;
+//! - `session`: what exists from start to stop, and what is done with each frame;
 //! - `presenter`: the thread that pans, around `display::cycle`;
-//! - `screen`: the opened device; `mode`: its mode, changed and put back;
-//!   `console`: the text console on it; `terminal`: follows the kernel's switches to
-//!   other ones;
-//! - `vsync`: when a pan has taken effect, measured;
-//! - `formats`: bit fields (pure);
+//! - `screen`: the opened device; `mode`: changes and restores its mode;
+//!   `console`: the text console on it; `terminal`: follows switches between virtual
+//!   terminals;
+//! - `vsync`: measures when a pan has taken effect;
+//! - `formats`: the video format for the bit fields of the pixels (pure);
 //! - `broken_pan`: drivers that accept a pan and show something else;
-//! - `address`: whether `smem_start` can be believed.
-//!
-//! It owns no pool and no memory (`pool`, `memory`) and calls the kernel
-//! through `sys` only.
+//! - `address`: whether `smem_start` is a physical address.
 
 mod address;
 mod broken_pan;
@@ -49,16 +45,16 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
-    /// The element.
+    /// The element `fbpansink`, a GstVideoSink.
     pub struct FbPanSink(ObjectSubclass<imp::FbPanSink>)
         @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object;
 }
 
-/// Registers the element; rank NONE, as for fbdevsink: a desktop's framebuffer
-/// is not to be taken unasked.
+/// Registers the element. Its rank is NONE, like that of fbdevsink, so that autovideosink does
+/// not take the framebuffer of a desktop.
 ///
 /// # Errors
-/// As gst_element_register.
+/// Fails if gst_element_register does.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     Vsync::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
     gst::Element::register(

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The mode of a framebuffer: as found, as changed to get more fb_pages, and put
-//! back when dropped.
+//! The mode of a framebuffer, which is changed to get more fb_pages and restored when dropped.
 use super::CAT;
 use super::broken_pan::is_pan_broken;
 use super::console::Console;
@@ -13,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// More fb_pages than this are never asked for unless `fb-pages` says so: three
-/// are enough to pipeline, some more let decoders and queues work ahead.
+/// The most fb_pages that are requested unless `fb-pages` is set. Three are enough to
+/// pipeline; some more let decoders and queues work ahead.
 const FB_PAGES_AUTO: usize = 8;
 
-/// See the module's documentation.
+/// The opened device, its present mode and the mode to restore.
 pub struct Mode {
     path: PathBuf,
     fd: OwnedFd,
@@ -28,15 +27,15 @@ pub struct Mode {
     restore: bool,
     fb_pages: usize,
     note: String,
-    /// Quiet from before the first change until after the last: a console that
-    /// draws takes over the mode as its own and sets it again when woken.
+    /// In graphics mode from before the first change of mode until after the last. A console
+    /// in text mode would take over the changed mode, and set it again when it is redrawn.
     console: Option<Console>,
     is_away: AtomicBool,
 }
 
 impl Mode {
-    /// Opens the device and gets as many fb_pages as are wanted, or as are useful if 0 are;
-    /// `restore` has the mode put back in the end.
+    /// Opens the device and makes it have `fb_pages`, or as many as are useful if that is 0.
+    /// With `restore`, the mode is restored on drop.
     pub fn set_up(path: &Path, fb_pages: usize, restore: bool) -> Result<Self, ScreenError> {
         let call = |call| {
             move |source| ScreenError::Call {
@@ -65,8 +64,7 @@ impl Mode {
             note: String::new(),
         };
         if mode.fix.line_length == 0 {
-            // Not set since boot (cirrusfb, still in text mode): set what it
-            // says it has.
+            // No mode was set since boot (cirrusfb, still in text mode). The driver's own numbers are set.
             let activate = fbdev::FB_ACTIVATE_NOW | fbdev::FB_ACTIVATE_FORCE;
             mode.put(VarScreeninfo {
                 activate,
@@ -98,34 +96,34 @@ impl Mode {
         &self.var
     }
 
-    /// Line of the first pixel that will be on screen once it is put back.
+    /// The line of memory that will be at the top of the screen once the mode is restored.
+    /// `None` if it will not be restored.
     pub fn original_yoffset(&self) -> Option<u32> {
         self.restore.then_some(self.original.yoffset)
     }
 
-    /// The console is kept from drawing into fb_pages.
+    /// Whether the console is kept from drawing into fb_pages.
     pub fn console_is_quiet(&self) -> bool {
         self.console.is_some()
     }
 
-    /// How many there are to pan to.
+    /// The number of fb_pages to pan to; 1 if panning is not used.
     pub fn fb_pages(&self) -> usize {
         self.fb_pages
     }
 
-    /// Why so many.
+    /// Why there are this many, for `stats` and the log.
     pub fn fb_pages_note(&self) -> &str {
         &self.note
     }
 
-    /// The fb_page that is on screen, as last heard.
+    /// The fb_page at the offset that the driver last reported; `None` if that is between two.
     pub fn visible_fb_page(&self) -> Option<usize> {
         let page = (self.var.yoffset / self.var.yres) as usize;
         (self.var.yoffset.is_multiple_of(self.var.yres) && page < self.fb_pages).then_some(page)
     }
 
-    /// What to say when the driver refuses a pan: often it is another program's
-    /// doing.
+    /// The error to report when the driver refuses a pan. Often another program has changed the mode.
     pub fn why_refused(&self, source: io::Error) -> ScreenError {
         match fbdev::vscreeninfo(self.fd()) {
             Ok(now) if !same_mode(&now, &self.var) || now.yres_virtual < self.var.yres_virtual => {
@@ -143,7 +141,7 @@ impl Mode {
         }
     }
 
-    /// How many screenfuls fit into the memory; `None` if not one, or if the
+    /// How many screenfuls fit into the memory. `None` if not even one fits, or the driver's
     /// numbers contradict each other.
     fn screenfuls(&self) -> Option<usize> {
         let line_length = u64::from(self.fix.line_length);
@@ -199,9 +197,9 @@ impl Mode {
         };
     }
 
-    /// Asks for ever fewer pages until the driver grants more than there are,
-    /// and believes only what it says afterwards: FBIOPUT_VSCREENINFO returns 0
-    /// for things it does not do.
+    /// Asks for `limit` fb_pages and then for fewer, until the driver grants more than there
+    /// are. Trusts only the mode that is read back, because FBIOPUT_VSCREENINFO also returns 0
+    /// for requests that it does not fulfil.
     fn grow(&mut self, limit: usize) {
         let (fix, var) = (self.fix, self.var);
         for n in (2..=limit as u32)
@@ -244,15 +242,13 @@ impl Mode {
         asked
     }
 
-    /// Makes DRM's offset the one that it reports.
+    /// Makes DRM scan out from the offset that it reports.
     ///
-    /// DRM keeps the line that it scans out from apart from `yoffset`: a pan adds
-    /// the difference (pan_set in drm_fb_helper.c), but FBIOPUT_VSCREENINFO and a
-    /// console that wakes set `yoffset` alone. After a program was prevented from
-    /// panning back (another DRM master, EBUSY), the console's 0 stands for
-    /// another page, and each pan shows a wrong one or fails with ENOSPC. From
-    /// the bottom up, the first offset from which a pan to 0 leads to a line that
-    /// exists is the true one.
+    /// DRM stores the line that it scans out from apart from `yoffset`. A pan adds the difference (pan_set in
+    /// drm_fb_helper.c), but FBIOPUT_VSCREENINFO and a console that redraws set `yoffset` alone. If another
+    /// DRM master prevented a program from panning back (EBUSY), the console's offset 0 means another page,
+    /// and each pan shows a wrong page or fails with ENOSPC. This tries each offset, the largest first. The
+    /// true one is the first from which a pan to 0 leads to a line that exists.
     fn resynchronise(&mut self) -> io::Result<()> {
         let is_drm = self.fix.driver().ends_with("drmfb");
         if !is_drm || self.fb_pages < 2 || (self.var.xoffset, self.var.yoffset) != (0, 0) {
@@ -284,7 +280,7 @@ impl Mode {
         Ok(())
     }
 
-    /// Makes the visible part one whole fb_page of ours, if it is not.
+    /// Pans to fb_page 0 if the visible part is not exactly one fb_page.
     fn align_offsets(&mut self) -> io::Result<()> {
         if self.var.xoffset == 0
             && self.visible_fb_page().is_some()
@@ -304,8 +300,8 @@ impl Mode {
         Ok(())
     }
 
-    /// DIRECTCOLOR looks each component up in a ramp, which the console sets to
-    /// its sixteen colours.
+    /// With the visual DIRECTCOLOR, the hardware looks each component up in a ramp. The
+    /// console sets the ramps to its sixteen colours.
     fn set_linear_ramps(&mut self) {
         if self.fix.visual != fbdev::FB_VISUAL_DIRECTCOLOR {
             return;
@@ -342,15 +338,13 @@ impl Mode {
         fbdev::put_back(self.fd(), &self.original)
     }
 
-    /// The console of another terminal is about to draw, into the memory that it
-    /// thinks is visible: makes that so, as a console sets `yoffset` without a pan (see
-    /// `resynchronise`).
+    /// Pans to line 0 before the console of another terminal draws there. The console sets
+    /// `yoffset` without a pan (see `resynchronise`).
     pub fn step_aside(&self) -> io::Result<()> {
         fbdev::pan_display(self.fd(), &self.at_line(0))
     }
 
-    /// Sets the mode again that the console of another terminal may have changed, and
-    /// shows the fb_page.
+    /// Sets the mode again, which the console of another terminal may have changed, and shows the fb_page.
     pub fn step_forward(&self, fb_page: usize) -> io::Result<()> {
         let top = self.at_line(0);
         let now = fbdev::vscreeninfo(self.fd())?;
@@ -369,12 +363,12 @@ impl Mode {
         }
     }
 
-    /// What is to be heard of the virtual terminal, if the console on it is quiet.
+    /// The messages about the virtual terminal, if its console is in graphics mode.
     pub fn console_connection(&self) -> Option<Connection> {
         self.console.as_ref()?.connection()
     }
 
-    /// Another virtual terminal has the screen, and what is drawn on it, now.
+    /// Says whether another virtual terminal has the screen. While it has, drop does not restore the mode.
     pub fn set_away(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::Relaxed);
     }
@@ -385,7 +379,7 @@ impl Drop for Mode {
         if !self.restore {
             self.console.iter().for_each(Console::leave_quiet);
         } else if self.is_away.load(Ordering::Relaxed) {
-            // The console sets its own mode when it is switched to.
+            // The kernel sets the console's mode when it switches back to our terminal.
         } else if let Err(e) = self.put_back() {
             gst::warning!(
                 CAT,
@@ -397,10 +391,9 @@ impl Drop for Mode {
     }
 }
 
-/// How long another program may have the display (EBUSY): one that opens its card just
-/// to look is DRM master for a moment.
+/// How long a call is repeated while another program has the display (EBUSY). A program that
+/// only opens the DRM device to inspect it is DRM master for a moment.
 pub const BUSY_LIMIT: Duration = Duration::from_secs(2);
-/// Between two tries.
 pub const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 fn retry_while_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
@@ -421,7 +414,7 @@ fn kernel_release() -> String {
         .unwrap_or_default()
 }
 
-/// The same pixels in the same places, virtual size and offsets aside.
+/// Whether pixels have the same format and places; `yres_virtual` and offsets may differ.
 fn same_mode(a: &VarScreeninfo, b: &VarScreeninfo) -> bool {
     let pixels = |v: &VarScreeninfo| {
         (

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The thread that pans. A fb_page must be given back when the pan to the next
-//! has taken effect, even if no further frame comes (upstream may be waiting for
-//! exactly that page), and the ioctls that pan and wait block: hence a thread.
+//! The thread that pans. A fb_page must return to the pool when the pan to the next one has
+//! taken effect, even if no further frame comes, because upstream may be waiting for that page.
+//! The ioctls that pan and wait block, so they need a thread.
 //!
 //! From the moment a pan is issued until it has taken effect, both fb_pages count as on screen.
-//! One fb_page only is different: it is always on screen, so holding it would stop everything.
-//! Nothing is held then, there is no thread, and tearing is the price.
+//! A single fb_page is always on screen. If it were held, upstream would never get it, so the
+//! presenter holds nothing and has no thread, and frames tear.
 use super::mode::{BUSY_LIMIT, BUSY_PAUSE};
 use super::vsync::Clock;
 use crate::display::cycle::Cycle;
@@ -15,17 +15,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A driver may hold the thread in an ioctl for some refreshes, not longer.
-/// One that does is left behind rather than waited for.
+/// How long drop waits for the thread. An ioctl may block it for some refreshes. If it is blocked
+/// for longer, drop leaves it behind.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// What the thread drives.
+/// The device that the thread drives.
 pub trait Scanout: Send + Sync + 'static {
     /// Why a pan failed.
     type Error: Send + 'static;
-    /// Shows the fb_page.
+    /// Makes the fb_page visible, at once or at the next vertical blank.
     fn pan(&self, fb_page: usize) -> Result<(), Self::Error>;
-    /// Whether a pan may succeed a little later.
+    /// Whether a pan that failed with this error may succeed a little later.
     fn may_pass(&self, error: &Self::Error) -> bool;
     /// Waits for the next vertical blank, or for about one refresh.
     fn wait_for_vsync(&self);
@@ -34,9 +34,9 @@ pub trait Scanout: Send + Sync + 'static {
 /// What became of a fb_page that was handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presented {
-    /// It is, or will be, on screen.
+    /// The fb_page is, or will be, on screen.
     Shown,
-    /// Another virtual terminal has the screen.
+    /// The fb_page is not shown, because another virtual terminal has the screen.
     Away,
 }
 
@@ -45,16 +45,15 @@ pub enum Presented {
 pub enum Refusal {
     /// The element is flushing.
     Flushing,
-    /// A pan has failed; `on_error` was told.
+    /// A pan has failed, and `on_error` was called.
     Failed,
 }
 
-/// What is held for one fb_page: dropping `holder` lets writers have it.
+/// A fb_page that is held for the screen. Dropping `holder` lets writers have it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Held<H> {
-    /// Index of the fb_page.
     pub fb_page: usize,
-    /// Keeps the fb_page away from writers.
+    /// A reference that keeps the fb_page out of the pool, such as its buffer.
     pub holder: H,
 }
 
@@ -64,7 +63,8 @@ struct State<H> {
     stopping: bool,
     failed: bool,
     finished: bool,
-    /// The fb_page 0, while another virtual terminal has the screen: its console draws there.
+    /// The holder of fb_page 0 while another virtual terminal, whose console draws into
+    /// fb_page 0, has the screen.
     parked: Option<H>,
 }
 
@@ -72,19 +72,19 @@ struct Shared<H> {
     state: Mutex<State<H>>,
     /// Another virtual terminal has the screen. Changed under the lock, read without it.
     away: AtomicBool,
-    /// Any change of the state.
+    /// Notified at any change of `state` or `away`.
     changed: Condvar,
 }
 
-/// Hands fb_pages to the thread; ends it when dropped.
+/// Hands fb_pages to the thread, and ends the thread when dropped.
 pub struct Presenter<H: Send + 'static> {
     shared: Arc<Shared<H>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<H: Send + 'static> Presenter<H> {
-    /// `current` is held until the first pan has taken effect. `on_error` is
-    /// called once, from the thread, with the first pan's failure.
+    /// Starts the thread. `current` is held until the first pan has taken effect. The thread
+    /// calls `on_error` with the first failure of a pan.
     pub fn new<S: Scanout>(
         scanout: Arc<S>,
         clock: Clock,
@@ -118,7 +118,7 @@ impl<H: Send + 'static> Presenter<H> {
         Ok(Self { shared, thread })
     }
 
-    /// Queues a written fb_page; waits while another is already waiting its turn.
+    /// Hands over a written fb_page. Waits while another one is pending.
     pub fn present(&self, fb_page: usize, holder: H) -> Result<Presented, Refusal> {
         let mut new = Held { fb_page, holder };
         let mut state = self.shared.state.lock();
@@ -131,7 +131,7 @@ impl<H: Send + 'static> Presenter<H> {
             }
             if self.is_away() {
                 let unneeded = state.park(new);
-                drop(state); // its release must not happen under the lock
+                drop(state); // the holder must not be dropped under the lock
                 drop(unneeded);
                 return Ok(Presented::Away);
             }
@@ -152,24 +152,23 @@ impl<H: Send + 'static> Presenter<H> {
         }
     }
 
-    /// While set, [`present`](Self::present) and the waits return at once.
+    /// While this is set, [`present`](Self::present) and the waits return at once.
     pub fn set_flushing(&self, flushing: bool) {
         let mut state = self.shared.state.lock();
         state.flushing = flushing;
-        // Upstream may wait for just this one.
+        // Upstream may be waiting for this fb_page.
         let parked = state.parked.take();
         drop(state);
         drop(parked);
         self.shared.changed.notify_all();
     }
 
-    /// The element is flushing.
     pub fn is_flushing(&self) -> bool {
         self.shared.state.lock().flushing
     }
 
-    /// Another virtual terminal gets the screen: no pan from now on. The fb_page that
-    /// was on screen, which stays held.
+    /// Stops panning, because another virtual terminal gets the screen. Waits up to `limit` for
+    /// a pan that is under way. Returns the fb_page that is on screen, which stays held.
     pub fn suspend(&self, limit: Duration) -> Option<usize> {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state.lock();
@@ -190,7 +189,7 @@ impl<H: Send + 'static> Presenter<H> {
         current
     }
 
-    /// The screen is ours again.
+    /// Allows pans again, because the screen is back.
     pub fn resume(&self) {
         let mut state = self.shared.state.lock();
         self.shared.away.store(false, Ordering::Relaxed);
@@ -200,12 +199,12 @@ impl<H: Send + 'static> Presenter<H> {
         self.shared.changed.notify_all();
     }
 
-    /// Another virtual terminal has the screen.
+    /// Whether another virtual terminal has the screen.
     pub fn is_away(&self) -> bool {
         self.shared.away.load(Ordering::Relaxed)
     }
 
-    /// Waits while another virtual terminal has the screen, but no longer than this.
+    /// Waits while another virtual terminal has the screen, but no longer than `time`.
     pub fn linger(&self, time: Duration) {
         let deadline = Instant::now() + time;
         let mut state = self.shared.state.lock();
@@ -220,8 +219,8 @@ impl<H: Send + 'static> Presenter<H> {
         {}
     }
 
-    /// Waits until all that was handed in is on screen: then one fb_page is
-    /// held. Gives up when flushing, failed, or after `limit`.
+    /// Waits until every fb_page that was handed in is on screen or was replaced there. Returns
+    /// false if flushing or `limit` ended the wait earlier; a failed pan ends it, too.
     pub fn wait_idle(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state.lock();
@@ -259,7 +258,7 @@ impl<H: Send + 'static> Drop for Presenter<H> {
         if let Some(thread) = self.thread.take()
             && finished
         {
-            // A panic in it was reported by the panic hook.
+            // The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
         let mut state = self.shared.state.lock();
@@ -271,7 +270,8 @@ impl<H: Send + 'static> Drop for Presenter<H> {
 }
 
 impl<H> State<H> {
-    /// Keeps what the console draws into; what need not be kept comes back.
+    /// Keeps the holder of fb_page 0, into which the console draws. Returns a holder that need
+    /// not be kept, for the caller to drop outside of the lock.
     fn park(&mut self, held: Held<H>) -> Option<H> {
         match held.fb_page {
             0 => self.parked.replace(held.holder),
@@ -296,8 +296,8 @@ impl<H> Shared<H> {
                 continue;
             }
             if let Err(error) = panned {
-                // Said before anybody can notice that frames are refused, whose
-                // own errors would come first.
+                // The error is reported before `failed` is set. Otherwise the streaming thread
+                // could report that a frame was refused first.
                 if let Some(on_error) = on_error.take() {
                     on_error(error);
                 }
@@ -317,15 +317,15 @@ impl<H> Shared<H> {
             let mut state = self.state.lock();
             let free = state.cycle.shown();
             drop(state);
-            drop(free); // back to the pool, whose waiters it wakes
+            drop(free); // returns to the pool, which wakes its waiters
             self.changed.notify_all();
         }
         self.state.lock().finished = true;
         self.changed.notify_all();
     }
 
-    /// Pans, again and again while another program has the display for a moment; false
-    /// if that is of no use any more.
+    /// Pans, and repeats that while another program has the display for a moment. False if the
+    /// pan was given up because the presenter stops or the screen was lost.
     fn pan<S: Scanout>(&self, scanout: &S, fb_page: usize) -> Result<bool, S::Error> {
         let deadline = Instant::now() + BUSY_LIMIT;
         loop {
@@ -356,7 +356,7 @@ impl<H> Shared<H> {
                 && !self.away.load(Ordering::Relaxed)
                 && let Some(fb_page) = state.cycle.queue().map(|held| held.fb_page)
             {
-                self.changed.notify_all(); // there is room for a pending one
+                self.changed.notify_all(); // another frame can become pending
                 return Some(fb_page);
             }
             self.changed.wait(&mut state);
@@ -374,7 +374,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Reports each pan and lets it return when told how.
+    /// Reports each pan, which returns the result that the test sends.
     struct ScriptedDevice {
         pans: Mutex<Sender<usize>>,
         answers: Mutex<Receiver<Result<(), &'static str>>>,
@@ -507,7 +507,7 @@ mod tests {
         stage.presenter.wait_idle(LONG);
         assert_eq!(stage.present(2), Err(Refusal::Failed));
         while !stage.is_free(1) {
-            std::thread::yield_now(); // given back a moment after it is said
+            std::thread::yield_now(); // it is released a moment after the error is reported
         }
         assert!(stage.is_free(2));
         assert!(!stage.is_free(0), "still on screen");

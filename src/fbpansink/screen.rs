@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! An opened framebuffer: its fb_pages in memory, how it pans, what is drawn
-//! besides frames.
+//! An opened framebuffer: where its fb_pages are in memory, how it pans, and the black that
+//! is painted around frames.
 use super::CAT;
 use super::error::ScreenError;
 use super::formats;
@@ -15,28 +15,25 @@ use gst_video::VideoFormat;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What the user asked of the device; a copy of the properties.
+/// A copy of the properties that concern the device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// `device`; else `$FRAMEBUFFER`; else the first that can be used.
+    /// `None` means `$FRAMEBUFFER` or, if that is not set, the first device that can be used.
     pub device: Option<PathBuf>,
-    /// `vsync`
     pub vsync: Vsync,
-    /// `fb-pages`, 0 = as many as are useful.
+    /// 0 means as many as are useful.
     pub fb_pages: usize,
-    /// `clear`
     pub clear: bool,
-    /// `restore`
     pub restore: bool,
 }
 
-/// See the module's documentation.
+/// The opened device.
 pub struct Screen {
     mode: Mode,
     format: VideoFormat,
     memory: Arc<FbMemory>,
-    /// Of the first pixel in `memory`: smem_start need not be page-aligned,
-    /// mmap is.
+    /// The offset of the first pixel in `memory`, which starts at a page boundary, while
+    /// smem_start need not be page-aligned.
     start_bytes: usize,
     clock: Clock,
     clock_note: String,
@@ -45,7 +42,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Opens the device and makes it ready to pan.
+    /// Opens the device, sets its mode and measures how to wait for a pan.
     pub fn open(options: &Options) -> Result<Self, ScreenError> {
         let from_environment = || {
             std::env::var_os("FRAMEBUFFER")
@@ -124,7 +121,6 @@ impl Screen {
         Ok(screen)
     }
 
-    /// The device's path.
     pub fn path(&self) -> &Path {
         self.mode.path()
     }
@@ -133,7 +129,7 @@ impl Screen {
         self.mode.fix()
     }
 
-    /// Of every frame.
+    /// The format of the pixels, and so of every frame.
     pub fn format(&self) -> VideoFormat {
         self.format
     }
@@ -154,27 +150,25 @@ impl Screen {
         self.mode.var().bits_per_pixel.div_ceil(8) as usize
     }
 
-    /// Bytes of one fb_page.
     pub fn fb_page_bytes(&self) -> usize {
         self.stride_bytes() * self.height_px() as usize
     }
 
-    /// How many there are to pan to.
+    /// The number of fb_pages to pan to; 1 if panning is not used.
     pub fn fb_pages(&self) -> usize {
         self.mode.fb_pages()
     }
 
-    /// Why so many.
+    /// Why there are this many, for `stats` and the log.
     pub fn fb_pages_note(&self) -> &str {
         self.mode.fb_pages_note()
     }
 
-    /// The fb_page that was on screen when it was opened.
+    /// The fb_page that was on screen when the device was opened.
     pub fn visible_fb_page(&self) -> Option<usize> {
         self.mode.visible_fb_page()
     }
 
-    /// The time of one refresh.
     pub fn refresh_period(&self) -> std::time::Duration {
         vsync::refresh_period(self.mode.var())
     }
@@ -183,27 +177,27 @@ impl Screen {
         self.clock
     }
 
-    /// What was measured.
+    /// The measurements that decided about [`clock`](Self::clock).
     pub fn clock_note(&self) -> &str {
         &self.clock_note
     }
 
-    /// The console is kept from drawing into fb_pages.
+    /// Whether the console is kept from drawing into fb_pages.
     pub fn console_is_quiet(&self) -> bool {
         self.mode.console_is_quiet()
     }
 
-    /// The framebuffer's memory.
+    /// The mapping of the framebuffer.
     pub fn memory(&self) -> &Arc<FbMemory> {
         &self.memory
     }
 
-    /// Where a fb_page starts in [`memory`](Self::memory).
+    /// The offset of a fb_page in [`memory`](Self::memory).
     pub fn fb_page_offset_bytes(&self, fb_page: usize) -> usize {
         self.start_bytes + fb_page * self.fb_page_bytes()
     }
 
-    /// The part of the screen that frames may use.
+    /// The part of the screen for frames: where `rectangle` and the screen overlap.
     pub fn area(&self, rectangle: RenderRectangle) -> Result<Rect, ScreenError> {
         let (width_px, height_px) = (self.width_px(), self.height_px());
         let area = rectangle.on_screen((width_px, height_px));
@@ -218,7 +212,7 @@ impl Screen {
         Rect::of_size(self.width_px(), self.height_px())
     }
 
-    /// Paints what lies around `frame` black. The fb_page must be ours to write.
+    /// Paints the screen around `frame` black, if `clear` is set. The caller holds the fb_page.
     pub fn paint_borders(&self, fb_page: usize, frame: Rect) {
         if !self.clear {
             return;
@@ -242,7 +236,7 @@ impl Screen {
     }
 }
 
-/// As wide as the screen.
+/// A row of `width_px` black pixels.
 fn black_row(format: VideoFormat, width_px: u32) -> Result<Vec<u8>, gst::glib::BoolError> {
     let info = gst_video::VideoInfo::builder(format, width_px, 1).build()?;
     let buffer = gst::Buffer::with_size(info.size())?;
@@ -277,8 +271,8 @@ impl std::fmt::Display for Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // No stale last frame: what becomes visible is black, unless a console
-        // draws there.
+        // The part that becomes visible may contain an old frame. It is painted black, unless
+        // a console redraws it.
         let Some(yoffset) = self.mode.original_yoffset() else {
             return;
         };
@@ -293,13 +287,13 @@ impl Drop for Screen {
 }
 
 impl Screen {
-    /// What is to be heard of the virtual terminal, if there is one on this screen.
+    /// The messages about the virtual terminal, if its console is in graphics mode.
     pub fn console_connection(&self) -> Option<Connection> {
         self.mode.console_connection()
     }
 
-    /// Lets the console of another virtual terminal draw. It does so into fb_page 0,
-    /// whose picture comes back if it is the one on screen.
+    /// Lets the console of another virtual terminal draw, which it does into fb_page 0. If
+    /// fb_page 0 is on screen, returns a copy of its picture.
     pub fn step_aside(&self, fb_page: usize) -> Option<Vec<u8>> {
         self.mode.set_away(true);
         let picture = (fb_page == 0).then(|| {
@@ -312,7 +306,8 @@ impl Screen {
         picture
     }
 
-    /// Shows the fb_page again, after another virtual terminal was shown.
+    /// Shows the fb_page again after another virtual terminal was shown. `picture` is what
+    /// [`step_aside`](Self::step_aside) returned, and is written into fb_page 0.
     pub fn step_forward(&self, fb_page: usize, picture: Option<&[u8]>) {
         self.mode.set_away(false);
         if let Some(picture) = picture {

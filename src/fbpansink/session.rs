@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From start to stop: the screen, its fb_pages as a pool, and the way of each
-//! frame onto it.
+//! From start to stop: the screen, its fb_pages as a pool, and how each frame gets onto the screen.
 use super::CAT;
 use super::address;
 use super::error::ScreenError;
@@ -21,16 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a foreign frame waits for a fb_page to be copied into. With all of
-/// them in upstream's hands, which pushes something else, it would wait for
-/// ever.
+/// How long a foreign frame waits for a free fb_page to be copied into. If upstream keeps all
+/// of them and sends frames in other memory, the wait would never end.
 const FREE_PAGE_LIMIT: Duration = Duration::from_secs(1);
 /// Two refreshes at the slowest plausible rate.
 const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
-/// The opened device and everything that hangs on it.
+/// The opened device, the threads that use it, and the slots over its fb_pages.
 pub struct Session {
-    // The threads first, in this order: they use the rest.
+    // Fields are dropped in this order. The threads end first, because they use the others.
     _terminal: Option<Terminal>,
     presenter: Arc<Presenter<gst::Buffer>>,
     screen: Arc<Screen>,
@@ -40,22 +38,22 @@ pub struct Session {
     painted: Arc<Painted>,
 }
 
-/// What does not change until the next caps.
+/// What stays the same until new caps or a new `render-rectangle`.
 pub struct Stream {
     info: gst_video::VideoInfo,
     placement: FramePlacement,
-    /// No other stream has it; not 0.
+    /// Identifies the stream in [`Painted`]; never 0.
     serial: u64,
-    /// For frames that are not in fb_pages.
+    /// The pool for copies of frames that are in no fb_page. Made for the first copy.
     copies: Mutex<Option<PhysBufferPool>>,
 }
 
-/// Where frames of one size lie in a fb_page.
+/// Where frames of one size are in a fb_page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FramePlacement {
-    /// On the screen.
+    /// The place on the screen.
     pub frame: Rect,
-    /// In memory, from the fb_page's first byte.
+    /// The place in memory, from the fb_page's first byte.
     pub layout: Layout,
 }
 
@@ -70,7 +68,7 @@ impl Stream {
         }
     }
 
-    /// The same frames, elsewhere on the screen.
+    /// A stream of the same frames at another place on the screen.
     pub fn moved_to(&self, placement: FramePlacement) -> Self {
         Self::new(self.info.clone(), placement)
     }
@@ -94,15 +92,14 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(pool) = self.copies.get_mut() {
-            let _ = pool.set_active(false); // cannot fail; nothing could be done
+            let _ = pool.set_active(false); // deactivation does not fail
         }
     }
 }
 
 impl Session {
-    /// Opens the device. `on_error` is told once, from another thread, of a pan
-    /// that fails later; `on_terminal` each time that the screen goes to another virtual
-    /// terminal or comes back.
+    /// Opens the device and starts the threads. They call `on_error` once if a pan fails, and
+    /// `on_terminal` each time the screen goes to another virtual terminal or comes back.
     pub fn start(
         options: &Options,
         counters: Arc<Counters>,
@@ -145,12 +142,12 @@ impl Session {
         &self.screen
     }
 
-    /// Where in physical memory the first fb_page is, or why that is not known.
+    /// The physical address of the framebuffer and its source, or why it is not known, as text.
     pub fn address(&self) -> Result<&str, &str> {
         self.address.as_deref().map_err(String::as_str)
     }
 
-    /// Caps of the frames that fit; the first structure fills the area.
+    /// The caps of frames that fit into `area`. The first structure has exactly its size.
     pub fn caps(&self, area: Rect) -> gst::Caps {
         let format = self.screen.format().to_str();
         let rate =
@@ -184,12 +181,13 @@ impl Session {
             .build()
     }
 
-    /// Where a frame goes; `None` if it does not fit.
+    /// The placement of frames; `None` if they do not fit or have another format.
     pub fn place(&self, info: &gst_video::VideoInfo, area: Rect) -> Option<FramePlacement> {
         if info.format() != self.screen.format() {
             return None;
         }
-        // Neighbouring pixels may share their colour: a frame's left edge must not part them.
+        // In packed YUV formats, neighbouring pixels share their colour. The left edge of a
+        // frame must not separate them.
         let format = info.format_info();
         let align = 1 << format.w_sub().iter().copied().max().unwrap_or(0);
         let mut frame = area.centred((info.width(), info.height()), align);
@@ -213,9 +211,9 @@ impl Session {
         })
     }
 
-    /// A pool of fb_pages for frames of these caps, and how many buffers the
-    /// sink needs and has. A new one each time: upstream configures it and
-    /// deactivates the one before, whose pages become free as they come back.
+    /// A pool of fb_pages for frames of these caps, with its minimum and maximum of buffers.
+    /// Each call makes a new pool, because upstream configures it and deactivates the previous
+    /// one. The fb_pages of the previous pool become free as they come back.
     pub fn pool(
         &self,
         caps: &gst::Caps,
@@ -223,7 +221,7 @@ impl Session {
     ) -> Option<(PhysBufferPool, u32, u32)> {
         let pool = PhysBufferPool::over(&self.slots, Some(placement.layout));
         let max = self.screen.fb_pages() as u32;
-        // One on screen, one about to be, whatever upstream keeps.
+        // One is on screen while the next is written, in addition to those that upstream keeps.
         let min = max.min(2);
         let mut config = pool.config();
         config.set_params(Some(caps), placement.layout.size_bytes as u32, min, max);
@@ -237,19 +235,18 @@ impl Session {
         }
     }
 
-    /// Wakes everything that waits, until it is unset.
+    /// While this is set, waits in the presenter return at once.
     pub fn set_flushing(&self, flushing: bool) {
         self.presenter.set_flushing(flushing);
     }
 
-    /// Waits until nothing but the fb_page on screen is held.
+    /// Waits until the presenter holds no fb_page but the one on screen, or for `DRAIN_LIMIT`.
     pub fn drain(&self) {
         if !self.presenter.wait_idle(DRAIN_LIMIT) {
             gst::debug!(CAT, "not drained within {DRAIN_LIMIT:?}");
         }
     }
 
-    /// Where a frame was written.
     pub fn locate(&self, stream: &Stream, buffer: &gst::Buffer) -> Written {
         match self.slots.index_of(buffer) {
             Some(fb_page) if is_in_place(buffer, stream) => Written::InPlace(fb_page),
@@ -258,8 +255,8 @@ impl Session {
         }
     }
 
-    /// Takes the fb_page that a frame is in, or copies it into a free one; `None`
-    /// if the frame was dropped.
+    /// Returns the fb_page that the frame was written into, or a free one into which it copies
+    /// the frame. `None` if the frame was dropped.
     pub fn put_in_place(
         &self,
         stream: &Stream,
@@ -303,11 +300,11 @@ impl Session {
         Ok(Some(in_place))
     }
 
-    /// A frame for a screen that another virtual terminal has. What the console there
-    /// draws into is not given back to upstream, which would write into it.
+    /// Drops a frame while another virtual terminal has the screen. The presenter keeps
+    /// fb_page 0, into which the console draws, so that upstream does not write into it.
     fn miss(&self, buffer: gst::Buffer, written: Written) -> Result<Option<InPlace>, NotShown> {
         self.counters.vt_away.fetch_add(1, Ordering::Relaxed);
-        // No faster than the screen would take them.
+        // Frames are taken no faster than the screen would show them.
         self.presenter.linger(self.screen.refresh_period());
         let (Written::InPlace(fb_page) | Written::Elsewhere(fb_page)) = written else {
             return Ok(None);
@@ -318,7 +315,7 @@ impl Session {
         }
     }
 
-    /// Shows a frame that is in its fb_page, as soon as the one before it is queued.
+    /// Hands the frame to the presenter. Waits until the one before it is queued.
     pub fn show(&self, stream: &Stream, frame: &InPlace) -> Result<(), NotShown> {
         self.paint_borders(frame.fb_page, stream);
         match self.presenter.present(frame.fb_page, frame.holder.clone()) {
@@ -332,7 +329,6 @@ impl Session {
         }
     }
 
-    /// What became of the frames.
     pub fn log(&self) -> &FrameLog {
         &self.counters.log
     }
@@ -345,8 +341,8 @@ impl Session {
         )
     }
 
-    /// Copies a frame into a free fb_page; `None` if there is none, or the frame's
-    /// memory was freed, and the frame was dropped.
+    /// Copies a frame into a free fb_page. `None` if the frame was dropped, because no fb_page
+    /// was free or the frame's memory was freed.
     fn copy(&self, stream: &Stream, buffer: &gst::Buffer) -> Result<Option<gst::Buffer>, NotShown> {
         if self.log().is_freed(*CAT, buffer) {
             return Ok(None);
@@ -377,7 +373,7 @@ impl Session {
         })();
         match copied {
             Ok(()) => Ok(Some(copy)),
-            Err(_) if self.log().is_freed(*CAT, buffer) => Ok(None), // meanwhile
+            Err(_) if self.log().is_freed(*CAT, buffer) => Ok(None), // freed during the copy
             Err(e) => Err(NotShown::Failed(ScreenError::Copy(e))),
         }
     }
@@ -395,7 +391,7 @@ impl Session {
         *copies = Some(pool.clone());
         drop(copies);
         if self.presenter.is_flushing() {
-            pool.set_flushing(true); // unlock() came before the pool was there
+            pool.set_flushing(true); // unlock() was called before `copies` had the pool
         }
         Ok(pool)
     }
@@ -415,15 +411,15 @@ fn pool_error(error: impl std::fmt::Display) -> NotShown {
 /// Where upstream wrote a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// Into this fb_page, where it is to be shown.
+    /// Into this fb_page, at the place where it is to be shown.
     InPlace(usize),
-    /// Into this fb_page, at another place.
+    /// Into this fb_page, but at another place.
     Elsewhere(usize),
     /// Into memory that is no fb_page.
     Foreign,
 }
 
-/// A frame in the fb_page that is to be shown.
+/// A frame in a fb_page, ready to be shown.
 pub struct InPlace {
     fb_page: usize,
     holder: gst::Buffer,
@@ -433,13 +429,13 @@ pub struct InPlace {
 pub enum NotShown {
     /// The element was unlocked, for a pause or for a flush.
     Flushing,
-    /// This went wrong.
+    /// This error has to be posted.
     Failed(ScreenError),
-    /// Something went wrong that the application has been told of.
+    /// An error that was posted already.
     Reported,
 }
 
-/// The frame's pixels are where the placement says, so a pan shows them right.
+/// Whether the frame's pixels are where the placement says, so that a pan alone shows them.
 fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
     let Some((_, start)) = crate::memory::region_of(buffer.peek_memory(0)) else {
         return false;
@@ -451,7 +447,7 @@ fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
     start + plane.offset_bytes == placed.offset_bytes && plane.stride_bytes == placed.stride_bytes
 }
 
-/// One region for each fb_page, and where the first is.
+/// One region for each fb_page, and the result for [`Session::address`].
 fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
     let (memory, page_bytes) = (screen.memory(), screen.fb_page_bytes());
     let start = screen.fb_page_offset_bytes(0);
@@ -477,9 +473,8 @@ fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
                 Err(unknown) => ExternalAddress::Unknown(unknown.kind.clone()),
             };
             let offset = screen.fb_page_offset_bytes(page);
-            // SAFETY: Mode made sure that fb_pages * page_bytes <= smem_len, the
-            // mapping is smem_len + start bytes long, so the page lies inside;
-            // the region holds the mapping.
+            // SAFETY: the page lies inside the mapping, because `Mode` made sure that fb_pages * page_bytes
+            // <= smem_len, and the mapping has start + smem_len bytes. The region holds the mapping.
             unsafe {
                 let ptr = memory.ptr().add(offset);
                 Region::external(
@@ -499,8 +494,7 @@ fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
     (regions, address)
 }
 
-/// Takes the fb_page that is on screen, so that nobody writes it before
-/// another is shown.
+/// Acquires the fb_page that is on screen, so that upstream cannot write into it before another one is shown.
 fn take(
     slots: &Slots,
     fb_page: usize,

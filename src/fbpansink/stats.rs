@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What `stats` says.
+//! The fields that this sink adds to the `stats` of GstBaseSink.
 use super::screen::Screen;
 use crate::display::frame_log::FrameLog;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counted from start to start, readable after stop.
+/// The counters since the last start, which can still be read after stop.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub log: FrameLog,
-    /// No fb_page was free for a copy.
+    /// Frames that were dropped because no fb_page was free for a copy.
     pub no_page: AtomicU64,
-    /// Another virtual terminal had the screen.
+    /// Frames that were dropped because another virtual terminal had the screen.
     pub vt_away: AtomicU64,
 }
 
 impl Counters {
-    /// Adds to the structure that every GstBaseSink has.
     pub fn add_to(&self, stats: &mut gst::Structure) {
         self.log.add_to(stats);
         stats.set("dropped-no-page", self.no_page.load(Ordering::Relaxed));
@@ -23,7 +22,7 @@ impl Counters {
     }
 }
 
-/// Adds what the device is like, while it is open; `address` as `Session::address` has it.
+/// Adds the fields about the open device. `address` is that of `Session::address`.
 pub fn add_device(screen: &Screen, address: Result<&str, &str>, stats: &mut gst::Structure) {
     stats.set("device", screen.path().display().to_string());
     stats.set("driver", screen.fix().driver());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Gives the screen away while another virtual terminal is in the foreground, and takes
-//! it back: a thread that listens to what the kernel tells of ours.
+//! A thread that follows switches between virtual terminals. It releases the screen when
+//! another terminal comes to the foreground, and shows frames again when ours is back.
 use super::CAT;
 use super::presenter::Presenter;
 use super::screen::Screen;
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a pan that is under way may take before the screen goes all the same.
+/// How long the release of the screen waits for a pan that is under way.
 const PAN_LIMIT: Duration = Duration::from_secs(1);
 
-/// The stream that the borders of each fb_page were painted for; 0 where they are not.
+/// For each fb_page, the serial of the stream for which its borders were painted; 0 if they were not.
 pub type Painted = Vec<AtomicU64>;
 
-/// The thread, until dropped.
+/// The thread, which ends when this is dropped.
 pub struct Terminal {
     connection: Arc<Connection>,
     thread: Option<JoinHandle<()>>,
@@ -32,7 +32,7 @@ struct Follower<F> {
 }
 
 impl Terminal {
-    /// `None` where the screen is no terminal's.
+    /// Starts the thread. `None` if no console on the screen is in graphics mode.
     pub fn follow(
         screen: &Arc<Screen>,
         presenter: &Arc<Presenter<gst::Buffer>>,
@@ -60,11 +60,12 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.connection.shut_down();
-        // What it tells may end in the release of the sink.
+        // `tell` may release the last reference to the sink, so this may run in the thread
+        // itself, which cannot join itself.
         let is_other =
             |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
         if let Some(thread) = self.thread.take().filter(is_other) {
-            // A panic in it was reported by the panic hook.
+            // The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
     }
@@ -85,7 +86,7 @@ impl<F: Fn(VtSwitch)> Follower<F> {
                 VtSwitch::Acquired => {
                     self.screen.step_forward(shown, picture.take().as_deref());
                     if let Some(painted) = self.painted.first() {
-                        painted.store(0, Ordering::Relaxed); // the console drew there
+                        painted.store(0, Ordering::Relaxed); // the console drew into fb_page 0
                     }
                     self.presenter.resume();
                 }

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! When a pan has taken effect, which each driver tells differently or not at
-//! all. What a driver does is measured, never assumed: FBIOPAN_DISPLAY itself
-//! waits on most DRM drivers (adding FBIO_WAITFORVSYNC would halve the rate),
-//! returns at once on old fbdev drivers; FBIO_WAITFORVSYNC is missing, works, or
-//! returns at once without waiting.
+//! When a pan has taken effect. Drivers differ, so this module measures them. FBIOPAN_DISPLAY itself waits on
+//! most DRM drivers, where an additional FBIO_WAITFORVSYNC would halve the frame rate, and returns at once on
+//! old fbdev drivers. FBIO_WAITFORVSYNC may be missing, work, or return without waiting.
 use crate::refresh;
 use crate::shared_enum::shared_enum;
 use crate::sys::fbdev::{self, VarScreeninfo};
@@ -18,9 +16,9 @@ pub enum Vsync {
     /// Measure the driver when the device is opened and wait accordingly.
     #[default]
     Auto,
-    /// FBIO_WAITFORVSYNC after each pan.
+    /// Call FBIO_WAITFORVSYNC after each pan.
     Wait,
-    /// Never wait; a fb_page may be written while it is still scanned out.
+    /// Never wait. Upstream may write into a fb_page while it is still scanned out.
     None,
 }
 
@@ -30,16 +28,16 @@ shared_enum!(Vsync, c"GstFbPanSinkVsync", {
     None: c"none", c"Never wait (frames may tear)";
 });
 
-/// How the end of a pan is known.
+/// How the presenter knows that a pan has taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// FBIOPAN_DISPLAY returns when the new page is on screen.
     PanWaits,
-    /// The first FBIO_WAITFORVSYNC after the pan returns then.
+    /// The first FBIO_WAITFORVSYNC after the pan returns when the new page is on screen.
     WaitForVsync,
-    /// Nothing tells: one refresh later it must be.
+    /// No ioctl waits. After this time, one refresh, the new page is on screen.
     Timer(Duration),
-    /// Not waited for at all.
+    /// The presenter does not wait.
     Unsynchronised,
 }
 
@@ -58,15 +56,15 @@ impl fmt::Display for Clock {
     }
 }
 
-/// A wait for vertical blank shorter than this is none (250 Hz).
+/// A call that returns sooner does not wait for the vertical blank (250 Hz).
 const SHORTEST: Duration = Duration::from_millis(4);
-/// One longer than this is a timeout of the driver's (10 Hz).
+/// A wait that takes longer ended by a timeout of the driver (10 Hz).
 const LONGEST: Duration = Duration::from_millis(100);
 const TRIALS: usize = 3;
 
-/// Decides how to wait. `pan` shows again what is shown already; it and `wait`
-/// are called four times each at most. The first call of each starts at an
-/// unknown moment of a refresh, so the others are what counts.
+/// Decides how to wait, and says why. `pan` shows the present fb_page again. It and `wait`
+/// are called at most four times each. The first call of each starts at an unknown moment
+/// of a refresh, so only the other three are timed.
 pub fn measure(
     wanted: Vsync,
     period: Duration,
@@ -87,7 +85,7 @@ pub fn measure(
         Vsync::Auto => {}
     }
     let panned = mean(&mut pan);
-    // However long: displays behind a slow bus send the picture in it.
+    // There is no upper limit, because displays on a slow bus send the whole picture during the pan.
     if let Ok(mean) = panned
         && mean >= SHORTEST
     {
@@ -132,8 +130,8 @@ fn mean(call: &mut impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
     Ok(start.elapsed() / TRIALS as u32)
 }
 
-/// One refresh as the mode's timings have it; 1/60 s where the driver keeps
-/// them to itself (DRM: pixclock is 0) or they are absurd.
+/// The time of one refresh by the mode's timings; 1/60 s if the driver does not report
+/// them (pixclock is 0 on DRM drivers) or they are implausible.
 pub fn refresh_period(var: &VarScreeninfo) -> Duration {
     let columns = [var.xres, var.left_margin, var.right_margin, var.hsync_len]
         .iter()
@@ -143,7 +141,7 @@ pub fn refresh_period(var: &VarScreeninfo) -> Duration {
         .iter()
         .map(|&v| u64::from(v))
         .sum::<u64>();
-    /// Picoseconds in a second, times a thousand.
+    /// Picoseconds in a second, times 1000 for a rate in mHz.
     const CLOCK_MHZ: u128 = 1_000_000_000_000_000;
     let pixels = u128::from(columns) * u128::from(rows);
     let mut period_ps = pixels.saturating_mul(var.pixclock.into());
