@@ -34,23 +34,24 @@ pub(super) type Validator = Box<dyn Fn(u32, &Arc<Region>) -> bool + Send + Sync>
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::PhysBufferPool)]
 pub struct PhysBufferPool {
-    /// What the buffers are asked to be made of. What [`MemoryKind::Auto`] came to is in
-    /// the meta of each buffer, and in [`stats`](super::PhysBufferPool#statistics).
+    /// The requested kind of memory. The kind that [`MemoryKind::Auto`] chose is in the meta of
+    /// each buffer, and in [`stats`](super::PhysBufferPool#statistics).
     #[property(name = "kind", get, set, construct_only, type = MemoryKind, member = kind,
         nick = "Memory kind", blurb = "What the buffers are made of; 'auto' takes the first kind that works", builder(MemoryKind::Auto))]
-    /// Name of the dma-heap below `/dev/dma_heap`; none for the usual one of the kind.
+    /// Name of the dma-heap below `/dev/dma_heap`; `None` for the kind's usual heap.
     #[property(name = "heap", get, set, construct_only, type = Option<String>, member = heap,
         nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system')")]
-    /// Kinds that cannot be exported as dma-buf are passed over.
+    /// With [`MemoryKind::Auto`], kinds that cannot be exported as dma-buf are not chosen.
     #[property(name = "require-dma-buf", get, set, construct_only, type = bool, member = require_dma_buf,
         nick = "Require dma-buf", blurb = "With kind 'auto': pass over kinds that cannot be exported as dma-buf")]
-    /// Only memory that is one physically contiguous piece is taken.
+    /// Memory that is not one physically contiguous piece is refused.
     #[property(name = "require-contiguous", get, set, construct_only, type = bool, member = require_contiguous,
         nick = "Require contiguous", blurb = "Only memory that is one physically contiguous piece")]
-    /// Highest physical address that the hardware can reach, inclusive; 0 is no limit.
+    /// Highest physical address that the hardware can reach, inclusive; 0 means no limit.
+    /// Memory beyond it is refused.
     #[property(name = "max-address", get, set, construct_only, type = u64, member = max_address,
         nick = "Highest address", blurb = "Highest physical address that the hardware can reach, 0 for any: buffers beyond are refused")]
-    /// The process that a buffer is sent to is told nothing of where its memory is.
+    /// Keeps the physical address of a buffer from the processes that the buffer is sent to.
     #[property(name = "withhold-address", get, set, construct_only, type = bool, member = withhold_address,
         nick = "Withhold address", blurb = "Do not tell the processes that buffers are sent to (by unixfdsink) their physical addresses, which the kernel shows to privileged processes only")]
     settings: Mutex<Settings>,
@@ -61,23 +62,22 @@ pub struct PhysBufferPool {
     #[property(name = "filled", get = Self::filled, type = u32, nick = "Filled buffers", blurb = "Buffers in the filled queue")]
     /// Buffers that exist, as [`total_count`](super::PhysBufferPool::total_count).
     #[property(name = "total", get = Self::total, type = u32, nick = "All buffers", blurb = "Buffers that exist")]
-    /// Bytes in a buffer, without prefix and padding; 0 before the pool is configured.
+    /// Bytes in a buffer without prefix and padding; 0 before the pool is configured.
     #[property(name = "buffer-size", get = Self::buffer_size, type = u64, nick = "Buffer size", blurb = "Bytes in a buffer, 0 before the pool is configured")]
-    /// Counters, the memory chosen and the state of each buffer: see
+    /// Counters, the chosen memory and the state of each buffer: see
     /// [Statistics](super::PhysBufferPool#statistics).
     #[property(name = "stats", get = Self::stats, type = StructureProperty, nick = "Statistics", blurb = "Counters, memory chosen, state of each buffer")]
-    /// Why the last `set_config`, `set_active` or action signal that failed did, in words
-    /// that name what refused and what would help. A config or activation that succeeds
-    /// clears it. What GstBufferPool refuses by itself never reaches the pool and is not
-    /// here: to activate a pool without a config, to configure one that is active or has
-    /// buffers out; its debug category `bufferpool` says so.
+    /// Why `set_config`, `set_active`, an action signal or the allocation of a further buffer failed last,
+    /// and what would help. A config or activation that succeeds clears it. GstBufferPool itself refuses to
+    /// activate a pool without a config, and to configure a pool that is active or has buffers out. Such
+    /// refusals never reach this pool and are not here, but in the debug category `bufferpool`.
     #[property(name = "last-error", get = Self::last_error, type = Option<String>, nick = "Last error", blurb = "Why the last configuration, activation or action signal that failed did; NULL where GstBufferPool itself refused (not configured, still active, buffers out)")]
     _computed: (),
 
     share: OnceLock<Share>,
     layout: OnceLock<Layout>,
     last_error: parking_lot::Mutex<Option<String>>,
-    /// Why the pool could not grow when it last tried to.
+    /// Why the pool could not grow when it last tried; `None` if it could.
     refused_growth: parking_lot::Mutex<Option<String>>,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
     pub(super) offered_by: glib::WeakRef<gst::Element>,
@@ -99,12 +99,12 @@ impl Default for PhysBufferPool {
 }
 
 thread_local! {
-    /// Why the last acquire of this thread failed. It goes through GStreamer, which counts
-    /// the buffers that are out, and has only a number for a reason.
+    /// Why the last acquire of this thread failed. The call goes through GstBufferPool, which
+    /// counts the buffers that are out, and which passes on a GstFlowReturn only.
     static REFUSAL: Cell<Option<Refusal>> = const { Cell::new(None) };
 }
 
-/// A poisoned lock cannot be, as nothing panics while it is held.
+/// The lock is never poisoned, because nothing panics while it is held.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
@@ -112,7 +112,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl PhysBufferPool {
-    /// Makes the pool serve existing memory; to be called before it is used.
+    /// Makes the pool serve existing memory. Must be called before the pool is used.
     pub(super) fn set_slots(&self, slots: Slots, layout: Option<Layout>) {
         let _ = self.share.set(Share::new(slots));
         if let Some(layout) = layout {
@@ -129,7 +129,7 @@ impl PhysBufferPool {
         self.share().slots()
     }
 
-    /// True if the pool allocates its memory itself.
+    /// Whether the pool allocates its memory itself.
     pub(super) fn is_owner(&self) -> bool {
         lock(&self.settings).kind != MemoryKind::External
     }
@@ -138,8 +138,8 @@ impl PhysBufferPool {
         self.last_error.lock().clone()
     }
 
-    /// What an action signal cannot return; one that waits in vain is no failure of
-    /// the pool's, so it is not logged as an error.
+    /// Stores the error that an action signal cannot return. It is not logged as an error,
+    /// because a wait that times out is not a failure of the pool.
     pub(super) fn remember_refusal(&self, refusal: &impl std::fmt::Display) {
         gst::debug!(CAT, imp = self, "{refusal}");
         *self.last_error.lock() = Some(refusal.to_string());
@@ -206,7 +206,7 @@ impl PhysBufferPool {
         })
     }
 
-    /// The buffers that there have to be from the start.
+    /// Allocates the configured minimum of buffers.
     fn allocate_least(&self, config: &BufferConfig) -> Result<(), memory::MemoryError> {
         let missing = config.min_buffers.saturating_sub(self.slots().total());
         memory::check_total(self.kind(), config.block_bytes, missing)?;
@@ -229,8 +229,8 @@ impl PhysBufferPool {
         *self.last_error.lock() = Some(message);
     }
 
-    /// A block more was wanted. Who asks for a buffer may wait for one that is out, and
-    /// ask again and again: the reason is logged when it is news.
+    /// Stores why the pool could not grow; `None` if it could. A caller may try again and again,
+    /// so a reason is logged only if it is not the last one.
     fn remember_growth(&self, error: Option<&memory::MemoryError>) {
         let reason = error.map(ToString::to_string);
         let mut refused = self.refused_growth.lock();
@@ -289,7 +289,7 @@ impl PhysBufferPool {
         }
     }
 
-    /// Makes the buffer around a slot's memory.
+    /// Makes the GstBuffer of a slot, with its memory and metas.
     fn wrap(&self, claim: &Claim) -> gst::Buffer {
         let config = &claim.config;
         let memory = memory::wrap(
@@ -309,8 +309,8 @@ impl PhysBufferPool {
         buffer
     }
 
-    /// Whoever adopted the pool knows that there is no buffer, and calls it what it likes
-    /// ("not-negotiated", say); the reason is known here.
+    /// Posts why there is no memory, in the name of the element that offered the pool. The
+    /// element that adopted the pool does not know the reason, and may report "not-negotiated".
     fn post_want_of_memory(&self, reason: &str) {
         if let Some(element) = self.offered_by.upgrade() {
             gst::element_error!(
@@ -322,15 +322,15 @@ impl PhysBufferPool {
     }
 }
 
-/// GStreamer knows waiting for ever and DONTWAIT. A time in `stop` puts off the latter:
-/// the fields are for pools to use as they like.
+/// GStreamer's parameters have DONTWAIT, but no time limit. A limit is passed as DONTWAIT with the
+/// time in `stop`, a field that GStreamer leaves to the pool.
 fn acquire_params(wait: Wait) -> Option<gst::BufferPoolAcquireParams> {
     let dont_wait = gst::BufferPoolAcquireFlags::DONTWAIT;
     match wait {
         Wait::Forever => None,
         Wait::No => Some(gst::BufferPoolAcquireParams::with_flags(dont_wait)),
         Wait::AtMost(time) => {
-            let time = gst::ClockTime::try_from(time).ok()?; // else centuries
+            let time = gst::ClockTime::try_from(time).ok()?; // else 584 years and more, for ever
             Some(gst::BufferPoolAcquireParams::with_start_stop(
                 gst::ClockTime::ZERO,
                 time,
@@ -359,7 +359,7 @@ fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoConfig) {
             {
                 gst::warning!(CAT, "the video meta does not take the alignment: {err}");
             }
-            // SAFETY: the meta is ours and the buffer not yet shared.
+            // SAFETY: `meta` is a valid meta, and nothing else has a reference to its buffer yet.
             unsafe {
                 let meta: *mut gst_video::ffi::GstVideoMeta = meta.as_mut_ptr();
                 (*meta).meta.flags |= gst::ffi::GST_META_FLAG_POOLED;
@@ -372,16 +372,16 @@ fn add_video_meta(buffer: &mut gst::BufferRef, video: &config::VideoConfig) {
 #[glib::object_subclass]
 impl ObjectSubclass for PhysBufferPool {
     const NAME: &'static str = "GstPhysBufferPool";
-    // Beside another copy of this library: src/copies.rs.
+    // Another copy of this library may be in the process: see src/copies.rs.
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::PhysBufferPool;
     type ParentType = gst::BufferPool;
 
     fn class_init(class: &mut Self::Class) {
-        // `release_buffer` does it with one look. What the bindings would install takes
-        // the buffer for unshared, which one that was just found by id is not.
-        // SAFETY: the class of a GstBufferPool begins with its parent's, and is ours to
-        // fill in before the first instance.
+        // `release_buffer` resets the buffer itself. The function that the bindings install
+        // assumes that the buffer is not shared, but a thread may just have found it by its id.
+        // SAFETY: the class struct of a subclass of GstBufferPool begins with GstBufferPoolClass.
+        // Nothing else uses it during class_init.
         unsafe {
             let class = std::ptr::from_mut(class).cast::<gst::ffi::GstBufferPoolClass>();
             (*class).reset_buffer = None;
@@ -422,8 +422,8 @@ impl BufferPoolImpl for PhysBufferPool {
             }
         };
         *self.last_error.lock() = None;
-        // Peers overwrite the allocator with the one they would use; what our
-        // buffers are made of is not theirs to choose.
+        // Elements overwrite the allocator in the config with their own. This pool decides by
+        // itself what its buffers are made of.
         let params = config
             .allocator()
             .map_or_else(Default::default, |(_, params)| params);
@@ -433,7 +433,8 @@ impl BufferPoolImpl for PhysBufferPool {
         self.slots()
             .for_each(|slot| fits &= slot.region.size_bytes() >= buffer_config.block_bytes);
         if self.is_owner() && !fits {
-            // Allocated ahead for a smaller buffer; nobody has it, as GStreamer knows.
+            // A block was allocated ahead for smaller buffers. It is not in use, because
+            // GStreamer configures a pool only while none of its buffers is out.
             self.slots().clear();
         }
         self.share().set_config(buffer_config);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The pool's signals: the whole Rust API again for languages without a header.
-//! [`PhysBufferPool`] documents them.
+//! The pool's signals, which offer the Rust API to languages that reach it only through
+//! GObject. [`PhysBufferPool`] documents them.
 
 use std::{fmt::Display, os::fd::IntoRawFd};
 
@@ -52,7 +52,7 @@ pub(super) fn signals() -> Vec<Signal> {
             .run_last()
             .class_handler(|_| Some(true.to_value()))
             .accumulator(|_hint, _acc, handler| {
-                // The first handler that says no has the last word.
+                // The first handler that returns false decides.
                 match handler.get::<bool>() {
                     Ok(false) => std::ops::ControlFlow::Break(handler.clone()),
                     _ => std::ops::ControlFlow::Continue(handler.clone()),
@@ -62,8 +62,8 @@ pub(super) fn signals() -> Vec<Signal> {
     ]
 }
 
-/// An action signal. A class handler that gives no value where the signal has a result
-/// ends the process: this one always gives one.
+/// An action signal. Its class handler always returns a value, because the process ends if a
+/// class handler returns none for a signal that has a result.
 fn action<R: Into<glib::Value> + StaticType>(
     name: &str,
     params: &[glib::Type],
@@ -84,7 +84,7 @@ fn action<R: Into<glib::Value> + StaticType>(
         .build()
 }
 
-/// The parameter of a signal that has one, whose type GObject has checked.
+/// The first parameter of a signal. GObject has checked its type.
 fn param<'v, T: Default + FromValue<'v>>(params: &'v [glib::Value]) -> T
 where
     T::Checker: glib::value::ValueTypeChecker,
@@ -97,13 +97,13 @@ fn wait(params: &[glib::Value]) -> Wait {
     Wait::from_ns(param(params))
 }
 
-/// The buffer, unless the NULL of an acquire that failed was passed on.
+/// The buffer. An error if it is NULL, because the caller passed on a failed acquire.
 fn given(params: &[glib::Value]) -> Result<gst::Buffer, &'static str> {
     param::<Option<gst::Buffer>>(params)
         .ok_or("no buffer was given, but NULL: see whether it was acquired")
 }
 
-/// The result, whose error goes to the property `last-error`.
+/// The result. An error is stored for the property `last-error`.
 fn told<T>(pool: &PhysBufferPool, result: Result<T, impl Display>) -> Option<T> {
     result
         .inspect_err(|refusal| pool.imp().remember_refusal(refusal))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the pool tells about itself: `stats` for programs, `dump` for people,
-//! `describe` for those who cannot read the meta.
+//! What the pool reports: `stats` for programs, `dump` for people, and `describe` for
+//! languages that cannot read the meta.
 
 use std::{
     fmt::Write,
@@ -16,7 +16,7 @@ use crate::{
     meta::PhysMemMeta,
 };
 
-/// The `stats` property.
+/// The value of the `stats` property.
 pub(super) fn structure(
     kind: MemoryKind,
     share: &Share,
@@ -72,18 +72,18 @@ pub(super) fn structure(
     stats.build()
 }
 
-/// What is said of buffers that need not all be alike: the first pages of a pool may be
-/// pinned, and the next be one too many.
+/// Counts how many buffers each text applies to. Buffers may differ: the first ones of a pool
+/// may be pinned, and later ones exceed the limit.
 #[derive(Default)]
 struct Tally {
-    /// Each text and how many buffers it is true of, in the order of the buffers.
+    /// Each text with its number of buffers, in the order of the buffers.
     texts: Vec<(String, usize)>,
-    /// All buffers, also those of which nothing is to be said.
+    /// The number of all buffers, including those without a text.
     total: usize,
 }
 
 impl Tally {
-    /// More texts than this differ in their numbers only.
+    /// How many texts are listed. Where there are more, they differ only in their numbers.
     const SHOWN: usize = 4;
 
     fn count(&mut self, text: Option<String>) {
@@ -95,7 +95,7 @@ impl Tally {
         }
     }
 
-    /// The text, if it is true of all; else each with the number of its buffers.
+    /// The text if it applies to all buffers, otherwise each text with its number of buffers.
     fn in_words(&self) -> Option<String> {
         let texts = match &self.texts[..] {
             [] => return None,
@@ -115,7 +115,7 @@ impl Tally {
     }
 }
 
-/// One line a buffer, for people.
+/// A text for people, with one line for each buffer.
 pub(super) fn dump(kind: MemoryKind, share: &Share) -> String {
     let mut text = String::new();
     let slots = share.slots();
@@ -161,7 +161,7 @@ fn address_in_words(address: Result<&Address, &AddressUnknown>) -> String {
     }
 }
 
-/// Everything that the buffer's meta says; none if it has none.
+/// The content of the buffer's meta; `None` if it has no meta.
 pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
     let meta = buffer.meta::<PhysMemMeta>()?;
     let s = gst::Structure::builder("physmem-buffer")
@@ -178,7 +178,7 @@ pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
         dma_buf: meta.dma_buf(),
     };
     let s = address_fields(memory_fields(s, &memory), meta.address());
-    // Of the buffer as it is now, which may have been resized.
+    // The address of the buffer's present first byte, since it may have been resized.
     Some(match meta.phys_addr() {
         Some(phys) => s.field("phys-addr", phys.0).build(),
         None => s.build(),
@@ -202,7 +202,7 @@ fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::struc
     address_fields(s, region.address())
 }
 
-/// What is said of a buffer's memory beside its address.
+/// The properties of a buffer's memory other than its address.
 struct MemoryFields<'a> {
     kind: MemoryKind,
     heap: Option<&'a str>,
