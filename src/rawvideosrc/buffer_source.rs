@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From the reader to a GstBuffer that holds the frame: written into a buffer of
-//! the pool now, or some time ago, or made of the file's own pages.
+//! Gets a frame into a GstBuffer. The frame is read into a buffer of the pool when it is due, or
+//! read ahead of time, or the buffer is made of the file's mapped pages.
 
 use super::{
     cursor::Cursor,
@@ -25,27 +25,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Memory that starts at any other place is not sent as it is: elements may rely
+/// Mapped pages are sent only if the frames start at multiples of this, because elements may rely
 /// on the alignment that an allocator gives.
 const WRAP_ALIGNMENT_BYTES: u64 = 16;
 
-/// A buffer that the kernel fills.
+/// A mapped buffer into which the kernel reads a frame.
 pub struct MappedBuffer {
     map: WriteMap<gst::Buffer>,
-    /// Of the stream.
+    /// The number of the frame in the stream.
     n: u64,
-    /// Of memory that io_uring may register.
+    /// The buffer's region, if io_uring can register it as a fixed buffer.
     region: Option<Arc<Region>>,
 }
 
-/// The region that a buffer's only memory is in, if its pages can be pinned.
+/// The region of the buffer's first memory, if its pages can be pinned.
 fn pinnable_region(buffer: &gst::BufferRef) -> Option<Arc<Region>> {
     let (region, _) = memory::region_of(buffer.peek_memory(0))?;
     region.memfd().is_some().then(|| region.clone())
 }
 
-// SAFETY: a mapped buffer's bytes are those of its GstMapInfo, which stay until
-// it is unmapped; the buffer came from the pool and has no other owner.
+// SAFETY: the bytes stay at their address, because `map` keeps the buffer mapped until it is dropped. Nothing
+// else accesses them, because `WriteMap::of_owned` took the only reference to the buffer.
 unsafe impl ReadBuffer for MappedBuffer {
     fn bytes_mut(&mut self) -> &mut [u8] {
         self.map.as_mut_slice()
@@ -57,24 +57,24 @@ unsafe impl ReadBuffer for MappedBuffer {
     }
 }
 
-/// Frames in flight.
+/// Reads frames before they are due.
 pub struct Ahead {
     prefetcher: Prefetcher<MappedBuffer>,
     depth: usize,
-    /// The frame to begin with next; none after a seek.
+    /// The next frame to begin reading; `None` after a seek.
     lead: Option<Cursor>,
 }
 
-/// A mapped file.
+/// A mapped file, whose frames are copied, or sent as its own pages.
 pub struct Mapped {
     reader: FrameReader<MappedFile>,
     layout: Layout,
-    /// Whether downstream is given the file's pages.
+    /// Whether downstream gets the file's pages.
     wraps: bool,
 }
 
 impl Mapped {
-    /// Copies, until told to wrap.
+    /// Copies frames until [`BufferSource::may_wrap`] changes that.
     pub fn new(reader: FrameReader<MappedFile>, layout: Layout) -> Self {
         Self {
             reader,
@@ -83,7 +83,7 @@ impl Mapped {
         }
     }
 
-    /// Whether the file's frames can be sent as they lie there.
+    /// Whether the file's pages have a layout and an alignment that downstream can use.
     fn can_wrap(&self, info: &gst_video::VideoInfo, takes_meta: bool) -> bool {
         let is_stock = self.layout == Layout::of_info(info);
         let is_aligned = |n| {
@@ -131,7 +131,6 @@ impl Mapped {
     }
 }
 
-/// Copies out of the map.
 impl FrameSource for Mapped {
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         self.reader.read(n, destination)
@@ -142,20 +141,18 @@ impl FrameSource for Mapped {
     }
 }
 
-/// Gives frames in buffers.
 pub enum BufferSource {
     /// Reads, or draws, each frame when it is due.
     Each(ReaderThread<dyn FrameSource>),
-    /// As above, from a pipe.
+    /// Reads each frame from a pipe when it is due.
     Stream(Box<StreamReader>),
-    /// Has begun before.
     Ahead(Box<Ahead>),
-    /// Has the file mapped.
+    /// Copies frames from a mapped file or sends its pages.
     Mapped(ReaderThread<Mapped>),
 }
 
 impl BufferSource {
-    /// Keeps up to `depth` frames in flight.
+    /// A source that keeps up to `depth` reads in flight.
     pub fn ahead(prefetcher: Prefetcher<MappedBuffer>, depth: usize) -> Self {
         Self::Ahead(Box::new(Ahead {
             prefetcher,
@@ -164,7 +161,7 @@ impl BufferSource {
         }))
     }
 
-    /// The buffers that it can fill at the same time.
+    /// How many buffers are filled at the same time.
     pub fn depth(&self) -> usize {
         match self {
             Self::Ahead(ahead) => ahead.depth,
@@ -172,15 +169,15 @@ impl BufferSource {
         }
     }
 
-    /// Tells whether downstream would be served by the file's own pages; true if
-    /// those will be sent.
+    /// Allows or forbids sending the file's own pages. Returns whether they will be sent: `wanted`, the file
+    /// is mapped, and the pages suit a downstream that `takes_meta` (GstVideoMeta) or not.
     pub fn may_wrap(
         &mut self,
         info: &gst_video::VideoInfo,
         wanted: bool,
         takes_meta: bool,
     ) -> bool {
-        // While it is held up, it copies.
+        // If the kernel blocks the reader, frames are copied.
         let Self::Mapped(mapped) = self else {
             return false;
         };
@@ -191,15 +188,15 @@ impl BufferSource {
         mapped.wraps
     }
 
-    /// The frames in flight are not wanted any more, as after a seek.
+    /// Makes the next delivery drop the frames in flight, as after a seek.
     pub fn reset(&mut self) {
         if let Self::Ahead(ahead) = self {
             ahead.lead = None;
         }
     }
 
-    /// `on_loss` is told, at any time and from any thread, that downstream has looked at
-    /// bytes that the file did not have any more.
+    /// Sets the callback that reports that downstream has read bytes of a mapped file that were
+    /// missing. It is called at any time and from any thread.
     pub fn set_on_loss(&mut self, on_loss: OnLoss) {
         if let Self::Mapped(mapped) = self
             && let Some(mapped) = mapped.reader()
@@ -208,7 +205,7 @@ impl BufferSource {
         }
     }
 
-    /// The pipe, if it is one.
+    /// Gives the pipe back; `None` if the source has none.
     pub fn into_stream(self) -> Option<StreamInput> {
         match self {
             Self::Stream(reader) => Some(reader.into_input()),
@@ -216,7 +213,7 @@ impl BufferSource {
         }
     }
 
-    /// Bytes that had to be copied on their way, beside the read.
+    /// Bytes that went through a bounce buffer so far.
     pub fn bounced_bytes(&self) -> u64 {
         match self {
             Self::Each(source) => source.bounced_bytes(),
@@ -225,7 +222,7 @@ impl BufferSource {
         }
     }
 
-    /// The frame at the request's cursor.
+    /// Returns the frame at the request's cursor in a buffer.
     pub fn deliver(&mut self, request: &FrameRequest<'_>) -> Result<Delivery, Undelivered> {
         let n = request.cursor.frame();
         let Some((n, file_n)) = n.and_then(|n| Some((n, request.file_frame(n)?))) else {
@@ -243,7 +240,7 @@ impl BufferSource {
         let fields = self.fields(file_n);
         match delivered {
             Ok(delivery) => Ok(Delivery { fields, ..delivery }),
-            // How many frames a stream has is not known before its end.
+            // The length of a pipe is not known before its end, so an early end is no error.
             Err(why) if matches!(self, Self::Stream(_)) => Err(why),
             Err(why) => Err(why.promised()),
         }
@@ -258,7 +255,7 @@ impl BufferSource {
         }
     }
 
-    /// After the last frame: whether all that was sent is still there.
+    /// The answer after the last frame: an error if the file lost bytes that downstream got.
     fn finish(&self) -> Undelivered {
         match self {
             Self::Mapped(mapped) => {
@@ -289,7 +286,7 @@ impl Ahead {
                 let waiting = Instant::now();
                 let buffer = match request.acquire(must_wait) {
                     Ok(buffer) => buffer,
-                    // None is free: what is in flight will do.
+                    // No buffer is free. The frames in flight are enough.
                     Err(Undelivered::Flow(gst::FlowError::Eos)) if !must_wait => break,
                     Err(error) => return Err(error),
                 };
@@ -297,7 +294,7 @@ impl Ahead {
                     waited += waiting.elapsed();
                 }
                 if buffer.n_memory() != 1 {
-                    // Of several memories: filled when the frame is due.
+                    // A buffer of several memories cannot be read into ahead of time.
                     self.lead = None;
                     let file_n = request.file_frame(n).ok_or(Undelivered::Finished)?;
                     return deliver_in(self.prefetcher.reader(), request, file_n, buffer, waited);
@@ -320,7 +317,7 @@ impl Ahead {
                 return Err(Undelivered::Woken);
             };
             if buffer.n != n {
-                // The request is for another frame: what is in flight is not for it.
+                // The request is for another frame than those in flight.
                 self.lead = None;
                 continue;
             }
@@ -328,7 +325,7 @@ impl Ahead {
         }
     }
 
-    /// Waits for the frames in flight, which are dropped.
+    /// Waits for the reads in flight and drops their frames.
     fn abandon(&mut self, request: &FrameRequest<'_>) -> Result<(), Undelivered> {
         while !self.prefetcher.is_empty() {
             let completed = self.prefetcher.pop(request.waker);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is asked of a source of buffers and what it answers, and the filling of one
-//! buffer in the thread that asks.
+//! The request for a frame and its answer, and how a buffer is filled in the calling thread.
 
 use super::{
     cursor::Cursor,
@@ -20,28 +19,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is asked of a source.
 pub struct FrameRequest<'a> {
     pub info: &'a gst_video::VideoInfo,
     pub timeline: &'a Timeline,
-    /// Number in the file of the stream's frame 0.
+    /// The number in the file of the stream's frame 0.
     pub first_frame: u64,
-    /// The frame that is due; resolved.
+    /// The frame that is due. It is not [`Cursor::Time`].
     pub cursor: Cursor,
-    /// Where buffers come from.
+    /// The pool of the buffers. Without it, requests fail with `NotNegotiated`.
     pub pool: Option<&'a gst::BufferPool>,
     pub waker: &'a Waker,
 }
 
 impl FrameRequest<'_> {
-    /// Number in the file of a frame of the stream.
+    /// The number in the file of frame `n` of the stream; `None` after the last frame.
     pub fn file_frame(&self, n: u64) -> Option<u64> {
         self.timeline
             .frame_of_pass(n)?
             .checked_add(self.first_frame)
     }
 
-    /// An empty buffer.
+    /// Acquires a buffer. Without `wait`, fails with `Eos` if none is free.
     pub fn acquire(&self, wait: bool) -> Result<gst::Buffer, Undelivered> {
         let pool = self
             .pool
@@ -53,20 +51,20 @@ impl FrameRequest<'_> {
     }
 }
 
-/// A frame, and how long it took.
+/// A frame in a buffer, and how long it took.
 pub struct Delivery {
-    /// Not stamped yet.
+    /// The buffer, without timestamps yet.
     pub buffer: gst::Buffer,
-    /// Time spent waiting for a buffer.
+    /// The time spent waiting for a buffer.
     pub waited: Duration,
-    /// Time spent filling it, or waiting until it was filled.
+    /// The time spent filling the buffer, or waiting until it was filled.
     pub read: Duration,
-    /// What the frame says of its own fields.
+    /// How the fields are stored, if the frame's own header says so.
     pub fields: Option<Fields>,
 }
 
 impl Delivery {
-    /// How its fields are stored, for a buffer in `info`'s format.
+    /// The buffer flags that say how the fields are stored, for a frame of the format `info`.
     pub fn video_flags(&self, info: &gst_video::VideoInfo) -> VideoBufferFlags {
         let mut flags = VideoBufferFlags::empty();
         if info.interlace_mode() == VideoInterlaceMode::Mixed {
@@ -86,17 +84,17 @@ impl Delivery {
 /// Why there is no frame.
 #[derive(Debug)]
 pub enum Undelivered {
-    /// What the pool said.
+    /// The pool gave no buffer, for this reason.
     Flow(gst::FlowError),
     /// All frames have been played.
     Finished,
-    /// The stream is over.
+    /// The data ended before or within this frame.
     Ended {
-        /// Number of the frame that would have been next.
+        /// The number in the file of the frame that is missing.
         frame: u64,
-        /// Bytes of it that came.
+        /// The bytes of that frame that were read.
         have_bytes: u64,
-        /// Bytes of it that did not.
+        /// The bytes of that frame that are missing.
         missing_bytes: u64,
     },
     /// The waker ended a wait.
@@ -106,7 +104,7 @@ pub enum Undelivered {
     Buffer(BufferError),
 }
 
-/// What is wrong with a buffer.
+/// Why a buffer cannot take a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum BufferError {
     #[error("a buffer of the pool does not fit the format: {0}")]
@@ -126,7 +124,7 @@ impl From<BufferError> for Undelivered {
 }
 
 impl Undelivered {
-    /// Of a frame that the file had when its frames were counted.
+    /// Turns an end into an error, for a frame that the file had when its frames were counted.
     pub fn promised(self) -> Self {
         match self {
             Self::Ended {
@@ -142,10 +140,10 @@ impl Undelivered {
     }
 }
 
-/// What has become of a frame, if the buffer could take it.
+/// The result of reading into a buffer. The outer error is that the buffer cannot take the frame.
 pub type Filled = Result<Result<Outcome, ReadError>, BufferError>;
 
-/// Fills a buffer in this thread.
+/// Acquires a buffer and fills it in the calling thread.
 pub fn deliver_now<R: FrameSource + ?Sized>(
     source: &mut R,
     request: &FrameRequest<'_>,
@@ -156,7 +154,7 @@ pub fn deliver_now<R: FrameSource + ?Sized>(
     deliver_in(source, request, file_n, buffer, waiting.elapsed())
 }
 
-/// Fills that buffer in this thread.
+/// Fills `buffer` in the calling thread. `waited` is the time that it took to acquire it.
 pub fn deliver_in<R: FrameSource + ?Sized>(
     source: &mut R,
     request: &FrameRequest<'_>,
@@ -170,7 +168,7 @@ pub fn deliver_in<R: FrameSource + ?Sized>(
     delivered(outcome, buffer, file_n, waited, reading)
 }
 
-/// The answer to a request, of what has become of the buffer.
+/// The answer to a request for the outcome of its read, which began at `reading`.
 pub fn delivered(
     outcome: Result<Outcome, ReadError>,
     buffer: gst::Buffer,
@@ -198,7 +196,7 @@ pub fn delivered(
     }
 }
 
-/// Fills the buffer with frame `n` of the file.
+/// Reads frame `n` of the file into the buffer.
 pub fn fill<R: FrameSource + ?Sized>(
     source: &mut R,
     info: &gst_video::VideoInfo,

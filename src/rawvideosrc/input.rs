@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is to be played, from the properties to the moment when the caps are
-//! known: opened, looked into, and checked as far as that goes.
+//! The input before the caps are known: opens it, reads its header, and checks what can be
+//! checked without caps.
 
 use super::{
     buffer_source::BufferSource,
@@ -25,53 +25,51 @@ use std::{
     sync::Arc,
 };
 
-/// Size and rate of a picture where neither the file nor the other side says any.
+/// Size and frame rate of a test pattern if neither the properties nor downstream set them.
 const DEFAULT_SIZE: (i32, i32) = (640, 480);
 const PATTERN_RATE: gst::Fraction = gst::Fraction::new_raw(30, 1);
-/// As rawvideoparse has it.
+/// The frame rate of a file if nothing else sets it; rawvideoparse has the same default.
 const FILE_RATE: gst::Fraction = gst::Fraction::new_raw(25, 1);
 
 /// Where the frames are.
 #[derive(Debug)]
 pub enum Body {
-    /// Nowhere: they are drawn.
+    /// No file: the frames are drawn.
     Pattern,
-    /// In a file that can be read at any place.
+    /// One file that can be read at any offset.
     File(Opened),
-    /// In many files.
+    /// Numbered files. `opened` is the first of them.
     Files {
         sequence: Sequence,
         first: u64,
         count: u64,
         opened: Opened,
     },
-    /// In a pipe. Taken by the reader, which gives it back.
+    /// A pipe. `None` while the reader has it.
     Stream(Option<StreamInput>),
 }
 
-/// What is played, before the caps are known.
+/// The input, and what is known about its frames.
 #[derive(Debug)]
 pub struct Input {
-    /// As they were at start.
+    /// The properties at start, but `offset` includes the bytes of standard input that others read.
     pub settings: Settings,
-    /// Where the frames are.
     pub body: Body,
-    /// Of a YUV4MPEG2 file.
+    /// The header, if the input is YUV4MPEG2.
     pub header: Option<Header>,
     known: Known,
-    /// What the name suggests, and nothing that is known contradicts.
+    /// What the file name suggests. It counts only for what is not known.
     guess: Guess,
-    /// What was found and guessed, to be logged.
+    /// What was found and guessed, for the log.
     pub notes: Vec<String>,
-    /// Frames of so many bytes that have been found.
+    /// The frames that were found, if they were, and the frame size in bytes that was assumed.
     frame_count: Option<(u64, FrameCount)>,
-    /// Something has yet to be looked at that may take a while.
+    /// [`Self::probe`] has to be called, which may take a while.
     pub is_unprobed: bool,
 }
 
 impl Input {
-    /// Opens what there is to open and checks what can be checked without
-    /// downstream.
+    /// Opens the input and checks what can be checked without downstream.
     pub fn open(settings: Settings, waker: &Arc<Waker>) -> Result<Self, SetupError> {
         if matches!(
             settings.format,
@@ -110,7 +108,7 @@ impl Input {
         Ok(input)
     }
 
-    /// What can be said before the caps are known, and without a long search.
+    /// Checks what can be checked without caps and without reading each frame header.
     fn check(&mut self) -> Result<(), SetupError> {
         let Some(info) = self.known.info()? else {
             return Ok(());
@@ -136,7 +134,7 @@ impl Input {
         }
     }
 
-    /// An error if the file has none.
+    /// Fails if `frames`, the number of whole frames in the file, is 0.
     pub fn check_frames(
         &self,
         opened: &Opened,
@@ -155,8 +153,8 @@ impl Input {
         }))
     }
 
-    /// Looks at what may take a while: the first bytes of a stream, or the lines of a
-    /// file whose frames are not at equal distances. `Woken` if the waker ended it.
+    /// Reads what may take a while: the first bytes of a pipe, or all frame headers of a file whose
+    /// frames are not at equal distances. Fails with `Woken` if the waker ended the wait.
     pub fn probe(&mut self, waker: &Waker) -> Result<(), SetupError> {
         if let Body::Stream(Some(stream)) = &mut self.body {
             let location = self.settings.location.as_deref().unwrap_or_default();
@@ -173,25 +171,24 @@ impl Input {
         Ok(())
     }
 
-    /// The stream is back.
     pub fn give_stream(&mut self, stream: StreamInput) {
         self.body = Body::Stream(Some(stream));
     }
 
-    /// The stream is not needed by a reader any more.
+    /// Takes the pipe back from a reader that is not used any more.
     pub fn take_back(&mut self, source: Option<BufferSource>) {
         if let Some(stream) = source.and_then(BufferSource::into_stream) {
             self.give_stream(stream);
         }
     }
 
-    /// Whether one can go to any frame.
+    /// Whether frames can be read in any order.
     pub fn is_seekable(&self) -> bool {
         !matches!(self.body, Body::Stream(_))
     }
 
-    /// Properties win over the header, unless that would tear the frames apart
-    /// that the file's own lines mark.
+    /// Properties override the header. Fails if that changes the size of a frame, because the
+    /// frames would no longer match the frame headers in the file.
     fn take_header(&mut self, header: Option<Header>) -> Result<(), SetupError> {
         let Some(header) = header else { return Ok(()) };
         let location = || self.settings.location.clone().unwrap_or_default();
@@ -233,7 +230,7 @@ impl Input {
         Ok(())
     }
 
-    /// Properties that say where frames are have no place beside lines that do.
+    /// Fails if properties say where frames are, because the frame headers of the file already do.
     fn check_places(&self, location: &str, frame_bytes: usize) -> Result<(), SetupError> {
         let settings = &self.settings;
         let is_size = settings.frame_size != 0 && settings.frame_size as usize != frame_bytes;
@@ -266,12 +263,12 @@ impl Input {
         }
     }
 
-    /// What the caps can be, as far as that is known.
+    /// The template's caps, restricted by what is known.
     pub fn caps(&self, template: &gst::Caps) -> gst::Caps {
         self.known.caps(template)
     }
 
-    /// What the name suggests of what is not known, each thing on its own.
+    /// What the file name suggests in addition to what is known, as separate caps for each part.
     pub fn guesses(&self) -> Vec<gst::Caps> {
         let all = gst::Caps::new_empty_simple("video/x-raw");
         let parts = self.guess.parts().into_iter();
@@ -279,8 +276,8 @@ impl Input {
         gaps.collect()
     }
 
-    /// Chooses from what downstream takes. Size and format of a file cannot be
-    /// chosen: if they are still open, that is an error.
+    /// Fixes the caps that downstream accepts. Fails if the size or format of a file is still open,
+    /// because these cannot be chosen.
     pub fn fixate(&self, mut caps: gst::Caps) -> Result<gst::Caps, SetupError> {
         caps.truncate();
         let caps_mut = caps.make_mut();
@@ -304,7 +301,7 @@ impl Input {
             }
             structure.fixate_field_nearest_fraction("framerate", FILE_RATE);
         } else {
-            // The one that framebuffers have and that costs least to draw.
+            // Framebuffers have this format, and it costs least to draw.
             structure.fixate_field_str("format", "BGRx");
             structure.fixate_field_nearest_int("width", DEFAULT_SIZE.0);
             structure.fixate_field_nearest_int("height", DEFAULT_SIZE.1);
@@ -340,7 +337,7 @@ impl Input {
         Ok(chosen)
     }
 
-    /// Finds the frames of a file that does not grow.
+    /// Finds the frames of a file that does not grow, if [`Self::probe`] has not found them.
     pub fn count(
         &self,
         opened: &Opened,
@@ -361,7 +358,7 @@ impl Input {
         }
     }
 
-    /// The frames to play of so many: the first, and how many.
+    /// The first frame to play and the number of frames to play, of a file with `frames` frames.
     pub fn range(&self, frames: u64) -> Result<(u64, u64), SetupError> {
         let Settings {
             start_frame,
@@ -408,7 +405,7 @@ fn open_body(location: &str, waker: &Arc<Waker>) -> Result<Body, SetupError> {
     })
 }
 
-/// The header that a stream begins with, if it is YUV4MPEG2.
+/// Takes the header from the start of the pipe. `None` if it is not YUV4MPEG2.
 fn probe_stream(stream: &mut StreamInput, location: &str) -> Result<Option<Header>, SetupError> {
     let path = PathBuf::from(location);
     let failed = |source| OpenError::Other {
@@ -426,7 +423,7 @@ fn probe_stream(stream: &mut StreamInput, location: &str) -> Result<Option<Heade
         .map_err(|source| SetupError::Y4m { path, source })
 }
 
-/// Size and format for people.
+/// Size and format, for an error message.
 fn pictures(info: &gst_video::VideoInfo) -> String {
     format!("{}x{} {}", info.width(), info.height(), info.format())
 }

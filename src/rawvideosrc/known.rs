@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is known of the pictures before the caps are negotiated, from the
-//! properties, a YUV4MPEG2 header or the file's name.
+//! What is known about the frames before the caps are negotiated, from the properties, a YUV4MPEG2
+//! header or the file name.
 
 use super::{
     errors::SetupError, guess::Guess, reader::open::MAX_FRAME_BYTES, settings::Settings, y4m,
 };
 use gst_video::{VideoFormat, VideoInterlaceMode};
 
-/// As yuv4mpeg's full range goes with the matrix of JPEG.
+/// Colorimetry of full-range YUV4MPEG2: the matrix is that of JPEG (BT.601).
 const FULL_RANGE: &str = "1:4:0:0";
 
-/// Fields of caps; those that are absent are open.
+/// Fields of caps. `None` means that a field is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     pub format: Option<VideoFormat>,
@@ -18,16 +18,14 @@ pub struct Known {
     pub height: Option<i32>,
     pub framerate: Option<gst::Fraction>,
     pub pixel_aspect_ratio: Option<gst::Fraction>,
-    /// How fields are stored.
     pub interlace_mode: Option<VideoInterlaceMode>,
-    /// Of interlaced pictures.
+    /// The field order. Used only if `interlace_mode` is interleaved.
     pub top_field_first: Option<bool>,
     pub colorimetry: Option<String>,
     pub chroma_site: Option<String>,
 }
 
 impl Known {
-    /// What the properties say.
     pub fn from_settings(settings: &Settings) -> Self {
         let fraction = |value: gst::Fraction| (value.numer() > 0).then_some(value);
         Self {
@@ -45,7 +43,6 @@ impl Known {
         }
     }
 
-    /// What a YUV4MPEG2 header says.
     pub fn from_header(header: &y4m::Header) -> Self {
         let fraction = |(numer, denom)| gst::Fraction::new(numer, denom);
         let colour = header.colour.unwrap_or_default();
@@ -62,10 +59,10 @@ impl Known {
         }
     }
 
-    /// Fills the gaps from another source.
+    /// Fills in from `other` what is not known.
     pub fn or(self, other: Self) -> Self {
         let is_other_format = self.format.is_some() && self.format != other.format;
-        // Where chroma is goes with the format that says so.
+        // The chroma site of `other` is meant for the format of `other`.
         let other_site = other.chroma_site.filter(|_| !is_other_format);
         Self {
             format: self.format.or(other.format),
@@ -80,10 +77,10 @@ impl Known {
         }
     }
 
-    /// Fills the gaps with what a name gives away.
+    /// Fills in from the guess what is not known.
     pub fn or_guess(self, guess: Guess) -> Self {
         let fraction = |(numer, denom)| gst::Fraction::new(numer, denom);
-        // Half a size would make a wrong one.
+        // A known width and a guessed height, or the reverse, would make a wrong size.
         let is_open = self.width.is_none() && self.height.is_none();
         let size = guess.size.filter(|_| is_open);
         let interlaced = guess
@@ -99,7 +96,7 @@ impl Known {
         })
     }
 
-    /// Planes and sizes, if the picture is known.
+    /// The video info; `None` if format, width or height is not known. Fails if a frame is too large.
     pub fn info(&self) -> Result<Option<gst_video::VideoInfo>, SetupError> {
         let (Some(format), Some(width), Some(height)) = (self.format, self.width, self.height)
         else {
@@ -116,7 +113,7 @@ impl Known {
         Ok(Some(info))
     }
 
-    /// The template with all that is known set.
+    /// The template, with each known field set.
     pub fn caps(&self, template: &gst::Caps) -> gst::Caps {
         let mut caps = template.clone();
         for structure in caps.make_mut().iter_mut() {
@@ -143,7 +140,7 @@ impl Known {
     }
 }
 
-/// Whether a frame can be read at once.
+/// Fails if a frame is larger than one system call can read.
 pub fn check_size(info: &gst_video::VideoInfo, size_bytes: u64) -> Result<(), SetupError> {
     if size_bytes > MAX_FRAME_BYTES {
         return Err(SetupError::TooLarge {

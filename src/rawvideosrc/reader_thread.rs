@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Reads frames in a thread of their own, which the kernel may hold up for as long as it likes,
-//! as on a file system that hangs, while the streaming thread waits where it can be woken.
+//! Reads frames in a thread of its own. The kernel may block that thread without limit, as on a
+//! file system that hangs. The streaming thread waits for it in a way that the waker can end.
 
 use super::{
     delivery::{
@@ -12,16 +12,16 @@ use super::{
 use crate::sys::describe;
 use std::{io, time::Instant};
 
-/// A reader, and the thread that it goes away with for each frame.
+/// A reader, and the thread to which it is moved for each read.
 pub struct ReaderThread<R: ?Sized> {
-    /// None while it is away.
+    /// `None` while the thread has the reader.
     reader: Option<Box<R>>,
-    /// Started for the first frame.
+    /// The thread, which is started for the first read that may hang.
     runner: Option<TaskThread<FinishedRead<R>>>,
     bounced_bytes: u64,
 }
 
-/// What comes back: the reader, and the buffer with what has become of it.
+/// What the thread returns after a read: the reader, the buffer and the result.
 struct FinishedRead<R: ?Sized> {
     reader: Box<R>,
     buffer: gst::Buffer,
@@ -29,7 +29,7 @@ struct FinishedRead<R: ?Sized> {
 }
 
 impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
-    /// Has read nothing yet.
+    /// Does not start the thread yet.
     pub fn new(reader: Box<R>) -> Self {
         Self {
             reader: Some(reader),
@@ -38,18 +38,17 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         }
     }
 
-    /// None while the kernel holds it up.
+    /// The reader; `None` while the kernel blocks it.
     pub fn reader(&self) -> Option<&R> {
         self.reader.as_deref()
     }
 
-    /// None while the kernel holds it up.
+    /// Like [`Self::reader`].
     pub fn reader_mut(&mut self) -> Option<&mut R> {
         self.reader.as_deref_mut()
     }
 
-    /// Bytes that had to be copied on their way, beside the read, in all frames that
-    /// have come back.
+    /// Bytes that went through a bounce buffer in all reads that have returned.
     pub fn bounced_bytes(&self) -> u64 {
         match self.reader() {
             Some(reader) => reader.bounced_bytes(),
@@ -57,8 +56,8 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         }
     }
 
-    /// The frame `n` of the file in a buffer. If the request's waker ends the wait, the
-    /// next request begins with waiting for the frame under way, which is dropped.
+    /// Returns frame `n` of the file in a buffer. If the request's waker ends the wait, the next
+    /// request first waits for that read and drops its frame.
     pub fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
         if self.reader.is_none() {
             let _abandoned = self.wait(request)?;
@@ -106,7 +105,7 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         sent.map_err(|error| no_thread(&error))
     }
 
-    /// Waits for the reader.
+    /// Waits until the thread returns the reader. `Woken` if the request's waker ended the wait.
     fn wait(&mut self, request: &FrameRequest<'_>) -> Result<(gst::Buffer, Filled), Undelivered> {
         let Some(runner) = &mut self.runner else {
             return Err(Undelivered::Flow(gst::FlowError::Error));
@@ -146,7 +145,7 @@ mod tests {
     use gst::prelude::*;
     use std::sync::mpsc;
 
-    /// Writes the frame's number, once it is let go.
+    /// Waits for a message, and then writes the frame's number.
     struct Slow(mpsc::Receiver<()>);
 
     impl FrameSource for Slow {
@@ -195,7 +194,7 @@ mod tests {
         let bytes = delivery.buffer.map_readable().unwrap();
         assert_eq!(bytes[..4], [5; 4]);
         assert!(reader.reader().is_some());
-        // The end of the reader is an error, and its buffers come back.
+        // A read that fails gives its buffer back.
         drop(go);
         assert!(reader.deliver(&request, 6).is_err());
     }
