@@ -79,7 +79,11 @@ fn used_up_cma_heap_says_so_and_recovers() {
         needs_contiguous: true,
         ..request(MemoryKind::Auto, 4 << 20)
     });
-    assert!(matches!(needs_contiguous, Err(MemoryError::NoKind(_))));
+    match needs_contiguous {
+        // Large pages may be neighbours.
+        Ok(region) => assert!(region.address().unwrap().is_contiguous()),
+        Err(error) => assert!(matches!(error, MemoryError::NoKind(_)), "{error}"),
+    }
     drop((taken, auto));
     allocate(&request(MemoryKind::Cma, 4 << 20));
     assert_eq!(support::open_fds(), fds);
