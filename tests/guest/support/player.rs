@@ -104,6 +104,13 @@ impl Player {
         assert!(result.is_ok(), "{:?}", self.errors());
     }
 
+    /// Shows the next frame of a pipeline in PAUSED.
+    #[track_caller]
+    pub fn step(&self) {
+        let step = gst::event::Step::new(gst::format::Buffers::ONE, 1.0, true, false);
+        assert!(self.sink.send_event(step), "no step: {}", self.stats());
+    }
+
     /// Returns the next message of these types and keeps the others.
     fn wait_for(&self, wanted: &[MessageType]) -> Option<gst::Message> {
         let bus = self.pipeline.bus()?;

@@ -63,6 +63,12 @@ fn a_still_picture_in_paused_is_shown_when_the_display_comes() {
     player.reach(gst::State::Paused);
     force_connector("on");
     assert_on_screen(&picture);
+    // The base class renders the same frame when it plays on. It is on the screen already.
+    player.reach(gst::State::Playing);
+    let next = numbered(W, H, 4);
+    player.show(buffer_of(&next));
+    assert_on_screen(&next);
+    assert_eq!(player.count("shown"), 2, "{}", player.stats());
     force_connector("unspecified");
 }
 

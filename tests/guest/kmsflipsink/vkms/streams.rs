@@ -27,12 +27,7 @@ fn each_of_300_frames_is_shown_unchanged_and_without_a_copy() {
     player.reach(gst::State::Paused);
     for number in 0..300u64 {
         if number > 0 {
-            player.sink.send_event(gst::event::Step::new(
-                gst::format::Buffers::ONE,
-                1.0,
-                true,
-                false,
-            ));
+            player.step();
         }
         player.wait_shown(number + 1);
         assert_crc(expected[number as usize % 30]);
