@@ -2,7 +2,10 @@
 //! Chooses the pool whose buffers the frames are written to: downstream's if it can be used,
 //! else one of this element.
 
-use crate::{layout::Layout, pool::Builder};
+use crate::{
+    layout::Layout,
+    pool::{Builder, PhysBufferPool},
+};
 use gst::prelude::*;
 
 /// The least number of buffers in the own pool: one is filled while another is used.
@@ -171,7 +174,15 @@ pub fn decide(
         (least_size, min, max),
         takes_padding,
         allocator,
-    )?;
+    )
+    .inspect_err(|error| {
+        // The pool that the user asked for, and not what downstream takes, is at fault.
+        if pool.is::<PhysBufferPool>() {
+            let reason: Option<String> = pool.property("last-error");
+            let reason = reason.unwrap_or_else(|| error.to_string());
+            gst::element_error!(element, gst::ResourceError::Settings, ("{reason}"));
+        }
+    })?;
     Ok(Decision::OwnPool(OwnPool {
         answer: Answer {
             pool,

@@ -4,6 +4,7 @@
 
 mod frames;
 mod locations;
+mod memory;
 mod reading;
 mod seeking;
 
