@@ -10,7 +10,7 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
-use super::device::{Device, connector_handle, crtc_handle, plane_handle};
+use super::device::{Device, ModeBlob, connector_handle, crtc_handle, plane_handle};
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
@@ -115,12 +115,12 @@ pub struct ClaimedPlane {
 }
 
 /// A mode with the property blob that a commit needs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ModeSet {
     pub mode: Mode,
     pub line: ModeLine,
-    /// The id of the property blob that holds `mode`.
-    pub blob: u64,
+    /// Holds `mode`. The last use must not be dropped under a lock, because that makes an ioctl.
+    pub blob: Arc<ModeBlob>,
 }
 
 /// See the module's documentation.
@@ -203,6 +203,23 @@ impl ClaimedPlane {
             frames: Cycle::default(),
             log: Arc::default(),
             stats: Stats::new(1),
+        }
+    }
+}
+
+#[cfg(test)]
+impl ModeSet {
+    /// A mode of a card that does not exist. Those of different `clock` differ.
+    pub fn blank(device: &Arc<Device>, clock: u32) -> Self {
+        let mut words = [0u32; size_of::<Mode>() / 4];
+        words[0] = clock;
+        // SAFETY: a Mode holds one drm_mode_modeinfo of the kernel, which is made of integers alone, so that
+        // all bytes are valid.
+        let mode: Mode = unsafe { std::mem::transmute(words) };
+        Self {
+            mode,
+            line: super::device::mode_line(&mode),
+            blob: ModeBlob::blank(device),
         }
     }
 }
@@ -300,9 +317,16 @@ impl Crtc {
         self.planes.iter_mut().find(|plane| plane.id == id)
     }
 
+    /// Whether another sink than the one with the plane `id` shows on the CRTC.
+    pub fn is_shared(&self, id: u32) -> bool {
+        self.planes.iter().any(|plane| plane.id != id)
+    }
+
     /// The time between two vertical blanks; that of 60 Hz while no mode is chosen.
     pub fn period_ns(&self) -> u64 {
-        self.mode.map_or(16_666_667, |mode| mode.line.period_ns())
+        self.mode
+            .as_ref()
+            .map_or(16_666_667, |mode| mode.line.period_ns())
     }
 
     /// Whether a frame waits for its commit.
@@ -365,7 +389,7 @@ impl Crtc {
                 self.connector_crtc_id,
                 self.id.into(),
             );
-            request.add_raw_property(self.object, self.mode_id, mode.blob);
+            request.add_raw_property(self.object, self.mode_id, mode.blob.id());
             request.add_raw_property(self.object, self.active, 1);
         }
         if let Some(link_status) = self.link_status {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use drm::buffer::Handle as GemName;
 use drm::control::{
@@ -187,9 +188,12 @@ impl Device {
         Ok(Props(by_name))
     }
 
-    /// Makes a property blob of a mode, and returns its id.
-    pub fn mode_blob(&self, mode: &Mode) -> io::Result<u64> {
-        Ok(self.create_property_blob(mode)?.into())
+    /// Makes a property blob of a mode.
+    pub fn mode_blob(self: &Arc<Self>, mode: &Mode) -> io::Result<Arc<ModeBlob>> {
+        Ok(Arc::new(ModeBlob {
+            id: self.create_property_blob(mode)?.into(),
+            device: self.clone(),
+        }))
     }
 
     /// Whether this open file is master now. Makes one empty TEST_ONLY commit, which only a master may make.
@@ -201,13 +205,46 @@ impl Device {
     }
 }
 
+/// A property blob that holds a mode. Dropping its last use destroys it, so a commit that names it, and a
+/// CRTC that is to be set up with it, each keep a use.
+#[derive(Debug)]
+pub struct ModeBlob {
+    device: Arc<Device>,
+    id: u64,
+}
+
+impl ModeBlob {
+    /// The value of MODE_ID.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for ModeBlob {
+    fn drop(&mut self) {
+        // This fails only when the device is gone, and the blob with it.
+        let _ = self.device.destroy_property_blob(self.id);
+    }
+}
+
+#[cfg(test)]
+impl ModeBlob {
+    /// A blob of a device that does not exist.
+    pub fn blank(device: &Arc<Device>) -> Arc<Self> {
+        Arc::new(Self {
+            device: device.clone(),
+            id: 1,
+        })
+    }
+}
+
 #[cfg(test)]
 impl Device {
     /// A device that does not exist: each ioctl fails.
-    pub fn blank() -> std::sync::Arc<Self> {
+    pub fn blank() -> Arc<Self> {
         let file = std::fs::File::open("/dev/null").unwrap();
         let device = Self::new(file.into(), "/dev/null".into(), true).unwrap();
-        std::sync::Arc::new(Self {
+        Arc::new(Self {
             can_import: true,
             ..device
         })

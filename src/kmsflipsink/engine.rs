@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::crtc::{ClaimedPlane, Crtc, Frame, Observer, Report};
+use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer, Report};
 use super::device::Device;
 use super::discovery::Route;
 pub use thread::start;
@@ -163,10 +163,11 @@ impl Inner {
     }
 }
 
-/// What is to be done once the lock is released: dropping frames and reporting to sinks.
+/// What is to be done once the lock is released: dropping frames and modes, and reporting to sinks.
 #[derive(Default)]
 struct Outbox {
     frames: Vec<Frame>,
+    modes: Vec<ModeSet>,
     reports: Vec<(Arc<dyn Observer>, Report)>,
 }
 
@@ -181,7 +182,7 @@ impl Outbox {
 
     /// Must be called without the lock.
     fn deliver(self) {
-        drop(self.frames);
+        drop((self.frames, self.modes));
         for (observer, report) in self.reports {
             observer.report(report);
         }

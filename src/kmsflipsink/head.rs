@@ -225,40 +225,41 @@ impl Head {
     /// The mode of the CRTC, if another sink shows on it too.
     fn shared_mode(&self) -> Option<ModeSet> {
         self.with_crtc(|crtc| {
-            let mut others = crtc.planes.iter().map(|plane| plane.id);
-            let is_shared = others.any(|id| id != self.route.kms_plane);
-            crtc.mode.filter(|_| is_shared)
+            let mode = crtc.mode.clone();
+            mode.filter(|_| crtc.is_shared(self.route.kms_plane))
         })?
     }
 
     fn current_mode(&self) -> Option<drm::control::Mode> {
-        self.with_crtc(|crtc| crtc.mode.map(|mode| mode.mode).or(crtc.saved_mode()))?
+        self.with_crtc(|crtc| {
+            let mode = crtc.mode.as_ref();
+            mode.map(|mode| mode.mode).or(crtc.saved_mode())
+        })?
     }
 
-    /// Destroys the property blobs of the modes that the CRTC does not use.
-    pub fn discard(&self, modes: impl IntoIterator<Item = ModeSet>) {
-        let used = self.with_crtc(|crtc| crtc.mode).flatten();
-        for mode in modes {
-            if used.is_none_or(|used| used.blob != mode.blob) {
-                let _ = self.device.destroy_property_blob(mode.blob);
-            }
-        }
-    }
-
-    /// Drives the connector in the mode `new` from the next frame on.
-    pub fn set_mode(&self, new: ModeSet, request: ModeRequest, need: FrameNeed) {
-        let old = self.with_crtc(|crtc| {
-            (crtc.mode_request, crtc.need) = (request, Some(need));
-            let old = crtc.mode.replace(new);
-            crtc.needs_setup |= old.is_none_or(|old| old.mode != new.mode);
-            for plane in &mut crtc.planes {
-                plane.stats.set_period(new.line.period_ns());
-            }
-            old
-        });
-        if let Some(old) = old.flatten().filter(|old| old.blob != new.blob) {
-            let _ = self.device.destroy_property_blob(old.blob);
-        }
+    /// Drives the connector in the mode `new` from the next frame on. Changes nothing and returns false if
+    /// another sink shows on the CRTC in another mode: that sink, or the card's thread when a display was
+    /// plugged in, set its mode after [`Self::candidates`] was called.
+    #[must_use]
+    pub fn set_mode(&self, new: &ModeSet, request: ModeRequest, need: FrameNeed) -> bool {
+        let (is_set, old) = self
+            .with_crtc(|crtc| {
+                let is_changed = |old: &ModeSet| old.mode != new.mode;
+                let is_other = crtc.mode.as_ref().is_none_or(is_changed);
+                if is_other && crtc.mode.is_some() && crtc.is_shared(self.route.kms_plane) {
+                    return (false, None);
+                }
+                (crtc.mode_request, crtc.need) = (request, Some(need));
+                crtc.needs_setup |= is_other;
+                for plane in &mut crtc.planes {
+                    plane.stats.set_period(new.line.period_ns());
+                }
+                (true, crtc.mode.replace(new.clone()))
+            })
+            .unwrap_or((true, None));
+        // This may destroy a property blob, and so needs to be done without the lock.
+        drop(old);
+        is_set
     }
 
     /// Asks the driver by a TEST_ONLY commit whether it would show `framebuffer` so.
@@ -268,8 +269,12 @@ impl Head {
         placement: &Placement,
         mode: Option<&ModeSet>,
     ) -> io::Result<()> {
-        let request = self
-            .with_crtc(|crtc| crtc.trial(self.route.kms_plane, framebuffer, placement, mode))
+        // The mode keeps the property blob that the request may name.
+        let (request, _mode) = self
+            .with_crtc(|crtc| {
+                let request = crtc.trial(self.route.kms_plane, framebuffer, placement, mode);
+                (request, crtc.mode.clone())
+            })
             .ok_or(io::ErrorKind::NotFound)?;
         let flags = AtomicCommitFlags::TEST_ONLY | AtomicCommitFlags::ALLOW_MODESET;
         self.device.atomic_commit(flags, request)
@@ -427,7 +432,8 @@ impl Head {
     pub fn stats(&self) -> Option<(Stats, bool, Option<ModeLine>)> {
         self.with_crtc(|crtc| {
             let stats = crtc.plane(self.route.kms_plane)?.stats.clone();
-            Some((stats, crtc.has_vblank, crtc.mode.map(|mode| mode.line)))
+            let mode = crtc.mode.as_ref().map(|mode| mode.line);
+            Some((stats, crtc.has_vblank, mode))
         })?
     }
 

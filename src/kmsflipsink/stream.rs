@@ -79,13 +79,13 @@ impl Stream {
             height: info.height(),
             rate_mhz: rate_mhz(info),
         };
-        let modes = head.candidates(request.0, request.1, need)?;
-        let planned = Plan::find(head, info, options, &modes);
-        if let Ok((_, mode, _)) = &planned {
-            head.set_mode(*mode, request.0, need);
-        }
-        head.discard(modes);
-        let (plan, _, stand_in) = planned?;
+        let (plan, stand_in) = loop {
+            let modes = head.candidates(request.0, request.1, need)?;
+            let (plan, mode, stand_in) = Plan::find(head, info, options, &modes)?;
+            if head.set_mode(&mode, request.0, need) {
+                break (plan, stand_in);
+            }
+        };
         let whole = picture(info, None, options);
         Ok(Self {
             head: head.clone(),

@@ -5,13 +5,15 @@
 use drm::control::atomic::AtomicModeReq;
 
 use super::outcome::{Loss, drop_pending, expire_flip, release_planes};
-use super::{Crtc, Inner, Master, Outbox};
+use super::{Crtc, Inner, Master, ModeSet, Outbox};
 
 pub(super) enum Action {
     Exit,
     Commit {
         crtc: u32,
         request: AtomicModeReq,
+        /// Keeps the property blob that the request may name.
+        mode: Option<ModeSet>,
         is_setup: bool,
     },
     Restore {
@@ -84,6 +86,7 @@ impl Inner {
                     return Action::Commit {
                         crtc: crtc.id,
                         request: crtc.begin_commit(now_ns),
+                        mode: crtc.mode.clone(),
                         is_setup: crtc.needs_setup,
                     };
                 }
@@ -105,7 +108,7 @@ impl Inner {
             release_planes(crtc, |plane| plane.closing.is_some(), outbox);
             drop_pending(crtc, Loss::Unplugged, outbox);
         }
-        self.crtcs.retain(|crtc| !crtc.planes.is_empty());
+        self.release_crtcs(outbox);
         if self.crtcs.is_empty() {
             return self.leave();
         }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Hotplug: probes the connectors in use, and chooses a mode for a display that is plugged in again.
 
-use drm::control::{self, Device as _};
+use drm::control::{self, Device as _, Mode};
 
-use super::{Engine, Outbox, Report};
-use crate::kmsflipsink::crtc::ModeSet;
+use super::{Engine, Inner, ModeSet, Outbox, Report};
 use crate::kmsflipsink::device;
-use crate::kmsflipsink::mode;
+use crate::kmsflipsink::mode::{self, FrameNeed, ModeRequest};
 use crate::sys;
 
 /// Probes the connectors of all CRTCs in use.
@@ -21,71 +20,222 @@ pub(super) fn look_at_connectors(engine: &Engine) {
         let info = device::connector_handle(connector)
             .and_then(|handle| engine.device.get_connector(handle, true));
         let mut outbox = Outbox::default();
-        let stale = match info {
+        match info {
             Ok(info) => note_connector(engine, crtc, &info, &mut outbox),
-            Err(error) => {
-                let mut inner = engine.lock();
-                if error.raw_os_error() == Some(libc::ENODEV) {
-                    inner.lose_device(&sys::describe(&error), &mut outbox);
-                }
-                None
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                engine
+                    .lock()
+                    .lose_device(&sys::describe(&error), &mut outbox);
             }
-        };
-        outbox.deliver();
-        if let Some(blob) = stale {
-            let _ = engine.device.destroy_property_blob(blob);
+            Err(_) => {}
         }
+        outbox.deliver();
     }
 }
 
 fn note_connector(
     engine: &Engine,
-    crtc_id: u32,
+    crtc: u32,
     info: &control::connector::Info,
     outbox: &mut Outbox,
-) -> Option<u64> {
-    let is_plugged = device::has_display(info);
+) {
     let lines: Vec<_> = info.modes().iter().map(device::mode_line).collect();
-    let mut inner = engine.lock();
-    let crtc = inner.crtc(crtc_id)?;
-    let was_plugged = std::mem::replace(&mut crtc.is_plugged, is_plugged);
-    if was_plugged && !is_plugged {
-        outbox.tell_all(crtc, &Report::Unplugged);
-    }
-    if was_plugged || !is_plugged {
-        return None;
-    }
-    let Some(old) = crtc.mode else {
-        // No sink on the CRTC has chosen a mode yet; it does so when it plans for this display.
-        outbox.tell_all(crtc, &Report::Plugged(None));
-        return None;
+    let plugged = engine
+        .lock()
+        .note_display(crtc, device::has_display(info), outbox);
+    let Some(PluggedIn { old, request, need }) = plugged else {
+        return;
     };
     // The mode from before if the display has it, else a new choice.
-    let index = info
-        .modes()
-        .iter()
-        .position(|mode| *mode == old.mode)
-        .or_else(|| mode::choose(&lines, crtc.mode_request, None, crtc.need).ok());
-    let (request, need) = (crtc.mode_request, crtc.need);
-    drop(inner);
-    let mut new = old;
-    if let Some(index) = index.filter(|&index| info.modes()[index] != old.mode)
-        && let Ok(blob) = engine.device.mode_blob(&info.modes()[index])
-    {
-        new = ModeSet {
-            mode: info.modes()[index],
+    let modes = info.modes();
+    let index = match modes.contains(&old) {
+        true => None,
+        false => mode::choose(&lines, request, None, need).ok(),
+    };
+    let new = index.and_then(|index| {
+        let blob = engine.device.mode_blob(&modes[index]).ok()?;
+        Some(ModeSet {
+            mode: modes[index],
             line: lines[index],
             blob,
+        })
+    });
+    engine.lock().replug(crtc, &old, new, outbox);
+}
+
+/// A display that was plugged in at a CRTC with a mode.
+#[derive(Debug)]
+struct PluggedIn {
+    /// The mode of the CRTC for the display before.
+    old: Mode,
+    request: ModeRequest,
+    need: Option<FrameNeed>,
+}
+
+impl Inner {
+    /// Notes whether the connector of a CRTC has a display. Returns what is needed to choose a mode if one was
+    /// plugged in.
+    fn note_display(
+        &mut self,
+        crtc_id: u32,
+        is_plugged: bool,
+        outbox: &mut Outbox,
+    ) -> Option<PluggedIn> {
+        let crtc = self.crtc(crtc_id)?;
+        let was_plugged = std::mem::replace(&mut crtc.is_plugged, is_plugged);
+        if was_plugged && !is_plugged {
+            outbox.tell_all(crtc, &Report::Unplugged);
+        }
+        if was_plugged || !is_plugged {
+            return None;
+        }
+        let Some(mode) = &crtc.mode else {
+            // No sink on the CRTC has chosen a mode yet; it does so when it plans for this display.
+            outbox.tell_all(crtc, &Report::Plugged(None));
+            return None;
         };
+        Some(PluggedIn {
+            old: mode.mode,
+            request: crtc.mode_request,
+            need: crtc.need,
+        })
     }
-    let mut inner = engine.lock();
-    let crtc = inner.crtc(crtc_id)?;
-    (crtc.mode_request, crtc.need) = (request, need);
-    crtc.mode = Some(new);
-    crtc.needs_setup = true;
-    for plane in &mut crtc.planes {
-        plane.stats.set_period(new.line.period_ns());
+
+    /// Drives the display that was plugged in, in the mode `new` if that is not `None`. A sink may have set
+    /// another mode than `old` since the display was noted: then that mode stays.
+    fn replug(&mut self, crtc_id: u32, old: &Mode, new: Option<ModeSet>, outbox: &mut Outbox) {
+        let Some(crtc) = self.crtc(crtc_id) else {
+            outbox.modes.extend(new);
+            return;
+        };
+        let is_still_old = crtc.mode.as_ref().is_some_and(|mode| mode.mode == *old);
+        match new {
+            Some(new) if is_still_old => outbox.modes.extend(crtc.mode.replace(new)),
+            not_used => outbox.modes.extend(not_used),
+        }
+        crtc.needs_setup = true;
+        let line = crtc.mode.as_ref().map(|mode| mode.line);
+        if let Some(line) = line {
+            for plane in &mut crtc.planes {
+                plane.stats.set_period(line.period_ns());
+            }
+        }
+        outbox.tell_all(crtc, &Report::Plugged(line));
     }
-    outbox.tell_all(crtc, &Report::Plugged(Some(new.line)));
-    (new.blob != old.blob).then_some(old.blob)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, Observer};
+    use crate::kmsflipsink::device::Device;
+    use crate::kmsflipsink::head::Head;
+
+    struct IgnoringObserver;
+
+    impl Observer for IgnoringObserver {
+        fn report(&self, _: Report) {}
+    }
+
+    const NEED: FrameNeed = FrameNeed {
+        width: 4,
+        height: 4,
+        rate_mhz: None,
+    };
+
+    /// A sink on a card whose CRTC is in the mode `old`, and whose display is unplugged.
+    fn stage(old: &ModeSet) -> Head {
+        let head = Head::blank(&Device::blank());
+        let mut inner = head.engine.lock();
+        inner.crtcs.push(Crtc::blank(Arc::new(IgnoringObserver)));
+        inner.crtcs[0].is_plugged = false;
+        drop(inner);
+        assert!(head.set_mode(old, ModeRequest::Auto, NEED));
+        head
+    }
+
+    fn plug_in(head: &Head) -> PluggedIn {
+        let mut outbox = Outbox::default();
+        head.engine
+            .lock()
+            .note_display(1, true, &mut outbox)
+            .expect("a display that was plugged in")
+    }
+
+    fn replug(head: &Head, old: &Mode, new: Option<ModeSet>) {
+        let mut outbox = Outbox::default();
+        head.engine.lock().replug(1, old, new, &mut outbox);
+        outbox.deliver();
+    }
+
+    fn mode_of(head: &Head) -> ModeSet {
+        head.engine.lock().crtcs[0].mode.clone().unwrap()
+    }
+
+    /// How many uses a blob has besides those of the test itself.
+    fn uses(mode: &ModeSet) -> usize {
+        Arc::strong_count(&mode.blob) - 1
+    }
+
+    #[test]
+    fn a_display_that_is_plugged_in_gets_the_mode_chosen_for_it() {
+        let device = Device::blank();
+        let (old, new) = (ModeSet::blank(&device, 1), ModeSet::blank(&device, 2));
+        let head = stage(&old);
+        let plugged = plug_in(&head);
+        assert_eq!(plugged.old, old.mode);
+        replug(&head, &plugged.old, Some(new.clone()));
+        assert_eq!(mode_of(&head).mode, new.mode);
+        assert_eq!((uses(&old), uses(&new)), (0, 1));
+    }
+
+    #[test]
+    fn a_mode_that_a_sink_sets_meanwhile_stays() {
+        let device = Device::blank();
+        let modes = [1, 2, 3].map(|clock| ModeSet::blank(&device, clock));
+        let [old, of_hotplug, of_sink] = &modes;
+        for is_chosen in [false, true] {
+            let chosen = is_chosen.then(|| of_hotplug.clone());
+            let head = stage(old);
+            let plugged = plug_in(&head);
+            assert!(head.set_mode(of_sink, ModeRequest::Highest, NEED));
+            replug(&head, &plugged.old, chosen);
+            assert_eq!(mode_of(&head).mode, of_sink.mode);
+            assert_eq!(
+                head.engine.lock().crtcs[0].mode_request,
+                ModeRequest::Highest
+            );
+            assert_eq!(modes.each_ref().map(uses), [0, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn a_blob_lives_no_longer_than_its_crtc() {
+        let device = Device::blank();
+        let (old, new) = (ModeSet::blank(&device, 1), ModeSet::blank(&device, 2));
+        let head = stage(&old);
+        let plugged = plug_in(&head);
+        let mut outbox = Outbox::default();
+        head.engine.lock().close(1, &[1], &mut outbox);
+        outbox.deliver();
+        replug(&head, &plugged.old, Some(new.clone()));
+        assert_eq!((uses(&old), uses(&new)), (0, 0));
+    }
+
+    #[test]
+    fn a_sink_does_not_change_the_mode_of_another_on_the_same_crtc() {
+        let device = Device::blank();
+        let (mode, other) = (ModeSet::blank(&device, 1), ModeSet::blank(&device, 2));
+        let head = stage(&mode);
+        head.engine.lock().crtcs[0]
+            .planes
+            .push(ClaimedPlane::blank(2, Arc::new(IgnoringObserver)));
+        assert!(!head.set_mode(&other, ModeRequest::Auto, NEED));
+        assert_eq!(mode_of(&head).mode, mode.mode);
+        let same = ModeSet::blank(&device, 1);
+        assert!(head.set_mode(&same, ModeRequest::Auto, NEED));
+        assert_eq!((uses(&mode), uses(&same)), (0, 1));
+    }
 }

@@ -118,22 +118,18 @@ impl Inner {
         }
     }
 
-    /// Gives up planes, and with the last one the CRTC. Returns the mode's blob if the CRTC is given up.
-    pub(super) fn close(
-        &mut self,
-        crtc_id: u32,
-        planes: &[u32],
-        outbox: &mut Outbox,
-    ) -> Option<u64> {
-        let crtc = self.crtc(crtc_id)?;
-        release_planes(crtc, |plane| planes.contains(&plane.id), outbox);
-        let blob = crtc
-            .planes
-            .is_empty()
-            .then(|| crtc.mode.map(|mode| mode.blob))
-            .flatten();
-        self.crtcs.retain(|crtc| !crtc.planes.is_empty());
-        blob
+    /// Gives up planes, and with the last one the CRTC.
+    pub(super) fn close(&mut self, crtc_id: u32, planes: &[u32], outbox: &mut Outbox) {
+        if let Some(crtc) = self.crtc(crtc_id) {
+            release_planes(crtc, |plane| planes.contains(&plane.id), outbox);
+            self.release_crtcs(outbox);
+        }
+    }
+
+    /// Gives up the CRTCs on which no sink has a plane any more.
+    pub(super) fn release_crtcs(&mut self, outbox: &mut Outbox) {
+        let unused = self.crtcs.extract_if(.., |crtc| crtc.planes.is_empty());
+        outbox.modes.extend(unused.filter_map(|crtc| crtc.mode));
     }
 }
 

@@ -60,8 +60,12 @@ fn run(engine: &Arc<Engine>) {
             Action::Commit {
                 crtc,
                 request,
+                mode,
                 is_setup,
-            } => commit(engine, crtc, request, is_setup),
+            } => {
+                commit(engine, crtc, request, is_setup);
+                drop(mode);
+            }
             Action::Restore { crtc, planes } => {
                 restore(engine, crtc, &planes);
                 close(engine, crtc, &planes);
@@ -96,11 +100,8 @@ fn commit(engine: &Engine, crtc: u32, request: AtomicModeReq, is_setup: bool) {
 
 fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
     let mut outbox = Outbox::default();
-    let blob = engine.lock().close(crtc, planes, &mut outbox);
+    engine.lock().close(crtc, planes, &mut outbox);
     outbox.deliver();
-    if let Some(blob) = blob {
-        let _ = engine.device.destroy_property_blob(blob);
-    }
 }
 
 /// Puts back what the CRTC showed before. If the driver refuses that, only switches the planes off.
@@ -109,13 +110,12 @@ fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
         .lock()
         .crtc(crtc_id)
         .and_then(|crtc| crtc.saved_mode());
-    let blob = saved_mode
-        .and_then(|mode| engine.device.mode_blob(&mode).ok())
-        .unwrap_or(0);
+    let blob = saved_mode.and_then(|mode| engine.device.mode_blob(&mode).ok());
+    let blob_id = blob.as_ref().map_or(0, |blob| blob.id());
     let requests = engine
         .lock()
         .crtc(crtc_id)
-        .map(|crtc| (crtc.restore(planes, blob), crtc.switch_off(planes)));
+        .map(|crtc| (crtc.restore(planes, blob_id), crtc.switch_off(planes)));
     if let Some((request, switch_off)) = requests {
         let result = engine
             .device
@@ -131,9 +131,6 @@ fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
                 .device
                 .atomic_commit(AtomicCommitFlags::ALLOW_MODESET, switch_off);
         }
-    }
-    if blob != 0 {
-        let _ = engine.device.destroy_property_blob(blob);
     }
 }
 

@@ -50,14 +50,12 @@ impl Started {
 
     /// Shows frames by `stream` from now on. The caller drops what was there before outside of the lock.
     fn begin_stream(&mut self, stream: Arc<Stream>) -> (Option<Arc<Stream>>, Option<Waiting>) {
-        self.observer.is_stale.store(false, Ordering::Release);
         self.prerolled.forget();
         (self.stream.replace(stream), self.waiting.take())
     }
 
     /// Shows nothing until there is a display. The caller drops what was there before outside of the lock.
     fn begin_waiting(&mut self, waiting: Waiting) -> (Option<Arc<Stream>>, Option<Waiting>) {
-        self.observer.is_stale.store(false, Ordering::Release);
         self.prerolled.forget();
         (self.stream.take(), self.waiting.replace(waiting))
     }
@@ -183,7 +181,11 @@ impl KmsFlipSink {
         let settings = lock(&self.settings).clone();
         let stopped = || KmsError::Property("the sink is not started".into());
         let (head, imports) = self
-            .started(|started| (started.head.clone(), started.imports.clone()))
+            .started(|started| {
+                // A display that comes from now on makes the plan stale, also before it is made.
+                started.observer.is_stale.store(false, Ordering::Release);
+                (started.head.clone(), started.imports.clone())
+            })
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
         let tuning = settings.tuning(Some(info));

@@ -83,7 +83,7 @@ impl Plan {
                         layout,
                         choice,
                     },
-                    *mode,
+                    mode.clone(),
                     stand_in_frame,
                 ));
             }
@@ -112,7 +112,7 @@ impl Plan {
                             layout,
                             choice,
                         },
-                        *mode,
+                        mode.clone(),
                         stand_in_frame,
                     ));
                 }
