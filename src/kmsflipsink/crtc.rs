@@ -515,15 +515,21 @@ impl ClaimedPlane {
         })
     }
 
-    /// Sets `extras` with the next commit. `before` are the values that they have now.
-    pub fn set_extras(&mut self, extras: Vec<Extra>, before: Vec<Extra>) {
+    /// Sets `extras` with the next commit. `before` are the values that they have now. What an earlier call set
+    /// and this one does not is put back.
+    pub fn set_extras(&mut self, mut extras: Vec<Extra>, before: Vec<Extra>) {
+        let names = |list: &[Extra], extra: &Extra| {
+            let mut known = list.iter();
+            known.any(|other| (other.0, other.1) == (extra.0, extra.1))
+        };
         for old in before {
-            let is_known = self
-                .extras_saved
-                .iter()
-                .any(|known| known.0 == old.0 && known.1 == old.1);
-            if !is_known {
+            if !names(&self.extras_saved, &old) {
                 self.extras_saved.push(old);
+            }
+        }
+        for old in &self.extras_saved {
+            if !names(&extras, old) {
+                extras.push(*old);
             }
         }
         self.extras = extras;
@@ -558,4 +564,29 @@ fn add_plane(
     set(plane.props.dst[1], i64::from(dst.y) as u64);
     set(plane.props.dst[2], dst.width.into());
     set(plane.props.dst[3], dst.height.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct IgnoringObserver;
+
+    impl Observer for IgnoringObserver {
+        fn report(&self, _: Report) {}
+    }
+
+    #[test]
+    fn a_property_that_is_no_longer_asked_for_gets_its_first_value_back() {
+        let object = control::RawResourceHandle::MIN;
+        let [zpos, alpha]: [property::Handle; 2] = [1, 2].map(|id| control::from_u32(id).unwrap());
+        let mut plane = ClaimedPlane::blank(1, Arc::new(IgnoringObserver));
+        plane.set_extras(vec![(object, zpos, 5)], vec![(object, zpos, 0)]);
+        assert_eq!(plane.extras, [(object, zpos, 5)]);
+        plane.set_extras(vec![(object, alpha, 9)], vec![(object, alpha, 8)]);
+        assert_eq!(plane.extras, [(object, alpha, 9), (object, zpos, 0)]);
+        plane.set_extras(vec![(object, zpos, 6)], vec![(object, zpos, 0)]);
+        assert_eq!(plane.extras, [(object, zpos, 6), (object, alpha, 8)]);
+        assert_eq!(plane.extras_saved, [(object, zpos, 0), (object, alpha, 8)]);
+    }
 }

@@ -14,15 +14,16 @@ use super::discovery::Route;
 use super::error::KmsError;
 
 /// The values to set. `None` leaves a property as it is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tuning {
     /// Properties of the plane, by name.
     pub plane: Option<gst::Structure>,
     /// Properties of the connector, by name.
     pub connector: Option<gst::Structure>,
     pub zpos: Option<u64>,
-    /// Bits of DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*.
-    pub rotation: Option<u64>,
+    /// Bits of DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*. A plane without the property needs none for
+    /// [`ROTATE_0`].
+    pub rotation: u64,
     pub colour: Option<Colour>,
 }
 
@@ -58,25 +59,27 @@ impl Colour {
     }
 }
 
-/// The bits of the plane property "rotation" for a method; `None` for identity.
+/// The value of the plane property "rotation" for a picture that is not turned.
+pub const ROTATE_0: u64 = 1 << 0;
+
+/// The value of the plane property "rotation" for a method.
 ///
 /// DRM reflects before it rotates, and rotates counter-clockwise (drm_mode.h).
-pub fn rotation_bits(method: VideoOrientationMethod) -> Option<u64> {
-    const ROTATE_0: u64 = 1 << 0;
+pub fn rotation_bits(method: VideoOrientationMethod) -> u64 {
     const ROTATE_90: u64 = 1 << 1;
     const ROTATE_180: u64 = 1 << 2;
     const ROTATE_270: u64 = 1 << 3;
     const REFLECT_X: u64 = 1 << 4;
     const REFLECT_Y: u64 = 1 << 5;
     match method {
-        VideoOrientationMethod::_90r => Some(ROTATE_270),
-        VideoOrientationMethod::_180 => Some(ROTATE_180),
-        VideoOrientationMethod::_90l => Some(ROTATE_90),
-        VideoOrientationMethod::Horiz => Some(ROTATE_0 | REFLECT_X),
-        VideoOrientationMethod::Vert => Some(ROTATE_0 | REFLECT_Y),
-        VideoOrientationMethod::UlLr => Some(ROTATE_90 | REFLECT_X),
-        VideoOrientationMethod::UrLl => Some(ROTATE_270 | REFLECT_X),
-        _ => None,
+        VideoOrientationMethod::_90r => ROTATE_270,
+        VideoOrientationMethod::_180 => ROTATE_180,
+        VideoOrientationMethod::_90l => ROTATE_90,
+        VideoOrientationMethod::Horiz => ROTATE_0 | REFLECT_X,
+        VideoOrientationMethod::Vert => ROTATE_0 | REFLECT_Y,
+        VideoOrientationMethod::UlLr => ROTATE_90 | REFLECT_X,
+        VideoOrientationMethod::UrLl => ROTATE_270 | REFLECT_X,
+        _ => ROTATE_0,
     }
 }
 
@@ -137,7 +140,15 @@ fn add_requested(
     (plane, plane_props): (plane::Handle, &Props),
     (connector, connector_props): (connector::Handle, &Props),
 ) -> Result<(), String> {
-    for (name, value) in [("zpos", tuning.zpos), ("rotation", tuning.rotation)] {
+    // Another DRM client may have left the plane rotated, or an earlier value of `rotate-method` may have.
+    // Most planes have no such property, and need none to show a picture that is not turned.
+    let can_rotate = || {
+        plane_props
+            .find("rotation")
+            .is_some_and(|(info, _)| info.mutable())
+    };
+    let rotation = (tuning.rotation != ROTATE_0 || can_rotate()).then_some(tuning.rotation);
+    for (name, value) in [("zpos", tuning.zpos), ("rotation", rotation)] {
         if let Some(value) = value {
             found.add(
                 "plane",
@@ -317,6 +328,7 @@ mod tests {
         use VideoOrientationMethod as M;
         let (ul, ur, ll, lr) = ((-1, -1), (1, -1), (-1, 1), (1, 1));
         for (method, corners) in [
+            (M::Identity, [ul, ur]),
             (M::_90r, [ur, lr]),
             (M::_180, [lr, ll]),
             (M::_90l, [ll, ul]),
@@ -325,12 +337,8 @@ mod tests {
             (M::UlLr, [ul, ll]),
             (M::UrLl, [lr, ur]),
         ] {
-            assert_eq!(
-                corner(rotation_bits(method).unwrap()),
-                corners,
-                "{method:?}"
-            );
+            assert_eq!(corner(rotation_bits(method)), corners, "{method:?}");
         }
-        assert_eq!(rotation_bits(M::Identity), None);
+        assert_eq!(rotation_bits(M::Identity), ROTATE_0);
     }
 }

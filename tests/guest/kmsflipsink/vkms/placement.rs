@@ -82,6 +82,25 @@ fn a_large_frame_shows_its_middle() {
 }
 
 #[test]
+fn a_rotation_that_was_left_on_the_plane_is_undone() {
+    if support::kernel_version() == (6, 1) {
+        return support::skip("vkms of 6.1 turns nothing");
+    }
+    let picture = numbered(W, H, 22);
+    let turned = Picture::from_fn(W, H, |x, y| picture.pixel(W - 1 - x, H - 1 - y));
+    for (rest, expected) in [
+        ("rotate-method=180 restore-crtc=false", &turned),
+        ("restore-crtc=false", &picture),
+    ] {
+        let player = Player::with_appsrc(&format!("mode=640x480 {rest}"));
+        player.set_caps(&bgrx(W as u32, H as u32));
+        player.set_state(gst::State::Playing);
+        player.show(buffer_of(&picture));
+        assert_on_screen(expected);
+    }
+}
+
+#[test]
 fn the_plane_turns_and_mirrors_the_picture() {
     if support::kernel_version() == (6, 1) {
         return support::skip("vkms of 6.1 turns nothing");
