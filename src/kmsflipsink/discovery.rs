@@ -115,8 +115,8 @@ pub struct NoRoute {
     pub listing: String,
 }
 
-/// Chooses among what meets the criteria, by `Rank`; among equals, the first. A plane that another sink
-/// of this process has is chosen only if `plane_id` asks for it.
+/// Chooses among what meets the criteria, by `Rank`; among equals, the first. A plane that a sink of this
+/// process has is never chosen.
 pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRoute> {
     let wanted = || {
         cards
@@ -173,9 +173,10 @@ fn routes(
     card.kms_planes
         .iter()
         .filter(|plane| plane.possible_crtcs >> crtc_index & 1 == 1)
+        .filter(|plane| !plane.is_taken)
         .filter(|plane| match criteria.plane_id {
             Some(id) => plane.id == id,
-            None => !plane.is_taken && plane.kind != PlaneKind::Cursor,
+            None => plane.kind != PlaneKind::Cursor,
         })
         .map(|plane| {
             let rank = (
@@ -301,6 +302,13 @@ fn explain(cards: &[CardSnapshot], criteria: &Criteria) -> String {
         };
     }
     if let Some(id) = criteria.plane_id {
+        let mut planes = usable.iter().flat_map(|card| &card.kms_planes);
+        if planes.any(|plane| plane.id == id && plane.is_taken) {
+            return format!(
+                "plane {id} is in use by another sink of this process; stop that sink first, or set \
+                 plane-id to another plane, or to -1 for any that is free"
+            );
+        }
         return format!("no plane with the id {id} can show on that connector");
     }
     "every plane of the connected displays is in use by another sink, or no CRTC is free".into()
@@ -501,6 +509,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(cursor.kind, PlaneKind::Cursor);
+    }
+
+    #[test]
+    fn a_plane_asked_for_that_another_sink_has_is_named_with_what_helps() {
+        let mut taken = card("/dev/dri/card0", "x");
+        taken.kms_planes[3].is_taken = true;
+        let criteria = criteria(|w| w.plane_id = Some(33));
+        let error = choose(std::slice::from_ref(&taken), &criteria).unwrap_err();
+        let said = "plane 33 is in use by another sink of this process";
+        assert!(error.reason.starts_with(said), "{error}");
+        assert!(error.reason.contains("-1"), "{error}");
+        assert!(error.listing.contains("plane 33 (in use)"), "{error}");
+        // Another card may have a plane of the same id.
+        let cards = [taken, card("/dev/dri/card1", "y")];
+        assert_eq!(choose(&cards, &criteria).unwrap().card, 1);
     }
 
     #[test]

@@ -352,7 +352,17 @@ impl Head {
     pub fn is_lit_elsewhere(&self, criteria: &Criteria) -> bool {
         let promising =
             sysfs_card::promising(sysfs_card::nodes(criteria.device.as_deref()), criteria);
-        let (_, snapshots) = look(card::open_all(promising), false);
+        let (_, mut snapshots) = look(card::open_all(promising), false);
+        // A plane that the user asked for is given up here to be claimed for the other connector.
+        if criteria.plane_id == Some(self.route.kms_plane)
+            && let Some(card) = snapshots
+                .iter_mut()
+                .find(|card| card.device == self.device.path)
+        {
+            for plane in &mut card.kms_planes {
+                plane.is_taken &= plane.id != self.route.kms_plane;
+            }
+        }
         discovery::choose(&snapshots, criteria).is_ok_and(|route| {
             let card = &snapshots[route.card];
             let connector = card.connectors.iter().find(|one| one.id == route.connector);

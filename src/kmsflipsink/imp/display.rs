@@ -312,12 +312,17 @@ impl KmsFlipSink {
         if !head.is_lit_elsewhere(&settings.criteria()) {
             return Ok(());
         }
+        // A plane that the user asked for can be claimed again only when it has been given up.
+        let is_plane_fixed = settings.plane_id >= 0;
+        if is_plane_fixed {
+            head.close(settings.restore_crtc);
+        }
         let mut new = self.open()?;
         let old = self.started(|started| {
             new.waiting = started.waiting.take();
             std::mem::replace(started, new)
         });
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|_| !is_plane_fixed) {
             old.head.close(settings.restore_crtc);
         }
         Ok(())

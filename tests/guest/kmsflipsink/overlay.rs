@@ -87,6 +87,18 @@ fn an_overlay_keeps_what_was_on_the_screen() {
     assert_eq!(crc_now(), console.vkms_crc());
 }
 
+#[test]
+fn a_plane_of_another_sink_is_refused_at_once_by_name() {
+    let first = Player::with_appsrc("mode=640x480");
+    first.reach(gst::State::Ready);
+    let plane = first.stats().get::<u32>("plane-id").unwrap();
+    let second = Player::with_appsrc(&format!("plane-id={plane}"));
+    assert!(second.pipeline.set_state(gst::State::Ready).is_err());
+    let error = second.wait_for_error();
+    let said = format!("plane {plane} is in use by another sink of this process");
+    assert!(error.contains(&said), "{error}");
+}
+
 /// The id of an overlay plane, from the list in the error for an id that does not exist.
 fn overlay_plane() -> u32 {
     let player = Player::with_appsrc("plane-id=1");
