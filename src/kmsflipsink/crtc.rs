@@ -157,6 +157,8 @@ pub struct Crtc {
     /// Since when the kernel has answered commits with EBUSY.
     pub busy_since_ns: Option<u64>,
     pub is_plugged: bool,
+    /// Whether the kernel took a commit of ours, so that there is something to restore.
+    pub is_changed: bool,
 }
 
 /// The state of the CRTC and its connector before the first commit.
@@ -256,6 +258,7 @@ impl Crtc {
             retry_at_ns: 0,
             busy_since_ns: None,
             is_plugged: true,
+            is_changed: false,
         }
     }
 }
@@ -301,6 +304,7 @@ impl Crtc {
             retry_at_ns: 0,
             busy_since_ns: None,
             is_plugged: true,
+            is_changed: false,
         })
     }
 

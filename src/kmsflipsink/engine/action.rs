@@ -127,10 +127,9 @@ impl Inner {
             }
             let planes = closing.iter().map(|plane| plane.id).collect();
             let restores = closing.iter().any(|plane| plane.closing == Some(true));
-            // If these planes never showed a frame, there is nothing to restore.
-            let is_untouched = closing.iter().all(|plane| plane.frames.current().is_none());
+            // What a sink showed that closed earlier counts too: the last one restores the CRTC and its mode.
             return Some(
-                if restores && !is_untouched && self.master == Master::Ours {
+                if restores && crtc.is_changed && self.master == Master::Ours {
                     Action::Restore {
                         crtc: crtc.id,
                         planes,

@@ -40,6 +40,7 @@ impl Inner {
         let Err(error) = result else {
             crtc.busy_since_ns = None;
             crtc.needs_setup = false;
+            crtc.is_changed = true;
             crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
             for plane in &mut crtc.planes {
                 if let Some(frame) = plane.frames.queued() {
@@ -242,6 +243,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::super::action::Action;
     use super::*;
     use crate::display::area::{Placement, Rect};
     use crate::kmsflipsink::crtc::{Frame, Observer};
@@ -337,6 +339,47 @@ mod tests {
         release_planes(crtc, |plane| plane.id == 1, &mut outbox);
         let released: Vec<_> = outbox.frames.iter().map(|frame| frame.serial).collect();
         assert_eq!((released, crtc.planes.len()), (vec![100, 1], 1));
+    }
+
+    /// Closes a plane as its sink does, and returns whether the thread restores anything.
+    fn is_restored(head: &Head, id: u32) -> bool {
+        let mut outbox = Outbox::default();
+        let mut inner = head.engine.lock();
+        inner.crtcs[0].plane_mut(id).unwrap().closing = Some(true);
+        let action = inner.next_action(100_000_000, &mut outbox);
+        let (planes, is_restored) = match action {
+            Action::Restore { planes, .. } => (planes, true),
+            Action::Close { planes, .. } => (planes, false),
+            _ => panic!("the plane is not closed"),
+        };
+        assert_eq!(planes, [id]);
+        inner.close(1, &planes, &mut outbox);
+        is_restored
+    }
+
+    #[test]
+    fn the_last_sink_restores_the_crtc_even_if_it_showed_nothing_itself() {
+        let head = stage();
+        head.engine.lock().crtcs[0]
+            .planes
+            .push(ClaimedPlane::blank(2, Arc::new(IgnoringObserver)));
+        head.present(frame(&Framebuffer::blank(&head.device)), false)
+            .unwrap();
+        begin_commit(&head);
+        end_commit(&head, 0);
+        head.engine.lock().flipped(1, 1, 1, &mut Outbox::default());
+        assert!(is_restored(&head, 1));
+        assert!(is_restored(&head, 2));
+    }
+
+    #[test]
+    fn a_crtc_that_no_commit_changed_is_left_alone() {
+        let head = stage();
+        head.present(frame(&Framebuffer::blank(&head.device)), false)
+            .unwrap();
+        begin_commit(&head);
+        end_commit(&head, libc::EINVAL);
+        assert!(!is_restored(&head, 1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 use gst::prelude::*;
 
 use crate::frames::{
-    assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, laid_on, numbered, plain,
+    assert_crc, assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, laid_on, numbered, plain,
 };
 use crate::support::player::{Player, init};
 
@@ -54,6 +54,23 @@ fn two_sinks_show_on_two_planes_of_one_display_at_once() {
     let last = numbered(W, H, 13);
     below.show(buffer_of(&last));
     assert_on_screen(&last);
+}
+
+#[test]
+fn the_console_comes_back_also_if_the_last_sink_showed_nothing() {
+    init();
+    let console = crc_now();
+    let below = Player::with_appsrc("mode=640x480");
+    below.set_caps(&bgrx(W as u32, H as u32));
+    below.set_state(gst::State::Playing);
+    let above = small_player();
+    above.reach(gst::State::Ready);
+    let picture = numbered(W, H, 14);
+    below.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    drop(below);
+    drop(above);
+    assert_crc(console);
 }
 
 #[test]
