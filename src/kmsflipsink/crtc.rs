@@ -213,11 +213,7 @@ impl ClaimedPlane {
 impl ModeSet {
     /// A mode of a card that does not exist. Those of different `clock` differ.
     pub fn blank(device: &Arc<Device>, clock: u32) -> Self {
-        let mut words = [0u32; size_of::<Mode>() / 4];
-        words[0] = clock;
-        // SAFETY: a Mode holds one drm_mode_modeinfo of the kernel, which is made of integers alone, so that
-        // all bytes are valid.
-        let mode: Mode = unsafe { std::mem::transmute(words) };
+        let mode = super::device::mode_of(clock, [4, 6], [4, 6], 0);
         Self {
             mode,
             line: super::device::mode_line(&mode),

@@ -357,3 +357,41 @@ pub fn crtc_handle(id: u32) -> io::Result<crtc::Handle> {
 pub fn plane_handle(id: u32) -> io::Result<plane::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
+
+/// A mode by its pixel clock in kHz, the visible and all pixels of a line, the visible and all lines, and
+/// DRM_MODE_FLAG_*.
+#[cfg(test)]
+pub fn mode_of(clock: u32, h: [u16; 2], v: [u16; 2], flags: u32) -> Mode {
+    // The order and the offsets are those of struct drm_mode_modeinfo (drm_mode.h).
+    let mut bytes = [0; size_of::<Mode>()];
+    let mut put = |offset: usize, value: &[u8]| {
+        bytes[offset..][..value.len()].copy_from_slice(value);
+    };
+    put(0, &clock.to_ne_bytes());
+    put(4, &h[0].to_ne_bytes());
+    put(10, &h[1].to_ne_bytes());
+    put(14, &v[0].to_ne_bytes());
+    put(20, &v[1].to_ne_bytes());
+    put(28, &flags.to_ne_bytes());
+    // SAFETY: a Mode holds one drm_mode_modeinfo, which is made of integers alone, so that all bytes are valid.
+    unsafe { std::mem::transmute(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interlaced_mode_counts_its_fields() {
+        let shown = |clock, h, v, flags: ModeFlags| {
+            mode_line(&mode_of(clock, h, v, flags.bits())).to_string()
+        };
+        let (h, v) = ([1920, 2640], [1080, 1125]);
+        assert_eq!(
+            shown(74_250, h, v, ModeFlags::INTERLACE),
+            "1920x1080i@50.00"
+        );
+        assert_eq!(shown(148_500, h, v, ModeFlags::empty()), "1920x1080@50.00");
+        assert_eq!(shown(148_500, h, v, ModeFlags::DBLSCAN), "1920x1080@25.00");
+    }
+}

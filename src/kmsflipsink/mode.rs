@@ -10,8 +10,8 @@ use std::str::FromStr;
 pub struct ModeLine {
     pub width: u32,
     pub height: u32,
-    /// Vertical blanks in a second, in thousandths. 60 Hz if the mode's numbers give a rate that no display
-    /// has.
+    /// Vertical blanks in a second, in thousandths: fields in a second if the mode is interlaced, as
+    /// drm_mode_vrefresh() counts. 60 Hz if the mode's numbers give a rate that no display has.
     pub refresh_mhz: u32,
     /// Whether the display prefers this mode.
     pub is_preferred: bool,
@@ -27,6 +27,17 @@ impl ModeLine {
         self.width >= frame.width && self.height >= frame.height
     }
 
+    /// How far the rate is from `want_mhz`, in thousandths; `None` if it is another rate. For an interlaced
+    /// mode this may be the rate of fields, which comes first, or the rate of frames, which is half of it.
+    fn distance(&self, want_mhz: u32) -> Option<(RateOf, u32)> {
+        let fields = (RateOf::Refresh, self.refresh_mhz.abs_diff(want_mhz));
+        let frames = (RateOf::Frames, (self.refresh_mhz / 2).abs_diff(want_mhz));
+        [fields, frames]
+            .into_iter()
+            .filter(|&(of, _)| of == RateOf::Refresh || self.is_interlaced)
+            .find(|&(_, distance)| distance <= RATE_TOLERANCE_MHZ)
+    }
+
     fn area(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
@@ -36,14 +47,27 @@ impl fmt::Display for ModeLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}x{}{}@{}.{:02}",
+            "{}x{}{}@{}",
             self.width,
             self.height,
             if self.is_interlaced { "i" } else { "" },
-            self.refresh_mhz / 1000,
-            self.refresh_mhz % 1000 / 10
+            rate(self.refresh_mhz)
         )
     }
+}
+
+/// A rate as text.
+fn rate(mhz: u32) -> String {
+    format!("{}.{:02}", mhz / 1000, mhz % 1000 / 10)
+}
+
+/// What a user counts who writes a mode's rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum RateOf {
+    /// Vertical blanks: the fields of an interlaced mode.
+    Refresh,
+    /// The frames of an interlaced mode, each of two fields.
+    Frames,
 }
 
 /// What the frames ask of a mode.
@@ -65,10 +89,11 @@ pub enum ModeRequest {
     Preferred,
     /// The mode with the most pixels; among these, progressive modes first, then the highest rate.
     Highest,
-    /// A mode of this size, and of this refresh rate if the user wrote one.
+    /// A mode of this size, and of this rate if the user wrote one.
     Size {
         width: u32,
         height: u32,
+        /// Vertical blanks in a second, in thousandths; of an interlaced mode perhaps frames.
         refresh_mhz: Option<u32>,
         /// Whether only interlaced modes are meant.
         is_interlaced: bool,
@@ -79,7 +104,8 @@ pub enum ModeRequest {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "\"{0}\" is no mode: write auto, preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index"
+    "\"{0}\" is no mode: write auto, preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index; \
+     for an interlaced mode WIDTHxHEIGHTi@RATE, with its fields or its frames in a second"
 )]
 pub struct NotAMode(String);
 
@@ -201,14 +227,15 @@ pub fn list(modes: &[ModeLine]) -> String {
         .iter()
         .enumerate()
         .map(|(index, mode)| {
-            format!(
-                "{index}: {mode}{}",
-                if mode.is_preferred {
-                    " (preferred)"
-                } else {
-                    ""
-                }
-            )
+            let frames = match mode.is_interlaced {
+                true => format!(" ({} frames a second)", rate(mode.refresh_mhz / 2)),
+                false => String::new(),
+            };
+            let preferred = match mode.is_preferred {
+                true => " (preferred)",
+                false => "",
+            };
+            format!("{index}: {mode}{frames}{preferred}")
         })
         .collect();
     lines.join(", ")
@@ -240,13 +267,11 @@ fn sized(
         .iter()
         .enumerate()
         .filter(|(_, mode)| is_size(mode))
-        .filter(|(_, mode)| {
-            refresh_mhz.is_none_or(|want| mode.refresh_mhz.abs_diff(want) <= RATE_TOLERANCE_MHZ)
-        })
+        .filter(|(_, mode)| refresh_mhz.is_none_or(|want| mode.distance(want).is_some()))
         .min_by_key(|(_, mode)| {
             (
                 mode.is_interlaced != is_interlaced,
-                refresh_mhz.map_or(0, |want| mode.refresh_mhz.abs_diff(want)),
+                refresh_mhz.and_then(|want| mode.distance(want)),
                 judder_ppm(mode.refresh_mhz, rate_mhz),
                 !mode.is_preferred,
             )
@@ -322,7 +347,7 @@ mod tests {
             line(1920, 1080, 23_976),
             ModeLine {
                 is_interlaced: true,
-                ..line(1920, 1080, 25_000)
+                ..line(1920, 1080, 50_000)
             },
             line(3840, 2160, 30_000),
             line(1280, 720, 60_000),
@@ -477,11 +502,49 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_of_an_interlaced_mode_is_that_of_its_fields_or_else_of_its_frames() {
+        let interlaced = |fields_mhz| ModeLine {
+            is_interlaced: true,
+            ..line(1920, 1080, fields_mhz)
+        };
+        let modes = [
+            line(1920, 1080, 50_000),
+            line(1920, 1080, 30_000),
+            interlaced(100_000),
+            interlaced(50_000),
+            interlaced(60_000),
+            interlaced(59_940),
+        ];
+        let pick = |text: &str| choose(&modes, text.parse().unwrap(), None, None);
+        assert_eq!(pick("1920x1080i@50"), Ok(3));
+        assert_eq!(pick("1920x1080i@25"), Ok(3));
+        assert_eq!(pick("1920x1080i@100"), Ok(2));
+        assert_eq!(pick("1920x1080i@60"), Ok(4));
+        assert_eq!(pick("1920x1080i@30"), Ok(4));
+        assert_eq!(pick("1920x1080i@59.94"), Ok(5));
+        assert_eq!(pick("1920x1080i@29.97"), Ok(5));
+        assert_eq!(pick("1920x1080i@30000/1001"), Ok(5));
+        assert_eq!(pick("1920x1080@50"), Ok(0));
+        assert_eq!(pick("1920x1080@30"), Ok(1));
+        assert_eq!(pick("1920x1080@25"), Ok(3));
+        assert!(pick("1920x1080i@24").is_err());
+        assert_eq!(
+            choose(&modes[..3], "1920x1080i@50".parse().unwrap(), None, None),
+            Ok(2)
+        );
+    }
+
+    #[test]
     fn a_mode_that_is_not_offered_lists_those_that_are() {
         let modes = television();
         for text in ["800x600", "1920x1080@75", "7"] {
             let error = choose(&modes, text.parse().unwrap(), None, None).unwrap_err();
-            assert!(error.to_string().contains("1920x1080i@25.00"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("1920x1080i@50.00 (25.00 frames a second)"),
+                "{error}"
+            );
             assert!(error.to_string().contains("(preferred)"), "{error}");
         }
         assert_eq!(
