@@ -75,6 +75,26 @@ fn properties_keep_what_is_set() {
 }
 
 #[test]
+fn a_custom_rotation_is_warned_of() {
+    let sink = sink();
+    sink.set_property("device", "/dev/null");
+    sink.set_property_from_str("rotate-method", "custom");
+    let bus = gst::Bus::new();
+    sink.set_bus(Some(&bus));
+    assert!(sink.set_state(gst::State::Ready).is_err());
+    let warning = bus.pop_filtered(&[gst::MessageType::Warning]);
+    match warning.expect("a warning").view() {
+        gst::MessageView::Warning(warning) => {
+            let text = warning.error().to_string();
+            assert!(text.contains("rotate-method=custom"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    sink.set_bus(None);
+    assert!(sink.set_state(gst::State::Null).is_ok());
+}
+
+#[test]
 fn a_mode_that_is_null_is_the_default() {
     let sink = sink();
     sink.set_property("mode", "preferred");

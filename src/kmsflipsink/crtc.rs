@@ -354,7 +354,12 @@ impl Crtc {
                 false => plane.frames.queued(),
             };
             self.add_frame(&mut request, plane, frame);
-            if plane.are_extras_new || self.needs_setup {
+            // New values are for the frames that were planned with them, and not for the one before.
+            let are_due = match plane.are_extras_new {
+                true => plane.frames.queued().is_some(),
+                false => self.needs_setup,
+            };
+            if are_due {
                 add_all(&mut request, &plane.extras);
             }
         }

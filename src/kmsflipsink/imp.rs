@@ -25,6 +25,7 @@ use super::dma_drm;
 use super::error::{KmsError, NotPresented};
 use super::format;
 use super::offered_memory::OfferedMemory;
+use super::orientation::Orientation;
 use super::report;
 use super::settings::Settings;
 use super::stream::{Stream, Timing};
@@ -68,7 +69,7 @@ pub struct KmsFlipSink {
         blurb = "Give the screen away while another virtual terminal is in the foreground", default = true)]
     #[property(name = "force-aspect-ratio", get, set, type = bool, member = force_aspect_ratio, nick = "Force aspect ratio",
         blurb = "Keep the picture's proportions when the plane scales it", default = true)]
-    #[property(name = "rotate-method", get, set, type = VideoOrientationMethod, member = rotate_method, nick = "Rotate method",
+    #[property(name = "rotate-method", get = Self::rotate_method, set = Self::set_rotate_method, type = VideoOrientationMethod, nick = "Rotate method",
         blurb = "Turn or mirror the picture, where the plane can", builder(VideoOrientationMethod::Identity))]
     #[property(name = "zpos", get, set, type = i64, member = zpos, nick = "Z position",
         blurb = "The plane's place among the others (-1 = leave it)", minimum = -1, default = -1)]
@@ -89,6 +90,8 @@ pub struct KmsFlipSink {
     state: Mutex<State>,
     /// Whether the base class renders the frame that is being shown; false during a preroll.
     is_rendering: AtomicBool,
+    /// What the tags of the stream say.
+    orientation: Mutex<Orientation>,
     adoption: Adoption,
     /// The counters at the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
@@ -116,6 +119,44 @@ impl KmsFlipSink {
     fn set_mode(&self, mode: Option<String>) {
         let mode = mode.unwrap_or_else(|| Settings::default().mode);
         lock(&self.settings).mode = mode;
+    }
+
+    fn rotate_method(&self) -> VideoOrientationMethod {
+        lock(&self.settings).rotate_method
+    }
+
+    /// Takes effect with the next frame.
+    fn set_rotate_method(&self, method: VideoOrientationMethod) {
+        lock(&self.settings).rotate_method = method;
+        if self.started(|started| started.make_stale()).is_some() {
+            self.warn_of_custom_rotation();
+        }
+    }
+
+    fn warn_of_custom_rotation(&self) {
+        if self.rotate_method() == VideoOrientationMethod::Custom {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("rotate-method=custom says nothing of how to turn the picture, which is shown as it is; \
+                     set rotate-method to one of the other values")
+            );
+        }
+    }
+
+    /// How to turn the picture now.
+    fn rotation(&self) -> VideoOrientationMethod {
+        let of_tags = lock(&self.orientation).method();
+        lock(&self.settings).rotation(of_tags)
+    }
+
+    /// Notes an event that says how the stream wants to be turned.
+    fn note_orientation(&self, note: impl FnOnce(&mut Orientation)) {
+        let before = self.rotation();
+        note(&mut lock(&self.orientation));
+        if self.rotation() != before {
+            self.started(|started| started.make_stale());
+        }
     }
 
     fn set_render_rectangle(&self, value: gst::Array) {
@@ -283,6 +324,7 @@ impl ElementImpl for KmsFlipSink {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
+            self.warn_of_custom_rotation();
             match self.open() {
                 Ok(started) => *lock(&self.state) = State::Started(Box::new(started)),
                 Err(error) => {
@@ -294,7 +336,10 @@ impl ElementImpl for KmsFlipSink {
         let changed = self.parent_change_state(transition);
         let opened_in_vain = transition == gst::StateChange::NullToReady && changed.is_err();
         match transition {
-            gst::StateChange::PausedToReady => self.drain(),
+            gst::StateChange::PausedToReady => {
+                self.drain();
+                *lock(&self.orientation) = Orientation::default();
+            }
             gst::StateChange::ReadyToNull => self.close(),
             _ if opened_in_vain => self.close(),
             _ => {}
@@ -387,6 +432,13 @@ impl BaseSinkImpl for KmsFlipSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::StreamStart(start) => {
+                self.note_orientation(|noted| noted.begin_stream(start.stream_id()));
+            }
+            gst::EventView::Tag(tags) => self.note_orientation(|noted| noted.note_tags(tags.tag())),
+            _ => {}
+        }
         if let Some(head) = self.started(|started| started.head.clone()) {
             match event.type_() {
                 // EOS is reached only when the last frame is on the screen.

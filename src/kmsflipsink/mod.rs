@@ -5,9 +5,9 @@
 //! (`display::area`, `format`, `import`, `copies`). `head` hands it to the card's thread in `engine`,
 //! which commits it (`crtc`) and follows it from pending to current (`display::cycle`). `discovery` and
 //! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that.
-//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, stats.
+//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, orientation, stats.
 //!
-//! Locks: the element's `Settings` and `State`; below `State` come the stream's `Context`, the cache of
+//! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
 //! the sink make an ioctl, wait, or post or push anything. Two locks are exceptions: the table of GEM
 //! handles in `device`, where the reason stands, and the buffers for copies in `stream`, which stay
@@ -28,6 +28,7 @@ mod imp;
 mod import;
 mod mode;
 mod offered_memory;
+mod orientation;
 mod report;
 mod settings;
 mod stats;

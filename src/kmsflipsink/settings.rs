@@ -79,20 +79,55 @@ impl Settings {
         DisplayOptions {
             rectangle: self.render_rectangle,
             keep_aspect: self.force_aspect_ratio,
-            is_turned: tune::is_turned(self.rotate_method),
             offered: self.memory_kind,
+        }
+    }
+
+    /// How to turn the picture of a stream whose tags ask for `of_tags`.
+    pub(super) fn rotation(&self, of_tags: VideoOrientationMethod) -> VideoOrientationMethod {
+        match self.rotate_method {
+            VideoOrientationMethod::Auto => of_tags,
+            // A custom orientation is not one of the plane's; the element warned of it.
+            VideoOrientationMethod::Custom => VideoOrientationMethod::Identity,
+            method => method,
         }
     }
 
     /// The properties to set on plane and connector. Before the first caps there is no `info`, and no colour is
     /// set.
-    pub(super) fn tuning(&self, info: Option<&gst_video::VideoInfo>) -> Tuning {
+    pub(super) fn tuning(
+        &self,
+        info: Option<&gst_video::VideoInfo>,
+        rotation: VideoOrientationMethod,
+    ) -> Tuning {
         Tuning {
             plane: self.plane_properties.0.clone(),
             connector: self.connector_properties.0.clone(),
             zpos: u64::try_from(self.zpos).ok(),
-            rotation: tune::rotation_bits(self.rotate_method),
+            rotation: tune::rotation_bits(rotation),
             colour: info.and_then(Colour::of),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VideoOrientationMethod as M;
+    use super::*;
+
+    #[test]
+    fn only_auto_follows_the_tags() {
+        for (method, rotation) in [
+            (M::Auto, M::_90r),
+            (M::Custom, M::Identity),
+            (M::Identity, M::Identity),
+            (M::Vert, M::Vert),
+        ] {
+            let settings = Settings {
+                rotate_method: method,
+                ..Settings::default()
+            };
+            assert_eq!(settings.rotation(M::_90r), rotation, "{method:?}");
         }
     }
 }

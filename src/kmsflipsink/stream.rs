@@ -65,7 +65,8 @@ pub struct Timing {
 }
 
 impl Stream {
-    /// Finds out how to show frames of `info`. The first frame's commit sets the mode.
+    /// Finds out how to show frames of `info`. The first frame's commit sets the mode. `is_turned` says whether
+    /// the plane's rotation makes columns of rows.
     pub fn new(
         head: &Arc<Head>,
         imports: &Arc<Imports>,
@@ -73,6 +74,7 @@ impl Stream {
         modifier: Option<u64>,
         request: (ModeRequest, &str),
         options: &DisplayOptions,
+        is_turned: bool,
     ) -> Result<Self, KmsError> {
         let need = FrameNeed {
             width: info.width(),
@@ -81,12 +83,12 @@ impl Stream {
         };
         let (plan, stand_in) = loop {
             let modes = head.candidates(request.0, request.1, need)?;
-            let (plan, mode, stand_in) = Plan::find(head, info, options, &modes)?;
+            let (plan, mode, stand_in) = Plan::find(head, info, options, is_turned, &modes)?;
             if head.set_mode(&mode, request.0, need) {
                 break (plan, stand_in);
             }
         };
-        let whole = picture(info, None, options);
+        let whole = picture(info, None, is_turned);
         Ok(Self {
             head: head.clone(),
             info: info.clone(),
@@ -221,7 +223,11 @@ impl Stream {
         options: &DisplayOptions,
     ) -> (Scanout, Option<Arc<Framebuffer>>) {
         let crop = buffer.meta::<gst_video::VideoCropMeta>();
-        let picture = picture(&self.info, crop.map(|meta| meta.rect()), options);
+        let picture = picture(
+            &self.info,
+            crop.map(|meta| meta.rect()),
+            self.plan.is_turned,
+        );
         let target = options.target(self.plan.screen);
         let context = self.context.lock();
         let offered = context.offered.find(buffer, &self.info);

@@ -11,8 +11,9 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
+use gst_video::VideoOrientationMethod;
 
-use super::{KmsFlipSink, lock};
+use super::{DRAIN_TIME, KmsFlipSink, lock};
 use crate::display::prerolled::Prerolled;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::crtc::{Observer, Report};
@@ -60,9 +61,14 @@ impl Started {
         (self.stream.take(), self.waiting.replace(waiting))
     }
 
-    /// Whether the display has changed since frames were planned for it.
+    /// Whether the display, or the rotation, has changed since frames were planned for it.
     pub(super) fn is_stale(&self) -> bool {
         self.observer.is_stale.load(Ordering::Acquire)
+    }
+
+    /// Has the next frame planned anew.
+    pub(super) fn make_stale(&self) {
+        self.observer.is_stale.store(true, Ordering::Release);
     }
 }
 
@@ -95,7 +101,7 @@ fn frame_time(info: &gst_video::VideoInfo) -> Duration {
 /// Passes on to the element what the card's thread reports.
 struct SinkObserver {
     sink: glib::WeakRef<crate::kmsflipsink::KmsFlipSink>,
-    /// The display has changed since frames were planned for it.
+    /// The display, or the rotation, has changed since frames were planned for it.
     is_stale: AtomicBool,
 }
 
@@ -144,7 +150,9 @@ impl KmsFlipSink {
         let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
-        match tune::resolve(&head.device, &head.route, &settings.tuning(None)) {
+        // What the tags ask for is seen to by `plan`, which goes without what the plane cannot do.
+        let rotation = settings.rotation(VideoOrientationMethod::Identity);
+        match tune::resolve(&head.device, &head.route, &settings.tuning(None, rotation)) {
             Ok((extras, before)) => head.set_extras(extras, before),
             Err(error) => {
                 head.close(false);
@@ -172,23 +180,52 @@ impl KmsFlipSink {
         })
     }
 
-    /// Plans how frames of `info` are shown, after new caps or on a new display.
+    /// Plans how frames of `info` are shown: after new caps, on a new display, or with another rotation.
     fn plan(
         &self,
         info: &gst_video::VideoInfo,
         modifier: Option<u64>,
     ) -> Result<Arc<Stream>, KmsError> {
+        // A display that comes from now on makes the plan stale, also before it is made. So does a rotation.
+        self.started(|started| started.observer.is_stale.store(false, Ordering::Release));
+        let rotation = self.rotation();
+        let error = match self.plan_turned(info, modifier, rotation) {
+            Err(error @ (KmsError::Property(_) | KmsError::Refused { .. }))
+                if rotation != VideoOrientationMethod::Identity && !error.may_pass() =>
+            {
+                error
+            }
+            planned => return planned,
+        };
+        // Most planes cannot turn anything. A stream that only asks for it by its tags is shown all the same.
+        if self.rotate_method() != VideoOrientationMethod::Auto {
+            return Err(error);
+        }
+        let planned = self.plan_turned(info, modifier, VideoOrientationMethod::Identity);
+        if planned.is_ok() && lock(&self.orientation).is_to_warn() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("the stream's tag image-orientation asks to turn the picture, which is shown as it is: {error}; \
+                     put videoflip video-direction=auto before the sink")
+            );
+        }
+        planned
+    }
+
+    fn plan_turned(
+        &self,
+        info: &gst_video::VideoInfo,
+        modifier: Option<u64>,
+        rotation: VideoOrientationMethod,
+    ) -> Result<Arc<Stream>, KmsError> {
         let settings = lock(&self.settings).clone();
         let stopped = || KmsError::Property("the sink is not started".into());
         let (head, imports) = self
-            .started(|started| {
-                // A display that comes from now on makes the plan stale, also before it is made.
-                started.observer.is_stale.store(false, Ordering::Release);
-                (started.head.clone(), started.imports.clone())
-            })
+            .started(|started| (started.head.clone(), started.imports.clone()))
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
-        let tuning = settings.tuning(Some(info));
+        let tuning = settings.tuning(Some(info), rotation);
         let (extras, before) = tune::resolve(&head.device, &head.route, &tuning)?;
         head.set_extras(extras, before);
         let stream = Stream::new(
@@ -198,6 +235,7 @@ impl KmsFlipSink {
             modifier,
             (request, &settings.mode),
             &settings.options(),
+            tune::is_turned(rotation),
         )?;
         gst::info!(CAT, imp = self, "{}", stream.describe());
         Ok(Arc::new(stream))
@@ -270,9 +308,14 @@ impl KmsFlipSink {
         }
     }
 
-    /// Plans anew for the display that is there now, if it can show frames.
+    /// Plans anew for the display and the rotation of now, if the display can show frames.
     pub(super) fn renew_stream(&self) -> Result<(), KmsError> {
         self.look_elsewhere()?;
+        // Frames that were placed by the old plan are shown first, because the new one turns the plane.
+        let head = self.started(|started| started.stream.is_some().then(|| started.head.clone()));
+        if let Some(head) = head.flatten() {
+            head.wait_idle(DRAIN_TIME);
+        }
         let format = match self.stream() {
             Some(stream) => Some(stream.format()),
             None => self

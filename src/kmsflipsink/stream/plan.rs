@@ -18,8 +18,6 @@ use crate::layout::Layout;
 pub struct DisplayOptions {
     pub rectangle: RenderRectangle,
     pub keep_aspect: bool,
-    /// Whether the plane's rotation makes columns of rows.
-    pub is_turned: bool,
     /// The memory to offer upstream.
     pub offered: OfferedMemory,
 }
@@ -54,6 +52,8 @@ pub(super) struct Plan {
     pub(super) layout: Layout,
     /// How a frame is shown that is not cropped.
     pub(super) choice: Scanout,
+    /// Whether the plane's rotation makes columns of rows.
+    pub(super) is_turned: bool,
 }
 
 impl Plan {
@@ -63,10 +63,11 @@ impl Plan {
         head: &Head,
         info: &gst_video::VideoInfo,
         options: &DisplayOptions,
+        is_turned: bool,
         modes: &[ModeSet],
     ) -> Result<(Self, ModeSet, Framebuffer), KmsError> {
         let (layout, stand_in_frame) = stand_in(head, info)?;
-        let whole = picture(info, None, options);
+        let whole = picture(info, None, is_turned);
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
         let target_in = |mode: &ModeSet| options.target((mode.line.width, mode.line.height));
         for mode in modes {
@@ -82,6 +83,7 @@ impl Plan {
                         screen: target.screen,
                         layout,
                         choice,
+                        is_turned,
                     },
                     mode.clone(),
                     stand_in_frame,
@@ -111,6 +113,7 @@ impl Plan {
                             screen: target.screen,
                             layout,
                             choice,
+                            is_turned,
                         },
                         mode.clone(),
                         stand_in_frame,
@@ -164,7 +167,7 @@ fn composed(picture: &Picture, target: &Target) -> Scanout {
 pub(super) fn picture(
     info: &gst_video::VideoInfo,
     crop: Option<(u32, u32, u32, u32)>,
-    options: &DisplayOptions,
+    is_turned: bool,
 ) -> Picture {
     let whole = Rect::of_size(info.width(), info.height());
     let crop = crop.map_or(whole, |(x, y, width, height)| {
@@ -179,7 +182,7 @@ pub(super) fn picture(
     Picture {
         crop,
         pixel_aspect,
-        is_turned: options.is_turned,
+        is_turned,
     }
 }
 

@@ -125,3 +125,71 @@ fn the_plane_turns_and_mirrors_the_picture() {
         assert_on_screen(&centred(&Picture::from_fn(width, height, pixel), W, H));
     }
 }
+
+/// The picture turned to the right by a quarter, and upside down.
+fn turned_to_the_right(picture: &Picture) -> Picture {
+    let (w, h) = (picture.width, picture.height);
+    Picture::from_fn(h, w, |x, y| picture.pixel(y, h - 1 - x))
+}
+
+fn upside_down(picture: &Picture) -> Picture {
+    let (w, h) = (picture.width, picture.height);
+    Picture::from_fn(w, h, |x, y| picture.pixel(w - 1 - x, h - 1 - y))
+}
+
+#[test]
+fn a_rotation_that_changes_while_playing_turns_the_next_frame() {
+    if support::kernel_version() == (6, 1) {
+        return support::skip("vkms of 6.1 turns nothing");
+    }
+    let player = Player::with_appsrc("mode=640x480");
+    player.set_caps(&bgrx(400, 300));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(400, 300, 23);
+    for (method, expected) in [
+        ("identity", picture.clone()),
+        ("90r", turned_to_the_right(&picture)),
+        ("180", upside_down(&picture)),
+        ("identity", picture.clone()),
+        ("custom", picture.clone()),
+    ] {
+        player.sink.set_property_from_str("rotate-method", method);
+        player.show(buffer_of(&picture));
+        eprintln!("{method}");
+        assert_on_screen(&centred(&expected, W, H));
+    }
+    let warnings = player.messages(gst::MessageType::Warning);
+    assert!(
+        warnings.iter().any(|text| text.contains("custom")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn auto_turns_the_picture_as_the_tags_ask() {
+    let player = Player::with_appsrc("mode=640x480 rotate-method=auto");
+    player.set_caps(&bgrx(400, 300));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(400, 300, 24);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&centred(&picture, W, H));
+    let can_turn = support::kernel_version() != (6, 1);
+    for (orientation, expected) in [
+        ("rotate-90", turned_to_the_right(&picture)),
+        ("rotate-180", upside_down(&picture)),
+        ("rotate-0", picture.clone()),
+    ] {
+        let mut tags = gst::TagList::new();
+        tags.make_mut()
+            .add::<gst::tags::ImageOrientation>(&orientation, gst::TagMergeMode::Replace);
+        assert!(player.appsrc().send_event(gst::event::Tag::new(tags)));
+        player.show(buffer_of(&picture));
+        eprintln!("{orientation}");
+        let expected = if can_turn { &expected } else { &picture };
+        assert_on_screen(&centred(expected, W, H));
+    }
+    let warnings = player.messages(gst::MessageType::Warning);
+    let told = |text: &&String| text.contains("image-orientation");
+    let n_told = warnings.iter().filter(told).count();
+    assert_eq!(n_told, if can_turn { 0 } else { 2 }, "{warnings:?}");
+}
