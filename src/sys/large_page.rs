@@ -31,7 +31,8 @@ pub fn size_bytes() -> Option<usize> {
 /// `ptr .. ptr + len_bytes` is a read-write mapping of the first bytes of `memfd`, which is not of huge
 /// pages, during the call.
 pub unsafe fn collapse(memfd: BorrowedFd<'_>, ptr: NonNull<u8>, len_bytes: usize) -> usize {
-    let Some(large) = size_bytes().filter(|large| ptr.as_ptr() as usize % large == 0) else {
+    let Some(large) = size_bytes().filter(|&large| (ptr.as_ptr() as usize).is_multiple_of(large))
+    else {
         return 0;
     };
     let mut n_large = 0;
