@@ -34,8 +34,10 @@ pub enum AddressSource {
     CmaTrace,
     /// `smem_start` of a framebuffer (struct fb_fix_screeninfo).
     SmemStart,
-    /// The owner of external memory gave it.
+    /// The owner of external memory gave it, or the name of memory of /dev/mem.
     User,
+    /// A driver told it in sysfs: UIO, u-dma-buf, PCI.
+    Sysfs,
 }
 
 impl fmt::Display for AddressSource {
@@ -45,6 +47,7 @@ impl fmt::Display for AddressSource {
             Self::CmaTrace => "cma-trace",
             Self::SmemStart => "smem-start",
             Self::User => "user",
+            Self::Sysfs => "sysfs",
         })
     }
 }

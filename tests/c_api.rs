@@ -49,7 +49,7 @@ fn c_and_rust_agree_on_sizes_and_kinds() {
         size_of::<GstPhysMemMeta>() as i64,
     );
     let values: Vec<_> = kinds.chain([size]).collect();
-    assert_eq!(values.len(), 8);
+    assert_eq!(values.len(), 9);
 
     let prints: String = values
         .iter()

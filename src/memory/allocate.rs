@@ -12,7 +12,7 @@ use super::kind::MemoryKind;
 use super::provider::{KindInfo, MemoryProvider, TriedByAuto};
 use super::region::Region;
 use super::table::TABLE;
-use super::{CAT, remedy};
+use super::{CAT, from_region, remedy};
 use crate::address::{Address, AddressUnknown, PhysAddr};
 use crate::sys::dma_heap;
 
@@ -23,7 +23,8 @@ pub struct Request<'a> {
     pub kind: MemoryKind,
     /// Name of the heap. For the kinds cma and system it is a name under /dev/dma_heap; without it, kind
     /// cma tries the usual names. For kind udmabuf it is `hugetlb` or `shmem`; without it, the first of the
-    /// two that works is taken. No other heap is taken in place of a named one.
+    /// two that works is taken. For kind region it names the memory, as in `/dev/mem@0x30000000+64M`. No
+    /// other heap is taken in place of a named one.
     pub heap: Option<&'a str>,
     /// Least size in bytes.
     pub size_bytes: usize,
@@ -185,7 +186,11 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
 /// Makes a region by this provider if the region can keep the request's constraints.
 fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Region, MemoryError> {
     let kind = provider.info.kind;
-    if request.needs_dma_buf && !kind.has_dma_buf() {
+    let may_have_dma_buf = match kind {
+        MemoryKind::Region => from_region::may_have_dma_buf(request.heap),
+        kind => kind.has_dma_buf(),
+    };
+    if request.needs_dma_buf && !may_have_dma_buf {
         return Err(MemoryError::NoDmaBuf(kind));
     }
     let mut size_bytes = request.size_bytes;
@@ -201,7 +206,13 @@ fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Regio
             limit_bytes,
         })?;
     }
-    let make = || provider.region(size_bytes);
+    let make = || {
+        let region = provider.region(size_bytes, request.max_address)?;
+        match request.needs_dma_buf && region.dma_buf().is_none() {
+            true => Err(MemoryError::NoDmaBuf(kind)),
+            false => Ok(region),
+        }
+    };
     if !is_contiguous_by_chance && request.max_address.is_none() {
         return make();
     }

@@ -40,7 +40,9 @@ glib::wrapper! {
 }
 
 glib::wrapper! {
-    /// Allocates for kind auto, by the other allocators. Wraps external memory without an fd.
+    /// Allocates for kind auto, by the other allocators, and for kind region. Wraps external memory without
+    /// an fd. An object of this type with the property `heap` allocates memory of kind region by that name:
+    /// `g_object_new (g_type_from_name ("GstPhysMemAllocator"), "heap", "/dev/mem@0x30000000+64M", NULL)`.
     pub struct PhysMemAllocator(ObjectSubclass<imp::PhysMemAllocator>)
         @extends gst::Allocator, gst::Object,
         @implements gst_allocators::PhysMemoryAllocator;
@@ -50,12 +52,13 @@ glib::wrapper! {
 static ALLOCATORS: LazyLock<[gst::Allocator; TABLE.len()]> =
     LazyLock::new(|| TABLE.each_ref().map(|row| imp::make(row.class, row.kind)));
 
-/// The allocator of external memory that has a dma-buf.
-static EXTERNAL_DMA_BUF: LazyLock<gst::Allocator> =
+/// The allocator of memory that has a dma-buf although memory of its kind need not have one: external
+/// memory, and buffers of u-dma-buf.
+static OTHER_DMA_BUF: LazyLock<gst::Allocator> =
     LazyLock::new(|| imp::make(AllocatorClass::DmaBuf, MemoryKind::External));
 
 /// The allocator of a kind. Each memory that its `alloc` returns is a region of its own. The allocator of
-/// kind external cannot allocate.
+/// kind external cannot allocate, nor can that of kind region, which has no heap: see [`PhysMemAllocator`].
 ///
 /// All of them implement GstPhysMemoryAllocator, which has one address for a whole memory. That address is
 /// 0 where the memory has several extents or its address is unknown.
@@ -63,8 +66,8 @@ pub fn allocator(kind: MemoryKind) -> &'static gst::Allocator {
     &ALLOCATORS[kind as usize]
 }
 
-/// Registers the allocators PhysMemCma, PhysMemSystem, PhysMemUdmabuf, PhysMemHugepage, PhysMemNormal and
-/// PhysMemAuto, so that `gst_allocator_find` finds them.
+/// Registers the allocators PhysMemCma, PhysMemSystem, PhysMemUdmabuf, PhysMemHugepage, PhysMemNormal,
+/// PhysMemRegion and PhysMemAuto, so that `gst_allocator_find` finds them.
 pub fn register() {
     for row in &TABLE {
         // An allocator that another copy of this library has registered serves as well.
@@ -112,7 +115,7 @@ pub fn wrap(
             )
         });
     let allocator = match region.dma_buf() {
-        Some(_) if region.is_external() => &EXTERNAL_DMA_BUF,
+        Some(_) if !region.kind().has_dma_buf() => &OTHER_DMA_BUF,
         _ => allocator(region.kind()),
     };
     let mem = match region.dma_buf().or_else(|| region.fd()) {

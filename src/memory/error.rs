@@ -2,8 +2,10 @@
 //! Errors of memory, as sentences that name a remedy.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::available::Available;
+use super::from_region::FORMS;
 use super::kind::MemoryKind;
 use crate::address::{AddressUnknown, PhysAddr};
 use crate::sys::describe;
@@ -121,6 +123,121 @@ pub enum MemoryError {
         kind: MemoryKind,
         /// Why the address is unknown.
         reason: AddressUnknown,
+    },
+    /// No heap was given for kind region.
+    #[error("memory of kind region needs a heap that names it: {FORMS}")]
+    NoAreaNamed,
+    /// The name given for kind region is malformed.
+    #[error("heap \"{heap}\" of kind region: {problem}; the forms are {FORMS}")]
+    AreaName {
+        /// The name given.
+        heap: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The memory named for kind region is the kernel's.
+    #[error(
+        "{heap} overlaps the System RAM of /proc/iomem, which the kernel uses: keep the memory from the kernel (memmap= or mem= on its command line, or a reserved-memory node with no-map), and name only that"
+    )]
+    OverlapsSystemRam {
+        /// The name given.
+        heap: String,
+    },
+    /// A part of an area is not made of whole pages.
+    #[error(
+        "{object}: offset {offset_bytes:#x} and length {len_bytes} must be multiples of the page size, {page_bytes} bytes"
+    )]
+    PartNotAligned {
+        /// The device.
+        object: String,
+        /// Where the part begins.
+        offset_bytes: u64,
+        /// Length of the part.
+        len_bytes: u64,
+        /// The page size.
+        page_bytes: u64,
+    },
+    /// A part reaches out of its device.
+    #[error(
+        "{object} has {device_bytes} bytes, too few for {len_bytes} bytes from offset {offset_bytes:#x} on: name a part inside of it"
+    )]
+    OutsideOfDevice {
+        /// The device.
+        object: String,
+        /// Where the part begins.
+        offset_bytes: u64,
+        /// Length of the part.
+        len_bytes: u64,
+        /// Length of the device's memory.
+        device_bytes: u64,
+    },
+    /// The part begins within a page of the machine.
+    #[error(
+        "{object}: the part does not begin at a page ({page_bytes} bytes) of physical memory, as its device does not: choose another offset, or none"
+    )]
+    NotAtAPage {
+        /// The device.
+        object: String,
+        /// The page size.
+        page_bytes: u64,
+    },
+    /// The device's memory has no whole page.
+    #[error("{object} has {device_bytes} bytes, not one whole page: name another region or map")]
+    LessThanAPage {
+        /// The device.
+        object: String,
+        /// Length of the device's memory.
+        device_bytes: u64,
+    },
+    /// A PCI region is not memory.
+    #[error("{object} is a region of I/O ports, not of memory: name another resource")]
+    NotMemory {
+        /// The device.
+        object: String,
+    },
+    /// The device's memory has no address.
+    #[error(
+        "{object} has no physical address: the device has no such memory, or nothing has given it an address"
+    )]
+    NoDeviceAddress {
+        /// The device.
+        object: String,
+    },
+    /// The PCI device does not answer at its addresses.
+    #[error(
+        "{object}: the device's memory is switched off: bind its driver, or write 1 to {}", switch.display()
+    )]
+    DeviceIsOff {
+        /// The device.
+        object: String,
+        /// The file that switches it on.
+        switch: PathBuf,
+    },
+    /// A block is larger than the area named for kind region.
+    #[error("{size_bytes} bytes are more than {heap} has: {total_bytes} bytes")]
+    LargerThanArea {
+        /// The name given.
+        heap: String,
+        /// Bytes asked for.
+        size_bytes: usize,
+        /// Bytes of the area.
+        total_bytes: u64,
+    },
+    /// Other regions of this process use the area.
+    #[error(
+        "{heap} is in use by other buffers of this process: {free_bytes} of its {total_bytes} bytes are free, at most {longest_bytes} in one piece, and {size_bytes} were asked for: use fewer buffers, or name more memory"
+    )]
+    AreaInUse {
+        /// The name given.
+        heap: String,
+        /// Bytes asked for.
+        size_bytes: usize,
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// The longest free part.
+        longest_bytes: u64,
+        /// Bytes of the area.
+        total_bytes: u64,
     },
     /// No kind works for kind auto. The string lists why.
     #[error("no kind of memory works here: {0}")]

@@ -52,7 +52,11 @@ pub(super) fn system_heap(
 
 /// Makes a region of the heap's memory. Its address comes from pagemap. The mapping of a contiguous heap
 /// may be VM_PFNMAP; then it comes from the contiguous memory allocator's tracepoint.
-pub(super) fn region(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
+pub(super) fn region(
+    provider: &MemoryProvider,
+    size_bytes: usize,
+    _max_address: Option<PhysAddr>,
+) -> Result<Region, MemoryError> {
     let is_contiguous = provider.info.is_contiguous;
     let name = provider.heap.as_deref().unwrap_or_default();
     let not_contiguous = || MemoryError::NotCma(name.to_owned());
@@ -88,6 +92,7 @@ pub(super) fn region(provider: &MemoryProvider, size_bytes: usize) -> Result<Reg
             mapping,
             memfd: None,
             dma_buf: Some(dma_buf),
+            _claim: None,
         },
     ))
 }

@@ -11,6 +11,7 @@ use super::error::MemoryError;
 use super::provider::{KindInfo, MemoryProvider, huge_page_size_bytes};
 use super::region::{OwnedMapping, Region};
 use super::{remedy, resolve};
+use crate::address::PhysAddr;
 use crate::sys;
 use crate::sys::large_page;
 use crate::sys::memfd::{self, Pages};
@@ -68,7 +69,11 @@ pub(super) fn udmabuf_pages(
 }
 
 /// Makes a region of a memfd's pages, pinned if io_uring allows it.
-pub(super) fn pinned(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
+pub(super) fn pinned(
+    provider: &MemoryProvider,
+    size_bytes: usize,
+    _max_address: Option<PhysAddr>,
+) -> Result<Region, MemoryError> {
     let Populated {
         memfd,
         mapping,
@@ -93,13 +98,18 @@ pub(super) fn pinned(provider: &MemoryProvider, size_bytes: usize) -> Result<Reg
             mapping,
             memfd: Some(memfd),
             dma_buf: None,
+            _claim: None,
         },
     )
     .with_large_pages(large_page_bytes))
 }
 
 /// Makes a region of a memfd's pages with a dma-buf over them, which pins them.
-pub(super) fn udmabuf(provider: &MemoryProvider, size_bytes: usize) -> Result<Region, MemoryError> {
+pub(super) fn udmabuf(
+    provider: &MemoryProvider,
+    size_bytes: usize,
+    _max_address: Option<PhysAddr>,
+) -> Result<Region, MemoryError> {
     // Opened first, so that nothing is allocated on a kernel without udmabuf.
     let device = udmabuf::open().map_err(|source| MemoryError::Refused {
         object: udmabuf::PATH.to_owned(),
@@ -145,6 +155,7 @@ pub(super) fn udmabuf(provider: &MemoryProvider, size_bytes: usize) -> Result<Re
             mapping,
             memfd: Some(memfd),
             dma_buf: Some(DmaBuf::new(dma_buf)),
+            _claim: None,
         },
     )
     .with_large_pages(large_page_bytes))

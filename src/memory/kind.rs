@@ -24,6 +24,8 @@ pub enum MemoryKind {
     Normal,
     /// Memory that the application or a driver owns.
     External,
+    /// Memory that exists already at a known physical address, and that the heap names.
+    Region,
 }
 
 shared_enum!(MemoryKind, c"GstPhysMemoryKind", {
@@ -34,6 +36,7 @@ shared_enum!(MemoryKind, c"GstPhysMemoryKind", {
     Hugepage: c"hugepage", c"Huge pages: contiguous within each";
     Normal: c"normal", c"Normal pages: scattered";
     External: c"external", c"External: memory that exists already";
+    Region: c"region", c"Region: physical memory named by heap";
 });
 
 impl fmt::Display for MemoryKind {

@@ -12,6 +12,7 @@ mod cpu_access;
 mod error;
 mod from_heap;
 mod from_memfd;
+mod from_region;
 mod heap;
 mod kind;
 mod permission;

@@ -8,6 +8,7 @@ use super::available::{self, Available};
 use super::error::MemoryError;
 use super::kind::MemoryKind;
 use super::region::Region;
+use crate::address::PhysAddr;
 use crate::sys::memfd::Pages;
 use crate::sys::meminfo;
 use crate::sys::mmap::page_size_bytes;
@@ -27,7 +28,8 @@ pub(super) struct KindInfo {
     /// kind has no heap of that name, or if the kind cannot be allocated.
     pub providers: fn(&'static KindInfo, Option<&str>) -> Option<Vec<MemoryProvider>>,
     /// Makes a region of this many bytes (whole pages) by one of these providers, and finds out its address.
-    pub region: fn(&MemoryProvider, usize) -> Result<Region, MemoryError>,
+    /// A kind that knows the address beforehand refuses memory above the highest address allowed.
+    pub region: fn(&MemoryProvider, usize, Option<PhysAddr>) -> Result<Region, MemoryError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,11 @@ impl MemoryProvider {
     }
 
     /// Makes a region of at least this size, if the machine has enough memory.
-    pub fn region(&self, size_bytes: usize) -> Result<Region, MemoryError> {
+    pub fn region(
+        &self,
+        size_bytes: usize,
+        max_address: Option<PhysAddr>,
+    ) -> Result<Region, MemoryError> {
         let kind = self.info.kind;
         let size_bytes = size_bytes
             .checked_next_multiple_of(self.page_bytes())
@@ -124,7 +130,7 @@ impl MemoryProvider {
             .ok_or(MemoryError::LargerThanAddressSpace { size_bytes })?;
         let available = self.info.supply.available(self.pages);
         MemoryError::unless_within(available, kind, size_bytes as u64)?;
-        (self.info.region)(self, size_bytes)
+        (self.info.region)(self, size_bytes, max_address)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::cpu_access::DmaBuf;
 use super::error::AccessError;
+use super::from_region::Claim;
 use super::kind::MemoryKind;
 use super::{CAT, resolve};
 use crate::address::{Address, AddressUnknown};
@@ -42,12 +43,14 @@ enum Backing {
     },
 }
 
-/// Memory that the region owns. The fields are dropped in this order: unpin, unmap, close.
+/// Memory that the region owns. The fields are dropped in this order: unpin, unmap, close, give back.
 pub(super) struct OwnedMapping {
     pub _pin: Option<Pin>,
     pub mapping: Mapping,
     pub memfd: Option<OwnedFd>,
     pub dma_buf: Option<DmaBuf>,
+    /// The physical addresses of kind region, which no other region has meanwhile.
+    pub _claim: Option<Claim>,
 }
 
 /// What is known about the address of external memory.
@@ -210,7 +213,7 @@ impl Region {
         self.kind
     }
 
-    /// Name of the dma-buf heap, or of a udmabuf's pages ("hugetlb", "shmem").
+    /// Name of the dma-buf heap, of a udmabuf's pages ("hugetlb", "shmem"), or of the memory of kind region.
     pub fn heap(&self) -> Option<&str> {
         self.heap.as_deref()
     }

@@ -4,7 +4,7 @@
 use super::error::MemoryError;
 use super::kind::MemoryKind;
 use super::provider::{AllocatorClass, KindInfo, Supply, TriedByAuto};
-use super::{from_heap, from_memfd};
+use super::{from_heap, from_memfd, from_region};
 
 /// The values that hold unless a row sets others.
 const ORDINARY: KindInfo = KindInfo {
@@ -15,11 +15,11 @@ const ORDINARY: KindInfo = KindInfo {
     supply: Supply::Reserved,
     tried_by_auto: TriedByAuto::No,
     providers: |_, _| None,
-    region: |_, _| Err(MemoryError::External),
+    region: |_, _, _| Err(MemoryError::External),
 };
 
 /// A row for each kind, in the order of the enum's numbers. Kind auto tries them from top to bottom.
-pub(super) static TABLE: [KindInfo; 7] = [
+pub(super) static TABLE: [KindInfo; 8] = [
     KindInfo {
         kind: MemoryKind::Auto,
         allocator: Some("PhysMemAuto"),
@@ -75,6 +75,14 @@ pub(super) static TABLE: [KindInfo; 7] = [
         ..ORDINARY
     },
     ORDINARY,
+    KindInfo {
+        kind: MemoryKind::Region,
+        allocator: Some("PhysMemRegion"),
+        is_contiguous: true,
+        providers: from_region::named_area,
+        region: from_region::region,
+        ..ORDINARY
+    },
 ];
 
 impl MemoryKind {

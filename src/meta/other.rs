@@ -125,6 +125,6 @@ pub(super) fn kind_of(number: i32) -> Option<MemoryKind> {
 
 pub(super) fn source_of(number: i32) -> Option<AddressSource> {
     use AddressSource::*;
-    let sources = [Pagemap, CmaTrace, SmemStart, User];
+    let sources = [Pagemap, CmaTrace, SmemStart, User, Sysfs];
     sources.into_iter().find(|&source| source as i32 == number)
 }

@@ -60,7 +60,7 @@ pub struct PhysMemUpload {
         builder(MemoryKind::Auto).mutable_ready().nick("Memory kind")
             .blurb("What the buffers are made of; 'auto' takes the first kind that works"))]
     #[property(name = "heap", get, set, type = Option<String>, member = heap, mutable_ready,
-        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system')")]
+        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system'); for kind 'region' the memory, such as /dev/mem@0x30000000+64M")]
     #[property(name = "max-address", get, set, type = u64, member = max_address, mutable_ready,
         nick = "Highest address", blurb = "Highest physical address that the hardware can reach (0 = any): frames beyond are copied, and memory beyond is refused")]
     #[property(name = "buffer-size", get, set, type = u32, member = buffer_size, mutable_ready,

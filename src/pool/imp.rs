@@ -38,9 +38,10 @@ pub struct PhysBufferPool {
     /// each buffer, and in [`stats`](super::PhysBufferPool#statistics).
     #[property(name = "kind", get, set, construct_only, type = MemoryKind, member = kind,
         nick = "Memory kind", blurb = "What the buffers are made of; 'auto' takes the first kind that works", builder(MemoryKind::Auto))]
-    /// Name of the dma-heap below `/dev/dma_heap`; `None` for the kind's usual heap.
+    /// Name of the dma-heap below `/dev/dma_heap`; `None` for the kind's usual heap. Kind
+    /// region needs the name of its memory.
     #[property(name = "heap", get, set, construct_only, type = Option<String>, member = heap,
-        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system')")]
+        nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system'); for kind 'region' the memory, such as /dev/mem@0x30000000+64M")]
     /// With [`MemoryKind::Auto`], kinds that cannot be exported as dma-buf are not chosen.
     #[property(name = "require-dma-buf", get, set, construct_only, type = bool, member = require_dma_buf,
         nick = "Require dma-buf", blurb = "With kind 'auto': pass over kinds that cannot be exported as dma-buf")]

@@ -233,7 +233,7 @@ impl Builder {
     }
 
     /// Name of a dma-heap below `/dev/dma_heap`, for kinds `Cma` and `System`; for kind `Udmabuf`
-    /// `hugetlb` or `shmem`.
+    /// `hugetlb` or `shmem`; for kind `Region` its memory, as in `/dev/mem@0x30000000+64M`.
     pub fn heap(mut self, heap: impl Into<String>) -> Self {
         self.heap = Some(heap.into());
         self

@@ -87,7 +87,7 @@ pub struct RawVideoSrc {
         builder(MemoryKind::Auto).mutable_ready().nick("Memory kind")
             .blurb("What this element's own buffers are made of, where downstream offers no memory of a device; auto = downstream's plain memory, else the first kind that works"))]
     #[property(name = "heap", get, set, type = Option<String>, member = heap, mutable_ready,
-        nick = "Heap", blurb = "For the own buffers: name of the dma-heap below /dev/dma_heap for kinds cma and system (default: the CMA heap, system)")]
+        nick = "Heap", blurb = "For the own buffers: name of the dma-heap below /dev/dma_heap for kinds cma and system (default: the CMA heap, system); for kind region the memory, such as /dev/mem@0x30000000+64M")]
     #[property(name = "max-address", get, set, type = u64, member = max_address, mutable_ready,
         nick = "Highest address", blurb = "For the own buffers: highest physical address that the hardware can reach (0 = any)")]
     settings: std::sync::Mutex<Settings>,

@@ -6,8 +6,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::mman;
@@ -21,6 +21,8 @@ pub struct Mapping {
     ptr: NonNull<u8>,
     len_bytes: usize,
     pid: u32,
+    /// The mapping that this one is a part of.
+    whole: Option<Arc<Mapping>>,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; the type hands out only a raw pointer, and its
@@ -39,6 +41,31 @@ pub(super) fn map_shared(
     let flags = mman::MapFlags::MAP_SHARED;
     // SAFETY: no address is asked for, so no existing mapping is replaced.
     Ok(unsafe { mman::mmap(None, len, protection, flags, file, 0) }?)
+}
+
+/// Maps `len_bytes` of `file` from `offset_bytes` on, read-write and MAP_SHARED. The caller unmaps them.
+///
+/// Not by nix, whose offsets have 32 bits on 32-bit machines: the offset in /dev/mem is a physical address.
+fn map_shared_at(
+    file: impl AsFd,
+    offset_bytes: u64,
+    len_bytes: usize,
+) -> io::Result<NonNull<c_void>> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: no address is asked for, so no existing mapping is replaced. A length of 0 is refused by the
+    // kernel.
+    let ptr = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            len_bytes,
+            protection,
+            MapFlags::SHARED,
+            file,
+            offset_bytes,
+        )
+    }?;
+    NonNull::new(ptr).ok_or_else(|| Errno::ENOMEM.into())
 }
 
 impl Mapping {
@@ -98,6 +125,26 @@ impl Mapping {
         }
     }
 
+    /// As [`Self::shared`], for `len_bytes` from `offset_bytes` on, a multiple of the page size.
+    pub fn shared_at(file: impl AsFd, offset_bytes: u64, len_bytes: usize) -> io::Result<Self> {
+        let ptr = map_shared_at(file, offset_bytes, len_bytes)?;
+        // SAFETY: the range is the mapping just made.
+        Ok(unsafe { Self::of(ptr, len_bytes) })
+    }
+
+    /// A part of a mapping, which stays mapped as long as any of its parts. `None` unless the part lies
+    /// inside.
+    pub fn part(whole: &Arc<Self>, offset_bytes: usize, len_bytes: usize) -> Option<Self> {
+        let end = offset_bytes.checked_add(len_bytes)?;
+        (end <= whole.len_bytes).then(|| Self {
+            // SAFETY: the offset lies in the mapping or at its end, as was just checked.
+            ptr: unsafe { whole.ptr.add(offset_bytes) },
+            len_bytes,
+            pid: whole.pid,
+            whole: Some(Arc::clone(whole)),
+        })
+    }
+
     /// Maps a whole dumb buffer. The driver tells its offset in the card's file.
     pub fn of_dumb_buffer(
         card: &impl drm::control::Device,
@@ -122,6 +169,7 @@ impl Mapping {
             ptr: ptr.cast(),
             len_bytes,
             pid: std::process::id(),
+            whole: None,
         }
     }
 
@@ -136,8 +184,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A forked child has no such mapping, and may have another one at the address.
-        if self.pid == std::process::id() {
+        // A forked child has no such mapping, and may have another one at the address. A part is unmapped
+        // with the whole.
+        if self.whole.is_none() && self.pid == std::process::id() {
             // SAFETY: the range is exactly what mmap gave, unmapped once. Unmapping can fail only if it
             // splits a mapping, which unmapping a whole one does not.
             let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
@@ -271,6 +320,30 @@ fn page_starts(ptr: NonNull<u8>, len_bytes: usize) -> impl Iterator<Item = usize
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_offset_is_counted_in_bytes_of_the_file_and_a_part_outlives_the_whole() {
+        use std::os::unix::fs::FileExt;
+        let page = page_size_bytes();
+        // Beyond 4 GiB, where an offset of 32 bits would wrap. The file has a hole before.
+        let start = (1 << 32) + page as u64;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(start + 2 * page as u64).unwrap();
+        file.write_all_at(&[1], start).unwrap();
+        file.write_all_at(&[2], start + page as u64).unwrap();
+        let whole = Arc::new(Mapping::shared_at(&file, start, 2 * page).unwrap());
+        let part = Mapping::part(&whole, page, page).unwrap();
+        assert!(Mapping::part(&whole, page, page + 1).is_none());
+        assert!(Mapping::part(&whole, usize::MAX, 2).is_none());
+        // SAFETY: both mappings are readable, and the file has these bytes.
+        unsafe { assert_eq!((whole.ptr().read(), part.ptr().read()), (1, 2)) };
+        drop(whole);
+        // SAFETY: as above; the part keeps the whole mapped.
+        unsafe { assert_eq!(part.ptr().read(), 2) };
+        let unaligned = Mapping::shared_at(&file, 1, page).unwrap_err();
+        assert_eq!(unaligned.raw_os_error(), Some(libc::EINVAL));
+        assert!(Mapping::shared_at(&file, 0, 0).is_err());
+    }
 
     /// Runs the steps on a simulated kernel, which undoes the current step at a signal. A signal comes
     /// after every `bytes_between` bytes of work.

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod cma_trace;
 pub mod console;
+pub mod device_memory;
 pub mod direct_io;
 pub mod dma_buf;
 pub mod dma_heap;

@@ -16,16 +16,18 @@ use crate::memory::region::Access;
 use crate::sys::dma_buf::Direction;
 use crate::sys::mmap::page_size_bytes;
 
-/// The mem_type of external memory without an fd.
+/// The mem_type of memory without an fd: external memory, and memory of kind region.
 const MEM_TYPE: &CStr = c"PhysMemExternal";
 
 /// Defines an allocator class for memory of one kind. `$init` sets the functions of an instance. `$free` is
 /// needed for a parent class that does not free the memory.
 macro_rules! allocator_class {
-    ($class:ident, $name:literal, $parent:ty, $init:path $(, $free:item)?) => {
+    ($class:ident, $name:literal, $parent:ty, $init:path
+     $(, object: { $($object:item)* }, free: $free:item)?) => {
         #[derive(Default)]
         pub struct $class {
             kind: OnceLock<MemoryKind>,
+            heap: OnceLock<String>,
         }
 
         #[glib::object_subclass]
@@ -43,7 +45,9 @@ macro_rules! allocator_class {
             }
         }
 
-        impl ObjectImpl for $class {}
+        impl ObjectImpl for $class {
+            $($($object)*)?
+        }
         impl GstObjectImpl for $class {}
 
         // SAFETY: `alloc` gives a whole memory or null. `free` is the parent's, or frees what `bare_memory`
@@ -54,7 +58,8 @@ macro_rules! allocator_class {
                 size: usize,
                 params: &gst::AllocationParams,
             ) -> *mut gst::ffi::GstMemory {
-                alloc(self.obj().upcast_ref(), self.kind.get(), size, params)
+                let heap = self.heap.get().map(String::as_str);
+                alloc(self.obj().upcast_ref(), self.kind.get(), heap, size, params)
             }
 
             $($free)?
@@ -99,7 +104,29 @@ allocator_class!(
     "GstPhysMemAllocator",
     gst::Allocator,
     put_functions_of_bare_memory,
-    unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
+    object: {
+        fn properties() -> &'static [glib::ParamSpec] {
+            static PROPERTIES: LazyLock<[glib::ParamSpec; 1]> = LazyLock::new(|| {
+                [glib::ParamSpecString::builder("heap")
+                    .nick("Heap")
+                    .blurb("Names the memory of an allocator of kind region, as in /dev/mem@0x30000000+64M")
+                    .construct_only()
+                    .build()]
+            });
+            &*PROPERTIES
+        }
+
+        fn set_property(&self, _id: usize, value: &glib::Value, _pspec: &glib::ParamSpec) {
+            if let Ok(Some(heap)) = value.get::<Option<String>>() {
+                let _ = self.heap.set(heap);
+            }
+        }
+
+        fn property(&self, _id: usize, _pspec: &glib::ParamSpec) -> glib::Value {
+            self.heap.get().to_value()
+        }
+    },
+    free: unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
         // SAFETY: the memory is a Box that `bare_memory` or `mem_share` leaked, and is freed only here.
         drop(unsafe { Box::from_raw(memory) });
     }
@@ -144,11 +171,17 @@ unsafe fn put_functions(allocator: *mut gst::ffi::GstAllocator) {
 fn alloc(
     allocator: &gst::Allocator,
     kind: Option<&MemoryKind>,
+    heap: Option<&str>,
     size: usize,
     params: &gst::AllocationParams,
 ) -> *mut gst::ffi::GstMemory {
-    let kind = kind.copied().unwrap_or(MemoryKind::External);
-    match try_alloc(kind, size, params) {
+    // Code outside of this library makes allocators of a heap only.
+    let kind = match (kind, heap) {
+        (Some(&kind), _) => kind,
+        (None, Some(_)) => MemoryKind::Region,
+        (None, None) => MemoryKind::External,
+    };
+    match try_alloc(kind, heap, size, params) {
         Ok(mem) => mem.into_glib_ptr(),
         Err(error) => {
             gst::error!(CAT, obj = allocator, "{error}");
@@ -159,6 +192,7 @@ fn alloc(
 
 fn try_alloc(
     kind: MemoryKind,
+    heap: Option<&str>,
     size: usize,
     params: &gst::AllocationParams,
 ) -> Result<gst::Memory, MemoryError> {
@@ -171,19 +205,25 @@ fn try_alloc(
     let size_bytes = if whole == 0 { 0 } else { sum(&[whole, slack]) };
     let region = Region::allocate(&Request {
         kind,
+        heap,
         size_bytes,
         ..Default::default()
     })?;
     let start = (region.ptr() as usize).wrapping_neg() & align;
     let mem = wrap(&region, start, whole, None);
     let mem = mem.into_glib_ptr();
+    // Memory that existed before holds what was written to it.
+    let zeroed = match kind {
+        MemoryKind::Region => gst::MemoryFlags::empty(),
+        _ => params.flags(),
+    };
     // SAFETY: the memory is new and no other code has it. Prefix and padding lie in the wrapped range, and
-    // all of it is zero, as fresh pages are.
+    // all of it is zero, as fresh pages are, if `zeroed` has a flag.
     unsafe {
         (*mem).align = align;
         (*mem).offset += params.prefix();
         (*mem).size = size;
-        (*mem).mini_object.flags |= params.flags().into_glib()
+        (*mem).mini_object.flags |= zeroed.into_glib()
             & (gst::ffi::GST_MEMORY_FLAG_ZERO_PREFIXED | gst::ffi::GST_MEMORY_FLAG_ZERO_PADDED);
         Ok(from_glib_full(mem))
     }
