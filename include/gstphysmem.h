@@ -17,7 +17,8 @@
  * Its properties, the first five given to g_object_new() and not changed later:
  *
  *   kind                GstPhysMemoryKind  what the buffers are made of
- *   heap                gchararray         a dma-heap below /dev/dma_heap; of kind udmabuf: hugetlb, shmem
+ *   heap                gchararray         a dma-heap below /dev/dma_heap; of kind udmabuf: hugetlb, shmem;
+ *                                          of kind region: the memory, as in /dev/mem@0x30000000+64M
  *   require-dma-buf     gboolean           with kind auto: pass over kinds without a dma-buf
  *   require-contiguous  gboolean           only memory that is one physical piece
  *   max-address         guint64            refuse memory beyond, 0 for no limit
@@ -41,6 +42,10 @@
  *   describe        (GstBuffer)      -> GstStructure or NULL, what the meta says; `extents` by
  *                                       gst_structure_get_array()
  *   export-dmabuf   (guint id)       -> gint, a new descriptor that the caller closes, or -1
+ *   add-memory      (guint64 data, guint64 size, GVariant extents, gint dmabuf_fd, GObject owner)
+ *                                    -> gboolean, for a pool of kind external that is not configured
+ *                                       yet: as gst_phys_buffer_handle_new_full(), with extents of type
+ *                                       a(tt) or NULL, and owner kept as long as the memory is in use
  *   validate        (guint id)       -> gboolean
  *   validate-all    ()               -> gboolean
  *   dump            ()               -> gchararray, one line a buffer, for people
@@ -78,13 +83,13 @@ G_BEGIN_DECLS
 #define GST_PHYS_MEM_FLAG_EXTERNAL (1 << 3)
 
 /**
- * Flag of GstPhysMemMeta: another process said all this, and sent the memory with it.
+ * Flag of GstPhysMemMeta: another process sent the memory, and what the meta says of it.
  */
 #define GST_PHYS_MEM_FLAG_RECEIVED (1 << 4)
 
 /**
- * The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which
- * needs CAP_SYS_ADMIN.
+ * The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which needs
+ * CAP_SYS_ADMIN.
  */
 #define GST_PHYS_ADDR_UNKNOWN 0
 
@@ -93,7 +98,7 @@ G_BEGIN_DECLS
  */
 typedef enum GstPhysMemoryKind {
   /**
-   * The first that works of cma, udmabuf, hugepage and normal.
+   * The first of cma, udmabuf, hugepage and normal that works.
    */
   GST_PHYS_MEMORY_KIND_AUTO,
   /**
@@ -101,11 +106,11 @@ typedef enum GstPhysMemoryKind {
    */
   GST_PHYS_MEMORY_KIND_CMA,
   /**
-   * The dma-buf heap `system`.
+   * The dma-buf heap `system`, or the heap that the request names.
    */
   GST_PHYS_MEMORY_KIND_SYSTEM,
   /**
-   * A memfd exported as a dma-buf.
+   * A memfd exported as a dma-buf by /dev/udmabuf.
    */
   GST_PHYS_MEMORY_KIND_UDMABUF,
   /**
@@ -117,13 +122,17 @@ typedef enum GstPhysMemoryKind {
    */
   GST_PHYS_MEMORY_KIND_NORMAL,
   /**
-   * Memory of somebody else.
+   * Memory that the application or a driver owns.
    */
   GST_PHYS_MEMORY_KIND_EXTERNAL,
+  /**
+   * Memory that exists already at a known physical address, and that the heap names.
+   */
+  GST_PHYS_MEMORY_KIND_REGION,
 } GstPhysMemoryKind;
 
 /**
- * Who said where the memory is.
+ * Where an address was learnt.
  */
 typedef enum GstPhysAddressSource {
   /**
@@ -135,25 +144,29 @@ typedef enum GstPhysAddressSource {
    */
   GST_PHYS_ADDRESS_SOURCE_CMA_TRACE,
   /**
-   * `smem_start` of a framebuffer.
+   * `smem_start` of a framebuffer (struct fb_fix_screeninfo).
    */
   GST_PHYS_ADDRESS_SOURCE_SMEM_START,
   /**
-   * The owner of external memory.
+   * The owner of external memory gave it, or the name of memory of /dev/mem.
    */
   GST_PHYS_ADDRESS_SOURCE_USER,
+  /**
+   * A driver told it in sysfs: UIO, u-dma-buf, PCI.
+   */
+  GST_PHYS_ADDRESS_SOURCE_SYSFS,
 } GstPhysAddressSource;
 
 /**
- * Why a function below returned NULL, FALSE or -1; of the domain GST_PHYS_POOL_ERROR.
+ * Why a function below returned NULL, FALSE or -1. The error domain is GST_PHYS_POOL_ERROR.
  */
 typedef enum GstPhysPoolError {
   /**
-   * The system refused, as the message says.
+   * A system call failed; the message has the details.
    */
   GST_PHYS_POOL_ERROR_FAILED = 0,
   /**
-   * No buffer within the time given.
+   * No buffer came within the timeout.
    */
   GST_PHYS_POOL_ERROR_NO_BUFFER = 1,
   /**
@@ -161,11 +174,11 @@ typedef enum GstPhysPoolError {
    */
   GST_PHYS_POOL_ERROR_FLUSHING = 2,
   /**
-   * More memory could not be had.
+   * No more memory can be allocated.
    */
   GST_PHYS_POOL_ERROR_NO_MEMORY = 3,
   /**
-   * The buffer's state does not allow this.
+   * The buffer's state does not allow the operation, or the buffer is not one of this pool's.
    */
   GST_PHYS_POOL_ERROR_ILLEGAL_STEP = 4,
   /**
@@ -173,7 +186,7 @@ typedef enum GstPhysPoolError {
    */
   GST_PHYS_POOL_ERROR_NO_SUCH_ID = 5,
   /**
-   * The owner of the memory freed it.
+   * The owner of the memory has freed it.
    */
   GST_PHYS_POOL_ERROR_GONE = 6,
   /**
@@ -183,12 +196,12 @@ typedef enum GstPhysPoolError {
 } GstPhysPoolError;
 
 /**
- * Owns a block of memory together with the way to free it.
+ * Owns a block of memory together with the function that frees it.
  */
 typedef struct GstPhysBufferHandle GstPhysBufferHandle;
 
 /**
- * A block of memory that stays mapped read-write as long as anybody uses its pool.
+ * A block of memory that stays mapped read-write as long as its pool and the pool's buffers exist.
  */
 typedef struct GstPhysMemBlock {
   /**
@@ -200,7 +213,7 @@ typedef struct GstPhysMemBlock {
    */
   size_t size;
   /**
-   * First byte, as hardware sees it, believed of a block in one piece; or
+   * Physical address of the first byte, for a block in one physical extent; it is not verified. Or
    * GST_PHYS_ADDR_UNKNOWN.
    */
   uint64_t phys_addr;
@@ -211,7 +224,7 @@ typedef struct GstPhysMemBlock {
  */
 typedef struct GstPhysExtent {
   /**
-   * First byte, as the memory controller counts: not behind an IOMMU.
+   * Address of the first byte, as the memory controller counts: not an address behind an IOMMU.
    */
   uint64_t phys_addr;
   /**
@@ -221,25 +234,25 @@ typedef struct GstPhysExtent {
 } GstPhysExtent;
 
 /**
- * What is known of a buffer's memory. To be read only. Every pointer in it is owned by the
- * meta and valid as long as the meta is, that is, as long as the buffer.
+ * What is known of a buffer's memory, to be read only. The meta owns what its pointers point to,
+ * which stays valid as long as the meta, that is, as long as the buffer.
  *
- * Only a copy that shares the whole memory keeps the meta: its address is never that of
- * other bytes. phys_addr and extents are of the buffer as the pool handed it out: for one
- * that was resized since, see gst_buffer_get_phys_addr(). They mean something only if
- * gst_phys_mem_meta_is_address_known(); 0 means nothing.
+ * A copy of the buffer keeps the meta only if it shares the whole memory, so that the address is
+ * never that of other bytes. phys_addr and extents describe the buffer as the pool handed it out;
+ * for a buffer that was resized since, use gst_buffer_get_phys_addr(). They are valid only if
+ * gst_phys_mem_meta_is_address_known() says so; an address of 0 means nothing.
  */
 typedef struct GstPhysMemMeta {
   /**
-   * The parent.
+   * The GstMeta that this struct extends.
    */
   GstMeta meta;
   /**
-   * Unique in the process whose pool it is, never 0, the same for each use.
+   * The buffer's id: never 0, unique in the process that has the pool, the same for each use.
    */
   uint32_t id;
   /**
-   * GST_PHYS_MEM_FLAG_...
+   * Bits of GST_PHYS_MEM_FLAG_...
    */
   uint32_t flags;
   /**
@@ -247,52 +260,52 @@ typedef struct GstPhysMemMeta {
    */
   int32_t kind;
   /**
-   * A GstPhysAddressSource, if the address is known.
+   * A GstPhysAddressSource, valid if the address is known.
    */
   int32_t source;
   /**
-   * Of the first byte, if known.
+   * Physical address of the first byte, valid if the address is known.
    */
   uint64_t phys_addr;
   /**
-   * Bytes.
+   * Size of the buffer in bytes.
    */
   uint64_t size;
   /**
-   * Where in its memory the buffer began, bytes.
+   * Offset in bytes at which the buffer began in its memory.
    */
   uint64_t offset;
   /**
-   * The contiguous pieces, in the order of the bytes, or NULL.
+   * The physically contiguous pieces in the order of the bytes, or NULL.
    */
   const struct GstPhysExtent *extents;
   /**
-   * How many, 0 if the address is unknown.
+   * Number of extents, 0 if the address is unknown.
    */
   uint32_t n_extents;
   /**
-   * Or -1. It is the memory's: dup() to keep it, never close it. Of a buffer that was
-   * received ask the memory itself.
+   * File descriptor of the dma-buf, or -1. The memory owns it: dup() it to keep it, and never
+   * close it. For a buffer that was received, ask the memory itself.
    */
   int32_t dmabuf_fd;
   /**
-   * dma-heap or device that the memory came from, or NULL.
+   * Name of the dma-heap or device that the memory came from, or NULL.
    */
   const char *heap;
   /**
-   * Why the address is unknown, one sentence, or NULL.
+   * Why the address is unknown, in one sentence, or NULL.
    */
   const char *unknown_reason;
   /**
-   * What all this is about, or NULL if it was received; only to be compared.
+   * The memory that the meta describes, only to be compared; NULL if it was received.
    */
   const GstMemory *memory;
   /**
-   * Private: FALSE once the owner of external memory freed it.
+   * Private: returns FALSE once the owner of external memory has freed it.
    */
   gboolean (*is_alive)(const struct GstPhysMemMeta *meta);
   /**
-   * Private: whether all this is about a memory.
+   * Private: returns whether the meta describes this memory.
    */
   gboolean (*is_about)(const struct GstPhysMemMeta *meta, GstMemory *memory);
   /**
@@ -306,31 +319,30 @@ typedef struct GstPhysMemMeta {
 } GstPhysMemMeta;
 
 /**
- * A pool over blocks that outlive it and every buffer and memory that came from it, one
- * buffer each. Configure it with a buffer size that the smallest block can hold. The array
- * is copied.
+ * Makes a pool with one buffer for each block. The blocks must outlive the pool and every buffer and
+ * memory that came from it. Configure the pool with a buffer size that fits into the smallest block. The
+ * array is copied.
  *
- * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for a block
- * without data or size, or that ends beyond the last address
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for a block without data or
+ * size, or that ends beyond the last address
  *
  * # Safety
- * `blocks` points to `n_blocks` blocks of memory that nobody else manages.
+ * `blocks` points to `n_blocks` blocks of memory that no other code manages.
  */
 GstBufferPool *gst_phys_buffer_pool_new_with_regions(const struct GstPhysMemBlock *blocks,
                                                      uint32_t n_blocks);
 
 /**
- * Takes over data, size bytes, mapped read-write until destroy is called with user_data (a
- * pointer to whatever free, munmap or cudaFree need to know). destroy runs exactly once, on
- * any thread: when the handle is freed, or, while a buffer over it is mapped, right after
- * the last map. A device at work does not hold it off: map the buffer meanwhile.
+ * Takes over data, size bytes, which stay mapped read-write until destroy is called with user_data (a
+ * pointer to what free, munmap or cudaFree need to know). destroy runs exactly once, on any thread: when
+ * the handle is freed or, if a buffer over it is mapped then, right after the last unmap. A device that
+ * uses the memory does not delay destroy: keep the buffer mapped meanwhile.
  *
- * Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for what is
- * no block (see GstPhysMemBlock), and then nothing was taken over
+ * Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for values that describe
+ * no block (see GstPhysMemBlock); nothing is taken over in that case
  *
  * # Safety
- * `data` is a block of memory that nobody else frees, `destroy` the way to free it from any
- * thread.
+ * `data` is a block of memory that no other code frees, and `destroy` can free it from any thread.
  */
 struct GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
                                                        size_t size,
@@ -339,7 +351,31 @@ struct GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
                                                        gpointer user_data);
 
 /**
- * Frees a handle that no pool owns; NULL is ignored.
+ * As gst_phys_buffer_handle_new(), for memory in any number of physical pieces, and with its dma-buf.
+ *
+ * extents: (array length=n_extents) (nullable): the pieces in the order of the bytes, size bytes in all; the
+ * array is copied. With NULL the addresses are looked up in /proc/self/pagemap.
+ *
+ * dmabuf_fd: a dma-buf over the same memory, whose first byte is that of data, or -1. The function duplicates
+ * it; the caller still closes its own. A map of a buffer tells the kernel of the CPU's access to it
+ * (DMA_BUF_IOCTL_SYNC).
+ *
+ * Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for values that describe
+ * no block; nothing is taken over in that case
+ *
+ * # Safety
+ * As gst_phys_buffer_handle_new(), and `extents` is NULL or points to `n_extents` extents.
+ */
+struct GstPhysBufferHandle *gst_phys_buffer_handle_new_full(gpointer data,
+                                                            size_t size,
+                                                            const struct GstPhysExtent *extents,
+                                                            uint32_t n_extents,
+                                                            int dmabuf_fd,
+                                                            GDestroyNotify destroy,
+                                                            gpointer user_data);
+
+/**
+ * Frees a handle that no pool owns. NULL is ignored.
  *
  * # Safety
  * `handle` is freed once, and was not given to a pool that owns it.
@@ -347,29 +383,28 @@ struct GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
 void gst_phys_buffer_handle_free(struct GstPhysBufferHandle *handle);
 
 /**
- * A pool that owns the handles: each is freed when the pool and the last buffer and memory
- * that came from it are gone.
+ * Makes a pool that owns the handles. Each handle is freed when the pool and the last buffer and memory
+ * that came from it are freed.
  *
- * handles: (transfer full) (array length=n_handles): the handles; the array stays the
- * caller's
+ * handles: (transfer full) (array length=n_handles): the handles; the array itself stays the caller's
  *
- * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle
- * or the array is NULL, and then no handle was taken
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
+ * NULL; no handle is taken in that case
  *
  * # Safety
- * `handles` points to `n_handles` handles, none twice; they are the pool's from now on.
+ * `handles` points to `n_handles` handles, none twice; the pool owns them from now on.
  */
 GstBufferPool *gst_phys_buffer_pool_new_with_handles(struct GstPhysBufferHandle *const *handles,
                                                      uint32_t n_handles);
 
 /**
- * A pool that borrows the handles: the application frees each whenever it likes. Its buffer
- * is then not handed out again, a map of it fails, and `validate` says FALSE.
+ * Makes a pool that borrows the handles. The application may free each handle at any time. After that its
+ * buffer is not handed out again, a map of the buffer fails, and `validate` returns FALSE.
  *
  * handles: (transfer none) (array length=n_handles): the handles
  *
- * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle
- * or the array is NULL
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
+ * NULL
  *
  * # Safety
  * `handles` points to `n_handles` handles, none freed before this returns.
@@ -378,39 +413,43 @@ GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles(struct GstPhysBuff
                                                               uint32_t n_handles);
 
 /**
- * The domain of these errors.
+ * The domain of the errors above: GST_PHYS_POOL_ERROR.
  */
 GQuark gst_phys_pool_error_quark(void);
 
 /**
- * A free buffer, to be filled. Any number of threads may use this and the functions below
- * at once; flushing and deactivating the pool end every wait. What is misuse of a function
- * (a pool of another type, a NULL buffer) is a critical warning, and sets no error.
+ * Returns a free buffer to be filled. Any number of threads may call this and the functions below at the
+ * same time. Flushing or deactivating the pool ends every wait. Misuse of a function (a pool of another
+ * type, a NULL buffer) is a critical warning, and sets no error.
  *
- * timeout: nanoseconds, 0 for no wait, -1 for ever
+ * timeout: nanoseconds; 0 does not wait, -1 waits for ever
  *
  * Returns: (transfer full) (nullable): the buffer
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-GstBuffer *gst_phys_buffer_pool_acquire_free(GstBufferPool *pool, int64_t timeout, GError **error);
+GstBuffer *gst_phys_buffer_pool_acquire_free(GstBufferPool *pool,
+                                             int64_t timeout,
+                                             GError **error);
 
 /**
  * Puts a buffer at the end of the filled queue.
  *
- * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none):
- * it is then free again once its last reference is gone
+ * buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes
+ * none); in that case it is free again once its last reference is gone
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-gboolean gst_phys_buffer_pool_submit_filled(GstBufferPool *pool, GstBuffer *buffer, GError **error);
+gboolean gst_phys_buffer_pool_submit_filled(GstBufferPool *pool,
+                                            GstBuffer *buffer,
+                                            GError **error);
 
 /**
- * The oldest filled buffer.
+ * Returns the oldest filled buffer.
  *
- * timeout: nanoseconds, 0 for no wait, -1 for ever
+ * timeout: nanoseconds; 0 does not wait, -1 waits for ever
  *
  * Returns: (transfer full) (nullable): the buffer
  *
@@ -422,9 +461,9 @@ GstBuffer *gst_phys_buffer_pool_acquire_filled(GstBufferPool *pool,
                                                GError **error);
 
 /**
- * Ends the consumer's use of a buffer. It is free again when its last reference is gone.
+ * Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
  *
- * buffer: (transfer full): the buffer, taken also when this fails (the signal takes none)
+ * buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes none)
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
@@ -434,14 +473,16 @@ gboolean gst_phys_buffer_pool_release_filled(GstBufferPool *pool,
                                              GError **error);
 
 /**
- * A new file descriptor of the dma-buf of the buffer with this id, for another process.
+ * Returns a new file descriptor of the dma-buf of the buffer with this id, to be given to another process.
  *
- * Returns: the descriptor, the caller's to close, or -1
+ * Returns: the descriptor, which the caller closes, or -1
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-int gst_phys_buffer_pool_export_dmabuf(GstBufferPool *pool, uint32_t id, GError **error);
+int gst_phys_buffer_pool_export_dmabuf(GstBufferPool *pool,
+                                       uint32_t id,
+                                       GError **error);
 
 /** The domain of the errors of this library. */
 #define GST_PHYS_POOL_ERROR (gst_phys_pool_error_quark ())

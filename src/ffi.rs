@@ -20,8 +20,9 @@ use gst::{
 
 use crate::{
     handle::BufferHandle,
-    memory::PhysAddr,
-    pool::{MemoryBlock, PhysBufferPool, PoolError, Wait},
+    memory::{Extent, PhysAddr},
+    meta::ffi::GstPhysExtent,
+    pool::{MemoryBlock, PhysBufferPool, PoolError, Wait, handle_of_pieces},
 };
 
 /// The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which needs
@@ -44,23 +45,8 @@ pub struct GstPhysMemBlock {
 impl GstPhysMemBlock {
     /// The block, or why these values describe none.
     fn checked(&self) -> Result<MemoryBlock, &'static str> {
-        let virt = NonNull::new(self.data.cast::<u8>()).ok_or("the data of a block is NULL")?;
-        let last = (self.size as u64)
-            .checked_sub(1)
-            .ok_or("the size of a block is 0")?;
-        // No object is larger than isize::MAX, and none ends beyond the last address of the process.
-        isize::try_from(self.size)
-            .ok()
-            .and_then(|_| virt.addr().get().checked_add(self.size))
-            .ok_or("a block ends beyond the last address of the process")?;
-        self.phys_addr
-            .checked_add(last)
-            .ok_or("a block ends beyond the last physical address")?;
-        Ok(MemoryBlock {
-            virt,
-            phys: (self.phys_addr != GST_PHYS_ADDR_UNKNOWN).then_some(PhysAddr(self.phys_addr)),
-            size_bytes: self.size,
-        })
+        let phys = (self.phys_addr != GST_PHYS_ADDR_UNKNOWN).then_some(PhysAddr(self.phys_addr));
+        MemoryBlock::checked(self.data.cast(), self.size, phys)
     }
 }
 
@@ -162,6 +148,57 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
         None => handle,
     };
     Box::into_raw(Box::new(GstPhysBufferHandle(handle)))
+}
+
+/// As gst_phys_buffer_handle_new(), for memory in any number of physical pieces, and with its dma-buf.
+///
+/// extents: (array length=n_extents) (nullable): the pieces in the order of the bytes, size bytes in all; the
+/// array is copied. With NULL the addresses are looked up in /proc/self/pagemap.
+///
+/// dmabuf_fd: a dma-buf over the same memory, whose first byte is that of data, or -1. The function duplicates
+/// it; the caller still closes its own. A map of a buffer tells the kernel of the CPU's access to it
+/// (DMA_BUF_IOCTL_SYNC).
+///
+/// Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for values that describe
+/// no block; nothing is taken over in that case
+///
+/// # Safety
+/// As gst_phys_buffer_handle_new(), and `extents` is NULL or points to `n_extents` extents.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_handle_new_full(
+    data: gpointer,
+    size: usize,
+    extents: *const GstPhysExtent,
+    n_extents: u32,
+    dmabuf_fd: c_int,
+    destroy: glib::ffi::GDestroyNotify,
+    user_data: gpointer,
+) -> *mut GstPhysBufferHandle {
+    // SAFETY: the caller guarantees pointer and count.
+    let extents = unsafe { array(extents, n_extents) };
+    let extents = extents.map(|extents| {
+        let extent = |extent: &GstPhysExtent| Extent {
+            phys: PhysAddr(extent.phys_addr),
+            len_bytes: extent.size,
+        };
+        extents.iter().map(extent).collect()
+    });
+    let user_data = UserData(user_data);
+    let deleter = move || {
+        // Makes the closure capture the whole struct, which is Send, and not its field.
+        let UserData(user_data) = { user_data };
+        if let Some(destroy) = destroy {
+            // SAFETY: it runs once, after the last access; the caller gave both.
+            unsafe { destroy(user_data) }
+        }
+    };
+    // SAFETY: the caller guarantees the block until `destroy` runs.
+    match unsafe { handle_of_pieces(data.cast(), size, extents, dmabuf_fd, deleter) } {
+        Ok(handle) => Box::into_raw(Box::new(GstPhysBufferHandle(handle))),
+        Err(what) => {
+            warn_misuse("gst_phys_buffer_handle_new_full", what).unwrap_or(std::ptr::null_mut())
+        }
+    }
 }
 
 /// Frees a handle that no pool owns. NULL is ignored.

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Weak;
 
@@ -46,6 +47,8 @@ pub struct BufferHandle {
     block: Arc<Block>,
     /// What the owner gave: an address, or one that is refused.
     address: Option<Result<Address, AddressUnknown>>,
+    /// Shared with the regions of pools that borrow the handle.
+    dma_buf: Option<std::sync::Arc<OwnedFd>>,
 }
 
 struct Block {
@@ -139,6 +142,7 @@ impl BufferHandle {
                 watchers: Mutex::new(Vec::new()),
             }),
             address: None,
+            dma_buf: None,
         }
     }
 
@@ -158,6 +162,24 @@ impl BufferHandle {
     pub fn with_address(mut self, address: Option<Address>) -> Self {
         self.address = address.map(Ok);
         self
+    }
+
+    /// Gives a dma-buf over the same memory, whose first byte is the block's and that is at least as long. The
+    /// pool then exports it, its buffers are GstDmaBufMemory, and the kernel is told of each map of them by
+    /// DMA_BUF_IOCTL_SYNC.
+    pub fn with_dma_buf(mut self, dma_buf: OwnedFd) -> Self {
+        self.dma_buf = Some(std::sync::Arc::new(dma_buf));
+        self
+    }
+
+    /// The dma-buf that the owner gave.
+    pub fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        self.dma_buf.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// The same, for a region that may outlive the handle.
+    pub(crate) fn shared_dma_buf(&self) -> Option<std::sync::Arc<OwnedFd>> {
+        self.dma_buf.clone()
     }
 
     /// The address that the owner gave. `None` for an address that was refused, too.
@@ -214,6 +236,7 @@ impl fmt::Debug for BufferHandle {
             .field("ptr", &self.ptr())
             .field("len_bytes", &self.len_bytes())
             .field("address", &self.address)
+            .field("dma_buf", &self.dma_buf)
             .finish()
     }
 }

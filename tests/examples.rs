@@ -94,7 +94,8 @@ fn the_c_application_owns_and_frees_the_memory_of_its_buffers() {
     let out = output_of(with_plugin(&program).env_remove("G_DEBUG"));
     assert_eq!(
         out,
-        "regions: ok\nowned handles: ok\nborrowed handles: ok\nverbs and their errors: ok\n"
+        "regions: ok\nowned handles: ok\nborrowed handles: ok\npieces and dma-buf: ok\n\
+         verbs and their errors: ok\n"
     );
 }
 
@@ -128,6 +129,23 @@ fn python_reaches_all_that_the_pool_does() {
         last.contains("above the limit 0xfff") || last.contains("max-address cannot be kept"),
         "{last}"
     );
+}
+
+#[test]
+fn python_brings_memory_in_pieces_and_with_a_dma_buf() {
+    let mut python = with_plugin("/usr/bin/python3");
+    // One map is meant to fail.
+    python.env_remove("G_DEBUG");
+    let out = output_of(python.arg(root().join("examples/python/external.py")));
+    for expected in [
+        "refused: the extents are not as long as the block",
+        "refused: memory is added before the pool is configured",
+        "2 pieces, the first at 0x40001000\n",
+        "the dma-buf is exported\n",
+        "the memory was freed after its last use\n",
+    ] {
+        assert!(out.contains(expected), "no {expected:?} in\n{out}");
+    }
 }
 
 #[test]

@@ -190,6 +190,41 @@ fn the_owner_can_say_where_the_block_is_piece_by_piece() {
     assert!(!meta.is_contiguous());
 }
 
+/// The dma-buf is a memfd here, which can be exported, but takes no DMA_BUF_IOCTL_SYNC.
+#[test]
+fn the_owner_can_give_a_dma_buf_for_the_block() {
+    use std::os::fd::AsFd;
+    gst::init().unwrap();
+    let dma_buf = || {
+        let memfd = tempfile::tempfile().unwrap();
+        let inode = nix::sys::stat::fstat(&memfd).unwrap().st_ino;
+        (memfd.into(), inode)
+    };
+    let exported = |pool: &PhysBufferPool| {
+        let buffer = pool.acquire_buffer(None).unwrap();
+        assert!(
+            buffer
+                .peek_memory(0)
+                .is_memory_type::<gst_allocators::DmaBufMemory>()
+        );
+        let exported = pool.export_dmabuf(id(&buffer)).unwrap();
+        nix::sys::stat::fstat(exported.as_fd()).unwrap().st_ino
+    };
+    let (fd, inode) = dma_buf();
+    let pool = PhysBufferPool::with_handles(vec![handle().0.with_dma_buf(fd)]);
+    activate(&pool, SIZE);
+    assert_eq!(exported(&pool), inode);
+    let (fd, inode) = dma_buf();
+    let (borrowed, counter) = handle();
+    let borrowed = borrowed.with_dma_buf(fd);
+    let pool = borrowing_pool(std::slice::from_ref(&borrowed));
+    assert_eq!(exported(&pool), inode);
+    let buffer = pool.acquire_buffer(None).unwrap();
+    drop(borrowed);
+    assert_eq!(runs(&counter), 1);
+    assert!(buffer.map_readable().is_err());
+}
+
 #[test]
 fn an_address_of_a_part_of_the_block_is_refused_in_words() {
     gst::init().unwrap();

@@ -5,9 +5,13 @@
  *
  *     cc external.c -o external $(pkg-config --cflags --libs gstphysmem)
  */
+#define _GNU_SOURCE /* memfd_create */
 #include <gst/gst.h>
 #include <gstphysmem.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define SIZE 4096
 /* In a real program this address may come from the device tree. */
@@ -141,6 +145,42 @@ borrowed (void)
   g_print ("borrowed handles: ok\n");
 }
 
+/* Memory in two pieces, with a dma-buf. Only a driver makes a real one; a memfd can be exported like it, but
+ * not mapped, because it takes no DMA_BUF_IOCTL_SYNC. */
+static void
+pieces (void)
+{
+  const GstPhysExtent extents[] = { { CARVED_OUT + SIZE, SIZE / 2 }, { CARVED_OUT, SIZE / 2 } };
+  gpointer data = aligned_alloc (4096, SIZE);
+  int fd = memfd_create ("external", 0), exported;
+  struct stat ours, theirs;
+  GstPhysBufferHandle *handle;
+  GstBufferPool *pool;
+  GstBuffer *buffer;
+  const GstPhysMemMeta *meta;
+  guint64 address;
+
+  check (data != NULL && fd >= 0 && fstat (fd, &ours) == 0, "making memory");
+  freed = 0;
+  handle = gst_phys_buffer_handle_new_full (data, SIZE, extents, 2, fd, destroy, data);
+  check (handle != NULL, "making a handle of two pieces");
+  close (fd); /* the handle has a descriptor of its own */
+  pool = gst_phys_buffer_pool_new_with_handles (&handle, 1);
+  activate (pool, 1);
+  buffer = acquire (pool);
+  meta = gst_buffer_get_phys_mem_meta (buffer);
+  check (meta->n_extents == 2 && (meta->flags & GST_PHYS_MEM_FLAG_CONTIGUOUS) == 0, "reading two extents");
+  check (gst_phys_mem_meta_address_at (meta, SIZE / 2, &address) && address == CARVED_OUT, "finding the second piece");
+  exported = gst_phys_buffer_pool_export_dmabuf (pool, meta->id, NULL);
+  check (exported >= 0 && fstat (exported, &theirs) == 0 && theirs.st_ino == ours.st_ino, "exporting the dma-buf");
+  close (exported);
+  gst_buffer_unref (buffer);
+  gst_buffer_pool_set_active (pool, FALSE);
+  gst_object_unref (pool);
+  check (freed == 1, "freeing the memory");
+  g_print ("pieces and dma-buf: ok\n");
+}
+
 /* Whether a verb failed with this code. Frees the error. */
 static gboolean
 failed_with (GError **error, GstPhysPoolError code)
@@ -197,6 +237,7 @@ main (int argc, char **argv)
   regions ();
   owned ();
   borrowed ();
+  pieces ();
   verbs ();
   return 0;
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MPL-2.0
 """Everything the pool does, in Python, without a pipeline and by GObject introspection alone.
 
-    pool.py [KIND]         # default: normal; cma and the others need their devices
+    pool.py [KIND [HEAP]]  # default: normal; cma and the others need their devices, region its heap
 
 A signal that fails returns None, False or -1; the pool's property last-error says why.
 Set GST_PLUGIN_PATH if the plugin is not installed.
@@ -35,7 +35,7 @@ def make(**properties):
 def main():
     Gst.init(None)
     check(Gst.Plugin.load_by_name('physmem'), 'finding the plugin physmem (is GST_PLUGIN_PATH right?)')
-    pool = make(kind=sys.argv[1] if len(sys.argv) > 1 else 'normal')
+    pool = make(**dict(zip(['kind', 'heap'], sys.argv[1:] or ['normal'])))
     if not pool.set_active(True):
         sys.exit(f'pool: {pool.props.last_error}')
     print(f'{pool.props.total} buffers of {pool.props.buffer_size} bytes, {pool.props.free} free')

@@ -10,22 +10,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::sys::dma_buf::{self, Direction};
 
 pub(super) struct DmaBuf {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// Held while the kernel starts or ends an access, because no thread may touch a byte before the kernel
     /// has done so. No other lock is taken under it.
     accesses: Mutex<Accesses>,
 }
 
 impl DmaBuf {
-    pub fn new(fd: OwnedFd) -> Self {
+    pub fn new(fd: impl Into<Arc<OwnedFd>>) -> Self {
         Self {
-            fd,
+            fd: fd.into(),
             accesses: Mutex::default(),
         }
     }

@@ -137,6 +137,22 @@ impl Region {
         owner: Owner,
         dma_buf: Option<OwnedFd>,
     ) -> Arc<Self> {
+        let dma_buf = dma_buf.map(Arc::new);
+        // SAFETY: the caller keeps the same contract.
+        unsafe { Self::external_sharing(ptr, size_bytes, address, owner, dma_buf) }
+    }
+
+    /// As [`Self::external`], with a dma-buf that others keep open, too.
+    ///
+    /// # Safety
+    /// As for [`Self::external`].
+    pub(crate) unsafe fn external_sharing(
+        ptr: NonNull<u8>,
+        size_bytes: usize,
+        address: ExternalAddress,
+        owner: Owner,
+        dma_buf: Option<Arc<OwnedFd>>,
+    ) -> Arc<Self> {
         let address = match address {
             ExternalAddress::Given(address) if address.len_bytes() < size_bytes as u64 => {
                 ExternalAddress::Unknown(AddressUnknown::GivenInPart {

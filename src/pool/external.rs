@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Pools over memory that the application owns.
 
-use std::{ptr::NonNull, sync::Arc};
+use std::{
+    ffi::c_int,
+    os::fd::{BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+use gst::subclass::prelude::ObjectSubclassIsExt;
 
 use super::{PhysBufferPool, Reuse, Slots};
 use crate::{
     handle::BufferHandle,
-    memory::{Address, AddressUnknown, ExternalAddress, Owner, PhysAddr, Region},
+    memory::{
+        Address, AddressSource, AddressUnknown, Extent, ExternalAddress, Owner, PhysAddr, Region,
+    },
 };
 
 /// A block of memory that stays mapped, for [`PhysBufferPool::with_regions`].
@@ -19,6 +28,88 @@ pub struct MemoryBlock {
     pub phys: Option<PhysAddr>,
     /// Length in bytes.
     pub size_bytes: usize,
+}
+
+impl MemoryBlock {
+    /// The block, or why these values describe none.
+    pub(crate) fn checked(
+        data: *mut u8,
+        size_bytes: usize,
+        phys: Option<PhysAddr>,
+    ) -> Result<Self, &'static str> {
+        let virt = NonNull::new(data).ok_or("the data of a block is NULL")?;
+        let last = (size_bytes as u64)
+            .checked_sub(1)
+            .ok_or("the size of a block is 0")?;
+        // No object is larger than isize::MAX, and none ends beyond the last address of the process.
+        isize::try_from(size_bytes)
+            .ok()
+            .and_then(|_| virt.addr().get().checked_add(size_bytes))
+            .ok_or("a block ends beyond the last address of the process")?;
+        phys.map_or(Some(0), |phys| phys.0.checked_add(last))
+            .ok_or("a block ends beyond the last physical address")?;
+        Ok(Self {
+            virt,
+            phys,
+            size_bytes,
+        })
+    }
+}
+
+/// Makes a handle of what other languages say of a block. `deleter` does not run if this fails.
+///
+/// # Safety
+/// If the values describe a block, `data .. data + size` stays mapped read-write until `deleter` runs, and no
+/// other code frees it.
+pub(crate) unsafe fn handle_of_pieces(
+    data: *mut u8,
+    size: usize,
+    extents: Option<Vec<Extent>>,
+    dmabuf_fd: c_int,
+    deleter: impl FnOnce() + Send + 'static,
+) -> Result<BufferHandle, &'static str> {
+    let block = MemoryBlock::checked(data, size, None)?;
+    let address = extents.map(|extents| {
+        if extents.iter().any(|extent| extent.phys.0 == 0) {
+            return Err("the address of an extent is 0");
+        }
+        Address::new(extents, AddressSource::User)
+            .filter(|address| address.len_bytes() == size as u64)
+            .ok_or(
+                "the extents are not as long as the block, or end beyond the last physical address",
+            )
+    });
+    let address = address.transpose()?;
+    let dma_buf = match dmabuf_fd {
+        -1 => None,
+        fd => Some(duplicate(fd).ok_or("the dma-buf is no open file descriptor")?),
+    };
+    // SAFETY: the caller guarantees the block, which is not empty, as was just checked.
+    let handle = unsafe { BufferHandle::new(block.virt, size, |_, _| deleter()) };
+    let handle = handle.with_address(address);
+    Ok(match dma_buf {
+        Some(dma_buf) => handle.with_dma_buf(dma_buf),
+        None => handle,
+    })
+}
+
+fn duplicate(fd: c_int) -> Option<OwnedFd> {
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: the fd is borrowed for this call only, in which the kernel checks that it is open.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+        .try_clone_to_owned()
+        .ok()
+}
+
+/// Why a pool does not take a block.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AddRefused {
+    #[error("memory is added to a pool of kind external only")]
+    OtherKind,
+    #[error("memory is added before the pool is configured")]
+    Configured,
 }
 
 impl PhysBufferPool {
@@ -81,11 +172,31 @@ impl PhysBufferPool {
         let regions = handles.into_iter().map(|handle| {
             let (ptr, len) = (handle.ptr(), handle.len_bytes());
             let address = external_address(handle.given_address());
+            let dma_buf = handle.shared_dma_buf();
             // SAFETY: the handle's maker promised a mapped block until the deleter runs, which the
             // region delays to its own end.
-            unsafe { Region::external(ptr, len, address, Owner::Held(handle), None) }
+            unsafe { Region::external_sharing(ptr, len, address, Owner::Held(handle), dma_buf) }
         });
         Self::over_regions(regions.collect())
+    }
+
+    /// Gives the pool a buffer over the handle's block, which it owns from now on. For a pool of kind
+    /// external that has no config yet: its buffers' number and size follow from its blocks.
+    pub(super) fn add_handle(&self, handle: BufferHandle) -> Result<(), AddRefused> {
+        if self.imp().is_owner() {
+            return Err(AddRefused::OtherKind);
+        }
+        if self.imp().share().config().is_some() {
+            return Err(AddRefused::Configured);
+        }
+        let (ptr, len) = (handle.ptr(), handle.len_bytes());
+        let address = external_address(handle.given_address());
+        let dma_buf = handle.shared_dma_buf();
+        // SAFETY: as in `with_handles`.
+        let region =
+            unsafe { Region::external_sharing(ptr, len, address, Owner::Held(handle), dma_buf) };
+        self.imp().slots().add(region);
+        Ok(())
     }
 
     /// A pool that borrows the handles, each of which may be dropped at any time. The buffer of a
@@ -96,10 +207,12 @@ impl PhysBufferPool {
     pub fn with_borrowed_handles<'a>(handles: impl IntoIterator<Item = &'a BufferHandle>) -> Self {
         let regions = handles.into_iter().map(|handle| {
             let address = external_address(handle.given_address());
+            let (ptr, len) = (handle.ptr(), handle.len_bytes());
             let owner = Owner::Borrowed(handle.downgrade());
+            let dma_buf = handle.shared_dma_buf();
             // SAFETY: the handle's maker promised a mapped block until the deleter runs, and the
             // region begins no access without asking the handle.
-            unsafe { Region::external(handle.ptr(), handle.len_bytes(), address, owner, None) }
+            unsafe { Region::external_sharing(ptr, len, address, owner, dma_buf) }
         });
         Self::over_regions(regions.collect())
     }

@@ -52,6 +52,7 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 pub use external::MemoryBlock;
+pub(crate) use external::handle_of_pieces;
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
@@ -85,6 +86,7 @@ glib::wrapper! {
     /// | `buffer-by-id` | guint id | GstBuffer or NULL |
     /// | `describe` | GstBuffer | GstStructure, or NULL for a buffer without the meta |
     /// | `export-dmabuf` | guint id | a new file descriptor, or -1 |
+    /// | `add-memory` | guint64 data, guint64 size, GVariant extents, gint dmabuf-fd, GObject owner | gboolean |
     /// | `validate` | guint id | gboolean |
     /// | `validate-all` | | gboolean |
     /// | `dump` | | text for people |
@@ -93,6 +95,12 @@ glib::wrapper! {
     /// it submitted or released, whether or not the signal succeeded. The property `last-error`
     /// says why the last signal that failed did so. All threads share it: C has functions with a
     /// GError instead, [`crate::ffi`].
+    ///
+    /// `add-memory` gives a pool of kind external, before it is configured, a buffer over the application's
+    /// memory: the address of its first byte as a number, its size, its physical pieces (`a(tt)`: pairs of
+    /// address and size, in the order of the bytes, or NULL to have them looked up), a dma-buf over the same
+    /// memory, of which the pool takes a duplicate, or -1, and an object that keeps the memory mapped. The
+    /// pool holds the object as long as anything uses the memory; with NULL the memory must stay for ever.
     ///
     /// `validate` emits `validating` (guint id, gboolean result). A handler that returns FALSE
     /// declares the buffer invalid, and no further handler is called. A handler in a dynamic

@@ -10,7 +10,8 @@ use gst::{
     subclass::prelude::ObjectSubclassIsExt,
 };
 
-use super::{PhysBufferPool, Wait};
+use super::{PhysBufferPool, Wait, external::handle_of_pieces};
+use crate::memory::{Extent, PhysAddr};
 
 pub(super) fn signals() -> Vec<Signal> {
     let (buffer, timeout, id) = (
@@ -41,6 +42,17 @@ pub(super) fn signals() -> Vec<Signal> {
         action("buffer-by-id", &id, |pool, params| {
             pool.buffer_by_id(param(params))
         }),
+        action(
+            "add-memory",
+            &[
+                u64::static_type(),
+                u64::static_type(),
+                Option::<glib::Variant>::static_type(),
+                i32::static_type(),
+                Option::<glib::Object>::static_type(),
+            ],
+            |pool, params| told(pool, add_memory(pool, params)).is_some(),
+        ),
         action("validate", &id, |pool, params| pool.validate(param(params))),
         action("validate-all", &[], |pool, _| pool.validate_all()),
         action("export-dmabuf", &id, |pool, params| {
@@ -60,6 +72,47 @@ pub(super) fn signals() -> Vec<Signal> {
             })
             .build(),
     ]
+}
+
+/// Keeps what owns a block alive, and is dropped by whichever thread uses the block last.
+struct OwnerObject(#[allow(dead_code)] Option<glib::Object>);
+// SAFETY: GObject's reference counts are atomic, and the emitter of `add-memory` promises an object that any
+// thread may finalize.
+unsafe impl Send for OwnerObject {}
+
+/// Adds a block of memory that the application describes by numbers.
+fn add_memory(pool: &PhysBufferPool, params: &[glib::Value]) -> Result<(), String> {
+    const WRONG: &str = "add-memory takes data, size, extents, dmabuf-fd and owner";
+    let [data, size, extents, dmabuf_fd, owner] = params else {
+        return Err(WRONG.to_owned());
+    };
+    let size_t = |value: &glib::Value| {
+        let number = value.get::<u64>().map_err(|_| WRONG)?;
+        usize::try_from(number).map_err(|_| "the data or size is beyond this machine")
+    };
+    let extents = match extents.get::<Option<glib::Variant>>() {
+        Ok(None) => None,
+        Ok(Some(pairs)) => {
+            let pairs = pairs.get::<Vec<(u64, u64)>>();
+            let pairs = pairs.ok_or("the extents are no a(tt): pairs of address and size")?;
+            let extents = pairs.into_iter().map(|(phys, len_bytes)| Extent {
+                phys: PhysAddr(phys),
+                len_bytes,
+            });
+            Some(extents.collect())
+        }
+        Err(_) => return Err(WRONG.to_owned()),
+    };
+    let dmabuf_fd = dmabuf_fd.get::<i32>().map_err(|_| WRONG)?;
+    let owner = OwnerObject(owner.get::<Option<glib::Object>>().map_err(|_| WRONG)?);
+    let deleter = move || drop(owner);
+    let data = std::ptr::with_exposed_provenance_mut(size_t(data)?);
+    let size = size_t(size)?;
+    // SAFETY: the emitter promises, as the documentation of the signal demands, that the block stays mapped
+    // as long as `owner` lives, and without an owner for ever.
+    let handle = unsafe { handle_of_pieces(data, size, extents, dmabuf_fd, deleter) }?;
+    pool.add_handle(handle)
+        .map_err(|refusal| refusal.to_string())
 }
 
 /// An action signal. Its class handler always returns a value, because the process ends if a

@@ -81,6 +81,7 @@ main (int argc, char **argv)
   GstPhysMemBlock wraps = { bytes, G_MAXSIZE, GST_PHYS_ADDR_UNKNOWN };
   GstPhysMemBlock last = { (gpointer) (G_MAXSIZE - 4095), 2 * SIZE, GST_PHYS_ADDR_UNKNOWN };
   GstPhysMemBlock zeroed = { bytes, SIZE, 0 };
+  GstPhysExtent half = { 0x1000, SIZE / 2 }, far = { G_MAXUINT64 - 5, SIZE }, nowhere = { 0, SIZE };
   GstPhysBufferHandle *handles[] = { NULL, NULL };
   GstBufferPool *pool;
   GError *error = NULL;
@@ -98,6 +99,13 @@ main (int argc, char **argv)
   check (gst_phys_buffer_pool_new_with_regions (&last, 1) == NULL, "a block past the last pointer");
   check (gst_phys_buffer_handle_new (bytes, 0, 0, destroy, NULL) == NULL, "an empty handle");
   check (gst_phys_buffer_handle_new (bytes, SIZE, G_MAXUINT64, destroy, NULL) == NULL, "a handle beyond all addresses");
+  check (gst_phys_buffer_handle_new_full (NULL, SIZE, NULL, 0, -1, destroy, NULL) == NULL, "a handle without data");
+  check (gst_phys_buffer_handle_new_full (bytes, SIZE, &half, 1, -1, destroy, NULL) == NULL, "too short extents");
+  check (gst_phys_buffer_handle_new_full (bytes, SIZE, &far, 1, -1, destroy, NULL) == NULL, "an extent beyond all addresses");
+  check (gst_phys_buffer_handle_new_full (bytes, SIZE, &half, 0, -1, destroy, NULL) == NULL, "no extents");
+  check (gst_phys_buffer_handle_new_full (bytes, SIZE, &nowhere, 1, -1, destroy, NULL) == NULL, "an extent at 0");
+  check (gst_phys_buffer_handle_new_full (bytes, SIZE, NULL, 0, 12345, destroy, NULL) == NULL, "a closed descriptor");
+  check (gst_phys_buffer_handle_new_full (bytes, SIZE, NULL, 0, -2, destroy, NULL) == NULL, "no descriptor");
   handles[0] = gst_phys_buffer_handle_new (bytes, SIZE, 0, destroy, NULL);
   check (gst_phys_buffer_pool_new_with_handles (handles, 2) == NULL, "a NULL among the handles");
   check (gst_phys_buffer_pool_new_with_borrowed_handles (NULL, 2) == NULL, "no handles");
