@@ -11,6 +11,9 @@ mod privileges;
 #[cfg(target_arch = "x86_64")]
 #[path = "ramfb.rs"]
 mod ramfb_device;
+// memmap= is for this architecture.
+#[cfg(target_arch = "x86_64")]
+mod region;
 // Only 32-bit machines have memory beyond the addresses of a pointer.
 #[cfg(target_arch = "arm")]
 mod wide;
