@@ -154,7 +154,7 @@ fn a_pipeline_says_why_the_memory_is_refused() {
         ),
         ("/dev/mem@0x20000000", "the length must follow"),
         ("/dev/udmabuf", "is the kernel's own driver"),
-        ("/dev/uio0:map0", "maps/map0/addr"),
+        ("/dev/uio0:map0", "/sys/class/uio/uio0/maps/map0: "),
         ("/dev/uio0:map0", "No such file or directory (ENOENT)"),
         ("/dev/udmabuf0@0+2M", "has 1048576 bytes"),
     ] {
