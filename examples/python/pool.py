@@ -35,7 +35,8 @@ def make(**properties):
 def main():
     Gst.init(None)
     check(Gst.Plugin.load_by_name('physmem'), 'finding the plugin physmem (is GST_PLUGIN_PATH right?)')
-    pool = make(**dict(zip(['kind', 'heap'], sys.argv[1:] or ['normal'])))
+    kind, heap = (sys.argv[1:] + [None, None])[:2]
+    pool = make(kind=kind or 'normal', heap=heap)
     if not pool.set_active(True):
         sys.exit(f'pool: {pool.props.last_error}')
     print(f'{pool.props.total} buffers of {pool.props.buffer_size} bytes, {pool.props.free} free')

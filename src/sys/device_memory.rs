@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Devices whose file is memory at an address that sysfs tells: maps of UIO, buffers of u-dma-buf, memory
-//! regions (BARs) of PCI devices. Paths begin at a root directory, which is another one in tests.
+//! regions of PCI devices (what a BAR points to). Paths begin at a root directory, which is another one in tests.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
