@@ -4,8 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::area_name::FORMS;
 use super::available::Available;
-use super::from_region::FORMS;
 use super::kind::MemoryKind;
 use crate::address::{AddressUnknown, PhysAddr};
 use crate::sys::describe;

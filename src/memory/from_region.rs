@@ -7,8 +7,6 @@
 //! unaligned access is a fault. So no code here touches it, nor pins it: the mapping has no pages (VM_PFNMAP).
 
 mod area;
-mod claims;
-mod name;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,6 +16,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::CAT;
+use super::area_name::{AreaName, Device, Place};
+use super::claims::Claim;
 use super::cpu_access::DmaBuf;
 use super::error::MemoryError;
 use super::provider::{KindInfo, MemoryProvider};
@@ -28,9 +28,6 @@ use crate::sys::memfd::Pages;
 use crate::sys::mmap::{Mapping, page_size_bytes};
 use crate::sys::{describe, device_memory, iomem};
 use area::{Area, Window};
-pub(super) use claims::Claim;
-pub(super) use name::FORMS;
-use name::{AreaName, Device, Place};
 
 /// The area of this name, if there is one. A missing or malformed name is refused with the first block, in
 /// words that say how names are formed.

@@ -7,7 +7,9 @@
 
 mod allocate;
 mod allocator;
+mod area_name;
 mod available;
+mod claims;
 mod cpu_access;
 mod error;
 mod from_heap;

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::claims::Claim;
 use super::cpu_access::DmaBuf;
 use super::error::AccessError;
-use super::from_region::Claim;
 use super::kind::MemoryKind;
 use super::{CAT, resolve};
 use crate::address::{Address, AddressUnknown};

@@ -4,9 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::claims::Span;
-use super::name::{AreaName, Device, Part, Place};
 use crate::address::AddressSource;
+use crate::memory::area_name::{AreaName, Device, Part, Place};
+use crate::memory::claims::Span;
 use crate::memory::error::MemoryError;
 use crate::memory::remedy;
 use crate::sys::device_memory::{self, PhysRange};
