@@ -190,8 +190,8 @@ fn populated(provider: &MemoryProvider, size_bytes: usize) -> Result<Populated, 
         source,
     };
     let (size_bytes, align_bytes) = match pages {
-        // The kernel maps huge pages at their multiples only.
-        Pages::Huge => (size_bytes, huge_page_size_bytes()),
+        // The kernel aligns mappings of huge pages itself.
+        Pages::Huge => (size_bytes, page_size_bytes()),
         Pages::Normal => with_large_pages(size_bytes, provider.large_page_bytes),
     };
     let memfd = memfd::create(c"physmem", pages, size_bytes).map_err(refused)?;

@@ -98,7 +98,7 @@ mod tests {
         let memfd = memfd::create(c"test", Pages::Normal, len_bytes).unwrap();
         memfd::allocate(memfd.as_fd(), len_bytes).unwrap();
         let mapping = Mapping::shared_aligned(&memfd, len_bytes, large).unwrap();
-        assert_eq!(mapping.ptr().as_ptr() as usize % large, 0);
+        assert!((mapping.ptr().as_ptr() as usize).is_multiple_of(large));
         // SAFETY: the mapping is read-write, and only this test has it.
         let got = unsafe {
             mapping.ptr().write(7);

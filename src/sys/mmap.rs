@@ -37,10 +37,33 @@ pub(super) fn map_shared(
     len_bytes: usize,
     protection: mman::ProtFlags,
 ) -> io::Result<NonNull<c_void>> {
+    map_shared_near(None, file, len_bytes, protection)
+}
+
+/// As [`map_shared`], at the address `wish` if nothing is mapped there, else anywhere.
+fn map_shared_near(
+    wish: Option<NonZeroUsize>,
+    file: impl AsFd,
+    len_bytes: usize,
+    protection: mman::ProtFlags,
+) -> io::Result<NonNull<c_void>> {
     let len = NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
     let flags = mman::MapFlags::MAP_SHARED;
+    // SAFETY: without MAP_FIXED no existing mapping is replaced.
+    Ok(unsafe { mman::mmap(wish, len, protection, flags, file, 0) }?)
+}
+
+/// An aligned address from which on `len_bytes` were free a moment ago.
+fn free_address(len_bytes: usize, align_bytes: usize) -> io::Result<Option<NonZeroUsize>> {
+    let both = len_bytes.checked_add(align_bytes);
+    let both = both.and_then(NonZeroUsize::new).ok_or(Errno::ENOMEM)?;
+    let flags = mman::MapFlags::MAP_PRIVATE | mman::MapFlags::MAP_NORESERVE;
     // SAFETY: no address is asked for, so no existing mapping is replaced.
-    Ok(unsafe { mman::mmap(None, len, protection, flags, file, 0) }?)
+    let free = unsafe { mman::mmap_anonymous(None, both, mman::ProtFlags::PROT_NONE, flags) }?;
+    // SAFETY: the range is the mapping just made.
+    unsafe { mman::munmap(free, both.get()) }?;
+    let aligned = (free.as_ptr() as usize).next_multiple_of(align_bytes);
+    Ok(NonZeroUsize::new(aligned))
 }
 
 /// Maps `len_bytes` of `file` from `offset_bytes` on, read-write and MAP_SHARED. The caller unmaps them.
@@ -78,51 +101,31 @@ impl Mapping {
         Ok(unsafe { Self::of(ptr, len_bytes) })
     }
 
-    /// As [`Self::shared`], at an address that is a multiple of `align_bytes`, a power of two and of pages.
+    /// As [`Self::shared`], if possible at an address that is a multiple of `align_bytes`, a power of two and
+    /// of pages.
+    ///
+    /// The address is only a wish. With MAP_FIXED the kernel takes away what is there before it finds that it
+    /// cannot make the mapping, and then another thread's mapping may already be in the hole.
     pub fn shared_aligned(
         file: impl AsFd,
         len_bytes: usize,
         align_bytes: usize,
     ) -> io::Result<Self> {
-        let too_long = || io::Error::from(Errno::ENOMEM);
-        let len =
-            NonZeroUsize::new(len_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
-        let reserved = len.checked_add(align_bytes).ok_or_else(too_long)?;
-        let flags = mman::MapFlags::MAP_PRIVATE | mman::MapFlags::MAP_NORESERVE;
-        // Reserved first, because the mapping may not replace any other that this process has.
-        // SAFETY: no address is asked for, so no existing mapping is replaced.
-        let start =
-            unsafe { mman::mmap_anonymous(None, reserved, mman::ProtFlags::PROT_NONE, flags) }?;
-        let offset_bytes = start.as_ptr().align_offset(align_bytes);
-        let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
-        let flags = mman::MapFlags::MAP_SHARED | mman::MapFlags::MAP_FIXED;
-        // SAFETY: the offset is below `align_bytes`, so the aligned range lies in the reserved one.
-        let aligned = unsafe { start.cast::<u8>().add(offset_bytes) };
-        // SAFETY: the range replaces a part of the reserved mapping, which nothing uses.
-        let mapped = unsafe { mman::mmap(Some(aligned.addr()), len, protection, flags, file, 0) };
-        let unmap = |at: NonNull<u8>, len_bytes: usize| {
-            if len_bytes > 0 {
-                // SAFETY: the range is a part of the reserved mapping, which nothing uses.
-                let _ = unsafe { mman::munmap(at.cast(), len_bytes) };
+        const ATTEMPTS: usize = 3;
+        let mut mapping = Self::shared(&file, len_bytes)?;
+        for _ in 0..ATTEMPTS {
+            if (mapping.ptr.as_ptr() as usize).is_multiple_of(align_bytes) {
+                break;
             }
-        };
-        match mapped {
-            Ok(mapped) => {
-                let end_bytes = offset_bytes + len_bytes.next_multiple_of(page_size_bytes());
-                unmap(start.cast(), offset_bytes);
-                // SAFETY: the mapping ends within the reserved range, on a page.
-                unmap(
-                    unsafe { start.cast::<u8>().add(end_bytes) },
-                    reserved.get().saturating_sub(end_bytes),
-                );
-                // SAFETY: the range is the mapping just made.
-                Ok(unsafe { Self::of(mapped, len_bytes) })
-            }
-            Err(error) => {
-                unmap(start.cast(), reserved.get());
-                Err(error.into())
-            }
+            // Unmapped first, so that the address space need not have room for both.
+            drop(mapping);
+            let wish = free_address(len_bytes, align_bytes)?;
+            let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
+            let ptr = map_shared_near(wish, &file, len_bytes, protection)?;
+            // SAFETY: the range is the mapping just made.
+            mapping = unsafe { Self::of(ptr, len_bytes) };
         }
+        Ok(mapping)
     }
 
     /// As [`Self::shared`], for `len_bytes` from `offset_bytes` on, a multiple of the page size.
