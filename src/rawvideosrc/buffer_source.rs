@@ -3,6 +3,7 @@
 //! read ahead of time, or the buffer is made of the file's mapped pages.
 
 use super::{
+    cpus::Cpus,
     cursor::Cursor,
     delivery::{
         BufferError, Delivery, FrameRequest, Undelivered, deliver_in, deliver_now, delivered,
@@ -74,15 +75,6 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Copies frames until [`BufferSource::may_wrap`] changes that.
-    pub fn new(reader: FrameReader<MappedFile>, layout: Layout) -> Self {
-        Self {
-            reader,
-            layout,
-            wraps: false,
-        }
-    }
-
     /// Whether the file's pages have a layout and an alignment that downstream can use.
     fn can_wrap(&self, info: &gst_video::VideoInfo, takes_meta: bool) -> bool {
         let is_stock = self.layout == Layout::of_info(info);
@@ -152,6 +144,22 @@ pub enum BufferSource {
 }
 
 impl BufferSource {
+    /// A source that reads each frame when it is due, in a thread on the processors `cpus`.
+    pub fn each(reader: Box<dyn FrameSource>, cpus: Cpus) -> Self {
+        Self::Each(ReaderThread::new(reader, cpus))
+    }
+
+    /// A source that copies frames from a mapped file, in a thread on the processors `cpus`, until
+    /// [`Self::may_wrap`] changes that.
+    pub fn mapped(reader: FrameReader<MappedFile>, layout: Layout, cpus: Cpus) -> Self {
+        let mapped = Box::new(Mapped {
+            reader,
+            layout,
+            wraps: false,
+        });
+        Self::Mapped(ReaderThread::new(mapped, cpus))
+    }
+
     /// A source that keeps up to `depth` reads in flight.
     pub fn ahead(prefetcher: Prefetcher<MappedBuffer>, depth: usize) -> Self {
         Self::Ahead(Box::new(Ahead {

@@ -3,6 +3,7 @@
 //! the bus. Each text says the path, the errno and what to do.
 
 use super::{
+    cpus::CpusError,
     delivery::BufferError,
     reader::{
         ReadError,
@@ -93,6 +94,8 @@ pub enum SetupError {
         mode: &'static str,
         why: String,
     },
+    #[error("cpus={list:?}: {source}")]
+    Cpus { list: String, source: CpusError },
     #[error("\"{location}\" cannot be followed, inotify is refused: {why}; {remedy}")]
     Follow {
         location: String,
@@ -130,6 +133,7 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
         | SetupError::Header { .. }
         | SetupError::Placed { .. }
         | SetupError::Range { .. }
+        | SetupError::Cpus { .. }
         | SetupError::Mode { .. } => gst::error_msg!(ResourceError::Settings, ("{error}")),
         SetupError::Follow { .. } => gst::error_msg!(ResourceError::OpenRead, ("{error}")),
         SetupError::Read(_) => gst::error_msg!(StreamError::Failed, ("{error}")),

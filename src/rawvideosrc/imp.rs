@@ -79,6 +79,8 @@ pub struct RawVideoSrc {
         builder(IoMode::Auto).mutable_ready().nick("I/O mode").blurb("How the file is read"))]
     #[property(name = "threads", get, set, type = u32, member = threads, mutable_ready,
         default = 0, maximum = 64, nick = "Threads", blurb = "Threads that carry a frame, with io-mode read and mmap (0 = chosen by the frame's size)")]
+    #[property(name = "cpus", get, set, type = Option<String>, member = cpus, mutable_ready,
+        nick = "Processors", blurb = "Processors on which the element's own threads run, a list such as 2-3,5 (default: where the thread that starts them may run)")]
     #[property(name = "prefetch", get, set, type = u32, member = prefetch, mutable_ready,
         default = 4, minimum = 1, maximum = 32, nick = "Prefetch", blurb = "Frames in flight with io-mode io-uring")]
     #[property(name = "direct", get, set, type = bool, member = direct, mutable_ready,

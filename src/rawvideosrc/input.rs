@@ -5,6 +5,7 @@
 use super::{
     buffer_source::BufferSource,
     count::{self, FrameCount, read_header},
+    cpus::Cpus,
     errors::SetupError,
     file_layout::{self, Data, FileLayout},
     guess::Guess,
@@ -54,6 +55,8 @@ pub enum Body {
 pub struct Input {
     /// The properties at start, but `offset` includes the bytes of standard input that others read.
     pub settings: Settings,
+    /// Where the threads that read the input run.
+    pub cpus: Cpus,
     pub body: Body,
     /// The header, if the input is YUV4MPEG2.
     pub header: Option<Header>,
@@ -79,6 +82,10 @@ impl Input {
                 format: format_name(settings.format),
             });
         }
+        let cpus = Cpus::new(settings.cpus.as_deref()).map_err(|source| SetupError::Cpus {
+            list: settings.cpus.clone().unwrap_or_default(),
+            source,
+        })?;
         let body = match &settings.location {
             None => Body::Pattern,
             Some(location) => open_body(location, waker)?,
@@ -88,6 +95,7 @@ impl Input {
             guess: Guess::default(),
             is_unprobed: matches!(body, Body::Stream(_)),
             settings,
+            cpus,
             body,
             header: None,
             frame_count: None,

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 mod buffer_source;
 mod count;
+mod cpus;
 mod cursor;
 mod delivery;
 mod errors;

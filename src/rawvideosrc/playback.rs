@@ -2,7 +2,7 @@
 //! Chooses the reader, the frames and their times once the caps are known.
 
 use super::{
-    buffer_source::{BufferSource, Mapped},
+    buffer_source::BufferSource,
     count::{self, FrameCount},
     errors::{self, SetupError},
     file_layout::FileLayout,
@@ -14,7 +14,6 @@ use super::{
         GrowingReader, MappedFile, PlainFile, Prefetcher, StreamReader, TransferPlan, open::Opened,
         scan::Scan,
     },
-    reader_thread::ReaderThread,
     settings::{IoMode, Settings},
     timeline::{Passes, Timeline},
     waker::Waker,
@@ -85,7 +84,7 @@ impl Playback {
             Body::Pattern => {
                 check_pattern(info)?;
                 let choice = ChosenReader {
-                    source: BufferSource::Each(ReaderThread::new(Box::new(Pattern::new(info)?))),
+                    source: BufferSource::each(Box::new(Pattern::new(info)?), input.cpus),
                     mode: "pattern",
                     reason: "there is no location".into(),
                 };
@@ -140,7 +139,7 @@ impl Playback {
                 let plan = TransferPlan::new(layout, info, 1);
                 let reader = FilesReader::new(sequence, first, counted.table, plan);
                 let choice = ChosenReader {
-                    source: BufferSource::Each(ReaderThread::new(Box::new(reader))),
+                    source: BufferSource::each(Box::new(reader), input.cpus),
                     mode: "read",
                     reason: format!("there are {count} files"),
                 };
@@ -171,7 +170,7 @@ impl Playback {
                         info,
                     ));
                 }
-                let choice = choose(&settings, &opened, &frame_count, &layout, info)?;
+                let choice = choose(input, &opened, &frame_count, &layout, info)?;
                 Ok(Self {
                     timeline: Timeline::new(fps, Some(frames), passes),
                     doubts,
@@ -310,18 +309,23 @@ fn follow(
     let follower = match &input.header {
         Some(header) => {
             let scan = Scan::new(header, layout.size_bytes as u64);
-            follow(Box::new(GrowingReader::new(file, scan, plan)?))?
+            follow(Box::new(GrowingReader::new(file, scan, plan, input.cpus)?))?
         }
         None => {
             let index = FrameIndex::Regular {
                 start_bytes: settings.offset,
                 step_bytes: layout.size_bytes as u64,
             };
-            follow(Box::new(FrameReader::new(PlainFile(file), index, plan)?))?
+            follow(Box::new(FrameReader::new(
+                PlainFile(file),
+                index,
+                plan,
+                input.cpus,
+            )?))?
         }
     };
     Ok(ChosenReader {
-        source: BufferSource::Each(ReaderThread::new(Box::new(follower))),
+        source: BufferSource::each(Box::new(follower), input.cpus),
         mode: "read",
         reason: "the file may grow".into(),
     })
@@ -329,12 +333,13 @@ fn follow(
 
 /// The reader for a file that does not grow.
 fn choose(
-    settings: &Settings,
+    input: &Input,
     opened: &Opened,
     frame_count: &FrameCount,
     layout: &Layout,
     info: &gst_video::VideoInfo,
 ) -> Result<ChosenReader, SetupError> {
+    let Input { settings, cpus, .. } = input;
     let location = settings.location.clone().unwrap_or_default();
     let refuse = |mode: &'static str, why: String| SetupError::Mode {
         location: location.clone(),
@@ -358,11 +363,9 @@ fn choose(
                 layout.size_bytes,
             )
             .map_err(|error| refuse("mmap", describe(&error)))?;
-            let reader = FrameReader::new(file, index(), plan())?;
+            let reader = FrameReader::new(file, index(), plan(), *cpus)?;
             Ok(ChosenReader {
-                source: BufferSource::Mapped(ReaderThread::new(Box::new(Mapped::new(
-                    reader, *layout,
-                )))),
+                source: BufferSource::mapped(reader, *layout, *cpus),
                 mode: "mmap",
                 reason,
             })
@@ -370,7 +373,7 @@ fn choose(
         IoMode::IoUring => {
             let (disk_file, note) = disk_file(settings, opened)?;
             let single = TransferPlan::new(*layout, info, 1);
-            match Prefetcher::new(disk_file, index(), single) {
+            match Prefetcher::new(disk_file, index(), single, *cpus) {
                 Ok(prefetcher) => Ok(ChosenReader {
                     source: BufferSource::ahead(prefetcher, settings.prefetch.max(1) as usize),
                     mode: "io-uring",
@@ -380,7 +383,7 @@ fn choose(
                     Err(refuse("io-uring", describe(&error)))
                 }
                 Err(error) => {
-                    let (source, _) = read(settings, opened, index(), plan())?;
+                    let (source, _) = read(input, opened, index(), plan())?;
                     let why = describe(&error);
                     Ok(ChosenReader {
                         source,
@@ -391,7 +394,7 @@ fn choose(
             }
         }
         IoMode::Auto | IoMode::Read => {
-            let (source, note) = read(settings, opened, index(), plan())?;
+            let (source, note) = read(input, opened, index(), plan())?;
             Ok(ChosenReader {
                 source,
                 mode: "read",
@@ -403,17 +406,14 @@ fn choose(
 
 /// A reader that reads each frame when it is requested, and what to add to the reason.
 fn read(
-    settings: &Settings,
+    input: &Input,
     opened: &Opened,
     index: FrameIndex,
     plan: TransferPlan,
 ) -> Result<(BufferSource, String), SetupError> {
-    let (file, note) = disk_file(settings, opened)?;
-    let reader = FrameReader::new(file, index, plan)?;
-    Ok((
-        BufferSource::Each(ReaderThread::new(Box::new(reader))),
-        note,
-    ))
+    let (file, note) = disk_file(&input.settings, opened)?;
+    let reader = FrameReader::new(file, index, plan, input.cpus)?;
+    Ok((BufferSource::each(Box::new(reader), input.cpus), note))
 }
 
 /// The file, with O_DIRECT if the settings ask for it, and what to add to the reason.

@@ -25,7 +25,7 @@ fn begin(
     info: gst_video::VideoInfo,
     waker: Arc<Waker>,
 ) -> Result<TaskThread<Prepared>, SetupError> {
-    let mut runner = TaskThread::new().map_err(no_thread)?;
+    let mut runner = TaskThread::new(input.cpus).map_err(no_thread)?;
     let begun = runner.begin(move || {
         input.take_back(old);
         let playback = Playback::new(&mut input, &info, &waker);

@@ -3,6 +3,7 @@
 //! file system that hangs. The streaming thread waits for it in a way that the waker can end.
 
 use super::{
+    cpus::Cpus,
     delivery::{
         BufferError, Delivery, Filled, FrameRequest, Undelivered, deliver_now, delivered, fill,
     },
@@ -18,6 +19,8 @@ pub struct ReaderThread<R: ?Sized> {
     reader: Option<Box<R>>,
     /// The thread, which is started for the first read that may hang.
     runner: Option<TaskThread<FinishedRead<R>>>,
+    /// Where the thread runs.
+    cpus: Cpus,
     bounced_bytes: u64,
 }
 
@@ -30,10 +33,11 @@ struct FinishedRead<R: ?Sized> {
 
 impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
     /// Does not start the thread yet.
-    pub fn new(reader: Box<R>) -> Self {
+    pub fn new(reader: Box<R>, cpus: Cpus) -> Self {
         Self {
             reader: Some(reader),
             runner: None,
+            cpus,
             bounced_bytes: 0,
         }
     }
@@ -84,7 +88,10 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
     ) -> Result<(), Undelivered> {
         let runner = match &mut self.runner {
             Some(runner) => runner,
-            none => none.insert(TaskThread::new().map_err(|error| no_thread(&error))?),
+            none => {
+                let started = TaskThread::new(self.cpus);
+                none.insert(started.map_err(|error| no_thread(&error))?)
+            }
         };
         let Some(mut reader) = self.reader.take() else {
             return Err(Undelivered::Flow(gst::FlowError::Error));
@@ -170,7 +177,7 @@ mod tests {
         pool.set_config(config).unwrap();
         pool.set_active(true).unwrap();
         let (go, gone) = mpsc::channel();
-        let mut reader = ReaderThread::new(Box::new(Slow(gone)));
+        let mut reader = ReaderThread::new(Box::new(Slow(gone)), Cpus::default());
         let waker = Waker::new().unwrap();
         let timeline = Timeline::new((25, 1), Some(9), Passes::Times(1));
         let request = FrameRequest {

@@ -2,7 +2,10 @@
 //! Runs work that the kernel may block without limit, as on a file system that hangs, in a
 //! thread of its own, so that the wait for the result can be ended.
 
-use super::waker::{Wake, Waker};
+use super::{
+    cpus::Cpus,
+    waker::{Wake, Waker},
+};
 use parking_lot::Mutex;
 use std::{
     io,
@@ -33,13 +36,15 @@ impl Drop for WakeOnDrop<'_> {
 }
 
 impl<T: Send + 'static> TaskThread<T> {
-    pub fn new() -> io::Result<Self> {
+    /// Starts the thread on these processors.
+    pub fn new(cpus: Cpus) -> io::Result<Self> {
         let (sender, tasks) = mpsc::channel::<Task<T>>();
         let result = Arc::new(Mutex::new(None));
         let done = Arc::new(Waker::new()?);
         let (results, waker) = (result.clone(), done.clone());
         let thread = std::thread::Builder::new().name("rawvideosrc-file".into());
         let thread = thread.spawn(move || {
+            cpus.bind_this_thread();
             for task in tasks {
                 let _done = WakeOnDrop(&waker);
                 let worked = task();
@@ -97,7 +102,7 @@ mod tests {
     #[test]
     fn the_wait_ends_by_the_result_by_waking_and_by_a_panic() {
         let waker = Waker::new().unwrap();
-        let mut runner = TaskThread::new().unwrap();
+        let mut runner = TaskThread::new(Cpus::default()).unwrap();
         for n in 0..3 {
             runner.begin(move || n == 1).unwrap();
             assert_eq!(runner.wait(&waker).unwrap(), Some(n == 1));
@@ -117,7 +122,7 @@ mod tests {
     fn who_drops_it_does_not_wait_for_what_hangs() {
         let (go, gone) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
-        let mut runner = TaskThread::new().unwrap();
+        let mut runner = TaskThread::new(Cpus::default()).unwrap();
         runner
             .begin(move || {
                 let _ = gone.recv();

@@ -13,6 +13,7 @@ use std::{
 };
 
 use io_uring::{opcode, types};
+use nix::sched::CpuSet;
 
 use fixed::FixedBlocks;
 pub use fixed::KeepAlive;
@@ -143,6 +144,15 @@ impl<T: ReadBuffer> ReadRing<T> {
         }
         self.fixed.unregister_freed(&self.queue.submitter());
         Ok(())
+    }
+
+    /// Binds the kernel's worker threads that read for the calling thread, which is to push the next jobs,
+    /// to these processors. The process must be allowed to use all of them. The workers are those of the
+    /// calling thread, so another thread has to call this again. Fails on kernels before 5.14, and with
+    /// `WouldBlock` if the ring cannot be entered at the moment.
+    pub fn bind_workers(&mut self, cpus: &CpuSet) -> io::Result<()> {
+        self.renew()?;
+        self.queue.bind_workers(cpus)
     }
 
     /// Starts the reads of the job at the back, whose buffer begins at `base`.

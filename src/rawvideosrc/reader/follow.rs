@@ -70,7 +70,10 @@ impl FrameSource for Follower {
 mod tests {
     use super::super::{FrameIndex, FrameReader, PlainFile, TransferPlan};
     use super::*;
-    use crate::layout::{Layout, samples};
+    use crate::{
+        layout::{Layout, samples},
+        rawvideosrc::cpus::Cpus,
+    };
     use std::io::Write;
 
     #[test]
@@ -84,7 +87,8 @@ mod tests {
             step_bytes: 1024,
         };
         let plain = PlainFile(file.reopen().unwrap());
-        let reader = FrameReader::new(plain, index, TransferPlan::new(layout, &info, 1)).unwrap();
+        let plan = TransferPlan::new(layout, &info, 1);
+        let reader = FrameReader::new(plain, index, plan, Cpus::default()).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut writer = file.reopen().unwrap();
@@ -120,7 +124,8 @@ mod tests {
             step_bytes: 1024,
         };
         let plain = PlainFile(file.reopen().unwrap());
-        let reader = FrameReader::new(plain, index, TransferPlan::new(layout, &info, 1)).unwrap();
+        let plan = TransferPlan::new(layout, &info, 1);
+        let reader = FrameReader::new(plain, index, plan, Cpus::default()).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let mut follower = Follower::new(Box::new(reader), file.path(), waker.clone()).unwrap();
         let mut bytes = [0xEE; 1024];

@@ -1,34 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Reads frames at known offsets of a file. Several threads each read a part of the same
-//! frame, not a frame each: so the buffer stays in the CPU's cache, and frames are in order.
+//! Reads frames at known offsets of a file.
 
 use super::{
-    Destination, FrameIndex, FrameSource, Outcome, ReadError, TransferPlan, direct::Bounce,
-    read::WASTE_BYTES,
+    Carrier, Destination, FrameIndex, FrameSource, Outcome, ReadError, Scratch, TransferPlan,
 };
 use crate::{
-    layout::{Run, Transfer},
-    rawvideosrc::y4m::Fields,
+    layout::Run,
+    rawvideosrc::{cpus::Cpus, y4m::Fields},
 };
 use std::io;
-
-/// Memory that each reading thread has of its own.
-#[derive(Debug)]
-pub struct Scratch {
-    /// Takes bytes that are read and thrown away.
-    pub waste: Box<[u8]>,
-    /// For direct reads for which the destination buffer is not aligned.
-    pub bounce: Bounce,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self {
-            waste: vec![0; WASTE_BYTES].into_boxed_slice(),
-            bounce: Bounce::default(),
-        }
-    }
-}
 
 /// A file that several threads can read at any offset at the same time.
 pub trait RandomAccess: Send + Sync {
@@ -62,39 +42,24 @@ pub trait RandomAccess: Send + Sync {
 pub struct FrameReader<M> {
     file: M,
     index: FrameIndex,
-    plan: TransferPlan,
-    scratches: Vec<Scratch>,
-    /// The threads in addition to the caller's.
-    helpers: Option<rayon::ThreadPool>,
+    carrier: Carrier,
     /// The greatest offset at which a frame that was read ends.
     read_end_bytes: u64,
 }
 
 impl<M: RandomAccess> FrameReader<M> {
-    /// Starts the threads that `plan` is made for, except the caller's, which is one of them.
-    pub fn new(file: M, index: FrameIndex, plan: TransferPlan) -> Result<Self, ReadError> {
-        let threads = plan.threads();
-        let helpers = if threads > 1 {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads - 1)
-                .thread_name(|index| format!("rawvideosrc-{index}"))
-                .build()
-                .map_err(|error| ReadError::Threads {
-                    threads,
-                    why: error.to_string(),
-                })?;
-            Some(pool)
-        } else {
-            None
-        };
+    /// Starts the threads that `plan` is made for on the processors `cpus`, except the caller's,
+    /// which is one of them.
+    pub fn new(
+        file: M,
+        index: FrameIndex,
+        plan: TransferPlan,
+        cpus: Cpus,
+    ) -> Result<Self, ReadError> {
         Ok(Self {
             file,
             index,
-            plan,
-            scratches: std::iter::repeat_with(Scratch::default)
-                .take(threads)
-                .collect(),
-            helpers,
+            carrier: Carrier::new(plan, cpus)?,
             read_end_bytes: 0,
         })
     }
@@ -108,7 +73,7 @@ impl<M: RandomAccess> FrameReader<M> {
     }
 
     pub fn frame_bytes(&self) -> u64 {
-        self.plan.source().size_bytes as u64
+        self.carrier.frame_bytes()
     }
 
     pub fn index(&self) -> &FrameIndex {
@@ -138,36 +103,7 @@ impl<M: RandomAccess> FrameReader<M> {
 
     /// The runs of a frame, if the plan is for one thread.
     pub fn runs(&mut self, destination: &Destination<'_>) -> &[Run] {
-        self.plan.update(destination);
-        let first = self.plan.transfers().first();
-        first.map_or(&[], Transfer::runs)
-    }
-
-    fn carry(&mut self, start_bytes: u64, destination: &mut Destination<'_>) -> io::Result<()> {
-        self.plan.update(destination);
-        let (transfers, file) = (self.plan.transfers(), &self.file);
-        match (&self.helpers, transfers) {
-            (Some(helpers), [_, _, ..]) if destination.is_whole() => carry_together(
-                file,
-                helpers,
-                start_bytes,
-                transfers,
-                destination.part_mut(0),
-                &mut self.scratches,
-            ),
-            _ => {
-                for transfer in transfers {
-                    carry_alone(
-                        file,
-                        start_bytes,
-                        transfer,
-                        destination,
-                        &mut self.scratches[0],
-                    )?;
-                }
-                Ok(())
-            }
-        }
+        self.carrier.runs(destination)
     }
 }
 
@@ -180,71 +116,12 @@ pub fn vanished(index: &FrameIndex, len_bytes: u64, frame_bytes: u64) -> ReadErr
     }
 }
 
-fn carry_alone(
-    file: &dyn RandomAccess,
-    start_bytes: u64,
-    transfer: &Transfer,
-    destination: &mut Destination<'_>,
-    scratch: &mut Scratch,
-) -> io::Result<()> {
-    for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-        file.carry(
-            start_bytes,
-            runs,
-            0,
-            destination.part_mut(runs[0].part),
-            scratch,
-        )?;
-    }
-    Ok(())
-}
-
-fn carry_together(
-    file: &dyn RandomAccess,
-    helpers: &rayon::ThreadPool,
-    start_bytes: u64,
-    transfers: &[Transfer],
-    whole: &mut [u8],
-    scratches: &mut [Scratch],
-) -> io::Result<()> {
-    let failed = parking_lot::Mutex::new(None);
-    let work = |transfer: &Transfer, start: usize, part: &mut [u8], scratch: &mut Scratch| {
-        if let Err(error) = file.carry(start_bytes, transfer.runs(), start, part, scratch) {
-            *failed.lock() = Some(error);
-        }
-    };
-    let (mut rest, mut rest_at) = (whole, 0);
-    helpers.in_place_scope(|scope| {
-        let mut mine = None;
-        for (transfer, scratch) in transfers.iter().zip(scratches) {
-            let (Some(first), Some(last)) = (transfer.runs().first(), transfer.runs().last())
-            else {
-                continue;
-            };
-            let (start, end) = (first.target_bytes, last.target_bytes + last.len_bytes);
-            let (_, after) = std::mem::take(&mut rest).split_at_mut(start - rest_at);
-            let (part, after) = after.split_at_mut(end - start);
-            (rest, rest_at) = (after, end);
-            if mine.is_none() {
-                mine = Some((transfer, start, part, scratch));
-            } else {
-                let work = &work;
-                scope.spawn(move |_| work(transfer, start, part, scratch));
-            }
-        }
-        if let Some((transfer, start, part, scratch)) = mine {
-            work(transfer, start, part, scratch);
-        }
-    });
-    failed.into_inner().map_or(Ok(()), Err)
-}
-
 impl<M: RandomAccess> FrameSource for FrameReader<M> {
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
         let Some(offset_bytes) = self.index.start_bytes(n) else {
             return Ok(self.rest(u64::MAX));
         };
-        let carried = self.carry(offset_bytes, destination);
+        let carried = (self.carrier).carry(&self.file, offset_bytes, destination);
         if let Some(loss) = self.file.loss() {
             return Err(loss);
         }
@@ -282,7 +159,7 @@ impl<M: RandomAccess> FrameSource for FrameReader<M> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{DirectFile, MappedFile, PlainFile};
+    use super::super::{DirectFile, MappedFile, PlainFile, direct::Bounce};
     use super::*;
     use crate::layout::{
         Layout,
@@ -333,20 +210,21 @@ pub(super) mod tests {
             let target = padded(&info, target_padding);
             let (file, bytes, index) = file_of(2, &source, header);
             let plan = TransferPlan::new(source, &info, threads);
+            let cpus = Cpus::default();
             let mut reader: Box<dyn FrameSource> = match way {
-                0 => Box::new(FrameReader::new(PlainFile(file), index, plan).unwrap()),
+                0 => Box::new(FrameReader::new(PlainFile(file), index, plan, cpus).unwrap()),
                 1 => {
                     let frame_bytes = source.size_bytes;
                     let file =
                         MappedFile::new(file, bytes.len(), index.clone(), frame_bytes).unwrap();
-                    Box::new(FrameReader::new(file, index, plan).unwrap())
+                    Box::new(FrameReader::new(file, index, plan, cpus).unwrap())
                 }
                 _ => {
                     let Ok(file) = DirectFile::new(file) else {
                         println!("SKIPPED: no O_DIRECT in {}", std::env::temp_dir().display());
                         return Ok(());
                     };
-                    Box::new(FrameReader::new(file, index, plan).unwrap())
+                    Box::new(FrameReader::new(file, index, plan, cpus).unwrap())
                 }
             };
             for n in [1u64, 0] {
@@ -377,8 +255,8 @@ pub(super) mod tests {
         let info = info(gst_video::VideoFormat::I420, 67, 35);
         let layout = Layout::of_info(&info);
         let (file, bytes, index) = file_of(1, &layout, 0);
-        let mut reader =
-            FrameReader::new(PlainFile(file), index, TransferPlan::new(layout, &info, 3)).unwrap();
+        let plan = TransferPlan::new(layout, &info, 3);
+        let mut reader = FrameReader::new(PlainFile(file), index, plan, Cpus::default()).unwrap();
         let mut planes = layout
             .planes
             .map(|plane| vec![0; plane.stride_bytes * plane.rows]);
@@ -412,8 +290,8 @@ pub(super) mod tests {
         };
         let mapped = file.try_clone().unwrap();
         let mapped = MappedFile::new(mapped, 4 * FRAME_BYTES, index.clone(), FRAME_BYTES).unwrap();
-        let mut reader =
-            FrameReader::new(mapped, index, TransferPlan::new(layout, &info, 1)).unwrap();
+        let plan = TransferPlan::new(layout, &info, 1);
+        let mut reader = FrameReader::new(mapped, index, plan, Cpus::default()).unwrap();
         file.set_len(2 * FRAME_BYTES as u64).unwrap();
         let mut bytes = vec![0; FRAME_BYTES];
         let mut destination = Destination::whole(&mut bytes, layout).unwrap();

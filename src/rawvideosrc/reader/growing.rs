@@ -7,7 +7,7 @@ use super::{
     TransferPlan,
     scan::{Scan, ScanError},
 };
-use crate::rawvideosrc::y4m::Fields;
+use crate::rawvideosrc::{cpus::Cpus, y4m::Fields};
 use std::{fs::File, sync::Arc};
 
 /// Searches only up to the frame that is requested.
@@ -17,9 +17,9 @@ pub struct GrowingReader {
 }
 
 impl GrowingReader {
-    pub fn new(file: File, scan: Scan, plan: TransferPlan) -> Result<Self, ReadError> {
+    pub fn new(file: File, scan: Scan, plan: TransferPlan, cpus: Cpus) -> Result<Self, ReadError> {
         let index = FrameIndex::Listed(Arc::default());
-        let reader = FrameReader::new(PlainFile(file), index, plan)?;
+        let reader = FrameReader::new(PlainFile(file), index, plan, cpus)?;
         Ok(Self { scan, reader })
     }
 

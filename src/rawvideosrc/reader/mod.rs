@@ -2,6 +2,7 @@
 //! The ways to read frames from files, all behind [`FrameSource`], which the test pattern
 //! implements, too. Nothing here knows the element.
 
+mod carrier;
 mod direct;
 mod files;
 mod follow;
@@ -20,10 +21,11 @@ use crate::{
     rawvideosrc::y4m::{Fields, Y4mError},
     sys::describe,
 };
+pub use carrier::{Carrier, Scratch};
 pub use direct::DirectFile;
 pub use files::{FileTable, FilesReader};
 pub use follow::Follower;
-pub use frames::{FrameReader, RandomAccess, Scratch};
+pub use frames::{FrameReader, RandomAccess};
 pub use growing::GrowingReader;
 pub use index::{FrameIndex, Listing};
 pub use mmap::{MappedFile, OnLoss};

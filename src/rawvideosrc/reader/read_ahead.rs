@@ -8,10 +8,17 @@ use super::{
 };
 use crate::{
     layout::{Layout, Run},
-    rawvideosrc::waker::{Wake, Waker},
-    sys::ring::{KeepAlive, Read, ReadBuffer, ReadRing},
+    rawvideosrc::{
+        CAT,
+        cpus::Cpus,
+        waker::{Wake, Waker},
+    },
+    sys::{
+        describe,
+        ring::{KeepAlive, Read, ReadBuffer, ReadRing},
+    },
 };
-use std::{fs::File, io};
+use std::{fs::File, io, thread::ThreadId};
 
 /// Indices of the ring's files: through the page cache, and with O_DIRECT, if any.
 const BUFFERED: usize = 0;
@@ -134,6 +141,10 @@ pub struct Prefetcher<T: ReadBuffer> {
     bounces: Vec<Bounce>,
     /// Bytes copied out of bounce buffers that the ring has filled.
     bounced_bytes: u64,
+    /// Where the kernel's worker threads run.
+    cpus: Cpus,
+    /// The thread whose workers have been bound.
+    bound_by: Option<ThreadId>,
 }
 
 /// A frame whose read has ended.
@@ -146,13 +157,38 @@ pub struct Completed<T> {
 
 impl<T: ReadBuffer> Prefetcher<T> {
     /// Fails where io_uring is missing or forbidden.
-    pub fn new(file: DiskFile, index: FrameIndex, plan: TransferPlan) -> io::Result<Self> {
+    pub fn new(
+        file: DiskFile,
+        index: FrameIndex,
+        plan: TransferPlan,
+        cpus: Cpus,
+    ) -> io::Result<Self> {
         Ok(Self {
             ring: ReadRing::new(file.files()?)?,
-            reader: FrameReader::new(file, index, plan).map_err(io::Error::other)?,
+            reader: FrameReader::new(file, index, plan, cpus).map_err(io::Error::other)?,
             bounces: Vec::new(),
             bounced_bytes: 0,
+            cpus,
+            bound_by: None,
         })
+    }
+
+    /// Binds the workers that the kernel has for the calling thread, unless that has been tried.
+    fn bind_workers(&mut self) {
+        let this = std::thread::current().id();
+        let Some(cpus) = self.cpus.set().filter(|_| self.bound_by != Some(this)) else {
+            return;
+        };
+        match self.ring.bind_workers(cpus) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => gst::warning!(
+                CAT,
+                "the kernel's workers run anywhere: {} (they can be bound from Linux 5.14 on)",
+                describe(&error)
+            ),
+            Ok(()) => {}
+        }
+        self.bound_by = Some(this);
     }
 
     /// The number of frames in flight.
@@ -168,6 +204,7 @@ impl<T: ReadBuffer> Prefetcher<T> {
     /// only by `pop`, with preadv. With O_DIRECT it is read ahead through a bounce buffer
     /// instead, because the kernel reads nothing ahead there.
     pub fn push(&mut self, n: u64, layout: Layout, mut buffer: T) -> io::Result<()> {
+        self.bind_workers();
         let bytes = buffer.bytes_mut();
         let base = bytes.as_ptr();
         let Some(destination) = Destination::whole(bytes, layout) else {
@@ -325,7 +362,8 @@ mod tests {
             } else {
                 DiskFile::Buffered(PlainFile(file))
             };
-            let prefetcher = Prefetcher::new(file, index, TransferPlan::new(source, &info, 1));
+            let plan = TransferPlan::new(source, &info, 1);
+            let prefetcher = Prefetcher::new(file, index, plan, Cpus::default());
             let Ok(mut prefetcher) = prefetcher else {
                 println!("SKIPPED: no io_uring here");
                 return Ok(());

@@ -15,7 +15,10 @@ use std::{
 };
 
 use io_uring::{IoUring, Submitter, squeue};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::CpuSet,
+};
 
 /// Size of the submission queue. The completion queue has twice as many entries.
 const ENTRIES: u32 = 64;
@@ -72,6 +75,21 @@ impl Queue {
     /// The interface for registering memory.
     pub fn submitter(&self) -> Submitter<'_> {
         self.ring.submitter()
+    }
+
+    /// Binds the workers of the calling thread. See [`super::ReadRing::bind_workers`].
+    pub fn bind_workers(&mut self, cpus: &CpuSet) -> io::Result<()> {
+        if self.is_given_up || self.queued > 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let submitter = self.ring.submitter();
+        // The kernel refuses the mask for a thread that has never submitted to a ring. For this call it
+        // takes an empty submission queue as well.
+        // SAFETY: the submission queue is empty, so nothing is submitted that needs memory or files.
+        unsafe { submitter.enter::<libc::sigset_t>(1, 0, 0, None)? };
+        let mask: *const CpuSet = cpus;
+        // SAFETY: the pointer is a reference's, and CpuSet is a `repr(transparent)` cpu_set_t.
+        submitter.register_iowq_aff(unsafe { &*mask.cast::<libc::cpu_set_t>() })
     }
 
     /// Adds an entry behind the others. [`Queue::submit`] gives it to the kernel.

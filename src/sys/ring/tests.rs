@@ -374,6 +374,33 @@ fn memory_goes_though_it_is_registered_and_what_takes_its_place_is_not_mistaken_
 }
 
 #[test]
+fn every_thread_binds_workers_of_its_own() {
+    let (file, expected) = file(10_000);
+    let Some(mut ring) = ring(vec![file]) else {
+        return;
+    };
+    let cpus = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    for _ in 0..2 {
+        ring = std::thread::spawn(move || {
+            match ring.bind_workers(&cpus) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    println!("SKIPPED: a kernel before 5.14, or a cpuset that changed");
+                }
+                bound => bound.unwrap(),
+            }
+            ring
+        })
+        .join()
+        .unwrap();
+    }
+    ring.push(Heap(vec![0; 100]), &[read(5000, 0, 100)])
+        .unwrap();
+    let done = wait(&mut ring);
+    assert!(done.result.unwrap());
+    assert_eq!(done.buffer.0, expected[5000..5100]);
+}
+
+#[test]
 fn what_is_in_flight_may_be_dropped() {
     for _ in 0..20 {
         let file = tempfile::tempfile().unwrap();
