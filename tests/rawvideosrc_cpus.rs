@@ -94,7 +94,8 @@ fn the_threads_that_read_run_where_they_are_told() {
         ("io-mode=read threads=3", &one, 3),
         ("io-mode=read threads=2 direct=true", &one, 2),
         ("io-mode=mmap threads=2 memory-kind=normal", &one, 2),
-        ("threads=2", &many, 1),
+        // Also the thread that reads ahead.
+        ("threads=2", &many, 3),
         ("io-mode=io-uring", &in_memory, 0),
         ("io-mode=io-uring direct=true", &one, 0),
     ] {

@@ -82,7 +82,7 @@ pub struct RawVideoSrc {
     #[property(name = "cpus", get, set, type = Option<String>, member = cpus, mutable_ready,
         nick = "Processors", blurb = "Processors on which the element's own threads run, a list such as 2-3,5 (default: where the thread that starts them may run)")]
     #[property(name = "prefetch", get, set, type = u32, member = prefetch, mutable_ready,
-        default = 4, minimum = 1, maximum = 32, nick = "Prefetch", blurb = "Frames in flight with io-mode io-uring")]
+        default = 4, minimum = 1, maximum = 32, nick = "Prefetch", blurb = "Frames in flight with io-mode io-uring, or read ahead of a sequence of files")]
     #[property(name = "direct", get, set, type = bool, member = direct, mutable_ready,
         nick = "Direct", blurb = "Read past the page cache (O_DIRECT), with io-mode read and io-uring")]
     #[property(name = "memory-kind", get, set, type = MemoryKind, member = memory_kind,

@@ -10,9 +10,9 @@ use super::{
     known::check_size,
     pattern::{self, Pattern},
     reader::{
-        DirectFile, DiskFile, FilesReader, Follower, FrameIndex, FrameReader, FrameSource,
-        GrowingReader, MappedFile, PlainFile, Prefetcher, StreamReader, TransferPlan, open::Opened,
-        scan::Scan,
+        Carrier, DirectFile, DiskFile, FilesAhead, FilesReader, Follower, FrameIndex, FrameReader,
+        FrameSource, GrowingReader, MappedFile, PlainFile, Prefetcher, StreamReader, TransferPlan,
+        open::Opened, scan::Scan,
     },
     settings::{IoMode, Settings},
     timeline::{Passes, Timeline},
@@ -136,8 +136,15 @@ impl Playback {
                 }
                 let (first_frame, frames) = input.range(counted.table.frames())?;
                 doubts.extend(doubts_about_files(&counted.leftovers, &layout, info));
-                let plan = TransferPlan::new(layout, info, 1);
-                let reader = FilesReader::new(sequence, first, counted.table, plan);
+                let threads = thread_count(&settings, &layout);
+                let plan = TransferPlan::new(layout, info, threads);
+                let reader = FilesReader::new(
+                    sequence,
+                    first,
+                    counted.table,
+                    Carrier::new(plan, input.cpus)?,
+                    FilesAhead::new(settings.prefetch.into(), input.cpus),
+                );
                 let choice = ChosenReader {
                     source: BufferSource::each(Box::new(reader), input.cpus),
                     mode: "read",

@@ -60,13 +60,24 @@ impl<T: Send + 'static> TaskThread<T> {
         })
     }
 
-    /// Begins a task. The result of the task before must have been taken by [`Self::wait`].
+    /// Begins a task. The result of the task before must have been taken by [`Self::wait`], or dropped by
+    /// [`Self::is_idle`].
     pub fn begin(&mut self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
         let gone = || io::Error::other("the thread has panicked");
         let tasks = self.tasks.as_ref().ok_or_else(gone)?;
         tasks.send(Box::new(work)).map_err(|_| gone())?;
         self.is_away = true;
         Ok(())
+    }
+
+    /// Whether a task can begin. Drops the result of the task before, if there is one.
+    pub fn is_idle(&mut self) -> bool {
+        if self.is_away && self.done.is_woken() {
+            self.done.rest();
+            self.result.lock().take();
+            self.is_away = false;
+        }
+        !self.is_away
     }
 
     /// Waits for the result of the task. `None` if `waker` ended the wait; the task goes on.
@@ -114,6 +125,13 @@ mod tests {
         waker.rest();
         go.send(()).unwrap();
         assert_eq!(runner.wait(&waker).unwrap(), Some(true));
+        let (go, gone) = mpsc::channel::<()>();
+        runner.begin(move || gone.recv().is_ok()).unwrap();
+        assert!(!runner.is_idle());
+        go.send(()).unwrap();
+        while !runner.is_idle() {
+            std::thread::yield_now();
+        }
         runner.begin(|| panic!("as expected")).unwrap();
         assert!(runner.wait(&waker).is_err());
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Sequences of numbered files.
 
+use std::path::Path;
+
 use gst::prelude::*;
 
 use crate::common::play::{Pipeline, fifo, y4m};
@@ -93,4 +95,70 @@ fn a_fifo_in_a_sequence_is_refused_and_holds_up_nothing() {
         errors[0].contains("f2.raw") && errors[0].contains("a FIFO"),
         "{errors:?}"
     );
+}
+
+/// Thirty files of one frame each, and the launch line that plays them with several threads.
+fn thirty_files(dir: &Path) -> (Vec<Vec<u8>>, String) {
+    let all = frames(30, I420);
+    for (n, frame) in all.iter().enumerate() {
+        write(dir, &format!("t{n:02}.raw"), frame);
+    }
+    let rest = "format=i420 width=24 height=10 threads=3 prefetch=5";
+    (all, source(&dir.join("t%02d.raw"), rest))
+}
+
+#[test]
+fn files_that_are_read_ahead_come_in_order_in_either_direction() {
+    let dir = tempfile::tempdir().unwrap();
+    let (all, line) = thirty_files(dir.path());
+    let looped: Vec<Vec<u8>> = all.iter().chain(&all).cloned().collect();
+    let line = format!("{line} loop=true loop-count=2");
+    assert!(pictures(&play_to_end(&line)) == looped);
+    let pipeline = Pipeline::play(&line);
+    for (rate, expected) in [(-1.0, 1), (-3.0, 3)] {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::TRICKMODE;
+        let (set, start) = (gst::SeekType::Set, gst::ClockTime::ZERO);
+        let stop = gst::ClockTime::from_mseconds(28 * 40);
+        (pipeline.pipeline)
+            .seek(rate, flags, set, start, set, stop)
+            .unwrap();
+        let played: Vec<Vec<u8>> = std::iter::from_fn(|| pipeline.pull())
+            .map(|sample| picture(&sample))
+            .collect();
+        let backwards: Vec<Vec<u8>> = all[..28].iter().rev().step_by(expected).cloned().collect();
+        assert!(played == backwards, "rate {rate}");
+    }
+}
+
+#[test]
+fn a_file_that_vanishes_or_is_cut_before_its_turn_is_an_error_in_its_turn() {
+    type Change = fn(&Path);
+    let changes: [(Change, &str); 2] = [
+        (|path| std::fs::remove_file(path).unwrap(), "ENOENT"),
+        (
+            |path| std::fs::write(path, [0; I420 - 1]).unwrap(),
+            "it has become shorter",
+        ),
+    ];
+    for (change, word) in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let (all, line) = thirty_files(dir.path());
+        let pipeline = Pipeline::new(&line);
+        pipeline.sink.set_property("max-buffers", 1u32);
+        pipeline.set(gst::State::Playing);
+        assert!(picture(&pipeline.pull().unwrap()) == all[0]);
+        // Files that the sink can have got already are left alone.
+        change(&dir.path().join("t06.raw"));
+        for (n, expected) in all[..6].iter().enumerate().skip(1) {
+            assert!(picture(&pipeline.pull().unwrap()) == *expected, "frame {n}");
+        }
+        let timeout = gst::ClockTime::from_seconds(30);
+        assert!(pipeline.sink.try_pull_sample(timeout).is_none(), "{word}");
+        let errors = pipeline.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains("t06.raw") && errors[0].contains(word),
+            "{errors:?}"
+        );
+    }
 }

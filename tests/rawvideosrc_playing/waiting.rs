@@ -53,6 +53,18 @@ extern "C" fn pread64(fd: c_int, bytes: *mut libc::c_void, count: usize, offset:
     unsafe { libc::syscall(libc::SYS_pread64, fd, bytes, count, offset) as isize }
 }
 
+/// The same for the function that begins to read a file into the page cache.
+// SAFETY: the name is the C library's own, and so are the arguments and the result.
+#[unsafe(no_mangle)]
+extern "C" fn posix_fadvise64(fd: c_int, offset: i64, len: i64, advice: c_int) -> c_int {
+    let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    if path.is_ok_and(|path| path.ends_with("hangs-ahead-3")) {
+        hang();
+    }
+    // SAFETY: the arguments are those of the C function, passed on as they came.
+    unsafe { libc::posix_fadvise(fd, offset as _, len as _, advice) }
+}
+
 /// Inputs that have nothing to play for the moment. The file keeps a pipe open.
 fn silent_inputs(dir: &Path) -> Vec<(&'static str, String, Option<std::fs::File>)> {
     let pipe = fifo(dir);
@@ -168,6 +180,32 @@ fn a_file_system_that_hangs_holds_up_nobody() {
         std::fs::rename(file(dir.path(), 4), &path).unwrap();
         assert_nothing_is_held_up(&format!("{} {properties}", line(&path)));
     }
+    CALLS_HANG.store(true, Ordering::SeqCst);
+    for n in 0..10u8 {
+        std::fs::write(
+            dir.path().join(format!("hangs-ahead-{n}")),
+            [n; FRAME_BYTES],
+        )
+        .unwrap();
+    }
+    let before = HANGING_CALLS.load(Ordering::SeqCst);
+    let pipeline = Pipeline::new(&line(&dir.path().join("hangs-ahead-%d")));
+    let all: Vec<u64> = (0..10).collect();
+    assert_eq!(pipeline.frames(10), all);
+    assert!(pipeline.seek(
+        1.0,
+        gst::SeekFlags::empty(),
+        SeekBound::at(40),
+        SeekBound::keep()
+    ));
+    assert_eq!(pipeline.frames(10), all[1..]);
+    in_time("the call", move || {
+        while HANGING_CALLS.load(Ordering::SeqCst) == before {
+            std::thread::yield_now();
+        }
+    });
+    drop(pipeline);
+    CALLS_HANG.store(false, Ordering::SeqCst);
 }
 
 fn assert_nothing_is_held_up(source: &str) {

@@ -2,8 +2,9 @@
 //! Reads the frames of many files, which may differ in number and offsets of their frames.
 
 use super::{
-    Destination, FrameIndex, FrameSource, Outcome, PlainFile, RandomAccess, ReadError, Scratch,
-    TransferPlan, open::Opened,
+    Carrier, Destination, FrameIndex, FrameSource, Outcome, PlainFile, ReadError,
+    files_ahead::{FilesAhead, NextFrame},
+    open::Opened,
 };
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
 use std::{io, path::Path};
@@ -78,35 +79,38 @@ pub struct FilesReader {
     sequence: Sequence,
     first_number: u64,
     table: FileTable,
-    plan: TransferPlan,
+    carrier: Carrier,
     open: Option<(u64, PlainFile)>,
-    scratch: Scratch,
+    ahead: FilesAhead,
 }
 
 impl FilesReader {
-    /// The first file of `table` has the number `first_number` in the sequence.
+    /// The first file of `table` has the number `first_number` in the sequence. Frames are read
+    /// with `carrier`, and those that follow are read ahead with `ahead`.
     pub fn new(
         sequence: Sequence,
         first_number: u64,
         table: FileTable,
-        plan: TransferPlan,
+        carrier: Carrier,
+        ahead: FilesAhead,
     ) -> Self {
         Self {
             sequence,
             first_number,
             table,
-            plan,
+            carrier,
             open: None,
-            scratch: Scratch::default(),
+            ahead,
         }
     }
 }
 
 impl FrameSource for FilesReader {
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError> {
+        let frame_bytes = self.carrier.frame_bytes();
         let beyond = Outcome::End {
             have_bytes: 0,
-            missing_bytes: self.plan.source().size_bytes as u64,
+            missing_bytes: frame_bytes,
         };
         let Some(place) = self.table.place(n) else {
             return Ok(beyond);
@@ -121,14 +125,18 @@ impl FrameSource for FilesReader {
         let (Some((_, file)), Some(start_bytes)) = (&self.open, start_bytes) else {
             return Ok(beyond);
         };
-        self.plan.update(destination);
-        for transfer in self.plan.transfers() {
-            for runs in transfer.runs().chunk_by(|a, b| a.part == b.part) {
-                let part = destination.part_mut(runs[0].part);
-                file.carry(start_bytes, runs, 0, part, &mut self.scratch)
-                    .map_err(|error| failed(&path, error))?;
-            }
-        }
+        self.ahead.follow(n, |next| {
+            // The kernel itself reads ahead within a file.
+            let next = self.table.place(next).filter(|at| at.file != place.file)?;
+            Some(NextFrame {
+                path: self.sequence.path(self.first_number + next.file),
+                start_bytes: next.index.start_bytes(next.frame)?,
+                len_bytes: frame_bytes,
+            })
+        });
+        (self.carrier)
+            .carry(file, start_bytes, destination)
+            .map_err(|error| failed(&path, error))?;
         Ok(Outcome::Frame)
     }
 

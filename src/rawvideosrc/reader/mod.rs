@@ -5,6 +5,7 @@
 mod carrier;
 mod direct;
 mod files;
+mod files_ahead;
 mod follow;
 mod frames;
 mod growing;
@@ -24,6 +25,7 @@ use crate::{
 pub use carrier::{Carrier, Scratch};
 pub use direct::DirectFile;
 pub use files::{FileTable, FilesReader};
+pub use files_ahead::FilesAhead;
 pub use follow::Follower;
 pub use frames::{FrameReader, RandomAccess};
 pub use growing::GrowingReader;
