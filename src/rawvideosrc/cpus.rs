@@ -132,10 +132,12 @@ fn parse(list: &str) -> Result<CpuSet, CpusError> {
     Ok(cpus)
 }
 
-/// `None` for anything but digits: unlike `str::parse`, the kernel takes no sign.
+/// `None` for anything but digits: unlike `str::parse`, the kernel takes no sign. A number beyond `usize`
+/// is as good as the largest one, since there is no such processor.
 fn number(digits: &str) -> Option<usize> {
     let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_digits)
+    let number: u64 = digits.parse().ok().filter(|_| is_digits)?;
+    Some(usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 fn set_of(cpus: impl IntoIterator<Item = usize>) -> CpuSet {
