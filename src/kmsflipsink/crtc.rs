@@ -55,6 +55,15 @@ pub trait Observer: Send + Sync {
     fn report(&self, report: Report);
 }
 
+/// For tests that look at what is reported elsewhere, or not at all.
+#[cfg(test)]
+pub struct IgnoringObserver;
+
+#[cfg(test)]
+impl Observer for IgnoringObserver {
+    fn report(&self, _: Report) {}
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// A frame is on the screen.
@@ -574,12 +583,6 @@ fn add_plane(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct IgnoringObserver;
-
-    impl Observer for IgnoringObserver {
-        fn report(&self, _: Report) {}
-    }
 
     #[test]
     fn a_property_that_is_no_longer_asked_for_gets_its_first_value_back() {

@@ -129,15 +129,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, Observer};
+    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, IgnoringObserver};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::head::Head;
-
-    struct IgnoringObserver;
-
-    impl Observer for IgnoringObserver {
-        fn report(&self, _: Report) {}
-    }
 
     const NEED: FrameNeed = FrameNeed {
         width: 4,

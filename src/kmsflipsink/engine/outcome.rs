@@ -246,17 +246,11 @@ mod tests {
     use super::super::action::Action;
     use super::*;
     use crate::display::area::{Placement, Rect};
-    use crate::kmsflipsink::crtc::{Frame, Observer};
+    use crate::kmsflipsink::crtc::{Frame, IgnoringObserver};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::error::NotPresented;
     use crate::kmsflipsink::framebuffer::Framebuffer;
     use crate::kmsflipsink::head::Head;
-
-    struct IgnoringObserver;
-
-    impl Observer for IgnoringObserver {
-        fn report(&self, _: Report) {}
-    }
 
     /// A sink on a card without a thread: the test does what the thread would do.
     fn stage() -> Head {

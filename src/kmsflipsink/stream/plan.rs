@@ -70,6 +70,15 @@ impl Plan {
         let whole = picture(info, None, is_turned);
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
         let target_in = |mode: &ModeSet| options.target((mode.line.width, mode.line.height));
+        let planned = |mode: &ModeSet, screen, choice| {
+            let plan = Self {
+                screen,
+                layout,
+                choice,
+                is_turned,
+            };
+            (plan, mode.clone())
+        };
         for mode in modes {
             let target = target_in(mode);
             let choice = choose(&whole, &target, |placement| {
@@ -78,16 +87,8 @@ impl Plan {
                     .is_ok()
             });
             if matches!(choice, Scanout::Direct(_)) {
-                return Ok((
-                    Self {
-                        screen: target.screen,
-                        layout,
-                        choice,
-                        is_turned,
-                    },
-                    mode.clone(),
-                    stand_in_frame,
-                ));
+                let (plan, mode) = planned(mode, target.screen, choice);
+                return Ok((plan, mode, stand_in_frame));
             }
         }
         for mode in modes {
@@ -108,16 +109,8 @@ impl Plan {
             ) {
                 Ok(()) => {
                     let choice = composed(&whole, &target);
-                    return Ok((
-                        Self {
-                            screen: target.screen,
-                            layout,
-                            choice,
-                            is_turned,
-                        },
-                        mode.clone(),
-                        stand_in_frame,
-                    ));
+                    let (plan, mode) = planned(mode, target.screen, choice);
+                    return Ok((plan, mode, stand_in_frame));
                 }
                 Err(error) => last_error = error,
             }
