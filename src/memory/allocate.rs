@@ -12,7 +12,7 @@ use super::kind::MemoryKind;
 use super::provider::{KindInfo, MemoryProvider, TriedByAuto};
 use super::region::Region;
 use super::table::TABLE;
-use super::{CAT, from_region, remedy};
+use super::{CAT, remedy};
 use crate::address::{Address, AddressUnknown, PhysAddr};
 use crate::sys::dma_heap;
 
@@ -186,11 +186,7 @@ fn no_heap(kind: MemoryKind) -> MemoryError {
 /// Makes a region by this provider if the region can keep the request's constraints.
 fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Region, MemoryError> {
     let kind = provider.info.kind;
-    let may_have_dma_buf = match kind {
-        MemoryKind::Region => from_region::may_have_dma_buf(request.heap),
-        kind => kind.has_dma_buf(),
-    };
-    if request.needs_dma_buf && !may_have_dma_buf {
+    if request.needs_dma_buf && !provider.may_have_dma_buf {
         return Err(MemoryError::NoDmaBuf(kind));
     }
     let mut size_bytes = request.size_bytes;

@@ -24,6 +24,7 @@ fn provider(info: &'static KindInfo, heap: String) -> MemoryProvider {
         heap: Some(heap),
         pages: Pages::Normal,
         large_page_bytes: None,
+        may_have_dma_buf: info.kind.has_dma_buf(),
     }
 }
 

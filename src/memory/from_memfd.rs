@@ -28,6 +28,7 @@ fn provider(info: &'static KindInfo, pages: Pages) -> MemoryProvider {
             Pages::Huge => Some(huge_page_size_bytes()),
             Pages::Normal => large_page::size_bytes(),
         },
+        may_have_dma_buf: info.kind.has_dma_buf(),
         name: info.kind.to_string(),
     }
 }

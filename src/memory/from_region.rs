@@ -40,12 +40,13 @@ pub(super) fn named_area(
         heap: heap.map(str::to_owned),
         pages: Pages::Normal,
         large_page_bytes: None,
+        may_have_dma_buf: may_have_dma_buf(heap),
         name: format!("{} {}", info.kind, heap.unwrap_or("without a heap")),
     }])
 }
 
 /// Whether a block of this area may have a dma-buf.
-pub(super) fn may_have_dma_buf(heap: Option<&str>) -> bool {
+fn may_have_dma_buf(heap: Option<&str>) -> bool {
     let place = heap.and_then(|heap| AreaName::parse(heap).ok());
     matches!(
         place,

@@ -91,6 +91,8 @@ pub(super) struct MemoryProvider {
     pub pages: Pages,
     /// Size in bytes of the pages that blocks are made of as far as possible, if it is larger than the others'.
     pub large_page_bytes: Option<usize>,
+    /// Blocks have a dma-buf, or, if the driver can export them, may have one.
+    pub may_have_dma_buf: bool,
     /// The name in messages.
     pub name: String,
 }
