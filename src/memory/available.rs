@@ -109,8 +109,14 @@ mod tests {
         assert_eq!(machine(&[("MemTotal", 768)]), None);
     }
 
+    /// Two readings of a running machine differ, so that each is compared with all of its memory only.
     #[test]
-    fn the_running_machine_says_something() {
-        assert!(now(true).unwrap().bytes <= now(false).unwrap().bytes);
+    fn the_running_machine_has_no_more_than_all_of_its_memory() {
+        let total = in_total().unwrap();
+        let machine = now(false).unwrap();
+        assert_eq!(machine.limit, Limit::Machine);
+        assert!(machine.bytes < total.bytes, "{machine:?}, {total:?}");
+        let charged = now(true).unwrap();
+        assert!(charged.bytes < total.bytes, "{charged:?}, {total:?}");
     }
 }
