@@ -4,7 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::sys::{cgroup, meminfo};
+use crate::sys::cgroup;
+use crate::sys::meminfo::{self, Meminfo};
 
 /// Memory left for page tables, slabs and programs that start.
 const LEAST_MARGIN_BYTES: u64 = 16 << 20;
@@ -47,9 +48,12 @@ impl fmt::Display for Limit {
 /// How much unmovable memory can be allocated now. `None` where the kernel does not say. `is_charged` tells
 /// whether the pages count towards the process's control group.
 pub(super) fn now(is_charged: bool) -> Option<Available> {
-    let machine = of_machine(|name| meminfo::field_bytes(name).ok().flatten());
-    let group = is_charged.then(cgroup::memory_headroom).flatten();
-    let machine = machine.map(|bytes| Available {
+    let meminfo = Meminfo::read().ok();
+    let field = |name: &str| meminfo.as_ref()?.field_bytes(name);
+    let total_bytes = field("MemTotal").unwrap_or(u64::MAX);
+    let group = is_charged.then(|| cgroup::memory_headroom(total_bytes));
+    let group = group.flatten();
+    let machine = of_machine(field).map(|bytes| Available {
         bytes,
         limit: Limit::Machine,
     });

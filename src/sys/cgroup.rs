@@ -43,23 +43,33 @@ const VERSIONS: [Version; 2] = [
     },
 ];
 
-/// The narrowest of the limits. `None` if no group of this process has one.
-pub fn memory_headroom() -> Option<Headroom> {
-    headroom_below(Path::new("/"))
+/// The narrowest of the limits below `machine_bytes`, all memory of the machine. `None` if no group of
+/// this process has one.
+///
+/// Groups with a higher limit, or none, are not asked what they use: the kernel would add up the counters of
+/// all processors for the answer, which takes milliseconds on a busy machine.
+pub fn memory_headroom(machine_bytes: u64) -> Option<Headroom> {
+    headroom_below(Path::new("/"), machine_bytes)
 }
 
 /// `root` holds `proc` and the mounts; tests use another root.
-fn headroom_below(root: &Path) -> Option<Headroom> {
+fn headroom_below(root: &Path, machine_bytes: u64) -> Option<Headroom> {
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     VERSIONS
         .iter()
-        .filter_map(|version| version.headroom(root, &mounts, &groups))
+        .filter_map(|version| version.headroom(root, &mounts, &groups, machine_bytes))
         .min_by_key(|headroom| headroom.bytes)
 }
 
 impl Version {
-    fn headroom(&self, root: &Path, mounts: &str, groups: &str) -> Option<Headroom> {
+    fn headroom(
+        &self,
+        root: &Path,
+        mounts: &str,
+        groups: &str,
+        machine_bytes: u64,
+    ) -> Option<Headroom> {
         let (mounted, mount_point) = mounts.lines().find_map(|line| self.mount(line))?;
         let mount_point = root.join(mount_point.trim_start_matches('/'));
         let group = groups.lines().find_map(|line| self.group(line))?;
@@ -73,7 +83,7 @@ impl Version {
         directory
             .ancestors()
             .take_while(|directory| directory.starts_with(&mount_point))
-            .filter_map(|directory| self.headroom_of(directory))
+            .filter_map(|directory| self.headroom_of(directory, machine_bytes))
             .min_by_key(|headroom| headroom.bytes)
     }
 
@@ -107,13 +117,13 @@ impl Version {
         is_it.then_some(path)
     }
 
-    fn headroom_of(&self, directory: &Path) -> Option<Headroom> {
+    fn headroom_of(&self, directory: &Path, machine_bytes: u64) -> Option<Headroom> {
         let number = |name: &str| {
             let text = fs::read_to_string(directory.join(name)).ok()?;
             text.trim().parse::<u64>().ok()
         };
         let limit = directory.join(self.limit);
-        let limit_bytes = number(self.limit)?;
+        let limit_bytes = number(self.limit).filter(|&bytes| bytes < machine_bytes)?;
         let usage_bytes = number(self.usage)?;
         let stat = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
         let cache_bytes: u64 = stat
@@ -150,10 +160,12 @@ mod tests {
     }
 
     fn headroom(root: &tempfile::TempDir) -> Option<(u64, String)> {
-        let headroom = headroom_below(root.path())?;
+        let headroom = headroom_below(root.path(), MACHINE_BYTES)?;
         let file = headroom.limit.strip_prefix(root.path()).unwrap();
         Some((headroom.bytes, file.display().to_string()))
     }
+
+    const MACHINE_BYTES: u64 = 1 << 34;
 
     const V2: &str = "22 1 0:2 / /proc rw - proc proc rw\n\
         30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -230,7 +242,7 @@ mod tests {
     #[test]
     fn numbers_at_the_edge_do_not_overflow() {
         let files = [
-            ("sys/fs/cgroup/memory.max", "18446744073709551615\n"),
+            ("sys/fs/cgroup/memory.max", "4096\n"),
             ("sys/fs/cgroup/memory.current", "0\n"),
             (
                 "sys/fs/cgroup/memory.stat",
@@ -238,11 +250,24 @@ mod tests {
             ),
         ];
         let (bytes, _) = headroom(&machine("0::/\n", V2, &files)).unwrap();
-        assert_eq!(bytes, u64::MAX);
+        assert_eq!(bytes, 4096);
+    }
+
+    #[test]
+    fn a_limit_that_the_machine_reaches_first_is_none() {
+        for (limit, is_one) in [(MACHINE_BYTES - 1, true), (MACHINE_BYTES, false)] {
+            let limit = limit.to_string();
+            let files = [
+                ("sys/fs/cgroup/memory.max", limit.as_str()),
+                ("sys/fs/cgroup/memory.current", "0\n"),
+            ];
+            let found = headroom(&machine("0::/\n", V2, &files));
+            assert_eq!(found.is_some(), is_one, "{limit}");
+        }
     }
 
     #[test]
     fn the_machine_that_this_runs_on_is_read_without_failing() {
-        let _ = memory_headroom();
+        let _ = memory_headroom(u64::MAX);
     }
 }

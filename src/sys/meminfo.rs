@@ -3,9 +3,24 @@
 
 use std::{fs, io};
 
+/// The contents of /proc/meminfo at one moment.
+#[derive(Debug)]
+pub struct Meminfo(String);
+
+impl Meminfo {
+    pub fn read() -> io::Result<Self> {
+        Ok(Self(fs::read_to_string("/proc/meminfo")?))
+    }
+
+    /// A field that counts kB, in bytes. `None` if the kernel has no such field.
+    pub fn field_bytes(&self, name: &str) -> Option<u64> {
+        parse(&self.0, name)
+    }
+}
+
 /// A field of /proc/meminfo that counts kB, in bytes. `None` if the kernel has no such field.
 pub fn field_bytes(name: &str) -> io::Result<Option<u64>> {
-    Ok(parse(&fs::read_to_string("/proc/meminfo")?, name))
+    Ok(Meminfo::read()?.field_bytes(name))
 }
 
 fn parse(meminfo: &str, name: &str) -> Option<u64> {
