@@ -214,13 +214,15 @@ fn populated(provider: &MemoryProvider, size_bytes: usize) -> Result<Populated, 
 }
 
 /// The size in bytes of a block, and the alignment of its mapping, so that it can have large pages. A block
-/// grows by up to a quarter for them: else its end, in small pages, may have more extents than the rest.
+/// grows by up to two fifths for them (1080p in NV12 by 35 %): else its end, in small pages, may have more
+/// extents than the rest, and a disk writes to it at a fraction of the speed.
 fn with_large_pages(size_bytes: usize, large_page_bytes: Option<usize>) -> (usize, usize) {
-    let Some(large) = large_page_bytes.filter(|&large| large <= size_bytes + size_bytes / 4) else {
+    let most_growth = size_bytes / 5 * 2;
+    let Some(large) = large_page_bytes.filter(|&large| large <= size_bytes + most_growth) else {
         return (size_bytes, page_size_bytes());
     };
     let rounded = size_bytes.checked_next_multiple_of(large);
-    let size = rounded.filter(|&rounded| rounded - size_bytes <= size_bytes / 4);
+    let size = rounded.filter(|&rounded| rounded - size_bytes <= most_growth);
     (size.unwrap_or(size_bytes), large)
 }
 
@@ -258,13 +260,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_grows_for_large_pages_by_a_quarter_at_most() {
+    fn a_block_grows_for_large_pages_by_two_fifths_at_most() {
         const MIB: usize = 1 << 20;
         let page = page_size_bytes();
         let sizes = [
             // 1080p in BGRx, and the same in NV12.
             (8_294_400, (8 * MIB, 2 * MIB)),
-            (3_110_400, (3_110_400, 2 * MIB)),
+            (3_110_400, (4 * MIB, 2 * MIB)),
+            // 720p in NV12.
+            (1_382_400, (1_382_400, page)),
             (2 * MIB, (2 * MIB, 2 * MIB)),
             (MIB * 17 / 10, (2 * MIB, 2 * MIB)),
             (MIB, (MIB, page)),
