@@ -203,16 +203,25 @@ pub fn fill<R: FrameSource + ?Sized>(
     buffer: &mut gst::BufferRef,
     n: u64,
 ) -> Filled {
+    fill_with(info, buffer, |destination| source.read(n, destination))
+}
+
+/// Maps the buffer and calls `read` with it.
+pub fn fill_with<T>(
+    info: &gst_video::VideoInfo,
+    buffer: &mut gst::BufferRef,
+    read: impl FnOnce(&mut Destination<'_>) -> T,
+) -> Result<T, BufferError> {
     let layout = Layout::of_buffer(info, buffer)?;
     let unwritable = || BufferError::Unwritable(Box::new(layout));
     if buffer.n_memory() == 1 {
         let mut map = WriteMap::new(buffer).map_err(|_| unwritable())?;
         let mut destination =
             Destination::whole(map.as_mut_slice(), layout).ok_or_else(unwritable)?;
-        return Ok(source.read(n, &mut destination));
+        return Ok(read(&mut destination));
     }
     let mut frame = write_map::frame(buffer, info).map_err(|_| unwritable())?;
     let mut destination =
         Destination::planes(frame.planes_data_mut(), layout).ok_or_else(unwritable)?;
-    Ok(source.read(n, &mut destination))
+    Ok(read(&mut destination))
 }

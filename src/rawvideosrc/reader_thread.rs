@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Reads frames in a thread of its own. The kernel may block that thread without limit, as on a
 //! file system that hangs. The streaming thread waits for it in a way that the waker can end.
+//!
+//! The hand-over costs two wake-ups a frame. So the streaming thread reads a frame itself if the
+//! whole frame is in the page cache, where no read waits.
 
 use super::{
     cpus::Cpus,
     delivery::{
         BufferError, Delivery, Filled, FrameRequest, Undelivered, deliver_now, delivered, fill,
+        fill_with,
     },
-    reader::{FrameSource, ReadError},
+    reader::{FrameSource, Outcome, ReadError},
     task_thread::TaskThread,
 };
 use crate::sys::describe;
@@ -21,7 +25,37 @@ pub struct ReaderThread<R: ?Sized> {
     runner: Option<TaskThread<FinishedRead<R>>>,
     /// Where the thread runs.
     cpus: Cpus,
+    attempts: Attempts,
     bounced_bytes: u64,
+}
+
+/// When the streaming thread tries to read a frame from the page cache. An attempt that fails is
+/// wasted, so after each that fails twice as many frames pass before the next one.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// How many frames pass after an attempt that fails.
+    pause: u32,
+    /// How many of them are left.
+    left: u32,
+}
+
+impl Attempts {
+    const LONGEST_PAUSE: u32 = 128;
+
+    /// Whether the next frame is to be tried.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        is_due
+    }
+
+    fn note(&mut self, is_read: bool) {
+        self.pause = match is_read {
+            true => 0,
+            false => (2 * self.pause).clamp(1, Self::LONGEST_PAUSE),
+        };
+        self.left = self.pause;
+    }
 }
 
 /// What the thread returns after a read: the reader, the buffer and the result.
@@ -38,6 +72,7 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
             reader: Some(reader),
             runner: None,
             cpus,
+            attempts: Attempts::default(),
             bounced_bytes: 0,
         }
     }
@@ -73,8 +108,19 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
             return deliver_now(&mut **reader, request, n);
         }
         let waiting = Instant::now();
-        let buffer = request.acquire(true)?;
+        let mut buffer = request.acquire(true)?;
         let reading = Instant::now();
+        // The user wants frames to be read on the processors `cpus`, where the streaming thread is not.
+        if self.cpus.set().is_none() && self.attempts.is_due() {
+            let buffer_mut = buffer.get_mut().ok_or(BufferError::Shared)?;
+            let is_read = fill_with(request.info, buffer_mut, |destination| {
+                reader.read_cached(n, destination)
+            })?;
+            self.attempts.note(is_read);
+            if is_read {
+                return delivered(Ok(Outcome::Frame), buffer, n, reading - waiting, reading);
+            }
+        }
         self.send(request, buffer, n)?;
         let (buffer, outcome) = self.wait(request)?;
         delivered(outcome?, buffer, n, reading - waiting, reading)
@@ -144,7 +190,7 @@ mod tests {
         layout::samples,
         rawvideosrc::{
             cursor::Cursor,
-            reader::{Destination, Outcome},
+            reader::Destination,
             timeline::{Passes, Timeline},
             waker::Waker,
         },
@@ -165,6 +211,25 @@ mod tests {
             destination.row_mut(0, 0).fill(n as u8);
             Ok(Outcome::Frame)
         }
+    }
+
+    #[test]
+    fn attempts_that_fail_become_rare_and_one_that_succeeds_is_followed_by_the_next() {
+        let mut attempts = Attempts::default();
+        let mut tried = Vec::new();
+        for n in 0..1000 {
+            if attempts.is_due() {
+                tried.push(n);
+                attempts.note(false);
+            }
+        }
+        assert_eq!(
+            tried,
+            [0, 2, 5, 10, 19, 36, 69, 134, 263, 392, 521, 650, 779, 908]
+        );
+        while !attempts.is_due() {}
+        attempts.note(true);
+        assert!(attempts.is_due());
     }
 
     #[test]

@@ -124,10 +124,19 @@ ssize_t pread64(int fd, void *to, size_t count, off64_t offset)
 }
 
 typedef ssize_t preadv_type(int, const struct iovec *, int, off_t);
+typedef ssize_t preadv2_type(int, const struct iovec *, int, off_t, int);
 
-static ssize_t read_pieces_at(const char *name, int fd, const struct iovec *pieces, int count, off_t offset)
+static ssize_t call_real(const char *name, int fd, const struct iovec *pieces, int count, off_t offset, int flags)
 {
-    preadv_type *real = (preadv_type *)dlsym(RTLD_NEXT, name);
+    void *real = dlsym(RTLD_NEXT, name);
+    if (flags)
+        return ((preadv2_type *)real)(fd, pieces, count, offset, flags);
+    return ((preadv_type *)real)(fd, pieces, count, offset);
+}
+
+/* Flags are for preadv64v2 only, which is not called without any. */
+static ssize_t read_pieces_at(const char *name, int fd, const struct iovec *pieces, int count, off_t offset, int flags)
+{
     struct iovec fewer[1024];
     size_t wanted = 0;
     int n = 0;
@@ -135,7 +144,7 @@ static ssize_t read_pieces_at(const char *name, int fd, const struct iovec *piec
         wanted += pieces[i].iov_len;
     size_t most = allowed(fd, wanted);
     if (most == wanted)
-        return real(fd, pieces, count, offset);
+        return call_real(name, fd, pieces, count, offset, flags);
     if (most == 0)
         return -1;
     for (; n < count && most > 0; n++) {
@@ -144,15 +153,20 @@ static ssize_t read_pieces_at(const char *name, int fd, const struct iovec *piec
             fewer[n].iov_len = most;
         most -= fewer[n].iov_len;
     }
-    return real(fd, fewer, n, offset);
+    return call_real(name, fd, fewer, n, offset, flags);
 }
 
 ssize_t preadv(int fd, const struct iovec *pieces, int count, off_t offset)
 {
-    return read_pieces_at("preadv", fd, pieces, count, offset);
+    return read_pieces_at("preadv", fd, pieces, count, offset, 0);
 }
 
 ssize_t preadv64(int fd, const struct iovec *pieces, int count, off64_t offset)
 {
-    return read_pieces_at("preadv64", fd, pieces, count, offset);
+    return read_pieces_at("preadv64", fd, pieces, count, offset, 0);
+}
+
+ssize_t preadv64v2(int fd, const struct iovec *pieces, int count, off64_t offset, int flags)
+{
+    return read_pieces_at("preadv64v2", fd, pieces, count, offset, flags);
 }

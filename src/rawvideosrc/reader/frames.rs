@@ -3,6 +3,7 @@
 
 use super::{
     Carrier, Destination, FrameIndex, FrameSource, Outcome, ReadError, Scratch, TransferPlan,
+    read::CachedFile,
 };
 use crate::{
     layout::Run,
@@ -26,6 +27,11 @@ pub trait RandomAccess: Send + Sync {
 
     /// The present size of the file; `None` for a device, whose metadata do not tell it.
     fn len_bytes(&self) -> Option<u64>;
+
+    /// The same file for reads that never wait for the disk; `None` if it has no such reads.
+    fn cached(&self) -> Option<CachedFile<'_>> {
+        None
+    }
 
     /// The error if bytes that were read, or lent as memory, turned out to be missing.
     fn loss(&self) -> Option<ReadError> {
@@ -101,6 +107,11 @@ impl<M: RandomAccess> FrameReader<M> {
         }
     }
 
+    fn note_read(&mut self, start_bytes: u64) {
+        let end_bytes = start_bytes + self.frame_bytes();
+        self.read_end_bytes = self.read_end_bytes.max(end_bytes);
+    }
+
     /// The runs of a frame, if the plan is for one thread.
     pub fn runs(&mut self, destination: &Destination<'_>) -> &[Run] {
         self.carrier.runs(destination)
@@ -127,8 +138,7 @@ impl<M: RandomAccess> FrameSource for FrameReader<M> {
         }
         match carried {
             Ok(()) => {
-                let end_bytes = offset_bytes + self.frame_bytes();
-                self.read_end_bytes = self.read_end_bytes.max(end_bytes);
+                self.note_read(offset_bytes);
                 Ok(Outcome::Frame)
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -140,6 +150,20 @@ impl<M: RandomAccess> FrameSource for FrameReader<M> {
                 source,
             }),
         }
+    }
+
+    fn read_cached(&mut self, n: u64, destination: &mut Destination<'_>) -> bool {
+        let (Some(offset_bytes), Some(file)) = (self.index.start_bytes(n), self.file.cached())
+        else {
+            return false;
+        };
+        let is_read = (self.carrier)
+            .carry(&file, offset_bytes, destination)
+            .is_ok();
+        if is_read {
+            self.note_read(offset_bytes);
+        }
+        is_read
     }
 
     fn bounced_bytes(&self) -> u64 {

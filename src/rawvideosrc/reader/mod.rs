@@ -223,6 +223,12 @@ pub trait FrameSource: Send {
     /// back.
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError>;
 
+    /// Like `read`, but only if that takes no wait for a disk or server. Returns false if there is no frame
+    /// for whatever reason; `read` must then be called, and finds the reason.
+    fn read_cached(&mut self, _n: u64, _destination: &mut Destination<'_>) -> bool {
+        false
+    }
+
     /// Whether the kernel may block `read` without limit. False if `read` makes no system call,
     /// or waits only in a way that the waker can end.
     fn may_hang(&self) -> bool {

@@ -3,6 +3,7 @@
 
 use super::{RandomAccess, Scratch, file_len_bytes};
 use crate::layout::Run;
+use rustix::io::ReadWriteFlags;
 use std::{fs::File, io, io::IoSliceMut, os::unix::fs::FileExt};
 
 /// The most iovecs for one preadv. IOV_MAX is 1024; from some hundred iovecs on a profile no
@@ -22,14 +23,12 @@ impl RandomAccess for PlainFile {
     fn carry(
         &self,
         start_bytes: u64,
-        mut runs: &[Run],
+        runs: &[Run],
         part_start: usize,
         part: &mut [u8],
         scratch: &mut Scratch,
     ) -> io::Result<()> {
-        while !runs.is_empty() {
-            let count = preadv_length(runs);
-            let batch = &runs[..count];
+        for batch in batches(runs) {
             read_runs(
                 &self.0,
                 start_bytes,
@@ -38,7 +37,6 @@ impl RandomAccess for PlainFile {
                 part,
                 &mut scratch.waste,
             )?;
-            runs = &runs[count..];
         }
         Ok(())
     }
@@ -46,6 +44,55 @@ impl RandomAccess for PlainFile {
     fn len_bytes(&self) -> Option<u64> {
         file_len_bytes(&self.0)
     }
+
+    fn cached(&self) -> Option<CachedFile<'_>> {
+        Some(CachedFile(&self.0))
+    }
+}
+
+/// A file of which only bytes in the page cache can be read. A read of others fails with `WouldBlock`
+/// (RWF_NOWAIT), or with another error if the file system has no such reads, as NFS and FUSE.
+#[derive(Debug)]
+pub struct CachedFile<'a>(&'a File);
+
+impl RandomAccess for CachedFile<'_> {
+    fn carry(
+        &self,
+        start_bytes: u64,
+        runs: &[Run],
+        part_start: usize,
+        part: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        for batch in batches(runs) {
+            let whole = preadv_runs(
+                self.0,
+                start_bytes,
+                batch,
+                part_start,
+                part,
+                &mut scratch.waste,
+                ReadWriteFlags::NOWAIT,
+            )?;
+            if !whole {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        file_len_bytes(self.0)
+    }
+}
+
+/// Splits the runs into those that one preadv can fill.
+fn batches(mut runs: &[Run]) -> impl Iterator<Item = &[Run]> {
+    std::iter::from_fn(move || {
+        let (batch, rest) = runs.split_at_checked(preadv_length(runs))?;
+        runs = rest;
+        Some(batch)
+    })
 }
 
 /// How many of the runs one preadv can fill: their offsets must ascend in the file and in the
@@ -76,7 +123,15 @@ fn read_runs(
     waste: &mut [u8],
 ) -> io::Result<()> {
     if let [_, _, ..] = runs
-        && preadv_runs(file, offset_bytes, runs, part_start, part, waste)?
+        && preadv_runs(
+            file,
+            offset_bytes,
+            runs,
+            part_start,
+            part,
+            waste,
+            ReadWriteFlags::empty(),
+        )?
     {
         return Ok(());
     }
@@ -97,6 +152,7 @@ fn preadv_runs(
     part_start: usize,
     part: &mut [u8],
     waste: &mut [u8],
+    flags: ReadWriteFlags,
 ) -> io::Result<bool> {
     let mut pieces: [IoSliceMut<'_>; PIECES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
     let mut filled = 0;
@@ -122,7 +178,11 @@ fn preadv_runs(
         wanted += gap + run.len_bytes;
     }
     let start = offset_bytes + runs[0].source_bytes as u64;
-    let read =
-        rustix::io::retry_on_intr(|| rustix::io::preadv(file, &mut pieces[..filled], start))?;
+    let pieces = &mut pieces[..filled];
+    let read = rustix::io::retry_on_intr(|| match flags.is_empty() {
+        // Every C library and emulator has preadv.
+        true => rustix::io::preadv(file, pieces, start),
+        false => rustix::io::preadv2(file, pieces, start, flags),
+    })?;
     Ok(read == wanted)
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Destination, DirectFile, FrameIndex, FrameReader, FrameSource, Outcome, PlainFile,
-    RandomAccess, ReadError, Scratch, TransferPlan, direct::Bounce,
+    RandomAccess, ReadError, Scratch, TransferPlan, direct::Bounce, read::CachedFile,
 };
 use crate::{
     layout::{Layout, Run},
@@ -90,6 +90,10 @@ impl RandomAccess for DiskFile {
 
     fn len_bytes(&self) -> Option<u64> {
         self.file().len_bytes()
+    }
+
+    fn cached(&self) -> Option<CachedFile<'_>> {
+        self.file().cached()
     }
 
     fn bounced_bytes(&self) -> u64 {
