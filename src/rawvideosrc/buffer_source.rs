@@ -3,6 +3,7 @@
 //! read ahead of time, or the buffer is made of the file's mapped pages.
 
 use super::{
+    automatic::{Automatic, News},
     cpus::Cpus,
     cursor::Cursor,
     delivery::{
@@ -139,6 +140,8 @@ pub enum BufferSource {
     /// Reads each frame from a pipe when it is due.
     Stream(Box<StreamReader>),
     Ahead(Box<Ahead>),
+    /// Reads through the page cache or past it.
+    Automatic(Box<Automatic>),
     /// Copies frames from a mapped file or sends its pages.
     Mapped(ReaderThread<Mapped>),
 }
@@ -162,17 +165,26 @@ impl BufferSource {
 
     /// A source that keeps up to `depth` reads in flight.
     pub fn ahead(prefetcher: Prefetcher<MappedBuffer>, depth: usize) -> Self {
-        Self::Ahead(Box::new(Ahead {
-            prefetcher,
-            depth,
-            lead: None,
-        }))
+        Self::Ahead(Box::new(Ahead::new(prefetcher, depth)))
+    }
+
+    /// A source that reads each frame when it is due with `through`, in a thread on the processors
+    /// `cpus`, or keeps up to `depth` reads of `past` in flight, whichever is faster into the buffers.
+    pub fn automatic(
+        through: Box<dyn FrameSource>,
+        past: Prefetcher<MappedBuffer>,
+        depth: usize,
+        cpus: Cpus,
+    ) -> Self {
+        let through = ReaderThread::new(through, cpus);
+        Self::Automatic(Box::new(Automatic::new(through, Ahead::new(past, depth))))
     }
 
     /// How many buffers are filled at the same time.
     pub fn depth(&self) -> usize {
         match self {
-            Self::Ahead(ahead) => ahead.depth,
+            Self::Ahead(ahead) => ahead.depth(),
+            Self::Automatic(automatic) => automatic.depth(),
             _ => 1,
         }
     }
@@ -196,10 +208,20 @@ impl BufferSource {
         mapped.wraps
     }
 
-    /// Makes the next delivery drop the frames in flight, as after a seek.
+    /// Makes the next delivery drop the frames in flight, as after a seek or for another pool.
     pub fn reset(&mut self) {
-        if let Self::Ahead(ahead) = self {
-            ahead.lead = None;
+        match self {
+            Self::Ahead(ahead) => ahead.reset(),
+            Self::Automatic(automatic) => automatic.reset(),
+            Self::Each(_) | Self::Stream(_) | Self::Mapped(_) => {}
+        }
+    }
+
+    /// How frames are read and why, if that has changed since the last call.
+    pub fn news(&mut self) -> Option<News> {
+        match self {
+            Self::Automatic(automatic) => automatic.news(),
+            _ => None,
         }
     }
 
@@ -225,7 +247,8 @@ impl BufferSource {
     pub fn bounced_bytes(&self) -> u64 {
         match self {
             Self::Each(source) => source.bounced_bytes(),
-            Self::Ahead(ahead) => ahead.prefetcher.bounced_bytes(),
+            Self::Ahead(ahead) => ahead.bounced_bytes(),
+            Self::Automatic(automatic) => automatic.bounced_bytes(),
             Self::Stream(_) | Self::Mapped(_) => 0, // they go through the page cache
         }
     }
@@ -244,6 +267,7 @@ impl BufferSource {
                 _ => mapped.deliver(request, file_n),
             },
             Self::Ahead(ahead) => ahead.deliver(request, n),
+            Self::Automatic(automatic) => automatic.deliver(request, n, file_n),
         };
         let fields = self.fields(file_n);
         match delivered {
@@ -259,7 +283,8 @@ impl BufferSource {
             Self::Each(source) => source.reader()?.fields(file_n),
             Self::Stream(reader) => reader.fields(file_n),
             Self::Mapped(mapped) => mapped.reader()?.fields(file_n),
-            Self::Ahead(ahead) => ahead.prefetcher.reader().fields(file_n),
+            Self::Ahead(ahead) => ahead.fields(file_n),
+            Self::Automatic(automatic) => automatic.fields(file_n),
         }
     }
 
@@ -279,7 +304,34 @@ impl BufferSource {
 }
 
 impl Ahead {
-    fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
+    /// Keeps up to `depth` reads in flight.
+    pub fn new(prefetcher: Prefetcher<MappedBuffer>, depth: usize) -> Self {
+        Self {
+            prefetcher,
+            depth,
+            lead: None,
+        }
+    }
+
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Makes the next delivery drop the frames in flight.
+    pub fn reset(&mut self) {
+        self.lead = None;
+    }
+
+    pub fn bounced_bytes(&self) -> u64 {
+        self.prefetcher.bounced_bytes()
+    }
+
+    pub fn fields(&mut self, file_n: u64) -> Option<Fields> {
+        self.prefetcher.reader().fields(file_n)
+    }
+
+    /// Returns frame `n` of the stream in a buffer.
+    pub fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
         loop {
             let mut waited = Duration::ZERO;
             if self.lead.is_none() {
@@ -334,7 +386,7 @@ impl Ahead {
     }
 
     /// Waits for the reads in flight and drops their frames.
-    fn abandon(&mut self, request: &FrameRequest<'_>) -> Result<(), Undelivered> {
+    pub fn abandon(&mut self, request: &FrameRequest<'_>) -> Result<(), Undelivered> {
         while !self.prefetcher.is_empty() {
             let completed = self.prefetcher.pop(request.waker);
             if completed.map_err(BufferError::Ring)?.is_none() {

@@ -2,6 +2,7 @@
 //! Chooses the reader, the frames and their times once the caps are known.
 
 use super::{
+    CAT, automatic,
     buffer_source::BufferSource,
     count::{self, FrameCount},
     errors::{self, SetupError},
@@ -18,7 +19,10 @@ use super::{
     timeline::{Passes, Timeline},
     waker::Waker,
 };
-use crate::{layout::Layout, sys::describe};
+use crate::{
+    layout::Layout,
+    sys::{describe, page_cache},
+};
 use std::sync::Arc;
 
 /// The most threads that `threads=0` starts: more of them do not get more out of memory.
@@ -177,7 +181,8 @@ impl Playback {
                         info,
                     ));
                 }
-                let choice = choose(input, &opened, &frame_count, &layout, info)?;
+                let range = (first_frame, frames);
+                let choice = choose(input, &opened, (&frame_count, range), &layout, info)?;
                 Ok(Self {
                     timeline: Timeline::new(fps, Some(frames), passes),
                     doubts,
@@ -342,7 +347,7 @@ fn follow(
 fn choose(
     input: &Input,
     opened: &Opened,
-    frame_count: &FrameCount,
+    (frame_count, range): (&FrameCount, (u64, u64)),
     layout: &Layout,
     info: &gst_video::VideoInfo,
 ) -> Result<ChosenReader, SetupError> {
@@ -356,7 +361,10 @@ fn choose(
     let index = || frame_count.index.clone();
     let plan = || TransferPlan::new(*layout, info, thread_count(settings, layout));
     let (wanted, reason) = match settings.io_mode {
-        IoMode::Auto => automatic(settings),
+        IoMode::Auto if settings.direct => {
+            let reason = "past the page cache only what is in flight is read ahead";
+            (IoMode::IoUring, reason.to_owned())
+        }
         wanted => (wanted, "io-mode says so".to_owned()),
     };
     match wanted {
@@ -379,10 +387,14 @@ fn choose(
         }
         IoMode::IoUring => {
             let (disk_file, note) = disk_file(settings, opened)?;
+            let note = match settings.direct {
+                true => note,
+                false => note + &note_on_cached(opened),
+            };
             let single = TransferPlan::new(*layout, info, 1);
             match Prefetcher::new(disk_file, index(), single, *cpus) {
                 Ok(prefetcher) => Ok(ChosenReader {
-                    source: BufferSource::ahead(prefetcher, settings.prefetch.max(1) as usize),
+                    source: BufferSource::ahead(prefetcher, depth(settings)),
                     mode: "io-uring",
                     reason: reason + &note,
                 }),
@@ -400,7 +412,35 @@ fn choose(
                 }
             }
         }
-        IoMode::Auto | IoMode::Read => {
+        IoMode::Auto => {
+            let frames = automatic::Frames {
+                index: &frame_count.index,
+                frame_bytes: layout.size_bytes as u64,
+                range,
+                is_looping: settings.looping,
+            };
+            let through = PlainFile(opened.try_clone()?.file);
+            let through = Box::new(FrameReader::new(through, index(), plan(), *cpus)?);
+            let single = TransferPlan::new(*layout, info, 1);
+            let past = automatic::direct_file(opened.try_clone()?.file, &frames);
+            let past = past.and_then(|past| {
+                let past = Prefetcher::new(DiskFile::Direct(past), index(), single, *cpus);
+                past.map_err(|error| format!("there is no io_uring: {}", describe(&error)))
+            });
+            Ok(match past {
+                Ok(past) => ChosenReader {
+                    source: BufferSource::automatic(through, past, depth(settings), *cpus),
+                    mode: "read",
+                    reason: "the first buffer decides".into(),
+                },
+                Err(why) => ChosenReader {
+                    source: BufferSource::each(through, *cpus),
+                    mode: "read",
+                    reason: format!("the kernel reads ahead into the page cache: {why}"),
+                },
+            })
+        }
+        IoMode::Read => {
             let (source, note) = read(input, opened, index(), plan())?;
             Ok(ChosenReader {
                 source,
@@ -442,14 +482,22 @@ fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String),
     }
 }
 
-/// What `io-mode=auto` chooses. The kernel reads ahead of one reader of the page cache, but no
-/// longer recognises the order when several frames are requested at once. Past the page cache
-/// nothing is read ahead but the frames in flight.
-fn automatic(settings: &Settings) -> (IoMode, String) {
-    if settings.direct {
-        let reason = "past the page cache only what is in flight is read ahead";
-        (IoMode::IoUring, reason.into())
-    } else {
-        (IoMode::Read, "the kernel reads ahead".into())
+/// What to add to the reason for io-uring through the page cache, if that has most of the file already.
+fn note_on_cached(opened: &Opened) -> String {
+    match page_cache::cached_share(&opened.file, opened.start_bytes..opened.len_bytes) {
+        Ok(share) if share > 0.5 => {
+            gst::warning!(
+                CAT,
+                "\"{}\" is in the page cache already: io-mode=read is faster",
+                opened.path.display()
+            );
+            ", but the file is in the page cache, from where io-mode=read is faster".into()
+        }
+        _ => String::new(),
     }
+}
+
+/// How many frames are read ahead.
+fn depth(settings: &Settings) -> usize {
+    settings.prefetch.max(1) as usize
 }

@@ -12,7 +12,7 @@ use crate::shared_enum::shared_enum;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(i32)]
 pub enum IoMode {
-    /// `IoUring` with the property `direct`, if io_uring is there; else `Read`.
+    /// Past the page cache with `IoUring` if that is faster or the property `direct` says so; else `Read`.
     #[default]
     Auto,
     /// Read each frame into its buffer with preadv.
@@ -24,10 +24,10 @@ pub enum IoMode {
 }
 
 shared_enum!(IoMode, c"GstRawVideoSrcIoMode", {
-    Auto: c"auto", c"io-uring with direct=true where there is io_uring, else read";
+    Auto: c"auto", c"Past the page cache (io-uring, O_DIRECT) with direct=true, or if a large file is on a disk and not cached, and the buffers have large pages; else read";
     Read: c"read", c"Read each frame into its buffer (preadv)";
     Mmap: c"mmap", c"Map the file; its pages are sent as they are, or copied if downstream has special memory";
-    IoUring: c"io-uring", c"Read ahead with io_uring, straight into the buffers";
+    IoUring: c"io-uring", c"Read ahead with io_uring, straight into the buffers; read is faster for a file in the page cache";
 });
 
 /// Values of the properties, copied at start. The blurbs in `imp` say what they mean.

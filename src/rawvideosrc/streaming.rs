@@ -62,6 +62,10 @@ impl RawVideoSrc {
             pool: pool.as_ref(),
             waker: &waker,
         });
+        if let Some((mode, reason)) = source.news() {
+            gst::info!(CAT, imp = self, "{mode}: {reason}");
+            self.stats.lock().set_mode(mode, reason);
+        }
         let bounced = self.stats.lock().bounced_so_far(source.bounced_bytes());
         if bounced > 0 {
             gst::debug!(

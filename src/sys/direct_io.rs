@@ -14,12 +14,16 @@ pub struct Alignment {
     pub mem_bytes: usize,
     /// Alignment of file offsets and lengths.
     pub offset_bytes: u64,
+    /// Whether the file system has said so. Those that read from a disk do from Linux 6.1 on; others may
+    /// open a file with O_DIRECT, and then read through the page cache all the same (tmpfs).
+    pub is_reported: bool,
 }
 
 /// Kernels before 6.1 do not report the alignment, and support no larger blocks.
 const UNKNOWN: Alignment = Alignment {
     mem_bytes: 4096,
     offset_bytes: 4096,
+    is_reported: false,
 };
 
 /// Opens the same file again without the page cache. Fails with EINVAL if the file system cannot do that.
@@ -56,6 +60,7 @@ fn alignment(file: &File) -> io::Result<Alignment> {
     Ok(Alignment {
         mem_bytes: stat.stx_dio_mem_align.max(1) as usize,
         offset_bytes: stat.stx_dio_offset_align.into(),
+        is_reported: true,
     })
 }
 

@@ -22,6 +22,7 @@ pub mod meminfo;
 pub mod mmap;
 pub mod open_file;
 pub mod page;
+pub mod page_cache;
 pub mod pagemap;
 pub mod pin;
 pub mod privileges;

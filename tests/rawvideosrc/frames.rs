@@ -173,7 +173,7 @@ fn stats_count_frames_and_bytes() {
     assert_eq!(stats.get::<&str>("mode").unwrap(), "read");
     assert_eq!(
         stats.get::<&str>("mode-reason").unwrap(),
-        "the kernel reads ahead"
+        "the kernel reads ahead into the page cache: frames of less than 2 MiB come no faster past it"
     );
     let histogram = stats.get::<gst::Array>("read-latency-histogram").unwrap();
     let counted: u64 = histogram

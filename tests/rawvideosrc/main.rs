@@ -2,6 +2,7 @@
 //! The element `rawvideosrc` in pipelines, seen from outside.
 #![allow(clippy::unwrap_used)]
 
+mod automatic;
 mod frames;
 mod locations;
 mod memory;

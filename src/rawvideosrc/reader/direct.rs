@@ -85,6 +85,12 @@ impl DirectFile {
         self.alignment.offset_bytes
     }
 
+    /// Whether the file system itself says what direct reads need. Without that, one that reads no disk
+    /// may only seem to read directly.
+    pub fn is_alignment_reported(&self) -> bool {
+        self.alignment.is_reported
+    }
+
     fn has_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }

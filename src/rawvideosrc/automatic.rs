@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What `io-mode=auto` chooses for a file: to read it through the page cache or past it (O_DIRECT).
+//!
+//! The file is looked at when the stream is prepared ([`direct_file`]), and the memory when the first
+//! buffer is there ([`Automatic`]). `docs/speed.md` has the measurements behind the limits.
+
+use super::{
+    buffer_source::Ahead,
+    delivery::{Delivery, FrameRequest, Undelivered},
+    reader::{DirectFile, FrameIndex, FrameSource},
+    reader_thread::ReaderThread,
+    y4m::Fields,
+};
+use crate::{
+    memory,
+    sys::{meminfo, page_cache},
+};
+use std::{fs::File, ops::Range};
+
+/// Smaller frames are read through the page cache: their buffers have no large pages.
+const LEAST_FRAME_BYTES: u64 = 2 << 20;
+/// Smaller files are read through the page cache: the kernel has read them ahead before it matters.
+const LEAST_FILE_BYTES: u64 = 64 << 20;
+/// The most of a file that may be in the page cache: what comes from there is as much faster as what comes
+/// from the disk past it is.
+const MOST_CACHED: f64 = 0.2;
+/// The least share of a buffer that must lie in large pages.
+const LEAST_LARGE: f64 = 0.66;
+
+/// How frames are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    PageCache,
+    Direct,
+}
+
+/// What `stats` shows of a choice: the mode and the reason.
+pub type News = (&'static str, String);
+
+/// The frames that are to be played.
+pub struct Frames<'a> {
+    pub index: &'a FrameIndex,
+    pub frame_bytes: u64,
+    /// The first frame to play and the number of frames.
+    pub range: (u64, u64),
+    /// Whether they are played more than once.
+    pub is_looping: bool,
+}
+
+impl Frames<'_> {
+    /// The bytes of the file that are played.
+    fn bytes(&self) -> Option<Range<u64>> {
+        let (first, count) = self.range;
+        let last = first.checked_add(count)?.checked_sub(1)?;
+        let end = self
+            .index
+            .start_bytes(last)?
+            .checked_add(self.frame_bytes)?;
+        Some(self.index.start_bytes(first)?..end)
+    }
+
+    /// Whether each frame begins at a multiple of `unit_bytes`.
+    fn are_aligned(&self, unit_bytes: u64) -> bool {
+        match self.index {
+            FrameIndex::Regular {
+                start_bytes,
+                step_bytes,
+            } => start_bytes.is_multiple_of(unit_bytes) && step_bytes.is_multiple_of(unit_bytes),
+            FrameIndex::Listed(_) => false,
+        }
+    }
+}
+
+/// The file for direct reads, or why it is better read through the page cache.
+pub fn direct_file(file: File, frames: &Frames<'_>) -> Result<DirectFile, String> {
+    let bytes = frames.bytes().ok_or("its frames are not known")?;
+    let played_bytes = bytes.end.saturating_sub(bytes.start);
+    if frames.frame_bytes < LEAST_FRAME_BYTES {
+        return Err(format!(
+            "frames of less than {} MiB come no faster past it",
+            LEAST_FRAME_BYTES >> 20
+        ));
+    }
+    if played_bytes < LEAST_FILE_BYTES {
+        return Err(format!(
+            "less than {} MiB are played",
+            LEAST_FILE_BYTES >> 20
+        ));
+    }
+    if frames.is_looping && fits_in_memory(played_bytes) {
+        return Err("it has room for all that is played again and again".into());
+    }
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err("this is a device and not a file".into());
+    }
+    match page_cache::cached_share(&file, bytes) {
+        Ok(share) if share <= MOST_CACHED => {}
+        Ok(share) => return Err(format!("it has {:.0} % of the file already", 100.0 * share)),
+        Err(error) => return Err(format!("the kernel does not tell what is in it: {error}")),
+    }
+    let direct = DirectFile::new(file)
+        .ok()
+        .filter(DirectFile::is_alignment_reported);
+    let direct = direct.ok_or("the file system does not say that it reads from a disk past it")?;
+    if !frames.are_aligned(direct.offset_alignment_bytes()) {
+        return Err("frames do not begin where blocks of the disk begin".into());
+    }
+    Ok(direct)
+}
+
+fn fits_in_memory(bytes: u64) -> bool {
+    let available = meminfo::field_bytes("MemAvailable").ok().flatten();
+    available.is_none_or(|available| bytes < available / 2)
+}
+
+/// Reads past the page cache if the buffers are of memory for which that is faster, else through it.
+pub struct Automatic {
+    through: ReaderThread<dyn FrameSource>,
+    past: Ahead,
+    /// `None` until the first buffer is there, and after the pool may have changed.
+    way: Option<Way>,
+    told: Option<Way>,
+}
+
+impl Automatic {
+    /// `through` reads the file through the page cache and `past` past it.
+    pub fn new(through: ReaderThread<dyn FrameSource>, past: Ahead) -> Self {
+        Self {
+            through,
+            past,
+            way: None,
+            told: None,
+        }
+    }
+
+    /// See [`BufferSource::depth`](super::buffer_source::BufferSource::depth).
+    pub fn depth(&self) -> usize {
+        self.past.depth()
+    }
+
+    /// See [`BufferSource::reset`](super::buffer_source::BufferSource::reset).
+    pub fn reset(&mut self) {
+        self.past.reset();
+        self.way = None;
+    }
+
+    pub fn bounced_bytes(&self) -> u64 {
+        self.past.bounced_bytes()
+    }
+
+    pub fn fields(&mut self, file_n: u64) -> Option<Fields> {
+        match self.way {
+            Some(Way::Direct) => self.past.fields(file_n),
+            _ => self.through.reader()?.fields(file_n),
+        }
+    }
+
+    /// Frame `n` of the stream, which is frame `file_n` of the file.
+    pub fn deliver(
+        &mut self,
+        request: &FrameRequest<'_>,
+        n: u64,
+        file_n: u64,
+    ) -> Result<Delivery, Undelivered> {
+        let way = match self.way {
+            Some(way) => way,
+            None => {
+                let way = way_into(&*request.acquire(true)?);
+                if way == Way::PageCache {
+                    // The frames in flight have buffers that this way may need.
+                    self.past.abandon(request)?;
+                }
+                *self.way.insert(way)
+            }
+        };
+        match way {
+            Way::PageCache => self.through.deliver(request, file_n),
+            Way::Direct => self.past.deliver(request, n),
+        }
+    }
+
+    /// The mode and its reason, if they are others than at the last call.
+    pub fn news(&mut self) -> Option<News> {
+        let way = self.way.filter(|way| self.told != Some(*way))?;
+        self.told = Some(way);
+        Some(match way {
+            Way::PageCache => (
+                "read",
+                "the kernel reads ahead into the page cache, and reading past it is faster into buffers of large pages only".into(),
+            ),
+            Way::Direct => (
+                "io-uring",
+                "past the page cache, which does not have the file, the disk writes into the buffers' large pages".into(),
+            ),
+        })
+    }
+}
+
+/// The way that is faster into such buffers.
+fn way_into(buffer: &gst::BufferRef) -> Way {
+    let is_large = |memory: &gst::MemoryRef| {
+        memory::region_of(memory).is_some_and(|(region, _)| {
+            region.large_page_bytes() as f64 >= LEAST_LARGE * region.size_bytes() as f64
+        })
+    };
+    match buffer.n_memory() == 1 && is_large(buffer.peek_memory(0)) {
+        true => Way::Direct,
+        false => Way::PageCache,
+    }
+}
