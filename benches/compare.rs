@@ -11,7 +11,10 @@ mod common;
 
 use common::{Line, Measured, Options, chart};
 use gst::prelude::*;
-use gstphysmem::{memory::MemoryKind, pool::PhysBufferPool};
+use gstphysmem::{
+    memory::{MemoryKind, region_of},
+    pool::PhysBufferPool,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::{
     fs::File,
@@ -21,10 +24,18 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(300);
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+/// Starts of gst-launch-1.0 in one round, whose median is taken.
+const LAUNCHES: usize = 9;
 
 /// A format and size of frames, and the number of frames to play.
 #[derive(Clone, Copy)]
@@ -129,14 +140,36 @@ impl Picture {
 
     /// The pool that rawvideosrc makes when downstream offers none.
     fn pool(&self) -> gst::BufferPool {
-        let pool = PhysBufferPool::builder()
-            .build()
-            .upcast::<gst::BufferPool>();
+        self.pool_of(PhysBufferPool::builder().build(), self.frame_bytes())
+    }
+
+    fn pool_of(&self, pool: PhysBufferPool, size_bytes: usize) -> gst::BufferPool {
+        let pool = pool.upcast::<gst::BufferPool>();
         let mut config = pool.config();
-        config.set_params(Some(&self.caps()), self.frame_bytes() as u32, 4, 0);
+        config.set_params(Some(&self.caps()), size_bytes as u32, 4, 0);
         config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_ref());
         pool.set_config(config).unwrap();
         pool
+    }
+
+    /// Buffers that lie in large pages, whatever the size of a frame.
+    fn large_buffers(
+        &self,
+        count: usize,
+    ) -> Measured<Vec<gst::MappedBuffer<gst::buffer::Writable>>> {
+        let size_bytes = self.frame_bytes().next_multiple_of(LARGE_PAGE_BYTES);
+        let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+        let pool = self.pool_of(pool, size_bytes);
+        pool.set_active(true)?;
+        let buffer = |_| {
+            let buffer = pool.acquire_buffer(None)?;
+            let region = region_of(buffer.peek_memory(0)).map(|(region, _)| region);
+            if region.is_none_or(|region| region.large_page_bytes() < size_bytes) {
+                return Err("the kernel has no large pages for the bare loop".into());
+            }
+            Ok(buffer.into_mapped_buffer_writable().unwrap())
+        };
+        (0..count).map(buffer).collect()
     }
 }
 
@@ -238,6 +271,55 @@ fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> 
     Ok(run?)
 }
 
+/// Plays into a display, and counts how often the CPU copies each byte on the way there: out of the page
+/// cache, out of a bounce buffer, and into the display's memory.
+fn play_counted(line: &str, sink: &str, picture: &Picture) -> Measured<(Run, f64)> {
+    let line = format!("{line} ! {sink} name=sink sync=false");
+    let pipeline = gst::parse::launch(&line)?
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+    let ordinary = Arc::new(AtomicUsize::new(0));
+    let counter = ordinary.clone();
+    let sink = pipeline.by_name("sink").unwrap();
+    let pad = sink.static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let memory = info.buffer().filter(|buffer| buffer.n_memory() > 0);
+        if memory.is_some_and(|buffer| buffer.peek_memory(0).is_type("SystemMemory")) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let before = bytes_read();
+    let run =
+        play_through(&pipeline, picture.frames).map_err(|error| format!("{line}: {error}"))?;
+    let read_bytes = bytes_read() - before;
+    let (frames, frame_bytes) = (picture.frames as f64, picture.frame_bytes() as f64);
+    let stats = |element: gst::Element| element.property::<gst::Structure>("stats");
+    let count = |stats: &gst::Structure, name: &str| stats.get::<u64>(name).unwrap() as f64;
+    let source = pipeline.by_name("source").map(stats);
+    let out_of_cache = match &source {
+        // Direct reads are not copies, and io_uring's are not in `bytes_read`.
+        Some(stats) if stats.get::<&str>("mode") == Ok("io-uring") => count(stats, "bounced-bytes"),
+        _ => read_bytes as f64,
+    };
+    let into_display = match source {
+        Some(_) => count(&stats(sink), "copied"),
+        // GStreamer's sinks copy each frame that is not in the display's memory.
+        None => ordinary.load(Ordering::Relaxed) as f64,
+    };
+    // Without the few bytes that are no frames.
+    let copies = (out_of_cache / frame_bytes).floor() / frames + into_display / frames;
+    pipeline.set_state(gst::State::Null)?;
+    Ok((run, copies))
+}
+
+/// The bytes that read calls of this process have returned so far.
+fn bytes_read() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    let rchar = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    rchar.unwrap().parse().unwrap()
+}
+
 fn play_through(pipeline: &gst::Pipeline, frames: usize) -> Measured<Run> {
     let bus = pipeline.bus().unwrap();
     let paused = pipeline.set_state(gst::State::Paused);
@@ -300,21 +382,14 @@ fn bare_pread(picture: &Picture, path: &Path) -> Measured<Run> {
     Ok(timed(frames.len(), || frames.for_each(read)))
 }
 
-/// The upper limit for a cold file: only O_DIRECT reads, `DEPTH` in flight.
+/// The upper limit for a cold file: only O_DIRECT reads into large pages, `DEPTH` in flight.
 fn bare_io_uring(picture: &Picture, path: &Path) -> Measured<Run> {
     const DEPTH: usize = 4;
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_DIRECT)
         .open(path)?;
-    let pool = picture.pool();
-    pool.set_active(true).unwrap();
-    let mut buffers: Vec<_> = (0..DEPTH)
-        .map(|_| {
-            let buffer = pool.acquire_buffer(None).unwrap();
-            buffer.into_mapped_buffer_writable().unwrap()
-        })
-        .collect();
+    let mut buffers = picture.large_buffers(DEPTH)?;
     let mut ring = io_uring::IoUring::new(8)?;
     let frame_bytes = picture.frame_bytes();
     Ok(timed(picture.frames, || {
@@ -389,6 +464,39 @@ fn pool_cycle_ns(name: &str, pool: &gst::BufferPool, threads: usize) -> Measured
     Ok(time.as_secs_f64() * 1e9 / cycles? as f64)
 }
 
+/// A directory that contains only the plugin that cargo has built beside this program.
+fn plugin_directory() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let library = program.with_file_name("libgstphysmem.so");
+    let directory = program.with_file_name("plugins-of-compare");
+    std::fs::create_dir_all(&directory).unwrap();
+    let link = directory.join("libgstphysmem.so");
+    if link.symlink_metadata().is_err() {
+        std::os::unix::fs::symlink(library, link).unwrap();
+    }
+    directory
+}
+
+/// The median of some runs of gst-launch-1.0, each for one frame of `source`. The registry is there already.
+fn launch_ms(plugins: &Path, source: &str) -> Measured<f64> {
+    let launch = || -> Measured<f64> {
+        let begun = Instant::now();
+        let output = Command::new("gst-launch-1.0")
+            .args(["-q", source, "num-buffers=1", "!", "fakesink"])
+            .env("GST_PLUGIN_PATH", plugins)
+            .env("GST_REGISTRY", plugins.join("registry.bin"))
+            .output()?;
+        let took = begun.elapsed();
+        match output.status.success() {
+            true => Ok(took.as_secs_f64() * 1e3),
+            false => Err(String::from_utf8_lossy(&output.stderr).into()),
+        }
+    };
+    launch()?;
+    let times: Measured<Vec<f64>> = (0..LAUNCHES).map(|_| launch()).collect();
+    Ok(common::median(times?))
+}
+
 struct Bench {
     options: Options,
     lines: Vec<Line>,
@@ -461,9 +569,24 @@ impl Bench {
             || cold(&|| play(&picture.filesrc(path), frames, None)),
         );
         self.compare(
-            &name("auto-vs-filesrc"),
-            || cold(&|| play(&picture.rawvideosrc(path, ""), frames, None)),
+            &name("read-direct-vs-filesrc"),
+            || {
+                let line = picture.rawvideosrc(path, "io-mode=read direct=true threads=1");
+                cold(&|| play(&line, frames, None))
+            },
             || cold(&|| play(&picture.filesrc(path), frames, None)),
+        );
+        for (what, properties) in [("auto", ""), ("read", "io-mode=read")] {
+            self.compare(
+                &name(&format!("{what}-vs-filesrc")),
+                || cold(&|| play(&picture.rawvideosrc(path, properties), frames, None)),
+                || cold(&|| play(&picture.filesrc(path), frames, None)),
+            );
+        }
+        self.compare(
+            &name("auto-vs-bare-io-uring"),
+            || cold(&|| play(&picture.rawvideosrc(path, ""), frames, None)),
+            || cold(&|| bare_io_uring(picture, path)),
         );
     }
 
@@ -526,6 +649,59 @@ impl Bench {
         }
     }
 
+    /// Measures the way from a file on the disk below `disk`, which is not in the page cache, to a display.
+    fn disk_to_display(&mut self, display: Display, disk: &Path) {
+        let picture = display.picture();
+        let path = picture.file(disk);
+        let (ours, peer) = match display {
+            Display::Framebuffer => ("fbpansink", "fbdevsink"),
+            Display::Kms => (
+                "kmsflipsink memory-kind=udmabuf",
+                "kmssink driver-name=vkms",
+            ),
+        };
+        let source = match display {
+            // A framebuffer's memory has no pages that a disk could write to.
+            Display::Framebuffer => picture.rawvideosrc(&path, "name=source"),
+            Display::Kms => picture.rawvideosrc(&path, "name=source direct=true"),
+        };
+        let first_word = |line: &'static str| line.split(' ').next().unwrap();
+        let name = format!(
+            "disk-to-display/{}/{}-vs-{}",
+            picture.name,
+            first_word(ours),
+            first_word(peer)
+        );
+        if !self.options.wants(&name) {
+            return;
+        }
+        self.lines.extend(self.options.measure(&name, || {
+            make_cold(&path);
+            let (ours, our_copies) = play_counted(&source, ours, &picture)?;
+            make_cold(&path);
+            let (peer, peer_copies) = play_counted(&picture.filesrc(&path), peer, &picture)?;
+            let cpu = Run::cpu_us_per_frame;
+            Ok(vec![
+                (format!("{name}:copies/frame"), our_copies, peer_copies),
+                (format!("{name}:cpu-us/frame"), cpu(&ours), cpu(&peer)),
+            ])
+        }));
+    }
+
+    /// The time from the start of a program to its end, for one frame.
+    fn first_frame(&mut self) {
+        let name = "first-frame/rawvideosrc-vs-videotestsrc:ms";
+        if !self.options.wants(name) {
+            return;
+        }
+        let plugins = plugin_directory();
+        self.lines.extend(self.options.measure(name, || {
+            let ours = launch_ms(&plugins, "rawvideosrc")?;
+            let peer = launch_ms(&plugins, "videotestsrc")?;
+            Ok(vec![(name.to_owned(), ours, peer)])
+        }));
+    }
+
     fn pools(&mut self) {
         for threads in [1, 2, 4, 8] {
             let name = format!("pool/{threads}-threads:ns/cycle");
@@ -545,8 +721,9 @@ impl Bench {
 fn main() {
     let mut svg = None;
     let mut display = None;
+    let mut disk = None;
     let mut lines = Vec::new();
-    let usage = " [--svg FILE] [--lines FILE] [--display fb|kms]";
+    let usage = " [--svg FILE] [--lines FILE] [--display fb|kms [--disk DIRECTORY]]";
     let options = Options::parse(usage, |option, value| {
         match option {
             "--svg" => svg = Some(PathBuf::from(value())),
@@ -554,6 +731,7 @@ fn main() {
                 let text = std::fs::read_to_string(value()).expect("lines of another run");
                 lines.extend(text.lines().filter_map(Line::parse));
             }
+            "--disk" => disk = Some(PathBuf::from(value())),
             "--display" => {
                 display = Some(match value().as_str() {
                     "fb" => Display::Framebuffer,
@@ -577,6 +755,9 @@ fn main() {
     println!("name ours peer ratio");
     if let Some(display) = display {
         bench.display(display, &std::env::temp_dir());
+        if let Some(disk) = disk {
+            bench.disk_to_display(display, &disk);
+        }
         return;
     }
     for picture in PICTURES {
@@ -585,6 +766,7 @@ fn main() {
         bench.sequence(picture, &path, &dir);
         bench.cold(picture, &path);
     }
+    bench.first_frame();
     bench.pools();
     if let Some(svg) = svg {
         std::fs::write(&svg, chart::svg(&bench.lines, bench.options.rounds)).unwrap();

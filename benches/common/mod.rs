@@ -125,7 +125,7 @@ pub fn failed(name: &str, reason: &dyn std::fmt::Display) {
     eprintln!("FAILED {name}: {reason}");
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
