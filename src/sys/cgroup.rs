@@ -2,7 +2,7 @@
 //! The memory limits of the control groups that this process is in
 //! (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst).
 
-use std::fs;
+use super::read_kernel_file;
 use std::path::{Path, PathBuf};
 
 /// How much memory a group may still allocate.
@@ -54,8 +54,8 @@ pub fn memory_headroom(machine_bytes: u64) -> Option<Headroom> {
 
 /// `root` holds `proc` and the mounts; tests use another root.
 fn headroom_below(root: &Path, machine_bytes: u64) -> Option<Headroom> {
-    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let mounts = read_kernel_file(root.join("proc/self/mountinfo")).ok()?;
+    let groups = read_kernel_file(root.join("proc/self/cgroup")).ok()?;
     VERSIONS
         .iter()
         .filter_map(|version| version.headroom(root, &mounts, &groups, machine_bytes))
@@ -119,13 +119,13 @@ impl Version {
 
     fn headroom_of(&self, directory: &Path, machine_bytes: u64) -> Option<Headroom> {
         let number = |name: &str| {
-            let text = fs::read_to_string(directory.join(name)).ok()?;
+            let text = read_kernel_file(directory.join(name)).ok()?;
             text.trim().parse::<u64>().ok()
         };
         let limit = directory.join(self.limit);
         let limit_bytes = number(self.limit).filter(|&bytes| bytes < machine_bytes)?;
         let usage_bytes = number(self.usage)?;
-        let stat = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+        let stat = read_kernel_file(directory.join("memory.stat")).unwrap_or_default();
         let cache_bytes: u64 = stat
             .lines()
             .filter_map(|line| line.split_once(' '))
@@ -142,6 +142,7 @@ impl Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A root directory with this `group` and `mountinfo`, and with the group's `files`.
     fn machine(group: &str, mountinfo: &str, files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! /proc/meminfo.
 
-use std::{fs, io};
+use super::read_kernel_file;
+use std::io;
 
 /// The contents of /proc/meminfo at one moment.
 #[derive(Debug)]
@@ -9,7 +10,7 @@ pub struct Meminfo(String);
 
 impl Meminfo {
     pub fn read() -> io::Result<Self> {
-        Ok(Self(fs::read_to_string("/proc/meminfo")?))
+        Ok(Self(read_kernel_file("/proc/meminfo")?))
     }
 
     /// A field that counts kB, in bytes. `None` if the kernel has no such field.

@@ -32,6 +32,12 @@ pub mod udmabuf;
 pub mod uevent;
 pub mod vt_guard;
 
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
 /// Repeats a call that a signal interrupted (EINTR).
 fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
@@ -42,8 +48,16 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
     }
 }
 
+/// Reads a file of /proc or /sys. These tell no size, for which `fs::read_to_string` begins with reads of a few
+/// bytes, and the kernel makes such a file anew for each.
+pub fn read_kernel_file(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut text = String::with_capacity(8 << 10);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Formats an errno for error messages: "Permission denied (EACCES)".
-pub fn describe(error: &std::io::Error) -> String {
+pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error().map(nix::errno::Errno::from_raw) {
         // The C library's text, which people search for, without "(os error 13)".
@@ -58,6 +72,16 @@ pub fn describe(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    #[test]
+    fn a_file_of_any_length_is_read_whole() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for len in [0, 1, 8 << 10, 100_000] {
+            let text = "x".repeat(len);
+            std::fs::write(file.path(), &text).unwrap();
+            assert_eq!(super::read_kernel_file(file.path()).unwrap(), text);
+        }
+    }
 
     #[test]
     fn errno_is_told_in_words_and_by_name() {
