@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use gst::prelude::*;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::common::play::{Pipeline, fifo, y4m};
 use crate::{
@@ -97,14 +98,26 @@ fn a_fifo_in_a_sequence_is_refused_and_holds_up_nothing() {
     );
 }
 
-/// Thirty files of one frame each, and the launch line that plays them with several threads.
+/// Thirty files of one frame each, and the launch line that plays them with several threads. The first one is
+/// not in the page cache, so that the others are read ahead.
 fn thirty_files(dir: &Path) -> (Vec<Vec<u8>>, String) {
     let all = frames(30, I420);
     for (n, frame) in all.iter().enumerate() {
         write(dir, &format!("t{n:02}.raw"), frame);
     }
+    let first = std::fs::File::open(dir.join("t00.raw")).unwrap();
+    first.sync_all().unwrap();
+    posix_fadvise(&first, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
     let rest = "format=i420 width=24 height=10 threads=3 prefetch=5";
     (all, source(&dir.join("t%02d.raw"), rest))
+}
+
+#[test]
+fn files_that_are_all_cached_come_in_order_to_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (all, line) = thirty_files(dir.path());
+    std::fs::read(dir.path().join("t00.raw")).unwrap();
+    assert!(pictures(&play_to_end(&line)) == all);
 }
 
 #[test]

@@ -53,7 +53,7 @@ extern "C" fn pread64(fd: c_int, bytes: *mut libc::c_void, count: usize, offset:
     unsafe { libc::syscall(libc::SYS_pread64, fd, bytes, count, offset) as isize }
 }
 
-/// The function that reads only what is in the page cache, of which a file system that hangs has nothing.
+/// The function that reads only what is in the page cache, where a file system that hangs has nothing.
 // SAFETY: the name is the C library's own, and so are the arguments and the result.
 #[unsafe(no_mangle)]
 extern "C" fn preadv64v2(
@@ -64,7 +64,10 @@ extern "C" fn preadv64v2(
     flags: c_int,
 ) -> isize {
     let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
-    if path.is_ok_and(|path| path.ends_with("hangs-in-a-read")) {
+    let name = path
+        .ok()
+        .and_then(|path| Some(path.file_name()?.to_owned()));
+    if name.is_some_and(|name| name.as_encoded_bytes().starts_with(b"hangs-")) {
         // SAFETY: errno belongs to this thread.
         unsafe { *libc::__errno_location() = libc::EAGAIN };
         return -1;

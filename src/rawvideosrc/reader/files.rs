@@ -5,6 +5,7 @@ use super::{
     Carrier, Destination, FrameIndex, FrameSource, Outcome, PlainFile, ReadError,
     files_ahead::{FilesAhead, NextFrame},
     open::Opened,
+    read::CachedFile,
 };
 use crate::rawvideosrc::{sequence::Sequence, y4m::Fields};
 use std::{io, path::Path};
@@ -82,6 +83,9 @@ pub struct FilesReader {
     carrier: Carrier,
     open: Option<(u64, PlainFile)>,
     ahead: FilesAhead,
+    /// Whether all frames so far were in the page cache. Then nothing is read ahead, which would cost a
+    /// quarter of the CPU time of small frames.
+    all_cached: bool,
 }
 
 impl FilesReader {
@@ -101,6 +105,7 @@ impl FilesReader {
             carrier,
             open: None,
             ahead,
+            all_cached: true,
         }
     }
 }
@@ -125,6 +130,13 @@ impl FrameSource for FilesReader {
         let (Some((_, file)), Some(start_bytes)) = (&self.open, start_bytes) else {
             return Ok(beyond);
         };
+        if self.all_cached {
+            let file = &CachedFile(&file.0);
+            self.all_cached = (self.carrier).carry(file, start_bytes, destination).is_ok();
+            if self.all_cached {
+                return Ok(Outcome::Frame);
+            }
+        }
         self.ahead.follow(n, |next| {
             // The kernel itself reads ahead within a file.
             let next = self.table.place(next).filter(|at| at.file != place.file)?;

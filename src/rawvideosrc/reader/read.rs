@@ -53,7 +53,7 @@ impl RandomAccess for PlainFile {
 /// A file of which only bytes in the page cache can be read. A read of others fails with `WouldBlock`
 /// (RWF_NOWAIT), or with another error if the file system has no such reads, as NFS and FUSE.
 #[derive(Debug)]
-pub struct CachedFile<'a>(&'a File);
+pub struct CachedFile<'a>(pub &'a File);
 
 impl RandomAccess for CachedFile<'_> {
     fn carry(
