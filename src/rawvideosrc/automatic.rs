@@ -5,7 +5,7 @@
 //! buffer is there ([`Automatic`]). `docs/speed.md` has the measurements behind the limits.
 
 use super::{
-    buffer_source::Ahead,
+    ahead::Ahead,
     delivery::{Delivery, FrameRequest, Undelivered},
     reader::{DirectFile, FrameIndex, FrameSource},
     reader_thread::ReaderThread,
@@ -133,12 +133,12 @@ impl Automatic {
         }
     }
 
-    /// See [`BufferSource::depth`](super::buffer_source::BufferSource::depth).
+    /// How many buffers are filled at the same time.
     pub fn depth(&self) -> usize {
         self.past.depth()
     }
 
-    /// See [`BufferSource::reset`](super::buffer_source::BufferSource::reset).
+    /// Makes the next delivery drop the frames in flight, and look at the buffers anew.
     pub fn reset(&mut self) {
         self.past.reset();
         self.way = None;

@@ -8,6 +8,7 @@
 use gst::{glib, prelude::*};
 use std::sync::LazyLock;
 
+mod ahead;
 mod automatic;
 mod buffer_source;
 mod count;
