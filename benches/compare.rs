@@ -534,6 +534,16 @@ impl Bench {
             ("read-1-thread-vs-filesrc", "io-mode=read threads=1", None),
             ("pool-sink-vs-filesrc", "io-mode=read", Some(picture)),
             ("pool-sink-mmap-vs-filesrc", "io-mode=mmap", Some(picture)),
+            (
+                "pool-sink-1-thread-vs-filesrc",
+                "io-mode=read threads=1",
+                Some(picture),
+            ),
+            (
+                "pool-sink-mmap-1-thread-vs-filesrc",
+                "io-mode=mmap threads=1",
+                Some(picture),
+            ),
             ("io-uring-vs-filesrc", "io-mode=io-uring", None),
             ("mmap-vs-filesrc", "io-mode=mmap", None),
         ] {
