@@ -272,7 +272,7 @@ fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> 
 }
 
 /// Plays into a display, and counts how often the CPU copies each byte on the way there: out of the page
-/// cache, out of a bounce buffer, and into the display's memory.
+/// cache or a bounce buffer, and into the display's memory.
 fn play_counted(line: &str, sink: &str, picture: &Picture) -> Measured<(Run, f64)> {
     let line = format!("{line} ! {sink} name=sink sync=false");
     let pipeline = gst::parse::launch(&line)?
@@ -289,35 +289,27 @@ fn play_counted(line: &str, sink: &str, picture: &Picture) -> Measured<(Run, f64
         }
         gst::PadProbeReturn::Ok
     });
-    let before = bytes_read();
     let run =
         play_through(&pipeline, picture.frames).map_err(|error| format!("{line}: {error}"))?;
-    let read_bytes = bytes_read() - before;
-    let (frames, frame_bytes) = (picture.frames as f64, picture.frame_bytes() as f64);
+    let frames = picture.frames as f64;
     let stats = |element: gst::Element| element.property::<gst::Structure>("stats");
     let count = |stats: &gst::Structure, name: &str| stats.get::<u64>(name).unwrap() as f64;
-    let source = pipeline.by_name("source").map(stats);
-    let out_of_cache = match &source {
-        // Direct reads are not copies, and io_uring's are not in `bytes_read`.
-        Some(stats) if stats.get::<&str>("mode") == Ok("io-uring") => count(stats, "bounced-bytes"),
-        _ => read_bytes as f64,
+    let copies = match pipeline.by_name("source").map(stats) {
+        Some(source) => {
+            let out_of_cache = match source.get::<&str>("mode") {
+                Ok("io-uring") => {
+                    let frame_bytes = picture.frame_bytes() as f64;
+                    count(&source, "bounced-bytes") / frame_bytes / frames
+                }
+                _ => 1.0,
+            };
+            out_of_cache + count(&stats(sink), "copied") / frames
+        }
+        // filesrc calls read(), which copies, and the sinks copy each frame that is not in the display's memory.
+        None => 1.0 + ordinary.load(Ordering::Relaxed) as f64 / frames,
     };
-    let into_display = match source {
-        Some(_) => count(&stats(sink), "copied"),
-        // GStreamer's sinks copy each frame that is not in the display's memory.
-        None => ordinary.load(Ordering::Relaxed) as f64,
-    };
-    // Without the few bytes that are no frames.
-    let copies = (out_of_cache / frame_bytes).floor() / frames + into_display / frames;
     pipeline.set_state(gst::State::Null)?;
     Ok((run, copies))
-}
-
-/// The bytes that read calls of this process have returned so far.
-fn bytes_read() -> u64 {
-    let io = std::fs::read_to_string("/proc/self/io").unwrap();
-    let rchar = io.lines().find_map(|line| line.strip_prefix("rchar: "));
-    rchar.unwrap().parse().unwrap()
 }
 
 fn play_through(pipeline: &gst::Pipeline, frames: usize) -> Measured<Run> {
