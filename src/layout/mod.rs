@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+mod device_copy;
 mod picture;
 mod transfer;
 

@@ -3,7 +3,7 @@
 
 use gst_video::prelude::*;
 
-use super::Plane;
+use super::{Plane, device_copy};
 
 /// The part of a plane of a mapped frame that lies in a rectangle. `x` and `y`, the upper left
 /// corner, are whole pixels in every plane. Offsets count from the plane's start.
@@ -34,8 +34,8 @@ fn plane_of_area(
     area
 }
 
-/// Copies the rectangle of `size` at `src` to `dst` in another frame of the same format. Rows that
-/// one of the frames does not have are left out.
+/// Copies the rectangle of `size` at `src` to `dst` in another frame of the same format, which a
+/// device shows. Rows that one of the frames does not have are left out.
 pub(crate) fn copy_area(
     from: &gst_video::VideoFrameRef<&gst::BufferRef>,
     src: (u32, u32),
@@ -54,9 +54,10 @@ pub(crate) fn copy_area(
             else {
                 break;
             };
-            to.copy_from_slice(from);
+            device_copy::copy_row(from, to);
         }
     }
+    device_copy::finish();
 }
 
 /// Makes a frame black and opaque, including its padding. In YUV formats black is not zero.
