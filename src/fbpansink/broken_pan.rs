@@ -7,8 +7,9 @@
 //! fb_page but the first shows an old picture or none. Drivers whose plane update sends the whole picture at
 //! each pan (drm_fbdev_shmem.c) show the right one.
 
-/// Names as in fb_fix_screeninfo.id, without "drmfb" at the end. bochs was observed on 6.1 and 6.12, on the
-/// screen itself; the others share its drm_fbdev_ttm.c.
+/// Names of DRM drivers. bochs was observed on 6.1 and 6.12, on the screen itself; the next six share its
+/// drm_fbdev_ttm.c. All after those have framebuffers that must be told of damage (`dirty`), for which
+/// drm_fbdev_dma.c has a shadow buffer, too (read in 6.1 and 6.12; not observed).
 const SHADOWED: &[&str] = &[
     "bochs-drm",
     "amdgpu",
@@ -17,6 +18,20 @@ const SHADOWED: &[&str] = &[
     "qxl",
     "vboxvideo",
     "vmwgfx",
+    "rockchip",
+    "imx-lcdc",
+    "ingenic-drm",
+    "repaper",
+    // The panels of drm_mipi_dbi.c.
+    "panel-mipi-dbi",
+    "hx8357d",
+    "ili9163",
+    "ili9225",
+    "ili9341",
+    "ili9486",
+    "mi0283qt",
+    "st7586",
+    "st7735r",
 ];
 
 /// Drivers that had a shadow buffer (drm_fbdev_generic.c) until they used
@@ -31,16 +46,24 @@ const SHADOWED_ONCE: &[&str] = &[
     "hyperv_drm",
     "udl",
     "gud",
+    "gm12u320",
+    "ssd130x",
 ];
 const SHMEM_SINCE: (u32, u32) = (6, 12);
 
 /// Whether the driver with this `id` shows a wrong picture after a pan on this kernel
 /// release (as in utsname, "6.1.0-28-amd64").
 pub fn is_pan_broken(id: &str, release: &str) -> bool {
-    let Some(name) = id.strip_suffix("drmfb") else {
-        return false;
-    };
-    SHADOWED.contains(&name) || (SHADOWED_ONCE.contains(&name) && version(release) < SHMEM_SINCE)
+    let is_among = |drivers: &[&str]| drivers.iter().any(|driver| is_id_of(id, driver));
+    is_among(SHADOWED) || (is_among(SHADOWED_ONCE) && version(release) < SHMEM_SINCE)
+}
+
+/// Whether `id` is what drm_fb_helper_fill_info makes of the name of a driver: the name and "drmfb", cut to
+/// the 15 bytes that fb_fix_screeninfo.id has room for.
+fn is_id_of(id: &str, driver: &str) -> bool {
+    const ROOM_BYTES: usize = 15;
+    let whole = format!("{driver}drmfb");
+    id == &whole[..whole.len().min(ROOM_BYTES)]
 }
 
 /// The first two numbers of a release; 0 for a number that is missing.
@@ -64,6 +87,20 @@ mod tests {
         assert!(is_pan_broken("virtio_gpudrmfb", "unknown"));
         assert!(!is_pan_broken("virtio_gpudrmfb", "6.12.57"));
         assert!(!is_pan_broken("virtio_gpudrmfb", "10.1"));
+    }
+
+    #[test]
+    fn drivers_that_are_told_of_damage_lie_under_names_that_are_cut() {
+        for id in [
+            "rockchipdrmfb",
+            "mi0283qtdrmfb",
+            "ingenic-drmdrmf",
+            "panel-mipi-dbid",
+        ] {
+            assert!(is_pan_broken(id, "6.1"), "{id}");
+            assert!(is_pan_broken(id, "6.12.57"), "{id}");
+        }
+        assert!(!is_pan_broken("panel-mipi-dbi", "6.1"));
     }
 
     #[test]

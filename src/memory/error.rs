@@ -50,7 +50,7 @@ pub enum MemoryError {
     },
     /// The machine has no heap for this kind.
     #[error(
-        "no heap of kind {kind} (those here: {}): the kernel needs CONFIG_DMABUF_HEAPS_CMA, and cma= on its command line", names.join(", ")
+        "no heap of kind {kind} (those here: {}): the kernel needs CONFIG_DMABUF_HEAPS_CMA (modprobe cma_heap where that is a module), and cma= on its command line", names.join(", ")
     )]
     NoHeap {
         /// The kind asked for.

@@ -117,7 +117,7 @@ pub(super) fn udmabuf(
         remedy: remedy::for_device(
             Path::new(udmabuf::PATH),
             &source,
-            "the kernel needs CONFIG_UDMABUF (modprobe udmabuf)",
+            "the kernel needs CONFIG_UDMABUF, which is built in and no module",
         ),
         source,
     })?;
