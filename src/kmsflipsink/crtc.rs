@@ -111,6 +111,8 @@ pub struct ClaimedPlane {
     extras_saved: Vec<Extra>,
     /// Whether no commit has set `extras` yet.
     pub are_extras_new: bool,
+    /// How the plane converts YUV; see `tune::Resolved`.
+    pub colours: Option<String>,
     pub observer: Arc<dyn Observer>,
     /// While true, the plane takes no frames, and nothing waits for it.
     pub is_flushing: bool,
@@ -207,6 +209,7 @@ impl ClaimedPlane {
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
+            colours: None,
             observer,
             is_flushing: false,
             closing: None,
@@ -519,6 +522,7 @@ impl ClaimedPlane {
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
+            colours: None,
             observer,
             is_flushing: false,
             closing: None,

@@ -315,17 +315,14 @@ impl Props {
         self.0.get(name).map(|(info, _)| info.handle())
     }
 
-    /// A property and its value by name. The case of the name does not matter, and '-' stands for a space or
-    /// an underscore too.
+    /// A property and its value by name; see [`is_name`].
     pub fn find(&self, name: &str) -> Option<(&property::Info, u64)> {
-        let plain = |name: &str| name.to_ascii_lowercase().replace([' ', '_'], "-");
-        let wanted = plain(name);
         let exact = self.0.get(name);
         exact
             .or_else(|| {
                 self.0
                     .iter()
-                    .find(|(key, _)| plain(key) == wanted)
+                    .find(|(key, _)| is_name(name, key))
                     .map(|(_, value)| value)
             })
             .map(|(info, value)| (info, *value))
@@ -341,6 +338,13 @@ impl Props {
         names.sort_unstable();
         names
     }
+}
+
+/// Whether `name`, as a user may write it, is the name `of` of a property. The case does not matter, and '-'
+/// stands for a space or an underscore too.
+pub fn is_name(name: &str, of: &str) -> bool {
+    let plain = |name: &str| name.to_ascii_lowercase().replace([' ', '_'], "-");
+    plain(name) == plain(of)
 }
 
 /// Makes a typed handle of an object id.

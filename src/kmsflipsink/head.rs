@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use drm::Device as _;
 use drm::control::{AtomicCommitFlags, Device as _};
 
+use super::CAT;
 use super::card::{self, Card};
-use super::crtc::{ClaimedPlane, Crtc, Extra, Frame, ModeSet, Observer};
+use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer};
 use super::device::{self, Device};
 use super::discovery::{self, CardSnapshot, Criteria, Plugged, Route};
 use super::engine::{self, Engine, Joining};
@@ -21,6 +22,7 @@ use super::framebuffer::Framebuffer;
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use super::sysfs_card;
+use super::tune::{self, Resolved};
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
 use crate::sys::clock::monotonic_ns;
@@ -41,6 +43,17 @@ pub struct Head {
     pub log: Arc<FrameLog>,
     /// The serial of the newest frame.
     serial: AtomicU64,
+}
+
+/// See [`Head::stats`].
+#[derive(Debug)]
+pub struct HeadStats {
+    pub frames: Stats,
+    /// Whether the driver counts vertical blanks.
+    pub has_vblank: bool,
+    pub mode: Option<ModeLine>,
+    /// How the plane converts YUV; see `tune::Resolved`.
+    pub colours: Option<String>,
 }
 
 #[cfg(test)]
@@ -433,17 +446,34 @@ impl Head {
         self.with_plane(|plane| look(plane.frames.latest()))
     }
 
-    /// See [`ClaimedPlane::set_extras`].
-    pub fn set_extras(&self, extras: Vec<Extra>, before: Vec<Extra>) {
-        self.with_plane(|plane| plane.set_extras(extras, before));
+    /// Has the next commit set properties; see [`ClaimedPlane::set_extras`].
+    pub fn tune(&self, resolved: Resolved) {
+        let Resolved {
+            extras,
+            before,
+            colours,
+        } = resolved;
+        let is_news = self.with_plane(|plane| {
+            plane.set_extras(extras, before);
+            std::mem::replace(&mut plane.colours, colours.clone()) != colours
+        });
+        if let (Some(true), Some(colours)) = (is_news, colours)
+            && colours != tune::AS_THE_CAPS_SAY
+        {
+            gst::info!(CAT, "colours may be shown wrong: {colours}");
+        }
     }
 
-    /// The counters, whether the driver counts vertical blanks, and the mode.
-    pub fn stats(&self) -> Option<(Stats, bool, Option<ModeLine>)> {
+    /// What `stats` tells of the display and of the frames on it.
+    pub fn stats(&self) -> Option<HeadStats> {
         self.with_crtc(|crtc| {
-            let stats = crtc.plane(self.route.kms_plane)?.stats.clone();
-            let mode = crtc.mode.as_ref().map(|mode| mode.line);
-            Some((stats, crtc.has_vblank, mode))
+            let plane = crtc.plane(self.route.kms_plane)?;
+            Some(HeadStats {
+                frames: plane.stats.clone(),
+                has_vblank: crtc.has_vblank,
+                mode: crtc.mode.as_ref().map(|mode| mode.line),
+                colours: plane.colours.clone(),
+            })
         })?
     }
 

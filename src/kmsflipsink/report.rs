@@ -8,7 +8,7 @@ use super::crtc::Report;
 use super::dma_drm;
 use super::error::KmsError;
 use super::format;
-use super::head::Head;
+use super::head::{Head, HeadStats};
 use super::import::Imports;
 use super::stats::LATENCY_BOUNDS_US;
 use super::{CAT, KmsFlipSink};
@@ -134,7 +134,13 @@ pub const NUMBERS: [&str; 14] = [
 
 /// Adds the sink's own fields to the base class's `stats`.
 pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports) {
-    let Some((stats, has_vblank, mode)) = head.stats() else {
+    let Some(HeadStats {
+        frames: stats,
+        has_vblank,
+        mode,
+        colours,
+    }) = head.stats()
+    else {
         return;
     };
     let (mean_ns, max_ns) = stats.latency_ns();
@@ -167,6 +173,9 @@ pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports)
     structure.set("plane-id", head.route.kms_plane);
     if let Some(mode) = mode {
         structure.set("mode", mode.to_string());
+    }
+    if let Some(colours) = colours {
+        structure.set("colours", colours);
     }
 }
 

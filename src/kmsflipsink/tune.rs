@@ -3,13 +3,13 @@
 //! asks for (`plane-properties`, `connector-properties`, `zpos`, `rotate-method`), and the conversion from
 //! the frames' YUV to RGB.
 
-use drm::control::property::ValueType;
+use drm::control::property::{self, ValueType};
 use drm::control::{RawResourceHandle, connector, plane};
 use gst::glib;
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
 
 use super::crtc::Extra;
-use super::device::{self, Device, Props};
+use super::device::{self, Device, Props, is_name};
 use super::discovery::Route;
 use super::error::KmsError;
 
@@ -27,35 +27,51 @@ pub struct Tuning {
     pub colour: Option<Colour>,
 }
 
-/// How the plane converts YUV to RGB: the values of COLOR_ENCODING and COLOR_RANGE, as the kernel names
-/// them (drm_color_mgmt.c). `None` if the caps do not tell.
+/// How the caps say that YUV is to be converted to RGB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Colour {
-    encoding: Option<&'static str>,
-    range: Option<&'static str>,
+    matrix: VideoColorMatrix,
+    range: VideoColorRange,
 }
+
+/// The values of COLOR_ENCODING, as the kernel names them (drm_color_mgmt.c).
+const ENCODINGS: [(&str, VideoColorMatrix); 3] = [
+    ("ITU-R BT.601 YCbCr", VideoColorMatrix::Bt601),
+    ("ITU-R BT.709 YCbCr", VideoColorMatrix::Bt709),
+    ("ITU-R BT.2020 YCbCr", VideoColorMatrix::Bt2020),
+];
 
 impl Colour {
     /// `None` for frames that are not YUV.
     pub fn of(info: &gst_video::VideoInfo) -> Option<Self> {
-        if !info.is_yuv() {
-            return None;
-        }
         let colorimetry = info.colorimetry();
-        // DRM has no names for FCC and SMPTE 240M. Their Kr and Kb differ by at most 0.004 (FCC) and 0.015
-        // (SMPTE 240M) from those of the matrix on the same line.
-        let encoding = match colorimetry.matrix() {
-            VideoColorMatrix::Bt601 | VideoColorMatrix::Fcc => Some("ITU-R BT.601 YCbCr"),
-            VideoColorMatrix::Bt709 | VideoColorMatrix::Smpte240m => Some("ITU-R BT.709 YCbCr"),
-            VideoColorMatrix::Bt2020 => Some("ITU-R BT.2020 YCbCr"),
-            _ => None,
+        info.is_yuv().then(|| Self {
+            matrix: colorimetry.matrix(),
+            range: colorimetry.range(),
+        })
+    }
+
+    /// The value of COLOR_ENCODING whose Kr and Kb are nearest to those of the caps, among those that
+    /// `is_there` says the plane has. DRM has no names for FCC and SMPTE 240M, whose nearest differ by at most
+    /// 0.015. `None` if the caps name no matrix, or the plane has no encoding.
+    fn encoding(&self, is_there: impl Fn(&str) -> bool) -> Option<&'static str> {
+        let (kr, kb) = self.matrix.kr_kb().ok()?;
+        let distance = |matrix: VideoColorMatrix| {
+            let (other_kr, other_kb) = matrix.kr_kb().unwrap_or((1.0, 1.0));
+            (other_kr - kr).abs().max((other_kb - kb).abs())
         };
-        let range = match colorimetry.range() {
+        let there = ENCODINGS.into_iter().filter(|&(name, _)| is_there(name));
+        let nearest = there.min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
+        nearest.map(|(name, _)| name)
+    }
+
+    /// The value of COLOR_RANGE. `None` if the caps do not tell.
+    fn range(&self) -> Option<&'static str> {
+        match self.range {
             VideoColorRange::Range0_255 => Some("YCbCr full range"),
             VideoColorRange::Range16_235 => Some("YCbCr limited range"),
             _ => None,
-        };
-        Some(Self { encoding, range })
+        }
     }
 }
 
@@ -94,12 +110,19 @@ pub fn is_turned(method: VideoOrientationMethod) -> bool {
     )
 }
 
-/// Looks up the properties to set. Returns the values to set, and the values that the properties have now.
-pub fn resolve(
-    device: &Device,
-    route: &Route,
-    tuning: &Tuning,
-) -> Result<(Vec<Extra>, Vec<Extra>), KmsError> {
+/// The properties that a tuning sets.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The values to set.
+    pub extras: Vec<Extra>,
+    /// The values that these properties have now.
+    pub before: Vec<Extra>,
+    /// Whether the plane converts YUV as the caps say; `None` for frames that are not YUV.
+    pub colours: Option<String>,
+}
+
+/// Looks up the properties to set.
+pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolved, KmsError> {
     let read = |source| KmsError::Io {
         operation: "reading properties",
         path: device.path.clone(),
@@ -111,18 +134,9 @@ pub fn resolve(
     let connector_props = device.props(connector).map_err(read)?;
     let mut found = Found::default();
     // The colours come first, so that the user's own values take their place.
-    if let Some(Colour { encoding, range }) = tuning.colour {
-        for (name, value) in [("COLOR_ENCODING", encoding), ("COLOR_RANGE", range)] {
-            let result = value.map(|value| {
-                let wanted = Wanted::Name(value.into());
-                found.add("plane", plane.into(), &plane_props, name, wanted)
-            });
-            // Most planes have neither property: they convert in one way, and do not tell in which.
-            if let Some(Err(reason)) = result {
-                gst::info!(super::CAT, "colours may be shown wrong: {reason}");
-            }
-        }
-    }
+    let colours = tuning
+        .colour
+        .map(|colour| add_colours(&mut found, colour, plane, &plane_props, &tuning.plane));
     add_requested(
         &mut found,
         tuning,
@@ -130,7 +144,73 @@ pub fn resolve(
         (connector, &connector_props),
     )
     .map_err(KmsError::Property)?;
-    Ok((found.extras, found.before))
+    Ok(Resolved {
+        extras: found.extras,
+        before: found.before,
+        colours,
+    })
+}
+
+/// Adds COLOR_ENCODING and COLOR_RANGE, except where the user sets them. Returns in words how well the plane does
+/// what the caps ask for.
+fn add_colours(
+    found: &mut Found,
+    colour: Colour,
+    plane: plane::Handle,
+    props: &Props,
+    by_user: &Option<gst::Structure>,
+) -> String {
+    let values = |name| props.find(name).map(|(info, _)| names_of(info));
+    let encodings = values("COLOR_ENCODING").unwrap_or_default();
+    let encoding = |is_there: &dyn Fn(&str) -> bool| colour.encoding(is_there);
+    let wishes = [
+        (
+            "COLOR_ENCODING",
+            encoding(&|_| true),
+            encoding(&|name| encodings.iter().any(|known| known == name)),
+        ),
+        ("COLOR_RANGE", colour.range(), colour.range()),
+    ];
+    let mut notes = Vec::new();
+    for (name, wanted, nearest) in wishes {
+        let is_by_user = |set: &gst::Structure| set.fields().any(|field| is_name(field, name));
+        if by_user.as_ref().is_some_and(is_by_user) {
+            notes.push(format!("{name} is that of plane-properties"));
+            continue;
+        }
+        let Some(wanted) = wanted else {
+            notes.push(format!("the caps do not say which {name}"));
+            continue;
+        };
+        let value = Wanted::Name(nearest.unwrap_or(wanted).into());
+        match found.add("plane", plane.into(), props, name, value) {
+            Ok(()) if nearest == Some(wanted) => {}
+            Ok(()) => notes.push(format!(
+                "the plane has no {wanted}, and the nearest is {}",
+                nearest.unwrap_or_default()
+            )),
+            // Most planes have neither property: they convert in one way, and do not tell in which.
+            Err(reason) => notes.push(reason),
+        }
+    }
+    match notes.is_empty() {
+        true => AS_THE_CAPS_SAY.into(),
+        false => notes.join("; "),
+    }
+}
+
+/// What `Resolved::colours` says of a plane that does all that the caps ask for.
+pub const AS_THE_CAPS_SAY: &str = "as the caps say";
+
+/// The names of the values of an enumeration.
+fn names_of(info: &property::Info) -> Vec<String> {
+    match info.value_type() {
+        ValueType::Enum(values) => {
+            let names = values.values().1.iter();
+            names.map(|v| v.name().to_string_lossy().into()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Adds what the user asked for. Unlike the colours, a property that cannot be set is an error.
@@ -229,12 +309,7 @@ impl Found {
         let value = match (wanted, info.value_type()) {
             (Wanted::Number(value), _) => value,
             (Wanted::Name(text), ValueType::Enum(values)) => {
-                let names: Vec<_> = values
-                    .values()
-                    .1
-                    .iter()
-                    .map(|v| v.name().to_string_lossy())
-                    .collect();
+                let names = names_of(info);
                 match names
                     .iter()
                     .position(|known| known.eq_ignore_ascii_case(&text))
@@ -264,28 +339,54 @@ impl Found {
 mod tests {
     use super::*;
 
+    fn colour(format: gst_video::VideoFormat, colorimetry: &str) -> Option<Colour> {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(format, 64, 64)
+            .colorimetry(&colorimetry.parse().unwrap())
+            .build();
+        Colour::of(&info.unwrap())
+    }
+
     #[test]
     fn colours_are_made_of_yuv_as_the_caps_say() {
-        gst::init().unwrap();
-        let colour = |format, colorimetry: &str| {
-            let info = gst_video::VideoInfo::builder(format, 64, 64)
-                .colorimetry(&colorimetry.parse().unwrap())
-                .build();
-            Colour::of(&info.unwrap()).map(|colour| (colour.encoding, colour.range))
-        };
         let (full, limited) = (Some("YCbCr full range"), Some("YCbCr limited range"));
         for (colorimetry, encoding, range) in [
             ("bt601", Some("ITU-R BT.601 YCbCr"), limited),
             ("bt709", Some("ITU-R BT.709 YCbCr"), limited),
             ("bt2020-10", Some("ITU-R BT.2020 YCbCr"), limited),
+            ("smpte240m", Some("ITU-R BT.709 YCbCr"), limited),
+            ("2:2:0:0", Some("ITU-R BT.601 YCbCr"), limited),
             ("1:4:0:0", Some("ITU-R BT.601 YCbCr"), full),
             ("1:3:0:0", Some("ITU-R BT.709 YCbCr"), full),
             ("0:0:0:0", None, None),
         ] {
-            let told = colour(gst_video::VideoFormat::Nv12, colorimetry);
-            assert_eq!(told, Some((encoding, range)), "{colorimetry}");
+            let told = colour(gst_video::VideoFormat::Nv12, colorimetry).unwrap();
+            assert_eq!(told.encoding(|_| true), encoding, "{colorimetry}");
+            assert_eq!(told.range(), range, "{colorimetry}");
         }
         assert_eq!(colour(gst_video::VideoFormat::Bgrx, "sRGB"), None);
+    }
+
+    #[test]
+    fn a_plane_without_the_encoding_gets_the_nearest() {
+        for (colorimetry, plane_has, nearest) in [
+            ("bt2020", "601 709", Some("ITU-R BT.709 YCbCr")),
+            ("bt601", "709 2020", Some("ITU-R BT.2020 YCbCr")),
+            ("bt709", "601", Some("ITU-R BT.601 YCbCr")),
+            ("bt709", "", None),
+        ] {
+            let colour = colour(gst_video::VideoFormat::Nv12, colorimetry).unwrap();
+            let is_there = |name: &str| {
+                plane_has
+                    .split(' ')
+                    .any(|n| name.contains(&format!(".{n} ")))
+            };
+            assert_eq!(
+                colour.encoding(is_there),
+                nearest,
+                "{colorimetry} of {plane_has}"
+            );
+        }
     }
 
     #[test]

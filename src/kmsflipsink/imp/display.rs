@@ -153,7 +153,7 @@ impl KmsFlipSink {
         // What the tags ask for is seen to by `plan`, which goes without what the plane cannot do.
         let rotation = settings.rotation(VideoOrientationMethod::Identity);
         match tune::resolve(&head.device, &head.route, &settings.tuning(None, rotation)) {
-            Ok((extras, before)) => head.set_extras(extras, before),
+            Ok(resolved) => head.tune(resolved),
             Err(error) => {
                 head.close(false);
                 return Err(error);
@@ -226,8 +226,7 @@ impl KmsFlipSink {
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
         let tuning = settings.tuning(Some(info), rotation);
-        let (extras, before) = tune::resolve(&head.device, &head.route, &tuning)?;
-        head.set_extras(extras, before);
+        head.tune(tune::resolve(&head.device, &head.route, &tuning)?);
         let stream = Stream::new(
             &head,
             &imports,

@@ -349,6 +349,7 @@ fn yuv_is_shown_without_a_copy_in_the_colours_that_the_caps_say() {
         player.set_state(gst::State::Playing);
         player.wait_for_end();
         println!("{} {colorimetry}", format.to_str());
+        assert_eq!(player.text("colours"), "as the caps say");
         assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info));
         assert_eq!(
             (player.count("zero-copy"), player.count("copied")),
