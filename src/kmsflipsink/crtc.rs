@@ -10,9 +10,10 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
-use super::device::{Device, ModeBlob, connector_handle, crtc_handle, plane_handle};
+use super::device::{Device, ModeBlob, connector_handle, crtc_handle, required};
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
+use super::kms_plane::{Meanwhile, OtherPlane, PlaneState};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use crate::display::area::Placement;
@@ -86,29 +87,14 @@ pub enum Report {
     Gone(String),
 }
 
-/// The properties of a plane that every frame sets.
-#[derive(Debug, Clone, Copy)]
-struct PlaneProps {
-    fb_id: property::Handle,
-    crtc_id: property::Handle,
-    src: [property::Handle; 4],
-    dst: [property::Handle; 4],
-    in_fence_fd: Option<property::Handle>,
-}
-
 /// A plane that a sink of this process has, with the frames on their way through it.
 pub struct ClaimedPlane {
     pub id: u32,
-    object: control::RawResourceHandle,
-    props: PlaneProps,
-    /// The values that the properties of every frame had before.
-    saved: Vec<Extra>,
-    /// Whether the plane showed something before.
-    was_on: bool,
+    pub state: PlaneState,
     /// Further properties of plane and connector, which the settings ask for.
     pub extras: Vec<Extra>,
     /// The values that `extras` had before.
-    extras_saved: Vec<Extra>,
+    pub extras_saved: Vec<Extra>,
     /// Whether no commit has set `extras` yet.
     pub are_extras_new: bool,
     /// How the plane converts YUV; see `tune::Resolved`.
@@ -134,6 +120,22 @@ pub struct ModeSet {
     pub blob: Arc<ModeBlob>,
 }
 
+/// What the primary plane of a CRTC shows while a sink shows on another plane, and no sink on this one.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// The id of the primary plane.
+    pub plane: u32,
+    pub meanwhile: Meanwhile,
+}
+
+/// What a commit sets besides frames.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub mode: ModeSet,
+    /// `None` leaves the ground as it is.
+    pub ground: Option<Ground>,
+}
+
 /// See the module's documentation.
 pub struct Crtc {
     pub id: u32,
@@ -155,6 +157,10 @@ pub struct Crtc {
     pub needs_setup: bool,
     /// One commit takes the frames of all these planes, whichever sinks have them.
     pub planes: Vec<ClaimedPlane>,
+    /// Planes of the CRTC as they were before the first commit. A plane that a sink has may be among them.
+    pub others: Vec<OtherPlane>,
+    /// Frames of a plane that its sink has left for another one, until a setup has switched it off.
+    pub leftovers: Vec<Frame>,
     saved: Saved,
     /// Whether the driver counts vertical blanks.
     pub has_vblank: bool,
@@ -179,33 +185,13 @@ struct Saved {
     connector_crtc: u64,
 }
 
-fn required(props: &super::device::Props, name: &str) -> io::Result<property::Handle> {
-    props.handle(name).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("the driver has no property {name}"),
-        )
-    })
-}
-
 #[cfg(test)]
 impl ClaimedPlane {
     /// A plane of a card that does not exist.
     pub fn blank(id: u32, observer: Arc<dyn Observer>) -> Self {
-        let object = control::RawResourceHandle::MIN;
-        let handle = object.into();
         Self {
             id,
-            object,
-            props: PlaneProps {
-                fb_id: handle,
-                crtc_id: handle,
-                src: [handle; 4],
-                dst: [handle; 4],
-                in_fence_fd: None,
-            },
-            saved: Vec::new(),
-            was_on: false,
+            state: PlaneState::blank(id),
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
@@ -254,6 +240,8 @@ impl Crtc {
             need: None,
             needs_setup: true,
             planes: vec![ClaimedPlane::blank(1, observer)],
+            others: Vec::new(),
+            leftovers: Vec::new(),
             saved: Saved {
                 mode: None,
                 active: 0,
@@ -279,6 +267,9 @@ impl Crtc {
         let props = device.props(crtc)?;
         let connector_props = device.props(connector)?;
         let info = device.get_crtc(crtc)?;
+        let primary = route.primary.map(|id| PlaneState::read(device, id));
+        let others = primary.transpose()?.map(OtherPlane::new);
+        let others = others.into_iter().collect();
         let vblank = device.wait_vblank(
             VblankWaitTarget::Relative(0),
             VblankWaitFlags::empty(),
@@ -299,6 +290,8 @@ impl Crtc {
             need: None,
             needs_setup: true,
             planes: Vec::new(),
+            others,
+            leftovers: Vec::new(),
             saved: Saved {
                 mode: info.mode(),
                 active: props.value("ACTIVE").unwrap_or(0),
@@ -358,7 +351,7 @@ impl Crtc {
     fn request(&self) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         if self.needs_setup {
-            self.add_setup(&mut request, self.mode.as_ref());
+            self.add_setup(&mut request, self.mode.as_ref(), None);
         }
         for plane in &self.planes {
             let frame = match self.needs_setup {
@@ -379,27 +372,39 @@ impl Crtc {
     }
 
     /// A request for a TEST_ONLY commit that shows `framebuffer` on the plane `id`, and keeps what the other
-    /// planes show. Without `mode`, the CRTC keeps its mode.
+    /// planes show. Without `setup`, the CRTC keeps its mode and its ground.
     pub fn trial(
         &self,
         id: u32,
         framebuffer: &Framebuffer,
         placement: &Placement,
-        mode: Option<&ModeSet>,
+        setup: Option<&Setup>,
     ) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
-        self.add_setup(&mut request, mode.or(self.mode.as_ref()));
+        let mode = setup.map(|setup| &setup.mode).or(self.mode.as_ref());
+        self.add_setup(
+            &mut request,
+            mode,
+            setup.and_then(|setup| setup.ground.as_ref()),
+        );
         for other in self.planes.iter().filter(|plane| plane.id != id) {
             self.add_frame(&mut request, other, other.frames.next());
         }
         if let Some(plane) = self.plane(id) {
-            add_plane(&mut request, plane, self.id, framebuffer.id(), placement);
+            let state = &plane.state;
+            state.add_shown(&mut request, self.id, framebuffer.id(), placement);
             add_all(&mut request, &plane.extras);
         }
         request
     }
 
-    fn add_setup(&self, request: &mut AtomicModeReq, mode: Option<&ModeSet>) {
+    /// Adds what a commit of a setup sets besides frames. `ground` takes the place of what the primary plane shows.
+    fn add_setup(
+        &self,
+        request: &mut AtomicModeReq,
+        mode: Option<&ModeSet>,
+        ground: Option<&Ground>,
+    ) {
         if let Some(mode) = mode {
             request.add_raw_property(
                 self.connector_object,
@@ -414,41 +419,104 @@ impl Crtc {
             const GOOD: u64 = 0;
             request.add_raw_property(self.connector_object, link_status, GOOD);
         }
+        let screen = mode.map_or((0, 0), |mode| (mode.line.width, mode.line.height));
+        for other in self.others.iter().filter(|other| !self.has_plane(other)) {
+            let meanwhile = ground
+                .filter(|ground| ground.plane == other.state.id)
+                .map_or(&other.meanwhile, |ground| &ground.meanwhile);
+            other.add_meanwhile(request, meanwhile, self.id, screen);
+        }
+    }
+
+    /// Whether a sink has the plane.
+    fn has_plane(&self, other: &OtherPlane) -> bool {
+        self.plane(other.state.id).is_some()
+    }
+
+    /// The state of a plane before the first commit, as it was found when the first sink came to the CRTC.
+    pub fn state_before(&self, id: u32) -> Option<&PlaneState> {
+        let known = self.others.iter().find(|other| other.state.id == id);
+        known.map(|other| &other.state)
+    }
+
+    /// Has the primary plane show `ground` from the next setup on. Returns whether that is new, and what it showed
+    /// until now, which must not be dropped under a lock.
+    pub fn set_ground(&mut self, ground: Ground) -> (bool, Option<Meanwhile>) {
+        let mut others = self.others.iter_mut();
+        match others.find(|other| other.state.id == ground.plane) {
+            Some(primary) => {
+                let (is_new, old) = primary.set_meanwhile(ground.meanwhile);
+                (is_new, Some(old))
+            }
+            None => (false, None),
+        }
+    }
+
+    /// Has the sink with the plane `from` go to the plane `to`. The old plane is switched off by the next setup, which
+    /// is the commit of the first frame on the new one.
+    pub fn move_sink(&mut self, from: u32, to: PlaneState) {
+        let Some(plane) = self.planes.iter_mut().find(|plane| plane.id == from) else {
+            return;
+        };
+        plane.id = to.id;
+        let left = std::mem::replace(&mut plane.state, to);
+        let extras_before = plane.extras_saved.extract_if(.., |extra| left.owns(extra));
+        let extras_before: Vec<_> = extras_before.collect();
+        plane.extras.retain(|extra| !left.owns(extra));
+        let frames = std::mem::take(&mut plane.frames);
+        self.leftovers.extend(frames.into_frames());
+        let known = self.others.iter().position(|other| other.state.id == from);
+        let index = known.unwrap_or_else(|| {
+            let mut other = OtherPlane::new(left);
+            other.meanwhile = Meanwhile::Off;
+            self.others.push(other);
+            self.others.len() - 1
+        });
+        let other = &mut self.others[index];
+        other.is_changed = true;
+        other.extras_before.extend(extras_before);
+        self.needs_setup = true;
     }
 
     fn add_frame(&self, request: &mut AtomicModeReq, plane: &ClaimedPlane, frame: Option<&Frame>) {
         let Some(frame) = frame else { return };
-        add_plane(
-            request,
-            plane,
-            self.id,
-            frame.framebuffer.id(),
-            &frame.placement,
-        );
-        if let (Some(property), Some(fence)) = (plane.props.in_fence_fd, &frame.fence) {
-            request.add_raw_property(plane.object, property, fence.as_raw_fd() as u64);
+        let (state, id) = (&plane.state, frame.framebuffer.id());
+        state.add_shown(request, self.id, id, &frame.placement);
+        if let (Some(property), Some(fence)) = (state.in_fence_fd, &frame.fence) {
+            state.add(request, property, fence.as_raw_fd() as u64);
         }
     }
 
     /// The request that puts back what `planes` showed before. If these are all planes of ours, it puts back
-    /// CRTC and connector too. `blob` holds the saved mode; 0 switches the CRTC off.
+    /// CRTC and connector too, and planes that no sink has. `blob` holds the saved mode; 0 switches the CRTC off.
     pub fn restore(&self, planes: &[u32], blob: u64) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
-        let mut is_last = true;
-        for plane in &self.planes {
-            if !planes.contains(&plane.id) {
-                is_last = false;
-                continue;
-            }
+        let is_last = self.planes.iter().all(|plane| planes.contains(&plane.id));
+        let mode = self.mode.as_ref();
+        let screen = mode.map_or((0, 0), |mode| (mode.line.width, mode.line.height));
+        for plane in self
+            .planes
+            .iter()
+            .filter(|plane| planes.contains(&plane.id))
+        {
             add_all(&mut request, &plane.extras_saved);
-            if plane.was_on {
-                add_all(&mut request, &plane.saved);
-            } else {
-                request.add_raw_property(plane.object, plane.props.fb_id, 0);
-                request.add_raw_property(plane.object, plane.props.crtc_id, 0);
+            let mut others = self.others.iter();
+            match others.find(|other| other.state.id == plane.id && !is_last) {
+                None => plane.state.add_before(&mut request),
+                Some(other) if matches!(other.meanwhile, Meanwhile::AsBefore) => {
+                    plane.state.add_before(&mut request);
+                }
+                Some(other) => {
+                    other.add_meanwhile(&mut request, &other.meanwhile, self.id, screen);
+                }
             }
         }
         if is_last {
+            for other in self.others.iter().filter(|other| !self.has_plane(other)) {
+                if other.is_changed || !matches!(other.meanwhile, Meanwhile::AsBefore) {
+                    other.add_before(&mut request);
+                }
+            }
             request.add_raw_property(
                 self.connector_object,
                 self.connector_crtc_id,
@@ -472,53 +540,18 @@ impl Crtc {
             .iter()
             .filter(|plane| planes.contains(&plane.id))
         {
-            request.add_raw_property(plane.object, plane.props.fb_id, 0);
-            request.add_raw_property(plane.object, plane.props.crtc_id, 0);
+            plane.state.add_off(&mut request);
         }
         request
     }
 }
 
 impl ClaimedPlane {
-    /// Reads the properties of a plane, and what it shows now.
-    pub fn read(
-        device: &Device,
-        id: u32,
-        observer: Arc<dyn Observer>,
-        log: Arc<FrameLog>,
-    ) -> io::Result<Self> {
-        let plane = plane_handle(id)?;
-        let read = device.props(plane)?;
-        let four = |names: [&str; 4]| -> io::Result<[property::Handle; 4]> {
-            Ok([
-                required(&read, names[0])?,
-                required(&read, names[1])?,
-                required(&read, names[2])?,
-                required(&read, names[3])?,
-            ])
-        };
-        let props = PlaneProps {
-            fb_id: required(&read, "FB_ID")?,
-            crtc_id: required(&read, "CRTC_ID")?,
-            src: four(["SRC_X", "SRC_Y", "SRC_W", "SRC_H"])?,
-            dst: four(["CRTC_X", "CRTC_Y", "CRTC_W", "CRTC_H"])?,
-            in_fence_fd: read.handle("IN_FENCE_FD"),
-        };
-        let names = [
-            "FB_ID", "CRTC_ID", "SRC_X", "SRC_Y", "SRC_W", "SRC_H", "CRTC_X", "CRTC_Y", "CRTC_W",
-            "CRTC_H",
-        ];
-        let object = plane.into();
-        let saved = names
-            .iter()
-            .filter_map(|name| Some((object, read.handle(name)?, read.value(name)?)))
-            .collect();
-        Ok(Self {
-            id,
-            object,
-            props,
-            saved,
-            was_on: read.value("FB_ID").is_some_and(|fb| fb != 0),
+    /// A plane that shows no frame yet.
+    pub fn new(state: PlaneState, observer: Arc<dyn Observer>, log: Arc<FrameLog>) -> Self {
+        Self {
+            id: state.id,
+            state,
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
@@ -530,7 +563,7 @@ impl ClaimedPlane {
             frames: Cycle::default(),
             log,
             stats: Stats::new(16_666_667),
-        })
+        }
     }
 
     /// Sets `extras` with the next commit. `before` are the values that they have now. What an earlier call set
@@ -555,33 +588,11 @@ impl ClaimedPlane {
     }
 }
 
-fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
+/// Has the commit set all these properties.
+pub fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
     for &(object, property, value) in extras {
         request.add_raw_property(object, property, value);
     }
-}
-
-fn add_plane(
-    request: &mut AtomicModeReq,
-    plane: &ClaimedPlane,
-    crtc: u32,
-    framebuffer: u32,
-    placement: &Placement,
-) {
-    let mut set = |property, value| request.add_raw_property(plane.object, property, value);
-    set(plane.props.fb_id, framebuffer.into());
-    set(plane.props.crtc_id, crtc.into());
-    let Placement { src, dst } = placement;
-    // The SRC_* properties are 16.16 fixed point, the CRTC_* properties whole pixels.
-    let fixed = |value: u64| value << 16;
-    set(plane.props.src[0], fixed(src.x.max(0) as u64));
-    set(plane.props.src[1], fixed(src.y.max(0) as u64));
-    set(plane.props.src[2], fixed(src.width.into()));
-    set(plane.props.src[3], fixed(src.height.into()));
-    set(plane.props.dst[0], i64::from(dst.x) as u64);
-    set(plane.props.dst[1], i64::from(dst.y) as u64);
-    set(plane.props.dst[2], dst.width.into());
-    set(plane.props.dst[3], dst.height.into());
 }
 
 #[cfg(test)]

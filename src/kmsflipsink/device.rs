@@ -15,6 +15,7 @@ use drm::{ClientCapability, Device as _, DriverCapability};
 use parking_lot::Mutex;
 
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
+use super::format;
 use super::mode::ModeLine;
 use crate::refresh;
 use crate::sys;
@@ -147,10 +148,18 @@ impl Device {
                 },
                 possible_crtcs: crtc_bits(&resources, info.possible_crtcs()),
                 fourccs: info.formats().to_vec(),
+                in_formats: self.in_formats(&props),
+                crtc: info.crtc().map(Into::into),
                 is_taken: false,
             });
         }
         Ok(())
+    }
+
+    fn in_formats(&self, plane: &Props) -> Vec<(u32, u64)> {
+        let blob = plane.value("IN_FORMATS").filter(|&blob| blob != 0);
+        let bytes = blob.and_then(|blob| self.get_property_blob(blob).ok());
+        bytes.map_or_else(Vec::new, |bytes| format::parse_in_formats(&bytes))
     }
 
     fn read_connector(
@@ -338,6 +347,16 @@ impl Props {
         names.sort_unstable();
         names
     }
+}
+
+/// A property that every atomic driver has.
+pub fn required(props: &Props, name: &str) -> io::Result<property::Handle> {
+    props.handle(name).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("the driver has no property {name}"),
+        )
+    })
 }
 
 /// Whether `name`, as a user may write it, is the name `of` of a property. The case does not matter, and '-'

@@ -57,8 +57,24 @@ pub struct KmsPlane {
     /// The CRTCs that can show the plane, a bit for each index.
     pub possible_crtcs: u32,
     pub fourccs: Vec<u32>,
+    /// The pairs of fourcc and modifier; empty if the driver does not say.
+    pub in_formats: Vec<(u32, u64)>,
+    /// The id of the CRTC that shows the plane now.
+    pub crtc: Option<u32>,
     /// Whether a sink of this process has the plane already.
     pub is_taken: bool,
+}
+
+impl KmsPlane {
+    /// Whether the plane shows the format. Without a modifier, the driver chooses one that it knows.
+    pub fn shows(&self, fourcc: u32, modifier: Option<u64>) -> bool {
+        match modifier {
+            Some(modifier) if !self.in_formats.is_empty() => {
+                self.in_formats.contains(&(fourcc, modifier))
+            }
+            _ => self.fourccs.contains(&fourcc),
+        }
+    }
 }
 
 /// A card and what it has.
@@ -104,6 +120,8 @@ pub struct Route {
     pub crtc_index: u32,
     pub kms_plane: u32,
     pub kind: PlaneKind,
+    /// The primary plane of the CRTC.
+    pub primary: Option<u32>,
 }
 
 /// No plane meets the criteria.
@@ -170,14 +188,19 @@ fn routes(
     let Some((crtc_index, crtc)) = crtc_for(card, connector, criteria) else {
         return Vec::new();
     };
-    card.kms_planes
-        .iter()
-        .filter(|plane| plane.possible_crtcs >> crtc_index & 1 == 1)
-        .filter(|plane| !plane.is_taken)
-        .filter(|plane| match criteria.plane_id {
-            Some(id) => plane.id == id,
-            None => plane.kind != PlaneKind::Cursor,
-        })
+    let primary = primaries(card)[crtc_index as usize];
+    let primary = primary.map(|index| card.kms_planes[index].id);
+    let planes: Vec<_> = match criteria.plane_id {
+        Some(id) => card
+            .kms_planes
+            .iter()
+            .filter(|plane| plane.id == id && can_show(plane, crtc_index as usize))
+            .filter(|plane| !plane.is_taken)
+            .collect(),
+        None => usable_planes(card, crtc_index).collect(),
+    };
+    planes
+        .into_iter()
         .map(|plane| {
             let rank = (
                 connector.plugged == Plugged::Disconnected,
@@ -192,10 +215,92 @@ fn routes(
                 crtc_index,
                 kms_plane: plane.id,
                 kind: plane.kind,
+                primary,
             };
             (rank, route)
         })
         .collect()
+}
+
+/// Whether the CRTC with this index can show the plane.
+fn can_show(plane: &KmsPlane, crtc_index: usize) -> bool {
+    plane.possible_crtcs >> crtc_index & 1 == 1
+}
+
+/// The planes that a sink on this CRTC may use, in the order of their ids: the CRTC's own primary plane and
+/// overlays, without those that are in use. The kernel moves no plane from a CRTC that shows it to another.
+pub fn usable_planes(card: &CardSnapshot, crtc_index: u32) -> impl Iterator<Item = &KmsPlane> {
+    let index = crtc_index as usize;
+    let primary = primaries(card)[index];
+    let crtc = card.crtcs[index];
+    card.kms_planes
+        .iter()
+        .enumerate()
+        .filter(move |&(at, plane)| match plane.kind {
+            PlaneKind::Primary => primary == Some(at),
+            PlaneKind::Overlay => can_show(plane, index),
+            PlaneKind::Cursor => false,
+        })
+        .map(|(_, plane)| plane)
+        .filter(move |plane| !plane.is_taken && plane.crtc.is_none_or(|now| now == crtc))
+}
+
+/// The plane for frames of a format, among `planes`, of which `own` is the one that the sink has. That one stays if it
+/// shows the format, because another one means a modeset. Otherwise the primary plane comes before overlays.
+pub fn plane_for(
+    planes: &[KmsPlane],
+    own: u32,
+    fourcc: u32,
+    modifier: Option<u64>,
+) -> Option<&KmsPlane> {
+    planes
+        .iter()
+        .filter(|plane| plane.shows(fourcc, modifier))
+        .min_by_key(|plane| (plane.id != own, plane.kind != PlaneKind::Primary))
+}
+
+/// The primary plane of each CRTC, by index. A driver may let every CRTC show every primary plane (tidss). Then the
+/// Nth plane is the Nth CRTC's, as the drivers themselves count them, unless a plane shows on another CRTC already.
+/// A plane that only one CRTC can show stays with that CRTC.
+fn primaries(card: &CardSnapshot) -> Vec<Option<usize>> {
+    let mut of_crtc: Vec<Option<usize>> = vec![None; card.crtcs.len()];
+    for crtc in 0..card.crtcs.len() {
+        let mut is_tried = vec![false; card.kms_planes.len()];
+        assign_primary(card, crtc, &mut of_crtc, &mut is_tried);
+    }
+    of_crtc
+}
+
+/// Finds a primary plane for a CRTC, and other ones for CRTCs that had it (augmenting paths of a bipartite matching).
+fn assign_primary(
+    card: &CardSnapshot,
+    crtc: usize,
+    of_crtc: &mut Vec<Option<usize>>,
+    is_tried: &mut Vec<bool>,
+) -> bool {
+    let is_possible = |plane: &KmsPlane| {
+        let is_free = plane.crtc.is_none_or(|now| now == card.crtcs[crtc]);
+        plane.kind == PlaneKind::Primary && can_show(plane, crtc) && is_free
+    };
+    let owner = |of_crtc: &[Option<usize>], index: usize| {
+        of_crtc.iter().position(|&owned| owned == Some(index))
+    };
+    let planes = card.kms_planes.iter().enumerate();
+    let possible = planes.filter(|&(_, plane)| is_possible(plane));
+    let mut possible: Vec<_> = possible.map(|(index, _)| index).collect();
+    // Only where no plane is left is another CRTC given another one.
+    possible.sort_by_key(|&index| owner(of_crtc, index).is_some());
+    for index in possible {
+        if std::mem::replace(&mut is_tried[index], true) {
+            continue;
+        }
+        let owner = owner(of_crtc, index);
+        if owner.is_none_or(|owner| assign_primary(card, owner, of_crtc, is_tried)) {
+            of_crtc[crtc] = Some(index);
+            return true;
+        }
+    }
+    false
 }
 
 /// Index and id of the CRTC that drives the connector, or else of one that drives no connector.
@@ -396,8 +501,194 @@ mod tests {
             kind,
             possible_crtcs,
             fourccs: vec![0x3432_5258],
+            in_formats: Vec::new(),
+            crtc: None,
             is_taken: false,
         }
+    }
+
+    const fn fourcc(name: &[u8; 4]) -> u32 {
+        u32::from_le_bytes(*name)
+    }
+
+    /// A plane as a driver registers it; the formats are separated by spaces.
+    fn with_formats(id: u32, kind: PlaneKind, possible_crtcs: u32, formats: &str) -> KmsPlane {
+        let fourccs = formats.split(' ');
+        KmsPlane {
+            fourccs: fourccs
+                .map(|name| fourcc(name.as_bytes().try_into().unwrap()))
+                .collect(),
+            ..plane(id, kind, possible_crtcs)
+        }
+    }
+
+    /// A card with a connected display on each CRTC.
+    fn device(crtcs: &[u32], kms_planes: Vec<KmsPlane>) -> CardSnapshot {
+        let connectors = (0..crtcs.len() as u32).map(|index| Connector {
+            possible_crtcs: 1 << index,
+            ..connector(90 + index, &format!("DSI-{index}"), Plugged::Connected)
+        });
+        CardSnapshot {
+            connectors: connectors.collect(),
+            crtcs: crtcs.to_vec(),
+            kms_planes,
+            ..card("/dev/dri/card0", "recorded")
+        }
+    }
+
+    /// tidss on a J721E with two of its video ports (tidss_kms.c): every plane can be shown by every CRTC.
+    fn tidss() -> CardSnapshot {
+        let formats = "AR24 XR24 RG16 YUYV UYVY NV12";
+        let all = 0b11;
+        device(
+            &[36, 43],
+            vec![
+                with_formats(31, PlaneKind::Primary, all, formats),
+                with_formats(38, PlaneKind::Primary, all, formats),
+                with_formats(45, PlaneKind::Overlay, all, formats),
+                with_formats(51, PlaneKind::Overlay, all, formats),
+            ],
+        )
+    }
+
+    /// zynqmp_dpsub of Linux 6.12 (zynqmp_disp.c): the graphics layer is the primary plane, and above the other.
+    fn zynqmp() -> CardSnapshot {
+        let video = "VYUY UYVY YUYV YVYU YU16 YV16 YU24 YV24 NV16 NV61 BG24 RG24 XB24 XR24 YU12 YV12 NV12 NV21";
+        let graphics = "AB24 AR24 RA24 BA24 BG24 RG24 RG16 BG16";
+        device(
+            &[41],
+            vec![
+                with_formats(33, PlaneKind::Overlay, 0b1, video),
+                with_formats(37, PlaneKind::Primary, 0b1, graphics),
+            ],
+        )
+    }
+
+    /// vkms of Linux 6.1 with its overlays and cursor: only these have AR24.
+    fn vkms_6_1() -> CardSnapshot {
+        let mut planes = vec![with_formats(31, PlaneKind::Primary, 0b1, "XR24 XR48 RG16")];
+        for id in [32, 33] {
+            planes.push(with_formats(
+                id,
+                PlaneKind::Overlay,
+                0b1,
+                "AR24 XR24 XR48 AR48 RG16",
+            ));
+        }
+        planes.push(with_formats(
+            40,
+            PlaneKind::Cursor,
+            0b1,
+            "AR24 XR24 XR48 AR48 RG16",
+        ));
+        device(&[41], planes)
+    }
+
+    /// vkms of Linux 7.2 by configfs: a primary plane for each of two CRTCs, and an overlay that both can show.
+    fn vkms_7_2() -> CardSnapshot {
+        let formats = "AR24 XR24 NV12 P010";
+        device(
+            &[50, 51],
+            vec![
+                with_formats(33, PlaneKind::Primary, 0b01, formats),
+                with_formats(37, PlaneKind::Primary, 0b10, formats),
+                with_formats(42, PlaneKind::Overlay, 0b11, formats),
+            ],
+        )
+    }
+
+    fn ids<'a>(planes: impl Iterator<Item = &'a KmsPlane>) -> Vec<u32> {
+        planes.map(|plane| plane.id).collect()
+    }
+
+    #[test]
+    fn primary_planes_that_roam_go_to_the_crtcs_one_by_one() {
+        let mut card = tidss();
+        assert_eq!(ids(usable_planes(&card, 0)), [31, 45, 51]);
+        assert_eq!(ids(usable_planes(&card, 1)), [38, 45, 51]);
+        let second = criteria(|w| w.connector = Some("DSI-1".into()));
+        assert_eq!(
+            choose(std::slice::from_ref(&card), &second)
+                .unwrap()
+                .kms_plane,
+            38
+        );
+        // A third sink on the first display must not take the plane that the second display needs.
+        for index in [0, 2, 3] {
+            card.kms_planes[index].is_taken = true;
+        }
+        let first = criteria(|w| w.connector = Some("DSI-0".into()));
+        assert!(choose(std::slice::from_ref(&card), &first).is_err());
+        assert_eq!(choose(&[card], &second).unwrap().kms_plane, 38);
+    }
+
+    #[test]
+    fn a_primary_plane_that_shows_on_a_crtc_is_its_own() {
+        let mut card = tidss();
+        card.kms_planes[0].crtc = Some(43);
+        assert_eq!(ids(usable_planes(&card, 0)), [38, 45, 51]);
+        assert_eq!(ids(usable_planes(&card, 1)), [31, 45, 51]);
+        // An overlay that shows elsewhere cannot be taken from there.
+        card.kms_planes[2].crtc = Some(36);
+        assert_eq!(ids(usable_planes(&card, 1)), [31, 51]);
+    }
+
+    #[test]
+    fn a_plane_that_only_one_crtc_can_show_stays_with_it() {
+        let card = device(
+            &[40, 41],
+            vec![
+                plane(30, PlaneKind::Primary, 0b11),
+                plane(31, PlaneKind::Primary, 0b01),
+            ],
+        );
+        assert_eq!(primaries(&card), [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn an_overlay_serves_whichever_display_needs_it() {
+        let card = vkms_7_2();
+        assert_eq!(ids(usable_planes(&card, 0)), [33, 42]);
+        assert_eq!(ids(usable_planes(&card, 1)), [37, 42]);
+        let plane = choose(&[card], &Criteria::default()).unwrap().kms_plane;
+        assert_eq!(plane, 33);
+    }
+
+    #[test]
+    fn the_plane_is_chosen_by_the_format() {
+        for (card, format, chosen) in [
+            (zynqmp(), b"NV12", Some(33)),
+            (zynqmp(), b"AR24", Some(37)),
+            (zynqmp(), b"XR24", Some(33)),
+            (zynqmp(), b"P010", None),
+            (vkms_6_1(), b"AR24", Some(32)),
+            (vkms_6_1(), b"XR24", Some(31)),
+            (vkms_7_2(), b"NV12", Some(33)),
+            (tidss(), b"NV12", Some(31)),
+        ] {
+            let own = choose(std::slice::from_ref(&card), &Criteria::default()).unwrap();
+            assert_eq!(own.primary, Some(own.kms_plane));
+            let planes: Vec<_> = usable_planes(&card, 0).cloned().collect();
+            let plane = plane_for(&planes, own.kms_plane, fourcc(format), None);
+            assert_eq!(plane.map(|plane| plane.id), chosen, "{card}");
+        }
+    }
+
+    #[test]
+    fn a_plane_that_shows_the_format_stays() {
+        let card = vkms_6_1();
+        let planes: Vec<_> = usable_planes(&card, 0).cloned().collect();
+        let stays = plane_for(&planes, 33, fourcc(b"XR24"), None).unwrap();
+        assert_eq!(stays.id, 33);
+    }
+
+    #[test]
+    fn a_modifier_is_looked_up_where_the_driver_lists_them() {
+        let mut plane = plane(1, PlaneKind::Overlay, 1);
+        let known = plane.fourccs[0];
+        assert!(plane.shows(known, None) && plane.shows(known, Some(7)));
+        plane.in_formats = vec![(known, 0)];
+        assert!(plane.shows(known, Some(0)) && !plane.shows(known, Some(7)));
     }
 
     fn card(device: &str, driver: &str) -> CardSnapshot {

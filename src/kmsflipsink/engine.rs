@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer, Report};
 use super::device::Device;
 use super::discovery::Route;
+use super::kms_plane::OtherPlane;
 pub use thread::start;
 
 /// See the module's documentation.
@@ -168,6 +169,8 @@ impl Inner {
 struct Outbox {
     frames: Vec<Frame>,
     modes: Vec<ModeSet>,
+    /// Planes whose framebuffers are no longer shown.
+    others: Vec<OtherPlane>,
     reports: Vec<(Arc<dyn Observer>, Report)>,
 }
 
@@ -182,7 +185,7 @@ impl Outbox {
 
     /// Must be called without the lock.
     fn deliver(self) {
-        drop((self.frames, self.modes));
+        drop((self.frames, self.modes, self.others));
         for (observer, report) in self.reports {
             observer.report(report);
         }

@@ -41,6 +41,16 @@ pub enum KmsError {
         connector: String,
         source: NoMode,
     },
+    /// The planes that show the format are in use, or there is none.
+    #[error(
+        "no free plane of {connector} on {path} shows {format}; stop the sink that has one, or put videoconvert \
+         before the sink"
+    )]
+    NoPlane {
+        path: String,
+        connector: String,
+        format: String,
+    },
     /// The driver refuses every way to show such frames.
     #[error(
         "{path} refuses {what}: {}; it may take another size, format or mode (videoscale or \

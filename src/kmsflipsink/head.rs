@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use drm::Device as _;
+use drm::buffer::DrmFourcc;
 use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::CAT;
 use super::card::{self, Card};
-use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer};
+use super::crtc::{ClaimedPlane, Crtc, Frame, Ground, ModeSet, Observer, Setup};
 use super::device::{self, Device};
-use super::discovery::{self, CardSnapshot, Criteria, Plugged, Route};
+use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};
 use super::error::{KmsError, NotPresented};
 use super::format;
-use super::framebuffer::Framebuffer;
+use super::framebuffer::{FbShape, Framebuffer};
+use super::kms_plane::{Meanwhile, PlaneState};
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use super::sysfs_card;
@@ -34,10 +36,8 @@ pub struct Head {
     pub engine: Arc<Engine>,
     pub route: Route,
     pub connector_name: String,
-    /// The fourccs that the plane takes.
-    pub fourccs: Vec<u32>,
-    /// The pairs of fourcc and modifier that the plane takes; empty if the driver does not say.
-    pub in_formats: Vec<(u32, u64)>,
+    /// The planes that the sink may use, with the one that it has. Other sinks may have taken some since.
+    planes: Vec<KmsPlane>,
     /// Width and height of the largest framebuffer.
     pub max_size: (u32, u32),
     pub log: Arc<FrameLog>,
@@ -70,10 +70,10 @@ impl Head {
                 crtc_index: 0,
                 kms_plane: 1,
                 kind: discovery::PlaneKind::Primary,
+                primary: Some(1),
             },
             connector_name: String::new(),
-            fourccs: Vec::new(),
-            in_formats: Vec::new(),
+            planes: Vec::new(),
             max_size: (4, 4),
             log: Arc::default(),
             serial: AtomicU64::new(0),
@@ -140,8 +140,9 @@ impl Head {
         take_master(&device)?;
         let is_plugged = probe(&engine, route.connector);
         let log = Arc::<FrameLog>::default();
-        let plane = ClaimedPlane::read(&device, route.kms_plane, observer.clone(), log.clone())
-            .map_err(failed("reading the plane"))?;
+        let state =
+            PlaneState::read(&device, route.kms_plane).map_err(failed("reading the plane"))?;
+        let plane = ClaimedPlane::new(state, observer.clone(), log.clone());
         let mut crtc = Crtc::read(&device, &route).map_err(failed("reading the CRTC"))?;
         crtc.is_plugged = is_plugged;
         if !insert(&engine, crtc, plane, follows_vt) {
@@ -153,16 +154,18 @@ impl Head {
             .connectors
             .iter()
             .find(|connector| connector.id == route.connector);
-        let plane = snapshot
-            .kms_planes
-            .iter()
-            .find(|plane| plane.id == route.kms_plane);
+        let mut planes = snapshot.kms_planes.clone();
+        planes.retain(|plane| plane.id == route.kms_plane);
+        if criteria.plane_id.is_none() {
+            let usable = discovery::usable_planes(snapshot, route.crtc_index);
+            let others = usable.filter(|plane| plane.id != route.kms_plane);
+            planes.extend(others.cloned());
+        }
         Ok(Some(Self {
             connector_name: connector
                 .map(|connector| connector.name.clone())
                 .unwrap_or_default(),
-            fourccs: plane.map(|plane| plane.fourccs.clone()).unwrap_or_default(),
-            in_formats: read_in_formats(&device, route.kms_plane).unwrap_or_default(),
+            planes,
             max_size: max_size(&device),
             log,
             device,
@@ -182,6 +185,69 @@ impl Head {
         self.with_crtc(|crtc| crtc.plane_mut(self.route.kms_plane).map(look))?
     }
 
+    /// The planes that the sink has or may go to, its own first.
+    pub fn usable_planes(&self) -> Vec<&KmsPlane> {
+        let inner = self.engine.lock();
+        let is_taken = |id| inner.crtcs.iter().any(|crtc| crtc.plane(id).is_some());
+        let is_own = |plane: &&KmsPlane| plane.id == self.route.kms_plane;
+        let others = self.planes.iter();
+        let others = others.filter(|plane| !is_own(plane) && !is_taken(plane.id));
+        self.planes.iter().filter(is_own).chain(others).collect()
+    }
+
+    /// The plane that frames of `info` need, if that is another one than the sink has.
+    pub fn plane_needed(
+        &self,
+        info: &gst_video::VideoInfo,
+        modifier: Option<u64>,
+    ) -> Result<Option<PlaneState>, KmsError> {
+        let own = self.route.kms_plane;
+        let planes: Vec<_> = self.usable_planes().into_iter().cloned().collect();
+        let fourcc = format::fourcc_of(info.format());
+        let plane = fourcc.and_then(|fourcc| {
+            discovery::plane_for(&planes, own, fourcc as u32, modifier).map(|plane| plane.id)
+        });
+        match plane {
+            Some(id) if id == own => Ok(None),
+            Some(id) => PlaneState::read(&self.device, id)
+                .map(Some)
+                .map_err(|source| self.failed("reading the plane", source)),
+            None => Err(KmsError::NoPlane {
+                path: self.device.path.clone(),
+                connector: self.connector_name.clone(),
+                format: info.format().to_str().to_string(),
+            }),
+        }
+    }
+
+    /// A head on the plane `to`, which takes the place of this one. `None` if another sink has the plane by now.
+    pub fn moved(&self, to: PlaneState) -> Option<Self> {
+        let kind = self.planes.iter().find(|plane| plane.id == to.id)?.kind;
+        let route = Route {
+            kms_plane: to.id,
+            kind,
+            ..self.route
+        };
+        let mut inner = self.engine.lock();
+        if inner.plane(&route).is_some() {
+            return None;
+        }
+        let crtc = inner.crtc(route.crtc)?;
+        let to = crtc.state_before(to.id).cloned().unwrap_or(to);
+        crtc.move_sink(self.route.kms_plane, to);
+        drop(inner);
+        Some(Self {
+            device: self.device.clone(),
+            engine: self.engine.clone(),
+            route,
+            connector_name: self.connector_name.clone(),
+            planes: self.planes.clone(),
+            max_size: self.max_size,
+            log: self.log.clone(),
+            serial: AtomicU64::new(self.serial.load(Ordering::Relaxed)),
+        })
+    }
+
     /// The modes of the connector now, as far as the kernel knows without probing.
     pub fn modes(&self) -> Result<Vec<(drm::control::Mode, ModeLine)>, KmsError> {
         let info = device::connector_handle(self.route.connector)
@@ -194,9 +260,56 @@ impl Head {
             .collect())
     }
 
+    /// The setups to try for frames of `need`, best first: in each mode, each ground.
+    pub fn candidates(
+        &self,
+        request: ModeRequest,
+        request_text: &str,
+        need: FrameNeed,
+    ) -> Result<Vec<Setup>, KmsError> {
+        let modes = self.modes_to_try(request, request_text, need)?;
+        let setups = modes.into_iter().flat_map(|mode| {
+            let grounds = self.grounds((mode.line.width, mode.line.height));
+            grounds.into_iter().map(move |ground| Setup {
+                mode: mode.clone(),
+                ground,
+            })
+        });
+        Ok(setups.collect())
+    }
+
+    /// What the primary plane may show meanwhile, best first, on a screen of this size. The plane is left alone if a
+    /// sink has it, and if the user chose a plane to show above it.
+    fn grounds(&self, screen: (u32, u32)) -> Vec<Option<Ground>> {
+        let own = self.route.kms_plane;
+        let is_free = |id: &u32| *id != own && !self.engine.has_plane(*id);
+        let Some(plane) = self.route.primary.filter(is_free) else {
+            return vec![None];
+        };
+        let Some(known) = self.planes.iter().find(|known| known.id == plane) else {
+            return vec![None];
+        };
+        // What is on the screen of an application that gave us its card may be meant to stay there.
+        let first = match self.device.is_ours {
+            true => Meanwhile::Off,
+            false => Meanwhile::AsBefore,
+        };
+        let black = match black_framebuffer(&self.device, known, screen) {
+            Ok(framebuffer) => Some(Meanwhile::Black(Arc::new(framebuffer))),
+            Err(error) => {
+                gst::debug!(CAT, "no black picture for plane {plane}: {error}");
+                None
+            }
+        };
+        let grounds = [Some(first), black].into_iter().flatten();
+        grounds
+            .map(|meanwhile| Some(Ground { plane, meanwhile }))
+            .collect()
+    }
+
     /// The modes to try for frames of `need`, best first: the one that `mode::choose` takes, and the one that
     /// it takes if it need not keep the current mode. If another sink shows on the CRTC, only its mode.
-    pub fn candidates(
+    fn modes_to_try(
         &self,
         request: ModeRequest,
         request_text: &str,
@@ -250,11 +363,12 @@ impl Head {
         })?
     }
 
-    /// Drives the connector in the mode `new` from the next frame on. Changes nothing and returns false if
+    /// Drives the connector in the mode of `new` from the next frame on. Changes nothing and returns false if
     /// another sink shows on the CRTC in another mode: that sink, or the card's thread when a display was
     /// plugged in, set its mode after [`Self::candidates`] was called.
     #[must_use]
-    pub fn set_mode(&self, new: &ModeSet, request: ModeRequest, need: FrameNeed) -> bool {
+    pub fn set_up(&self, new: &Setup, request: ModeRequest, need: FrameNeed) -> bool {
+        let Setup { mode: new, ground } = new;
         let (is_set, old) = self
             .with_crtc(|crtc| {
                 let is_changed = |old: &ModeSet| old.mode != new.mode;
@@ -263,14 +377,16 @@ impl Head {
                     return (false, None);
                 }
                 (crtc.mode_request, crtc.need) = (request, Some(need));
-                crtc.needs_setup |= is_other;
+                let ground = ground.clone().map(|ground| crtc.set_ground(ground));
+                let is_new_ground = ground.as_ref().is_some_and(|&(is_new, _)| is_new);
+                crtc.needs_setup |= is_other || is_new_ground;
                 for plane in &mut crtc.planes {
                     plane.stats.set_period(new.line.period_ns());
                 }
-                (true, crtc.mode.replace(new.clone()))
+                (true, Some((crtc.mode.replace(new.clone()), ground)))
             })
             .unwrap_or((true, None));
-        // This may destroy a property blob, and so needs to be done without the lock.
+        // This may destroy a property blob or a framebuffer, and so needs to be done without the lock.
         drop(old);
         is_set
     }
@@ -280,12 +396,12 @@ impl Head {
         &self,
         framebuffer: &Framebuffer,
         placement: &Placement,
-        mode: Option<&ModeSet>,
+        setup: Option<&Setup>,
     ) -> io::Result<()> {
         // The mode keeps the property blob that the request may name.
         let (request, _mode) = self
             .with_crtc(|crtc| {
-                let request = crtc.trial(self.route.kms_plane, framebuffer, placement, mode);
+                let request = crtc.trial(self.route.kms_plane, framebuffer, placement, setup);
                 (request, crtc.mode.clone())
             })
             .ok_or(io::ErrorKind::NotFound)?;
@@ -589,7 +705,7 @@ fn take_master(device: &Device) -> Result<(), KmsError> {
 }
 
 /// Adds the plane, and the CRTC if it is not in use yet. False if another sink has claimed the plane.
-fn insert(engine: &Engine, mut crtc: Crtc, plane: ClaimedPlane, follows_vt: bool) -> bool {
+fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: bool) -> bool {
     let mut inner = engine.lock();
     if inner
         .crtcs
@@ -600,7 +716,13 @@ fn insert(engine: &Engine, mut crtc: Crtc, plane: ClaimedPlane, follows_vt: bool
     }
     inner.follows_vt = follows_vt;
     match inner.crtc(crtc.id) {
-        Some(known) => known.planes.push(plane),
+        Some(known) => {
+            // By now the plane may show what a sink here put there in place of what it showed before.
+            if let Some(before) = known.state_before(plane.id) {
+                plane.state = before.clone();
+            }
+            known.planes.push(plane);
+        }
         None => {
             crtc.planes.push(plane);
             inner.crtcs.push(crtc);
@@ -609,12 +731,37 @@ fn insert(engine: &Engine, mut crtc: Crtc, plane: ClaimedPlane, follows_vt: bool
     true
 }
 
-fn read_in_formats(device: &Device, plane: u32) -> io::Result<Vec<(u32, u64)>> {
-    let props = device.props(device::plane_handle(plane)?)?;
-    match props.value("IN_FORMATS") {
-        Some(blob) if blob != 0 => Ok(format::parse_in_formats(&device.get_property_blob(blob)?)),
-        _ => Ok(Vec::new()),
-    }
+/// A framebuffer of a dumb buffer, which the kernel fills with zeros: transparent if the plane has a format with alpha,
+/// because some planes lie above the one that shows the video (zynqmp_dpsub), else black.
+fn black_framebuffer(
+    device: &Arc<Device>,
+    plane: &KmsPlane,
+    (width, height): (u32, u32),
+) -> io::Result<Framebuffer> {
+    const BITS: [(DrmFourcc, u32); 10] = [
+        (DrmFourcc::Argb8888, 32),
+        (DrmFourcc::Abgr8888, 32),
+        (DrmFourcc::Rgba8888, 32),
+        (DrmFourcc::Bgra8888, 32),
+        (DrmFourcc::Xrgb8888, 32),
+        (DrmFourcc::Xbgr8888, 32),
+        (DrmFourcc::Rgb888, 24),
+        (DrmFourcc::Bgr888, 24),
+        (DrmFourcc::Rgb565, 16),
+        (DrmFourcc::Bgr565, 16),
+    ];
+    let known = |&&(fourcc, _): &&(DrmFourcc, u32)| plane.fourccs.contains(&(fourcc as u32));
+    let &(fourcc, bits) = BITS.iter().find(known).ok_or(io::ErrorKind::Unsupported)?;
+    let dumb = device.create_dumb(width, height, bits)?;
+    dumb.framebuffer(&FbShape {
+        width,
+        height,
+        fourcc: fourcc as u32,
+        modifier: None,
+        n_planes: 1,
+        pitches: [dumb.pitch(), 0, 0, 0],
+        offsets: [0; 4],
+    })
 }
 
 fn max_size(device: &Device) -> (u32, u32) {

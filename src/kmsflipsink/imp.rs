@@ -58,7 +58,7 @@ pub struct KmsFlipSink {
     #[property(name = "connector-id", get, set, type = i32, member = connector_id, nick = "Connector id",
         blurb = "The connector by DRM object id (-1 = any)", minimum = -1, default = -1)]
     #[property(name = "plane-id", get, set, type = i32, member = plane_id, nick = "Plane id",
-        blurb = "The plane by DRM object id (-1 = the primary plane, or an overlay if that is taken by another sink)", minimum = -1, default = -1)]
+        blurb = "The plane by DRM object id (-1 = a free one that shows the format: the primary plane first, then overlays)", minimum = -1, default = -1)]
     #[property(name = "fd", get, set, type = i32, member = fd, nick = "File descriptor",
         blurb = "An open DRM device, master or lease, that the application keeps (-1 = open one)", minimum = -1, default = -1)]
     #[property(name = "mode", get = Self::mode, set = Self::set_mode, type = Option<String>, nick = "Mode",

@@ -26,6 +26,7 @@ mod framebuffer;
 mod head;
 mod imp;
 mod import;
+mod kms_plane;
 mod mode;
 mod offered_memory;
 mod orientation;

@@ -13,28 +13,40 @@ use super::import::Imports;
 use super::stats::LATENCY_BOUNDS_US;
 use super::{CAT, KmsFlipSink};
 
-/// The caps that a head can show.
+/// The caps that a head can show: those of its plane, then those of other planes that it can go to.
 pub fn caps(head: &Head) -> gst::Caps {
     let (width, height) = head.max_size;
     let up_to = |max: u32| 1..=i32::try_from(max).unwrap_or(i32::MAX);
+    let planes = head.usable_planes();
+    let mut formats = Vec::new();
+    for plane in &planes {
+        for format in format::supported(&plane.fourccs) {
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+    }
     let plain = gst_video::VideoCapsBuilder::new()
-        .format_list(format::supported(&head.fourccs))
+        .format_list(formats)
         .width_range(up_to(width))
         .height_range(up_to(height))
         .build();
     #[cfg(feature = "v1_24")]
     if head.device.can_import {
-        let linear: Vec<_> = head
-            .fourccs
-            .iter()
-            .map(|&fourcc| (fourcc, dma_drm::LINEAR))
-            .collect();
-        let pairs = if head.in_formats.is_empty() {
-            &linear
-        } else {
-            &head.in_formats
-        };
-        let mut caps = dma_drm::caps(pairs, head.max_size);
+        let mut pairs = Vec::new();
+        for plane in &planes {
+            let linear = plane
+                .fourccs
+                .iter()
+                .map(|&fourcc| (fourcc, dma_drm::LINEAR));
+            let linear = linear.filter(|_| plane.in_formats.is_empty());
+            for pair in plane.in_formats.iter().copied().chain(linear) {
+                if !pairs.contains(&pair) {
+                    pairs.push(pair);
+                }
+            }
+        }
+        let mut caps = dma_drm::caps(&pairs, head.max_size);
         caps.merge(plain);
         return caps;
     }
@@ -44,7 +56,9 @@ pub fn caps(head: &Head) -> gst::Caps {
 /// The error to post on the bus.
 pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
     match error {
-        KmsError::NoRoute(_) => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
+        KmsError::NoRoute(_) | KmsError::NoPlane { .. } => {
+            gst::error_msg!(gst::ResourceError::NotFound, ("{error}"))
+        }
         KmsError::NotMaster { .. } | KmsError::FdNotMaster { .. } => {
             gst::error_msg!(gst::ResourceError::Busy, ("{error}"))
         }
@@ -158,9 +172,10 @@ pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports)
     structure.set("flip-latency-bounds-us", gst::Array::new(LATENCY_BOUNDS_US));
     structure.set("flip-latency-histogram", gst::Array::new(stats.latency));
     structure.set("framebuffers", imports.len() as u64);
-    let modifiers: std::collections::BTreeSet<u64> = head
-        .in_formats
+    let own = head.usable_planes().into_iter().next();
+    let modifiers: std::collections::BTreeSet<u64> = own
         .iter()
+        .flat_map(|plane| &plane.in_formats)
         .map(|&(_, modifier)| modifier)
         .collect();
     structure.set("modifiers", gst::List::new(modifiers));

@@ -82,9 +82,9 @@ impl Stream {
             rate_mhz: rate_mhz(info),
         };
         let (plan, stand_in) = loop {
-            let modes = head.candidates(request.0, request.1, need)?;
-            let (plan, mode, stand_in) = Plan::find(head, info, options, is_turned, &modes)?;
-            if head.set_mode(&mode, request.0, need) {
+            let setups = head.candidates(request.0, request.1, need)?;
+            let (plan, setup, stand_in) = Plan::find(head, info, options, is_turned, &setups)?;
+            if head.set_up(&setup, request.0, need) {
                 break (plan, stand_in);
             }
         };

@@ -129,7 +129,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, IgnoringObserver};
+    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, IgnoringObserver, Setup};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::head::Head;
 
@@ -139,6 +139,13 @@ mod tests {
         rate_mhz: None,
     };
 
+    fn setup(mode: &ModeSet) -> Setup {
+        Setup {
+            mode: mode.clone(),
+            ground: None,
+        }
+    }
+
     /// A sink on a card whose CRTC is in the mode `old`, and whose display is unplugged.
     fn stage(old: &ModeSet) -> Head {
         let head = Head::blank(&Device::blank());
@@ -146,7 +153,7 @@ mod tests {
         inner.crtcs.push(Crtc::blank(Arc::new(IgnoringObserver)));
         inner.crtcs[0].is_plugged = false;
         drop(inner);
-        assert!(head.set_mode(old, ModeRequest::Auto, NEED));
+        assert!(head.set_up(&setup(old), ModeRequest::Auto, NEED));
         head
     }
 
@@ -194,7 +201,7 @@ mod tests {
             let chosen = is_chosen.then(|| of_hotplug.clone());
             let head = stage(old);
             let plugged = plug_in(&head);
-            assert!(head.set_mode(of_sink, ModeRequest::Highest, NEED));
+            assert!(head.set_up(&setup(of_sink), ModeRequest::Highest, NEED));
             replug(&head, &plugged.old, chosen);
             assert_eq!(mode_of(&head).mode, of_sink.mode);
             assert_eq!(
@@ -226,10 +233,10 @@ mod tests {
         head.engine.lock().crtcs[0]
             .planes
             .push(ClaimedPlane::blank(2, Arc::new(IgnoringObserver)));
-        assert!(!head.set_mode(&other, ModeRequest::Auto, NEED));
+        assert!(!head.set_up(&setup(&other), ModeRequest::Auto, NEED));
         assert_eq!(mode_of(&head).mode, mode.mode);
         let same = ModeSet::blank(&device, 1);
-        assert!(head.set_mode(&same, ModeRequest::Auto, NEED));
+        assert!(head.set_up(&setup(&same), ModeRequest::Auto, NEED));
         assert_eq!((uses(&mode), uses(&same)), (0, 1));
     }
 }

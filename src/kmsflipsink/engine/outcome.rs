@@ -41,6 +41,10 @@ impl Inner {
             crtc.busy_since_ns = None;
             crtc.needs_setup = false;
             crtc.is_changed = true;
+            // A setup waits until it is on the screen, and so is what it switched off.
+            if crtc.in_flight.is_some_and(|(_, is_setup)| is_setup) {
+                outbox.frames.append(&mut crtc.leftovers);
+            }
             crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
             for plane in &mut crtc.planes {
                 if let Some(frame) = plane.frames.queued() {
@@ -130,7 +134,11 @@ impl Inner {
     /// Gives up the CRTCs on which no sink has a plane any more.
     pub(super) fn release_crtcs(&mut self, outbox: &mut Outbox) {
         let unused = self.crtcs.extract_if(.., |crtc| crtc.planes.is_empty());
-        outbox.modes.extend(unused.filter_map(|crtc| crtc.mode));
+        for crtc in unused {
+            outbox.frames.extend(crtc.leftovers);
+            outbox.others.extend(crtc.others);
+            outbox.modes.extend(crtc.mode);
+        }
     }
 }
 

@@ -188,6 +188,7 @@ impl KmsFlipSink {
     ) -> Result<Arc<Stream>, KmsError> {
         // A display that comes from now on makes the plan stale, also before it is made. So does a rotation.
         self.started(|started| started.observer.is_stale.store(false, Ordering::Release));
+        self.go_to_plane_for(info, modifier)?;
         let rotation = self.rotation();
         let error = match self.plan_turned(info, modifier, rotation) {
             Err(error @ (KmsError::Property(_) | KmsError::Refused { .. }))
@@ -211,6 +212,36 @@ impl KmsFlipSink {
             );
         }
         planned
+    }
+
+    /// Goes to another plane of the CRTC if the sink's own does not show the format.
+    fn go_to_plane_for(
+        &self,
+        info: &gst_video::VideoInfo,
+        modifier: Option<u64>,
+    ) -> Result<(), KmsError> {
+        // Another sink may take the plane first. Then there are fewer planes at the next try.
+        const N_TRIES: usize = 8;
+        for _ in 0..N_TRIES {
+            let Some(head) = self.started(|started| started.head.clone()) else {
+                break;
+            };
+            let Some(plane) = head.plane_needed(info, modifier)? else {
+                break;
+            };
+            head.wait_idle(DRAIN_TIME);
+            let id = plane.id;
+            let is_moved = self.started(|started| {
+                let moved = started.head.moved(plane).map(Arc::new);
+                moved.map(|moved| started.head = moved).is_some()
+            });
+            if is_moved == Some(true) {
+                let format = info.format().to_str();
+                gst::info!(CAT, imp = self, "plane {id} shows {format}");
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn plan_turned(

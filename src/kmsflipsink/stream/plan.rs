@@ -5,7 +5,7 @@
 use std::io;
 
 use crate::display::area::{self, Fit, Picture, Placement, Rect, RenderRectangle, Target};
-use crate::kmsflipsink::crtc::ModeSet;
+use crate::kmsflipsink::crtc::Setup;
 use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::format;
 use crate::kmsflipsink::framebuffer::{FbShape, Framebuffer};
@@ -64,35 +64,38 @@ impl Plan {
         info: &gst_video::VideoInfo,
         options: &DisplayOptions,
         is_turned: bool,
-        modes: &[ModeSet],
-    ) -> Result<(Self, ModeSet, Framebuffer), KmsError> {
+        setups: &[Setup],
+    ) -> Result<(Self, Setup, Framebuffer), KmsError> {
         let (layout, stand_in_frame) = stand_in(head, info)?;
         let whole = picture(info, None, is_turned);
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
-        let target_in = |mode: &ModeSet| options.target((mode.line.width, mode.line.height));
-        let planned = |mode: &ModeSet, screen, choice| {
+        let target_in = |setup: &Setup| {
+            let line = &setup.mode.line;
+            options.target((line.width, line.height))
+        };
+        let planned = |setup: &Setup, screen, choice| {
             let plan = Self {
                 screen,
                 layout,
                 choice,
                 is_turned,
             };
-            (plan, mode.clone())
+            (plan, setup.clone())
         };
-        for mode in modes {
-            let target = target_in(mode);
+        for setup in setups {
+            let target = target_in(setup);
             let choice = choose(&whole, &target, |placement| {
-                head.test(&stand_in_frame, placement, Some(mode))
+                head.test(&stand_in_frame, placement, Some(setup))
                     .map_err(|error| last_error = error)
                     .is_ok()
             });
             if matches!(choice, Scanout::Direct(_)) {
-                let (plan, mode) = planned(mode, target.screen, choice);
-                return Ok((plan, mode, stand_in_frame));
+                let (plan, setup) = planned(setup, target.screen, choice);
+                return Ok((plan, setup, stand_in_frame));
             }
         }
-        for mode in modes {
-            let target = target_in(mode);
+        for setup in setups {
+            let target = target_in(setup);
             let (width, height) = target.screen;
             let Some(covering) = sized(info, width, height) else {
                 continue;
@@ -105,12 +108,12 @@ impl Plan {
                     src: screen,
                     dst: screen,
                 },
-                Some(mode),
+                Some(setup),
             ) {
                 Ok(()) => {
                     let choice = composed(&whole, &target);
-                    let (plan, mode) = planned(mode, target.screen, choice);
-                    return Ok((plan, mode, stand_in_frame));
+                    let (plan, setup) = planned(setup, target.screen, choice);
+                    return Ok((plan, setup, stand_in_frame));
                 }
                 Err(error) => last_error = error,
             }
@@ -124,15 +127,20 @@ impl Plan {
                 info.format().to_str(),
                 head.route.kms_plane,
                 head.connector_name,
-                modes
-                    .iter()
-                    .map(|mode| mode.line.to_string())
-                    .collect::<Vec<_>>()
-                    .join(" or ")
+                mode_names(setups)
             ),
             source: last_error,
         })
     }
+}
+
+fn mode_names(setups: &[Setup]) -> String {
+    let mut names: Vec<_> = setups
+        .iter()
+        .map(|setup| setup.mode.line.to_string())
+        .collect();
+    names.dedup();
+    names.join(" or ")
 }
 
 /// The first fit that the driver takes: scaled, or in the frame's own size; else composed.

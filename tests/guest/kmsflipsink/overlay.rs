@@ -7,9 +7,11 @@ use std::io::Write;
 use gst::prelude::*;
 
 use crate::frames::{
-    assert_crc, assert_on_screen, bgrx, buffer_of, crc_now, dma_frame, laid_on, numbered, plain,
+    assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, crc_now, dma_frame, info, laid_on,
+    numbered, placed, plain,
 };
 use crate::support::player::{Player, init};
+use crate::support::{Picture, kernel_version, skip};
 
 const W: usize = 640;
 const H: usize = 480;
@@ -114,6 +116,80 @@ fn a_plane_of_another_sink_is_refused_at_once_by_name() {
     let error = second.wait_for_error();
     let said = format!("plane {plane} is in use by another sink of this process");
     assert!(error.contains(&said), "{error}");
+}
+
+fn bgra(width: usize, height: usize) -> gst_video::VideoInfo {
+    info(gst_video::VideoFormat::Bgra, width as u32, height as u32)
+}
+
+fn opaque(picture: &Picture) -> gst::Buffer {
+    let mut bytes = bgrx_bytes(picture, picture.width * 4);
+    bytes
+        .iter_mut()
+        .skip(3)
+        .step_by(4)
+        .for_each(|alpha| *alpha = 255);
+    gst::Buffer::from_slice(bytes)
+}
+
+fn plane_of(player: &Player) -> u32 {
+    player.stats().get("plane-id").unwrap()
+}
+
+#[test]
+fn a_format_is_shown_on_a_plane_that_can() {
+    init();
+    let console = crc_now();
+    let player = Player::with_appsrc("mode=640x480");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    let primary = plane_of(&player);
+    // vkms of Linux 6.1 shows formats with alpha on overlays only.
+    let is_alpha_above = kernel_version() < (6, 2);
+    for number in 0..4 {
+        let picture = numbered(W, H, 20 + number);
+        let with_alpha = number % 2 == 1;
+        match with_alpha {
+            true => {
+                player.set_caps(&bgra(W, H));
+                player.show(opaque(&picture));
+            }
+            false => {
+                player.set_caps(&bgrx(W as u32, H as u32));
+                player.show(buffer_of(&picture));
+            }
+        }
+        // Once there, the sink stays on the overlay, which shows both formats.
+        let is_above = is_alpha_above && number > 0;
+        assert_eq!(plane_of(&player) != primary, is_above, "{}", player.stats());
+        assert_on_screen(&picture);
+    }
+    assert_eq!(player.count("shown"), 4, "{}", player.stats());
+    assert_eq!(player.errors(), [""; 0]);
+    drop(player);
+    assert_crc(console);
+}
+
+#[test]
+fn a_plane_that_a_sink_has_left_is_free_for_another() {
+    if kernel_version() >= (6, 2) {
+        return skip("vkms shows every format on its primary plane since Linux 6.2");
+    }
+    let above = Player::with_appsrc("mode=640x480");
+    above.set_caps(&bgra(200, 150));
+    let place = gst::Array::new([100i32, 120, 200, 150]);
+    above.sink.set_property("render-rectangle", place);
+    above.set_state(gst::State::Playing);
+    let top = numbered(200, 150, 30);
+    above.show(opaque(&top));
+    assert_on_screen(&placed(&top, W, H, 100, 120));
+    let below = Player::playing("");
+    let ground = numbered(W, H, 31);
+    below.show(buffer_of(&ground));
+    assert_on_screen(&laid_on(&ground, &top, 100, 120));
+    // What is below the overlay is switched off again.
+    drop(below);
+    assert_on_screen(&placed(&top, W, H, 100, 120));
 }
 
 /// The id of an overlay plane, from the list in the error for an id that does not exist.

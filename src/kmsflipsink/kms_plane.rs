@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A plane of the hardware: the properties that every frame sets, what it showed before, and what it shows
+//! meanwhile if no sink has it.
+
+use std::io;
+use std::sync::Arc;
+
+use drm::control::atomic::AtomicModeReq;
+use drm::control::{self, property};
+
+use super::crtc::{Extra, add_all};
+use super::device::{Device, plane_handle, required};
+use super::framebuffer::Framebuffer;
+use crate::display::area::{Placement, Rect};
+
+/// The properties of a plane, and the values that they had before the first commit.
+#[derive(Debug, Clone)]
+pub struct PlaneState {
+    pub id: u32,
+    object: control::RawResourceHandle,
+    fb_id: property::Handle,
+    crtc_id: property::Handle,
+    src: [property::Handle; 4],
+    dst: [property::Handle; 4],
+    pub in_fence_fd: Option<property::Handle>,
+    before: Vec<Extra>,
+    /// Whether the plane showed something before.
+    was_on: bool,
+}
+
+impl PlaneState {
+    /// Reads the properties of a plane, and what it shows now.
+    pub fn read(device: &Device, id: u32) -> io::Result<Self> {
+        let plane = plane_handle(id)?;
+        let read = device.props(plane)?;
+        let four = |names: [&str; 4]| -> io::Result<[property::Handle; 4]> {
+            Ok([
+                required(&read, names[0])?,
+                required(&read, names[1])?,
+                required(&read, names[2])?,
+                required(&read, names[3])?,
+            ])
+        };
+        let names = [
+            "FB_ID", "CRTC_ID", "SRC_X", "SRC_Y", "SRC_W", "SRC_H", "CRTC_X", "CRTC_Y", "CRTC_W",
+            "CRTC_H",
+        ];
+        let object = plane.into();
+        let before = names
+            .iter()
+            .filter_map(|name| Some((object, read.handle(name)?, read.value(name)?)))
+            .collect();
+        Ok(Self {
+            id,
+            object,
+            fb_id: required(&read, "FB_ID")?,
+            crtc_id: required(&read, "CRTC_ID")?,
+            src: four(["SRC_X", "SRC_Y", "SRC_W", "SRC_H"])?,
+            dst: four(["CRTC_X", "CRTC_Y", "CRTC_W", "CRTC_H"])?,
+            in_fence_fd: read.handle("IN_FENCE_FD"),
+            before,
+            was_on: read.value("FB_ID").is_some_and(|fb| fb != 0),
+        })
+    }
+
+    /// Has the commit show `framebuffer` on the plane.
+    pub fn add_shown(
+        &self,
+        request: &mut AtomicModeReq,
+        crtc: u32,
+        framebuffer: u32,
+        placement: &Placement,
+    ) {
+        let mut set = |property, value| request.add_raw_property(self.object, property, value);
+        set(self.fb_id, framebuffer.into());
+        set(self.crtc_id, crtc.into());
+        let Placement { src, dst } = placement;
+        // The SRC_* properties are 16.16 fixed point, the CRTC_* properties whole pixels.
+        let fixed = |value: u64| value << 16;
+        set(self.src[0], fixed(src.x.max(0) as u64));
+        set(self.src[1], fixed(src.y.max(0) as u64));
+        set(self.src[2], fixed(src.width.into()));
+        set(self.src[3], fixed(src.height.into()));
+        set(self.dst[0], i64::from(dst.x) as u64);
+        set(self.dst[1], i64::from(dst.y) as u64);
+        set(self.dst[2], dst.width.into());
+        set(self.dst[3], dst.height.into());
+    }
+
+    /// Has the commit set one more property of the plane.
+    pub fn add(&self, request: &mut AtomicModeReq, property: property::Handle, value: u64) {
+        request.add_raw_property(self.object, property, value);
+    }
+
+    /// Has the commit switch the plane off.
+    pub fn add_off(&self, request: &mut AtomicModeReq) {
+        self.add(request, self.fb_id, 0);
+        self.add(request, self.crtc_id, 0);
+    }
+
+    /// Has the commit show what the plane showed before.
+    pub fn add_before(&self, request: &mut AtomicModeReq) {
+        match self.was_on {
+            true => add_all(request, &self.before),
+            false => self.add_off(request),
+        }
+    }
+
+    /// Whether the property is one of this plane.
+    pub fn owns(&self, extra: &Extra) -> bool {
+        extra.0 == self.object
+    }
+}
+
+#[cfg(test)]
+impl PlaneState {
+    /// A plane of a card that does not exist.
+    pub fn blank(id: u32) -> Self {
+        let object = control::from_u32(id).unwrap();
+        let handle = control::RawResourceHandle::MIN.into();
+        Self {
+            id,
+            object,
+            fb_id: handle,
+            crtc_id: handle,
+            src: [handle; 4],
+            dst: [handle; 4],
+            in_fence_fd: None,
+            before: Vec::new(),
+            was_on: false,
+        }
+    }
+}
+
+/// What a plane that no sink has shows while sinks show on other planes of its CRTC.
+#[derive(Debug, Clone)]
+pub enum Meanwhile {
+    /// What it showed before.
+    AsBefore,
+    Off,
+    /// This framebuffer, which is black, or transparent if the plane can be, as large as the screen.
+    Black(Arc<Framebuffer>),
+}
+
+impl Meanwhile {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Black(a), Self::Black(b)) => Arc::ptr_eq(a, b),
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
+/// A plane that no sink of this process has, on a CRTC on which sinks show.
+#[derive(Debug)]
+pub struct OtherPlane {
+    pub state: PlaneState,
+    pub meanwhile: Meanwhile,
+    /// Whether a sink had the plane, so that what was there before has to be put back.
+    pub is_changed: bool,
+    /// Further properties of the plane to put back at the end, with their values.
+    pub extras_before: Vec<Extra>,
+}
+
+impl OtherPlane {
+    pub fn new(state: PlaneState) -> Self {
+        Self {
+            state,
+            meanwhile: Meanwhile::AsBefore,
+            is_changed: false,
+            extras_before: Vec::new(),
+        }
+    }
+
+    /// Has the plane show something else from the next setup on. Returns whether it differs from what there was, and
+    /// what there was, which must not be dropped under a lock.
+    pub fn set_meanwhile(&mut self, new: Meanwhile) -> (bool, Meanwhile) {
+        let is_other = !self.meanwhile.is_same(&new);
+        (is_other, std::mem::replace(&mut self.meanwhile, new))
+    }
+
+    /// Has the commit show `meanwhile` on the plane, on a screen of this size.
+    pub fn add_meanwhile(
+        &self,
+        request: &mut AtomicModeReq,
+        meanwhile: &Meanwhile,
+        crtc: u32,
+        (width, height): (u32, u32),
+    ) {
+        match meanwhile {
+            Meanwhile::AsBefore if !self.is_changed => {}
+            Meanwhile::AsBefore => self.add_before(request),
+            Meanwhile::Off => self.state.add_off(request),
+            Meanwhile::Black(framebuffer) => {
+                let screen = Rect::of_size(width, height);
+                let placement = Placement {
+                    src: screen,
+                    dst: screen,
+                };
+                self.state
+                    .add_shown(request, crtc, framebuffer.id(), &placement);
+            }
+        }
+    }
+
+    /// Has the commit put back what the plane showed before, with all its properties.
+    pub fn add_before(&self, request: &mut AtomicModeReq) {
+        add_all(request, &self.extras_before);
+        self.state.add_before(request);
+    }
+}
