@@ -10,7 +10,7 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
-use super::device::{Device, ModeBlob, connector_handle, crtc_handle, required};
+use super::device::{Device, PropertyBlob, connector_handle, crtc_handle, required};
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::{Meanwhile, OtherPlane, PlaneState};
@@ -117,7 +117,7 @@ pub struct ModeSet {
     pub mode: Mode,
     pub line: ModeLine,
     /// Holds `mode`. The last use must not be dropped under a lock, because that makes an ioctl.
-    pub blob: Arc<ModeBlob>,
+    pub blob: Arc<PropertyBlob>,
 }
 
 /// What the primary plane of a CRTC shows while a sink shows on another plane, and no sink on this one.
@@ -161,6 +161,8 @@ pub struct Crtc {
     pub others: Vec<OtherPlane>,
     /// Frames of a plane that its sink has left for another one, until a setup has switched it off.
     pub leftovers: Vec<Frame>,
+    /// Properties of the CRTC that change colours or the refresh rate, as every setup sets them.
+    resets: Vec<Extra>,
     saved: Saved,
     /// Whether the driver counts vertical blanks.
     pub has_vblank: bool,
@@ -183,7 +185,13 @@ struct Saved {
     mode: Option<Mode>,
     active: u64,
     connector_crtc: u64,
+    /// The values of `resets`, with the blobs that they name.
+    resets: Vec<Extra>,
+    blobs: Vec<Arc<PropertyBlob>>,
 }
+
+/// What another program may have left set on a CRTC, and changes each picture or when it is shown.
+const RESET: [&str; 4] = ["GAMMA_LUT", "DEGAMMA_LUT", "CTM", "VRR_ENABLED"];
 
 #[cfg(test)]
 impl ClaimedPlane {
@@ -215,7 +223,7 @@ impl ModeSet {
         Self {
             mode,
             line: super::device::mode_line(&mode),
-            blob: ModeBlob::blank(device),
+            blob: PropertyBlob::blank(device),
         }
     }
 }
@@ -242,10 +250,13 @@ impl Crtc {
             planes: vec![ClaimedPlane::blank(1, observer)],
             others: Vec::new(),
             leftovers: Vec::new(),
+            resets: Vec::new(),
             saved: Saved {
                 mode: None,
                 active: 0,
                 connector_crtc: 0,
+                resets: Vec::new(),
+                blobs: Vec::new(),
             },
             has_vblank: true,
             in_flight: None,
@@ -261,15 +272,28 @@ impl Crtc {
 
 impl Crtc {
     /// Reads the properties of the CRTC of `route`, and what it shows now.
-    pub fn read(device: &Device, route: &Route) -> io::Result<Self> {
+    pub fn read(device: &Arc<Device>, route: &Route) -> io::Result<Self> {
         let crtc = crtc_handle(route.crtc)?;
         let connector = connector_handle(route.connector)?;
         let props = device.props(crtc)?;
         let connector_props = device.props(connector)?;
         let info = device.get_crtc(crtc)?;
-        let primary = route.primary.map(|id| PlaneState::read(device, id));
-        let others = primary.transpose()?.map(OtherPlane::new);
-        let others = others.into_iter().collect();
+        let others = OtherPlane::read_all(device, route.crtc, route.primary)?;
+        // The CRTC of an application that gave us its card is as the application wants it.
+        let names = RESET.iter().filter(|_| device.is_ours);
+        let known = names.filter_map(|name| Some((props.handle(name)?, props.value(name)?)));
+        let (mut resets, mut before, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
+        for (property, value) in known {
+            resets.push((crtc.into(), property, 0));
+            let is_blob = value > 1;
+            let copy = is_blob.then(|| device.copy_blob(value).ok()).flatten();
+            before.push((
+                crtc.into(),
+                property,
+                copy.as_ref().map_or(value, |copy| copy.id()),
+            ));
+            blobs.extend(copy);
+        }
         let vblank = device.wait_vblank(
             VblankWaitTarget::Relative(0),
             VblankWaitFlags::empty(),
@@ -292,10 +316,13 @@ impl Crtc {
             planes: Vec::new(),
             others,
             leftovers: Vec::new(),
+            resets,
             saved: Saved {
                 mode: info.mode(),
                 active: props.value("ACTIVE").unwrap_or(0),
                 connector_crtc: connector_props.value("CRTC_ID").unwrap_or(0),
+                resets: before,
+                blobs,
             },
             // EINVAL only says that the CRTC is off just now.
             has_vblank: !matches!(vblank, Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP)),
@@ -419,6 +446,7 @@ impl Crtc {
             const GOOD: u64 = 0;
             request.add_raw_property(self.connector_object, link_status, GOOD);
         }
+        add_all(request, &self.resets);
         let screen = mode.map_or((0, 0), |mode| (mode.line.width, mode.line.height));
         for other in self.others.iter().filter(|other| !self.has_plane(other)) {
             let meanwhile = ground
@@ -467,9 +495,7 @@ impl Crtc {
         self.leftovers.extend(frames.into_frames());
         let known = self.others.iter().position(|other| other.state.id == from);
         let index = known.unwrap_or_else(|| {
-            let mut other = OtherPlane::new(left);
-            other.meanwhile = Meanwhile::Off;
-            self.others.push(other);
+            self.others.push(OtherPlane::new(left, Meanwhile::Off));
             self.others.len() - 1
         });
         let other = &mut self.others[index];
@@ -488,8 +514,9 @@ impl Crtc {
     }
 
     /// The request that puts back what `planes` showed before. If these are all planes of ours, it puts back
-    /// CRTC and connector too, and planes that no sink has. `blob` holds the saved mode; 0 switches the CRTC off.
-    pub fn restore(&self, planes: &[u32], blob: u64) -> AtomicModeReq {
+    /// CRTC and connector too, and `with_others` planes that no sink has. `blob` holds the saved mode; 0 switches the
+    /// CRTC off.
+    pub fn restore(&self, planes: &[u32], blob: u64, with_others: bool) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         let is_last = self.planes.iter().all(|plane| planes.contains(&plane.id));
         let mode = self.mode.as_ref();
@@ -512,9 +539,12 @@ impl Crtc {
             }
         }
         if is_last {
+            add_all(&mut request, &self.saved.resets);
             for other in self.others.iter().filter(|other| !self.has_plane(other)) {
-                if other.is_changed || !matches!(other.meanwhile, Meanwhile::AsBefore) {
-                    other.add_before(&mut request);
+                match other.is_changed || !matches!(other.meanwhile, Meanwhile::AsBefore) {
+                    true if with_others => other.add_before(&mut request),
+                    true => other.state.add_off(&mut request),
+                    false => {}
                 }
             }
             request.add_raw_property(
@@ -528,8 +558,37 @@ impl Crtc {
                 self.active,
                 if blob == 0 { 0 } else { self.saved.active },
             );
+        } else {
+            // What was there before a sink came is not what the sinks that stay have asked for.
+            add_all(&mut request, &self.resets);
+            for plane in self
+                .planes
+                .iter()
+                .filter(|plane| !planes.contains(&plane.id))
+            {
+                let is_shared = |extra: &&Extra| !plane.state.owns(extra);
+                let shared: Vec<_> = plane.extras.iter().filter(is_shared).copied().collect();
+                add_all(&mut request, &shared);
+            }
         }
         request
+    }
+
+    /// Notes planes that another program had the CRTC show meanwhile. At the end they are off, as they were before.
+    pub fn note_others(&mut self, found: Vec<OtherPlane>) {
+        for mut other in found {
+            other.state.was_off_before();
+            let id = other.state.id;
+            let is_known = self.others.iter().any(|known| known.state.id == id);
+            if !is_known && self.plane(id).is_none() {
+                self.others.push(other);
+            }
+        }
+    }
+
+    /// The property blobs to be dropped without the lock.
+    pub fn into_blobs(self) -> (Option<ModeSet>, Vec<Arc<PropertyBlob>>) {
+        (self.mode, self.saved.blobs)
     }
 
     /// The request that only switches planes off, for when the framebuffers that they showed before are gone.

@@ -198,9 +198,18 @@ impl Device {
     }
 
     /// Makes a property blob of a mode.
-    pub fn mode_blob(self: &Arc<Self>, mode: &Mode) -> io::Result<Arc<ModeBlob>> {
-        Ok(Arc::new(ModeBlob {
+    pub fn mode_blob(self: &Arc<Self>, mode: &Mode) -> io::Result<Arc<PropertyBlob>> {
+        Ok(Arc::new(PropertyBlob {
             id: self.create_property_blob(mode)?.into(),
+            device: self.clone(),
+        }))
+    }
+
+    /// Makes a copy of a property blob. That of another program goes away with the program.
+    pub fn copy_blob(self: &Arc<Self>, id: u64) -> io::Result<Arc<PropertyBlob>> {
+        let bytes = self.get_property_blob(id)?;
+        Ok(Arc::new(PropertyBlob {
+            id: self.create_property_blob(bytes.as_slice())?.into(),
             device: self.clone(),
         }))
     }
@@ -214,22 +223,22 @@ impl Device {
     }
 }
 
-/// A property blob that holds a mode. Dropping its last use destroys it, so a commit that names it, and a
-/// CRTC that is to be set up with it, each keep a use.
+/// A property blob. Dropping its last use destroys it, so a commit that names it, and a CRTC that is to be set
+/// up with it, each keep a use.
 #[derive(Debug)]
-pub struct ModeBlob {
+pub struct PropertyBlob {
     device: Arc<Device>,
     id: u64,
 }
 
-impl ModeBlob {
-    /// The value of MODE_ID.
+impl PropertyBlob {
+    /// The value of a property that is this blob.
     pub fn id(&self) -> u64 {
         self.id
     }
 }
 
-impl Drop for ModeBlob {
+impl Drop for PropertyBlob {
     fn drop(&mut self) {
         // This fails only when the device is gone, and the blob with it.
         let _ = self.device.destroy_property_blob(self.id);
@@ -237,7 +246,7 @@ impl Drop for ModeBlob {
 }
 
 #[cfg(test)]
-impl ModeBlob {
+impl PropertyBlob {
     /// A blob of a device that does not exist.
     pub fn blank(device: &Arc<Device>) -> Arc<Self> {
         Arc::new(Self {

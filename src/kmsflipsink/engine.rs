@@ -19,7 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer, Report};
-use super::device::Device;
+use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
 use super::kms_plane::OtherPlane;
 pub use thread::start;
@@ -169,6 +169,8 @@ impl Inner {
 struct Outbox {
     frames: Vec<Frame>,
     modes: Vec<ModeSet>,
+    /// Blobs of properties that were put back.
+    blobs: Vec<Arc<PropertyBlob>>,
     /// Planes whose framebuffers are no longer shown.
     others: Vec<OtherPlane>,
     reports: Vec<(Arc<dyn Observer>, Report)>,
@@ -185,7 +187,7 @@ impl Outbox {
 
     /// Must be called without the lock.
     fn deliver(self) {
-        drop((self.frames, self.modes, self.others));
+        drop((self.frames, self.modes, self.blobs, self.others));
         for (observer, report) in self.reports {
             observer.report(report);
         }

@@ -77,6 +77,8 @@ pub struct KmsFlipSink {
         blurb = "Properties to set on the plane, such as props,alpha=32768 ('-' for spaces in names)")]
     #[property(name = "connector-properties", get, set, type = StructureProperty, member = connector_properties, nick = "Connector properties",
         blurb = "Properties to set on the connector, such as props,max-bpc=8 ('-' for spaces in names)")]
+    #[property(name = "crtc-properties", get, set, type = StructureProperty, member = crtc_properties, nick = "CRTC properties",
+        blurb = "Properties to set on the CRTC, such as props,VRR-ENABLED=1 ('-' for spaces in names)")]
     #[property(name = "memory-kind", get, set, type = OfferedMemory, member = memory_kind, nick = "Memory kind",
         blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and dumb (the card's own buffers) that can be shown",
         builder(OfferedMemory::Auto))]

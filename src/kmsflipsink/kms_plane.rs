@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use drm::control::atomic::AtomicModeReq;
-use drm::control::{self, property};
+use drm::control::{self, Device as _, property};
 
 use super::crtc::{Extra, add_all};
 use super::device::{Device, plane_handle, required};
@@ -17,6 +17,7 @@ use crate::display::area::{Placement, Rect};
 #[derive(Debug, Clone)]
 pub struct PlaneState {
     pub id: u32,
+    pub is_primary: bool,
     object: control::RawResourceHandle,
     fb_id: property::Handle,
     crtc_id: property::Handle,
@@ -52,6 +53,7 @@ impl PlaneState {
             .collect();
         Ok(Self {
             id,
+            is_primary: read.value("type") == Some(control::PlaneType::Primary as u64),
             object,
             fb_id: required(&read, "FB_ID")?,
             crtc_id: required(&read, "CRTC_ID")?,
@@ -61,6 +63,11 @@ impl PlaneState {
             before,
             was_on: read.value("FB_ID").is_some_and(|fb| fb != 0),
         })
+    }
+
+    /// Notes that the plane showed nothing before the first commit, whatever it shows now.
+    pub fn was_off_before(&mut self) {
+        self.was_on = false;
     }
 
     /// Has the commit show `framebuffer` on the plane.
@@ -120,6 +127,7 @@ impl PlaneState {
         let handle = control::RawResourceHandle::MIN.into();
         Self {
             id,
+            is_primary: id == 1,
             object,
             fb_id: handle,
             crtc_id: handle,
@@ -163,13 +171,32 @@ pub struct OtherPlane {
 }
 
 impl OtherPlane {
-    pub fn new(state: PlaneState) -> Self {
+    pub fn new(state: PlaneState, meanwhile: Meanwhile) -> Self {
         Self {
             state,
-            meanwhile: Meanwhile::AsBefore,
+            meanwhile,
             is_changed: false,
             extras_before: Vec::new(),
         }
+    }
+
+    /// The planes that a CRTC shows now, and its primary plane. Overlays and cursors that another program left on a card
+    /// of ours are switched off.
+    pub fn read_all(device: &Device, crtc: u32, primary: Option<u32>) -> io::Result<Vec<Self>> {
+        let mut others = Vec::new();
+        for handle in device.plane_handles()? {
+            let (id, info) = (u32::from(handle), device.get_plane(handle)?);
+            if info.crtc().map(u32::from) != Some(crtc) && primary != Some(id) {
+                continue;
+            }
+            let state = PlaneState::read(device, id)?;
+            let meanwhile = match device.is_ours && !state.is_primary {
+                true => Meanwhile::Off,
+                false => Meanwhile::AsBefore,
+            };
+            others.push(Self::new(state, meanwhile));
+        }
+        Ok(others)
     }
 
     /// Has the plane show something else from the next setup on. Returns whether it differs from what there was, and

@@ -30,6 +30,7 @@ pub(super) struct Settings {
     pub(super) zpos: i64,
     pub(super) plane_properties: StructureProperty,
     pub(super) connector_properties: StructureProperty,
+    pub(super) crtc_properties: StructureProperty,
     pub(super) memory_kind: OfferedMemory,
 }
 
@@ -52,6 +53,7 @@ impl Default for Settings {
             zpos: -1,
             plane_properties: StructureProperty(None),
             connector_properties: StructureProperty(None),
+            crtc_properties: StructureProperty(None),
             memory_kind: OfferedMemory::Auto,
         }
     }
@@ -93,7 +95,7 @@ impl Settings {
         }
     }
 
-    /// The properties to set on plane and connector. Before the first caps there is no `info`, and no colour is
+    /// The properties to set on plane, connector and CRTC. Before the first caps there is no `info`, and no colour is
     /// set.
     pub(super) fn tuning(
         &self,
@@ -103,6 +105,7 @@ impl Settings {
         Tuning {
             plane: self.plane_properties.0.clone(),
             connector: self.connector_properties.0.clone(),
+            crtc: self.crtc_properties.0.clone(),
             zpos: u64::try_from(self.zpos).ok(),
             rotation: tune::rotation_bits(rotation),
             colour: info.and_then(Colour::of),

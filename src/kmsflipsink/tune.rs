@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! KMS properties of plane and connector that are set once and not for every frame: those that the user
-//! asks for (`plane-properties`, `connector-properties`, `zpos`, `rotate-method`), and the conversion from
-//! the frames' YUV to RGB.
+//! KMS properties of plane, connector and CRTC that are set once and not for every frame: those that the user
+//! asks for (`plane-properties`, `connector-properties`, `crtc-properties`, `zpos`, `rotate-method`), and the
+//! conversion from the frames' YUV to RGB.
 
 use drm::control::property::{self, ValueType};
-use drm::control::{RawResourceHandle, connector, plane};
+use drm::control::{RawResourceHandle, plane};
 use gst::glib;
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
 
@@ -20,6 +20,8 @@ pub struct Tuning {
     pub plane: Option<gst::Structure>,
     /// Properties of the connector, by name.
     pub connector: Option<gst::Structure>,
+    /// Properties of the CRTC, by name.
+    pub crtc: Option<gst::Structure>,
     pub zpos: Option<u64>,
     /// Bits of DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*. A plane without the property needs none for
     /// [`ROTATE_0`].
@@ -130,20 +132,28 @@ pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolv
     };
     let plane = device::plane_handle(route.kms_plane).map_err(read)?;
     let connector = device::connector_handle(route.connector).map_err(read)?;
+    let crtc = device::crtc_handle(route.crtc).map_err(read)?;
     let plane_props = device.props(plane).map_err(read)?;
     let connector_props = device.props(connector).map_err(read)?;
+    let crtc_props = device.props(crtc).map_err(read)?;
     let mut found = Found::default();
     // The colours come first, so that the user's own values take their place.
     let colours = tuning
         .colour
         .map(|colour| add_colours(&mut found, colour, plane, &plane_props, &tuning.plane));
-    add_requested(
-        &mut found,
-        tuning,
-        (plane, &plane_props),
-        (connector, &connector_props),
-    )
-    .map_err(KmsError::Property)?;
+    let by_user = [
+        ("plane", plane.into(), &plane_props, &tuning.plane),
+        (
+            "connector",
+            connector.into(),
+            &connector_props,
+            &tuning.connector,
+        ),
+        ("CRTC", crtc.into(), &crtc_props, &tuning.crtc),
+    ];
+    add_plane_defaults(&mut found, tuning, plane, &plane_props)
+        .and_then(|()| add_requested(&mut found, by_user))
+        .map_err(KmsError::Property)?;
     Ok(Resolved {
         extras: found.extras,
         before: found.before,
@@ -213,41 +223,45 @@ fn names_of(info: &property::Info) -> Vec<String> {
     }
 }
 
-/// Adds what the user asked for. Unlike the colours, a property that cannot be set is an error.
-fn add_requested(
+/// Adds `zpos`, the rotation, and what would hide the picture if another DRM client has left it set.
+fn add_plane_defaults(
     found: &mut Found,
     tuning: &Tuning,
-    (plane, plane_props): (plane::Handle, &Props),
-    (connector, connector_props): (connector::Handle, &Props),
+    plane: plane::Handle,
+    props: &Props,
 ) -> Result<(), String> {
+    let can_set = |name| props.find(name).filter(|(info, _)| info.mutable());
     // Another DRM client may have left the plane rotated, or an earlier value of `rotate-method` may have.
     // Most planes have no such property, and need none to show a picture that is not turned.
-    let can_rotate = || {
-        plane_props
-            .find("rotation")
-            .is_some_and(|(info, _)| info.mutable())
-    };
-    let rotation = (tuning.rotation != ROTATE_0 || can_rotate()).then_some(tuning.rotation);
-    for (name, value) in [("zpos", tuning.zpos), ("rotation", rotation)] {
+    let is_rotation_due = tuning.rotation != ROTATE_0 || can_set("rotation").is_some();
+    let rotation = is_rotation_due.then_some(tuning.rotation);
+    let opaque = can_set("alpha").and_then(|(info, _)| match info.value_type() {
+        ValueType::UnsignedRange(_, opaque) => Some(*opaque),
+        _ => None,
+    });
+    for (name, value) in [
+        ("alpha", opaque),
+        ("zpos", tuning.zpos),
+        ("rotation", rotation),
+    ] {
         if let Some(value) = value {
-            found.add(
-                "plane",
-                plane.into(),
-                plane_props,
-                name,
-                Wanted::Number(value),
-            )?;
+            let wanted = Wanted::Number(value);
+            found.add("plane", plane.into(), props, name, wanted)?;
         }
     }
-    for (what, object, props, structure) in [
-        ("plane", plane.into(), plane_props, &tuning.plane),
-        (
-            "connector",
-            connector.into(),
-            connector_props,
-            &tuning.connector,
-        ),
-    ] {
+    Ok(())
+}
+
+type ByUser<'a> = (
+    &'static str,
+    RawResourceHandle,
+    &'a Props,
+    &'a Option<gst::Structure>,
+);
+
+/// Adds what the user asked for. Unlike the colours, a property that cannot be set is an error.
+fn add_requested(found: &mut Found, objects: [ByUser<'_>; 3]) -> Result<(), String> {
+    for (what, object, props, structure) in objects {
         for (name, value) in structure.iter().flat_map(|structure| structure.iter()) {
             let wanted = Wanted::of(value)
                 .ok_or_else(|| format!("{what} property {name} is neither a number nor a name"))?;

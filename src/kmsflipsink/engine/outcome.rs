@@ -134,10 +134,12 @@ impl Inner {
     /// Gives up the CRTCs on which no sink has a plane any more.
     pub(super) fn release_crtcs(&mut self, outbox: &mut Outbox) {
         let unused = self.crtcs.extract_if(.., |crtc| crtc.planes.is_empty());
-        for crtc in unused {
-            outbox.frames.extend(crtc.leftovers);
-            outbox.others.extend(crtc.others);
-            outbox.modes.extend(crtc.mode);
+        for mut crtc in unused {
+            outbox.frames.append(&mut crtc.leftovers);
+            outbox.others.append(&mut crtc.others);
+            let (mode, blobs) = crtc.into_blobs();
+            outbox.modes.extend(mode);
+            outbox.blobs.extend(blobs);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
 use super::{Engine, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
+use crate::kmsflipsink::kms_plane::OtherPlane;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 
@@ -104,7 +105,8 @@ fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
     outbox.deliver();
 }
 
-/// Puts back what the CRTC showed before. If the driver refuses that, only switches the planes off.
+/// Puts back what the CRTC showed before. If the driver refuses that, leaves other planes off, whose framebuffers
+/// may be gone with the program that made them, and at last only switches the sinks' planes off.
 fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     let saved_mode = engine
         .lock()
@@ -112,24 +114,25 @@ fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
         .and_then(|crtc| crtc.saved_mode());
     let blob = saved_mode.and_then(|mode| engine.device.mode_blob(&mode).ok());
     let blob_id = blob.as_ref().map_or(0, |blob| blob.id());
-    let requests = engine
-        .lock()
-        .crtc(crtc_id)
-        .map(|crtc| (crtc.restore(planes, blob_id), crtc.switch_off(planes)));
-    if let Some((request, switch_off)) = requests {
+    let requests = engine.lock().crtc(crtc_id).map(|crtc| {
+        [
+            crtc.restore(planes, blob_id, true),
+            crtc.restore(planes, blob_id, false),
+            crtc.switch_off(planes),
+        ]
+    });
+    for request in requests.into_iter().flatten() {
         let result = engine
             .device
             .atomic_commit(AtomicCommitFlags::ALLOW_MODESET, request);
-        if let Err(error) = result {
-            gst::debug!(
+        match result {
+            Ok(()) => break,
+            Err(error) => gst::debug!(
                 CAT,
                 "{}: restoring CRTC {crtc_id}: {}",
                 engine.device.path,
                 sys::describe(&error)
-            );
-            let _ = engine
-                .device
-                .atomic_commit(AtomicCommitFlags::ALLOW_MODESET, switch_off);
+            ),
         }
     }
 }
@@ -162,12 +165,21 @@ fn reclaim(engine: &Engine) {
         Ok(())
     };
     let result = result.and_then(|()| engine.device.check_master());
+    let found = match &result {
+        Ok(()) => find_others(engine),
+        Err(_) => Vec::new(),
+    };
     let now_ns = monotonic_ns();
     let mut outbox = Outbox::default();
     let mut inner = engine.lock();
     match result {
         Ok(()) => {
             inner.master = Master::Ours;
+            for (crtc, others) in found {
+                if let Some(crtc) = inner.crtc(crtc) {
+                    crtc.note_others(others);
+                }
+            }
             for crtc in &mut inner.crtcs {
                 crtc.needs_setup = true;
                 outbox.tell_all(crtc, &Report::MasterRegained);
@@ -184,4 +196,13 @@ fn reclaim(engine: &Engine) {
     }
     drop(inner);
     outbox.deliver();
+}
+
+/// What the CRTCs in use show now, after another program had the card.
+fn find_others(engine: &Engine) -> Vec<(u32, Vec<OtherPlane>)> {
+    let crtcs: Vec<_> = engine.lock().crtcs.iter().map(|crtc| crtc.id).collect();
+    crtcs
+        .into_iter()
+        .filter_map(|crtc| Some((crtc, OtherPlane::read_all(&engine.device, crtc, None).ok()?)))
+        .collect()
 }

@@ -4,10 +4,12 @@
 
 mod cards;
 mod cirrus;
+mod client;
 mod configfs;
 #[cfg(feature = "v1_24")]
 mod dma_drm;
 mod frames;
+mod leftovers;
 mod overlay;
 mod rate;
 #[cfg(feature = "v1_24")]
