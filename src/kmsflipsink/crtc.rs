@@ -12,6 +12,7 @@ use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
 use super::device::{Device, PropertyBlob, connector_handle, crtc_handle, required};
 use super::discovery::Route;
+use super::error::Gone;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::{Meanwhile, OtherPlane, PlaneState};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
@@ -83,8 +84,8 @@ pub enum Report {
     /// Another program, or another virtual terminal, has the card.
     MasterLost(String),
     MasterRegained,
-    /// The device is gone, for this reason.
-    Gone(String),
+    /// The device is gone.
+    Gone(Gone),
 }
 
 /// A plane that a sink of this process has, with the frames on their way through it.
@@ -106,9 +107,40 @@ pub struct ClaimedPlane {
     pub closing: Option<bool>,
     /// The serial of the newest frame whose commit the kernel took or refused, or that was dropped.
     pub settled_serial: u64,
+    /// The commits that the kernel has refused since it took the last one.
+    pub refusals: Refusals,
     pub frames: Cycle<Frame>,
     pub log: Arc<FrameLog>,
     pub stats: Stats,
+}
+
+/// Commits that the kernel has refused one after the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    count: u32,
+    since_ns: u64,
+    errno: i32,
+}
+
+impl Refusals {
+    /// A refusal may pass by itself: another program may have changed something just then, or a display is about to be
+    /// reported as unplugged. So many in so long a time do not.
+    const N_FAILING: u32 = 3;
+    const TIME_FAILING_NS: u64 = 1_000_000_000;
+
+    pub fn add(&mut self, errno: i32, now_ns: u64) {
+        if self.count == 0 {
+            self.since_ns = now_ns;
+        }
+        self.count += 1;
+        self.errno = errno;
+    }
+
+    /// The last errno, if no more frames should be taken.
+    pub fn failing(&self, now_ns: u64) -> Option<i32> {
+        let is_long = now_ns.saturating_sub(self.since_ns) >= Self::TIME_FAILING_NS;
+        (self.count >= Self::N_FAILING && is_long).then_some(self.errno)
+    }
 }
 
 /// A mode with the property blob that a commit needs.
@@ -208,6 +240,7 @@ impl ClaimedPlane {
             is_flushing: false,
             closing: None,
             settled_serial: 0,
+            refusals: Refusals::default(),
             frames: Cycle::default(),
             log: Arc::default(),
             stats: Stats::new(1),
@@ -619,6 +652,7 @@ impl ClaimedPlane {
             is_flushing: false,
             closing: None,
             settled_serial: 0,
+            refusals: Refusals::default(),
             frames: Cycle::default(),
             log,
             stats: Stats::new(16_666_667),

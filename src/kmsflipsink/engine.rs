@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer, Report};
 use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
+use super::error::Gone;
 use super::kms_plane::OtherPlane;
 pub use thread::start;
 
@@ -53,10 +54,12 @@ pub struct Inner {
     master: Master,
     /// Whether another virtual terminal is in the foreground than when the thread started.
     is_vt_away: bool,
+    /// Whether this process opened the device, and did not get it from the application.
+    is_ours: bool,
     /// Whether to give the card up while `is_vt_away`: the property `follow-vt`.
     pub follows_vt: bool,
     /// Why the device can no longer be used; `None` while it can.
-    pub gone: Option<String>,
+    pub gone: Option<Gone>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -82,6 +85,7 @@ impl Engine {
                 is_leaving: false,
                 master: Master::Ours,
                 is_vt_away: false,
+                is_ours: device.is_ours,
                 follows_vt: false,
                 gone: None,
             }),

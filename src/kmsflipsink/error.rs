@@ -77,13 +77,9 @@ pub enum KmsError {
         path: String,
         source: io::Error,
     },
-    /// The device went away.
-    #[error("{path} is gone: {reason}; plug it in or bind its driver again and restart")]
-    Gone {
-        path: String,
-        /// How the sink noticed that.
-        reason: String,
-    },
+    /// The device went away, or the sink may no longer use it.
+    #[error("{path} is gone: {gone}")]
+    Gone { path: String, gone: Gone },
 }
 
 fn io_remedy(error: &io::Error) -> &'static str {
@@ -101,6 +97,35 @@ fn io_remedy(error: &io::Error) -> &'static str {
     }
 }
 
+/// Why a card can no longer be used, and what helps.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; {remedy}")]
+pub struct Gone {
+    pub reason: String,
+    pub remedy: &'static str,
+}
+
+impl Gone {
+    /// The device itself is gone. `reason` says how the sink noticed that.
+    pub fn device(reason: String) -> Self {
+        Self {
+            reason,
+            remedy: "plug it in or bind its driver again and restart",
+        }
+    }
+
+    /// The kernel no longer knows the connector, the CRTC or the plane for the file of the property fd.
+    pub fn lease(error: &io::Error) -> Self {
+        Self {
+            reason: format!(
+                "the lease in the property fd was revoked ({})",
+                sys::describe(error)
+            ),
+            remedy: "lease connector, CRTC and plane anew (drmModeCreateLease), and start the sink with the new fd",
+        }
+    }
+}
+
 /// Why the sink did not take a frame.
 #[derive(Debug)]
 pub enum NotPresented {
@@ -108,15 +133,17 @@ pub enum NotPresented {
     Flushing,
     /// The kernel refused to show it.
     Refused(String),
+    /// The kernel has refused every commit for a while, with this errno.
+    Failing(i32),
     /// The device is gone, or the card's thread has ended.
-    Gone(String),
+    Gone(Gone),
 }
 
 impl KmsError {
-    pub fn gone(device: &Device, reason: String) -> Self {
+    pub fn gone(device: &Device, gone: Gone) -> Self {
         Self::Gone {
             path: device.path.clone(),
-            reason,
+            gone,
         }
     }
 

@@ -17,7 +17,7 @@ use super::crtc::{ClaimedPlane, Crtc, Frame, Ground, ModeSet, Observer, Setup};
 use super::device::{self, Device};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};
-use super::error::{KmsError, NotPresented};
+use super::error::{Gone, KmsError, NotPresented};
 use super::format;
 use super::framebuffer::{FbShape, Framebuffer};
 use super::kms_plane::{Meanwhile, PlaneState};
@@ -424,7 +424,7 @@ impl Head {
                     inner
                         .gone
                         .clone()
-                        .unwrap_or_else(|| "its thread ended".into()),
+                        .unwrap_or_else(|| Gone::device("its thread ended".into())),
                 ));
             }
             let Some(plane) = inner.plane(&self.route) else {
@@ -436,6 +436,9 @@ impl Head {
                     Some(_) => Err(NotPresented::Flushing),
                     None => Ok(()),
                 };
+            }
+            if let (Some(_), Some(errno)) = (&waiting, plane.refusals.failing(monotonic_ns())) {
+                return Err(NotPresented::Failing(errno));
             }
             match waiting.take() {
                 Some(mut frame) => {
@@ -506,8 +509,8 @@ impl Head {
         let deadline = Instant::now() + time;
         let mut inner = self.engine.lock();
         loop {
-            if let Some(reason) = &inner.gone {
-                return Err(NotPresented::Gone(reason.clone()));
+            if let Some(gone) = &inner.gone {
+                return Err(NotPresented::Gone(gone.clone()));
             }
             let is_master = inner.is_master();
             let Some(plane) = inner.plane(&self.route).filter(|plane| !plane.is_flushing) else {

@@ -549,10 +549,15 @@ impl VideoSinkImpl for KmsFlipSink {
             }
             Err(NotPresented::Flushing) => return Err(gst::FlowError::Flushing),
             Err(NotPresented::Refused(reason)) => {
-                stream.as_ref().map(|stream| stream.refused(reason))
+                let source = std::io::Error::other(reason);
+                stream.as_ref().map(|stream| stream.refused(source))
             }
-            Err(NotPresented::Gone(reason)) => {
-                self.started(|started| KmsError::gone(&started.head.device, reason))
+            Err(NotPresented::Failing(errno)) => {
+                let source = std::io::Error::from_raw_os_error(errno);
+                stream.as_ref().map(|stream| stream.refused(source))
+            }
+            Err(NotPresented::Gone(gone)) => {
+                self.started(|started| KmsError::gone(&started.head.device, gone))
             }
         };
         if let Some(error) = error {

@@ -101,7 +101,7 @@ pub fn tell(sink: &KmsFlipSink, report: &Report) {
         Report::Plugged(None) => ("plugged", "a display is there".to_owned()),
         Report::MasterLost(reason) => ("master-lost", format!("{reason}; frames are dropped")),
         Report::MasterRegained => ("master-regained", "the card is ours again".to_owned()),
-        Report::Gone(reason) => ("gone", format!("the device is gone: {reason}")),
+        Report::Gone(gone) => ("gone", format!("the device is gone: {gone}")),
     };
     gst::info!(CAT, obj = sink, "{detail}");
     let structure = gst::Structure::builder("kmsflipsink")

@@ -16,7 +16,7 @@ use self::plan::{Plan, Scanout, choose, fb_shape, picture, sized, stand_in};
 use super::CAT;
 use super::copies::{Copies, Offered};
 use super::crtc::Frame;
-use super::error::{KmsError, NotPresented};
+use super::error::{Gone, KmsError, NotPresented};
 use super::framebuffer::Framebuffer;
 use super::head::Head;
 use super::import::{self, Imported, Imports, NotImportable};
@@ -110,17 +110,18 @@ impl Stream {
     }
 
     /// The error for a frame that could be shown neither directly nor as a copy.
-    pub fn refused(&self, reason: String) -> KmsError {
+    pub fn refused(&self, source: io::Error) -> KmsError {
         // A device that went away refuses everything, with various errors: say that it is gone.
         if let Err(error) = self.head.device.check_master()
             && error.raw_os_error() == Some(libc::ENODEV)
         {
-            return KmsError::gone(&self.head.device, sys::describe(&error));
+            let gone = Gone::device(sys::describe(&error));
+            return KmsError::gone(&self.head.device, gone);
         }
         KmsError::Refused {
             path: self.head.device.path.clone(),
             what: self.describe(),
-            source: io::Error::other(reason),
+            source,
         }
     }
 

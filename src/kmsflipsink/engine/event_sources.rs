@@ -9,7 +9,7 @@ use drm::control::{Device as _, Event};
 use nix::poll::{PollFd, PollFlags};
 
 use super::hotplug::look_at_connectors;
-use super::{Engine, Master, Outbox};
+use super::{Engine, Gone, Master, Outbox};
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::console::ActiveVt;
@@ -118,7 +118,7 @@ fn read_events(engine: &Engine) {
             let mut outbox = Outbox::default();
             engine
                 .lock()
-                .lose_device(&sys::describe(&error), &mut outbox);
+                .lose_device(Gone::device(sys::describe(&error)), &mut outbox);
             outbox.deliver();
             return;
         }

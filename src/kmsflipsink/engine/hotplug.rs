@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Hotplug: probes the connectors in use, and chooses a mode for a display that is plugged in again.
 
+use std::io;
+
 use drm::control::{self, Device as _, Mode};
 
-use super::{Engine, Inner, ModeSet, Outbox, Report};
+use super::{Engine, Gone, Inner, ModeSet, Outbox, Report};
 use crate::kmsflipsink::device;
 use crate::kmsflipsink::mode::{self, FrameNeed, ModeRequest};
 use crate::sys;
@@ -25,11 +27,23 @@ pub(super) fn look_at_connectors(engine: &Engine) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
                 engine
                     .lock()
-                    .lose_device(&sys::describe(&error), &mut outbox);
+                    .lose_device(Gone::device(sys::describe(&error)), &mut outbox);
+            }
+            // A connector of a lease that was revoked, or one that was removed (DisplayPort MST).
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                note_missing_connector(engine, crtc, &error, &mut outbox);
             }
             Err(_) => {}
         }
         outbox.deliver();
+    }
+}
+
+fn note_missing_connector(engine: &Engine, crtc: u32, error: &io::Error, outbox: &mut Outbox) {
+    let mut inner = engine.lock();
+    match engine.device.is_ours {
+        true => drop(inner.note_display(crtc, false, outbox)),
+        false => inner.lose_device(Gone::lease(error), outbox),
     }
 }
 

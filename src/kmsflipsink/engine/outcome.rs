@@ -5,7 +5,8 @@
 use std::io;
 
 use super::{Crtc, Inner, Master, Outbox, Report};
-use crate::kmsflipsink::crtc::ClaimedPlane;
+use crate::kmsflipsink::crtc::{ClaimedPlane, Refusals};
+use crate::kmsflipsink::error::Gone;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
 
@@ -50,6 +51,7 @@ impl Inner {
                 if let Some(frame) = plane.frames.queued() {
                     frame.framebuffer.judge(Ok(()));
                     plane.settled_serial = frame.serial;
+                    plane.refusals = Refusals::default();
                     plane.are_extras_new = false;
                 }
             }
@@ -69,7 +71,12 @@ impl Inner {
             }
             Some(libc::ENODEV) => {
                 defer(crtc, outbox);
-                self.lose_device(&sys::describe(&error), outbox);
+                self.lose_device(Gone::device(sys::describe(&error)), outbox);
+            }
+            // The kernel does not know the connector, the CRTC or the plane any more.
+            Some(libc::ENOENT) if !self.is_ours => {
+                defer(crtc, outbox);
+                self.lose_device(Gone::lease(&error), outbox);
             }
             // Another program may have changed the CRTC meanwhile: commit once more, with everything
             // set up again.
@@ -77,7 +84,7 @@ impl Inner {
                 crtc.needs_setup = true;
                 defer(crtc, outbox);
             }
-            _ => refuse(crtc, &sys::describe(&error), now_ns, outbox),
+            _ => refuse(crtc, &error, now_ns, outbox),
         }
     }
 
@@ -95,16 +102,16 @@ impl Inner {
     }
 
     /// Notes that the device is gone.
-    pub(super) fn lose_device(&mut self, reason: &str, outbox: &mut Outbox) {
+    pub(super) fn lose_device(&mut self, gone: Gone, outbox: &mut Outbox) {
         if self.gone.is_none() {
-            self.gone = Some(reason.to_owned());
+            self.gone = Some(gone.clone());
             for crtc in &mut self.crtcs {
                 crtc.in_flight = None;
                 let planes = crtc.planes.iter_mut();
                 outbox
                     .frames
                     .extend(planes.filter_map(|plane| plane.frames.refused()));
-                outbox.tell_all(crtc, &Report::Gone(reason.to_owned()));
+                outbox.tell_all(crtc, &Report::Gone(gone.clone()));
             }
         }
     }
@@ -164,7 +171,8 @@ fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
 }
 
 /// Drops the frames of a commit that is not repeated.
-fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
+fn refuse(crtc: &mut Crtc, error: &io::Error, now_ns: u64, outbox: &mut Outbox) {
+    let reason = &sys::describe(error);
     crtc.busy_since_ns = None;
     let mut had_frame = false;
     for plane in &mut crtc.planes {
@@ -177,6 +185,8 @@ fn refuse(crtc: &mut Crtc, reason: &str, now_ns: u64, outbox: &mut Outbox) {
         frame.framebuffer.judge(Err(reason));
         plane.settled_serial = frame.serial;
         plane.stats.dropped.refused += 1;
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        plane.refusals.add(errno, now_ns);
         let report = Report::Refused(reason.to_owned());
         outbox.reports.push((plane.observer.clone(), report));
         outbox.frames.push(frame);
@@ -309,9 +319,51 @@ mod tests {
             _ => Err(io::Error::from_raw_os_error(errno)),
         };
         let mut outbox = Outbox::default();
-        head.engine.lock().committed(1, result, 1, &mut outbox);
+        let now_ns = crate::sys::clock::monotonic_ns();
+        head.engine.lock().committed(1, result, now_ns, &mut outbox);
         outbox.deliver();
         head.engine.notify();
+    }
+
+    #[test]
+    fn a_lease_that_is_revoked_is_the_end_and_says_what_helps() {
+        let head = stage();
+        head.engine.lock().is_ours = false;
+        let framebuffer = Framebuffer::blank(&head.device);
+        head.present(frame(&framebuffer), false).unwrap();
+        begin_commit(&head);
+        end_commit(&head, libc::ENOENT);
+        match head.present(frame(&framebuffer), false) {
+            Err(NotPresented::Gone(gone)) => {
+                let said = gone.to_string();
+                assert!(
+                    said.contains("revoked") && said.contains("ENOENT"),
+                    "{said}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn frames_that_are_refused_for_long_are_an_error_until_one_is_taken() {
+        let mut refusals = Refusals::default();
+        let second_ns = 1_000_000_000;
+        for ns in [5, second_ns] {
+            refusals.add(libc::EINVAL, ns);
+            assert_eq!(refusals.failing(9 * second_ns), None, "two may pass");
+        }
+        refusals.add(libc::ENOSPC, second_ns);
+        assert_eq!(refusals.failing(second_ns), None, "not yet");
+        assert_eq!(refusals.failing(second_ns + 5), Some(libc::ENOSPC));
+        let head = stage();
+        head.engine.lock().crtcs[0].planes[0].refusals = refusals;
+        let framebuffer = Framebuffer::blank(&head.device);
+        let presented = head.present(frame(&framebuffer), false);
+        let is_errno = matches!(presented, Err(NotPresented::Failing(libc::ENOSPC)));
+        assert!(is_errno, "{presented:?}");
+        head.engine.lock().crtcs[0].planes[0].refusals = Refusals::default();
+        head.present(frame(&framebuffer), false).unwrap();
     }
 
     #[test]

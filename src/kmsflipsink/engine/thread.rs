@@ -11,7 +11,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 use super::action::Action;
 use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
-use super::{Engine, Master, Outbox, Report};
+use super::{Engine, Gone, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::kms_plane::OtherPlane;
 use crate::sys;
@@ -186,7 +186,7 @@ fn reclaim(engine: &Engine) {
             }
         }
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
-            inner.lose_device(&sys::describe(&error), &mut outbox);
+            inner.lose_device(Gone::device(sys::describe(&error)), &mut outbox);
         }
         Err(_) => {
             inner.master = Master::Lost {

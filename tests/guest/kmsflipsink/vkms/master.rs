@@ -7,9 +7,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use drm::control::Device as _;
 use gst::prelude::*;
 
 use super::{H, W, assert_warned_and_dropped, bgrx_player};
+use crate::client::Client;
 use crate::frames::{
     assert_crc, assert_on_screen, bgrx, buffer_of, centred, crc_now, dma_frame, numbered,
 };
@@ -98,6 +100,33 @@ fn an_fd_of_the_application_is_used_and_left_open() {
         assert_on_screen(&picture);
     }
     assert!(card.metadata().is_ok());
+}
+
+#[test]
+fn a_lease_is_played_into_until_it_is_revoked() {
+    init();
+    let card = Client::open();
+    let lease = card.lease();
+    let fd = lease.1.as_raw_fd();
+    let player = Player::with_appsrc(&format!("mode=640x480 fd={fd}"));
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 5);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    card.revoke_lease(lease.0).unwrap();
+    // The first of these is refused, and the second one is not taken.
+    for _ in 0..2 {
+        let _ = player.appsrc().push_buffer(buffer_of(&picture));
+    }
+    let error = player.wait_for_error();
+    assert!(
+        error.contains("revoked (No such file or directory (ENOENT))"),
+        "{error}"
+    );
+    assert!(error.contains("drmModeCreateLease"), "{error}");
+    player.reach(gst::State::Null);
+    assert_eq!(player.errors(), [""; 0], "one error is enough");
 }
 
 #[test]
