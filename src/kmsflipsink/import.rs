@@ -8,7 +8,7 @@
 //! framebuffer is found without a system call.
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use gst::glib;
@@ -20,7 +20,7 @@ use super::format;
 use super::framebuffer::{FbShape, Framebuffer};
 use crate::foreign::{self, ForeignError};
 use crate::layout::{Layout, MAX_PLANES};
-use crate::sys;
+use crate::sys::{self, dma_buf, sync_file};
 
 /// Why a buffer cannot be shown without a copy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -325,13 +325,31 @@ fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> 
     }
 }
 
-/// The dma-buf of a buffer's first memory, if it is one.
-pub fn first_dma_buf(buffer: &gst::BufferRef) -> Option<BorrowedFd<'_>> {
-    if buffer.n_memory() == 0 {
-        None
-    } else {
-        dma_buf_of(buffer.peek_memory(0)).ok()
+/// The fence after which the display may read all memories of a buffer. The kernel looks at the fences of the memory
+/// itself only if it gets none, so one that leaves some memory out would be worse than none: then this is `None`.
+pub fn pending_write_fence(buffer: &gst::BufferRef) -> Option<OwnedFd> {
+    let memories = buffer.iter_memories();
+    let dma_bufs = memories.map(|memory| dma_buf_of(memory).ok());
+    merged(
+        dma_bufs.map(|fd| dma_buf::pending_write_fence(fd?).ok()),
+        |a, b| sync_file::merge(a.as_fd(), b.as_fd()).ok(),
+    )
+}
+
+/// One fence of several, of which some memories need none (`Some(None)`). `None` if one is not known, or they cannot be
+/// merged.
+fn merged<F>(
+    fences: impl Iterator<Item = Option<Option<F>>>,
+    merge: impl Fn(F, F) -> Option<F>,
+) -> Option<F> {
+    let mut all = None;
+    for fence in fences {
+        all = match (all, fence?) {
+            (Some(all), Some(fence)) => Some(merge(all, fence)?),
+            (all, fence) => all.or(fence),
+        };
     }
+    all
 }
 
 #[cfg(test)]
@@ -364,6 +382,26 @@ mod tests {
         let located = locate(&buffer, &info, None).unwrap();
         imports.remember(&located, Ok(framebuffer.clone()));
         (imports, info, buffer, framebuffer)
+    }
+
+    #[test]
+    fn a_frame_waits_for_the_fences_of_all_its_memories_or_for_none_of_ours() {
+        let add = |a: u32, b: u32| (b != 9).then_some(a + b);
+        for (fences, together) in [
+            (vec![], None),
+            (vec![Some(None), Some(None)], None),
+            (vec![Some(Some(1)), Some(None)], Some(1)),
+            (vec![Some(None), Some(Some(2))], Some(2)),
+            (vec![Some(Some(1)), Some(Some(2)), Some(Some(4))], Some(7)),
+            (vec![Some(Some(1)), None], None),
+            (vec![Some(Some(1)), Some(Some(9))], None),
+        ] {
+            assert_eq!(
+                merged(fences.clone().into_iter(), add),
+                together,
+                "{fences:?}"
+            );
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::mode::{FrameNeed, ModeRequest};
 use crate::display::area::{Picture, Placement, Rect, Target};
 use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
 use crate::foreign;
-use crate::sys::{self, dma_buf};
+use crate::sys;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl Stream {
         }
         let mut frame = frame(buffer, framebuffer, placement, timing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
-        frame.fence = import::first_dma_buf(buffer).and_then(dma_buf::pending_write_fence);
+        frame.fence = import::pending_write_fence(buffer);
         // TEST_ONLY does not tell whether the memory can be pinned and mapped, so this waits for the first
         // real commit of it.
         match self.head.present(frame, is_untried) {

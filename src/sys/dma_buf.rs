@@ -90,21 +90,22 @@ fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// The fence after which `dma_buf` may be read. `None` if it may be now, or the kernel has no such call.
-pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> Option<OwnedFd> {
+/// The fence after which `dma_buf` may be read. `None` if it may be now. An error if the kernel cannot tell, which it
+/// can since Linux 6.0.
+pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut ready = [nix::poll::PollFd::new(
         dma_buf,
         nix::poll::PollFlags::POLLIN,
     )];
-    if nix::poll::poll(&mut ready, nix::poll::PollTimeout::ZERO) != Ok(0) {
-        return None;
+    if nix::poll::poll(&mut ready, nix::poll::PollTimeout::ZERO)? != 0 {
+        return Ok(None);
     }
     let mut export = DmaBufExportSyncFile {
         flags: DMA_BUF_SYNC_READ as u32,
         fd: -1,
     };
     // SAFETY: the fd is borrowed and so open, and the struct is a whole struct dma_buf_export_sync_file.
-    unsafe { raw::dma_buf_ioctl_export_sync_file(dma_buf.as_raw_fd(), &mut export) }.ok()?;
+    unsafe { raw::dma_buf_ioctl_export_sync_file(dma_buf.as_raw_fd(), &mut export) }?;
     // SAFETY: the kernel has just made this fd for this caller alone.
-    (export.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(export.fd) })
+    Ok((export.fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(export.fd) }))
 }

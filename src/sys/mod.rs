@@ -27,6 +27,7 @@ pub mod pagemap;
 pub mod pin;
 pub mod privileges;
 pub mod ring;
+pub mod sync_file;
 pub mod sysfs;
 pub mod udmabuf;
 pub mod uevent;

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Fences as files (linux/sync_file.h).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+const NAME_BYTES: usize = 32;
+
+/// struct sync_merge_data
+#[repr(C)]
+struct SyncMergeData {
+    name: [u8; NAME_BYTES],
+    fd2: i32,
+    fence: i32,
+    flags: u32,
+    pad: u32,
+}
+const _: () = assert!(size_of::<SyncMergeData>() == 48);
+
+mod raw {
+    nix::ioctl_readwrite!(sync_ioc_merge, b'>', 3, super::SyncMergeData);
+}
+
+/// A fence that is signalled once both are.
+pub fn merge(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut merge = SyncMergeData {
+        name: [0; NAME_BYTES],
+        fd2: b.as_raw_fd(),
+        fence: -1,
+        flags: 0,
+        pad: 0,
+    };
+    merge.name[..7].copy_from_slice(b"physmem");
+    // SAFETY: both fds are borrowed and so open, and the struct is a whole struct sync_merge_data.
+    unsafe { raw::sync_ioc_merge(a.as_raw_fd(), &mut merge) }?;
+    // SAFETY: the kernel has just made this fd for this caller alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(merge.fence) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn files_that_are_no_fences_are_not_merged() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let error = merge(file.as_fd(), file.as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+    }
+}
