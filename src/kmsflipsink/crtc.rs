@@ -179,6 +179,10 @@ pub struct Crtc {
     active: property::Handle,
     connector_crtc_id: property::Handle,
     link_status: Option<property::Handle>,
+    /// Set on the file of an application, whose events the sink must not read: commits make a fence instead.
+    out_fence_ptr: Option<property::Handle>,
+    /// The fence of the commit in flight, if it has one.
+    pub out_fence: Option<Arc<OwnedFd>>,
     /// The mode that commits set; `None` until a sink knows the caps of its frames.
     pub mode: Option<ModeSet>,
     /// What the user asked for, to choose a mode again when the display changes.
@@ -276,6 +280,8 @@ impl Crtc {
             active: handle,
             connector_crtc_id: handle,
             link_status: None,
+            out_fence_ptr: None,
+            out_fence: None,
             mode: None,
             mode_request: ModeRequest::Auto,
             need: None,
@@ -342,6 +348,11 @@ impl Crtc {
             active: required(&props, "ACTIVE")?,
             connector_crtc_id: required(&connector_props, "CRTC_ID")?,
             link_status: connector_props.handle("link-status"),
+            out_fence_ptr: match device.is_ours {
+                true => None,
+                false => props.handle("OUT_FENCE_PTR"),
+            },
+            out_fence: None,
             mode: None,
             mode_request: ModeRequest::Auto,
             need: None,
@@ -397,6 +408,14 @@ impl Crtc {
     /// Whether a frame waits for its commit.
     pub fn has_pending(&self) -> bool {
         self.planes.iter().any(|plane| plane.frames.has_pending())
+    }
+
+    /// Has the commit write the fd of a fence into `out`, if the CRTC is to have one.
+    pub fn add_out_fence(&self, request: &mut AtomicModeReq, out: &mut i32) -> bool {
+        if let Some(property) = self.out_fence_ptr {
+            request.add_raw_property(self.object, property, out as *mut i32 as u64);
+        }
+        self.out_fence_ptr.is_some()
     }
 
     /// Queues all pending frames. Returns the request that commits them, and sets up the CRTC if needed.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use drm::buffer::Handle as GemName;
@@ -21,10 +21,28 @@ use crate::refresh;
 use crate::sys;
 use crate::sys::sysfs::SysfsDevice;
 
+/// An open file of a DRM device.
+#[derive(Debug, Clone)]
+pub struct DrmFile(Arc<OwnedFd>);
+
+impl AsFd for DrmFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+impl drm::Device for DrmFile {}
+impl control::Device for DrmFile {}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Device {
-    fd: OwnedFd,
+    file: DrmFile,
+    /// The file to which memory and framebuffers belong. GEM handles are numbers of a file, and the kernel gives out the
+    /// same one each time that the same memory is imported. So on the application's file, the sink would close handles
+    /// of the application: there it is a file of the sink's own, if the process may open one.
+    pub(super) memory: DrmFile,
+    /// Whether `memory` is the application's file, so that no GEM handle may be closed.
+    pub(super) keeps_gem_names: bool,
     /// The device node, such as /dev/dri/card0.
     pub path: String,
     /// The name that the driver gives to DRM.
@@ -49,7 +67,7 @@ pub struct Device {
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.file.as_fd()
     }
 }
 impl drm::Device for Device {}
@@ -58,11 +76,15 @@ impl control::Device for Device {}
 impl Device {
     /// Asks for the capabilities. If the device cannot be used, its snapshots say why.
     pub fn new(fd: OwnedFd, path: String, is_ours: bool) -> io::Result<Self> {
+        let file = DrmFile(Arc::new(fd));
+        let own = if is_ours { None } else { open_again(&file) };
         let mut card = Self {
-            bus_id: SysfsDevice::of_fd(fd.as_fd())
+            bus_id: SysfsDevice::of_fd(file.as_fd())
                 .and_then(|device| device.bus_id())
                 .unwrap_or_default(),
-            fd,
+            keeps_gem_names: !is_ours && own.is_none(),
+            memory: own.unwrap_or_else(|| file.clone()),
+            file,
             path,
             driver: String::new(),
             unusable: None,
@@ -99,7 +121,7 @@ impl Device {
 
     /// The device number of the node.
     pub fn number(&self) -> Option<u64> {
-        rustix::fs::fstat(&self.fd).ok().map(|stat| stat.st_rdev)
+        rustix::fs::fstat(&self.file).ok().map(|stat| stat.st_rdev)
     }
 
     /// What the device has, with all planes marked as free. `probe` asks the connectors for their displays again.
@@ -267,6 +289,18 @@ impl Device {
             ..device
         })
     }
+}
+
+/// Opens the device of an application's file once more. `None` if this process may not. A file that is opened while
+/// there is no master becomes master, which it gives up at once.
+fn open_again(file: &DrmFile) -> Option<DrmFile> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let own = DrmFile(Arc::new(
+        rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?,
+    ));
+    let _ = own.release_master_lock();
+    Some(own)
 }
 
 fn crtc_bits(resources: &control::ResourceHandles, filter: control::CrtcListFilter) -> u32 {

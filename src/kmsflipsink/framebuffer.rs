@@ -15,7 +15,7 @@ impl Device {
     /// Imports a dma-buf as a GEM object.
     fn gem_of(self: &Arc<Self>, dma_buf: BorrowedFd<'_>) -> io::Result<Gem> {
         let mut names = self.gem_names.lock();
-        let name = self.prime_fd_to_buffer(dma_buf)?;
+        let name = self.memory.prime_fd_to_buffer(dma_buf)?;
         *names.entry(name).or_default() += 1;
         Ok(Gem {
             device: self.clone(),
@@ -26,8 +26,11 @@ impl Device {
     /// Makes a dumb buffer of `bits` per pixel. The driver chooses its pitch.
     pub fn create_dumb(self: &Arc<Self>, width: u32, height: u32, bits: u32) -> io::Result<Dumb> {
         let mut names = self.gem_names.lock();
-        let dumb =
-            self.create_dumb_buffer((width, height), drm::buffer::DrmFourcc::Xrgb8888, bits)?;
+        let dumb = self.memory.create_dumb_buffer(
+            (width, height),
+            drm::buffer::DrmFourcc::Xrgb8888,
+            bits,
+        )?;
         let name = drm::buffer::Buffer::handle(&dumb);
         *names.entry(name).or_default() += 1;
         drop(names);
@@ -81,7 +84,7 @@ impl Device {
             Some(_) => control::FbCmd2Flags::MODIFIERS,
             None => control::FbCmd2Flags::empty(),
         };
-        let id = self.add_planar_framebuffer(&request, flags)?;
+        let id = self.memory.add_planar_framebuffer(&request, flags)?;
         Ok(Framebuffer {
             device: self.clone(),
             id,
@@ -105,8 +108,11 @@ impl Drop for Gem {
         *count -= 1;
         if *count == 0 {
             names.remove(&self.name);
+            if self.device.keeps_gem_names {
+                return;
+            }
             // This fails only when the device is gone, and the handle with it.
-            let _ = self.device.close_buffer(self.name);
+            let _ = self.device.memory.close_buffer(self.name);
         }
     }
 }
@@ -132,7 +138,7 @@ impl Dumb {
     }
 
     pub fn map(&self) -> io::Result<Mapping> {
-        Mapping::of_dumb_buffer(&*self.gem.device, self.dumb)
+        Mapping::of_dumb_buffer(&self.gem.device.memory, self.dumb)
     }
 
     /// Exports the buffer as a dma-buf; `None` if the driver does not.
@@ -142,6 +148,7 @@ impl Dumb {
         }
         self.gem
             .device
+            .memory
             .buffer_to_prime_fd(self.gem.name, drm::CLOEXEC | drm::RDWR)
             .ok()
     }
@@ -247,6 +254,6 @@ impl Framebuffer {
 impl Drop for Framebuffer {
     fn drop(&mut self) {
         // This fails only when the device is gone, and the framebuffer with it.
-        let _ = self.device.destroy_framebuffer(self.id);
+        let _ = self.device.memory.destroy_framebuffer(self.id);
     }
 }

@@ -17,8 +17,55 @@ struct SyncMergeData {
 }
 const _: () = assert!(size_of::<SyncMergeData>() == 48);
 
+/// struct sync_file_info
+#[repr(C)]
+struct SyncFileInfo {
+    name: [u8; NAME_BYTES],
+    status: i32,
+    flags: u32,
+    num_fences: u32,
+    pad: u32,
+    sync_fence_info: u64,
+}
+const _: () = assert!(size_of::<SyncFileInfo>() == 56);
+
+/// struct sync_fence_info
+#[repr(C)]
+struct SyncFenceInfo {
+    obj_name: [u8; NAME_BYTES],
+    driver_name: [u8; NAME_BYTES],
+    status: i32,
+    flags: u32,
+    timestamp_ns: u64,
+}
+const _: () = assert!(size_of::<SyncFenceInfo>() == 80);
+
 mod raw {
     nix::ioctl_readwrite!(sync_ioc_merge, b'>', 3, super::SyncMergeData);
+    nix::ioctl_readwrite!(sync_ioc_file_info, b'>', 4, super::SyncFileInfo);
+}
+
+/// When the one fence of a file was signalled, CLOCK_MONOTONIC in nanoseconds. `None` if it is not signalled yet.
+pub fn signalled_ns(fence: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let mut of_fence = SyncFenceInfo {
+        obj_name: [0; NAME_BYTES],
+        driver_name: [0; NAME_BYTES],
+        status: 0,
+        flags: 0,
+        timestamp_ns: 0,
+    };
+    let mut of_file = SyncFileInfo {
+        name: [0; NAME_BYTES],
+        status: 0,
+        flags: 0,
+        num_fences: 1,
+        pad: 0,
+        sync_fence_info: &raw mut of_fence as u64,
+    };
+    // SAFETY: the fd is borrowed and so open. The struct is a whole struct sync_file_info, and names room for one struct
+    // sync_fence_info, as its num_fences says; the kernel writes there while this function runs.
+    unsafe { raw::sync_ioc_file_info(fence.as_raw_fd(), &mut of_file) }?;
+    Ok((of_file.status != 0).then_some(of_fence.timestamp_ns))
 }
 
 /// A fence that is signalled once both are.

@@ -12,6 +12,8 @@ pub(super) enum Action {
     Commit {
         crtc: u32,
         request: AtomicModeReq,
+        /// Where the kernel writes the fd of a fence, if the request asks for one and no event.
+        out_fence: Option<Box<i32>>,
         /// Keeps the property blob that the request may name.
         mode: Option<ModeSet>,
         is_setup: bool,
@@ -83,9 +85,13 @@ impl Inner {
             }
             match commit_time(crtc) {
                 Some(at_ns) if at_ns <= now_ns => {
+                    let mut request = crtc.begin_commit(now_ns);
+                    let mut out_fence = Box::new(-1);
+                    let has_fence = crtc.add_out_fence(&mut request, &mut out_fence);
                     return Action::Commit {
                         crtc: crtc.id,
-                        request: crtc.begin_commit(now_ns),
+                        request,
+                        out_fence: has_fence.then_some(out_fence),
                         mode: crtc.mode.clone(),
                         is_setup: crtc.needs_setup,
                     };

@@ -2,17 +2,19 @@
 //! The file descriptors that the thread polls: its eventfd, the card, kernel events and the virtual
 //! terminal.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drm::control::{Device as _, Event};
 use nix::poll::{PollFd, PollFlags};
 
 use super::hotplug::look_at_connectors;
-use super::{Engine, Gone, Master, Outbox};
+use super::{Crtc, Engine, Gone, Master, Outbox};
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::console::ActiveVt;
+use crate::sys::sync_file;
 use crate::sys::uevent::Uevents;
 
 /// The event sources besides the card and the eventfd.
@@ -40,50 +42,65 @@ impl EventSources {
 
     /// Sleeps until an event or until `until_ns` (CLOCK_MONOTONIC), and handles the events.
     pub(super) fn wait(&mut self, engine: &Engine, until_ns: u64) {
-        let is_gone = engine.lock().gone.is_some();
-        let mut fds = vec![PollFd::new(engine.wake.as_fd(), PollFlags::POLLIN)];
+        let inner = engine.lock();
         // poll would return at once for a device that is gone.
-        if !is_gone {
-            fds.push(PollFd::new(engine.device.as_fd(), PollFlags::POLLIN));
-            fds.extend(
-                self.uevents
-                    .iter()
-                    .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)),
-            );
-            fds.extend(
-                self.vt
-                    .iter()
-                    .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLPRI)),
-            );
-        }
+        let is_there = inner.gone.is_none();
+        // Events on the file of an application are the application's.
+        let reads_events = is_there && inner.is_ours;
+        let crtcs = inner.crtcs.iter().filter(|_| is_there);
+        let fences: Vec<_> = crtcs
+            .filter_map(|crtc| Some((crtc.id, crtc.out_fence.clone()?)))
+            .collect();
+        drop(inner);
+        let drm = reads_events.then(|| engine.device.as_fd());
+        let uevents = self.uevents.as_ref().filter(|_| is_there);
+        let vt = self.vt.as_ref().filter(|_| is_there);
+        let own = [
+            (Some(engine.wake.as_fd()), PollFlags::POLLIN),
+            (drm, PollFlags::POLLIN),
+            (uevents.map(AsFd::as_fd), PollFlags::POLLIN),
+            (vt.map(AsFd::as_fd), PollFlags::POLLPRI),
+        ];
+        let fence_fds = fences
+            .iter()
+            .map(|(_, fence)| (Some(fence.as_fd()), PollFlags::POLLIN));
+        // What is not there stands for itself by the eventfd, of which no event is asked for.
+        let polled = own
+            .into_iter()
+            .chain(fence_fds)
+            .map(|(fd, events)| match fd {
+                Some(fd) => PollFd::new(fd, events),
+                None => PollFd::new(engine.wake.as_fd(), PollFlags::empty()),
+            });
+        let mut fds: Vec<_> = polled.collect();
         let time = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
         let time = nix::sys::time::TimeSpec::from_duration(time.min(Duration::from_secs(3600)));
         if nix::poll::ppoll(&mut fds, Some(time), None).is_err() {
             return;
         }
-        let happened = |index: usize| {
-            fds.get(index)
-                .and_then(PollFd::revents)
-                .is_some_and(|events| !events.is_empty())
-        };
-        let (woken, drm, second, third) = (happened(0), happened(1), happened(2), happened(3));
-        let (uevent, vt) = if self.uevents.is_some() {
-            (second, third)
-        } else {
-            (false, second)
-        };
+        let happened = fds
+            .iter()
+            .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let happened: Vec<_> = happened.collect();
         drop(fds);
-        if woken {
+        if happened[0] {
             let _ = engine.wake.read();
         }
-        if drm {
+        if happened[1] {
             read_events(engine);
         }
-        if uevent {
+        if happened[2] {
             self.read_uevents(engine);
         }
-        if vt {
+        if happened[3] {
             self.read_vt(engine);
+        }
+        for ((crtc, fence), _) in fences
+            .into_iter()
+            .zip(&happened[4..])
+            .filter(|(_, is)| **is)
+        {
+            read_fence(engine, crtc, &fence);
         }
     }
 
@@ -132,5 +149,24 @@ fn read_events(engine: &Engine) {
                 .flipped(flip.crtc.into(), shown_ns, flip.frame, &mut outbox);
         }
     }
+    outbox.deliver();
+}
+
+/// Notes that the commit in flight is on the screen, as its fence says.
+fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
+    // A fence without a time is an error of the driver's. Its flip expires.
+    let Ok(Some(shown_ns)) = sync_file::signalled_ns(fence.as_fd()) else {
+        return;
+    };
+    let mut outbox = Outbox::default();
+    let mut inner = engine.lock();
+    let is_in_flight = |crtc: &mut Crtc| {
+        let of_crtc = crtc.out_fence.as_ref();
+        of_crtc.is_some_and(|known| Arc::ptr_eq(known, fence))
+    };
+    if inner.crtc(crtc_id).is_some_and(is_in_flight) {
+        inner.flipped(crtc_id, shown_ns, 0, &mut outbox);
+    }
+    drop(inner);
     outbox.deliver();
 }

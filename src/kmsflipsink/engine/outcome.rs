@@ -230,6 +230,7 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
     let Some((_, is_modeset)) = crtc.in_flight.take() else {
         return;
     };
+    crtc.out_fence = None;
     crtc.last_flip_ns = shown_ns;
     let period_ns = crtc.period_ns();
     for plane in &mut crtc.planes {

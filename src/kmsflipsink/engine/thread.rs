@@ -2,6 +2,7 @@
 //! The thread of a card, and the ioctls that its actions need.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use drm::Device as _;
@@ -61,10 +62,11 @@ fn run(engine: &Arc<Engine>) {
             Action::Commit {
                 crtc,
                 request,
+                out_fence,
                 mode,
                 is_setup,
             } => {
-                commit(engine, crtc, request, is_setup);
+                commit(engine, crtc, request, out_fence, is_setup);
                 drop(mode);
             }
             Action::Restore { crtc, planes } => {
@@ -83,19 +85,30 @@ fn run(engine: &Arc<Engine>) {
     }
 }
 
-fn commit(engine: &Engine, crtc: u32, request: AtomicModeReq, is_setup: bool) {
-    let flags = if is_setup {
+fn commit(
+    engine: &Engine,
+    crtc: u32,
+    request: AtomicModeReq,
+    out_fence: Option<Box<i32>>,
+    is_setup: bool,
+) {
+    let mut flags = if is_setup {
         AtomicCommitFlags::ALLOW_MODESET
     } else {
         AtomicCommitFlags::NONBLOCK
     };
-    let result = engine
-        .device
-        .atomic_commit(AtomicCommitFlags::PAGE_FLIP_EVENT | flags, request);
+    flags.set(AtomicCommitFlags::PAGE_FLIP_EVENT, out_fence.is_none());
+    let result = engine.device.atomic_commit(flags, request);
+    let fence = out_fence.filter(|fd| result.is_ok() && **fd >= 0);
+    // SAFETY: the kernel has just made this fd for this commit alone.
+    let fence = fence.map(|fd| Arc::new(unsafe { OwnedFd::from_raw_fd(*fd) }));
     let mut outbox = Outbox::default();
-    engine
-        .lock()
-        .committed(crtc, result, monotonic_ns(), &mut outbox);
+    let mut inner = engine.lock();
+    if let Some(crtc) = inner.crtc(crtc) {
+        crtc.out_fence = fence;
+    }
+    inner.committed(crtc, result, monotonic_ns(), &mut outbox);
+    drop(inner);
     outbox.deliver();
 }
 

@@ -2,21 +2,25 @@
 //! Who is DRM master: other programs, virtual terminals, and what is on the screen afterwards.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use drm::control::Device as _;
+use drm::Device as _;
+use drm::buffer::Buffer as _;
+use drm::control::dumbbuffer::DumbBuffer;
+use drm::control::{Device as _, Event};
 use gst::prelude::*;
 
 use super::{H, W, assert_warned_and_dropped, bgrx_player};
 use crate::client::Client;
 use crate::frames::{
-    assert_crc, assert_on_screen, bgrx, buffer_of, centred, crc_now, dma_frame, numbered,
+    assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, centred, crc_now, dma_frame,
+    numbered,
 };
 use crate::support::player::{Player, init};
-use crate::support::{self, VkmsCrc, switch_vt};
+use crate::support::{self, Picture, VkmsCrc, switch_vt};
 
 #[test]
 fn what_was_on_the_screen_comes_back() {
@@ -100,6 +104,66 @@ fn an_fd_of_the_application_is_used_and_left_open() {
         assert_on_screen(&picture);
     }
     assert!(card.metadata().is_ok());
+}
+
+/// A frame in a dumb buffer of the application's, with its GEM handle and a dma-buf.
+fn frame_of_the_application(card: &Client, picture: &Picture) -> (DumbBuffer, gst::Buffer) {
+    let mut dumb = card.dumb(W as u32, H as u32);
+    let bytes = bgrx_bytes(picture, dumb.pitch() as usize);
+    card.map_dumb_buffer(&mut dumb).unwrap()[..bytes.len()].copy_from_slice(&bytes);
+    let fd = card
+        .buffer_to_prime_fd(dumb.handle(), drm::CLOEXEC | drm::RDWR)
+        .unwrap();
+    let allocator = gst_allocators::DmaBufAllocator::new();
+    // SAFETY: a dma-buf of this size that the memory now owns.
+    let memory = unsafe { allocator.alloc_dmabuf(fd, bytes.len()) }.unwrap();
+    let mut buffer = gst::Buffer::new();
+    buffer.get_mut().unwrap().append_memory(memory);
+    (dumb, buffer)
+}
+
+#[test]
+fn the_application_keeps_its_gem_handles_on_the_fd_that_it_gives() {
+    init();
+    let card = Client::open();
+    let picture = numbered(W, H, 6);
+    let (mut dumb, buffer) = frame_of_the_application(&card, &picture);
+    let player = Player::playing(&format!("fd={}", card.as_fd().as_raw_fd()));
+    player.show(buffer);
+    assert_on_screen(&picture);
+    assert_eq!(player.count("zero-copy"), 1, "{}", player.stats());
+    assert!(
+        card.map_dumb_buffer(&mut dumb).is_ok(),
+        "while the sink plays"
+    );
+    drop(player);
+    assert!(card.map_dumb_buffer(&mut dumb).is_ok(), "afterwards");
+}
+
+#[test]
+fn the_application_gets_the_events_on_the_fd_that_it_gives() {
+    init();
+    let card = Client::open();
+    let player = Player::playing(&format!("fd={}", card.as_fd().as_raw_fd()));
+    player.show(buffer_of(&numbered(W, H, 1)));
+    for number in 0..8 {
+        let target = drm::VblankWaitTarget::Relative(1);
+        card.wait_vblank(target, drm::VblankWaitFlags::EVENT, 0, 1000 + number)
+            .unwrap();
+        player.push(buffer_of(&numbered(W, H, number)));
+        let events: Vec<_> = card.receive_events().unwrap().collect();
+        let [Event::Vblank(event)] = &events[..] else {
+            panic!("{} events, of which one is asked for", events.len());
+        };
+        assert_eq!(event.user_data, 1000 + number);
+    }
+    let picture = numbered(W, H, 20);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    assert_eq!(
+        (player.count("lost-flip-events"), player.errors().len()),
+        (0, 0)
+    );
 }
 
 #[test]
