@@ -10,7 +10,7 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
-use super::device::{Device, PropertyBlob, connector_handle, crtc_handle, required};
+use super::device::{Device, Display, PropertyBlob, connector_handle, crtc_handle, required};
 use super::discovery::Route;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
@@ -212,6 +212,8 @@ pub struct Crtc {
     /// Since when the kernel has answered commits with EBUSY.
     pub busy_since_ns: Option<u64>,
     pub is_plugged: bool,
+    /// The display that is plugged in, or was last.
+    pub display: Option<Display>,
     /// Whether the kernel took a commit of ours, so that there is something to restore.
     pub is_changed: bool,
 }
@@ -304,6 +306,7 @@ impl Crtc {
             retry_at_ns: 0,
             busy_since_ns: None,
             is_plugged: true,
+            display: None,
             is_changed: false,
         }
     }
@@ -376,6 +379,7 @@ impl Crtc {
             retry_at_ns: 0,
             busy_since_ns: None,
             is_plugged: true,
+            display: None,
             is_changed: false,
         })
     }

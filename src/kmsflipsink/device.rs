@@ -178,6 +178,23 @@ impl Device {
         Ok(())
     }
 
+    /// What the connector tells of its display, as of the last probe.
+    pub fn connector_state(&self, info: &connector::Info) -> ConnectorState {
+        /// DRM_MODE_LINK_STATUS_BAD
+        const BAD: u64 = 1;
+        let props = self.props(info.handle()).ok();
+        let value = |name| props.as_ref().and_then(|props| props.value(name));
+        let edid = value("EDID").filter(|&blob| blob != 0);
+        let edid = edid.and_then(|blob| self.get_property_blob(blob).ok());
+        ConnectorState {
+            display: has_display(info).then(|| Display {
+                edid: edid.unwrap_or_default(),
+                modes: info.modes().to_vec(),
+            }),
+            is_link_bad: value("link-status") == Some(BAD),
+        }
+    }
+
     fn in_formats(&self, plane: &Props) -> Vec<(u32, u64)> {
         let blob = plane.value("IN_FORMATS").filter(|&blob| blob != 0);
         let bytes = blob.and_then(|blob| self.get_property_blob(blob).ok());
@@ -242,6 +259,33 @@ impl Device {
             AtomicCommitFlags::TEST_ONLY,
             control::atomic::AtomicModeReq::new(),
         )
+    }
+}
+
+/// What tells a display from another one at the same connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Display {
+    edid: Vec<u8>,
+    modes: Vec<Mode>,
+}
+
+/// What a connector tells of its display.
+#[derive(Debug)]
+pub struct ConnectorState {
+    /// `None` if there is no display, or none with a mode.
+    pub display: Option<Display>,
+    /// Whether the link to the display has failed, and needs a modeset.
+    pub is_link_bad: bool,
+}
+
+#[cfg(test)]
+impl Display {
+    /// Displays of different `number` differ.
+    pub fn blank(number: u8) -> Self {
+        Self {
+            edid: vec![number],
+            modes: Vec::new(),
+        }
     }
 }
 

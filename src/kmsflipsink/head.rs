@@ -14,7 +14,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 use super::CAT;
 use super::card::{self, Card};
 use super::crtc::{ClaimedPlane, Crtc, Frame, Ground, ModeSet, Observer, Setup};
-use super::device::{self, Device};
+use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};
 use super::error::{Gone, KmsError, NotPresented};
@@ -138,13 +138,14 @@ impl Head {
         };
         let joining = Joining::begin(&engine);
         take_master(&device)?;
-        let is_plugged = probe(&engine, route.connector);
+        let display = probe(&engine, route.connector);
         let log = Arc::<FrameLog>::default();
         let state =
             PlaneState::read(&device, route.kms_plane).map_err(failed("reading the plane"))?;
         let plane = ClaimedPlane::new(state, observer.clone(), log.clone());
         let mut crtc = Crtc::read(&device, &route).map_err(failed("reading the CRTC"))?;
-        crtc.is_plugged = is_plugged;
+        crtc.is_plugged = display.is_some();
+        crtc.display = display;
         if !insert(&engine, crtc, plane, follows_vt) {
             return Ok(None);
         }
@@ -679,13 +680,14 @@ fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
         .unzip()
 }
 
-/// Whether the connector has a display. Probes it, which this process may do as master, unless sinks show on
+/// The display of the connector. Probes it, which this process may do as master, unless sinks show on
 /// the card already.
-fn probe(engine: &Engine, connector: u32) -> bool {
+fn probe(engine: &Engine, connector: u32) -> Option<Display> {
     let is_idle = engine.lock().crtcs.is_empty();
     device::connector_handle(connector)
         .and_then(|handle| engine.device.get_connector(handle, is_idle))
-        .is_ok_and(|info| device::has_display(&info))
+        .ok()
+        .and_then(|info| engine.device.connector_state(&info).display)
 }
 
 fn take_master(device: &Device) -> Result<(), KmsError> {

@@ -95,9 +95,7 @@ pub fn tell(sink: &KmsFlipSink, report: &Report) {
             "unplugged",
             "the display was unplugged; frames are dropped".to_owned(),
         ),
-        Report::Plugged(Some(line)) => {
-            ("plugged", format!("a display is there again, mode {line}"))
-        }
+        Report::Plugged(Some(line)) => ("plugged", format!("a display is there, mode {line}")),
         Report::Plugged(None) => ("plugged", "a display is there".to_owned()),
         Report::MasterLost(reason) => ("master-lost", format!("{reason}; frames are dropped")),
         Report::MasterRegained => ("master-regained", "the card is ours again".to_owned()),

@@ -59,6 +59,10 @@ pub struct DrmEvent {
     pub device: String,
     /// Whether the device was removed.
     pub is_removal: bool,
+    /// The id of the one connector that the event is about; `None` if it may be about any.
+    pub connector: Option<u32>,
+    /// Whether the event is about leases, and about no connector.
+    pub is_lease: bool,
 }
 
 fn parse_uevent(message: &[u8]) -> Option<DrmEvent> {
@@ -69,6 +73,8 @@ fn parse_uevent(message: &[u8]) -> Option<DrmEvent> {
             Some(("SUBSYSTEM", subsystem)) => is_drm = subsystem == "drm",
             Some(("DEVNAME", name)) => event.device = name.to_owned(),
             Some(("ACTION", action)) => event.is_removal = action == "remove",
+            Some(("CONNECTOR", id)) => event.connector = id.parse().ok(),
+            Some(("LEASE", _)) => event.is_lease = true,
             _ => {}
         }
     }
@@ -84,9 +90,13 @@ mod tests {
         let drm = b"change@/devices/x/drm/card0\0ACTION=change\0SUBSYSTEM=drm\0HOTPLUG=1\0DEVNAME=dri/card0\0";
         let event = DrmEvent {
             device: "dri/card0".into(),
-            is_removal: false,
+            ..DrmEvent::default()
         };
         assert_eq!(parse_uevent(drm), Some(event));
+        let of_one = b"ACTION=change\0SUBSYSTEM=drm\0HOTPLUG=1\0CONNECTOR=41\0PROPERTY=2\0";
+        assert_eq!(parse_uevent(of_one).unwrap().connector, Some(41));
+        let of_lease = b"ACTION=change\0SUBSYSTEM=drm\0LEASE=1\0";
+        assert!(parse_uevent(of_lease).unwrap().is_lease);
         assert_eq!(
             parse_uevent(b"add@/devices/y\0ACTION=add\0SUBSYSTEM=net\0"),
             None

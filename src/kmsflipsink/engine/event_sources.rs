@@ -105,12 +105,22 @@ impl EventSources {
     }
 
     fn read_uevents(&self, engine: &Engine) {
-        let mut concerns_us = false;
+        let is_ours = engine.device.is_ours;
+        let (mut is_any, mut connectors) = (false, Vec::new());
         while let Some(event) = self.uevents.as_ref().and_then(Uevents::next) {
-            concerns_us |= event.device.is_empty() || engine.device.path.ends_with(&event.device);
+            let is_of_card = event.device.is_empty() || engine.device.path.ends_with(&event.device);
+            // That our own lease was revoked shows in its connectors.
+            if !is_of_card || (event.is_lease && is_ours) {
+                continue;
+            }
+            is_any |= event.connector.is_none();
+            connectors.extend(event.connector);
         }
-        if concerns_us {
-            look_at_connectors(engine);
+        // Probing a connector may take long, and no frame is shown meanwhile.
+        if is_any || !connectors.is_empty() {
+            look_at_connectors(engine, |connector| {
+                is_any || connectors.contains(&connector)
+            });
         }
     }
 

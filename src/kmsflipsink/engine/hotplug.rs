@@ -6,17 +6,19 @@ use std::io;
 use drm::control::{self, Device as _, Mode};
 
 use super::{Engine, Gone, Inner, ModeSet, Outbox, Report};
-use crate::kmsflipsink::device;
+use crate::kmsflipsink::CAT;
+use crate::kmsflipsink::device::{self, Display};
 use crate::kmsflipsink::mode::{self, FrameNeed, ModeRequest};
 use crate::sys;
 
-/// Probes the connectors of all CRTCs in use.
-pub(super) fn look_at_connectors(engine: &Engine) {
+/// Probes the connectors in use that `is_meant` selects by their ids.
+pub(super) fn look_at_connectors(engine: &Engine, is_meant: impl Fn(u32) -> bool) {
     let watched: Vec<(u32, u32)> = engine
         .lock()
         .crtcs
         .iter()
         .map(|crtc| (crtc.id, crtc.connector))
+        .filter(|&(_, connector)| is_meant(connector))
         .collect();
     for (crtc, connector) in watched {
         let info = device::connector_handle(connector)
@@ -42,7 +44,7 @@ pub(super) fn look_at_connectors(engine: &Engine) {
 fn note_missing_connector(engine: &Engine, crtc: u32, error: &io::Error, outbox: &mut Outbox) {
     let mut inner = engine.lock();
     match engine.device.is_ours {
-        true => drop(inner.note_display(crtc, false, outbox)),
+        true => drop(inner.note_display(crtc, None, outbox)),
         false => inner.lose_device(Gone::lease(error), outbox),
     }
 }
@@ -54,9 +56,12 @@ fn note_connector(
     outbox: &mut Outbox,
 ) {
     let lines: Vec<_> = info.modes().iter().map(device::mode_line).collect();
-    let plugged = engine
-        .lock()
-        .note_display(crtc, device::has_display(info), outbox);
+    let state = engine.device.connector_state(info);
+    if state.is_link_bad {
+        gst::info!(CAT, "{info}: the link has failed, and is trained again");
+        engine.lock().train_link(crtc);
+    }
+    let plugged = engine.lock().note_display(crtc, state.display, outbox);
     let Some(PluggedIn { old, request, need }) = plugged else {
         return;
     };
@@ -77,7 +82,7 @@ fn note_connector(
     engine.lock().replug(crtc, &old, new, outbox);
 }
 
-/// A display that was plugged in at a CRTC with a mode.
+/// A display that was plugged in at a CRTC with a mode, or that has changed.
 #[derive(Debug)]
 struct PluggedIn {
     /// The mode of the CRTC for the display before.
@@ -87,20 +92,30 @@ struct PluggedIn {
 }
 
 impl Inner {
-    /// Notes whether the connector of a CRTC has a display. Returns what is needed to choose a mode if one was
-    /// plugged in.
+    /// Has the next commit set the mode again, whereby the driver trains the link.
+    fn train_link(&mut self, crtc_id: u32) {
+        if let Some(crtc) = self.crtc(crtc_id) {
+            crtc.needs_setup = true;
+        }
+    }
+
+    /// Notes the display at the connector of a CRTC. Returns what is needed to choose a mode if one was plugged in,
+    /// or if another one is there than before: a KVM switch or a matrix can put it there unnoticed.
     fn note_display(
         &mut self,
         crtc_id: u32,
-        is_plugged: bool,
+        display: Option<Display>,
         outbox: &mut Outbox,
     ) -> Option<PluggedIn> {
         let crtc = self.crtc(crtc_id)?;
+        let is_plugged = display.is_some();
+        let is_other = is_plugged && crtc.display.is_some() && crtc.display != display;
+        crtc.display = display.or(crtc.display.take());
         let was_plugged = std::mem::replace(&mut crtc.is_plugged, is_plugged);
         if was_plugged && !is_plugged {
             outbox.tell_all(crtc, &Report::Unplugged);
         }
-        if was_plugged || !is_plugged {
+        if !is_plugged || (was_plugged && !is_other) {
             return None;
         }
         let Some(mode) = &crtc.mode else {
@@ -175,8 +190,33 @@ mod tests {
         let mut outbox = Outbox::default();
         head.engine
             .lock()
-            .note_display(1, true, &mut outbox)
+            .note_display(1, Some(Display::blank(1)), &mut outbox)
             .expect("a display that was plugged in")
+    }
+
+    #[test]
+    fn another_display_is_noticed_although_there_was_one() {
+        let device = Device::blank();
+        let old = ModeSet::blank(&device, 1);
+        let head = stage(&old);
+        let mut note = |number| {
+            let mut inner = head.engine.lock();
+            let display = Some(Display::blank(number));
+            let noted = inner.note_display(1, display, &mut Outbox::default());
+            noted.is_some()
+        };
+        assert_eq!(
+            [1, 1, 2, 2, 1].map(|number| note(number)),
+            [true, false, true, false, true]
+        );
+    }
+
+    #[test]
+    fn a_link_that_has_failed_is_set_up_again() {
+        let head = stage(&ModeSet::blank(&Device::blank(), 1));
+        head.engine.lock().crtcs[0].needs_setup = false;
+        head.engine.lock().train_link(1);
+        assert!(head.engine.lock().crtcs[0].needs_setup);
     }
 
     fn replug(head: &Head, old: &Mode, new: Option<ModeSet>) {
