@@ -14,7 +14,7 @@ use super::device::{Device, Display, PropertyBlob, connector_handle, crtc_handle
 use super::discovery::Route;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
-use super::kms_plane::{Meanwhile, OtherPlane, PlaneState};
+use super::kms_plane::{Extra, Meanwhile, OtherPlane, PlaneState, add_all};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use crate::display::area::Placement;
@@ -48,9 +48,6 @@ pub struct Frame {
     /// The number of the frame among those of its plane.
     pub serial: u64,
 }
-
-/// A property that a commit sets besides those of every frame: object, property and value.
-pub type Extra = (control::RawResourceHandle, property::Handle, u64);
 
 /// A sink, as the card's thread tells it what happens. Called without a lock.
 pub trait Observer: Send + Sync {
@@ -414,12 +411,16 @@ impl Crtc {
         self.planes.iter().any(|plane| plane.frames.has_pending())
     }
 
-    /// Has the commit write the fd of a fence into `out`, if the CRTC is to have one.
-    pub fn add_out_fence(&self, request: &mut AtomicModeReq, out: &mut i32) -> bool {
+    /// Whether commits make a fence in place of an event.
+    pub fn makes_fences(&self) -> bool {
+        self.out_fence_ptr.is_some()
+    }
+
+    /// Has the commit write the fd of a fence into `out`, if it is to make one.
+    pub fn add_out_fence(&self, request: &mut AtomicModeReq, out: &mut i32) {
         if let Some(property) = self.out_fence_ptr {
             request.add_raw_property(self.object, property, out as *mut i32 as u64);
         }
-        self.out_fence_ptr.is_some()
     }
 
     /// Queues all pending frames. Returns the request that commits them, and sets up the CRTC if needed.
@@ -701,13 +702,6 @@ impl ClaimedPlane {
         }
         self.extras = extras;
         self.are_extras_new = true;
-    }
-}
-
-/// Has the commit set all these properties.
-pub fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
-    for &(object, property, value) in extras {
-        request.add_raw_property(object, property, value);
     }
 }
 

@@ -12,6 +12,7 @@ mod outcome;
 mod thread;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,10 +117,7 @@ impl Engine {
 
     /// Whether a sink of this process has this plane.
     pub fn has_plane(&self, id: u32) -> bool {
-        self.lock()
-            .crtcs
-            .iter()
-            .any(|crtc| crtc.plane(id).is_some())
+        self.lock().has_plane(id)
     }
 }
 
@@ -162,6 +160,20 @@ impl Inner {
         self.crtcs.iter_mut().find(|crtc| crtc.id == id)
     }
 
+    /// Whether a sink of this process has this plane.
+    pub fn has_plane(&self, id: u32) -> bool {
+        self.crtcs.iter().any(|crtc| crtc.plane(id).is_some())
+    }
+
+    /// Has all CRTCs but one leave a plane alone, because it is going to be shown on that one. What is returned must
+    /// not be dropped under the lock.
+    pub fn leave_plane_to(&mut self, crtc: u32, id: u32) -> Vec<OtherPlane> {
+        let elsewhere = self.crtcs.iter_mut().filter(|other| other.id != crtc);
+        let left =
+            elsewhere.flat_map(|other| other.others.extract_if(.., |plane| plane.state.id == id));
+        left.collect()
+    }
+
     /// The plane of the sink with this route; `None` once the sink gave it up.
     pub fn plane(&mut self, route: &Route) -> Option<&mut ClaimedPlane> {
         self.crtc(route.crtc)?.plane_mut(route.kms_plane)
@@ -173,6 +185,7 @@ impl Inner {
 struct Outbox {
     frames: Vec<Frame>,
     modes: Vec<ModeSet>,
+    fences: Vec<Arc<OwnedFd>>,
     /// Blobs of properties that were put back.
     blobs: Vec<Arc<PropertyBlob>>,
     /// Planes whose framebuffers are no longer shown.
@@ -191,7 +204,8 @@ impl Outbox {
 
     /// Must be called without the lock.
     fn deliver(self) {
-        drop((self.frames, self.modes, self.blobs, self.others));
+        drop((self.frames, self.modes, self.fences));
+        drop((self.blobs, self.others));
         for (observer, report) in self.reports {
             observer.report(report);
         }

@@ -189,7 +189,7 @@ impl Head {
     /// The planes that the sink has or may go to, its own first.
     pub fn usable_planes(&self) -> Vec<&KmsPlane> {
         let inner = self.engine.lock();
-        let is_taken = |id| inner.crtcs.iter().any(|crtc| crtc.plane(id).is_some());
+        let is_taken = |id| inner.has_plane(id);
         let is_own = |plane: &&KmsPlane| plane.id == self.route.kms_plane;
         let others = self.planes.iter();
         let others = others.filter(|plane| !is_own(plane) && !is_taken(plane.id));
@@ -230,13 +230,15 @@ impl Head {
             ..self.route
         };
         let mut inner = self.engine.lock();
-        if inner.plane(&route).is_some() {
+        if inner.has_plane(to.id) {
             return None;
         }
+        let left = inner.leave_plane_to(route.crtc, to.id);
         let crtc = inner.crtc(route.crtc)?;
         let to = crtc.state_before(to.id).cloned().unwrap_or(to);
         crtc.move_sink(self.route.kms_plane, to);
         drop(inner);
+        drop(left);
         Some(Self {
             device: self.device.clone(),
             engine: self.engine.clone(),
@@ -712,14 +714,11 @@ fn take_master(device: &Device) -> Result<(), KmsError> {
 /// Adds the plane, and the CRTC if it is not in use yet. False if another sink has claimed the plane.
 fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: bool) -> bool {
     let mut inner = engine.lock();
-    if inner
-        .crtcs
-        .iter()
-        .any(|crtc| crtc.plane(plane.id).is_some())
-    {
+    if inner.has_plane(plane.id) {
         return false;
     }
     inner.follows_vt = follows_vt;
+    let left = inner.leave_plane_to(crtc.id, plane.id);
     match inner.crtc(crtc.id) {
         Some(known) => {
             // By now the plane may show what a sink here put there in place of what it showed before.
@@ -733,6 +732,8 @@ fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: 
             inner.crtcs.push(crtc);
         }
     }
+    drop(inner);
+    drop(left);
     true
 }
 

@@ -8,10 +8,19 @@ use std::sync::Arc;
 use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, property};
 
-use super::crtc::{Extra, add_all};
 use super::device::{Device, plane_handle, required};
 use super::framebuffer::Framebuffer;
 use crate::display::area::{Placement, Rect};
+
+/// A property that a commit sets besides those of every frame: object, property and value.
+pub type Extra = (control::RawResourceHandle, property::Handle, u64);
+
+/// Has the commit set all these properties.
+pub fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
+    for &(object, property, value) in extras {
+        request.add_raw_property(object, property, value);
+    }
+}
 
 /// The properties of a plane, and the values that they had before the first commit.
 #[derive(Debug, Clone)]

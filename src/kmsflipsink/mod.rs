@@ -3,7 +3,7 @@
 //!
 //! The way of a frame: `imp` takes the frame from GStreamer. `stream` decides how the frame is shown
 //! (`display::area`, `format`, `import`, `copies`). `head` hands it to the card's thread in `engine`,
-//! which commits it (`crtc`) and follows it from pending to current (`display::cycle`). `discovery` and
+//! which commits it (`crtc`, `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and
 //! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that.
 //! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, orientation, stats.
 //!

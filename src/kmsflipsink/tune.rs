@@ -8,10 +8,10 @@ use drm::control::{RawResourceHandle, plane};
 use gst::glib;
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
 
-use super::crtc::Extra;
 use super::device::{self, Device, Props, is_name};
 use super::discovery::Route;
 use super::error::KmsError;
+use super::kms_plane::Extra;
 
 /// The values to set. `None` leaves a property as it is.
 #[derive(Debug, Clone)]

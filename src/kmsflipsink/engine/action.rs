@@ -87,11 +87,11 @@ impl Inner {
                 Some(at_ns) if at_ns <= now_ns => {
                     let mut request = crtc.begin_commit(now_ns);
                     let mut out_fence = Box::new(-1);
-                    let has_fence = crtc.add_out_fence(&mut request, &mut out_fence);
+                    crtc.add_out_fence(&mut request, &mut out_fence);
                     return Action::Commit {
                         crtc: crtc.id,
                         request,
-                        out_fence: has_fence.then_some(out_fence),
+                        out_fence: crtc.makes_fences().then_some(out_fence),
                         mode: crtc.mode.clone(),
                         is_setup: crtc.needs_setup,
                     };

@@ -45,8 +45,8 @@ impl EventSources {
         let inner = engine.lock();
         // poll would return at once for a device that is gone.
         let is_there = inner.gone.is_none();
-        // Events on the file of an application are the application's.
-        let reads_events = is_there && inner.is_ours;
+        // Where commits make fences, the file is the application's, and so are the events on it.
+        let reads_events = is_there && inner.crtcs.iter().any(|crtc| !crtc.makes_fences());
         let crtcs = inner.crtcs.iter().filter(|_| is_there);
         let fences: Vec<_> = crtcs
             .filter_map(|crtc| Some((crtc.id, crtc.out_fence.clone()?)))

@@ -199,16 +199,13 @@ mod tests {
         let device = Device::blank();
         let old = ModeSet::blank(&device, 1);
         let head = stage(&old);
-        let mut note = |number| {
+        let note = |number| {
             let mut inner = head.engine.lock();
             let display = Some(Display::blank(number));
             let noted = inner.note_display(1, display, &mut Outbox::default());
             noted.is_some()
         };
-        assert_eq!(
-            [1, 1, 2, 2, 1].map(|number| note(number)),
-            [true, false, true, false, true]
-        );
+        assert_eq!([1, 1, 2, 2, 1].map(note), [true, false, true, false, true]);
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
     let Some((_, is_modeset)) = crtc.in_flight.take() else {
         return;
     };
-    crtc.out_fence = None;
+    outbox.fences.extend(crtc.out_fence.take());
     crtc.last_flip_ns = shown_ns;
     let period_ns = crtc.period_ns();
     for plane in &mut crtc.planes {
@@ -272,6 +272,7 @@ mod tests {
     use crate::kmsflipsink::error::NotPresented;
     use crate::kmsflipsink::framebuffer::Framebuffer;
     use crate::kmsflipsink::head::Head;
+    use crate::kmsflipsink::kms_plane::PlaneState;
 
     /// A sink on a card without a thread: the test does what the thread would do.
     fn stage() -> Head {
@@ -412,6 +413,43 @@ mod tests {
         assert_eq!(planes, [id]);
         inner.close(1, &planes, &mut outbox);
         is_restored
+    }
+
+    #[test]
+    fn a_sink_that_goes_to_another_plane_keeps_its_numbers_and_gives_its_frames_back() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.device);
+        head.present(frame(&framebuffer), false).unwrap();
+        begin_commit(&head);
+        end_commit(&head, 0);
+        let mut outbox = Outbox::default();
+        head.engine.lock().flipped(1, 1, 1, &mut outbox);
+        let mut inner = head.engine.lock();
+        inner.crtcs[0].move_sink(1, PlaneState::blank(7));
+        let plane = inner.crtcs[0].plane(7).unwrap();
+        assert_eq!(
+            (plane.stats.shown, plane.frames.current().is_some()),
+            (1, false)
+        );
+        assert!(!inner.has_plane(1) && inner.crtcs[0].needs_setup);
+        assert_eq!(inner.crtcs[0].leftovers.len(), 1, "still on the screen");
+        // The commit of the first frame on the new plane is a setup.
+        let new = frame(&framebuffer);
+        inner.crtcs[0]
+            .plane_mut(7)
+            .unwrap()
+            .frames
+            .submit(new)
+            .unwrap();
+        inner.crtcs[0].begin_commit(2);
+        inner.committed(1, Ok(()), 3, &mut outbox);
+        assert_eq!(
+            (inner.crtcs[0].leftovers.len(), outbox.frames.len()),
+            (0, 1)
+        );
+        // Another CRTC may show the plane that was left.
+        assert_eq!(inner.leave_plane_to(2, 1).len(), 1);
+        assert!(inner.crtcs[0].others.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use drm::buffer::Buffer as _;
 use drm::control::dumbbuffer::DumbBuffer;
 use drm::control::{Device as _, Event};
 use gst::prelude::*;
+use gst_allocators::prelude::*;
 
 use super::{H, W, assert_warned_and_dropped, bgrx_player};
 use crate::client::Client;
