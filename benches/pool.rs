@@ -10,6 +10,8 @@
 //! - `metadata/WHAT:bytes`: bytes malloc'ed for one more buffer, including GStreamer's own
 //!   but not the payload: the difference between pools of N and of 2 N buffers, all of them
 //!   acquired. The peer is the stock pool.
+//! - `start/4x8MiB:us`: microseconds until a pool of four blocks of kind normal is active. The peer
+//!   is a stock pool of as much memory, each page of which is written to once: ours does that, too.
 //! - `metadata/WHAT:own-bytes`: the part of these bytes that our code asked for, against the
 //!   design's 1024.
 //!
@@ -244,6 +246,32 @@ fn handover_ns(way: Arc<dyn Way>, producers: usize, consumers: usize) -> Measure
     Ok(time.as_secs_f64() * 1e9 / (after - before) as f64)
 }
 
+/// Microseconds from the activation of a pool of four blocks until `touch` has seen each buffer.
+fn start_us(pool: impl IsA<gst::BufferPool>, touch: impl Fn(&mut gst::BufferRef)) -> Measured<f64> {
+    let start = Instant::now();
+    try_active(&pool, 8 << 20, 4)?;
+    let pool = pool.upcast_ref::<gst::BufferPool>();
+    let mut buffers = (0..4)
+        .map(|_| pool.acquire_buffer(None))
+        .collect::<Result<Vec<_>, _>>()?;
+    for buffer in &mut buffers {
+        touch(buffer.make_mut());
+    }
+    let time = start.elapsed();
+    drop(buffers);
+    pool.set_active(false)?;
+    Ok(time.as_secs_f64() * 1e6)
+}
+
+fn write_to_each_page(buffer: &mut gst::BufferRef) {
+    let mut bytes = buffer.map_writable().unwrap();
+    for byte in bytes.iter_mut().step_by(PAGE as usize) {
+        // The compiler may not leave these out.
+        // SAFETY: the reference is valid for writes.
+        unsafe { std::ptr::from_mut(byte).write_volatile(1) };
+    }
+}
+
 /// Bytes that malloc has handed out and not got back.
 fn malloced() -> usize {
     // SAFETY: mallinfo2 only reads counters.
@@ -381,6 +409,19 @@ impl Bench {
         }
     }
 
+    fn start(&self) {
+        self.pair(
+            "start/4x8MiB:us",
+            || {
+                start_us(
+                    PhysBufferPool::builder().kind(MemoryKind::Normal).build(),
+                    |_| {},
+                )
+            },
+            || start_us(gst::BufferPool::new(), write_to_each_page),
+        );
+    }
+
     fn metadata(&self) {
         // The stock pool mallocs the payload together with the GstMemory.
         const PAYLOAD: u32 = 64;
@@ -431,5 +472,6 @@ fn main() {
         println!("name ours peer ratio");
     }
     bench.handovers();
+    bench.start();
     bench.metadata();
 }
