@@ -2,7 +2,7 @@
 //! GstAllocators over regions.
 //!
 //! GstFdMemory is opaque, so the allocators for memory with an fd are subclasses of GstFdAllocator and
-//! GstDmaBufAllocator. Their memory borrows the region's fd, and the root memory holds the region as qdata.
+//! GstDmaBufAllocator. Their memory borrows the region's fd, and a table says which region it is of (`attached`).
 //! Each allocator instance replaces the map functions by ones that return the region's own mapping. Memory
 //! without an fd is a bare GstMemory. GstMemory::offset always counts from the first byte of the region,
 //! because memory with an fd counts its offset from the start of the file.
@@ -23,7 +23,10 @@ use super::table::TABLE;
 #[cfg(feature = "v1_24")]
 use crate::sys::file_id::FileId;
 
+mod attached;
 mod imp;
+
+use attached::OnFree;
 
 glib::wrapper! {
     /// Allocates memory with a dma-buf: kinds cma, system and udmabuf, and external memory that has one.
@@ -78,17 +81,6 @@ pub fn register() {
     }
 }
 
-type OnFree = Box<dyn FnOnce() + Send>;
-
-/// The qdata of a root memory.
-struct Attached {
-    region: Arc<Region>,
-    on_free: Option<OnFree>,
-}
-
-static QUARK: LazyLock<glib::Quark> =
-    LazyLock::new(|| crate::copies::quark_of_this_copy("GstPhysMemRegion"));
-
 /// Makes GstMemory of the region's bytes `offset_bytes .. offset_bytes + size_bytes`. A map of it returns
 /// the region's own mapping. It is GstDmaBufMemory if the region has a dma-buf.
 ///
@@ -122,24 +114,15 @@ pub fn wrap(
         Some(fd) => fd_memory(allocator, fd, end),
         None => imp::bare_memory(allocator, end),
     };
-    let attached = Box::new(Attached {
-        region: Arc::clone(region),
-        on_free,
-    });
     // SAFETY: `mem` is a new memory that no other code has seen, so its fields and flags may be set; offset
-    // and size add up to its maxsize. The qdata is a Box<Attached>, which `detach` takes back once.
+    // and size add up to its maxsize. Its allocator calls `detach` when it frees the memory.
     unsafe {
         (*mem).offset = offset_bytes;
         (*mem).size = size_bytes;
         if is_contiguous(region, offset_bytes, size_bytes) {
             (*mem).mini_object.flags |= gst::ffi::GST_MEMORY_FLAG_PHYSICALLY_CONTIGUOUS;
         }
-        gst::ffi::gst_mini_object_set_qdata(
-            mem.cast(),
-            (*QUARK).into_glib(),
-            Box::into_raw(attached).cast(),
-            Some(detach),
-        );
+        attached::attach(mem, Arc::clone(region), on_free);
         from_glib_full(mem)
     }
 }
@@ -173,20 +156,11 @@ fn fd_memory(
     }
 }
 
-/// Runs when the memory is freed, after the last map of it.
-unsafe extern "C" fn detach(data: gpointer) {
-    // SAFETY: `data` is the Box that `wrap` attached; GStreamer calls this once.
-    let attached = unsafe { Box::from_raw(data.cast::<Attached>()) };
-    if let Some(on_free) = attached.on_free {
-        on_free();
-    }
-}
-
 /// The region that a memory shares, and the offset in bytes of the memory's first byte in it. `None` for
 /// memory that [`wrap`] did not make.
 pub fn region_of(mem: &gst::MemoryRef) -> Option<(&Arc<Region>, usize)> {
     // SAFETY: `mem` is alive as long as the result is borrowed from it, and keeps its parent alive.
-    unsafe { attached(mem.as_mut_ptr()) }.map(|attached| (&attached.region, mem.offset()))
+    unsafe { attached::of(mem.as_mut_ptr()) }.map(|attached| (&attached.region, mem.offset()))
 }
 
 /// Identifies the file whose bytes a memory holds, whichever allocator made the memory. `None` for memory
@@ -196,22 +170,4 @@ pub(crate) fn file_of(mem: &gst::MemoryRef) -> Option<FileId> {
     let fd = mem.downcast_memory_ref::<gst_allocators::FdMemory>()?.fd();
     // SAFETY: the memory keeps its descriptor open, and `mem` is borrowed.
     FileId::of(unsafe { BorrowedFd::borrow_raw(fd) }).ok()
-}
-
-/// # Safety
-/// `mem` is a GstMemory that outlives the result.
-unsafe fn attached<'a>(mem: *mut gst::ffi::GstMemory) -> Option<&'a Attached> {
-    // SAFETY: a memory holds a reference on its parent, and parents have none (gst_fd_mem_share and our
-    // mem_share link to the root). The qdata under our quark is an Attached, set before the memory was
-    // handed out and freed only with it.
-    unsafe {
-        let root = if (*mem).parent.is_null() {
-            mem
-        } else {
-            (*mem).parent
-        };
-        gst::ffi::gst_mini_object_get_qdata(root.cast(), (*QUARK).into_glib())
-            .cast::<Attached>()
-            .as_ref()
-    }
 }

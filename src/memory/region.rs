@@ -2,6 +2,7 @@
 //! One block of memory: its mapping, its address, its owner.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -28,7 +29,7 @@ pub struct Region {
     heap: Option<String>,
     address: Result<Address, AddressUnknown>,
     is_pinned: bool,
-    pin_note: String,
+    pin_note: Cow<'static, str>,
     large_page_bytes: usize,
     pub(super) auto_choice: Option<String>,
     backing: Backing,
@@ -99,7 +100,7 @@ impl Region {
         kind: MemoryKind,
         heap: Option<String>,
         address: Result<Address, AddressUnknown>,
-        pin: Result<&str, String>,
+        pin: Result<&'static str, String>,
         owned: OwnedMapping,
     ) -> Self {
         Self {
@@ -109,7 +110,7 @@ impl Region {
             heap,
             address,
             is_pinned: pin.is_ok(),
-            pin_note: pin.map_or_else(|why| why, str::to_owned),
+            pin_note: pin.map_or_else(Cow::Owned, Cow::Borrowed),
             large_page_bytes: 0,
             auto_choice: None,
             backing: Backing::Owned(owned),
@@ -180,7 +181,7 @@ impl Region {
             } else {
                 "external memory is not pinned here; its owner may have pinned it"
             }
-            .to_owned(),
+            .into(),
             large_page_bytes: 0,
             auto_choice: None,
             backing: Backing::External {

@@ -19,11 +19,11 @@ use crate::sys::mmap::page_size_bytes;
 /// The mem_type of memory without an fd: external memory, and memory of kind region.
 const MEM_TYPE: &CStr = c"PhysMemExternal";
 
-/// Defines an allocator class for memory of one kind. `$init` sets the functions of an instance. `$free` is
-/// needed for a parent class that does not free the memory.
+/// Defines an allocator class for memory of one kind. `$init` sets the functions of an instance. `$free` frees
+/// the GstMemory itself.
 macro_rules! allocator_class {
     ($class:ident, $name:literal, $parent:ty, $init:path
-     $(, object: { $($object:item)* }, free: $free:item)?) => {
+     , free: $free:path $(, object: { $($object:item)* })?) => {
         #[derive(Default)]
         pub struct $class {
             kind: OnceLock<MemoryKind>,
@@ -62,7 +62,16 @@ macro_rules! allocator_class {
                 alloc(self.obj().upcast_ref(), self.kind.get(), heap, size, params)
             }
 
-            $($free)?
+            unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
+                // SAFETY: GStreamer frees each memory once, by the allocator that made it.
+                unsafe {
+                    let attached = attached::detach(memory);
+                    $free(self, memory);
+                    if let Some(attached) = attached {
+                        attached.end();
+                    }
+                }
+            }
         }
 
         // SAFETY: the interface has one function, which is set here.
@@ -86,7 +95,8 @@ allocator_class!(
     PhysDmaBufAllocator,
     "GstPhysDmaBufAllocator",
     gst_allocators::DmaBufAllocator,
-    put_functions
+    put_functions,
+    free: AllocatorImplExt::parent_free
 );
 impl FdAllocatorImpl for PhysDmaBufAllocator {}
 impl DmaBufAllocatorImpl for PhysDmaBufAllocator {}
@@ -95,7 +105,8 @@ allocator_class!(
     PhysFdAllocator,
     "GstPhysFdAllocator",
     gst_allocators::FdAllocator,
-    put_functions
+    put_functions,
+    free: AllocatorImplExt::parent_free
 );
 impl FdAllocatorImpl for PhysFdAllocator {}
 
@@ -104,6 +115,7 @@ allocator_class!(
     "GstPhysMemAllocator",
     gst::Allocator,
     put_functions_of_bare_memory,
+    free: free_bare_memory,
     object: {
         fn properties() -> &'static [glib::ParamSpec] {
             static PROPERTIES: LazyLock<[glib::ParamSpec; 1]> = LazyLock::new(|| {
@@ -125,12 +137,15 @@ allocator_class!(
         fn property(&self, _id: usize, _pspec: &glib::ParamSpec) -> glib::Value {
             self.heap.get().to_value()
         }
-    },
-    free: unsafe fn free(&self, memory: *mut gst::ffi::GstMemory) {
-        // SAFETY: the memory is a Box that `bare_memory` or `mem_share` leaked, and is freed only here.
-        drop(unsafe { Box::from_raw(memory) });
     }
 );
+
+/// # Safety
+/// The memory is of a PhysMemAllocator, and no other code uses it any more.
+unsafe fn free_bare_memory(_: &PhysMemAllocator, memory: *mut gst::ffi::GstMemory) {
+    // SAFETY: the memory is a Box that `bare_memory` or `mem_share` leaked, and is freed only here.
+    drop(unsafe { Box::from_raw(memory) });
+}
 
 pub(super) fn make(class: AllocatorClass, kind: MemoryKind) -> gst::Allocator {
     let allocator = match class {
@@ -315,7 +330,7 @@ unsafe extern "C" fn mem_map_full(
     // SAFETY: gst_memory_map passes a live memory of this allocator and an info that stays valid until
     // unmap; flags are set.
     unsafe {
-        let Some(attached) = attached(mem) else {
+        let Some(attached) = attached::of(mem) else {
             gst::error!(CAT, "memory {mem:p} was not made by wrap()");
             return ptr::null_mut();
         };
@@ -339,7 +354,7 @@ unsafe extern "C" fn mem_unmap_full(
     // SAFETY: gst_memory_unmap passes the memory and the info of one earlier map, so user_data[0] is what
     // into_raw gave there, and it is taken back once.
     unsafe {
-        if let Some(attached) = attached(mem) {
+        if let Some(attached) = attached::of(mem) {
             drop(Access::from_raw(
                 &attached.region,
                 (*info).user_data[0].cast_const().cast(),
@@ -356,7 +371,7 @@ unsafe extern "C" fn get_phys_addr(
 ) -> libc::uintptr_t {
     // SAFETY: gst_phys_memory_get_phys_addr passes a live memory of this allocator.
     unsafe {
-        attached(mem)
+        attached::of(mem)
             .and_then(|attached| attached.region.address().ok())
             .and_then(|address| address.contiguous_at((*mem).offset as u64, (*mem).size as u64))
             .and_then(|phys| libc::uintptr_t::try_from(phys.0).ok())
