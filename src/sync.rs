@@ -1,17 +1,52 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The atomics and locks of the code that loom models check: those of std, or under `--cfg loom` those of
-//! loom, which tries every interleaving.
+//! The atomics, locks and queues of the code that loom models check: those of std and crossbeam, or under
+//! `--cfg loom` those of loom, which tries every interleaving.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
+
+/// A queue that any number of threads use at a time.
+#[cfg(not(loom))]
+pub(crate) use crossbeam_queue::SegQueue as Queue;
+
+/// loom does not see the atomics of crossbeam's queue: in models a lock stands in for them.
+#[cfg(loom)]
+pub(crate) struct Queue<T>(Mutex<std::collections::VecDeque<T>>);
+
+#[cfg(loom)]
+impl<T> Queue<T> {
+    pub fn new() -> Self {
+        Self(Mutex::new(std::collections::VecDeque::new()))
+    }
+
+    pub fn push(&self, item: T) {
+        lock(&self.0).push_back(item);
+    }
+
+    pub fn pop(&self) -> Option<T> {
+        lock(&self.0).pop_front()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+}
+
+/// Stands between two accesses to different words that are SeqCst, which all threads see in one order. loom
+/// takes SeqCst accesses for acquire and release only, and needs a fence for that.
+#[inline(always)]
+pub(crate) fn seq_cst_for_loom() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
 
 /// Locks a mutex. No code panics while it holds one of these locks, so none is ever poisoned.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> + use<'_, T> {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::claims::Claim;
 use super::cpu_access::DmaBuf;
@@ -33,6 +34,8 @@ pub struct Region {
     large_page_bytes: usize,
     pub(super) auto_choice: Option<String>,
     backing: Backing,
+    /// The index that the pool's slots gave the region last: see [`Self::slot`].
+    slot: AtomicUsize,
 }
 
 /// What keeps the memory mapped.
@@ -114,6 +117,7 @@ impl Region {
             large_page_bytes: 0,
             auto_choice: None,
             backing: Backing::Owned(owned),
+            slot: AtomicUsize::new(usize::MAX),
         }
     }
 
@@ -188,6 +192,7 @@ impl Region {
                 owner,
                 dma_buf: dma_buf.map(DmaBuf::new),
             },
+            slot: AtomicUsize::new(usize::MAX),
         };
         if is_looked_up {
             region.address = region.look_up();
@@ -299,6 +304,11 @@ impl Region {
         }
     }
 
+    /// Whether the owner of the memory may free it at any time.
+    pub(crate) fn is_borrowed(&self) -> bool {
+        self.borrowed().is_some()
+    }
+
     /// Whether the memory was made outside of this library's allocators.
     pub fn is_external(&self) -> bool {
         matches!(self.backing, Backing::External { .. })
@@ -314,6 +324,16 @@ impl Region {
         if let Some(handle) = self.borrowed() {
             handle.watch(watcher.clone());
         }
+    }
+
+    /// Where a pool is likely to find its slot for this region. Pools with other slots may have noted
+    /// another index since, so that this has to be verified.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_slot(&self, index: usize) {
+        self.slot.store(index, Ordering::Relaxed);
     }
 
     /// For a region of kind auto: the kinds that were passed over, and why. One line.

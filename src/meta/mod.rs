@@ -81,6 +81,11 @@ pub(crate) struct InPool {
 }
 
 impl InPool {
+    /// Whether the memory exists: false once its owner has freed it.
+    pub fn is_alive(&self) -> bool {
+        self.region.is_alive()
+    }
+
     /// The GstMemory that the pool made the buffer of. It may be compared at any time, and
     /// dereferenced only while the buffer is known to hold it.
     pub fn root(&self) -> *const gst::ffi::GstMemory {
@@ -260,7 +265,7 @@ impl PhysMemMeta {
     /// Whether the memory exists: false once its owner has freed it.
     pub fn is_alive(&self) -> bool {
         match &self.description().about {
-            About::Pool(in_pool) => in_pool.region.is_alive(),
+            About::Pool(in_pool) => in_pool.is_alive(),
             #[cfg(feature = "v1_24")]
             About::File(_) => true,
             About::Other(meta) => meta.is_alive(),

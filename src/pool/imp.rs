@@ -268,6 +268,9 @@ impl PhysBufferPool {
     }
 
     fn acquire(&self, wait: Wait) -> Result<gst::Buffer, Refusal> {
+        if let Some(buffer) = self.share().acquire_at_once() {
+            return Ok(buffer);
+        }
         let growth = match self.is_owner() {
             true => Growth::OnDemand,
             false => Growth::Never,
@@ -495,8 +498,7 @@ impl BufferPoolImpl for PhysBufferPool {
     }
 
     fn flush_start(&self) {
-        self.share()
-            .start_flushing(|buffer| super::give_pool(&self.obj(), buffer));
+        self.share().start_flushing(self.obj().upcast_ref());
     }
 
     fn flush_stop(&self) {

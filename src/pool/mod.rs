@@ -43,10 +43,7 @@ mod wrapper;
 
 use std::{
     os::fd::OwnedFd,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicPtr, Ordering},
-    },
+    sync::{Arc, LazyLock},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
@@ -328,14 +325,7 @@ impl PhysBufferPool {
     /// the pool is flushing. The reference given is dropped then, too: if it was the last, the
     /// buffer is free again and its content is lost. Keep a clone to try again.
     pub fn submit_filled(&self, buffer: gst::Buffer) -> Result<(), PoolError> {
-        let imp = self.imp();
-        let mut detached = None;
-        let result = imp.share().submit(buffer, |buffer| {
-            // The pool holds the queue: a queued buffer must not keep the pool alive.
-            detached = take_pool(buffer);
-            detached.is_some()
-        });
-        drop(detached);
+        let result = self.imp().share().submit(buffer, self.upcast_ref());
         result.map_err(|refusal| self.error(refusal))
     }
 
@@ -363,10 +353,8 @@ impl PhysBufferPool {
     /// [`PoolError::NoBuffer`] when the time is over. The call also fails if the pool flushes, or
     /// if all memory was freed by its owner.
     pub fn acquire_filled(&self, wait: Wait) -> Result<gst::Buffer, PoolError> {
-        let acquired = self.imp().share().acquire_filled(wait);
-        acquired
-            .inspect(|buffer| give_pool(self, buffer))
-            .map_err(|refusal| self.error(refusal))
+        let acquired = self.imp().share().acquire_filled(wait, self.upcast_ref());
+        acquired.map_err(|refusal| self.error(refusal))
     }
 
     /// Ends the consumer's use of a buffer. The buffer is free again when its last reference is
@@ -404,13 +392,7 @@ impl PhysBufferPool {
 
     /// The state of a buffer; `None` if no buffer has this id, or its owner freed the memory.
     pub fn state(&self, id: u32) -> Option<BufferState> {
-        let mut found = None;
-        self.imp().slots().for_each(|slot| {
-            if slot.id == id {
-                found = Some(slot.state);
-            }
-        });
-        found
+        self.imp().slots().state_by_id(id)
     }
 
     /// The block of memory of the buffer with this id.
@@ -487,28 +469,6 @@ impl PhysBufferPool {
     /// A text for people: one line for the pool, and one for each buffer.
     pub fn dump(&self) -> String {
         stats::dump(self.imp().kind(), self.imp().share())
-    }
-}
-
-/// Takes the buffer's reference to its pool away, so that dropping the buffer frees it. `None` if
-/// there is none, because GStreamer is bringing the buffer back to the pool.
-fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
-    // SAFETY: GStreamer, too, changes the field atomically; the reference moves into the result.
-    unsafe {
-        let pool = &raw mut (*buffer.as_mut_ptr()).pool;
-        let pool = AtomicPtr::from_ptr(pool).swap(std::ptr::null_mut(), Ordering::AcqRel);
-        glib::translate::from_glib_full(pool)
-    }
-}
-
-/// Gives the buffer its reference to the pool back, so that dropping the buffer returns it there.
-fn give_pool(pool: &PhysBufferPool, buffer: &gst::Buffer) {
-    use glib::translate::IntoGlibPtr;
-    let pool: gst::BufferPool = pool.clone().upcast();
-    // SAFETY: as in `take_pool`. The buffer owns the reference that it is given.
-    unsafe {
-        let field = &raw mut (*buffer.as_mut_ptr()).pool;
-        AtomicPtr::from_ptr(field).store(pool.into_glib_ptr(), Ordering::Release);
     }
 }
 

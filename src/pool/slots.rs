@@ -14,11 +14,25 @@
 //! Its slot is then *dead*: it leaves the free list, the filled queue passes over it, a buffer of
 //! it is thrown away when it comes back, and all waiting threads look again.
 //!
-//! One lock guards everything. No memory is mapped, wrapped or freed under it. With a free buffer
-//! at hand neither acquire nor release allocates memory or makes a system call.
+//! # Without the lock
+//!
+//! While one pool alone uses the slots, hands the latest out first, and may hand out all of them, the
+//! slots released last are in the [`Front`]: there a release and an acquire of a buffer are one
+//! atomic operation each. The filled queue ([`FilledQueue`]) has no lock at any time. The slots
+//! themselves are in a vector that only grows, which may be read while it does; a slot's fields are
+//! written by the one thread that has the slot.
+//!
+//! One lock guards everything else: waiting, growing, other configurations, several pools, memory
+//! that may die, buffers that come back changed. Whoever takes it for such a reason first says so in
+//! a word that the others read after what they do; [`front`] and [`filled`] describe that, and their
+//! models check it. No memory is mapped, wrapped or freed under the lock. With a free buffer at hand
+//! neither acquire nor release allocates memory or makes a system call.
 
+mod filled;
+mod front;
 mod inner;
 mod share;
+mod slot;
 mod wait;
 
 use std::collections::VecDeque;
@@ -30,11 +44,14 @@ use std::sync::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::BufferConfig;
-use super::state::{BufferState, IllegalStep};
+use super::state::{BufferState, IllegalStep, Step};
 use crate::{handle::HandleWatcher, memory::Region};
 
-use inner::{Inner, Place};
+use front::{Front, Put};
+use inner::{Block, Inner, Numbered};
 pub(super) use share::{Next, Share};
+use slot::{Place, Slot};
+use wait::Event;
 pub use wait::Wait;
 pub(super) use wait::{Attempt, Growth};
 
@@ -61,10 +78,15 @@ impl Reuse {
 pub struct Slots(Arc<Store>);
 
 pub(super) struct Store {
+    front: Front,
+    /// The slots, of which those with a [`Block`] exist. The others were cleared.
+    slots: boxcar::Vec<Slot>,
     inner: Mutex<Inner>,
     /// Notified when a buffer becomes free, or a pool begins to flush.
     freed: Condvar,
     reuse: Reuse,
+    /// Submits and releases that were mistakes.
+    refused: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,6 +116,7 @@ pub(super) struct Claim {
     pub slot: usize,
     pub region: Arc<Region>,
     pub config: Arc<BufferConfig>,
+    config_number: u64,
     serial: u64,
     slots: Weak<Store>,
     /// A wrapper of another layout, to be dropped outside of the lock.
@@ -151,9 +174,12 @@ impl Slots {
     /// Slots over existing memory, all of them free.
     pub fn new(regions: Vec<Arc<Region>>, reuse: Reuse) -> Self {
         let slots = Self(Arc::new(Store {
+            front: Front::new(),
+            slots: boxcar::Vec::new(),
             inner: Mutex::new(Inner::default()),
             freed: Condvar::new(),
             reuse,
+            refused: AtomicU64::new(0),
         }));
         for region in regions {
             slots.add(region);
@@ -164,13 +190,13 @@ impl Slots {
     /// How many slots there are, without the dead ones.
     pub fn total(&self) -> usize {
         let inner = self.0.inner.lock();
-        inner.slots.iter().filter(|s| s.is_live()).count()
+        self.0.live(&inner).count()
     }
 
     /// How many slots have lost their memory to its owner.
     pub fn dead_count(&self) -> usize {
         let inner = self.0.inner.lock();
-        inner.slots.iter().filter(|s| !s.is_live()).count()
+        inner.blocks.len() - self.0.live(&inner).count()
     }
 
     /// The slot in whose memory the whole buffer lies. Only the memory is compared, and not the
@@ -180,42 +206,54 @@ impl Slots {
             return None;
         }
         let (region, _) = crate::memory::region_of(buffer.peek_memory(0))?;
-        let inner = self.0.inner.lock();
-        inner
-            .slots
-            .iter()
-            .position(|s| Arc::ptr_eq(&s.region, region))
+        let is_there = |&index: &usize| self.0.slots.get(index).is_some_and(|s| s.is_of(region));
+        let noted = Some(region.slot()).filter(is_there);
+        // Other slots over the same memory may have noted their index last.
+        noted.or_else(|| (0..self.0.slots.count()).find(is_there))
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.0.inner.lock().counters
+        let inner = self.0.inner.lock();
+        let mut counters = inner.counters;
+        for (slot, _) in self.0.with_blocks(&inner) {
+            slot.add_to(&mut counters);
+        }
+        counters.refused = self.0.refused.load(Ordering::Relaxed);
+        counters
     }
 
     /// Calls `f` for every live slot, under the lock.
     pub(super) fn for_each(&self, mut f: impl FnMut(SlotSnapshot<'_>)) {
         let inner = self.0.inner.lock();
-        for slot in inner.slots.iter().filter(|s| s.is_live()) {
+        for (slot, block) in self.0.live(&inner) {
             f(SlotSnapshot {
-                id: slot.id,
-                region: &slot.region,
-                state: slot.state,
+                id: slot.id(),
+                region: &block.region,
+                state: slot.state.load(),
                 refs: slot.refs(),
-                is_detached: slot.place == Place::Detached,
+                is_detached: slot.place() == Place::Detached,
             });
         }
     }
 
+    pub(super) fn state_by_id(&self, id: u32) -> Option<BufferState> {
+        let inner = self.0.inner.lock();
+        let (slot, block) = self.0.by_id(&inner, id)?;
+        is_live(slot, block).then(|| slot.state.load())
+    }
+
     pub(super) fn region_by_id(&self, id: u32) -> Option<Arc<Region>> {
         let inner = self.0.inner.lock();
-        let slot = inner.slots.iter().find(|s| s.id == id)?;
-        Some(slot.region.clone())
+        let (_, block) = self.0.by_id(&inner, id)?;
+        Some(block.region.clone())
     }
 
     /// A new reference to the buffer `id`, if it is out or filled and its memory is alive.
     pub(super) fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         let inner = self.0.inner.lock();
-        let slot = inner.slots.iter().find(|s| s.id == id && s.is_live())?;
-        slot.try_ref()
+        let (slot, block) = self.0.by_id(&inner, id)?;
+        let _look = self.0.front.look();
+        is_live(slot, block).then(|| slot.try_ref())?
     }
 
     /// Adds memory as a free slot.
@@ -223,62 +261,200 @@ impl Slots {
         let watcher: Weak<Store> = Arc::downgrade(&self.0);
         region.watch(&(watcher as Weak<dyn HandleWatcher>));
         let mut inner = self.0.inner.lock();
-        inner.push(region);
+        self.0.push(&mut inner, region);
         self.0.tell_freed(inner);
     }
 
     /// Forgets every slot. The memory of each is freed with the last buffer that holds it.
+    ///
+    /// No other thread acquires or releases a buffer meanwhile, because GStreamer stops and
+    /// configures a pool only while none of its buffers is out, on its way out or on its way back.
     pub(super) fn clear(&self) {
         let mut inner = self.0.inner.lock();
         inner.free.clear();
-        let slots = std::mem::take(&mut inner.slots);
+        drop(self.0.front.drain());
+        let mut counters = inner.counters;
+        let vacate = |(slot, _): (&Slot, &Block)| {
+            slot.add_to(&mut counters);
+            slot.reset_counters();
+            slot.vacate()
+        };
+        let wrappers: Vec<_> = self.0.with_blocks(&inner).map(vacate).collect();
+        inner.counters = counters;
+        let blocks = std::mem::take(&mut inner.blocks);
+        self.0.open_or_close(&mut inner);
         drop(inner);
-        drop(slots);
+        drop((wrappers, blocks));
     }
 }
 
+fn is_live(slot: &Slot, block: &Block) -> bool {
+    slot.place() != Place::Dead && block.region.is_alive()
+}
+
 impl Store {
+    /// The slots that exist, with their memory, in the order of their indices.
+    fn with_blocks<'a>(&'a self, inner: &'a Inner) -> impl Iterator<Item = (&'a Slot, &'a Block)> {
+        let with_slot = |(index, block)| Some((self.slots.get(index)?, block));
+        inner.blocks.iter().enumerate().filter_map(with_slot)
+    }
+
+    fn live<'a>(&'a self, inner: &'a Inner) -> impl Iterator<Item = (&'a Slot, &'a Block)> {
+        let slots = self.with_blocks(inner);
+        slots.filter(|&(slot, block)| is_live(slot, block))
+    }
+
+    fn by_id<'a>(&'a self, inner: &'a Inner, id: u32) -> Option<(&'a Slot, &'a Block)> {
+        let at = |index: usize| Some((self.slots.get(index)?, inner.blocks.get(index)?));
+        let is_there = |&(slot, _): &(&Slot, _)| slot.id() == id;
+        // The ids of slots that were added in a row are in a row.
+        let first = at(0)?.0.id();
+        let guess = at(id.wrapping_sub(first) as usize).filter(is_there);
+        guess.or_else(|| self.with_blocks(inner).find(is_there))
+    }
+
+    /// Whether there were buffers, and the memory of each was freed by its owner.
+    fn is_all_dead(&self, inner: &Inner) -> bool {
+        !inner.blocks.is_empty() && self.live(inner).next().is_none()
+    }
+
+    fn push(&self, inner: &mut Inner, region: Arc<Region>) {
+        let (index, id) = (inner.blocks.len(), next_id());
+        match self.slots.get(index) {
+            Some(vacant) => vacant.occupy(id, &region),
+            None => drop(self.slots.push(Slot::new(id, &region))),
+        }
+        region.note_slot(index);
+        inner.blocks.push(Block { region, serial: 0 });
+        inner.free.push_back(index);
+        self.open_or_close(inner);
+    }
+
+    /// Opens the front if the buffers of one configuration may go through it, and closes it
+    /// otherwise. For whoever has changed something that this depends on.
+    fn open_or_close(&self, inner: &mut Inner) {
+        let config = match &inner.users[..] {
+            [only] => only.config.as_ref(),
+            _ => None,
+        };
+        let may_hand_out_all = |numbered: &&Numbered| {
+            self.reuse == Reuse::MostRecent
+                && inner.blocks.len() <= numbered.config.max_buffers
+                && !inner.blocks.iter().any(|block| block.region.is_borrowed())
+        };
+        let number = config
+            .filter(may_hand_out_all)
+            .map_or(0, |numbered| numbered.number);
+        self.front.set_open_for(number);
+        if number == 0 {
+            inner.free.extend(self.front.drain());
+        }
+    }
+
+    /// Takes the next free slot to hand out.
+    fn pop_free(&self, inner: &mut Inner) -> Option<usize> {
+        self.front
+            .take()
+            .or_else(|| self.reuse.pop(&mut inner.free))
+    }
+
+    /// Puts a slot that came back into the front or, if it has no place there, into the list.
+    fn put_free(&self, inner: &mut Inner, index: usize, slot: &Slot) {
+        let config = slot.made_for();
+        if !slot.has_parked() || !self.front.is_open_for(config) {
+            inner.free.push_back(index);
+            return;
+        }
+        if self.front.put(index, config) == Put::Refused {
+            inner.free.extend(self.front.drain_older());
+            if self.front.put(index, config) == Put::Refused {
+                inner.free.push_back(index);
+            }
+        }
+    }
+
+    /// The slot of a thrown away wrapper whose memory is free.
+    fn recycle(&self, inner: &mut Inner, index: usize, slot: &Slot) {
+        // This step is legal in every state.
+        let _ = slot.state.take(slot.id(), Step::Recycle);
+        slot.set_place(Place::Free);
+        self.put_free(inner, index, slot);
+    }
+
+    fn freed(&self) -> Event<'_> {
+        Event {
+            condition: &self.freed,
+            waiters: &self.front.waiters,
+        }
+    }
+
+    /// Takes the lock because somebody waits for the slot that the caller put into the front, or the
+    /// front was closed meanwhile.
+    fn attend(&self) {
+        let mut inner = self.inner.lock();
+        if self.front.is_open_for(0) {
+            inner.free.extend(self.front.drain());
+        }
+        self.tell_freed(inner);
+    }
+
     /// Wakes a thread for a slot that became free, or all threads if pools share the slots: a
     /// single one may be of a pool that cannot take the slot now (it flushes, or has its maximum
     /// out).
     fn tell_freed(&self, inner: MutexGuard<'_, Inner>) {
-        let is_shared = inner.parts.len() > 1;
-        drop(inner);
-        if is_shared {
-            self.freed.notify_all();
+        if inner.users.len() > 1 {
+            self.freed().wake_all();
         } else {
-            self.freed.notify_one();
+            self.freed().wake_one();
         }
     }
 
     /// The memory of a wrapper was freed, so that a detached slot is free again.
     fn memory_freed(&self, index: usize, serial: u64) {
         let mut inner = self.inner.lock();
-        let Some(slot) = inner.slots.get_mut(index).filter(|s| s.serial == serial) else {
+        let is_that = |block: &Block| block.serial == serial;
+        let slot = self.slots.get(index);
+        let Some(slot) = slot.filter(|_| inner.blocks.get(index).is_some_and(is_that)) else {
             return;
         };
-        match slot.place {
-            Place::Out => slot.place = Place::OutMemoryGone,
+        match slot.place() {
+            Place::Out => slot.set_place(Place::OutMemoryGone),
             Place::Detached => {
-                inner.recycle(index);
+                self.recycle(&mut inner, index, slot);
                 self.tell_freed(inner);
             }
             Place::Free | Place::OutMemoryGone | Place::Dead => {}
         }
+    }
+
+    /// Takes dead slots out of the free list. Returns their wrappers, which the caller drops outside
+    /// of the lock. The front is closed while memory may die.
+    fn take_dead(&self, inner: &mut Inner) -> Vec<gst::Buffer> {
+        let Inner { blocks, free, .. } = inner;
+        let mut wrappers = Vec::new();
+        free.retain(|&index| {
+            let (slot, block) = (self.slots.get(index), blocks.get(index));
+            let is_alive = block.is_some_and(|block| block.region.is_alive());
+            if let Some(slot) = slot.filter(|_| !is_alive) {
+                slot.set_place(Place::Dead);
+                wrappers.extend(slot.take_parked());
+            }
+            is_alive
+        });
+        wrappers
     }
 }
 
 impl HandleWatcher for Store {
     fn handle_dropped(&self) {
         let mut inner = self.inner.lock();
-        let dead = inner.take_dead();
-        let parts: Vec<_> = inner.parts.iter().map(|p| p.submitted.clone()).collect();
-        drop(inner);
+        let dead = self.take_dead(&mut inner);
         // Some threads may have waited for this buffer, or wait in vain from now on.
-        self.freed.notify_all();
-        for submitted in parts {
-            submitted.notify_all();
+        self.freed().wake_all();
+        for user in &inner.users {
+            user.part.event().wake_all();
         }
+        drop(inner);
         drop(dead);
     }
 }

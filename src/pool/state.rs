@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The life of one buffer as a state machine. Pure.
+//! The life of one buffer as a state machine.
 //!
 //! Every buffer of a pool is in exactly one [`BufferState`]. A [`Step`] is legal only in certain
-//! states. In others it is refused with [`IllegalStep`], and nothing changes. A step needs
-//! exclusive access to the buffer's state, which the pool's lock gives: of two threads that try the
-//! same step, one succeeds and the other is refused.
+//! states. In others it is refused with [`IllegalStep`], and nothing changes. A step is one atomic
+//! operation ([`AtomicState`]): of two threads that try the same step, one succeeds and the other is
+//! refused.
 
-use crate::shared_enum::shared_enum;
+use crate::{
+    shared_enum::shared_enum,
+    sync::{AtomicU8, Ordering},
+};
 
 /// The state of a buffer, which says what may touch its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,15 +123,58 @@ pub struct IllegalStep {
     pub step: Step,
 }
 
-impl BufferState {
-    pub(super) fn take(&mut self, id: u32, step: Step) -> Result<(), IllegalStep> {
-        *self = self.after(id, step)?;
-        Ok(())
+/// The state of one buffer, which any thread may read and try to change.
+pub(super) struct AtomicState(AtomicU8);
+
+impl AtomicState {
+    pub fn new() -> Self {
+        Self(AtomicU8::new(BufferState::Idle as u8))
     }
 
-    pub(super) fn after(self, id: u32, step: Step) -> Result<Self, IllegalStep> {
-        let state = self;
-        step.from(state).ok_or(IllegalStep { id, state, step })
+    /// SeqCst: a thread that looks for a buffer by its id, and finds it ready, is seen by whoever
+    /// releases it afterwards (`slots::front`).
+    pub fn load(&self) -> BufferState {
+        Self::decode(self.0.load(Ordering::SeqCst))
+    }
+
+    fn decode(number: u8) -> BufferState {
+        const PRODUCER: u8 = BufferState::LockedByProducer as u8;
+        const READY: u8 = BufferState::ReadyForConsume as u8;
+        const CONSUMER: u8 = BufferState::LockedByConsumer as u8;
+        match number {
+            PRODUCER => BufferState::LockedByProducer,
+            READY => BufferState::ReadyForConsume,
+            CONSUMER => BufferState::LockedByConsumer,
+            _ => BufferState::Idle,
+        }
+    }
+
+    /// Takes a step, or changes nothing if the state does not allow it.
+    pub fn take(&self, id: u32, step: Step) -> Result<(), IllegalStep> {
+        let mut now = self.0.load(Ordering::Acquire);
+        loop {
+            let state = Self::decode(now);
+            let Some(next) = step.from(state) else {
+                return Err(IllegalStep { id, state, step });
+            };
+            let (success, failure) = (Ordering::SeqCst, Ordering::Acquire);
+            match self
+                .0
+                .compare_exchange_weak(now, next as u8, success, failure)
+            {
+                Ok(_) => return Ok(()),
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    /// Takes a step of a buffer that no other thread can reach, because it was just taken out of the
+    /// free list or is about to go there. So this need not be one atomic operation.
+    pub fn take_alone(&self, id: u32, step: Step) -> Result<(), IllegalStep> {
+        let state = Self::decode(self.0.load(Ordering::Relaxed));
+        let next = step.from(state).ok_or(IllegalStep { id, state, step })?;
+        self.0.store(next as u8, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -139,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_four_verbs_go_round() {
-        let mut state = BufferState::Idle;
+        let state = AtomicState::new();
         for (step, next) in [
             (Step::AcquireFree, BufferState::LockedByProducer),
             (Step::SubmitFilled, BufferState::ReadyForConsume),
@@ -147,31 +193,33 @@ mod tests {
             (Step::ReleaseFilled, BufferState::Idle),
         ] {
             state.take(7, step).unwrap();
-            assert_eq!(state, next);
+            assert_eq!(state.load(), next);
         }
     }
 
     #[test]
     fn an_illegal_step_names_everything_and_changes_nothing() {
-        let mut state = BufferState::Idle;
+        let state = AtomicState::new();
         state.take(7, Step::AcquireFree).unwrap();
         let refused = state.take(7, Step::ReleaseFilled).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "buffer 7: release-filled is not allowed in state locked-by-producer"
         );
-        assert_eq!(state, BufferState::LockedByProducer);
+        assert_eq!(state.load(), BufferState::LockedByProducer);
     }
 
     proptest::proptest! {
         #[test]
         fn no_sequence_of_steps_leaves_the_table(steps in proptest::collection::vec(0..Step::ALL.len(), 0..200)) {
-            let mut state = BufferState::Idle;
+            let (state, alone) = (AtomicState::new(), AtomicState::new());
             for step in steps {
-                let (step, before) = (Step::ALL[step], state);
+                let (step, before) = (Step::ALL[step], state.load());
                 let result = state.take(1, step);
+                proptest::prop_assert_eq!(result, alone.take_alone(1, step));
                 proptest::prop_assert_eq!(result.is_ok(), step.from(before).is_some());
-                proptest::prop_assert_eq!(state, step.from(before).unwrap_or(before));
+                proptest::prop_assert_eq!(state.load(), step.from(before).unwrap_or(before));
+                proptest::prop_assert_eq!(state.load(), alone.load());
             }
         }
     }
@@ -183,21 +231,21 @@ mod tests {
 #[cfg(loom)]
 mod model {
     use super::*;
-    use crate::sync::{Arc, Mutex, SharedBytes, check_interleavings, lock};
+    use crate::sync::{Arc, SharedBytes, check_interleavings};
     use loom::thread;
 
     #[test]
     fn a_buffer_is_never_held_by_two() {
         check_interleavings(|| {
-            let state = Arc::new((Mutex::new(BufferState::Idle), SharedBytes::new(0)));
+            let state = Arc::new((AtomicState::new(), SharedBytes::new(0)));
             let producers: Vec<_> = (0..2)
                 .map(|_| {
                     let state = Arc::clone(&state);
                     thread::spawn(move || {
-                        let won = lock(&state.0).take(1, Step::AcquireFree).is_ok();
+                        let won = state.0.take(1, Step::AcquireFree).is_ok();
                         if won {
                             state.1.write(state.1.read() + 1);
-                            lock(&state.0).take(1, Step::Recycle).unwrap();
+                            state.0.take(1, Step::Recycle).unwrap();
                         }
                         won
                     })
@@ -210,30 +258,30 @@ mod model {
                 .count();
             assert!(wins >= 1);
             assert_eq!(state.1.read() as usize, wins);
-            assert_eq!(*lock(&state.0), BufferState::Idle);
+            assert_eq!(state.0.load(), BufferState::Idle);
         });
     }
 
     #[test]
     fn what_the_producer_wrote_the_consumer_reads() {
         check_interleavings(|| {
-            let state = Arc::new((Mutex::new(BufferState::Idle), SharedBytes::new(0)));
-            lock(&state.0).take(1, Step::AcquireFree).unwrap();
+            let state = Arc::new((AtomicState::new(), SharedBytes::new(0)));
+            state.0.take(1, Step::AcquireFree).unwrap();
             let consumers: Vec<_> = (0..2)
                 .map(|_| {
                     let state = Arc::clone(&state);
                     thread::spawn(move || {
-                        let won = lock(&state.0).take(1, Step::AcquireFilled).is_ok();
+                        let won = state.0.take(1, Step::AcquireFilled).is_ok();
                         if won {
                             assert_eq!(state.1.read(), 42);
-                            lock(&state.0).take(1, Step::ReleaseFilled).unwrap();
+                            state.0.take(1, Step::ReleaseFilled).unwrap();
                         }
                         won
                     })
                 })
                 .collect();
             state.1.write(42);
-            lock(&state.0).take(1, Step::SubmitFilled).unwrap();
+            state.0.take(1, Step::SubmitFilled).unwrap();
             let wins = consumers
                 .into_iter()
                 .map(|c| usize::from(c.join().unwrap()))
@@ -245,15 +293,15 @@ mod model {
     #[test]
     fn of_a_double_submit_one_is_refused() {
         check_interleavings(|| {
-            let state = Arc::new(Mutex::new(BufferState::Idle));
-            lock(&state).take(1, Step::AcquireFree).unwrap();
+            let state = Arc::new(AtomicState::new());
+            state.take(1, Step::AcquireFree).unwrap();
             let other = {
                 let state = Arc::clone(&state);
-                thread::spawn(move || lock(&state).take(1, Step::SubmitFilled).is_ok())
+                thread::spawn(move || state.take(1, Step::SubmitFilled).is_ok())
             };
-            let here = lock(&state).take(1, Step::SubmitFilled).is_ok();
+            let here = state.take(1, Step::SubmitFilled).is_ok();
             assert!(here != other.join().unwrap());
-            assert_eq!(*lock(&state), BufferState::ReadyForConsume);
+            assert_eq!(state.load(), BufferState::ReadyForConsume);
         });
     }
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Inspects a buffer that comes back, in one walk over its metas, and restores it. This is most of
-//! the cost of a release.
+//! The GstBuffer of a slot: inspects it when it comes back, in one walk over its metas, and restores
+//! it, which is most of the cost of a release; takes its pool away and gives it back.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
-use gst::buffer::BufferMetaForeachAction;
+use gst::{buffer::BufferMetaForeachAction, glib::translate::*};
 
 use crate::meta::PhysMemMeta;
 
@@ -60,7 +60,7 @@ pub(super) fn is_of(buffer: &gst::BufferRef, root: *const gst::ffi::GstMemory) -
 
 pub(super) fn is_unshared(buffer: &gst::BufferRef) -> bool {
     // SAFETY: the buffer is borrowed, and therefore valid.
-    unsafe { ref_count(&*buffer.as_ptr()) }.load(Ordering::Acquire) == 1
+    unsafe { ref_count(buffer.as_ptr()) }.load(Ordering::Acquire) == 1
 }
 
 /// Removes the metas that are not the pool's from a buffer that is unshared and stays so. Freeing a
@@ -88,7 +88,7 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
     // SAFETY: the buffer holds `root`, so both are alive. Both counts are 1, so both may be
     // changed.
     unsafe {
-        if ref_count(&*root).load(Ordering::Acquire) != 1 {
+        if ref_count(root).load(Ordering::Acquire) != 1 {
             return false;
         }
         (*raw).mini_object.flags = 0;
@@ -108,10 +108,39 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
 /// The reference count of a buffer or memory, both of which begin with a GstMiniObject.
 ///
 /// # Safety
-/// `T` is GstBuffer or GstMemory, and the object is one that GStreamer made.
-pub(super) unsafe fn ref_count<T>(object: &T) -> &AtomicI32 {
-    let object = std::ptr::from_ref(object).cast::<gst::ffi::GstMiniObject>();
+/// `T` is GstBuffer or GstMemory, and the object is one that GStreamer made and outlives the result.
+pub(super) unsafe fn ref_count<'a, T>(object: *const T) -> &'a AtomicI32 {
+    let object = object.cast::<gst::ffi::GstMiniObject>();
     // SAFETY: the object begins with a mini object, says the caller; its count is a gint that is
     // changed only atomically.
     unsafe { AtomicI32::from_ptr((&raw const (*object).refcount).cast_mut()) }
+}
+
+/// The buffer's field `pool`, which is read while GStreamer, too, changes it.
+///
+/// # Safety
+/// The buffer is one that GStreamer made, and outlives the result.
+pub(super) unsafe fn pool_of<'a>(
+    buffer: *const gst::ffi::GstBuffer,
+) -> &'a AtomicPtr<gst::ffi::GstBufferPool> {
+    // SAFETY: the caller promises a buffer, whose field is a pointer that is changed only atomically
+    // while other threads may read it.
+    unsafe { AtomicPtr::from_ptr((&raw const (*buffer).pool).cast_mut()) }
+}
+
+/// Takes the buffer's reference to its pool away, so that dropping the buffer frees it. `None` if
+/// there is none, because GStreamer is bringing the buffer back to the pool.
+pub(super) fn take_pool(buffer: &gst::Buffer) -> Option<gst::BufferPool> {
+    // SAFETY: the buffer is borrowed, and so valid; the reference moves into the result.
+    unsafe {
+        let field = pool_of(buffer.as_ptr());
+        from_glib_full(field.swap(std::ptr::null_mut(), Ordering::AcqRel))
+    }
+}
+
+/// Gives the buffer its reference to the pool back, so that dropping the buffer returns it there.
+pub(super) fn give_pool(buffer: &gst::Buffer, pool: &gst::BufferPool) {
+    // SAFETY: the buffer is borrowed, and so valid. It owns the reference that it is given.
+    let field = unsafe { pool_of(buffer.as_ptr()) };
+    field.store(pool.clone().into_glib_ptr(), Ordering::Release);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, MutexGuard};
 
-use super::{Refusal, inner::Inner};
+use super::{Refusal, Store, front::Waiters, inner::Inner};
 
 /// How long to wait for a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,18 +47,50 @@ enum Deadline {
     At(Instant),
 }
 
-impl Deadline {
-    /// Waits for `condition`. After the time is over the caller looks once more.
-    fn wait(&mut self, condition: &Condvar, inner: &mut MutexGuard<'_, Inner>) {
-        match *self {
-            Self::Now => {}
-            Self::Never => condition.wait(inner),
-            Self::At(at) => {
-                if condition.wait_until(inner, at).timed_out() {
-                    *self = Self::Now;
+/// Where threads wait for one kind of event.
+pub(super) struct Event<'a> {
+    pub condition: &'a Condvar,
+    pub waiters: &'a Waiters,
+}
+
+impl Event<'_> {
+    /// Waits, unless the last look, which follows the caller's being counted, says that the event
+    /// has happened. After the time is over the caller looks once more.
+    fn wait(
+        &self,
+        deadline: &mut Deadline,
+        inner: &mut MutexGuard<'_, Inner>,
+        has_happened: impl Fn() -> bool,
+    ) {
+        self.waiters.add();
+        if has_happened() {
+            self.waiters.remove(1);
+            return;
+        }
+        // Whoever wakes a thread counts it out.
+        match *deadline {
+            Deadline::Now => self.waiters.remove(1),
+            Deadline::Never => self.condition.wait(inner),
+            Deadline::At(at) => {
+                if self.condition.wait_until(inner, at).timed_out() {
+                    self.waiters.remove(1);
+                    *deadline = Deadline::Now;
                 }
             }
         }
+    }
+
+    /// Wakes one thread. Under the lock.
+    pub(super) fn wake_one(&self) {
+        if self.waiters.are_there() {
+            self.waiters
+                .remove(usize::from(self.condition.notify_one()));
+        }
+    }
+
+    /// Wakes all threads. Under the lock.
+    pub(super) fn wake_all(&self) {
+        self.waiters.remove(self.condition.notify_all());
     }
 }
 
@@ -78,6 +110,8 @@ pub(in crate::pool) enum Growth {
 pub(in crate::pool) struct Attempt {
     wait: Wait,
     deadline: Option<Deadline>,
+    has_yielded: bool,
+    has_waited: bool,
     pub(super) growth: Growth,
 }
 
@@ -86,20 +120,34 @@ impl Attempt {
         Self {
             wait,
             deadline: None,
+            has_yielded: false,
+            has_waited: false,
             growth,
         }
+    }
+
+    /// Whether the call should give other threads a chance before it waits: they may bring a buffer
+    /// without a call of the kernel to sleep, and another one to be woken. True once.
+    pub(super) fn yields_first(&mut self) -> bool {
+        if self.has_yielded || self.wait == Wait::No {
+            return false;
+        }
+        self.has_yielded = true;
+        self.deadline.get_or_insert_with(|| self.wait.deadline());
+        true
     }
 
     /// Waits until something happens. Fails if no buffer can come any more, or the time is over.
     pub(super) fn wait(
         &mut self,
-        condition: &Condvar,
+        store: &Store,
+        event: &Event<'_>,
         inner: &mut MutexGuard<'_, Inner>,
+        has_happened: impl Fn() -> bool,
     ) -> Result<(), Refusal> {
-        if inner.is_all_dead() {
+        if store.is_all_dead(inner) {
             return Err(Refusal::AllGone);
         }
-        let is_first = self.deadline.is_none();
         let deadline = self.deadline.get_or_insert_with(|| self.wait.deadline());
         if matches!(deadline, Deadline::Now) {
             return Err(Refusal::NoBuffer(match &self.growth {
@@ -107,8 +155,21 @@ impl Attempt {
                 Growth::Never | Growth::OnDemand => None,
             }));
         }
-        inner.counters.waits += u64::from(is_first);
-        deadline.wait(condition, inner);
+        inner.counters.waits += u64::from(!self.has_waited);
+        self.has_waited = true;
+        event.wait(deadline, inner, has_happened);
         Ok(())
+    }
+}
+
+/// Lets other threads run until one of them has brought what `is_there` looks for, some times at
+/// most.
+pub(super) fn yield_until(is_there: impl Fn() -> bool) {
+    const TIMES: usize = 8;
+    for _ in 0..TIMES {
+        if is_there() {
+            return;
+        }
+        std::thread::yield_now();
     }
 }

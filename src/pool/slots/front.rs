@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What happens to free slots without the lock of the slots.
+//!
+//! The front holds up to eight free slots that were released last, as one atomic word ([`Recent`]);
+//! the list of the others is under the lock. A release puts its slot into the front, and an acquire
+//! takes the latest one out: one compare-exchange each. The front is open only for one
+//! configuration of one pool, whose buffers are handed out latest first and cannot be too many.
+//! Everything else, and whoever finds the front closed, empty or full, takes the lock.
+//!
+//! Three protocols make this right. In each of them two threads write one word each and then read
+//! the other's, all SeqCst, so that at least one of them sees the other:
+//!
+//! - A thread that closes the front writes that it is closed, and then takes out what is in it. A
+//!   release puts its slot in, and then reads whether the front is still open.
+//! - A thread that waits counts itself ([`Waiters`]), looks once more, and then sleeps. A release
+//!   puts its slot in, and then reads whether somebody waits.
+//! - A thread that looks for a buffer by its id says so ([`Front::look`]), and then reads whether the
+//!   buffer is in use. A release first takes the buffer out of use (GStreamer sets its pool to
+//!   NULL), and then reads whether somebody looks ([`Front::is_looked_at`]).
+//!
+//! Who sees the other takes the lock, which the other holds until it is done. loom checks all of
+//! them below.
+
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, seq_cst_for_loom};
+
+/// The indices of up to eight slots, one in each byte, the latest in the lowest. 0 is no slot, and n
+/// is slot n - 1. As the word is all there is, a compare-exchange that succeeds has seen everything,
+/// however often the word changed meanwhile and came back.
+struct Recent(AtomicU64);
+
+impl Recent {
+    const BITS: u32 = 8;
+    const LOWEST: u64 = (1 << Self::BITS) - 1;
+    /// The later half of a full word.
+    const LATER_HALF: u64 = u32::MAX as u64;
+
+    fn entry(index: usize) -> Option<u64> {
+        let entry = u64::try_from(index).ok()?.checked_add(1)?;
+        (entry <= Self::LOWEST).then_some(entry)
+    }
+
+    /// Takes the latest.
+    fn pop(&self) -> Option<usize> {
+        let mut word = self.0.load(Ordering::SeqCst);
+        while word != 0 {
+            let rest = word >> Self::BITS;
+            let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+            match self.0.compare_exchange_weak(word, rest, success, failure) {
+                Ok(_) => return Some((word & Self::LOWEST) as usize - 1),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// False if there is no place for it.
+    fn push(&self, index: usize) -> bool {
+        let Some(entry) = Self::entry(index) else {
+            return false;
+        };
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word >> (u64::BITS - Self::BITS) == 0 {
+            let more = word << Self::BITS | entry;
+            let (success, failure) = (Ordering::SeqCst, Ordering::Relaxed);
+            match self.0.compare_exchange_weak(word, more, success, failure) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Leaves the parts of the word that `kept` has, and returns the others, the oldest first.
+    fn take_all_but(&self, kept: u64) -> impl Iterator<Item = usize> {
+        let word = self.0.fetch_and(kept, Ordering::SeqCst) & !kept;
+        let entries = word.to_be_bytes().into_iter().filter(|&entry| entry != 0);
+        entries.map(|entry| usize::from(entry) - 1)
+    }
+}
+
+/// How many threads sleep, or are about to. It changes only under the lock that they sleep with.
+pub(super) struct Waiters(AtomicUsize);
+
+impl Waiters {
+    pub fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// Counts the caller, who then looks once more before it sleeps.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        seq_cst_for_loom();
+    }
+
+    pub fn remove(&self, count: usize) {
+        self.0.fetch_sub(count, Ordering::SeqCst);
+    }
+
+    pub fn are_there(&self) -> bool {
+        seq_cst_for_loom();
+        self.0.load(Ordering::SeqCst) != 0
+    }
+}
+
+/// Whether [`Front::put`] put the slot in.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Put {
+    Done,
+    /// Yes, and the caller has to take the lock: somebody waits, or the front was closed meanwhile.
+    Attend,
+    /// No: the slot is still the caller's.
+    Refused,
+}
+
+/// All of it is in one cache line, since each thread needs all of it.
+#[repr(align(64))]
+pub(super) struct Front {
+    recent: Recent,
+    /// The configuration whose buffers go through the front; 0 while it is closed.
+    open_for: AtomicU64,
+    /// The threads that wait for a free slot.
+    pub waiters: Waiters,
+    is_looked_at: AtomicBool,
+}
+
+impl Front {
+    pub fn new() -> Self {
+        Self {
+            recent: Recent(AtomicU64::new(0)),
+            open_for: AtomicU64::new(0),
+            waiters: Waiters::new(),
+            is_looked_at: AtomicBool::new(false),
+        }
+    }
+
+    pub fn is_open_for(&self, config: u64) -> bool {
+        seq_cst_for_loom();
+        self.open_for.load(Ordering::SeqCst) == config
+    }
+
+    /// The configuration that the front is open for, or 0.
+    pub fn open_for(&self) -> u64 {
+        self.open_for.load(Ordering::Acquire)
+    }
+
+    /// For who has just said that it waits.
+    pub fn is_empty(&self) -> bool {
+        self.recent.0.load(Ordering::SeqCst) == 0
+    }
+
+    /// Opens the front for a configuration, or closes it with 0. Under the lock; the caller takes
+    /// the slots out ([`drain`](Self::drain)) if it was closed.
+    pub fn set_open_for(&self, config: u64) {
+        self.open_for.store(config, Ordering::SeqCst);
+        seq_cst_for_loom();
+    }
+
+    /// Takes the latest slot, which is the caller's from now on.
+    pub fn take(&self) -> Option<usize> {
+        self.recent.pop()
+    }
+
+    /// Puts the caller's slot in, whose buffer is of the configuration `config`.
+    pub fn put(&self, index: usize, config: u64) -> Put {
+        if !self.is_open_for(config) || !self.recent.push(index) {
+            return Put::Refused;
+        }
+        if self.is_open_for(config) && !self.waiters.are_there() {
+            Put::Done
+        } else {
+            Put::Attend
+        }
+    }
+
+    /// Takes out all slots, the oldest first.
+    pub fn drain(&self) -> impl Iterator<Item = usize> {
+        self.recent.take_all_but(0)
+    }
+
+    /// Takes out the older half of a full front, the oldest first.
+    pub fn drain_older(&self) -> impl Iterator<Item = usize> {
+        self.recent.take_all_but(Recent::LATER_HALF)
+    }
+
+    /// Says that a thread looks for a buffer, until the result is dropped. Under the lock, so that
+    /// there is one such thread at a time.
+    pub fn look(&self) -> Look<'_> {
+        self.is_looked_at.store(true, Ordering::SeqCst);
+        seq_cst_for_loom();
+        Look(self)
+    }
+
+    /// Whether some thread may take a reference to a buffer that the caller has just taken out of
+    /// use. The caller then takes the lock before it goes on.
+    pub fn is_looked_at(&self) -> bool {
+        seq_cst_for_loom();
+        self.is_looked_at.load(Ordering::SeqCst)
+    }
+}
+
+#[must_use]
+pub(super) struct Look<'a>(&'a Front);
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        // Release: who reads this sees the references that were taken.
+        self.0.is_looked_at.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    fn front() -> Front {
+        let front = Front::new();
+        front.set_open_for(1);
+        front
+    }
+
+    #[test]
+    fn the_slot_that_came_last_goes_first() {
+        let front = front();
+        for index in [3, 0, 254] {
+            assert_eq!(front.put(index, 1), Put::Done);
+        }
+        assert_eq!(front.take(), Some(254));
+        assert_eq!(front.put(7, 1), Put::Done);
+        let rest: Vec<_> = std::iter::from_fn(|| front.take()).collect();
+        assert_eq!(rest, [7, 0, 3]);
+    }
+
+    #[test]
+    fn what_has_no_place_is_refused() {
+        let front = front();
+        assert_eq!(front.put(255, 1), Put::Refused);
+        assert_eq!(front.put(usize::MAX, 1), Put::Refused);
+        assert_eq!(front.put(0, 2), Put::Refused);
+        for index in 0..8 {
+            assert_eq!(front.put(index, 1), Put::Done);
+        }
+        assert_eq!(front.put(8, 1), Put::Refused);
+        assert_eq!(front.drain_older().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(front.drain().collect::<Vec<_>>(), [4, 5, 6, 7]);
+        assert_eq!(front.take(), None);
+    }
+
+    #[test]
+    fn who_puts_a_slot_in_is_told_of_waiters() {
+        let front = front();
+        front.waiters.add();
+        assert_eq!(front.put(0, 1), Put::Attend);
+        front.waiters.remove(1);
+        assert_eq!(front.put(1, 1), Put::Done);
+    }
+}
+
+/// Loom runs these threads in all orders, up to the preemptions that `check_interleavings` allows:
+/// `tests/sanitize loom`.
+#[cfg(test)]
+#[cfg(loom)]
+mod model {
+    use super::*;
+    use crate::sync::{Arc, Mutex, SharedBytes, check_interleavings, lock};
+    use loom::{sync::Condvar, thread};
+
+    fn open(slots: usize) -> Front {
+        let front = Front::new();
+        front.set_open_for(1);
+        for index in 0..slots {
+            assert_eq!(front.put(index, 1), Put::Done);
+        }
+        front
+    }
+
+    #[test]
+    fn a_slot_is_never_taken_by_two_and_none_is_lost() {
+        check_interleavings(|| {
+            let slots = [SharedBytes::new(0), SharedBytes::new(0)];
+            let shared = Arc::new((open(2), slots));
+            let cycles = {
+                let shared = Arc::clone(&shared);
+                move || {
+                    for _ in 0..2 {
+                        let (front, slots) = &*shared;
+                        if let Some(index) = front.take() {
+                            slots[index].write(slots[index].read() + 1);
+                            assert_eq!(front.put(index, 1), Put::Done);
+                        }
+                    }
+                }
+            };
+            let other = thread::spawn(cycles.clone());
+            cycles();
+            other.join().unwrap();
+            let (front, slots) = &*shared;
+            // Two threads, and a slot for each: nobody found the front empty.
+            assert_eq!(slots[0].read() + slots[1].read(), 4);
+            let mut rest: Vec<_> = front.drain().collect();
+            rest.sort_unstable();
+            assert_eq!(rest, [0, 1]);
+        });
+    }
+
+    struct Slots {
+        front: Front,
+        listed: Mutex<Vec<usize>>,
+        freed: Condvar,
+    }
+
+    impl Slots {
+        /// What a release does.
+        fn release(&self, index: usize) {
+            match self.front.put(index, 1) {
+                Put::Done => return,
+                Put::Attend => {}
+                Put::Refused => lock(&self.listed).push(index),
+            }
+            let mut listed = self.listed.lock().unwrap();
+            if !self.front.is_open_for(1) {
+                listed.extend(self.front.drain());
+            }
+            if self.front.waiters.are_there() {
+                self.front.waiters.remove(1);
+                self.freed.notify_one();
+            }
+        }
+
+        /// What an acquire does that waits for ever.
+        fn acquire(&self) -> usize {
+            let mut listed = self.listed.lock().unwrap();
+            loop {
+                if let Some(index) = self.front.take().or_else(|| listed.pop()) {
+                    return index;
+                }
+                self.front.waiters.add();
+                if let Some(index) = self.front.take() {
+                    self.front.waiters.remove(1);
+                    return index;
+                }
+                listed = self.freed.wait(listed).unwrap();
+            }
+        }
+    }
+
+    fn slots(free: usize) -> Arc<Slots> {
+        Arc::new(Slots {
+            front: open(free),
+            listed: Mutex::new(Vec::new()),
+            freed: Condvar::new(),
+        })
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_woken() {
+        check_interleavings(|| {
+            let slots = slots(0);
+            let other = {
+                let slots = Arc::clone(&slots);
+                thread::spawn(move || slots.acquire())
+            };
+            slots.release(0);
+            assert_eq!(other.join().unwrap(), 0);
+            assert!(!slots.front.waiters.are_there());
+        });
+    }
+
+    #[test]
+    fn of_two_threads_that_wait_each_gets_a_slot() {
+        check_interleavings(|| {
+            let slots = slots(0);
+            let waiting: Vec<_> = (0..2)
+                .map(|_| {
+                    let slots = Arc::clone(&slots);
+                    thread::spawn(move || slots.acquire())
+                })
+                .collect();
+            slots.release(0);
+            slots.release(1);
+            let got: usize = waiting.into_iter().map(|w| w.join().unwrap()).sum();
+            assert_eq!(got, 1);
+        });
+    }
+
+    #[test]
+    fn no_slot_stays_in_a_front_that_is_closed() {
+        check_interleavings(|| {
+            let slots = slots(1);
+            let other = {
+                let slots = Arc::clone(&slots);
+                thread::spawn(move || slots.release(1))
+            };
+            {
+                let mut listed = slots.listed.lock().unwrap();
+                slots.front.set_open_for(0);
+                listed.extend(slots.front.drain());
+            }
+            other.join().unwrap();
+            assert_eq!(slots.front.take(), None);
+            let mut listed = lock(&slots.listed).clone();
+            listed.sort_unstable();
+            assert_eq!(listed, [0, 1]);
+        });
+    }
+
+    /// One buffer, as GStreamer and the pool see it.
+    struct Buffer {
+        slots: Arc<Slots>,
+        /// GstBuffer::pool: 1 until GStreamer brings the buffer back.
+        pool: AtomicUsize,
+        refs: AtomicUsize,
+        state: crate::pool::state::AtomicState,
+        /// What a release may write to only if nobody else has a reference.
+        bytes: SharedBytes,
+    }
+
+    use crate::pool::state::{AtomicState, BufferState, Step};
+
+    impl Buffer {
+        fn new(pool: usize, state: AtomicState) -> Arc<Self> {
+            Arc::new(Self {
+                slots: slots(0),
+                pool: AtomicUsize::new(pool),
+                refs: AtomicUsize::new(1),
+                state,
+                bytes: SharedBytes::new(0),
+            })
+        }
+
+        /// Drops a reference. The last one brings the buffer back, as gst_buffer_unref does. Returns
+        /// whether it was then parked.
+        fn unref(&self) -> bool {
+            if self.refs.fetch_sub(1, Ordering::AcqRel) != 1 {
+                return false;
+            }
+            self.refs.fetch_add(1, Ordering::AcqRel);
+            let (success, failure) = (Ordering::SeqCst, Ordering::Relaxed);
+            let is_ours = self.pool.compare_exchange(1, 0, success, failure);
+            if is_ours.is_err() {
+                return false;
+            }
+            if self.slots.front.is_looked_at() {
+                drop(lock(&self.slots.listed));
+            }
+            let is_unshared = self.refs.load(Ordering::Acquire) == 1;
+            if is_unshared {
+                self.bytes.write(1);
+                self.slots.release(0);
+            }
+            is_unshared
+        }
+
+        /// Returns whether a reference was taken, and dropped again.
+        fn look(&self) -> bool {
+            let listed = lock(&self.slots.listed);
+            let look = self.slots.front.look();
+            let is_in_use = self.pool.load(Ordering::SeqCst) == 1
+                || self.state.load() == BufferState::ReadyForConsume;
+            let one_more = |now| (now > 0).then_some(now + 1);
+            let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+            let found = is_in_use && self.refs.fetch_update(success, failure, one_more).is_ok();
+            drop(look);
+            drop(listed);
+            if found {
+                self.bytes.read();
+                self.unref();
+            }
+            found
+        }
+    }
+
+    #[test]
+    fn a_buffer_found_by_its_id_is_not_handed_out_again_meanwhile() {
+        check_interleavings(|| {
+            let buffer = Buffer::new(1, AtomicState::new());
+            let other = {
+                let buffer = Arc::clone(&buffer);
+                thread::spawn(move || buffer.look())
+            };
+            buffer.unref();
+            // Who finds the slot free has the buffer alone.
+            if buffer.slots.front.take().is_some() {
+                assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
+                buffer.bytes.write(2);
+            }
+            other.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_buffer_found_in_the_queue_is_not_handed_out_again_meanwhile() {
+        check_interleavings(|| {
+            let buffer = Buffer::new(0, AtomicState::new());
+            for step in [Step::AcquireFree, Step::SubmitFilled] {
+                buffer.state.take(1, step).unwrap();
+            }
+            let other = {
+                let buffer = Arc::clone(&buffer);
+                thread::spawn(move || buffer.look())
+            };
+            // The consumer takes the buffer out of the queue and drops it.
+            buffer.pool.store(1, Ordering::Release);
+            buffer.state.take(1, Step::AcquireFilled).unwrap();
+            buffer.unref();
+            if buffer.slots.front.take().is_some() {
+                assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
+                buffer.bytes.write(2);
+            }
+            other.join().unwrap();
+        });
+    }
+}
