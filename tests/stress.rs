@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Eight producers, eight consumers, and an owner who drops handles at random. No buffer is held by
-//! two threads, nothing is lost, and every byte that was written is read.
+//! Eight producers, eight consumers, and an owner who drops handles at random, or memory that stays
+//! and a pool that is flushed at random. No buffer is held by two threads, nothing is lost, and every
+//! byte that was written is read.
 //!
 //! The number of hand-overs is small by default; ten million take a minute or two:
 //!
@@ -88,6 +89,8 @@ struct Round {
     records: HashMap<u32, BufferRecord>,
     totals: Totals,
     quota: AtomicU64,
+    /// The pool is flushed now and then: threads that are refused for that try again.
+    is_flushed: AtomicBool,
 }
 
 fn id(buffer: &gst::BufferRef) -> u32 {
@@ -115,14 +118,12 @@ fn handle(freed: &Arc<AtomicUsize>) -> BufferHandle {
 }
 
 impl Round {
-    fn new(handles: &[BufferHandle], quota: u64) -> Self {
-        let pool = PhysBufferPool::with_borrowed_handles(handles);
+    fn new(pool: PhysBufferPool, quota: u64) -> Self {
         let mut config = pool.config();
         config.set_params(None, SIZE as u32, 0, 0);
         pool.set_config(config).unwrap();
         pool.set_active(true).unwrap();
-        let all: Vec<_> = handles
-            .iter()
+        let all: Vec<_> = (0..HANDLES)
             .map(|_| pool.acquire_free(Wait::No).unwrap())
             .collect();
         Self {
@@ -133,7 +134,13 @@ impl Round {
             pool,
             totals: Totals::default(),
             quota: AtomicU64::new(quota),
+            is_flushed: AtomicBool::new(false),
         }
+    }
+
+    fn is_refused_for_now(&self, error: &PoolError) -> bool {
+        let is_flushing = matches!(error, PoolError::Flushing { .. });
+        is_flushing && self.is_flushed.load(Ordering::Acquire)
     }
 
     /// Submits buffers until the quota is used up. A submission does not count if the handle is
@@ -151,7 +158,14 @@ impl Round {
     }
 
     fn produce_one(&self, random: &mut Random) -> bool {
-        let buffer = self.pool.acquire_free(Wait::Forever).unwrap();
+        let buffer = match self.pool.acquire_free(Wait::Forever) {
+            Ok(buffer) => buffer,
+            Err(error) if self.is_refused_for_now(&error) => {
+                std::thread::yield_now();
+                return false;
+            }
+            Err(other) => panic!("{other}"),
+        };
         let id = id(&buffer);
         let record = &self.records[&id];
         record.change_holder(NO_HOLDER, PRODUCER);
@@ -177,7 +191,9 @@ impl Round {
                 return false;
             }
         };
-        assert_eq!(record.pending.swap(sum, Ordering::AcqRel), 0);
+        // What was filled before a flush remains pending.
+        let flushed = record.pending.swap(sum, Ordering::AcqRel);
+        assert!(flushed == 0 || self.is_flushed.load(Ordering::Acquire));
         record.change_holder(PRODUCER, NO_HOLDER);
         match self.pool.submit_filled(buffer) {
             Ok(()) => {
@@ -189,6 +205,7 @@ impl Round {
                 record.pending.store(0, Ordering::Release);
                 false
             }
+            Err(error) if self.is_refused_for_now(&error) => false,
             Err(other) => panic!("{other}"),
         }
     }
@@ -199,6 +216,10 @@ impl Round {
         loop {
             let buffer = match self.pool.acquire_filled(Wait::Forever) {
                 Ok(buffer) => buffer,
+                Err(error) if self.is_refused_for_now(&error) => {
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(PoolError::Flushing { .. }) => return,
                 Err(other) => panic!("{other}"),
             };
@@ -234,6 +255,19 @@ impl Round {
         }
     }
 
+    /// Flushes the pool at random intervals, of which most are so short that threads are in the midst
+    /// of a call.
+    fn flush(&self, done: &AtomicBool, seed: u64) {
+        let mut random = Random(seed);
+        while !done.load(Ordering::Acquire) {
+            for _ in 0..random.next() % 64 {
+                std::thread::yield_now();
+            }
+            self.pool.set_flushing(true);
+            self.pool.set_flushing(false);
+        }
+    }
+
     /// Looks up buffers by id at the same time, as an interrupt handler would.
     fn look_up(&self, done: &AtomicBool, seed: u64) {
         let mut random = Random(seed);
@@ -251,7 +285,7 @@ impl Round {
 fn run(round: u64, quota: u64) -> u64 {
     let freed = Arc::new(AtomicUsize::new(0));
     let mut handles: Vec<_> = (0..HANDLES).map(|_| handle(&freed)).collect();
-    let state = Round::new(&handles, quota);
+    let state = Round::new(PhysBufferPool::with_borrowed_handles(&handles), quota);
     let done = AtomicBool::new(false);
     let seed = |n: u64| ((round << 32) + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
 
@@ -324,4 +358,76 @@ fn nothing_is_lost_or_held_twice_while_handles_are_dropped_at_random() {
         round += 1;
     }
     println!("{handed_over} hand-overs in {round} rounds");
+}
+
+/// Memory that stays goes round without the pool's lock, of which the round above has little.
+fn run_flushed(round: u64, quota: u64) -> u64 {
+    let freed = Arc::new(AtomicUsize::new(0));
+    let handles = (0..HANDLES).map(|_| handle(&freed)).collect();
+    let state = Round::new(PhysBufferPool::with_handles(handles), quota);
+    state.is_flushed.store(true, Ordering::Release);
+    let done = AtomicBool::new(false);
+    let seed = |n: u64| ((round << 32) + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+
+    std::thread::scope(|scope| {
+        let consumers: Vec<_> = (0..THREADS)
+            .map(|_| scope.spawn(|| state.consume()))
+            .collect();
+        let producers: Vec<_> = (0..THREADS)
+            .map(|n| {
+                let state = &state;
+                scope.spawn(move || state.produce(seed(n as u64)))
+            })
+            .collect();
+        let flusher = scope.spawn(|| state.flush(&done, seed(100)));
+        let interrupt = scope.spawn(|| state.look_up(&done, seed(200)));
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        done.store(true, Ordering::Release);
+        flusher.join().unwrap();
+        interrupt.join().unwrap();
+        while state.pool.filled_count() != 0 {
+            std::thread::yield_now();
+        }
+        state.is_flushed.store(false, Ordering::Release);
+        state.pool.set_flushing(true);
+        for consumer in consumers {
+            consumer.join().unwrap();
+        }
+    });
+
+    assert_eq!(state.pool.free_count(), HANDLES, "a buffer was lost");
+    for &id in state.records.keys() {
+        assert_eq!(state.pool.state(id), Some(BufferState::Idle));
+    }
+    let stats = state.pool.property::<gst::Structure>("stats");
+    let count = |name: &str| stats.get::<u64>(name).unwrap();
+    assert_eq!(count("refused-steps"), 0);
+    assert_eq!(count("acquired"), count("released"));
+    assert_eq!(count("submitted"), quota);
+    assert!(count("consumed") >= state.totals.handovers.load(Ordering::Acquire));
+    let handed_over = state.totals.handovers.load(Ordering::Acquire);
+    state.pool.set_active(false).unwrap();
+    drop(state);
+    assert_eq!(
+        freed.load(Ordering::SeqCst),
+        HANDLES,
+        "each deleter ran once"
+    );
+    handed_over
+}
+
+#[test]
+fn nothing_is_lost_or_held_twice_while_the_pool_is_flushed_at_random() {
+    gst::init().unwrap();
+    let wanted = handovers();
+    let (mut round, mut submitted, mut handed_over) = (0, 0, 0);
+    while submitted < wanted {
+        let quota = ROUND.min(wanted - submitted);
+        handed_over += run_flushed(round, quota);
+        submitted += quota;
+        round += 1;
+    }
+    println!("{handed_over} hand-overs of {submitted} submits in {round} rounds");
 }

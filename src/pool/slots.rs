@@ -47,7 +47,7 @@ use super::config::BufferConfig;
 use super::state::{BufferState, IllegalStep, Step};
 use crate::{handle::HandleWatcher, memory::Region};
 
-use front::{Front, Put};
+use front::{Front, Near, Put};
 use inner::{Block, Inner, Numbered};
 pub(super) use share::{Next, Share};
 use slot::{Place, Slot};
@@ -353,9 +353,17 @@ impl Store {
 
     /// Takes the next free slot to hand out.
     fn pop_free(&self, inner: &mut Inner) -> Option<usize> {
-        self.front
-            .take()
-            .or_else(|| self.reuse.pop(&mut inner.free))
+        let latest = self.front.take(Near::of_this_thread());
+        let next = latest.or_else(|| self.reuse.pop(&mut inner.free));
+        if next.is_some() || self.front.is_open_for(0) {
+            return next;
+        }
+        // Slots may have gone from a word not yet looked at to one that was empty. While the front is
+        // closed, none comes back to it.
+        self.front.set_open_for(0);
+        inner.free.extend(self.front.drain());
+        self.open_or_close(inner);
+        self.reuse.pop(&mut inner.free)
     }
 
     /// Puts a slot that came back into the front or, if it has no place there, into the list.
@@ -365,9 +373,10 @@ impl Store {
             inner.free.push_back(index);
             return;
         }
-        if self.front.put(index, config) == Put::Refused {
-            inner.free.extend(self.front.drain_older());
-            if self.front.put(index, config) == Put::Refused {
+        let near = Near::of_this_thread();
+        if self.front.put(near, index, config) == Put::Refused {
+            inner.free.extend(self.front.drain_older(near));
+            if self.front.put(near, index, config) == Put::Refused {
                 inner.free.push_back(index);
             }
         }

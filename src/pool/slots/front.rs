@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What happens to free slots without the lock of the slots.
 //!
-//! The front holds up to eight free slots that were released last, as one atomic word ([`Recent`]);
+//! The front holds free slots that were released last, as atomic words of up to eight ([`Recent`]);
 //! the list of the others is under the lock. A release puts its slot into the front, and an acquire
-//! takes the latest one out: one compare-exchange each. The front is open only for one
-//! configuration of one pool, whose buffers are handed out latest first and cannot be too many.
-//! Everything else, and whoever finds the front closed, empty or full, takes the lock.
+//! takes the latest one out: one compare-exchange each. There are a few words, and each thread has its
+//! own ([`Near`]), which it uses first: so threads that acquire and release at the same time do not
+//! take words and buffers out of each other's caches. The front is open only for one configuration of
+//! one pool, whose buffers are handed out latest first and cannot be too many. Everything else, and
+//! whoever finds the front closed, empty or full, takes the lock.
 //!
 //! Three protocols make this right. In each of them two threads write one word each and then read
 //! the other's, all SeqCst, so that at least one of them sees the other:
@@ -21,11 +23,14 @@
 //! Who sees the other takes the lock, which the other holds until it is done. loom checks all of
 //! them below.
 
+use std::cell::Cell;
+
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, seq_cst_for_loom};
 
 /// The indices of up to eight slots, one in each byte, the latest in the lowest. 0 is no slot, and n
 /// is slot n - 1. As the word is all there is, a compare-exchange that succeeds has seen everything,
-/// however often the word changed meanwhile and came back.
+/// however often the word changed meanwhile and came back. It has a cache line for itself.
+#[repr(align(64))]
 struct Recent(AtomicU64);
 
 impl Recent {
@@ -113,10 +118,32 @@ pub(super) enum Put {
     Refused,
 }
 
-/// All of it is in one cache line, since each thread needs all of it.
+/// How many words there are: more than processors would often find their own empty, fewer would meet
+/// in one more often.
+const WORDS: usize = 4;
+
+/// The word that a thread uses first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Near(usize);
+
+impl Near {
+    pub fn of_this_thread() -> Self {
+        static THREADS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        thread_local! {
+            static NEAR: Cell<usize> = const { Cell::new(WORDS) };
+        }
+        NEAR.with(|near| {
+            if near.get() == WORDS {
+                near.set(THREADS.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % WORDS);
+            }
+            Self(near.get())
+        })
+    }
+}
+
 #[repr(align(64))]
 pub(super) struct Front {
-    recent: Recent,
+    recent: [Recent; WORDS],
     /// The configuration whose buffers go through the front; 0 while it is closed.
     open_for: AtomicU64,
     /// The threads that wait for a free slot.
@@ -127,7 +154,7 @@ pub(super) struct Front {
 impl Front {
     pub fn new() -> Self {
         Self {
-            recent: Recent(AtomicU64::new(0)),
+            recent: std::array::from_fn(|_| Recent(AtomicU64::new(0))),
             open_for: AtomicU64::new(0),
             waiters: Waiters::new(),
             is_looked_at: AtomicBool::new(false),
@@ -146,7 +173,8 @@ impl Front {
 
     /// For who has just said that it waits.
     pub fn is_empty(&self) -> bool {
-        self.recent.0.load(Ordering::SeqCst) == 0
+        let is_empty = |recent: &Recent| recent.0.load(Ordering::SeqCst) == 0;
+        self.recent.iter().all(is_empty)
     }
 
     /// Opens the front for a configuration, or closes it with 0. Under the lock; the caller takes
@@ -156,14 +184,15 @@ impl Front {
         seq_cst_for_loom();
     }
 
-    /// Takes the latest slot, which is the caller's from now on.
-    pub fn take(&self) -> Option<usize> {
-        self.recent.pop()
+    /// Takes the latest slot of the nearest word that has one. It is the caller's from now on.
+    pub fn take(&self, near: Near) -> Option<usize> {
+        let words = (0..WORDS).map(|distance| (near.0 + distance) % WORDS);
+        words.into_iter().find_map(|word| self.recent[word].pop())
     }
 
     /// Puts the caller's slot in, whose buffer is of the configuration `config`.
-    pub fn put(&self, index: usize, config: u64) -> Put {
-        if !self.is_open_for(config) || !self.recent.push(index) {
+    pub fn put(&self, near: Near, index: usize, config: u64) -> Put {
+        if self.open_for() != config || !self.recent[near.0].push(index) {
             return Put::Refused;
         }
         if self.is_open_for(config) && !self.waiters.are_there() {
@@ -173,14 +202,14 @@ impl Front {
         }
     }
 
-    /// Takes out all slots, the oldest first.
+    /// Takes out all slots, the oldest of each word first.
     pub fn drain(&self) -> impl Iterator<Item = usize> {
-        self.recent.take_all_but(0)
+        self.recent.iter().flat_map(|recent| recent.take_all_but(0))
     }
 
-    /// Takes out the older half of a full front, the oldest first.
-    pub fn drain_older(&self) -> impl Iterator<Item = usize> {
-        self.recent.take_all_but(Recent::LATER_HALF)
+    /// Takes out the older half of a full word, the oldest first.
+    pub fn drain_older(&self, near: Near) -> impl Iterator<Item = usize> {
+        self.recent[near.0].take_all_but(Recent::LATER_HALF)
     }
 
     /// Says that a thread looks for a buffer, until the result is dropped. Under the lock, so that
@@ -214,6 +243,8 @@ impl Drop for Look<'_> {
 mod tests {
     use super::*;
 
+    const NEAR: Near = Near(1);
+
     fn front() -> Front {
         let front = Front::new();
         front.set_open_for(1);
@@ -224,36 +255,47 @@ mod tests {
     fn the_slot_that_came_last_goes_first() {
         let front = front();
         for index in [3, 0, 254] {
-            assert_eq!(front.put(index, 1), Put::Done);
+            assert_eq!(front.put(NEAR, index, 1), Put::Done);
         }
-        assert_eq!(front.take(), Some(254));
-        assert_eq!(front.put(7, 1), Put::Done);
-        let rest: Vec<_> = std::iter::from_fn(|| front.take()).collect();
+        assert_eq!(front.take(NEAR), Some(254));
+        assert_eq!(front.put(NEAR, 7, 1), Put::Done);
+        let rest: Vec<_> = std::iter::from_fn(|| front.take(NEAR)).collect();
         assert_eq!(rest, [7, 0, 3]);
+    }
+
+    #[test]
+    fn a_thread_takes_what_it_released_itself_before_what_others_did() {
+        let front = front();
+        for (word, index) in [(0, 5), (1, 6), (2, 7)] {
+            assert_eq!(front.put(Near(word), index, 1), Put::Done);
+        }
+        let rest: Vec<_> = std::iter::from_fn(|| front.take(Near(2))).collect();
+        assert_eq!(rest, [7, 5, 6]);
+        assert!(front.is_empty());
     }
 
     #[test]
     fn what_has_no_place_is_refused() {
         let front = front();
-        assert_eq!(front.put(255, 1), Put::Refused);
-        assert_eq!(front.put(usize::MAX, 1), Put::Refused);
-        assert_eq!(front.put(0, 2), Put::Refused);
+        assert_eq!(front.put(NEAR, 255, 1), Put::Refused);
+        assert_eq!(front.put(NEAR, usize::MAX, 1), Put::Refused);
+        assert_eq!(front.put(NEAR, 0, 2), Put::Refused);
         for index in 0..8 {
-            assert_eq!(front.put(index, 1), Put::Done);
+            assert_eq!(front.put(NEAR, index, 1), Put::Done);
         }
-        assert_eq!(front.put(8, 1), Put::Refused);
-        assert_eq!(front.drain_older().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(front.put(NEAR, 8, 1), Put::Refused);
+        assert_eq!(front.drain_older(NEAR).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(front.drain().collect::<Vec<_>>(), [4, 5, 6, 7]);
-        assert_eq!(front.take(), None);
+        assert_eq!(front.take(NEAR), None);
     }
 
     #[test]
     fn who_puts_a_slot_in_is_told_of_waiters() {
         let front = front();
         front.waiters.add();
-        assert_eq!(front.put(0, 1), Put::Attend);
+        assert_eq!(front.put(NEAR, 0, 1), Put::Attend);
         front.waiters.remove(1);
-        assert_eq!(front.put(1, 1), Put::Done);
+        assert_eq!(front.put(NEAR, 1, 1), Put::Done);
     }
 }
 
@@ -266,11 +308,15 @@ mod model {
     use crate::sync::{Arc, Mutex, SharedBytes, check_interleavings, lock};
     use loom::{sync::Condvar, thread};
 
+    /// Fewer would not show the protocols, and more take loom longer.
+    const NEAR: Near = Near(0);
+    const FAR: Near = Near(WORDS - 1);
+
     fn open(slots: usize) -> Front {
         let front = Front::new();
         front.set_open_for(1);
         for index in 0..slots {
-            assert_eq!(front.put(index, 1), Put::Done);
+            assert_eq!(front.put(NEAR, index, 1), Put::Done);
         }
         front
     }
@@ -282,22 +328,23 @@ mod model {
             let shared = Arc::new((open(2), slots));
             let cycles = {
                 let shared = Arc::clone(&shared);
-                move || {
+                move |near: Near| {
                     for _ in 0..2 {
                         let (front, slots) = &*shared;
-                        if let Some(index) = front.take() {
+                        if let Some(index) = front.take(near) {
                             slots[index].write(slots[index].read() + 1);
-                            assert_eq!(front.put(index, 1), Put::Done);
+                            assert_eq!(front.put(near, index, 1), Put::Done);
                         }
                     }
                 }
             };
-            let other = thread::spawn(cycles.clone());
-            cycles();
+            let other = thread::spawn({
+                let cycles = cycles.clone();
+                move || cycles(FAR)
+            });
+            cycles(NEAR);
             other.join().unwrap();
-            let (front, slots) = &*shared;
-            // Two threads, and a slot for each: nobody found the front empty.
-            assert_eq!(slots[0].read() + slots[1].read(), 4);
+            let (front, _) = &*shared;
             let mut rest: Vec<_> = front.drain().collect();
             rest.sort_unstable();
             assert_eq!(rest, [0, 1]);
@@ -312,8 +359,8 @@ mod model {
 
     impl Slots {
         /// What a release does.
-        fn release(&self, index: usize) {
-            match self.front.put(index, 1) {
+        fn release(&self, near: Near, index: usize) {
+            match self.front.put(near, index, 1) {
                 Put::Done => return,
                 Put::Attend => {}
                 Put::Refused => lock(&self.listed).push(index),
@@ -332,11 +379,11 @@ mod model {
         fn acquire(&self) -> usize {
             let mut listed = self.listed.lock().unwrap();
             loop {
-                if let Some(index) = self.front.take().or_else(|| listed.pop()) {
+                if let Some(index) = self.front.take(NEAR).or_else(|| listed.pop()) {
                     return index;
                 }
                 self.front.waiters.add();
-                if let Some(index) = self.front.take() {
+                if let Some(index) = self.front.take(NEAR) {
                     self.front.waiters.remove(1);
                     return index;
                 }
@@ -361,7 +408,7 @@ mod model {
                 let slots = Arc::clone(&slots);
                 thread::spawn(move || slots.acquire())
             };
-            slots.release(0);
+            slots.release(FAR, 0);
             assert_eq!(other.join().unwrap(), 0);
             assert!(!slots.front.waiters.are_there());
         });
@@ -377,8 +424,8 @@ mod model {
                     thread::spawn(move || slots.acquire())
                 })
                 .collect();
-            slots.release(0);
-            slots.release(1);
+            slots.release(FAR, 0);
+            slots.release(FAR, 1);
             let got: usize = waiting.into_iter().map(|w| w.join().unwrap()).sum();
             assert_eq!(got, 1);
         });
@@ -390,7 +437,7 @@ mod model {
             let slots = slots(1);
             let other = {
                 let slots = Arc::clone(&slots);
-                thread::spawn(move || slots.release(1))
+                thread::spawn(move || slots.release(FAR, 1))
             };
             {
                 let mut listed = slots.listed.lock().unwrap();
@@ -398,10 +445,39 @@ mod model {
                 listed.extend(slots.front.drain());
             }
             other.join().unwrap();
-            assert_eq!(slots.front.take(), None);
+            assert_eq!(slots.front.take(NEAR), None);
             let mut listed = lock(&slots.listed).clone();
             listed.sort_unstable();
             assert_eq!(listed, [0, 1]);
+        });
+    }
+
+    #[test]
+    fn who_does_not_wait_finds_a_slot_if_there_always_is_one() {
+        check_interleavings(|| {
+            let slots = slots(0);
+            for index in 0..2 {
+                slots.release(FAR, index);
+            }
+            let other = {
+                let slots = Arc::clone(&slots);
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        if let Some(index) = slots.front.take(FAR) {
+                            slots.release(NEAR, index);
+                        }
+                    }
+                })
+            };
+            let found = slots.front.take(NEAR).or_else(|| {
+                let mut listed = lock(&slots.listed);
+                slots.front.set_open_for(0);
+                listed.extend(slots.front.drain());
+                slots.front.set_open_for(1);
+                listed.pop()
+            });
+            assert!(found.is_some());
+            other.join().unwrap();
         });
     }
 
@@ -447,7 +523,7 @@ mod model {
             let is_unshared = self.refs.load(Ordering::Acquire) == 1;
             if is_unshared {
                 self.bytes.write(1);
-                self.slots.release(0);
+                self.slots.release(FAR, 0);
             }
             is_unshared
         }
@@ -481,7 +557,7 @@ mod model {
             };
             buffer.unref();
             // Who finds the slot free has the buffer alone.
-            if buffer.slots.front.take().is_some() {
+            if buffer.slots.front.take(NEAR).is_some() {
                 assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
                 buffer.bytes.write(2);
             }
@@ -504,7 +580,7 @@ mod model {
             buffer.pool.store(1, Ordering::Release);
             buffer.state.take(1, Step::AcquireFilled).unwrap();
             buffer.unref();
-            if buffer.slots.front.take().is_some() {
+            if buffer.slots.front.take(NEAR).is_some() {
                 assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
                 buffer.bytes.write(2);
             }

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, MutexGuard};
 use super::{
     Attempt, Block, Claim, Growth, Place, Put, Refusal, Slot, Slots, Store, Wait,
     filled::FilledQueue,
+    front::Near,
     inner::{Filled, Inner, Numbered, Part, User},
     next_serial,
     wait::yield_until,
@@ -156,7 +157,7 @@ impl Share {
         if config == 0 || self.part.filled.is_flushing() {
             return None;
         }
-        let index = store.front.take()?;
+        let index = store.front.take(Near::of_this_thread())?;
         let slot = store.slots.get(index)?;
         // A slot in the front has its wrapper, unless the pool was configured anew meanwhile.
         if slot.made_for() == config
@@ -326,7 +327,10 @@ impl Share {
 
     fn put_back(&self, slot: &Slot, index: usize) {
         let store = self.store();
-        match store.front.put(index, slot.made_for()) {
+        match store
+            .front
+            .put(Near::of_this_thread(), index, slot.made_for())
+        {
             Put::Done => {}
             Put::Attend => store.attend(),
             Put::Refused => {
