@@ -28,6 +28,7 @@
 //! models check it. No memory is mapped, wrapped or freed under the lock. With a free buffer at hand
 //! neither acquire nor release allocates memory or makes a system call.
 
+mod event;
 mod filled;
 mod front;
 mod inner;
@@ -47,11 +48,11 @@ use super::config::BufferConfig;
 use super::state::{BufferState, IllegalStep, Step};
 use crate::{handle::HandleWatcher, memory::Region};
 
+use event::Event;
 use front::{Front, Near, Put};
 use inner::{Block, Inner, Numbered};
 pub(super) use share::{Next, Share};
 use slot::{Place, Slot};
-use wait::Event;
 pub use wait::Wait;
 pub(super) use wait::{Attempt, Growth};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Condvar;
 
-use super::{Counters, filled::FilledQueue, wait::Event};
+use super::{Counters, event::Event, filled::FilledQueue};
 use crate::{memory::Region, pool::config::BufferConfig};
 
 #[derive(Default)]

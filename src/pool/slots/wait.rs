@@ -3,9 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, MutexGuard};
+use parking_lot::MutexGuard;
 
-use super::{Refusal, Store, front::Waiters, inner::Inner};
+use super::{
+    Refusal, Store,
+    event::{Deadline, Event},
+    inner::Inner,
+};
 
 /// How long to wait for a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,60 +41,6 @@ impl Wait {
                 None => Deadline::Never,
             },
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Deadline {
-    Now,
-    Never,
-    At(Instant),
-}
-
-/// Where threads wait for one kind of event.
-pub(super) struct Event<'a> {
-    pub condition: &'a Condvar,
-    pub waiters: &'a Waiters,
-}
-
-impl Event<'_> {
-    /// Waits, unless the last look, which follows the caller's being counted, says that the event
-    /// has happened. After the time is over the caller looks once more.
-    fn wait(
-        &self,
-        deadline: &mut Deadline,
-        inner: &mut MutexGuard<'_, Inner>,
-        has_happened: impl Fn() -> bool,
-    ) {
-        self.waiters.add();
-        if has_happened() {
-            self.waiters.remove(1);
-            return;
-        }
-        // Whoever wakes a thread counts it out.
-        match *deadline {
-            Deadline::Now => self.waiters.remove(1),
-            Deadline::Never => self.condition.wait(inner),
-            Deadline::At(at) => {
-                if self.condition.wait_until(inner, at).timed_out() {
-                    self.waiters.remove(1);
-                    *deadline = Deadline::Now;
-                }
-            }
-        }
-    }
-
-    /// Wakes one thread. Under the lock.
-    pub(super) fn wake_one(&self) {
-        if self.waiters.are_there() {
-            self.waiters
-                .remove(usize::from(self.condition.notify_one()));
-        }
-    }
-
-    /// Wakes all threads. Under the lock.
-    pub(super) fn wake_all(&self) {
-        self.waiters.remove(self.condition.notify_all());
     }
 }
 
