@@ -40,6 +40,35 @@ impl<T> Queue<T> {
     }
 }
 
+/// A vector that only grows, and that is read meanwhile.
+#[cfg(not(loom))]
+pub(crate) use boxcar::Vec as GrowingVec;
+
+/// boxcar does not build with loom. No model has such a vector: this one is compiled only.
+#[cfg(loom)]
+pub(crate) struct GrowingVec<T>([std::sync::OnceLock<T>; 8]);
+
+#[cfg(loom)]
+impl<T> GrowingVec<T> {
+    pub fn new() -> Self {
+        Self(std::array::from_fn(|_| std::sync::OnceLock::new()))
+    }
+
+    pub fn push(&self, item: T) -> usize {
+        let index = self.count();
+        assert!(self.0[index].set(item).is_ok());
+        index
+    }
+
+    pub fn get(&self, index: usize) -> Option<&T> {
+        self.0.get(index)?.get()
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|place| place.get().is_some()).count()
+    }
+}
+
 /// Stands between two accesses to different words that are SeqCst, which all threads see in one order. loom
 /// takes SeqCst accesses for acquire and release only, and needs a fence for that.
 #[inline(always)]

@@ -46,7 +46,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::BufferConfig;
 use super::state::{BufferState, IllegalStep, Step};
-use crate::{handle::HandleWatcher, memory::Region};
+use crate::{handle::HandleWatcher, memory::Region, sync::GrowingVec};
 
 use event::Event;
 use front::{Front, Near, Put};
@@ -81,7 +81,7 @@ pub struct Slots(Arc<Store>);
 pub(super) struct Store {
     front: Front,
     /// The slots, of which those with a [`Block`] exist. The others were cleared.
-    slots: boxcar::Vec<Slot>,
+    slots: GrowingVec<Slot>,
     inner: Mutex<Inner>,
     /// Notified when a buffer becomes free, or a pool begins to flush.
     freed: Condvar,
@@ -176,7 +176,7 @@ impl Slots {
     pub fn new(regions: Vec<Arc<Region>>, reuse: Reuse) -> Self {
         let slots = Self(Arc::new(Store {
             front: Front::new(),
-            slots: boxcar::Vec::new(),
+            slots: GrowingVec::new(),
             inner: Mutex::new(Inner::default()),
             freed: Condvar::new(),
             reuse,
