@@ -14,7 +14,7 @@ use super::device::{Device, Display, PropertyBlob, connector_handle, crtc_handle
 use super::discovery::Route;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
-use super::kms_plane::{Extra, Meanwhile, OtherPlane, PlaneState, add_all};
+use super::kms_plane::{Extra, OtherPlane, PlaneContent, PlaneState, add_all};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use crate::display::area::Placement;
@@ -151,18 +151,18 @@ pub struct ModeSet {
 
 /// What the primary plane of a CRTC shows while a sink shows on another plane, and no sink on this one.
 #[derive(Debug, Clone)]
-pub struct Ground {
+pub struct Backdrop {
     /// The id of the primary plane.
     pub plane: u32,
-    pub meanwhile: Meanwhile,
+    pub content: PlaneContent,
 }
 
 /// What a commit sets besides frames.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub mode: ModeSet,
-    /// `None` leaves the ground as it is.
-    pub ground: Option<Ground>,
+    /// `None` leaves the backdrop as it is.
+    pub backdrop: Option<Backdrop>,
 }
 
 /// See the module's documentation.
@@ -456,7 +456,7 @@ impl Crtc {
     }
 
     /// A request for a TEST_ONLY commit that shows `framebuffer` on the plane `id`, and keeps what the other
-    /// planes show. Without `setup`, the CRTC keeps its mode and its ground.
+    /// planes show. Without `setup`, the CRTC keeps its mode and its backdrop.
     pub fn trial(
         &self,
         id: u32,
@@ -469,7 +469,7 @@ impl Crtc {
         self.add_setup(
             &mut request,
             mode,
-            setup.and_then(|setup| setup.ground.as_ref()),
+            setup.and_then(|setup| setup.backdrop.as_ref()),
         );
         for other in self.planes.iter().filter(|plane| plane.id != id) {
             self.add_frame(&mut request, other, other.frames.next());
@@ -482,12 +482,12 @@ impl Crtc {
         request
     }
 
-    /// Adds what a commit of a setup sets besides frames. `ground` takes the place of what the primary plane shows.
+    /// Adds what a commit of a setup sets besides frames. `backdrop` takes the place of what the primary plane shows.
     fn add_setup(
         &self,
         request: &mut AtomicModeReq,
         mode: Option<&ModeSet>,
-        ground: Option<&Ground>,
+        backdrop: Option<&Backdrop>,
     ) {
         if let Some(mode) = mode {
             request.add_raw_property(
@@ -506,10 +506,10 @@ impl Crtc {
         add_all(request, &self.resets);
         let screen = mode.map_or((0, 0), |mode| (mode.line.width, mode.line.height));
         for other in self.others.iter().filter(|other| !self.has_plane(other)) {
-            let meanwhile = ground
-                .filter(|ground| ground.plane == other.state.id)
-                .map_or(&other.meanwhile, |ground| &ground.meanwhile);
-            other.add_meanwhile(request, meanwhile, self.id, screen);
+            let content = backdrop
+                .filter(|backdrop| backdrop.plane == other.state.id)
+                .map_or(&other.content, |backdrop| &backdrop.content);
+            other.add_content(request, content, self.id, screen);
         }
     }
 
@@ -524,13 +524,13 @@ impl Crtc {
         known.map(|other| &other.state)
     }
 
-    /// Has the primary plane show `ground` from the next setup on. Returns whether that is new, and what it showed
+    /// Has the primary plane show `backdrop` from the next setup on. Returns whether that is new, and what it showed
     /// until now, which must not be dropped under a lock.
-    pub fn set_ground(&mut self, ground: Ground) -> (bool, Option<Meanwhile>) {
+    pub fn set_backdrop(&mut self, backdrop: Backdrop) -> (bool, Option<PlaneContent>) {
         let mut others = self.others.iter_mut();
-        match others.find(|other| other.state.id == ground.plane) {
+        match others.find(|other| other.state.id == backdrop.plane) {
             Some(primary) => {
-                let (is_new, old) = primary.set_meanwhile(ground.meanwhile);
+                let (is_new, old) = primary.set_content(backdrop.content);
                 (is_new, Some(old))
             }
             None => (false, None),
@@ -552,7 +552,7 @@ impl Crtc {
         self.leftovers.extend(frames.into_frames());
         let known = self.others.iter().position(|other| other.state.id == from);
         let index = known.unwrap_or_else(|| {
-            self.others.push(OtherPlane::new(left, Meanwhile::Off));
+            self.others.push(OtherPlane::new(left, PlaneContent::Off));
             self.others.len() - 1
         });
         let other = &mut self.others[index];
@@ -587,18 +587,18 @@ impl Crtc {
             let mut others = self.others.iter();
             match others.find(|other| other.state.id == plane.id && !is_last) {
                 None => plane.state.add_before(&mut request),
-                Some(other) if matches!(other.meanwhile, Meanwhile::AsBefore) => {
+                Some(other) if matches!(other.content, PlaneContent::AsBefore) => {
                     plane.state.add_before(&mut request);
                 }
                 Some(other) => {
-                    other.add_meanwhile(&mut request, &other.meanwhile, self.id, screen);
+                    other.add_content(&mut request, &other.content, self.id, screen);
                 }
             }
         }
         if is_last {
             add_all(&mut request, &self.saved.resets);
             for other in self.others.iter().filter(|other| !self.has_plane(other)) {
-                match other.is_changed || !matches!(other.meanwhile, Meanwhile::AsBefore) {
+                match other.is_changed || !matches!(other.content, PlaneContent::AsBefore) {
                     true if with_others => other.add_before(&mut request),
                     true => other.state.add_off(&mut request),
                     false => {}

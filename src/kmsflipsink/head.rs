@@ -13,14 +13,14 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::CAT;
 use super::card::{self, Card};
-use super::crtc::{ClaimedPlane, Crtc, Frame, Ground, ModeSet, Observer, Setup};
+use super::crtc::{Backdrop, ClaimedPlane, Crtc, Frame, ModeSet, Observer, Setup};
 use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};
 use super::error::{Gone, KmsError, NotPresented};
 use super::format;
 use super::framebuffer::{FbShape, Framebuffer};
-use super::kms_plane::{Meanwhile, PlaneState};
+use super::kms_plane::{PlaneContent, PlaneState};
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use super::sysfs_card;
@@ -263,7 +263,7 @@ impl Head {
             .collect())
     }
 
-    /// The setups to try for frames of `need`, best first: in each mode, each ground.
+    /// The setups to try for frames of `need`, best first: in each mode, each backdrop.
     pub fn candidates(
         &self,
         request: ModeRequest,
@@ -272,10 +272,10 @@ impl Head {
     ) -> Result<Vec<Setup>, KmsError> {
         let modes = self.modes_to_try(request, request_text, need)?;
         let setups = modes.into_iter().flat_map(|mode| {
-            let grounds = self.grounds((mode.line.width, mode.line.height));
-            grounds.into_iter().map(move |ground| Setup {
+            let backdrops = self.backdrops((mode.line.width, mode.line.height));
+            backdrops.into_iter().map(move |backdrop| Setup {
                 mode: mode.clone(),
-                ground,
+                backdrop,
             })
         });
         Ok(setups.collect())
@@ -283,7 +283,7 @@ impl Head {
 
     /// What the primary plane may show meanwhile, best first, on a screen of this size. The plane is left alone if a
     /// sink has it, and if the user chose a plane to show above it.
-    fn grounds(&self, screen: (u32, u32)) -> Vec<Option<Ground>> {
+    fn backdrops(&self, screen: (u32, u32)) -> Vec<Option<Backdrop>> {
         let own = self.route.kms_plane;
         let is_free = |id: &u32| *id != own && !self.engine.has_plane(*id);
         let Some(plane) = self.route.primary.filter(is_free) else {
@@ -294,19 +294,19 @@ impl Head {
         };
         // What is on the screen of an application that gave us its card may be meant to stay there.
         let first = match self.device.is_ours {
-            true => Meanwhile::Off,
-            false => Meanwhile::AsBefore,
+            true => PlaneContent::Off,
+            false => PlaneContent::AsBefore,
         };
         let black = match black_framebuffer(&self.device, known, screen) {
-            Ok(framebuffer) => Some(Meanwhile::Black(Arc::new(framebuffer))),
+            Ok(framebuffer) => Some(PlaneContent::Black(Arc::new(framebuffer))),
             Err(error) => {
                 gst::debug!(CAT, "no black picture for plane {plane}: {error}");
                 None
             }
         };
-        let grounds = [Some(first), black].into_iter().flatten();
-        grounds
-            .map(|meanwhile| Some(Ground { plane, meanwhile }))
+        let backdrops = [Some(first), black].into_iter().flatten();
+        backdrops
+            .map(|content| Some(Backdrop { plane, content }))
             .collect()
     }
 
@@ -371,7 +371,10 @@ impl Head {
     /// plugged in, set its mode after [`Self::candidates`] was called.
     #[must_use]
     pub fn set_up(&self, new: &Setup, request: ModeRequest, need: FrameNeed) -> bool {
-        let Setup { mode: new, ground } = new;
+        let Setup {
+            mode: new,
+            backdrop,
+        } = new;
         let (is_set, old) = self
             .with_crtc(|crtc| {
                 let is_changed = |old: &ModeSet| old.mode != new.mode;
@@ -380,13 +383,13 @@ impl Head {
                     return (false, None);
                 }
                 (crtc.mode_request, crtc.need) = (request, Some(need));
-                let ground = ground.clone().map(|ground| crtc.set_ground(ground));
-                let is_new_ground = ground.as_ref().is_some_and(|&(is_new, _)| is_new);
-                crtc.needs_setup |= is_other || is_new_ground;
+                let backdrop = backdrop.clone().map(|backdrop| crtc.set_backdrop(backdrop));
+                let is_new_backdrop = backdrop.as_ref().is_some_and(|&(is_new, _)| is_new);
+                crtc.needs_setup |= is_other || is_new_backdrop;
                 for plane in &mut crtc.planes {
                     plane.stats.set_period(new.line.period_ns());
                 }
-                (true, Some((crtc.mode.replace(new.clone()), ground)))
+                (true, Some((crtc.mode.replace(new.clone()), backdrop)))
             })
             .unwrap_or((true, None));
         // This may destroy a property blob or a framebuffer, and so needs to be done without the lock.

@@ -151,7 +151,7 @@ impl PlaneState {
 
 /// What a plane that no sink has shows while sinks show on other planes of its CRTC.
 #[derive(Debug, Clone)]
-pub enum Meanwhile {
+pub enum PlaneContent {
     /// What it showed before.
     AsBefore,
     Off,
@@ -159,7 +159,7 @@ pub enum Meanwhile {
     Black(Arc<Framebuffer>),
 }
 
-impl Meanwhile {
+impl PlaneContent {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Black(a), Self::Black(b)) => Arc::ptr_eq(a, b),
@@ -172,7 +172,7 @@ impl Meanwhile {
 #[derive(Debug)]
 pub struct OtherPlane {
     pub state: PlaneState,
-    pub meanwhile: Meanwhile,
+    pub content: PlaneContent,
     /// Whether a sink had the plane, so that what was there before has to be put back.
     pub is_changed: bool,
     /// Further properties of the plane to put back at the end, with their values.
@@ -180,10 +180,10 @@ pub struct OtherPlane {
 }
 
 impl OtherPlane {
-    pub fn new(state: PlaneState, meanwhile: Meanwhile) -> Self {
+    pub fn new(state: PlaneState, content: PlaneContent) -> Self {
         Self {
             state,
-            meanwhile,
+            content,
             is_changed: false,
             extras_before: Vec::new(),
         }
@@ -199,35 +199,35 @@ impl OtherPlane {
                 continue;
             }
             let state = PlaneState::read(device, id)?;
-            let meanwhile = match device.is_ours && !state.is_primary {
-                true => Meanwhile::Off,
-                false => Meanwhile::AsBefore,
+            let content = match device.is_ours && !state.is_primary {
+                true => PlaneContent::Off,
+                false => PlaneContent::AsBefore,
             };
-            others.push(Self::new(state, meanwhile));
+            others.push(Self::new(state, content));
         }
         Ok(others)
     }
 
     /// Has the plane show something else from the next setup on. Returns whether it differs from what there was, and
     /// what there was, which must not be dropped under a lock.
-    pub fn set_meanwhile(&mut self, new: Meanwhile) -> (bool, Meanwhile) {
-        let is_other = !self.meanwhile.is_same(&new);
-        (is_other, std::mem::replace(&mut self.meanwhile, new))
+    pub fn set_content(&mut self, new: PlaneContent) -> (bool, PlaneContent) {
+        let is_other = !self.content.is_same(&new);
+        (is_other, std::mem::replace(&mut self.content, new))
     }
 
-    /// Has the commit show `meanwhile` on the plane, on a screen of this size.
-    pub fn add_meanwhile(
+    /// Has the commit show `content` on the plane, on a screen of this size.
+    pub fn add_content(
         &self,
         request: &mut AtomicModeReq,
-        meanwhile: &Meanwhile,
+        content: &PlaneContent,
         crtc: u32,
         (width, height): (u32, u32),
     ) {
-        match meanwhile {
-            Meanwhile::AsBefore if !self.is_changed => {}
-            Meanwhile::AsBefore => self.add_before(request),
-            Meanwhile::Off => self.state.add_off(request),
-            Meanwhile::Black(framebuffer) => {
+        match content {
+            PlaneContent::AsBefore if !self.is_changed => {}
+            PlaneContent::AsBefore => self.add_before(request),
+            PlaneContent::Off => self.state.add_off(request),
+            PlaneContent::Black(framebuffer) => {
                 let screen = Rect::of_size(width, height);
                 let placement = Placement {
                     src: screen,

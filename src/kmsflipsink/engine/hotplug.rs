@@ -171,7 +171,7 @@ mod tests {
     fn setup(mode: &ModeSet) -> Setup {
         Setup {
             mode: mode.clone(),
-            ground: None,
+            backdrop: None,
         }
     }
 
