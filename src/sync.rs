@@ -17,7 +17,7 @@ pub(crate) use std::sync::{
 #[cfg(not(loom))]
 pub(crate) use crossbeam_queue::SegQueue as Queue;
 
-/// loom does not see the atomics of crossbeam's queue: in models a lock stands in for them.
+/// A lock stands in for crossbeam's queue in models, because loom does not see the queue's atomics.
 #[cfg(loom)]
 pub(crate) struct Queue<T>(Mutex<std::collections::VecDeque<T>>);
 
@@ -69,8 +69,8 @@ impl<T> GrowingVec<T> {
     }
 }
 
-/// Stands between two accesses to different words that are SeqCst, which all threads see in one order. loom
-/// takes SeqCst accesses for acquire and release only, and needs a fence for that.
+/// Goes between two SeqCst accesses to different words, which all threads see in one order. loom treats SeqCst
+/// accesses as acquire and release only, and needs a fence to keep that order.
 #[inline(always)]
 pub(crate) fn seq_cst_for_loom() {
     #[cfg(loom)]

@@ -2,7 +2,7 @@
 //! GstAllocators over regions.
 //!
 //! GstFdMemory is opaque, so the allocators for memory with an fd are subclasses of GstFdAllocator and
-//! GstDmaBufAllocator. Their memory borrows the region's fd, and a table says which region it is of (`attached`).
+//! GstDmaBufAllocator. Their memory borrows the region's fd. A table gives the region of each memory (`attached`).
 //! Each allocator instance replaces the map functions by ones that return the region's own mapping. Memory
 //! without an fd is a bare GstMemory. GstMemory::offset always counts from the first byte of the region,
 //! because memory with an fd counts its offset from the start of the file.
@@ -64,7 +64,7 @@ static OTHER_DMA_BUF: LazyLock<gst::Allocator> =
 /// kind external cannot allocate, nor can that of kind region, which has no heap: see [`PhysMemAllocator`].
 ///
 /// All of them implement GstPhysMemoryAllocator, which has one address for a whole memory. That address is
-/// 0 where the memory has several extents or its address is unknown.
+/// 0 if the memory has several extents or its address is unknown.
 pub fn allocator(kind: MemoryKind) -> &'static gst::Allocator {
     &ALLOCATORS[kind as usize]
 }
@@ -156,8 +156,8 @@ fn fd_memory(
     }
 }
 
-/// The region that a memory shares, and the offset in bytes of the memory's first byte in it. `None` for
-/// memory that [`wrap`] did not make.
+/// The region of a memory, and the offset of the memory's first byte in it. `None` for memory that
+/// [`wrap`] did not make.
 pub fn region_of(mem: &gst::MemoryRef) -> Option<(&Arc<Region>, usize)> {
     // SAFETY: `mem` is alive as long as the result is borrowed from it, and keeps its parent alive.
     unsafe { attached::of(mem.as_mut_ptr()) }.map(|attached| (&attached.region, mem.offset()))

@@ -56,7 +56,7 @@ impl MemoryBlock {
     }
 }
 
-/// Makes a handle of what other languages say of a block. `deleter` does not run if this fails.
+/// Makes a handle of a block that another language describes. `deleter` does not run if this fails.
 ///
 /// # Safety
 /// If the values describe a block, `data .. data + size` stays mapped read-write until `deleter` runs, and no

@@ -134,7 +134,7 @@ glib::wrapper! {
         @extends gst::BufferPool, gst::Object;
 }
 
-/// Why the pool did not do what the application asked.
+/// Why a call of the pool failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {

@@ -12,21 +12,22 @@
 //!
 //! Memory borrowed from a [`BufferHandle`](crate::handle::BufferHandle) may be freed by its owner.
 //! Its slot is then *dead*: it leaves the free list, the filled queue passes over it, a buffer of
-//! it is thrown away when it comes back, and all waiting threads look again.
+//! it is thrown away when it comes back, and all waiting threads look again for a buffer.
 //!
 //! # Without the lock
 //!
-//! While one pool alone uses the slots, hands the latest out first, and may hand out all of them, the
-//! slots released last are in the [`Front`]: there a release and an acquire of a buffer are one
-//! atomic operation each. The filled queue ([`FilledQueue`]) has no lock at any time. The slots
-//! themselves are in a vector that only grows, which may be read while it does; a slot's fields are
-//! written by the one thread that has the slot.
+//! If one pool alone uses the slots, hands out the latest first, and may hand out all of them, the
+//! slots released last are in the [`Front`]. There acquire and release are one atomic operation each.
+//! The filled queue ([`filled::FilledQueue`]) never needs the lock. The slots are in a vector that
+//! only grows, and that threads may read while it grows. Without the lock, only the thread that has
+//! taken a slot out of the free list writes to the slot's fields.
 //!
 //! One lock guards everything else: waiting, growing, other configurations, several pools, memory
-//! that may die, buffers that come back changed. Whoever takes it for such a reason first says so in
-//! a word that the others read after what they do; [`front`] and [`filled`] describe that, and their
-//! models check it. No memory is mapped, wrapped or freed under the lock. With a free buffer at hand
-//! neither acquire nor release allocates memory or makes a system call.
+//! that may die, buffers that come back changed. A thread that takes the lock to wait, to flush, to
+//! close the front or to look for a buffer first sets an atomic word for that. The threads without
+//! the lock read these words after each of their own operations. [`front`] and [`filled`] describe
+//! these protocols, and loom models there check them. No memory is mapped, wrapped or freed under the
+//! lock. While a buffer is free, neither acquire nor release allocates memory or makes a system call.
 
 mod event;
 mod filled;
@@ -332,7 +333,7 @@ impl Store {
     }
 
     /// Opens the front if the buffers of one configuration may go through it, and closes it
-    /// otherwise. For whoever has changed something that this depends on.
+    /// otherwise. Called after each change of the users, their configurations or the blocks.
     fn open_or_close(&self, inner: &mut Inner) {
         let config = match &inner.users[..] {
             [only] => only.config.as_ref(),
@@ -359,15 +360,15 @@ impl Store {
         if next.is_some() || self.front.is_open_for(0) {
             return next;
         }
-        // Slots may have gone from a word not yet looked at to one that was empty. While the front is
-        // closed, none comes back to it.
+        // `take` looks at the words one after the other. Meanwhile another thread may have moved a
+        // slot into a word already found empty. A closed front takes in no slot, so `drain` finds all.
         self.front.set_open_for(0);
         inner.free.extend(self.front.drain());
         self.open_or_close(inner);
         self.reuse.pop(&mut inner.free)
     }
 
-    /// Puts a slot that came back into the front or, if it has no place there, into the list.
+    /// Puts a slot that came back into the front or, if the front does not take it, into the list.
     fn put_free(&self, inner: &mut Inner, index: usize, slot: &Slot) {
         let config = slot.made_for();
         if !slot.has_parked() || !self.front.is_open_for(config) {
@@ -383,7 +384,7 @@ impl Store {
         }
     }
 
-    /// The slot of a thrown away wrapper whose memory is free.
+    /// Frees the slot of a wrapper that was thrown away, once the wrapper's memory is freed.
     fn recycle(&self, inner: &mut Inner, index: usize, slot: &Slot) {
         // This step is legal in every state.
         let _ = slot.state.take(slot.id(), Step::Recycle);
@@ -398,8 +399,8 @@ impl Store {
         }
     }
 
-    /// Takes the lock because somebody waits for the slot that the caller put into the front, or the
-    /// front was closed meanwhile.
+    /// Takes the lock after the caller has put a slot into the front and has seen that a thread waits
+    /// for a slot, or that the front was closed meanwhile.
     fn attend(&self) {
         let mut inner = self.inner.lock();
         if self.front.is_open_for(0) {

@@ -131,8 +131,8 @@ impl AtomicState {
         Self(AtomicU8::new(BufferState::Idle as u8))
     }
 
-    /// SeqCst: a thread that looks for a buffer by its id, and finds it ready, is seen by whoever
-    /// releases it afterwards (`slots::front`).
+    /// SeqCst, so that if a thread looks for a buffer by its id and finds it ready, the thread that
+    /// releases the buffer afterwards sees that look (`slots::front`).
     pub fn load(&self) -> BufferState {
         Self::decode(self.0.load(Ordering::SeqCst))
     }
@@ -168,8 +168,8 @@ impl AtomicState {
         }
     }
 
-    /// Takes a step of a buffer that no other thread can reach, because it was just taken out of the
-    /// free list or is about to go there. So this need not be one atomic operation.
+    /// Takes a step of a buffer whose state no other thread changes, because the caller has just taken
+    /// it out of the free list or is about to put it there. So this need not be one atomic operation.
     pub fn take_alone(&self, id: u32, step: Step) -> Result<(), IllegalStep> {
         let state = Self::decode(self.0.load(Ordering::Relaxed));
         let next = step.from(state).ok_or(IllegalStep { id, state, step })?;

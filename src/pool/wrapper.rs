@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The GstBuffer of a slot: inspects it when it comes back, in one walk over its metas, and restores
-//! it, which is most of the cost of a release; takes its pool away and gives it back.
+//! The GstBuffer of a slot. This module inspects it when it comes back, in one walk over its metas, and
+//! restores it, which is most of the cost of a release. It also takes the buffer's pool away and gives
+//! it back.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
@@ -15,7 +16,7 @@ pub(super) struct Returned {
     pub slot: usize,
     /// The buffer has a meta that the pool did not give it.
     pub has_foreign_meta: bool,
-    /// The memory that the pool made the buffer of, compared until it is found in the buffer.
+    /// The memory that the pool made the buffer of. Only compared until it is found in the buffer.
     root: *const gst::ffi::GstMemory,
     memory_offset_bytes: usize,
     size_bytes: usize,
@@ -111,12 +112,12 @@ pub(super) fn put_right(buffer: &gst::Buffer, returned: &Returned) -> bool {
 /// `T` is GstBuffer or GstMemory, and the object is one that GStreamer made and outlives the result.
 pub(super) unsafe fn ref_count<'a, T>(object: *const T) -> &'a AtomicI32 {
     let object = object.cast::<gst::ffi::GstMiniObject>();
-    // SAFETY: the object begins with a mini object, says the caller; its count is a gint that is
-    // changed only atomically.
+    // SAFETY: the caller promises that the object begins with a mini object. Its count is a gint
+    // that is changed only atomically.
     unsafe { AtomicI32::from_ptr((&raw const (*object).refcount).cast_mut()) }
 }
 
-/// The buffer's field `pool`, which is read while GStreamer, too, changes it.
+/// The buffer's field `pool`, which GStreamer may change while this library reads it.
 ///
 /// # Safety
 /// The buffer is one that GStreamer made, and outlives the result.

@@ -22,8 +22,8 @@ pub(super) struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// Waits, unless the last look, which follows the caller's being counted, says that the event
-    /// has happened. After the time is over the caller looks once more.
+    /// Counts the calling thread as a waiter, and then sleeps unless `has_happened` returns true.
+    /// After a timeout `deadline` is `Now`, and the caller looks for the event once more.
     pub(super) fn wait<T>(
         &self,
         deadline: &mut Deadline,
@@ -35,7 +35,7 @@ impl Event<'_> {
             self.waiters.remove(1);
             return;
         }
-        // Whoever wakes a thread counts it out.
+        // The thread that wakes this one takes it off the count.
         match *deadline {
             Deadline::Now => self.waiters.remove(1),
             Deadline::Never => self.condition.wait(guard),
@@ -48,7 +48,7 @@ impl Event<'_> {
         }
     }
 
-    /// Wakes one thread. Under the lock.
+    /// Wakes one thread. The caller holds the lock.
     pub(super) fn wake_one(&self) {
         if self.waiters.are_there() {
             self.waiters
@@ -56,7 +56,7 @@ impl Event<'_> {
         }
     }
 
-    /// Wakes all threads. Under the lock.
+    /// Wakes all threads. The caller holds the lock.
     pub(super) fn wake_all(&self) {
         self.waiters.remove(self.condition.notify_all());
     }

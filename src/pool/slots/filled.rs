@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The queue of filled buffers of one pool, which threads use without the lock of the slots.
 //!
-//! As in [`front`](super::front), who begins to flush and who waits say so first and then look at
-//! the queue; who pushes does it the other way round, and takes the lock if it sees them.
+//! A thread that begins a flush sets `is_flushing`, and a thread that waits counts itself in
+//! `waiters`, before it looks at the queue. A thread that pushes a buffer reads these two words
+//! afterwards, and takes the lock if either is set. So at least one of two such threads sees what the
+//! other did, as in [`front`](super::front).
 
 use super::front::Waiters;
 use crate::sync::{AtomicBool, Ordering, Queue, seq_cst_for_loom};
@@ -29,30 +31,31 @@ impl<T> FilledQueue<T> {
         self.is_flushing.load(Ordering::SeqCst)
     }
 
-    /// Under the lock. After the begin of a flush the caller empties the queue.
+    /// The caller holds the lock of the slots, and empties the queue after this began a flush.
     pub fn set_flushing(&self, is_flushing: bool) {
         self.is_flushing.store(is_flushing, Ordering::SeqCst);
         seq_cst_for_loom();
     }
 
-    /// Puts an item at the end. True if the caller has to take the lock, because somebody waits, or
+    /// Puts an item at the end. True if the caller has to take the lock, because a thread waits, or
     /// a flush began meanwhile.
     #[must_use]
     pub fn push(&self, item: T) -> bool {
         self.items.push(item);
-        // The queue promises release and acquire only.
+        // The fence is needed because the queue's own operations are only release and acquire.
         #[cfg(not(loom))]
         std::sync::atomic::fence(Ordering::SeqCst);
         seq_cst_for_loom();
         self.is_flushing() || self.waiters.are_there()
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest item.
     pub fn pop(&self) -> Option<T> {
         self.items.pop()
     }
 
-    /// For who has just said that it waits.
+    /// A thread that is about to sleep counts itself in `waiters` before it calls this. The fence
+    /// keeps the two in this order.
     pub fn is_empty(&self) -> bool {
         #[cfg(not(loom))]
         std::sync::atomic::fence(Ordering::SeqCst);
@@ -60,7 +63,7 @@ impl<T> FilledQueue<T> {
     }
 
     pub fn drain(&self) -> impl Iterator<Item = T> {
-        // Who said that it flushes has not looked at the queue yet.
+    // Keeps the store to `is_flushing` before the first read of the queue.
         #[cfg(not(loom))]
         std::sync::atomic::fence(Ordering::SeqCst);
         std::iter::from_fn(|| self.pop())
@@ -121,7 +124,7 @@ mod model {
             true
         }
 
-        /// Under the lock.
+        /// The caller holds the lock.
         fn empty(&self) {
             for () in self.filled.drain() {
                 self.pool.store(1, Ordering::Release);

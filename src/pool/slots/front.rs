@@ -1,35 +1,37 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What happens to free slots without the lock of the slots.
+//! Acquire and release of free slots without the lock of the slots.
 //!
-//! The front holds free slots that were released last, as atomic words of up to eight ([`Recent`]);
-//! the list of the others is under the lock. A release puts its slot into the front, and an acquire
-//! takes the latest one out: one compare-exchange each. There are a few words, and each thread has its
-//! own ([`Near`]), which it uses first: so threads that acquire and release at the same time do not
-//! take words and buffers out of each other's caches. The front is open only for one configuration of
-//! one pool, whose buffers are handed out latest first and cannot be too many. Everything else, and
-//! whoever finds the front closed, empty or full, takes the lock.
+//! The front holds the free slots that were released last, in atomic words of up to eight slots
+//! ([`Recent`]). The other free slots are in a list under the lock. A release puts its slot into the
+//! front, and an acquire takes the latest one out, with one compare-exchange each. Each thread first
+//! uses a word of its own ([`Near`]), so that threads that acquire and release at the same time do not
+//! take words and buffers out of each other's caches. The front is open for one configuration of one
+//! pool at a time, and only if that pool hands out the latest slot first and may have all slots out. A
+//! thread that finds the front closed, empty or full takes the lock.
 //!
-//! Three protocols make this right. In each of them two threads write one word each and then read
-//! the other's, all SeqCst, so that at least one of them sees the other:
+//! Three protocols make this correct. In each, two threads write one word each and then read the
+//! other thread's word. All these accesses are SeqCst, so at least one thread sees the other's write:
 //!
-//! - A thread that closes the front writes that it is closed, and then takes out what is in it. A
+//! - A thread that closes the front writes that it is closed, and then takes out the slots in it. A
 //!   release puts its slot in, and then reads whether the front is still open.
-//! - A thread that waits counts itself ([`Waiters`]), looks once more, and then sleeps. A release
-//!   puts its slot in, and then reads whether somebody waits.
-//! - A thread that looks for a buffer by its id says so ([`Front::look`]), and then reads whether the
-//!   buffer is in use. A release first takes the buffer out of use (GStreamer sets its pool to
-//!   NULL), and then reads whether somebody looks ([`Front::is_looked_at`]).
+//! - A thread that waits counts itself ([`Waiters`]), looks once more for a slot, and then sleeps. A
+//!   release puts its slot in, and then reads whether a thread waits.
+//! - A thread that looks for a buffer by its id sets a flag ([`Front::look`]), and then reads whether
+//!   the buffer is in use. A release first takes the buffer out of use (GStreamer sets its pool to
+//!   NULL), and then reads the flag ([`Front::is_looked_at`]).
 //!
-//! Who sees the other takes the lock, which the other holds until it is done. loom checks all of
-//! them below.
+//! The thread that closes, waits or looks holds the lock meanwhile. A release that sees its write
+//! takes the lock too, and so continues only after that thread is done or asleep. loom models below
+//! check all three protocols.
 
 use std::cell::Cell;
 
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, seq_cst_for_loom};
 
-/// The indices of up to eight slots, one in each byte, the latest in the lowest. 0 is no slot, and n
-/// is slot n - 1. As the word is all there is, a compare-exchange that succeeds has seen everything,
-/// however often the word changed meanwhile and came back. It has a cache line for itself.
+/// The indices of up to eight slots, one in each byte, the latest in the lowest byte. 0 is no slot,
+/// and n is slot n - 1. The word is the whole list, so a compare-exchange that succeeds is right even
+/// if the word changed meanwhile and changed back (no ABA problem). Each word has a cache line of its
+/// own.
 #[repr(align(64))]
 struct Recent(AtomicU64);
 
@@ -44,7 +46,7 @@ impl Recent {
         (entry <= Self::LOWEST).then_some(entry)
     }
 
-    /// Takes the latest.
+    /// Takes the latest slot.
     fn pop(&self) -> Option<usize> {
         let mut word = self.0.load(Ordering::SeqCst);
         while word != 0 {
@@ -58,7 +60,7 @@ impl Recent {
         None
     }
 
-    /// False if there is no place for it.
+    /// False if the word is full, or the index does not fit into a byte.
     fn push(&self, index: usize) -> bool {
         let Some(entry) = Self::entry(index) else {
             return false;
@@ -75,7 +77,7 @@ impl Recent {
         false
     }
 
-    /// Leaves the parts of the word that `kept` has, and returns the others, the oldest first.
+    /// Leaves the entries under the mask `kept` in the word. Takes out the others, the oldest first.
     fn take_all_but(&self, kept: u64) -> impl Iterator<Item = usize> {
         let word = self.0.fetch_and(kept, Ordering::SeqCst) & !kept;
         let entries = word.to_be_bytes().into_iter().filter(|&entry| entry != 0);
@@ -83,7 +85,8 @@ impl Recent {
     }
 }
 
-/// How many threads sleep, or are about to. It changes only under the lock that they sleep with.
+/// How many threads sleep, or are about to. It changes only under the lock that their condition
+/// variable uses.
 pub(super) struct Waiters(AtomicUsize);
 
 impl Waiters {
@@ -91,7 +94,7 @@ impl Waiters {
         Self(AtomicUsize::new(0))
     }
 
-    /// Counts the caller, who then looks once more before it sleeps.
+    /// Counts the calling thread, which then looks once more before it sleeps.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
         seq_cst_for_loom();
@@ -112,14 +115,14 @@ impl Waiters {
 #[must_use]
 pub(super) enum Put {
     Done,
-    /// Yes, and the caller has to take the lock: somebody waits, or the front was closed meanwhile.
+    /// Yes, and the caller has to take the lock: a thread waits, or the front was closed meanwhile.
     Attend,
-    /// No: the slot is still the caller's.
+    /// No. The caller still has the slot.
     Refused,
 }
 
-/// How many words there are: more than processors would often find their own empty, fewer would meet
-/// in one more often.
+/// The number of words. With more words than processors, a thread would often find its own word
+/// empty. With fewer words, threads would more often share one.
 const WORDS: usize = 4;
 
 /// The word that a thread uses first.
@@ -171,20 +174,20 @@ impl Front {
         self.open_for.load(Ordering::Acquire)
     }
 
-    /// For who has just said that it waits.
+    /// A thread that is about to sleep counts itself in `waiters` before it calls this.
     pub fn is_empty(&self) -> bool {
         let is_empty = |recent: &Recent| recent.0.load(Ordering::SeqCst) == 0;
         self.recent.iter().all(is_empty)
     }
 
-    /// Opens the front for a configuration, or closes it with 0. Under the lock; the caller takes
-    /// the slots out ([`drain`](Self::drain)) if it was closed.
+    /// Opens the front for a configuration, or closes it with 0. The caller holds the lock, and takes
+    /// the slots out ([`drain`](Self::drain)) after it closed the front.
     pub fn set_open_for(&self, config: u64) {
         self.open_for.store(config, Ordering::SeqCst);
         seq_cst_for_loom();
     }
 
-    /// Takes the latest slot of the nearest word that has one. It is the caller's from now on.
+    /// Takes the latest slot of the first word that has one, counted from the thread's own.
     pub fn take(&self, near: Near) -> Option<usize> {
         let words = (0..WORDS).map(|distance| (near.0 + distance) % WORDS);
         words.into_iter().find_map(|word| self.recent[word].pop())
@@ -212,16 +215,16 @@ impl Front {
         self.recent[near.0].take_all_but(Recent::LATER_HALF)
     }
 
-    /// Says that a thread looks for a buffer, until the result is dropped. Under the lock, so that
-    /// there is one such thread at a time.
+    /// Sets the flag that a thread looks for a buffer, until the result is dropped. The caller holds
+    /// the lock, so that there is one such thread at a time.
     pub fn look(&self) -> Look<'_> {
         self.is_looked_at.store(true, Ordering::SeqCst);
         seq_cst_for_loom();
         Look(self)
     }
 
-    /// Whether some thread may take a reference to a buffer that the caller has just taken out of
-    /// use. The caller then takes the lock before it goes on.
+    /// Whether another thread may be taking a reference to a buffer that the caller has just taken
+    /// out of use. If so, the caller has to take the lock before it goes on.
     pub fn is_looked_at(&self) -> bool {
         seq_cst_for_loom();
         self.is_looked_at.load(Ordering::SeqCst)
@@ -233,7 +236,7 @@ pub(super) struct Look<'a>(&'a Front);
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
-        // Release: who reads this sees the references that were taken.
+        // SeqCst includes release: a thread that reads `false` sees the references that were taken.
         self.0.is_looked_at.store(false, Ordering::SeqCst);
     }
 }
@@ -308,7 +311,8 @@ mod model {
     use crate::sync::{Arc, Mutex, SharedBytes, check_interleavings, lock};
     use loom::{sync::Condvar, thread};
 
-    /// Fewer would not show the protocols, and more take loom longer.
+    /// With one word for all threads the models would not show the search through the words. More
+    /// than two take loom longer.
     const NEAR: Near = Near(0);
     const FAR: Near = Near(WORDS - 1);
 
@@ -358,7 +362,7 @@ mod model {
     }
 
     impl Slots {
-        /// What a release does.
+        /// A release, as `Share` does it.
         fn release(&self, near: Near, index: usize) {
             match self.front.put(near, index, 1) {
                 Put::Done => return,
@@ -375,7 +379,7 @@ mod model {
             }
         }
 
-        /// What an acquire does that waits for ever.
+        /// An acquire that waits for ever.
         fn acquire(&self) -> usize {
             let mut listed = self.listed.lock().unwrap();
             loop {
@@ -488,7 +492,7 @@ mod model {
         pool: AtomicUsize,
         refs: AtomicUsize,
         state: crate::pool::state::AtomicState,
-        /// What a release may write to only if nobody else has a reference.
+        /// A release may write to these only if no other thread has a reference to the buffer.
         bytes: SharedBytes,
     }
 
@@ -556,7 +560,7 @@ mod model {
                 thread::spawn(move || buffer.look())
             };
             buffer.unref();
-            // Who finds the slot free has the buffer alone.
+            // A thread that finds the slot free is the only one with a reference to the buffer.
             if buffer.slots.front.take(NEAR).is_some() {
                 assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
                 buffer.bytes.write(2);

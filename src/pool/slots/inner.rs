@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the lock of the slots guards: the memory, the list of free slots behind the front, and which
-//! pools there are.
+//! The data under the lock of the slots: the memory, the list of free slots that are not in the
+//! front, and the pools that use the slots.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) struct Inner {
     pub users: Vec<User>,
     /// Number of slots that are being allocated outside of the lock.
     pub growing: usize,
-    /// What is not counted in the slots.
+    /// The events that the slots themselves do not count, and the counts of slots that were cleared.
     pub counters: Counters,
 }
 
@@ -38,12 +38,12 @@ pub(super) struct Part {
     pub submitted: Condvar,
 }
 
-/// A pool, as the lock knows it.
+/// One pool that uses the slots.
 pub(super) struct User {
     pub part: Arc<Part>,
     pub config: Option<Numbered>,
-    /// Filled buffers whose memory is gone. They leave at the next flush, which gives them their
-    /// pool back: without a pool they would not be counted as returned.
+    /// Filled buffers whose memory is gone. The next flush removes them and gives them their pool
+    /// back. Without a pool, GStreamer would not count them as returned.
     pub passed_over: Vec<Filled>,
 }
 

@@ -150,7 +150,8 @@ impl Share {
         self.part.filled.set_flushing(false);
     }
 
-    /// A free buffer, if the front has one. Takes no lock then.
+    /// A free buffer, if the front has one. Takes the lock only if the pool was configured anew
+    /// meanwhile.
     pub fn acquire_at_once(&self) -> Option<gst::Buffer> {
         let store = self.store();
         let config = store.front.open_for();
@@ -159,7 +160,7 @@ impl Share {
         }
         let index = store.front.take(Near::of_this_thread())?;
         let slot = store.slots.get(index)?;
-        // A slot in the front has its wrapper, unless the pool was configured anew meanwhile.
+        // A slot in the front has a wrapper of this configuration, unless that changed meanwhile.
         if slot.made_for() == config
             && slot.take_out()
             && let Some(buffer) = slot.hand_out(config)
@@ -312,9 +313,10 @@ impl Share {
         }
     }
 
-    /// Whether the buffer came back whole, and neither the slots nor a thread that looks for it have
-    /// to be asked under the lock. GStreamer has set the buffer's pool to NULL, so that a thread that
-    /// found the buffer by its id is seen now by its reference, or looks in vain.
+    /// Whether the buffer may be parked without the lock: it came back whole, the front is open for
+    /// it, and no thread looks for a buffer by its id. If so, the buffer is restored. GStreamer has
+    /// already set the buffer's pool to NULL. So if a thread has found the buffer by its id, the
+    /// reference count shows that, and a thread that looks from now on does not find the buffer.
     fn may_park_at_once(&self, slot: &Slot, buffer: &gst::Buffer, returned: &Returned) -> bool {
         let front = &self.store().front;
         !front.is_looked_at()
@@ -343,8 +345,8 @@ impl Share {
 
     fn release_locked(&self, slot: &Slot, buffer: gst::Buffer, returned: Returned) {
         let store = self.store();
-        // A thread that found the buffer by its id before may still read it. The code below changes
-        // the buffer only if there is no such thread. Under the lock no new one can appear.
+        // A thread that found the buffer by its id may still read it. The code below changes the
+        // buffer only if no thread has such a reference. Under the lock no thread can take a new one.
         let mut inner = store.inner.lock();
         if returned.has_foreign_meta && wrapper::is_unshared(&buffer) {
             drop(inner);
@@ -424,7 +426,7 @@ impl Share {
         let found = self.find(&buffer)?;
         let (slot, index) = (found.slot, found.index);
         let its_pool = found.make_ready(&buffer).inspect_err(|refused| {
-            // That the owner frees its memory is no mistake of the caller.
+            // If the owner has freed the memory, the caller made no mistake.
             if !matches!(refused, Refusal::Gone(_)) {
                 self.count_refused();
             }

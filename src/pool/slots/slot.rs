@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One slot, as far as threads use it without the lock.
+//! The part of one slot that threads use without the lock.
 //!
-//! Whoever takes a slot out of the free list, or brings its buffer back, has the slot alone until it
-//! hands the buffer out or puts the slot into the free list. Only that thread, or one with the lock
-//! of the slots, writes here; all may read. `wrapper` is set to null, or to another buffer, under the
-//! lock only, so that a buffer read from it under the lock is not freed meanwhile.
+//! A thread that takes a slot out of the free list, or brings its buffer back, owns the slot until it
+//! hands the buffer out or puts the slot into the free list. Only that thread, or a thread that holds
+//! the lock of the slots, writes to a slot's fields. All threads may read them. `wrapper` is set to
+//! null, or to another buffer, only under the lock, so that a thread that reads it under the lock can
+//! use the buffer without its being freed.
 
 use std::sync::{
     Arc,
@@ -23,13 +24,14 @@ use crate::{
 pub(super) struct Slot {
     /// 0 after the slots were cleared, until memory is added again.
     id: AtomicU32,
-    /// The memory's address, to be compared.
+    /// Only compared with other addresses, never dereferenced.
     region: AtomicPtr<Region>,
     /// The owner of the memory may free it at any time.
     is_borrowed: AtomicBool,
     pub state: AtomicState,
     place: AtomicU8,
-    /// The GstBuffer of this slot: out, or parked here, which is to say owned.
+    /// The GstBuffer of this slot. The slot owns a reference to it while it is parked here, and none
+    /// while it is out.
     wrapper: AtomicPtr<gst::ffi::GstBuffer>,
     /// The number of the configuration that the wrapper was made for.
     made_for: AtomicU64,
@@ -62,7 +64,7 @@ impl Place {
     ];
 }
 
-/// Adds one to a counter that only the caller writes to now.
+/// Adds one to a counter that no other thread writes to at the same time.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
@@ -84,7 +86,7 @@ impl Slot {
         }
     }
 
-    /// Gives the slot, which has been vacated, other memory.
+    /// Gives new memory to a slot that was vacated.
     pub fn occupy(&self, id: u32, region: &Arc<Region>) {
         self.set_place(Place::Free);
         let _ = self.state.take(id, Step::Recycle);
@@ -143,7 +145,7 @@ impl Slot {
         std::ptr::eq(self.wrapper.load(Ordering::Acquire), buffer.as_ptr())
     }
 
-    /// Takes the slot, which the caller has taken out of the free list, into use.
+    /// Marks a slot that the caller has taken out of the free list as out.
     pub fn take_out(&self) -> bool {
         self.set_place(Place::Out);
         let taken = self.state.take_alone(self.id(), Step::AcquireFree);
@@ -167,7 +169,7 @@ impl Slot {
         self.place() == Place::Free && !self.wrapper.load(Ordering::Acquire).is_null()
     }
 
-    /// Takes away a wrapper that is parked. Under the lock.
+    /// Takes away a wrapper that is parked. The caller holds the lock.
     pub fn take_parked(&self) -> Option<gst::Buffer> {
         if !matches!(self.place(), Place::Free | Place::Dead) {
             return None;
@@ -178,25 +180,25 @@ impl Slot {
         unsafe { gst::glib::translate::from_glib_full(wrapper) }
     }
 
-    /// Notes the wrapper that was made and is handed out. Under the lock.
+    /// Stores a new wrapper that is handed out at once. The caller holds the lock.
     pub fn set_wrapper(&self, buffer: &gst::Buffer, config: u64) {
         self.made_for.store(config, Ordering::Relaxed);
         self.wrapper.store(buffer.as_mut_ptr(), Ordering::Release);
         count(&self.acquired);
     }
 
-    /// Notes for which configuration a wrapper is being made. Under the lock.
+    /// Stores the configuration that a wrapper is being made for. The caller holds the lock.
     pub fn reserve(&self, config: u64) {
         self.made_for.store(config, Ordering::Relaxed);
     }
 
-    /// Forgets a wrapper that is thrown away. Under the lock.
+    /// Forgets a wrapper that is thrown away. The caller holds the lock.
     pub fn forget_wrapper(&self) {
         self.wrapper.store(std::ptr::null_mut(), Ordering::Release);
     }
 
-    /// Parks the wrapper, which came back and is the caller's alone. The slot is free, but not yet
-    /// in the free list.
+    /// Parks the wrapper, which came back and to which only the caller has a reference. The slot is
+    /// then free, but not yet in the free list.
     pub fn park(&self, buffer: gst::Buffer) {
         use gst::glib::translate::IntoGlibPtr;
         let wrapper: *mut gst::ffi::GstBuffer = buffer.into_glib_ptr();
@@ -237,7 +239,7 @@ impl Slot {
         }
     }
 
-    /// The references to the wrapper while it is out. Under the lock.
+    /// The number of references to the wrapper while it is out. The caller holds the lock.
     pub fn refs(&self) -> u32 {
         let wrapper = self.wrapper.load(Ordering::Acquire);
         if wrapper.is_null() || !self.is_out() {
@@ -248,8 +250,8 @@ impl Slot {
         count.max(0) as u32
     }
 
-    /// A new reference to the wrapper if it is in use, and the last one is not being dropped. Under
-    /// the lock, by a thread that has said that it looks.
+    /// A new reference to the wrapper if it is in use, and its last reference is not being dropped.
+    /// The caller holds the lock and a `front::Look`.
     pub fn try_ref(&self) -> Option<gst::Buffer> {
         let wrapper = self.wrapper.load(Ordering::Acquire);
         if wrapper.is_null() {
@@ -258,8 +260,8 @@ impl Slot {
         // SAFETY: this is a buffer, and the lock keeps it from being freed.
         let (pool, refs) = unsafe { (wrapper::pool_of(wrapper), wrapper::ref_count(wrapper)) };
         let has_pool = || !pool.load(Ordering::SeqCst).is_null();
-        // A buffer in use has its pool or is ready. A consumer gives it the pool back before it
-        // changes the state, and may do both between the first two looks.
+        // A buffer in use has its pool or is ready. A thread that takes a filled buffer gives it its
+        // pool before it changes the state. It may do both between the first two reads here.
         let is_in_use =
             has_pool() || self.state.load() == BufferState::ReadyForConsume || has_pool();
         if !is_in_use {

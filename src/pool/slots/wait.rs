@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How a call waits for a buffer.
+//! Waiting for a buffer: how long, with or without growth, and after some yields.
 
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,8 @@ impl Attempt {
         }
     }
 
-    /// Whether the call should give other threads a chance before it waits: they may bring a buffer
-    /// without a call of the kernel to sleep, and another one to be woken. True once.
+    /// Whether the call should yield to other threads before it sleeps: they may release a buffer
+    /// meanwhile, which saves the system calls to sleep and to be woken. True once.
     pub(super) fn yields_first(&mut self) -> bool {
         if self.has_yielded || self.wait == Wait::No {
             return false;
@@ -112,8 +112,7 @@ impl Attempt {
     }
 }
 
-/// Lets other threads run until one of them has brought what `is_there` looks for, some times at
-/// most.
+/// Yields to other threads until `is_there` returns true, eight times at most.
 pub(super) fn yield_until(is_there: impl Fn() -> bool) {
     const TIMES: usize = 8;
     for _ in 0..TIMES {
