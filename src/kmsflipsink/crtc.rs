@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A CRTC that sinks of this process show on: its mode, its planes, what it showed before, and the atomic
-//! requests made of these. The only ioctls here are those that read the state at the beginning.
+//! A CRTC that sinks of this process use: its mode, its planes, what it showed before, and the atomic requests
+//! made of these. The only ioctls here are those that read the state at the beginning.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -49,12 +49,12 @@ pub struct Frame {
     pub serial: u64,
 }
 
-/// A sink, as the card's thread tells it what happens. Called without a lock.
+/// The part of a sink that gets the reports of the card's thread. Called without a lock.
 pub trait Observer: Send + Sync {
     fn report(&self, report: Report);
 }
 
-/// For tests that look at what is reported elsewhere, or not at all.
+/// For tests that do not look at reports.
 #[cfg(test)]
 pub struct IgnoringObserver;
 
@@ -98,7 +98,7 @@ pub struct ClaimedPlane {
     /// How the plane converts YUV; see `tune::Resolved`.
     pub colours: Option<String>,
     pub observer: Arc<dyn Observer>,
-    /// While true, the plane takes no frames, and nothing waits for it.
+    /// While true, the plane takes no frames, and no thread waits for it.
     pub is_flushing: bool,
     /// Set when the sink gives the plane up: whether to restore what was shown before.
     pub closing: Option<bool>,
@@ -120,8 +120,8 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// A refusal may pass by itself: another program may have changed something just then, or a display is about to be
-    /// reported as unplugged. So many in so long a time do not.
+    /// The number of refusals, and the time since the first, from which on no more frames are taken. Fewer may pass by
+    /// themselves: another program may have changed something, or the display is about to be reported as unplugged.
     const N_FAILING: u32 = 3;
     const TIME_FAILING_NS: u64 = 1_000_000_000;
 
@@ -149,7 +149,7 @@ pub struct ModeSet {
     pub blob: Arc<PropertyBlob>,
 }
 
-/// What the primary plane of a CRTC shows while a sink shows on another plane, and no sink on this one.
+/// What the primary plane of a CRTC shows while a sink uses another plane, and no sink uses the primary one.
 #[derive(Debug, Clone)]
 pub struct Backdrop {
     /// The id of the primary plane.
@@ -157,7 +157,7 @@ pub struct Backdrop {
     pub content: PlaneContent,
 }
 
-/// What a commit sets besides frames.
+/// What a commit sets in addition to the frames.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub mode: ModeSet,
@@ -176,7 +176,8 @@ pub struct Crtc {
     active: property::Handle,
     connector_crtc_id: property::Handle,
     link_status: Option<property::Handle>,
-    /// Set on the file of an application, whose events the sink must not read: commits make a fence instead.
+    /// The property OUT_FENCE_PTR, set if the file is the application's. The sink must not read the events of that
+    /// file, so its commits make a fence instead.
     out_fence_ptr: Option<property::Handle>,
     /// The fence of the commit in flight, if it has one.
     pub out_fence: Option<Arc<OwnedFd>>,
@@ -190,11 +191,11 @@ pub struct Crtc {
     pub needs_setup: bool,
     /// One commit takes the frames of all these planes, whichever sinks have them.
     pub planes: Vec<ClaimedPlane>,
-    /// Planes of the CRTC as they were before the first commit. A plane that a sink has may be among them.
+    /// Planes of the CRTC as they were before the first commit. A plane that a sink uses may be among them.
     pub others: Vec<OtherPlane>,
-    /// Frames of a plane that its sink has left for another one, until a setup has switched it off.
+    /// Frames of a plane that its sink has left for another plane, until a setup has switched the old one off.
     pub leftovers: Vec<Frame>,
-    /// Properties of the CRTC that change colours or the refresh rate, as every setup sets them.
+    /// Properties of the CRTC that change colours or the refresh rate, with the values that each setup sets.
     resets: Vec<Extra>,
     saved: Saved,
     /// Whether the driver counts vertical blanks.
@@ -202,7 +203,7 @@ pub struct Crtc {
     /// Since when a commit is in flight, and whether it was a setup. Times are CLOCK_MONOTONIC.
     pub in_flight: Option<(u64, bool)>,
     pub last_flip_ns: u64,
-    /// When frames were last dropped for want of a display or of the card.
+    /// When frames were last dropped because there was no display or another program had the card.
     pub last_drop_ns: u64,
     /// When to try the next commit, at the earliest.
     pub retry_at_ns: u64,
@@ -211,7 +212,7 @@ pub struct Crtc {
     pub is_plugged: bool,
     /// The display that is plugged in, or was last.
     pub display: Option<Display>,
-    /// Whether the kernel took a commit of ours, so that there is something to restore.
+    /// Whether the kernel took a commit of this process, so that there is something to restore.
     pub is_changed: bool,
 }
 
@@ -225,7 +226,7 @@ struct Saved {
     blobs: Vec<Arc<PropertyBlob>>,
 }
 
-/// What another program may have left set on a CRTC, and changes each picture or when it is shown.
+/// Properties that another program may have left set on a CRTC, and that change each picture or its timing.
 const RESET: [&str; 4] = ["GAMMA_LUT", "DEGAMMA_LUT", "CTM", "VRR_ENABLED"];
 
 #[cfg(test)]
@@ -318,7 +319,7 @@ impl Crtc {
         let connector_props = device.props(connector)?;
         let info = device.get_crtc(crtc)?;
         let others = OtherPlane::read_all(device, route.crtc, route.primary)?;
-        // The CRTC of an application that gave us its card is as the application wants it.
+        // If the application passed its card to the sink, it may want these properties as they are.
         let names = RESET.iter().filter(|_| device.is_ours);
         let known = names.filter_map(|name| Some((props.handle(name)?, props.value(name)?)));
         let (mut resets, mut before, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
@@ -394,7 +395,7 @@ impl Crtc {
         self.planes.iter_mut().find(|plane| plane.id == id)
     }
 
-    /// Whether another sink than the one with the plane `id` shows on the CRTC.
+    /// Whether another sink than the one with the plane `id` uses the CRTC.
     pub fn is_shared(&self, id: u32) -> bool {
         self.planes.iter().any(|plane| plane.id != id)
     }
@@ -416,7 +417,7 @@ impl Crtc {
         self.out_fence_ptr.is_some()
     }
 
-    /// Has the commit write the fd of a fence into `out`, if it is to make one.
+    /// Adds to the request that the kernel writes the fd of a fence to `out`, if commits make fences.
     pub fn add_out_fence(&self, request: &mut AtomicModeReq, out: &mut i32) {
         if let Some(property) = self.out_fence_ptr {
             request.add_raw_property(self.object, property, out as *mut i32 as u64);
@@ -443,7 +444,7 @@ impl Crtc {
                 false => plane.frames.queued(),
             };
             self.add_frame(&mut request, plane, frame);
-            // New values are for the frames that were planned with them, and not for the one before.
+            // New values belong to frames that were planned with them, and not to the frame before.
             let are_due = match plane.are_extras_new {
                 true => plane.frames.queued().is_some(),
                 false => self.needs_setup,
@@ -482,7 +483,7 @@ impl Crtc {
         request
     }
 
-    /// Adds what a commit of a setup sets besides frames. `backdrop` takes the place of what the primary plane shows.
+    /// Adds what a setup sets in addition to the frames. `backdrop` replaces what the primary plane shows.
     fn add_setup(
         &self,
         request: &mut AtomicModeReq,
@@ -513,19 +514,19 @@ impl Crtc {
         }
     }
 
-    /// Whether a sink has the plane.
+    /// Whether a sink uses the plane.
     fn has_plane(&self, other: &OtherPlane) -> bool {
         self.plane(other.state.id).is_some()
     }
 
-    /// The state of a plane before the first commit, as it was found when the first sink came to the CRTC.
+    /// The state of a plane before the first commit, as it was read when the first sink began to use the CRTC.
     pub fn state_before(&self, id: u32) -> Option<&PlaneState> {
         let known = self.others.iter().find(|other| other.state.id == id);
         known.map(|other| &other.state)
     }
 
-    /// Has the primary plane show `backdrop` from the next setup on. Returns whether that is new, and what it showed
-    /// until now, which must not be dropped under a lock.
+    /// Sets what the primary plane shows from the next setup on. Returns whether that is new, and the old content,
+    /// which must not be dropped under a lock.
     pub fn set_backdrop(&mut self, backdrop: Backdrop) -> (bool, Option<PlaneContent>) {
         let mut others = self.others.iter_mut();
         match others.find(|other| other.state.id == backdrop.plane) {
@@ -537,8 +538,8 @@ impl Crtc {
         }
     }
 
-    /// Has the sink with the plane `from` go to the plane `to`. The old plane is switched off by the next setup, which
-    /// is the commit of the first frame on the new one.
+    /// Moves the sink with the plane `from` to the plane `to`. The next setup, which is the commit of the first frame
+    /// on the new plane, switches the old plane off.
     pub fn move_sink(&mut self, from: u32, to: PlaneState) {
         let Some(plane) = self.planes.iter_mut().find(|plane| plane.id == from) else {
             return;
@@ -570,9 +571,9 @@ impl Crtc {
         }
     }
 
-    /// The request that puts back what `planes` showed before. If these are all planes of ours, it puts back
-    /// CRTC and connector too, and `with_others` planes that no sink has. `blob` holds the saved mode; 0 switches the
-    /// CRTC off.
+    /// The request that makes `planes` show again what they showed before. If these are all planes that sinks use, it
+    /// restores CRTC and connector, too, and the other planes, or without `with_others` switches those off. `blob`
+    /// holds the saved mode; 0 switches the CRTC off.
     pub fn restore(&self, planes: &[u32], blob: u64, with_others: bool) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         let is_last = self.planes.iter().all(|plane| planes.contains(&plane.id));
@@ -616,7 +617,7 @@ impl Crtc {
                 if blob == 0 { 0 } else { self.saved.active },
             );
         } else {
-            // What was there before a sink came is not what the sinks that stay have asked for.
+            // `extras_saved` may have reset properties of CRTC and connector that the remaining sinks have set.
             add_all(&mut request, &self.resets);
             for plane in self
                 .planes
@@ -631,7 +632,8 @@ impl Crtc {
         request
     }
 
-    /// Notes planes that another program had the CRTC show meanwhile. At the end they are off, as they were before.
+    /// Adds planes that another program has made the CRTC show meanwhile. When the sinks stop, these planes are
+    /// switched off, as they were before.
     pub fn note_others(&mut self, found: Vec<OtherPlane>) {
         for mut other in found {
             other.state.was_off_before();
@@ -648,7 +650,7 @@ impl Crtc {
         (self.mode, self.saved.blobs)
     }
 
-    /// The request that only switches planes off, for when the framebuffers that they showed before are gone.
+    /// The request that only switches planes off, in case that the framebuffers that they showed before are gone.
     pub fn switch_off(&self, planes: &[u32]) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         for plane in self
@@ -683,8 +685,8 @@ impl ClaimedPlane {
         }
     }
 
-    /// Sets `extras` with the next commit. `before` are the values that they have now. What an earlier call set
-    /// and this one does not is put back.
+    /// Sets `extras` with the next commit. `before` are the values that they have now. A property that an earlier
+    /// call set and this call does not is restored.
     pub fn set_extras(&mut self, mut extras: Vec<Extra>, before: Vec<Extra>) {
         let names = |list: &[Extra], extra: &Extra| {
             let mut known = list.iter();

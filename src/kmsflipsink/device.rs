@@ -37,11 +37,12 @@ impl control::Device for DrmFile {}
 #[derive(Debug)]
 pub struct Device {
     file: DrmFile,
-    /// The file to which memory and framebuffers belong. GEM handles are numbers of a file, and the kernel gives out the
-    /// same one each time that the same memory is imported. So on the application's file, the sink would close handles
-    /// of the application: there it is a file of the sink's own, if the process may open one.
+    /// The file to which memory and framebuffers belong. GEM handles are numbers of one file, and the kernel returns
+    /// the same handle each time that the same memory is imported. So on the application's file, the sink would close
+    /// handles of the application. If the application passed its file, this is therefore a file of the sink's own, if
+    /// the process may open one.
     pub(super) memory: DrmFile,
-    /// Whether `memory` is the application's file, so that no GEM handle may be closed.
+    /// Whether `memory` is the application's file, so that the sink must not close GEM handles.
     pub(super) keeps_gem_names: bool,
     /// The device node, such as /dev/dri/card0.
     pub path: String,
@@ -74,7 +75,7 @@ impl drm::Device for Device {}
 impl control::Device for Device {}
 
 impl Device {
-    /// Asks for the capabilities. If the device cannot be used, its snapshots say why.
+    /// Sets and reads the capabilities. If the device cannot be used, its snapshots say why.
     pub fn new(fd: OwnedFd, path: String, is_ours: bool) -> io::Result<Self> {
         let file = DrmFile(Arc::new(fd));
         let own = if is_ours { None } else { open_again(&file) };
@@ -178,7 +179,7 @@ impl Device {
         Ok(())
     }
 
-    /// What the connector tells of its display, as of the last probe.
+    /// The state of the connector and its display at the last probe.
     pub fn connector_state(&self, info: &connector::Info) -> ConnectorState {
         /// DRM_MODE_LINK_STATUS_BAD
         const BAD: u64 = 1;
@@ -244,7 +245,7 @@ impl Device {
         }))
     }
 
-    /// Makes a copy of a property blob. That of another program goes away with the program.
+    /// Makes a copy of a property blob, because the kernel destroys the blobs of another program with that program.
     pub fn copy_blob(self: &Arc<Self>, id: u64) -> io::Result<Arc<PropertyBlob>> {
         let bytes = self.get_property_blob(id)?;
         Ok(Arc::new(PropertyBlob {
@@ -262,14 +263,14 @@ impl Device {
     }
 }
 
-/// What tells a display from another one at the same connector.
+/// Distinguishes a display from another one at the same connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Display {
     edid: Vec<u8>,
     modes: Vec<Mode>,
 }
 
-/// What a connector tells of its display.
+/// The state of a connector and its display.
 #[derive(Debug)]
 pub struct ConnectorState {
     /// `None` if there is no display, or none with a mode.
@@ -336,7 +337,7 @@ impl Device {
 }
 
 /// Opens the device of an application's file once more. `None` if this process may not. A file that is opened while
-/// there is no master becomes master, which it gives up at once.
+/// there is no master becomes master, and gives that up at once.
 fn open_again(file: &DrmFile) -> Option<DrmFile> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;

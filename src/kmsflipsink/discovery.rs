@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Chooses card, connector, CRTC and plane by what the user asked for. Pure; `card` takes the snapshots
-//! of what there is.
+//! Chooses card, connector, CRTC and plane by what the user asked for. Pure; `card` takes the snapshots of the
+//! cards.
 
 use std::fmt;
 
@@ -133,8 +133,8 @@ pub struct NoRoute {
     pub listing: String,
 }
 
-/// Chooses among what meets the criteria, by `Rank`; among equals, the first. A plane that a sink of this
-/// process has is never chosen.
+/// Chooses among the routes that meet the criteria by `Rank`, and among equals the first. A plane that a sink of
+/// this process uses is never chosen.
 pub fn choose(cards: &[CardSnapshot], criteria: &Criteria) -> Result<Route, NoRoute> {
     let wanted = || {
         cards
@@ -245,8 +245,8 @@ pub fn usable_planes(card: &CardSnapshot, crtc_index: u32) -> impl Iterator<Item
         .filter(move |plane| !plane.is_taken && plane.crtc.is_none_or(|now| now == crtc))
 }
 
-/// The plane for frames of a format, among `planes`, of which `own` is the one that the sink has. That one stays if it
-/// shows the format, because another one means a modeset. Otherwise the primary plane comes before overlays.
+/// The plane for frames of a format, among `planes`. The sink keeps its plane `own` if that shows the format, because a
+/// move to another plane needs a modeset. Otherwise the primary plane comes before overlays.
 pub fn plane_for(
     planes: &[KmsPlane],
     own: u32,
@@ -260,8 +260,8 @@ pub fn plane_for(
 }
 
 /// The primary plane of each CRTC, by index. A driver may let every CRTC show every primary plane (tidss). Then the
-/// Nth plane is the Nth CRTC's, as the drivers themselves count them, unless a plane shows on another CRTC already.
-/// A plane that only one CRTC can show stays with that CRTC.
+/// Nth plane belongs to the Nth CRTC, as in the drivers themselves, unless a plane shows on another CRTC already. A
+/// plane that only one CRTC can show stays with that CRTC.
 fn primaries(card: &CardSnapshot) -> Vec<Option<usize>> {
     let mut of_crtc: Vec<Option<usize>> = vec![None; card.crtcs.len()];
     for crtc in 0..card.crtcs.len() {
@@ -271,7 +271,8 @@ fn primaries(card: &CardSnapshot) -> Vec<Option<usize>> {
     of_crtc
 }
 
-/// Finds a primary plane for a CRTC, and other ones for CRTCs that had it (augmenting paths of a bipartite matching).
+/// Finds a primary plane for a CRTC. If another CRTC had that plane, finds a new one for that CRTC (augmenting paths of
+/// a bipartite matching).
 fn assign_primary(
     card: &CardSnapshot,
     crtc: usize,
@@ -288,7 +289,7 @@ fn assign_primary(
     let planes = card.kms_planes.iter().enumerate();
     let possible = planes.filter(|&(_, plane)| is_possible(plane));
     let mut possible: Vec<_> = possible.map(|(index, _)| index).collect();
-    // Only where no plane is left is another CRTC given another one.
+    // Planes that no CRTC has yet come first, so that another CRTC changes its plane only if none is left.
     possible.sort_by_key(|&index| owner(of_crtc, index).is_some());
     for index in possible {
         if std::mem::replace(&mut is_tried[index], true) {

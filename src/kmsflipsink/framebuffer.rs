@@ -197,8 +197,8 @@ impl drm::buffer::PlanarBuffer for PlanarRequest<'_> {
     }
 }
 
-/// A framebuffer in the kernel, removed when this is dropped. It must not be on the screen then: the kernel
-/// would switch the plane off.
+/// A framebuffer in the kernel, removed when this is dropped. It must not be dropped while it is on the
+/// screen, because the kernel would switch the plane off.
 #[derive(Debug)]
 pub struct Framebuffer {
     device: Arc<Device>,
@@ -223,8 +223,8 @@ impl Framebuffer {
         Some(verdict.as_ref().copied().map_err(String::as_str))
     }
 
-    /// Notes whether the kernel took a commit with this framebuffer. Only the first verdict counts: a
-    /// framebuffer that was shown once is refused later for another reason than its memory.
+    /// Stores whether the kernel took a commit with this framebuffer. Only the first verdict counts, because
+    /// a framebuffer that was shown once is refused later for another reason than its memory.
     pub fn judge(&self, verdict: Result<(), &str>) {
         self.verdict.get_or_init(|| verdict.map_err(str::to_owned));
     }

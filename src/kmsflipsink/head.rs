@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a sink does with its plane of a card, from finding the plane to giving it back.
+//! A sink's use of its plane of a card, from finding the plane to giving it back.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -102,9 +102,8 @@ impl Head {
                         "the planes of this card are taken faster than they can be found".into(),
                     ));
                 }
-                // Perhaps the master is a program that only lists displays. The card is opened anew,
-                // because without privilege only a file that was master when it was opened can become
-                // master again.
+                // The master may be a program that only lists displays. The card is opened again, because
+                // without privilege only a file that was master when it was opened can become master again.
                 Err(KmsError::NotMaster { path, .. })
                     if fd.is_none() && Instant::now() < deadline =>
                 {
@@ -221,7 +220,7 @@ impl Head {
         }
     }
 
-    /// A head on the plane `to`, which takes the place of this one. `None` if another sink has the plane by now.
+    /// A head on the plane `to`, which takes the place of this head. `None` if another sink has claimed that plane.
     pub fn moved(&self, to: PlaneState) -> Option<Self> {
         let kind = self.planes.iter().find(|plane| plane.id == to.id)?.kind;
         let route = Route {
@@ -281,8 +280,8 @@ impl Head {
         Ok(setups.collect())
     }
 
-    /// What the primary plane may show meanwhile, best first, on a screen of this size. The plane is left alone if a
-    /// sink has it, and if the user chose a plane to show above it.
+    /// What the primary plane may show behind the sink's plane, best first, on a screen of this size. The primary plane
+    /// is left as it is if a sink uses it, or if the user chose the sink's plane (`plane-id`).
     fn backdrops(&self, screen: (u32, u32)) -> Vec<Option<Backdrop>> {
         let own = self.route.kms_plane;
         let is_free = |id: &u32| *id != own && !self.engine.has_plane(*id);
@@ -292,7 +291,7 @@ impl Head {
         let Some(known) = self.planes.iter().find(|known| known.id == plane) else {
             return vec![None];
         };
-        // What is on the screen of an application that gave us its card may be meant to stay there.
+        // An application that passed its card to the sink may want to keep what its primary plane shows.
         let first = match self.device.is_ours {
             true => PlaneContent::Off,
             false => PlaneContent::AsBefore,
@@ -392,19 +391,19 @@ impl Head {
                 (true, Some((crtc.mode.replace(new.clone()), backdrop)))
             })
             .unwrap_or((true, None));
-        // This may destroy a property blob or a framebuffer, and so needs to be done without the lock.
+        // This may destroy a property blob or a framebuffer by an ioctl, and is therefore done without the lock.
         drop(old);
         is_set
     }
 
-    /// Asks the driver by a TEST_ONLY commit whether it would show `framebuffer` so.
+    /// Asks the driver by a TEST_ONLY commit whether it would show `framebuffer` in this way.
     pub fn test(
         &self,
         framebuffer: &Framebuffer,
         placement: &Placement,
         setup: Option<&Setup>,
     ) -> io::Result<()> {
-        // The mode keeps the property blob that the request may name.
+        // Holding the mode keeps the property blob alive that the request may name.
         let (request, _mode) = self
             .with_crtc(|crtc| {
                 let request = crtc.trial(self.route.kms_plane, framebuffer, placement, setup);
@@ -437,7 +436,7 @@ impl Head {
                 return Err(NotPresented::Flushing);
             };
             if plane.is_flushing {
-                // A frame that was handed over is shown in spite of the flush.
+                // A frame that was already handed over is shown although the plane flushes.
                 return match waiting {
                     Some(_) => Err(NotPresented::Flushing),
                     None => Ok(()),
@@ -472,7 +471,7 @@ impl Head {
         }
     }
 
-    /// While flushing, the plane takes no frames, and whatever waits for it stops waiting.
+    /// While flushing, the plane takes no frames, and all threads that wait for it stop waiting.
     pub fn set_flushing(&self, is_flushing: bool) {
         self.with_plane(|plane| plane.is_flushing = is_flushing);
         self.engine.notify();
@@ -571,7 +570,7 @@ impl Head {
         self.with_plane(|plane| look(plane.frames.latest()))
     }
 
-    /// Has the next commit set properties; see [`ClaimedPlane::set_extras`].
+    /// Sets properties with the next commit; see [`ClaimedPlane::set_extras`].
     pub fn tune(&self, resolved: Resolved) {
         let Resolved {
             extras,
@@ -589,7 +588,7 @@ impl Head {
         }
     }
 
-    /// What `stats` tells of the display and of the frames on it.
+    /// The fields of `stats` about the display and the frames on it.
     pub fn stats(&self) -> Option<HeadStats> {
         self.with_crtc(|crtc| {
             let plane = crtc.plane(self.route.kms_plane)?;
@@ -724,7 +723,7 @@ fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: 
     let left = inner.leave_plane_to(crtc.id, plane.id);
     match inner.crtc(crtc.id) {
         Some(known) => {
-            // By now the plane may show what a sink here put there in place of what it showed before.
+            // The plane may show a backdrop by now. What it showed before was read with the CRTC.
             if let Some(before) = known.state_before(plane.id) {
                 plane.state = before.clone();
             }
@@ -740,8 +739,8 @@ fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: 
     true
 }
 
-/// A framebuffer of a dumb buffer, which the kernel fills with zeros: transparent if the plane has a format with alpha,
-/// because some planes lie above the one that shows the video (zynqmp_dpsub), else black.
+/// A framebuffer over a dumb buffer, which the kernel fills with zeros. It is transparent if the plane has a format
+/// with alpha, because some primary planes lie above the plane that shows the video (zynqmp_dpsub), else black.
 fn black_framebuffer(
     device: &Arc<Device>,
     plane: &KmsPlane,

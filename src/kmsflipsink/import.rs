@@ -3,9 +3,9 @@
 //! is freed.
 //!
 //! The number of an fd does not identify memory, because it is reused. A framebuffer therefore belongs to
-//! the GstMemory of each colour plane. A GstMemory keeps its fd as long as it lives, and tells when it is
-//! freed. The framebuffer is used again only for the same memories in the same layout. So a known
-//! framebuffer is found without a system call.
+//! the GstMemory of each colour plane. A GstMemory keeps its fd as long as it lives, and notifies its weak
+//! references when it is freed. The framebuffer is used again only for the same memories in the same layout.
+//! So a known framebuffer is found without a system call.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -205,7 +205,7 @@ impl Shared {
 }
 
 impl Located<'_> {
-    /// Has the framebuffer at `key` forgotten when `memory`, one of this identity, is freed.
+    /// Forgets the framebuffer at `key` when `memory`, one of this identity, is freed.
     fn on_memory_freed(&self, memory: usize, key: usize, shared: Weak<Shared>) {
         type Known = (usize, Weak<Shared>);
         unsafe extern "C" fn freed(data: glib::ffi::gpointer, _: *mut gst::ffi::GstMiniObject) {
@@ -325,8 +325,9 @@ fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> 
     }
 }
 
-/// The fence after which the display may read all memories of a buffer. The kernel looks at the fences of the memory
-/// itself only if it gets none, so one that leaves some memory out would be worse than none: then this is `None`.
+/// The fence after which the display may read all memories of a buffer. `None` if that is not known for each memory:
+/// if a commit has a fence, the kernel ignores the fences of the memories themselves, so a fence that leaves a memory
+/// out would be worse than none.
 pub fn pending_write_fence(buffer: &gst::BufferRef) -> Option<OwnedFd> {
     let memories = buffer.iter_memories();
     let dma_bufs = memories.map(|memory| dma_buf_of(memory).ok());
@@ -336,8 +337,8 @@ pub fn pending_write_fence(buffer: &gst::BufferRef) -> Option<OwnedFd> {
     )
 }
 
-/// One fence of several, of which some memories need none (`Some(None)`). `None` if one is not known, or they cannot be
-/// merged.
+/// Merges the fences of several memories into one. A memory that needs no fence has `Some(None)`, and one whose fence
+/// is not known has `None`. The result is `None` if no memory needs a fence, if one is not known, or if merging fails.
 fn merged<F>(
     fences: impl Iterator<Item = Option<Option<F>>>,
     merge: impl Fn(F, F) -> Option<F>,

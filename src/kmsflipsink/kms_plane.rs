@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A plane of the hardware: the properties that every frame sets, what it showed before, and what it shows
-//! meanwhile if no sink has it.
+//! A plane of the hardware: the properties that each frame sets, what the plane showed before the first commit,
+//! and what it shows while sinks use other planes of its CRTC.
 
 use std::io;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::device::{Device, plane_handle, required};
 use super::framebuffer::Framebuffer;
 use crate::display::area::{Placement, Rect};
 
-/// A property that a commit sets besides those of every frame: object, property and value.
+/// A property that a commit sets in addition to those of each frame: object, property and value.
 pub type Extra = (control::RawResourceHandle, property::Handle, u64);
 
-/// Has the commit set all these properties.
+/// Adds these properties to the request of a commit.
 pub fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
     for &(object, property, value) in extras {
         request.add_raw_property(object, property, value);
@@ -34,7 +34,7 @@ pub struct PlaneState {
     dst: [property::Handle; 4],
     pub in_fence_fd: Option<property::Handle>,
     before: Vec<Extra>,
-    /// Whether the plane showed something before.
+    /// Whether the plane showed something before the first commit.
     was_on: bool,
 }
 
@@ -74,12 +74,12 @@ impl PlaneState {
         })
     }
 
-    /// Notes that the plane showed nothing before the first commit, whatever it shows now.
+    /// Makes `add_before` switch the plane off, whatever it shows now.
     pub fn was_off_before(&mut self) {
         self.was_on = false;
     }
 
-    /// Has the commit show `framebuffer` on the plane.
+    /// Adds to the request that the plane shows `framebuffer`.
     pub fn add_shown(
         &self,
         request: &mut AtomicModeReq,
@@ -103,18 +103,18 @@ impl PlaneState {
         set(self.dst[3], dst.height.into());
     }
 
-    /// Has the commit set one more property of the plane.
+    /// Adds one more property of the plane to the request.
     pub fn add(&self, request: &mut AtomicModeReq, property: property::Handle, value: u64) {
         request.add_raw_property(self.object, property, value);
     }
 
-    /// Has the commit switch the plane off.
+    /// Adds to the request that the plane is switched off.
     pub fn add_off(&self, request: &mut AtomicModeReq) {
         self.add(request, self.fb_id, 0);
         self.add(request, self.crtc_id, 0);
     }
 
-    /// Has the commit show what the plane showed before.
+    /// Adds to the request that the plane shows what it showed before the first commit.
     pub fn add_before(&self, request: &mut AtomicModeReq) {
         match self.was_on {
             true => add_all(request, &self.before),
@@ -149,13 +149,14 @@ impl PlaneState {
     }
 }
 
-/// What a plane that no sink has shows while sinks show on other planes of its CRTC.
+/// What a plane shows that no sink uses while sinks use other planes of its CRTC.
 #[derive(Debug, Clone)]
 pub enum PlaneContent {
-    /// What it showed before.
+    /// What it showed before the first commit.
     AsBefore,
     Off,
-    /// This framebuffer, which is black, or transparent if the plane can be, as large as the screen.
+    /// This framebuffer, which is as large as the screen, and transparent if the plane has a format with alpha,
+    /// else black.
     Black(Arc<Framebuffer>),
 }
 
@@ -168,14 +169,15 @@ impl PlaneContent {
     }
 }
 
-/// A plane that no sink of this process has, on a CRTC on which sinks show.
+/// A plane of a CRTC that sinks of this process use, as it was before the first commit. While a sink uses the
+/// plane itself, `content` does not count.
 #[derive(Debug)]
 pub struct OtherPlane {
     pub state: PlaneState,
     pub content: PlaneContent,
-    /// Whether a sink had the plane, so that what was there before has to be put back.
+    /// Whether a sink used the plane, so that the plane has to show again what it showed before.
     pub is_changed: bool,
-    /// Further properties of the plane to put back at the end, with their values.
+    /// Further properties of the plane to restore at the end, with their values.
     pub extras_before: Vec<Extra>,
 }
 
@@ -189,8 +191,8 @@ impl OtherPlane {
         }
     }
 
-    /// The planes that a CRTC shows now, and its primary plane. Overlays and cursors that another program left on a card
-    /// of ours are switched off.
+    /// The planes that a CRTC shows now, and its primary plane. On a card that this process opened, overlays and
+    /// cursors that another program left on are switched off.
     pub fn read_all(device: &Device, crtc: u32, primary: Option<u32>) -> io::Result<Vec<Self>> {
         let mut others = Vec::new();
         for handle in device.plane_handles()? {
@@ -208,14 +210,14 @@ impl OtherPlane {
         Ok(others)
     }
 
-    /// Has the plane show something else from the next setup on. Returns whether it differs from what there was, and
-    /// what there was, which must not be dropped under a lock.
+    /// Sets what the plane shows from the next setup on. Returns whether that differs from the old content, and the
+    /// old content, which must not be dropped under a lock.
     pub fn set_content(&mut self, new: PlaneContent) -> (bool, PlaneContent) {
         let is_other = !self.content.is_same(&new);
         (is_other, std::mem::replace(&mut self.content, new))
     }
 
-    /// Has the commit show `content` on the plane, on a screen of this size.
+    /// Adds to the request that the plane shows `content`, on a screen of this size.
     pub fn add_content(
         &self,
         request: &mut AtomicModeReq,
@@ -239,7 +241,7 @@ impl OtherPlane {
         }
     }
 
-    /// Has the commit put back what the plane showed before, with all its properties.
+    /// Adds to the request what the plane showed before the first commit, and its other changed properties.
     pub fn add_before(&self, request: &mut AtomicModeReq) {
         add_all(request, &self.extras_before);
         self.state.add_before(request);

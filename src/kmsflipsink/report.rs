@@ -13,7 +13,7 @@ use super::import::Imports;
 use super::stats::LATENCY_BOUNDS_US;
 use super::{CAT, KmsFlipSink};
 
-/// The caps that a head can show: those of its plane, then those of other planes that it can go to.
+/// The caps that a head can show: those of its plane, then those of other planes that the sink can move to.
 pub fn caps(head: &Head) -> gst::Caps {
     let (width, height) = head.max_size;
     let up_to = |max: u32| 1..=i32::try_from(max).unwrap_or(i32::MAX);
@@ -83,7 +83,7 @@ pub fn waiting(error: &KmsError) -> String {
     }
 }
 
-/// Logs what the card's thread reports, and posts it as an element message.
+/// Logs a report of the card's thread, and posts it as an element message.
 pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let (name, detail) = match report {
         Report::Shown { .. } => return,

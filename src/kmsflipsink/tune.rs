@@ -13,7 +13,7 @@ use super::discovery::Route;
 use super::error::KmsError;
 use super::kms_plane::Extra;
 
-/// The values to set. `None` leaves a property as it is.
+/// The values to set. `None` leaves the properties as they are.
 #[derive(Debug, Clone)]
 pub struct Tuning {
     /// Properties of the plane, by name.
@@ -53,9 +53,9 @@ impl Colour {
         })
     }
 
-    /// The value of COLOR_ENCODING whose Kr and Kb are nearest to those of the caps, among those that
-    /// `is_there` says the plane has. DRM has no names for FCC and SMPTE 240M, whose nearest differ by at most
-    /// 0.015. `None` if the caps name no matrix, or the plane has no encoding.
+    /// The value of COLOR_ENCODING whose Kr and Kb are nearest to those of the caps, among the values for which
+    /// `is_there` is true. DRM has no names for FCC and SMPTE 240M, for which the nearest values differ by at
+    /// most 0.015. `None` if the caps name no matrix, or the plane has no encoding.
     fn encoding(&self, is_there: impl Fn(&str) -> bool) -> Option<&'static str> {
         let (kr, kb) = self.matrix.kr_kb().ok()?;
         let distance = |matrix: VideoColorMatrix| {
@@ -67,7 +67,7 @@ impl Colour {
         nearest.map(|(name, _)| name)
     }
 
-    /// The value of COLOR_RANGE. `None` if the caps do not tell.
+    /// The value of COLOR_RANGE. `None` if the caps name no range.
     fn range(&self) -> Option<&'static str> {
         match self.range {
             VideoColorRange::Range0_255 => Some("YCbCr full range"),
@@ -101,7 +101,7 @@ pub fn rotation_bits(method: VideoOrientationMethod) -> u64 {
     }
 }
 
-/// Whether the method makes columns of rows.
+/// Whether the method turns rows into columns.
 pub fn is_turned(method: VideoOrientationMethod) -> bool {
     matches!(
         method,
@@ -119,7 +119,7 @@ pub struct Resolved {
     pub extras: Vec<Extra>,
     /// The values that these properties have now.
     pub before: Vec<Extra>,
-    /// Whether the plane converts YUV as the caps say; `None` for frames that are not YUV.
+    /// In words, how well the plane converts YUV as the caps say; `None` for frames that are not YUV.
     pub colours: Option<String>,
 }
 
@@ -137,7 +137,7 @@ pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolv
     let connector_props = device.props(connector).map_err(read)?;
     let crtc_props = device.props(crtc).map_err(read)?;
     let mut found = Found::default();
-    // The colours come first, so that the user's own values take their place.
+    // The colours come first, because a value that is added later replaces an earlier one.
     let colours = tuning
         .colour
         .map(|colour| add_colours(&mut found, colour, plane, &plane_props, &tuning.plane));
@@ -161,8 +161,8 @@ pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolv
     })
 }
 
-/// Adds COLOR_ENCODING and COLOR_RANGE, except where the user sets them. Returns in words how well the plane does
-/// what the caps ask for.
+/// Adds COLOR_ENCODING and COLOR_RANGE unless the user sets them. Returns in words how well the plane converts as the
+/// caps say.
 fn add_colours(
     found: &mut Found,
     colour: Colour,
@@ -199,7 +199,7 @@ fn add_colours(
                 "the plane has no {wanted}, and the nearest is {}",
                 nearest.unwrap_or_default()
             )),
-            // Most planes have neither property: they convert in one way, and do not tell in which.
+            // Most planes have neither property. They convert in one way, which KMS does not report.
             Err(reason) => notes.push(reason),
         }
     }
@@ -209,7 +209,7 @@ fn add_colours(
     }
 }
 
-/// What `Resolved::colours` says of a plane that does all that the caps ask for.
+/// The text of `Resolved::colours` for a plane that converts exactly as the caps say.
 pub const AS_THE_CAPS_SAY: &str = "as the caps say";
 
 /// The names of the values of an enumeration.
@@ -223,7 +223,7 @@ fn names_of(info: &property::Info) -> Vec<String> {
     }
 }
 
-/// Adds `zpos`, the rotation, and what would hide the picture if another DRM client has left it set.
+/// Adds `zpos`, the rotation, and full `alpha`, which another DRM client may have left at another value.
 fn add_plane_defaults(
     found: &mut Found,
     tuning: &Tuning,
@@ -259,7 +259,7 @@ type ByUser<'a> = (
     &'a Option<gst::Structure>,
 );
 
-/// Adds what the user asked for. Unlike the colours, a property that cannot be set is an error.
+/// Adds the properties that the user asked for. Unlike with the colours, one that cannot be set is an error.
 fn add_requested(found: &mut Found, objects: [ByUser<'_>; 3]) -> Result<(), String> {
     for (what, object, props, structure) in objects {
         for (name, value) in structure.iter().flat_map(|structure| structure.iter()) {

@@ -90,8 +90,8 @@ fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// The fence after which `dma_buf` may be read. `None` if it may be now. An error if the kernel cannot tell, which it
-/// can since Linux 6.0.
+/// The fence after which `dma_buf` may be read. `None` if it may be read now. Kernels before Linux 6.0 cannot make the
+/// fence, and fail.
 pub fn pending_write_fence(dma_buf: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut ready = [nix::poll::PollFd::new(
         dma_buf,

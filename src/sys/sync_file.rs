@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Fences as files (linux/sync_file.h).
+//! Fences as file descriptors (linux/sync_file.h).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -45,7 +45,8 @@ mod raw {
     nix::ioctl_readwrite!(sync_ioc_file_info, b'>', 4, super::SyncFileInfo);
 }
 
-/// When the one fence of a file was signalled, CLOCK_MONOTONIC in nanoseconds. `None` if it is not signalled yet.
+/// When the fence of a file was signalled, CLOCK_MONOTONIC in nanoseconds. `None` if it is not signalled yet. Fails if
+/// the file holds several fences.
 pub fn signalled_ns(fence: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     let mut of_fence = SyncFenceInfo {
         obj_name: [0; NAME_BYTES],

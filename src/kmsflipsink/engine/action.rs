@@ -14,7 +14,7 @@ pub(super) enum Action {
         request: AtomicModeReq,
         /// Where the kernel writes the fd of a fence, if the request asks for one and no event.
         out_fence: Option<Box<i32>>,
-        /// Keeps the property blob that the request may name.
+        /// Keeps the property blob alive that the request may name.
         mode: Option<ModeSet>,
         is_setup: bool,
     },
@@ -133,7 +133,7 @@ impl Inner {
             }
             let planes = closing.iter().map(|plane| plane.id).collect();
             let restores = closing.iter().any(|plane| plane.closing == Some(true));
-            // What a sink showed that closed earlier counts too: the last one restores the CRTC and its mode.
+            // `is_changed` counts sinks that closed earlier, too: the last sink restores the CRTC and its mode.
             return Some(
                 if restores && crtc.is_changed && self.master == Master::Ours {
                     Action::Restore {

@@ -45,7 +45,7 @@ impl EventSources {
         let inner = engine.lock();
         // poll would return at once for a device that is gone.
         let is_there = inner.gone.is_none();
-        // Where commits make fences, the file is the application's, and so are the events on it.
+        // If commits make fences, the file is the application's, and only the application reads its events.
         let reads_events = is_there && inner.crtcs.iter().any(|crtc| !crtc.makes_fences());
         let crtcs = inner.crtcs.iter().filter(|_| is_there);
         let fences: Vec<_> = crtcs
@@ -64,7 +64,7 @@ impl EventSources {
         let fence_fds = fences
             .iter()
             .map(|(_, fence)| (Some(fence.as_fd()), PollFlags::POLLIN));
-        // What is not there stands for itself by the eventfd, of which no event is asked for.
+        // The eventfd, polled for no event, keeps the place of a source that is missing.
         let polled = own
             .into_iter()
             .chain(fence_fds)
@@ -109,7 +109,8 @@ impl EventSources {
         let (mut is_any, mut connectors) = (false, Vec::new());
         while let Some(event) = self.uevents.as_ref().and_then(Uevents::next) {
             let is_of_card = event.device.is_empty() || engine.device.path.ends_with(&event.device);
-            // That our own lease was revoked shows in its connectors.
+            // On a card that this process opened, leases do not matter. If the sink uses a lease, its connectors show
+            // whether the lease was revoked.
             if !is_of_card || (event.is_lease && is_ours) {
                 continue;
             }
@@ -162,9 +163,9 @@ fn read_events(engine: &Engine) {
     outbox.deliver();
 }
 
-/// Notes that the commit in flight is on the screen, as its fence says.
+/// Handles a signalled fence: the commit in flight is on the screen.
 fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
-    // A fence without a time is an error of the driver's. Its flip expires.
+    // A fence without a time is a fault of the driver. The flip then times out (`expire_flip`).
     let Ok(Some(shown_ns)) = sync_file::signalled_ns(fence.as_fd()) else {
         return;
     };

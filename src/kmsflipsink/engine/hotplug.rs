@@ -65,7 +65,7 @@ fn note_connector(
     let Some(PluggedIn { old, request, need }) = plugged else {
         return;
     };
-    // The mode from before if the display has it, else a new choice.
+    // Keeps the old mode if the display has it, and otherwise chooses again.
     let modes = info.modes();
     let index = match modes.contains(&old) {
         true => None,
@@ -92,15 +92,15 @@ struct PluggedIn {
 }
 
 impl Inner {
-    /// Has the next commit set the mode again, whereby the driver trains the link.
+    /// Makes the next commit set the mode again, so that the driver trains the link.
     fn train_link(&mut self, crtc_id: u32) {
         if let Some(crtc) = self.crtc(crtc_id) {
             crtc.needs_setup = true;
         }
     }
 
-    /// Notes the display at the connector of a CRTC. Returns what is needed to choose a mode if one was plugged in,
-    /// or if another one is there than before: a KVM switch or a matrix can put it there unnoticed.
+    /// Stores the display at the connector of a CRTC. If a display was plugged in, or is another one than before,
+    /// returns what is needed to choose a mode. A KVM switch or a matrix can exchange displays without an unplug.
     fn note_display(
         &mut self,
         crtc_id: u32,
@@ -130,8 +130,8 @@ impl Inner {
         })
     }
 
-    /// Drives the display that was plugged in, in the mode `new` if that is not `None`. A sink may have set
-    /// another mode than `old` since the display was noted: then that mode stays.
+    /// Drives the display that was plugged in, in the mode `new` if that is not `None`. If a sink has set another
+    /// mode than `old` since `note_display`, that mode stays.
     fn replug(&mut self, crtc_id: u32, old: &Mode, new: Option<ModeSet>, outbox: &mut Outbox) {
         let Some(crtc) = self.crtc(crtc_id) else {
             outbox.modes.extend(new);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Notes the result of an action: a commit that was taken or refused, a flip, the loss of the card.
-//! Frames to drop and reports to sinks go into the [`Outbox`]; no ioctl is made here.
+//! Handles the result of an action: a commit that was taken or refused, a flip, the loss of the card. Frames to
+//! drop and reports to sinks go into the [`Outbox`]; no ioctl is made here.
 
 use std::io;
 
@@ -27,7 +27,7 @@ pub(super) enum Loss {
 }
 
 impl Inner {
-    /// Notes whether the kernel took the commit in flight.
+    /// Handles the result of the commit in flight.
     pub(super) fn committed(
         &mut self,
         crtc_id: u32,
@@ -42,7 +42,8 @@ impl Inner {
             crtc.busy_since_ns = None;
             crtc.needs_setup = false;
             crtc.is_changed = true;
-            // A setup waits until it is on the screen, and so is what it switched off.
+            // The commit of a setup returns only when it is on the screen. So the planes that it switched off no
+            // longer read these frames.
             if crtc.in_flight.is_some_and(|(_, is_setup)| is_setup) {
                 outbox.frames.append(&mut crtc.leftovers);
             }
@@ -88,7 +89,7 @@ impl Inner {
         }
     }
 
-    /// Notes that another program has the card.
+    /// Makes the sinks wait until the card is free again.
     pub(super) fn lose_master(&mut self, now_ns: u64, reason: &str, outbox: &mut Outbox) {
         if self.master == Master::Ours {
             for crtc in &mut self.crtcs {
@@ -101,7 +102,7 @@ impl Inner {
         };
     }
 
-    /// Notes that the device is gone.
+    /// Drops the frames in flight, and tells all sinks that the device is gone.
     pub(super) fn lose_device(&mut self, gone: Gone, outbox: &mut Outbox) {
         if self.gone.is_none() {
             self.gone = Some(gone.clone());
@@ -116,7 +117,7 @@ impl Inner {
         }
     }
 
-    /// Notes that the commit in flight is on the screen. `sequence` is 0 where the kernel has no number.
+    /// Handles that the commit in flight is on the screen. `sequence` is 0 if the kernel has no number.
     pub(super) fn flipped(
         &mut self,
         crtc_id: u32,

@@ -80,7 +80,7 @@ fn run(engine: &Arc<Engine>) {
         }
     }
     if engine.device.is_ours {
-        // Upstream may keep dumb buffers for long, and these keep the device open.
+        // Upstream may keep dumb buffers for a long time, and these keep the device open.
         let _ = engine.device.release_master_lock();
     }
 }
@@ -118,8 +118,9 @@ fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
     outbox.deliver();
 }
 
-/// Puts back what the CRTC showed before. If the driver refuses that, leaves other planes off, whose framebuffers
-/// may be gone with the program that made them, and at last only switches the sinks' planes off.
+/// Makes the CRTC show again what it showed before. If the driver refuses that, tries once more with the other planes
+/// off, because their framebuffers may be gone with the program that made them. At last only switches the sinks'
+/// planes off.
 fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     let saved_mode = engine
         .lock()
@@ -211,7 +212,7 @@ fn reclaim(engine: &Engine) {
     outbox.deliver();
 }
 
-/// What the CRTCs in use show now, after another program had the card.
+/// The planes that the CRTCs in use show now, after another program had the card.
 fn find_others(engine: &Engine) -> Vec<(u32, Vec<OtherPlane>)> {
     let crtcs: Vec<_> = engine.lock().crtcs.iter().map(|crtc| crtc.id).collect();
     crtcs
