@@ -97,7 +97,7 @@ impl Ahead {
                 let waiting = Instant::now();
                 let buffer = match request.acquire(must_wait) {
                     Ok(buffer) => buffer,
-                    // No buffer is free. The frames in flight are enough.
+                    // No buffer is free. Goes on with the frames in flight.
                     Err(Undelivered::Flow(gst::FlowError::Eos)) if !must_wait => break,
                     Err(error) => return Err(error),
                 };

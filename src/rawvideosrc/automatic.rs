@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What `io-mode=auto` chooses for a file: to read it through the page cache or past it (O_DIRECT).
+//! The choice of `io-mode=auto`: to read a file through the page cache or past it (O_DIRECT).
 //!
-//! The file is looked at when the stream is prepared ([`direct_file`]), and the memory when the first
-//! buffer is there ([`Automatic`]). `docs/speed.md` has the measurements behind the limits.
+//! [`direct_file`] checks the file when the stream is prepared, and [`Automatic`] checks the memory of the
+//! first buffer. `docs/speed.md` has the measurements behind the limits.
 
 use super::{
     ahead::Ahead,
@@ -19,10 +19,11 @@ use std::{fs::File, ops::Range};
 
 /// Smaller frames are read through the page cache: their buffers have no large pages.
 const LEAST_FRAME_BYTES: u64 = 2 << 20;
-/// Smaller files are read through the page cache: the kernel has read them ahead before it matters.
+/// If fewer bytes are played, they are read through the page cache, because the kernel has read them ahead
+/// before direct reads gain anything.
 const LEAST_FILE_BYTES: u64 = 64 << 20;
-/// The most of a file that may be in the page cache: what comes from there is as much faster as what comes
-/// from the disk past it is.
+/// The largest share of a file that may be in the page cache. What is there comes faster through the page cache,
+/// by as much as the rest comes faster past it.
 const MOST_CACHED: f64 = 0.2;
 /// The least share of a buffer that must lie in large pages.
 const LEAST_LARGE: f64 = 0.66;
@@ -34,7 +35,7 @@ enum Way {
     Direct,
 }
 
-/// What `stats` shows of a choice: the mode and the reason.
+/// The choice as `stats` shows it: the mode and the reason.
 pub type News = (&'static str, String);
 
 /// The frames that are to be played.
@@ -43,7 +44,7 @@ pub struct Frames<'a> {
     pub frame_bytes: u64,
     /// The first frame to play and the number of frames.
     pub range: (u64, u64),
-    /// Whether they are played more than once.
+    /// Whether the frames are played more than once.
     pub is_looping: bool,
 }
 
@@ -71,7 +72,7 @@ impl Frames<'_> {
     }
 }
 
-/// The file for direct reads, or why it is better read through the page cache.
+/// The file for direct reads, or why it is read better through the page cache.
 pub fn direct_file(file: File, frames: &Frames<'_>) -> Result<DirectFile, String> {
     let bytes = frames.bytes().ok_or("its frames are not known")?;
     let played_bytes = bytes.end.saturating_sub(bytes.start);
@@ -113,11 +114,11 @@ fn fits_in_memory(bytes: u64) -> bool {
     available.is_none_or(|available| bytes < available / 2)
 }
 
-/// Reads past the page cache if the buffers are of memory for which that is faster, else through it.
+/// Reads past the page cache if that is faster with the memory of the buffers, else through it.
 pub struct Automatic {
     through: ReaderThread<dyn FrameSource>,
     past: Ahead,
-    /// `None` until the first buffer is there, and after the pool may have changed.
+    /// `None` until the first buffer was acquired, and after the pool may have changed.
     way: Option<Way>,
     told: Option<Way>,
 }
@@ -138,7 +139,7 @@ impl Automatic {
         self.past.depth()
     }
 
-    /// Makes the next delivery drop the frames in flight, and look at the buffers anew.
+    /// Makes the next delivery drop the frames in flight, and choose again by the memory of its buffer.
     pub fn reset(&mut self) {
         self.past.reset();
         self.way = None;
@@ -167,7 +168,7 @@ impl Automatic {
             None => {
                 let way = way_into(&*request.acquire(true)?);
                 if way == Way::PageCache {
-                    // The frames in flight have buffers that this way may need.
+                    // The frames in flight hold buffers that the other reader may need.
                     self.past.abandon(request)?;
                 }
                 *self.way.insert(way)
@@ -179,7 +180,7 @@ impl Automatic {
         }
     }
 
-    /// The mode and its reason, if they are others than at the last call.
+    /// The mode and its reason, if they have changed since the last call.
     pub fn news(&mut self) -> Option<News> {
         let way = self.way.filter(|way| self.told != Some(*way))?;
         self.told = Some(way);
@@ -196,7 +197,7 @@ impl Automatic {
     }
 }
 
-/// The way that is faster into such buffers.
+/// The faster way to read into buffers with memory like that of `buffer`.
 fn way_into(buffer: &gst::BufferRef) -> Way {
     let is_large = |memory: &gst::MemoryRef| {
         memory::region_of(memory).is_some_and(|(region, _)| {

@@ -122,8 +122,9 @@ impl BufferSource {
         Self::Ahead(Box::new(Ahead::new(prefetcher, depth)))
     }
 
-    /// A source that reads each frame when it is due with `through`, in a thread on the processors
-    /// `cpus`, or keeps up to `depth` reads of `past` in flight, whichever is faster into the buffers.
+    /// A source with two readers, of which it uses the one that is faster with the memory of the buffers.
+    /// `through` reads each frame when it is due, in a thread on the processors `cpus`. Of `past`, up to
+    /// `depth` reads are kept in flight.
     pub fn automatic(
         through: Box<dyn FrameSource>,
         past: Prefetcher<MappedBuffer>,

@@ -482,7 +482,7 @@ fn disk_file(settings: &Settings, opened: &Opened) -> Result<(DiskFile, String),
     }
 }
 
-/// What to add to the reason for io-uring through the page cache, if that has most of the file already.
+/// The addition to the reason of `io-uring` without `direct` if most of the file is in the page cache already.
 fn note_on_cached(opened: &Opened) -> String {
     match page_cache::cached_share(&opened.file, opened.start_bytes..opened.len_bytes) {
         Ok(share) if share > 0.5 => {

@@ -3,7 +3,7 @@
 //! file system that hangs. The streaming thread waits for it in a way that the waker can end.
 //!
 //! The hand-over costs two wake-ups a frame. So the streaming thread reads a frame itself if the
-//! whole frame is in the page cache, where no read waits.
+//! whole frame is in the page cache, because such a read does not wait.
 
 use super::{
     cpus::Cpus,
@@ -29,20 +29,20 @@ pub struct ReaderThread<R: ?Sized> {
     bounced_bytes: u64,
 }
 
-/// When the streaming thread tries to read a frame from the page cache. An attempt that fails is
-/// wasted, so after each that fails twice as many frames pass before the next one.
+/// Decides for which frames the streaming thread tries to read from the page cache. An attempt that
+/// fails is wasted time, so each failure doubles the number of frames before the next attempt.
 #[derive(Debug, Default)]
 struct Attempts {
-    /// How many frames pass after an attempt that fails.
+    /// How many frames are left out after an attempt that failed.
     pause: u32,
-    /// How many of them are left.
+    /// How many frames are still to be left out.
     left: u32,
 }
 
 impl Attempts {
     const LONGEST_PAUSE: u32 = 128;
 
-    /// Whether the next frame is to be tried.
+    /// Whether to try with the next frame.
     fn is_due(&mut self) -> bool {
         let is_due = self.left == 0;
         self.left = self.left.saturating_sub(1);
@@ -110,7 +110,7 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         let waiting = Instant::now();
         let mut buffer = request.acquire(true)?;
         let reading = Instant::now();
-        // The user wants frames to be read on the processors `cpus`, where the streaming thread is not.
+        // With `cpus`, frames are to be read on those processors, to which the streaming thread is not bound.
         if self.cpus.set().is_none() && self.attempts.is_due() {
             let buffer_mut = buffer.get_mut().ok_or(BufferError::Shared)?;
             let is_read = fill_with(request.info, buffer_mut, |destination| {

@@ -12,7 +12,7 @@ use crate::shared_enum::shared_enum;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(i32)]
 pub enum IoMode {
-    /// Past the page cache with `IoUring` if that is faster or the property `direct` says so; else `Read`.
+    /// `IoUring` past the page cache if that is faster or the property `direct` is set; else `Read`.
     #[default]
     Auto,
     /// Read each frame into its buffer with preadv.

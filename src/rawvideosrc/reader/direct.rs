@@ -85,8 +85,8 @@ impl DirectFile {
         self.alignment.offset_bytes
     }
 
-    /// Whether the file system itself says what direct reads need. Without that, one that reads no disk
-    /// may only seem to read directly.
+    /// Whether the file system reports the alignment of direct reads. One that does not may accept O_DIRECT
+    /// and still not read from a disk.
     pub fn is_alignment_reported(&self) -> bool {
         self.alignment.is_reported
     }
@@ -175,7 +175,7 @@ impl DirectFile {
                 read => read?,
             };
             if at + (have as u64) < end && !(have as u64).is_multiple_of(unit) {
-                // As above: the file has ended, or is being written right now.
+                // As in `carry_run`: the file has ended, or is being written right now.
                 let needed = want.min((end - at) as usize);
                 self.buffered
                     .read_exact_at(&mut bounce[have..needed], at + have as u64)?;

@@ -83,8 +83,8 @@ pub struct FilesReader {
     carrier: Carrier,
     open: Option<(u64, PlainFile)>,
     ahead: FilesAhead,
-    /// Whether all frames so far were in the page cache. Then nothing is read ahead, which would cost a
-    /// quarter of the CPU time of small frames.
+    /// Whether all frames so far were in the page cache. If so, nothing is read ahead, because reading ahead
+    /// would cost a quarter of the CPU time of small frames.
     all_cached: bool,
 }
 

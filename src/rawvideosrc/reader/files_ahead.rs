@@ -124,7 +124,7 @@ impl Course {
         is_steady
     }
 
-    /// Those of the next `depth` frames that no call before has returned.
+    /// The numbers of the next `depth` frames, without those that an earlier call has returned.
     fn take_next(&mut self, depth: u64) -> impl Iterator<Item = u64> + use<> {
         let (n, step) = (self.last.unwrap_or_default(), self.step);
         let steps = self.taken + 1..=depth;

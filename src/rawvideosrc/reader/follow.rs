@@ -43,7 +43,7 @@ impl FrameSource for Follower {
                 Outcome::End { .. } => {}
                 outcome => return Ok(outcome),
             }
-            // It makes no sense to wait at the end of a file that was truncated.
+            // At the end of a truncated file there is nothing to wait for.
             if let Some(loss) = self.reader.loss() {
                 return Err(loss);
             }

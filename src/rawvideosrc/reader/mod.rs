@@ -163,7 +163,7 @@ impl TransferPlan {
     }
 }
 
-/// What comes of a request for a frame.
+/// The result of a request for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The frame is in the buffer.
@@ -217,14 +217,14 @@ fn file_len_bytes(file: &std::fs::File) -> Option<u64> {
     metadata.is_file().then_some(metadata.len())
 }
 
-/// Gives frames by number.
+/// A source of numbered frames.
 pub trait FrameSource: Send {
     /// Writes frame `n` into `destination`: each byte of the picture once, and without reading any
     /// back.
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError>;
 
-    /// Like `read`, but only if that takes no wait for a disk or server. Returns false if there is no frame
-    /// for whatever reason; `read` must then be called, and finds the reason.
+    /// Like `read`, but only if that need not wait for a disk or server. Returns false if the frame was not read,
+    /// for any reason. The caller must then call `read`, which finds the reason.
     fn read_cached(&mut self, _n: u64, _destination: &mut Destination<'_>) -> bool {
         false
     }

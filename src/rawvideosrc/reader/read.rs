@@ -50,8 +50,8 @@ impl RandomAccess for PlainFile {
     }
 }
 
-/// A file of which only bytes in the page cache can be read. A read of others fails with `WouldBlock`
-/// (RWF_NOWAIT), or with another error if the file system has no such reads, as NFS and FUSE.
+/// A file of which only the bytes in the page cache can be read. A read of other bytes fails with `WouldBlock`
+/// (RWF_NOWAIT), or with another error if the file system has no such reads (NFS, FUSE).
 #[derive(Debug)]
 pub struct CachedFile<'a>(pub &'a File);
 
@@ -180,7 +180,7 @@ fn preadv_runs(
     let start = offset_bytes + runs[0].source_bytes as u64;
     let pieces = &mut pieces[..filled];
     let read = rustix::io::retry_on_intr(|| match flags.is_empty() {
-        // Every C library and emulator has preadv.
+        // Without flags, preadv does the same, which each C library and emulator has.
         true => rustix::io::preadv(file, pieces, start),
         false => rustix::io::preadv2(file, pieces, start, flags),
     })?;

@@ -283,8 +283,8 @@ impl<T: ReadBuffer> Prefetcher<T> {
                 }
                 Ok(Outcome::Frame)
             }
-            // The ring was not asked, has refused, or has read too few bytes, as it does for the
-            // last block of a file: the frame is read without it.
+            // The frame was not given to the ring, or the ring refused it, or read too few bytes, as
+            // at the last block of a file. So the frame is read without the ring.
             Some(mut destination) => self.reader.read(frame.n, &mut destination),
             None => Err(ReadError::Io {
                 frame: frame.n,

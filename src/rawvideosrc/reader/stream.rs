@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Reads frames from what cannot seek: standard input, pipes, devices.
+//! Reads frames from files that cannot seek: standard input, pipes, devices.
 
 use super::{Destination, FrameSource, Outcome, ReadError, TransferPlan};
 use crate::rawvideosrc::{
