@@ -63,7 +63,7 @@ impl<T> FilledQueue<T> {
     }
 
     pub fn drain(&self) -> impl Iterator<Item = T> {
-    // Keeps the store to `is_flushing` before the first read of the queue.
+        // Keeps the store to `is_flushing` before the first read of the queue.
         #[cfg(not(loom))]
         std::sync::atomic::fence(Ordering::SeqCst);
         std::iter::from_fn(|| self.pop())
