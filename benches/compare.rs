@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Measures speed beside every peer: `benches/compare`, or `cargo bench --bench compare`.
+//! Measures the speed of this plugin and of each peer: `benches/compare`, or
+//! `cargo bench --bench compare`.
 //!
-//! Ours and the peer's run in turn, for several rounds. The output is
+//! This plugin and the peer run in turn, for several rounds. The output is
 //! `name ours peer ratio`, medians of the rounds; the ratio is taken in each round.
 //! Input files are made once, in target/bench. A measurement that fails says so on stderr,
 //! and the others go on.
@@ -271,8 +272,8 @@ fn play_into(sink: &str, line: &str, frames: usize, offer: Option<&Picture>) -> 
     Ok(run?)
 }
 
-/// Plays into a display, and counts how often the CPU copies each byte on the way there: out of the page
-/// cache or a bounce buffer, and into the display's memory.
+/// Plays into a display, and counts how often the CPU copies each byte: out of the page cache or a bounce
+/// buffer, and into the display's memory.
 fn play_counted(line: &str, sink: &str, picture: &Picture) -> Measured<(Run, f64)> {
     let line = format!("{line} ! {sink} name=sink sync=false");
     let pipeline = gst::parse::launch(&line)?
@@ -450,7 +451,7 @@ fn pool_cycle_ns(name: &str, pool: &gst::BufferPool, threads: usize) -> Measured
     });
     let time = start.elapsed();
     if let Err(error) = pool.set_active(false) {
-        // Seen once with the stock pool of 1.22, after four threads. The cycles are valid.
+        // Happened once with the stock pool of 1.22, after four threads. The cycles are valid.
         eprintln!("{name}: {} would not be deactivated: {error}", pool.type_());
     }
     Ok(time.as_secs_f64() * 1e9 / cycles? as f64)
@@ -651,7 +652,7 @@ impl Bench {
         }
     }
 
-    /// Measures the way from a file on the disk below `disk`, which is not in the page cache, to a display.
+    /// Measures from a file on the disk of the directory `disk`, not in the page cache, to a display.
     fn disk_to_display(&mut self, display: Display, disk: &Path) {
         let picture = display.picture();
         let path = picture.file(disk);

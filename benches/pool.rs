@@ -11,9 +11,9 @@
 //!   but not the payload: the difference between pools of N and of 2 N buffers, all of them
 //!   acquired. The peer is the stock pool.
 //! - `start/4x8MiB:us`: microseconds until a pool of four blocks of kind normal is active. The peer
-//!   is a stock pool of as much memory, each page of which is written to once: ours does that, too.
-//! - `metadata/WHAT:own-bytes`: the part of these bytes that our code asked for, against the
-//!   design's 1024.
+//!   is a stock pool of as much memory, each page of which is written to once, as this pool does.
+//! - `metadata/WHAT:own-bytes`: the part of the `metadata` bytes that this plugin's code asked for,
+//!   against the design's 1024.
 //!
 //! Each measurement runs in a process of its own. If a peer fails or hangs, only its process
 //! ends, a line on stderr says so, and the other measurements go on undisturbed.
@@ -266,13 +266,13 @@ fn start_us(pool: impl IsA<gst::BufferPool>, touch: impl Fn(&mut gst::BufferRef)
 fn write_to_each_page(buffer: &mut gst::BufferRef) {
     let mut bytes = buffer.map_writable().unwrap();
     for byte in bytes.iter_mut().step_by(PAGE as usize) {
-        // The compiler may not leave these out.
+        // Volatile, so that the compiler does not leave these writes out.
         // SAFETY: the reference is valid for writes.
         unsafe { std::ptr::from_mut(byte).write_volatile(1) };
     }
 }
 
-/// Bytes that malloc has handed out and not got back.
+/// Bytes that were malloc'ed and not freed.
 fn malloced() -> usize {
     // SAFETY: mallinfo2 only reads counters.
     let info = unsafe { libc::mallinfo2() };

@@ -76,7 +76,7 @@ fn sequence(file: &RawFile, frame_bytes: usize) -> PathBuf {
     dir.join("frame-%05d.raw")
 }
 
-/// Removes the first file of a sequence from the page cache. Returns false on tmpfs, which has nothing else.
+/// Removes the first file of a sequence from the page cache. Returns false on tmpfs, whose files cannot leave it.
 fn make_cold(pattern: &Path) -> bool {
     let path = pattern.to_str().unwrap().replace("%05d", "00000");
     let first = std::fs::File::open(path).unwrap();
@@ -106,7 +106,7 @@ fn the_threads_that_read_run_where_they_are_told() {
         ("io-mode=read threads=3", &one, 3),
         ("io-mode=read threads=2 direct=true", &one, 2),
         ("io-mode=mmap threads=2 memory-kind=normal", &one, 2),
-        // Also the thread that reads ahead, unless all files are in the page cache.
+        // One more is the thread that reads ahead, unless all files are in the page cache.
         ("threads=2", &many, if is_cold { 3 } else { 2 }),
         ("io-mode=io-uring", &in_memory, 0),
         ("io-mode=io-uring direct=true", &one, 0),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Eight producers, eight consumers, and an owner who drops handles at random, or memory that stays
+//! Eight producers, eight consumers, and a thread that drops handles at random, or memory that stays
 //! and a pool that is flushed at random. No buffer is held by two threads, nothing is lost, and every
 //! byte that was written is read.
 //!
@@ -89,7 +89,7 @@ struct Round {
     records: HashMap<u32, BufferRecord>,
     totals: Totals,
     quota: AtomicU64,
-    /// The pool is flushed now and then: threads that are refused for that try again.
+    /// The pool is flushed now and then, and threads whose calls fail because of that try again.
     is_flushed: AtomicBool,
 }
 
@@ -255,8 +255,8 @@ impl Round {
         }
     }
 
-    /// Flushes the pool at random intervals, of which most are so short that threads are in the midst
-    /// of a call.
+    /// Flushes the pool at random intervals. Most are so short that threads are in the middle of a
+    /// call.
     fn flush(&self, done: &AtomicBool, seed: u64) {
         let mut random = Random(seed);
         while !done.load(Ordering::Acquire) {
@@ -360,7 +360,8 @@ fn nothing_is_lost_or_held_twice_while_handles_are_dropped_at_random() {
     println!("{handed_over} hand-overs in {round} rounds");
 }
 
-/// Memory that stays goes round without the pool's lock, of which the round above has little.
+/// A round with memory that stays, so that buffers mostly go round without the pool's lock. With the
+/// handles of `run` they seldom do.
 fn run_flushed(round: u64, quota: u64) -> u64 {
     let freed = Arc::new(AtomicUsize::new(0));
     let handles = (0..HANDLES).map(|_| handle(&freed)).collect();

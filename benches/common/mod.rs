@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Code that the benchmarks share: options, rounds of ours and the peer's in turn, and the
-//! lines of the result.
+//! Code that the benchmarks share: options, rounds that measure this plugin and its peer in turn, and
+//! the lines of the result.
 #![allow(dead_code)] // no benchmark uses all of it
 
 pub mod chart;
@@ -8,7 +8,7 @@ pub mod chart;
 /// The result of a measurement, or why there is none.
 pub type Measured<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// A line of the output: medians of ours, of the peer's, and of their ratio.
+/// A line of the output: the medians of this plugin, of the peer, and of their ratio.
 pub struct Line {
     pub name: String,
     pub ours: f64,
@@ -84,9 +84,9 @@ impl Options {
         self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 
-    /// Prints and returns the medians of the rounds. `round` gives names, ours and the peer's,
-    /// with the same names each time. If a round fails, the reason is printed and there are
-    /// no lines; the benchmark can go on with other measurements.
+    /// Prints and returns the medians of the rounds. `round` returns names, each with the number of
+    /// this plugin and that of the peer; the names are the same each time. If a round fails, the
+    /// reason is printed and there are no lines; the benchmark can go on with other measurements.
     pub fn measure(
         &self,
         name: &str,

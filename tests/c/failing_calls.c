@@ -134,7 +134,7 @@ static ssize_t call_real(const char *name, int fd, const struct iovec *pieces, i
     return ((preadv_type *)real)(fd, pieces, count, offset);
 }
 
-/* Flags are for preadv64v2 only, which is not called without any. */
+/* `flags` is 0 except for preadv64v2, which is not called without flags. */
 static ssize_t read_pieces_at(const char *name, int fd, const struct iovec *pieces, int count, off_t offset, int flags)
 {
     struct iovec fewer[1024];

@@ -16,7 +16,7 @@ const HEIGHT: u64 = 1024;
 const FRAME_BYTES: u64 = WIDTH * HEIGHT;
 const FRAMES: u64 = 34;
 
-/// A file of GRAY8 frames, each of which begins with its number, and is a hole otherwise.
+/// A sparse file of GRAY8 frames, each of which begins with its number.
 struct Clip {
     _dir: tempfile::TempDir,
     file: File,
@@ -73,7 +73,7 @@ fn choice(pipeline: &Pipeline) -> (String, String) {
     )
 }
 
-/// Whether the pipeline reads past the page cache. If not, the reason must be the machine.
+/// Whether the pipeline reads past the page cache. If it does not, the reason must be one of this machine.
 fn is_direct(pipeline: &Pipeline) -> bool {
     let (mode, reason) = choice(pipeline);
     let of_machine = ["file system", "io_uring", "large pages", "does not tell"];

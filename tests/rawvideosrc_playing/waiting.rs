@@ -53,7 +53,8 @@ extern "C" fn pread64(fd: c_int, bytes: *mut libc::c_void, count: usize, offset:
     unsafe { libc::syscall(libc::SYS_pread64, fd, bytes, count, offset) as isize }
 }
 
-/// The function that reads only what is in the page cache, where a file system that hangs has nothing.
+/// Replaces the function that reads only from the page cache. It fails for a file system that hangs, as if the
+/// page cache had nothing of the file.
 // SAFETY: the name is the C library's own, and so are the arguments and the result.
 #[unsafe(no_mangle)]
 extern "C" fn preadv64v2(

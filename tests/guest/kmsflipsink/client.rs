@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Another DRM client than the sink: one that shows something before the sink starts, or that shares its
-//! card with the sink.
+//! A DRM client beside the sink: it shows something before the sink starts, or passes its card to the sink.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -30,7 +29,7 @@ impl AsFd for Client {
 impl drm::Device for Client {}
 impl control::Device for Client {}
 
-/// A file that is not ready to be a client.
+/// The open card, before its display and CRTC are known.
 struct Card(File);
 impl AsFd for Card {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -130,8 +129,8 @@ impl Client {
         }
     }
 
-    /// Shows green, an overlay, a cursor and a picture that is turned, through a gamma table that inverts, as far as
-    /// the driver can.
+    /// Shows green, an overlay, a cursor and a rotated picture, through a gamma table that inverts, as far as the
+    /// driver can.
     pub fn make_a_mess(&self) {
         let (width, height) = self.mode.size();
         let (width, height) = (u32::from(width), u32::from(height));
@@ -212,7 +211,7 @@ impl Client {
     }
 }
 
-/// A dumb buffer whose alpha is not looked at.
+/// A dumb buffer in a format without alpha.
 struct Opaque<'a>(&'a DumbBuffer);
 
 impl drm::buffer::Buffer for Opaque<'_> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What the program before the sink has left on the display: vkms with overlays and a cursor
+//! State that another program has left on the display before the sink starts: vkms with overlays and a cursor
 //! (`--append vkms.enable_overlay=1 --append vkms.enable_cursor=1`).
 
 use drm::control::PlaneType;

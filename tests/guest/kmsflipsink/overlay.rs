@@ -159,7 +159,7 @@ fn a_format_is_shown_on_a_plane_that_can() {
                 player.show(buffer_of(&picture));
             }
         }
-        // Once there, the sink stays on the overlay, which shows both formats.
+        // The sink stays on the overlay once it has moved there, because that shows both formats.
         let is_above = is_alpha_above && number > 0;
         assert_eq!(plane_of(&player) != primary, is_above, "{}", player.stats());
         assert_on_screen(&picture);
@@ -187,7 +187,7 @@ fn a_plane_that_a_sink_has_left_is_free_for_another() {
     let ground = numbered(W, H, 31);
     below.show(buffer_of(&ground));
     assert_on_screen(&laid_on(&ground, &top, 100, 120));
-    // What is below the overlay is switched off again.
+    // The plane below the overlay is switched off again.
     drop(below);
     assert_on_screen(&placed(&top, W, H, 100, 120));
 }

@@ -180,7 +180,7 @@ fn a_lease_is_played_into_until_it_is_revoked() {
     player.show(buffer_of(&picture));
     assert_on_screen(&picture);
     card.revoke_lease(lease.0).unwrap();
-    // The first of these is refused, and the second one is not taken.
+    // The kernel refuses the first frame, and the sink does not take the second one.
     for _ in 0..2 {
         let _ = player.appsrc().push_buffer(buffer_of(&picture));
     }
