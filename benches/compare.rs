@@ -409,7 +409,6 @@ fn bare_io_uring(picture: &Picture, path: &Path) -> Measured<Run> {
     }))
 }
 
-/// Removes the file from the page cache.
 fn make_cold(path: &Path) {
     let file = File::open(path).unwrap();
     file.sync_all().unwrap();
@@ -417,7 +416,6 @@ fn make_cold(path: &Path) {
     nix::fcntl::posix_fadvise(&file, 0, 0, advice).unwrap();
 }
 
-/// Puts the file into the page cache.
 fn make_warm(path: &Path) {
     let mut sink = std::io::sink();
     std::io::copy(&mut File::open(path).unwrap(), &mut sink).unwrap();

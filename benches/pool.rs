@@ -41,7 +41,6 @@ use gstphysmem::{
     pool::{PhysBufferPool, Wait},
 };
 
-/// The duration of one measurement.
 const TIME: Duration = Duration::from_millis(300);
 /// How long a peer's threads may take to end: the stock pool may spin for minutes if more
 /// threads use it than there are processors.
@@ -57,7 +56,6 @@ trait Way: Send + Sync {
     /// Takes a buffer, if one comes, and releases it. Returns the number of buffers, 0 or 1,
     /// or `None` if the way is closed.
     fn consume(&self) -> Option<u64>;
-    /// Ends all waits.
     fn close(&self);
 }
 
@@ -352,7 +350,6 @@ fn over_blocks(pieces: u64) -> impl Fn(u32) -> gst::BufferPool {
     }
 }
 
-/// Whether this machine has memory of this kind.
 fn is_there(kind: MemoryKind) -> bool {
     let pool = PhysBufferPool::builder().kind(kind).build();
     let is_there = try_active(&pool, SIZE, 1).is_ok();

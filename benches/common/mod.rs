@@ -120,7 +120,6 @@ impl Options {
     }
 }
 
-/// Prints why a measurement has no line.
 pub fn failed(name: &str, reason: &dyn std::fmt::Display) {
     eprintln!("FAILED {name}: {reason}");
 }

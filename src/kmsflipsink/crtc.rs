@@ -65,7 +65,6 @@ impl Observer for IgnoringObserver {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// A frame is on the screen.
     Shown {
         running_time: Option<gst::ClockTime>,
         /// How long after its time the frame was shown; 0 if in time, `None` if it has no time.
@@ -73,7 +72,6 @@ pub enum Report {
         /// The time between two vertical blanks.
         period_ns: u64,
     },
-    /// The kernel refused a commit.
     Refused(String),
     Unplugged,
     /// A display was plugged in, to be driven in this mode; `None` if no mode is chosen yet.
@@ -81,7 +79,6 @@ pub enum Report {
     /// Another program, or another virtual terminal, has the card.
     MasterLost(String),
     MasterRegained,
-    /// The device is gone.
     Gone(Gone),
 }
 
@@ -165,7 +162,6 @@ pub struct Setup {
     pub backdrop: Option<Backdrop>,
 }
 
-/// See the module's documentation.
 pub struct Crtc {
     pub id: u32,
     /// The id of the connector that the CRTC drives for the sinks.
@@ -407,7 +403,6 @@ impl Crtc {
             .map_or(16_666_667, |mode| mode.line.period_ns())
     }
 
-    /// Whether a frame waits for its commit.
     pub fn has_pending(&self) -> bool {
         self.planes.iter().any(|plane| plane.frames.has_pending())
     }
@@ -514,7 +509,6 @@ impl Crtc {
         }
     }
 
-    /// Whether a sink uses the plane.
     fn has_plane(&self, other: &OtherPlane) -> bool {
         self.plane(other.state.id).is_some()
     }

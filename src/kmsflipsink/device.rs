@@ -21,7 +21,6 @@ use crate::refresh;
 use crate::sys;
 use crate::sys::sysfs::SysfsDevice;
 
-/// An open file of a DRM device.
 #[derive(Debug, Clone)]
 pub struct DrmFile(Arc<OwnedFd>);
 
@@ -33,7 +32,6 @@ impl AsFd for DrmFile {
 impl drm::Device for DrmFile {}
 impl control::Device for DrmFile {}
 
-/// See the module's documentation.
 #[derive(Debug)]
 pub struct Device {
     file: DrmFile,
@@ -120,7 +118,6 @@ impl Device {
             .map_err(|_| "its driver has no atomic modesetting; kmssink may work".to_owned())
     }
 
-    /// The device number of the node.
     pub fn number(&self) -> Option<u64> {
         rustix::fs::fstat(&self.file).ok().map(|stat| stat.st_rdev)
     }
@@ -237,7 +234,6 @@ impl Device {
         Ok(Props(by_name))
     }
 
-    /// Makes a property blob of a mode.
     pub fn mode_blob(self: &Arc<Self>, mode: &Mode) -> io::Result<Arc<PropertyBlob>> {
         Ok(Arc::new(PropertyBlob {
             id: self.create_property_blob(mode)?.into(),
@@ -454,17 +450,14 @@ pub fn is_name(name: &str, of: &str) -> bool {
     plain(name) == plain(of)
 }
 
-/// Makes a typed handle of an object id.
 pub fn connector_handle(id: u32) -> io::Result<connector::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Makes a typed handle of an object id.
 pub fn crtc_handle(id: u32) -> io::Result<crtc::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Makes a typed handle of an object id.
 pub fn plane_handle(id: u32) -> io::Result<plane::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

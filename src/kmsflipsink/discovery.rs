@@ -104,7 +104,6 @@ pub struct Criteria {
     /// The device node.
     pub device: Option<String>,
     pub connector_id: Option<u32>,
-    /// The connector by name.
     pub connector: Option<String>,
     pub plane_id: Option<u32>,
 }

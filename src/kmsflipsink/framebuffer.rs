@@ -162,7 +162,6 @@ pub struct FbShape {
     pub fourcc: u32,
     /// The DRM format modifier; `None` leaves it to the driver.
     pub modifier: Option<u64>,
-    /// How many colour planes the format has.
     pub n_planes: usize,
     /// Bytes from row to row in each colour plane.
     pub pitches: [u32; 4],

@@ -45,7 +45,6 @@ pub struct Head {
     serial: AtomicU64,
 }
 
-/// See [`Head::stats`].
 #[derive(Debug)]
 pub struct HeadStats {
     pub frames: Stats,
@@ -622,7 +621,6 @@ impl Head {
         }
     }
 
-    /// The error for an ioctl on this card that failed.
     pub fn failed(&self, operation: &'static str, source: io::Error) -> KmsError {
         KmsError::Io {
             operation,

@@ -122,7 +122,6 @@ impl PlaneState {
         }
     }
 
-    /// Whether the property is one of this plane.
     pub fn owns(&self, extra: &Extra) -> bool {
         extra.0 == self.object
     }

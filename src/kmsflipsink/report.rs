@@ -53,7 +53,6 @@ pub fn caps(head: &Head) -> gst::Caps {
     plain
 }
 
-/// The error to post on the bus.
 pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
     match error {
         KmsError::NoRoute(_) | KmsError::NoPlane { .. } => {

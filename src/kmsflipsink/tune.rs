@@ -115,7 +115,6 @@ pub fn is_turned(method: VideoOrientationMethod) -> bool {
 /// The properties that a tuning sets.
 #[derive(Debug, Default)]
 pub struct Resolved {
-    /// The values to set.
     pub extras: Vec<Extra>,
     /// The values that these properties have now.
     pub before: Vec<Extra>,
@@ -123,7 +122,6 @@ pub struct Resolved {
     pub colours: Option<String>,
 }
 
-/// Looks up the properties to set.
 pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolved, KmsError> {
     let read = |source| KmsError::Io {
         operation: "reading properties",

@@ -207,7 +207,6 @@ impl PhysBufferPool {
         })
     }
 
-    /// Allocates the configured minimum of buffers.
     fn allocate_least(&self, config: &BufferConfig) -> Result<(), memory::MemoryError> {
         let missing = config.min_buffers.saturating_sub(self.slots().total());
         memory::check_total(self.kind(), config.block_bytes, missing)?;
@@ -293,7 +292,6 @@ impl PhysBufferPool {
         }
     }
 
-    /// Makes the GstBuffer of a slot, with its memory and metas.
     fn wrap(&self, claim: &Claim) -> gst::Buffer {
         let config = &claim.config;
         let memory = memory::wrap(

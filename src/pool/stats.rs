@@ -16,7 +16,6 @@ use crate::{
     meta::PhysMemMeta,
 };
 
-/// The value of the `stats` property.
 pub(super) fn structure(
     kind: MemoryKind,
     share: &Share,
@@ -202,7 +201,6 @@ fn region_fields(s: gst::structure::Builder, region: &Arc<Region>) -> gst::struc
     address_fields(s, region.address())
 }
 
-/// The properties of a buffer's memory other than its address.
 struct MemoryFields<'a> {
     kind: MemoryKind,
     heap: Option<&'a str>,

@@ -46,7 +46,6 @@ unsafe impl ReadBuffer for MappedBuffer {
     }
 }
 
-/// Reads frames before they are due.
 pub struct Ahead {
     prefetcher: Prefetcher<MappedBuffer>,
     depth: usize,

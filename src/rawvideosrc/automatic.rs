@@ -28,7 +28,6 @@ const MOST_CACHED: f64 = 0.2;
 /// The least share of a buffer that must lie in large pages.
 const LEAST_LARGE: f64 = 0.66;
 
-/// How frames are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     PageCache,

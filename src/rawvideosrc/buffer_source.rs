@@ -198,7 +198,6 @@ impl BufferSource {
         }
     }
 
-    /// Bytes that went through a bounce buffer so far.
     pub fn bounced_bytes(&self) -> u64 {
         match self {
             Self::Each(source) => source.bounced_bytes(),

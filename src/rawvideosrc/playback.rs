@@ -497,7 +497,6 @@ fn note_on_cached(opened: &Opened) -> String {
     }
 }
 
-/// How many frames are read ahead.
 fn depth(settings: &Settings) -> usize {
     settings.prefetch.max(1) as usize
 }

@@ -23,7 +23,6 @@ pub struct ReaderThread<R: ?Sized> {
     reader: Option<Box<R>>,
     /// The thread, which is started for the first read that may hang.
     runner: Option<TaskThread<FinishedRead<R>>>,
-    /// Where the thread runs.
     cpus: Cpus,
     attempts: Attempts,
     bounced_bytes: u64,
@@ -82,7 +81,6 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         self.reader.as_deref()
     }
 
-    /// Like [`Self::reader`].
     pub fn reader_mut(&mut self) -> Option<&mut R> {
         self.reader.as_deref_mut()
     }

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType};
 
-/// A socket that receives kernel events.
 #[derive(Debug)]
 pub struct Uevents(OwnedFd);
 
@@ -57,7 +56,6 @@ impl AsFd for Uevents {
 pub struct DrmEvent {
     /// A name like "dri/card0"; empty if not known.
     pub device: String,
-    /// Whether the device was removed.
     pub is_removal: bool,
     /// The id of the one connector that the event is about; `None` if it may be about any.
     pub connector: Option<u32>,

@@ -53,7 +53,6 @@ impl Clip {
         ))
     }
 
-    /// Reads the whole file into the page cache.
     fn warm(&self) {
         std::io::copy(&mut &self.file, &mut std::io::sink()).unwrap();
     }
@@ -63,7 +62,6 @@ fn first_byte(sample: &gst::Sample) -> u8 {
     sample.buffer().unwrap().map_readable().unwrap()[0]
 }
 
-/// The mode and its reason in `stats`.
 fn choice(pipeline: &Pipeline) -> (String, String) {
     let source = pipeline.pipeline.by_name("source").unwrap();
     let stats = source.property::<gst::Structure>("stats");

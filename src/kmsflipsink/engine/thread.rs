@@ -18,7 +18,6 @@ use crate::kmsflipsink::kms_plane::OtherPlane;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 
-/// Starts the thread unless it is running.
 pub fn start(engine: &Arc<Engine>) -> io::Result<()> {
     let mut inner = engine.lock();
     if !inner.is_running {

@@ -7,7 +7,6 @@ use parking_lot::{Condvar, MutexGuard};
 
 use super::front::Waiters;
 
-/// Until when a thread sleeps.
 #[derive(Clone, Copy)]
 pub(super) enum Deadline {
     Now,

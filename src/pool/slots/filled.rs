@@ -13,7 +13,6 @@ pub(super) struct FilledQueue<T> {
     items: Queue<T>,
     /// No buffer is handed out or taken in: the pool is inactive or flushes.
     is_flushing: AtomicBool,
-    /// The threads that wait for a filled buffer.
     pub waiters: Waiters,
 }
 
@@ -49,7 +48,6 @@ impl<T> FilledQueue<T> {
         self.is_flushing() || self.waiters.are_there()
     }
 
-    /// Takes the oldest item.
     pub fn pop(&self) -> Option<T> {
         self.items.pop()
     }

@@ -46,7 +46,6 @@ impl Recent {
         (entry <= Self::LOWEST).then_some(entry)
     }
 
-    /// Takes the latest slot.
     fn pop(&self) -> Option<usize> {
         let mut word = self.0.load(Ordering::SeqCst);
         while word != 0 {
@@ -149,7 +148,6 @@ pub(super) struct Front {
     recent: [Recent; WORDS],
     /// The configuration whose buffers go through the front; 0 while it is closed.
     open_for: AtomicU64,
-    /// The threads that wait for a free slot.
     pub waiters: Waiters,
     is_looked_at: AtomicBool,
 }

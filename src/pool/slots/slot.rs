@@ -164,7 +164,6 @@ impl Slot {
         Some(unsafe { gst::glib::translate::from_glib_full(wrapper) })
     }
 
-    /// Whether a parked wrapper is there, in a free slot.
     pub fn has_parked(&self) -> bool {
         self.place() == Place::Free && !self.wrapper.load(Ordering::Acquire).is_null()
     }
@@ -192,7 +191,7 @@ impl Slot {
         self.made_for.store(config, Ordering::Relaxed);
     }
 
-    /// Forgets a wrapper that is thrown away. The caller holds the lock.
+    /// The caller holds the lock.
     pub fn forget_wrapper(&self) {
         self.wrapper.store(std::ptr::null_mut(), Ordering::Release);
     }
@@ -220,7 +219,6 @@ impl Slot {
         count(&self.consumed);
     }
 
-    /// Adds the slot's counters to `counters`.
     pub fn add_to(&self, counters: &mut Counters) {
         counters.acquired += self.acquired.load(Ordering::Relaxed);
         counters.released += self.released.load(Ordering::Relaxed);

@@ -54,7 +54,6 @@ impl FileTable {
         }
     }
 
-    /// The number of frames in all files.
     pub fn frames(&self) -> u64 {
         self.frames
     }

@@ -195,7 +195,6 @@ impl<T: ReadBuffer> Prefetcher<T> {
         self.bound_by = Some(this);
     }
 
-    /// The number of frames in flight.
     pub fn len(&self) -> usize {
         self.ring.len()
     }
@@ -308,7 +307,6 @@ impl<T: ReadBuffer> Prefetcher<T> {
         }
     }
 
-    /// Bytes that went through a bounce buffer so far.
     pub fn bounced_bytes(&self) -> u64 {
         self.bounced_bytes + self.reader.bounced_bytes()
     }
