@@ -23,11 +23,12 @@
 //! taken a slot out of the free list writes to the slot's fields.
 //!
 //! One lock guards everything else: waiting, growing, other configurations, several pools, memory
-//! that may die, buffers that come back changed. A thread that takes the lock to wait, to flush, to
-//! close the front or to look for a buffer first sets an atomic word for that. The threads without
-//! the lock read these words after each of their own operations. [`front`] and [`filled`] describe
-//! these protocols, and loom models there check them. No memory is mapped, wrapped or freed under the
-//! lock. While a buffer is free, neither acquire nor release allocates memory or makes a system call.
+//! that may die, buffers that come back changed. A thread that holds the lock to wait, to flush, to
+//! close the front or to look for a buffer sets an atomic word for that before it looks at slots or
+//! queues. A thread without the lock reads the word after its own operation. [`front`] and [`filled`]
+//! describe these protocols, and loom models there check them. No memory is mapped, wrapped or freed
+//! under the lock. While a buffer is free, acquire and release allocate no memory and make no system
+//! call.
 
 mod event;
 mod filled;
@@ -87,7 +88,7 @@ pub(super) struct Store {
     /// Notified when a buffer becomes free, or a pool begins to flush.
     freed: Condvar,
     reuse: Reuse,
-    /// Submits and releases that were mistakes.
+    /// Submits and releases that were refused as mistakes of the caller.
     refused: AtomicU64,
 }
 
@@ -137,8 +138,7 @@ impl Claim {
     }
 }
 
-/// Why the slots did not do what a pool asked; nothing was changed. `PoolError` adds the pool's
-/// name.
+/// Why a call of a pool failed; nothing was changed. `PoolError` adds the pool's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// There was no buffer in time. The text says why the pool could not grow, if it tried.

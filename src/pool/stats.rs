@@ -82,7 +82,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// How many texts are listed. Where there are more, they differ only in their numbers.
+    /// How many texts are listed. If there are more, they differ only in their numbers.
     const SHOWN: usize = 4;
 
     fn count(&mut self, text: Option<String>) {

@@ -89,7 +89,7 @@ impl Inner {
         }
     }
 
-    /// Makes the sinks wait until the card is free again.
+    /// Handles that another program has the card: tells the sinks, and sets the time of the next try.
     pub(super) fn lose_master(&mut self, now_ns: u64, reason: &str, outbox: &mut Outbox) {
         if self.master == Master::Ours {
             for crtc in &mut self.crtcs {

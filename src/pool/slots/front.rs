@@ -3,11 +3,12 @@
 //!
 //! The front holds the free slots that were released last, in atomic words of up to eight slots
 //! ([`Recent`]). The other free slots are in a list under the lock. A release puts its slot into the
-//! front, and an acquire takes the latest one out, with one compare-exchange each. Each thread first
-//! uses a word of its own ([`Near`]), so that threads that acquire and release at the same time do not
-//! take words and buffers out of each other's caches. The front is open for one configuration of one
-//! pool at a time, and only if that pool hands out the latest slot first and may have all slots out. A
-//! thread that finds the front closed, empty or full takes the lock.
+//! front, and an acquire takes the latest one out, with one compare-exchange each. There are a few
+//! words, and each thread always tries the same one first ([`Near`]), so that threads that acquire and
+//! release at the same time do not take words and buffers out of each other's caches. The front is
+//! open for one configuration of one pool at a time, and only if that pool hands out the latest slot
+//! first and may have all slots out. A thread that finds the front closed, empty or full takes the
+//! lock.
 //!
 //! Three protocols make this correct. In each, two threads write one word each and then read the
 //! other thread's word. All these accesses are SeqCst, so at least one thread sees the other's write:
@@ -120,8 +121,8 @@ pub(super) enum Put {
     Refused,
 }
 
-/// The number of words. With more words than processors, a thread would often find its own word
-/// empty. With fewer words, threads would more often share one.
+/// The number of words. With more words than processors, a thread would often find its first word
+/// empty. With fewer words, more threads would try the same word first.
 const WORDS: usize = 4;
 
 /// The word that a thread uses first.
@@ -185,7 +186,7 @@ impl Front {
         seq_cst_for_loom();
     }
 
-    /// Takes the latest slot of the first word that has one, counted from the thread's own.
+    /// Takes the latest slot of the first word that has one, beginning with the word `near`.
     pub fn take(&self, near: Near) -> Option<usize> {
         let words = (0..WORDS).map(|distance| (near.0 + distance) % WORDS);
         words.into_iter().find_map(|word| self.recent[word].pop())

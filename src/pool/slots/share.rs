@@ -416,9 +416,9 @@ impl Share {
         self.store().refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Moves an acquired buffer into the filled queue. It has no pool there: the pool holds the
-    /// queue, so that a queued buffer must not keep the pool alive. A buffer whose memory is gone is
-    /// refused, and its slot dies with its last reference.
+    /// Moves an acquired buffer into the filled queue. A buffer in the queue has no reference to its
+    /// pool, because the pool owns the queue and would keep itself alive. A buffer whose memory is
+    /// gone is refused, and its slot dies with its last reference.
     pub fn submit(&self, buffer: gst::Buffer, pool: &gst::BufferPool) -> Result<(), Refusal> {
         if self.part.filled.is_flushing() {
             return Err(Refusal::Flushing);
