@@ -63,8 +63,8 @@ pub fn signalled_ns(fence: BorrowedFd<'_>) -> io::Result<Option<u64>> {
         pad: 0,
         sync_fence_info: &raw mut of_fence as u64,
     };
-    // SAFETY: the fd is borrowed and so open. The struct is a whole struct sync_file_info, and names room for one struct
-    // sync_fence_info, as its num_fences says; the kernel writes there while this function runs.
+    // SAFETY: the fd is borrowed and so open. The struct is a whole struct sync_file_info, and points to room for one
+    // struct sync_fence_info, as its num_fences says. The kernel writes there only during the call.
     unsafe { raw::sync_ioc_file_info(fence.as_raw_fd(), &mut of_file) }?;
     Ok((of_file.status != 0).then_some(of_fence.timestamp_ns))
 }
