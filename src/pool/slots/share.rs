@@ -167,8 +167,9 @@ impl Share {
         {
             return Some(buffer);
         }
-        slot.set_place(Place::Free);
-        store.inner.lock().free.push_back(index);
+        let mut inner = store.inner.lock();
+        store.recycle(&mut inner, index, slot);
+        store.tell_freed(inner);
         None
     }
 
