@@ -173,6 +173,27 @@ fn flushing_wakes_consumers_and_frees_what_was_filled() {
 }
 
 #[test]
+fn a_pool_that_was_started_again_hands_out_each_block_once() {
+    let pool = active_pool(64, 2, 2);
+    let both = || [0, 1].map(|_| pool.acquire_free(Wait::No).unwrap());
+    drop(both());
+    pool.set_active(false).unwrap();
+    pool.set_active(true).unwrap();
+    for held in [0, 1] {
+        let mut buffers = both().map(Some);
+        let memory = buffers[held].take().unwrap().memory(0).unwrap();
+        // The block is not free as long as something holds its memory.
+        assert!(matches!(
+            pool.acquire_free(Wait::No),
+            Err(PoolError::NoBuffer { .. })
+        ));
+        drop(memory);
+        drop(buffers);
+        assert_eq!(pool.free_count(), 2);
+    }
+}
+
+#[test]
 fn a_filled_queue_does_not_keep_its_pool_alive() {
     let pool = active_pool(64, 1, 1);
     pool.submit_filled(pool.acquire_free(Wait::No).unwrap())

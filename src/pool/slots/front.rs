@@ -204,12 +204,13 @@ impl Front {
         }
     }
 
-    /// Takes out all slots, the oldest of each word first.
+    /// Takes out all slots at once, the oldest of each word first.
     pub fn drain(&self) -> impl Iterator<Item = usize> {
-        self.recent.iter().flat_map(|recent| recent.take_all_but(0))
+        let words = self.recent.each_ref().map(|recent| recent.take_all_but(0));
+        words.into_iter().flatten()
     }
 
-    /// Takes out the older half of a full word, the oldest first.
+    /// Takes out the older half of a full word at once, the oldest first.
     pub fn drain_older(&self, near: Near) -> impl Iterator<Item = usize> {
         self.recent[near.0].take_all_but(Recent::LATER_HALF)
     }
@@ -251,6 +252,14 @@ mod tests {
         let front = Front::new();
         front.set_open_for(1);
         front
+    }
+
+    #[test]
+    fn slots_that_were_taken_out_are_gone_even_if_the_caller_looks_at_none() {
+        let front = front();
+        assert_eq!(front.put(NEAR, 3, 1), Put::Done);
+        drop(front.drain());
+        assert_eq!(front.take(NEAR), None);
     }
 
     #[test]

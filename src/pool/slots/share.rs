@@ -160,7 +160,9 @@ impl Share {
         }
         let index = store.front.take(Near::of_this_thread())?;
         let slot = store.slots.get(index)?;
-        // A slot in the front has a wrapper of this configuration, unless that changed meanwhile.
+        // A slot in the front is free.
+        debug_assert_eq!(slot.place(), Place::Free);
+        // It has a wrapper of this configuration, unless that changed meanwhile.
         if slot.made_for() == config
             && slot.take_out()
             && let Some(buffer) = slot.hand_out(config)
@@ -199,6 +201,10 @@ impl Share {
         let Some(config) = config.filter(|_| !self.part.filled.is_flushing()) else {
             return Err(Refusal::Flushing);
         };
+        // A release that had begun before the front was closed may have put its slot in.
+        if store.front.is_open_for(0) {
+            inner.free.extend(store.front.drain());
+        }
         let max = config.config.max_buffers;
         let has_all =
             |inner: &Inner| inner.blocks.len() > max && self.out_count(inner, &config) >= max;
