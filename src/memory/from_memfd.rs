@@ -193,7 +193,12 @@ fn populated(provider: &MemoryProvider, size_bytes: usize) -> Result<Populated, 
     let (size_bytes, align_bytes) = match pages {
         // The kernel aligns mappings of huge pages itself.
         Pages::Huge => (size_bytes, page_size_bytes()),
-        Pages::Normal => with_large_pages(size_bytes, provider.large_page_bytes),
+        Pages::Normal => match with_large_pages(size_bytes, provider.large_page_bytes) {
+            (grown, _) if grown > size_bytes && !provider.has_room_for(grown) => {
+                (size_bytes, page_size_bytes())
+            }
+            sizes => sizes,
+        },
     };
     let memfd = memfd::create(c"physmem", pages, size_bytes).map_err(refused)?;
     let mapping = Mapping::shared_aligned(&memfd, size_bytes, align_bytes).map_err(refused)?;
@@ -211,6 +216,13 @@ fn populated(provider: &MemoryProvider, size_bytes: usize) -> Result<Populated, 
         mapping,
         large_page_bytes,
     })
+}
+
+/// Whether a block of `size_bytes` of the kinds `normal` and `udmabuf` is made of large pages on this kernel, as
+/// long as it finds any.
+pub(crate) fn takes_large_pages(size_bytes: usize) -> bool {
+    let large = large_page::size_bytes();
+    large.is_some_and(|large| with_large_pages(size_bytes, Some(large)).1 == large)
 }
 
 /// The size in bytes of a block, and the alignment of its mapping, so that it can have large pages. A block

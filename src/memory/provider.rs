@@ -125,14 +125,22 @@ impl MemoryProvider {
         size_bytes: usize,
         max_address: Option<PhysAddr>,
     ) -> Result<Region, MemoryError> {
-        let kind = self.info.kind;
         let size_bytes = size_bytes
             .checked_next_multiple_of(self.page_bytes())
             .filter(|&size| isize::try_from(size).is_ok())
             .ok_or(MemoryError::LargerThanAddressSpace { size_bytes })?;
-        let available = self.info.supply.available(self.pages);
-        MemoryError::unless_within(available, kind, size_bytes as u64)?;
+        self.check_room(size_bytes)?;
         (self.info.region)(self, size_bytes, max_address)
+    }
+
+    fn check_room(&self, size_bytes: usize) -> Result<(), MemoryError> {
+        let available = self.info.supply.available(self.pages);
+        MemoryError::unless_within(available, self.info.kind, size_bytes as u64)
+    }
+
+    /// Whether the machine has enough memory for a block of this size.
+    pub fn has_room_for(&self, size_bytes: usize) -> bool {
+        self.check_room(size_bytes).is_ok()
     }
 }
 
