@@ -12,8 +12,9 @@ use super::{
     y4m::Fields,
 };
 use crate::{
+    layout::{Layout, Transfer},
     memory,
-    sys::{meminfo, page_cache},
+    sys::{describe, meminfo, page_cache},
 };
 use std::{fs::File, ops::Range};
 
@@ -81,6 +82,9 @@ pub fn direct_file(file: File, frames: &Frames<'_>) -> Result<DirectFile, String
             LEAST_FRAME_BYTES >> 20
         ));
     }
+    if !usize::try_from(frames.frame_bytes).is_ok_and(memory::takes_large_pages) {
+        return Err("this kernel has no large pages that a frame fills".into());
+    }
     if played_bytes < LEAST_FILE_BYTES {
         return Err(format!(
             "less than {} MiB are played",
@@ -96,12 +100,16 @@ pub fn direct_file(file: File, frames: &Frames<'_>) -> Result<DirectFile, String
     match page_cache::cached_share(&file, bytes) {
         Ok(share) if share <= MOST_CACHED => {}
         Ok(share) => return Err(format!("it has {:.0} % of the file already", 100.0 * share)),
-        Err(error) => return Err(format!("the kernel does not tell what is in it: {error}")),
+        Err(error) => {
+            let error = describe(&error);
+            return Err(format!("the kernel does not tell what is in it: {error}"));
+        }
     }
     let direct = DirectFile::new(file)
-        .ok()
-        .filter(DirectFile::is_alignment_reported);
-    let direct = direct.ok_or("the file system does not say that it reads from a disk past it")?;
+        .map_err(|error| format!("the file cannot be opened for that: {}", describe(&error)))?;
+    if !direct.is_alignment_reported() {
+        return Err("the file system does not say that it reads from a disk past it".into());
+    }
     if !frames.are_aligned(direct.offset_alignment_bytes()) {
         return Err("frames do not begin where blocks of the disk begin".into());
     }
@@ -117,6 +125,8 @@ fn fits_in_memory(bytes: u64) -> bool {
 pub struct Automatic {
     through: ReaderThread<dyn FrameSource>,
     past: Ahead,
+    /// The layout of a frame in the file.
+    file_layout: Layout,
     /// `None` until the first buffer was acquired, and after the pool may have changed.
     way: Option<Way>,
     told: Option<Way>,
@@ -124,10 +134,11 @@ pub struct Automatic {
 
 impl Automatic {
     /// `through` reads the file through the page cache and `past` past it.
-    pub fn new(through: ReaderThread<dyn FrameSource>, past: Ahead) -> Self {
+    pub fn new(through: ReaderThread<dyn FrameSource>, past: Ahead, file_layout: Layout) -> Self {
         Self {
             through,
             past,
+            file_layout,
             way: None,
             told: None,
         }
@@ -165,11 +176,10 @@ impl Automatic {
         let way = match self.way {
             Some(way) => way,
             None => {
-                let way = way_into(&*request.acquire(true)?);
-                if way == Way::PageCache {
-                    // The frames in flight hold buffers that the other reader may need.
-                    self.past.abandon(request)?;
-                }
+                // Reads that go on hold buffers, of which the pool may have no more.
+                self.past.abandon(request)?;
+                self.through.abandon(request)?;
+                let way = self.way_into(request, &*request.acquire(true)?);
                 *self.way.insert(way)
             }
         };
@@ -186,7 +196,7 @@ impl Automatic {
         Some(match way {
             Way::PageCache => (
                 "read",
-                "the kernel reads ahead into the page cache, and reading past it is faster into buffers of large pages only".into(),
+                "the kernel reads ahead into the page cache, and reading past it is faster only into buffers of large pages with the file's layout".into(),
             ),
             Way::Direct => (
                 "io-uring",
@@ -194,17 +204,32 @@ impl Automatic {
             ),
         })
     }
+
+    /// The faster way to read into buffers with memory like that of `buffer`.
+    fn way_into(&self, request: &FrameRequest<'_>, buffer: &gst::BufferRef) -> Way {
+        match has_large_pages(buffer) && self.is_one_run(request.info, buffer) {
+            true => Way::Direct,
+            false => Way::PageCache,
+        }
+    }
+
+    /// Whether a frame is one run of bytes in the file and in the buffer. Otherwise direct reads go through a
+    /// bounce buffer.
+    fn is_one_run(&self, info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> bool {
+        Layout::of_buffer(info, buffer).is_ok_and(|target| {
+            Transfer::new(&self.file_layout, &target, false, true)
+                .runs()
+                .len()
+                == 1
+        })
+    }
 }
 
-/// The faster way to read into buffers with memory like that of `buffer`.
-fn way_into(buffer: &gst::BufferRef) -> Way {
+fn has_large_pages(buffer: &gst::BufferRef) -> bool {
     let is_large = |memory: &gst::MemoryRef| {
         memory::region_of(memory).is_some_and(|(region, _)| {
             region.large_page_bytes() as f64 >= LEAST_LARGE * region.size_bytes() as f64
         })
     };
-    match buffer.n_memory() == 1 && is_large(buffer.peek_memory(0)) {
-        true => Way::Direct,
-        false => Way::PageCache,
-    }
+    buffer.n_memory() == 1 && is_large(buffer.peek_memory(0))
 }

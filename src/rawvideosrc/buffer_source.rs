@@ -124,15 +124,17 @@ impl BufferSource {
 
     /// A source with two readers, of which it uses the one that is faster with the memory of the buffers.
     /// `through` reads each frame when it is due, in a thread on the processors `cpus`. Of `past`, up to
-    /// `depth` reads are kept in flight.
+    /// `depth` reads are kept in flight. A frame has `file_layout` in the file.
     pub fn automatic(
         through: Box<dyn FrameSource>,
         past: Prefetcher<MappedBuffer>,
         depth: usize,
         cpus: Cpus,
+        file_layout: Layout,
     ) -> Self {
         let through = ReaderThread::new(through, cpus);
-        Self::Automatic(Box::new(Automatic::new(through, Ahead::new(past, depth))))
+        let past = Ahead::new(past, depth);
+        Self::Automatic(Box::new(Automatic::new(through, past, file_layout)))
     }
 
     /// How many buffers are filled at the same time.

@@ -417,7 +417,7 @@ fn choose(
                 index: &frame_count.index,
                 frame_bytes: layout.size_bytes as u64,
                 range,
-                is_looping: settings.looping,
+                is_looping: settings.looping && settings.loop_count != 1,
             };
             let through = PlainFile(opened.try_clone()?.file);
             let through = Box::new(FrameReader::new(through, index(), plan(), *cpus)?);
@@ -429,7 +429,7 @@ fn choose(
             });
             Ok(match past {
                 Ok(past) => ChosenReader {
-                    source: BufferSource::automatic(through, past, depth(settings), *cpus),
+                    source: BufferSource::automatic(through, past, depth(settings), *cpus, *layout),
                     mode: "read",
                     reason: "the first buffer decides".into(),
                 },

@@ -96,9 +96,7 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
     /// Returns frame `n` of the file in a buffer. If the request's waker ends the wait, the next
     /// request first waits for that read and drops its frame.
     pub fn deliver(&mut self, request: &FrameRequest<'_>, n: u64) -> Result<Delivery, Undelivered> {
-        if self.reader.is_none() {
-            let _abandoned = self.wait(request)?;
-        }
+        self.abandon(request)?;
         let Some(reader) = &mut self.reader else {
             return Err(no_thread(&io::Error::other("the thread has panicked")));
         };
@@ -122,6 +120,14 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         self.send(request, buffer, n)?;
         let (buffer, outcome) = self.wait(request)?;
         delivered(outcome?, buffer, n, reading - waiting, reading)
+    }
+
+    /// Waits for a read that an earlier request did not wait for, and drops its frame.
+    pub fn abandon(&mut self, request: &FrameRequest<'_>) -> Result<(), Undelivered> {
+        if self.reader.is_none() {
+            let _abandoned = self.wait(request)?;
+        }
+        Ok(())
     }
 
     fn send(

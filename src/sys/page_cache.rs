@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How much of a file is in the page cache.
 
-use std::{io, ops::Range, os::fd::AsFd, ptr};
+use std::{
+    io,
+    ops::Range,
+    os::fd::{AsFd, AsRawFd},
+    ptr,
+};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::{
+    fs::{Access, AtFlags, CWD},
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+};
 
 use super::page::page_size_bytes;
 
@@ -13,9 +21,15 @@ const WINDOW_PAGES: usize = 16;
 const WINDOWS: u64 = 64;
 
 /// The share of the range of the file that is in the page cache, from 0 to 1, estimated from pages in
-/// many places. Nothing is read for that. For a user who neither owns the file nor may write to it, the
-/// kernel says of every page that it is there (mincore(2)).
+/// many places. Nothing is read for that.
+///
+/// # Errors
+/// EACCES for a user who neither owns the file nor may write to it: the kernel then says of every page that it
+/// is there (mincore(2)).
 pub fn cached_share(file: impl AsFd, range: Range<u64>) -> io::Result<f64> {
+    if !is_told(&file)? {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
     let page = page_size_bytes() as u64;
     let (first, end) = (range.start / page, range.end.div_ceil(page));
     if end <= first {
@@ -31,6 +45,18 @@ pub fn cached_share(file: impl AsFd, range: Range<u64>) -> io::Result<f64> {
         cached += cached_pages(&file, at * page, window as usize)?;
     }
     Ok(cached as f64 / ((steps + 1) * window) as f64)
+}
+
+/// Whether the kernel tells this user which pages of the file are in the page cache (can_do_mincore in
+/// mm/mincore.c).
+fn is_told(file: impl AsFd) -> io::Result<bool> {
+    let is_owner = rustix::fs::fstat(&file)?.st_uid == rustix::process::geteuid().as_raw();
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let may_write = || {
+        let flags = AtFlags::EACCESS;
+        rustix::fs::accessat(CWD, path, Access::WRITE_OK, flags).is_ok()
+    };
+    Ok(is_owner || may_write())
 }
 
 /// How many of `pages` pages from the byte `start_bytes` on are in the page cache.
