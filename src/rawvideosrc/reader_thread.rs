@@ -109,9 +109,10 @@ impl<R: FrameSource + ?Sized + 'static> ReaderThread<R> {
         // With `cpus`, frames are to be read on those processors, to which the streaming thread is not bound.
         if self.cpus.set().is_none() && self.attempts.is_due() {
             let buffer_mut = buffer.get_mut().ok_or(BufferError::Shared)?;
-            let is_read = fill_with(request.info, buffer_mut, |destination| {
-                reader.read_cached(n, destination)
-            })?;
+            let is_read = reader.is_cached(n)
+                && fill_with(request.info, buffer_mut, |destination| {
+                    reader.read_cached(n, destination)
+                })?;
             self.attempts.note(is_read);
             if is_read {
                 return delivered(Ok(Outcome::Frame), buffer, n, reading - waiting, reading);

@@ -152,6 +152,15 @@ impl<M: RandomAccess> FrameSource for FrameReader<M> {
         }
     }
 
+    fn is_cached(&self, n: u64) -> bool {
+        let (Some(start_bytes), Some(file)) = (self.index.start_bytes(n), self.file.cached())
+        else {
+            return false;
+        };
+        let end_bytes = start_bytes.saturating_add(self.frame_bytes());
+        file.has(start_bytes) && file.has(end_bytes.saturating_sub(1))
+    }
+
     fn read_cached(&mut self, n: u64, destination: &mut Destination<'_>) -> bool {
         let (Some(offset_bytes), Some(file)) = (self.index.start_bytes(n), self.file.cached())
         else {

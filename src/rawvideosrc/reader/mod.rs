@@ -223,6 +223,12 @@ pub trait FrameSource: Send {
     /// back.
     fn read(&mut self, n: u64, destination: &mut Destination<'_>) -> Result<Outcome, ReadError>;
 
+    /// Whether frame `n` seems to be in the page cache, so that `read_cached` is worth mapping a buffer. A map tells
+    /// the kernel of a dma-buf that the CPU writes, so an attempt in vain would cost a second such access.
+    fn is_cached(&self, _n: u64) -> bool {
+        false
+    }
+
     /// Like `read`, but only if that need not wait for a disk or server. Returns false if the frame was not read,
     /// for any reason. The caller must then call `read`, which finds the reason.
     fn read_cached(&mut self, _n: u64, _destination: &mut Destination<'_>) -> bool {

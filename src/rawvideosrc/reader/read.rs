@@ -55,6 +55,16 @@ impl RandomAccess for PlainFile {
 #[derive(Debug)]
 pub struct CachedFile<'a>(pub &'a File);
 
+impl CachedFile<'_> {
+    /// Whether this byte of the file is in the page cache.
+    pub fn has(&self, offset_bytes: u64) -> bool {
+        let mut byte = [0];
+        let mut buffers = [IoSliceMut::new(&mut byte)];
+        let read = rustix::io::preadv2(self.0, &mut buffers, offset_bytes, ReadWriteFlags::NOWAIT);
+        read == Ok(1)
+    }
+}
+
 impl RandomAccess for CachedFile<'_> {
     fn carry(
         &self,
