@@ -90,8 +90,10 @@ pub struct ClaimedPlane {
     pub extras: Vec<Extra>,
     /// The values that `extras` had before.
     pub extras_saved: Vec<Extra>,
-    /// Whether no commit has set `extras` yet.
+    /// Whether no commit has set `extras` yet, that in flight included.
     pub are_extras_new: bool,
+    /// Whether the commit in flight sets new `extras`.
+    are_extras_in_flight: bool,
     /// How the plane converts YUV; see `tune::Resolved`.
     pub colours: Option<String>,
     pub observer: Arc<dyn Observer>,
@@ -183,14 +185,16 @@ pub struct Crtc {
     pub mode_request: ModeRequest,
     /// What the frames need, to choose a mode again when the display changes.
     pub need: Option<FrameNeed>,
-    /// Whether the next commit sets mode and connector too.
+    /// Whether the next commit sets mode and connector too. The commit in flight has taken what was set before it.
     pub needs_setup: bool,
     /// One commit takes the frames of all these planes, whichever sinks have them.
     pub planes: Vec<ClaimedPlane>,
     /// Planes of the CRTC as they were before the first commit. A plane that a sink uses may be among them.
     pub others: Vec<OtherPlane>,
-    /// Frames of a plane that its sink has left for another plane, until a setup has switched the old one off.
-    pub leftovers: Vec<Frame>,
+    /// What the screen may still show although no plane is to show it any more, until the next setup is committed.
+    pub leftovers: Leftovers,
+    /// The same, if the setup in flight ends it.
+    pub leftovers_in_flight: Leftovers,
     /// Properties of the CRTC that change colours or the refresh rate, with the values that each setup sets.
     resets: Vec<Extra>,
     saved: Saved,
@@ -210,6 +214,19 @@ pub struct Crtc {
     pub display: Option<Display>,
     /// Whether the kernel took a commit of this process, so that there is something to restore.
     pub is_changed: bool,
+}
+
+/// What a setup takes off the screen.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Frames of planes that their sinks have left for other planes.
+    pub frames: Vec<Frame>,
+}
+
+impl Leftovers {
+    fn append(&mut self, mut other: Self) {
+        self.frames.append(&mut other.frames);
+    }
 }
 
 /// The state of the CRTC and its connector before the first commit.
@@ -235,6 +252,7 @@ impl ClaimedPlane {
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
+            are_extras_in_flight: false,
             colours: None,
             observer,
             is_flushing: false,
@@ -284,7 +302,8 @@ impl Crtc {
             needs_setup: true,
             planes: vec![ClaimedPlane::blank(1, observer)],
             others: Vec::new(),
-            leftovers: Vec::new(),
+            leftovers: Leftovers::default(),
+            leftovers_in_flight: Leftovers::default(),
             resets: Vec::new(),
             saved: Saved {
                 mode: None,
@@ -356,7 +375,8 @@ impl Crtc {
             needs_setup: true,
             planes: Vec::new(),
             others,
-            leftovers: Vec::new(),
+            leftovers: Leftovers::default(),
+            leftovers_in_flight: Leftovers::default(),
             resets,
             saved: Saved {
                 mode: info.mode(),
@@ -423,28 +443,60 @@ impl Crtc {
     pub fn begin_commit(&mut self, now_ns: u64) -> AtomicModeReq {
         for plane in &mut self.planes {
             plane.frames.queue();
+            // New values belong to frames that were planned with them, and not to the frame before.
+            if plane.frames.queued().is_some() {
+                plane.are_extras_in_flight = std::mem::take(&mut plane.are_extras_new);
+            }
         }
-        self.in_flight = Some((now_ns, self.needs_setup));
-        self.request()
+        // A sink may ask for another setup, or leave a plane, before the kernel has answered.
+        let is_setup = std::mem::take(&mut self.needs_setup);
+        if is_setup {
+            self.leftovers_in_flight
+                .append(std::mem::take(&mut self.leftovers));
+        }
+        self.in_flight = Some((now_ns, is_setup));
+        self.request(is_setup)
     }
 
-    fn request(&self) -> AtomicModeReq {
+    /// Whether the commit in flight is a setup.
+    pub fn is_setup_in_flight(&self) -> bool {
+        self.in_flight.is_some_and(|(_, is_setup)| is_setup)
+    }
+
+    /// Notes that the kernel took the commit in flight. Returns what the screen no longer shows, because the commit of
+    /// a setup returns only when it is on the screen. It must not be dropped under a lock.
+    pub fn take_setup(&mut self) -> Leftovers {
+        for plane in &mut self.planes {
+            plane.are_extras_in_flight = false;
+        }
+        std::mem::take(&mut self.leftovers_in_flight)
+    }
+
+    /// Makes the next commit set again what the commit in flight, which the kernel did not take, was to set. Returns
+    /// whether it was a setup.
+    pub fn fail_commit(&mut self) -> bool {
+        let was_setup = self.in_flight.take().is_some_and(|(_, is_setup)| is_setup);
+        self.needs_setup |= was_setup;
+        self.leftovers
+            .append(std::mem::take(&mut self.leftovers_in_flight));
+        for plane in &mut self.planes {
+            plane.are_extras_new |= std::mem::take(&mut plane.are_extras_in_flight);
+        }
+        was_setup
+    }
+
+    fn request(&self, is_setup: bool) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
-        if self.needs_setup {
+        if is_setup {
             self.add_setup(&mut request, self.mode.as_ref(), None);
         }
         for plane in &self.planes {
-            let frame = match self.needs_setup {
+            let frame = match is_setup {
                 true => plane.frames.next(),
                 false => plane.frames.queued(),
             };
             self.add_frame(&mut request, plane, frame);
-            // New values belong to frames that were planned with them, and not to the frame before.
-            let are_due = match plane.are_extras_new {
-                true => plane.frames.queued().is_some(),
-                false => self.needs_setup,
-            };
-            if are_due {
+            if plane.are_extras_in_flight || (is_setup && !plane.are_extras_new) {
                 add_all(&mut request, &plane.extras);
             }
         }
@@ -544,7 +596,7 @@ impl Crtc {
         let extras_before: Vec<_> = extras_before.collect();
         plane.extras.retain(|extra| !left.owns(extra));
         let frames = std::mem::take(&mut plane.frames);
-        self.leftovers.extend(frames.into_frames());
+        self.leftovers.frames.extend(frames.into_frames());
         let known = self.others.iter().position(|other| other.state.id == from);
         let index = known.unwrap_or_else(|| {
             self.others.push(OtherPlane::new(left, PlaneContent::Off));
@@ -667,6 +719,7 @@ impl ClaimedPlane {
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
+            are_extras_in_flight: false,
             colours: None,
             observer,
             is_flushing: false,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::crtc::{ClaimedPlane, Crtc, Frame, ModeSet, Observer, Report};
+use super::crtc::{ClaimedPlane, Crtc, Frame, Leftovers, ModeSet, Observer, Report};
 use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
 use super::error::Gone;
@@ -184,6 +184,8 @@ impl Inner {
 #[derive(Default)]
 struct Outbox {
     frames: Vec<Frame>,
+    /// What a setup has taken off the screen.
+    leftovers: Vec<Leftovers>,
     modes: Vec<ModeSet>,
     fences: Vec<Arc<OwnedFd>>,
     /// Blobs of properties that were put back.
@@ -205,7 +207,7 @@ impl Outbox {
     /// Must be called without the lock.
     fn deliver(self) {
         drop((self.frames, self.modes, self.fences));
-        drop((self.blobs, self.others));
+        drop((self.leftovers, self.blobs, self.others));
         for (observer, report) in self.reports {
             observer.report(report);
         }

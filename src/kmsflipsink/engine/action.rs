@@ -93,7 +93,7 @@ impl Inner {
                         request,
                         out_fence: crtc.makes_fences().then_some(out_fence),
                         mode: crtc.mode.clone(),
-                        is_setup: crtc.needs_setup,
+                        is_setup: crtc.is_setup_in_flight(),
                     };
                 }
                 Some(at_ns) => until_ns = until_ns.min(at_ns),

@@ -40,12 +40,11 @@ impl Inner {
         };
         let Err(error) = result else {
             crtc.busy_since_ns = None;
-            crtc.needs_setup = false;
             crtc.is_changed = true;
-            // The commit of a setup returns only when it is on the screen. So the planes that it switched off no
-            // longer read these frames.
-            if crtc.in_flight.is_some_and(|(_, is_setup)| is_setup) {
-                outbox.frames.append(&mut crtc.leftovers);
+            let left = crtc.take_setup();
+            // Only a setup leaves anything, and other commits should allocate no memory for it.
+            if crtc.is_setup_in_flight() {
+                outbox.leftovers.push(left);
             }
             crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
             for plane in &mut crtc.planes {
@@ -53,12 +52,11 @@ impl Inner {
                     frame.framebuffer.judge(Ok(()));
                     plane.settled_serial = frame.serial;
                     plane.refusals = Refusals::default();
-                    plane.are_extras_new = false;
                 }
             }
             return;
         };
-        let was_setup = crtc.in_flight.take().is_some_and(|(_, is_setup)| is_setup);
+        let was_setup = crtc.fail_commit();
         match error.raw_os_error() {
             Some(libc::EBUSY)
                 if now_ns - *crtc.busy_since_ns.get_or_insert(now_ns) < BUSY_TIMEOUT_NS =>
@@ -143,7 +141,8 @@ impl Inner {
     pub(super) fn release_crtcs(&mut self, outbox: &mut Outbox) {
         let unused = self.crtcs.extract_if(.., |crtc| crtc.planes.is_empty());
         for mut crtc in unused {
-            outbox.frames.append(&mut crtc.leftovers);
+            let left = [&mut crtc.leftovers, &mut crtc.leftovers_in_flight];
+            outbox.leftovers.extend(left.map(std::mem::take));
             outbox.others.append(&mut crtc.others);
             let (mode, blobs) = crtc.into_blobs();
             outbox.modes.extend(mode);
@@ -400,6 +399,57 @@ mod tests {
         assert_eq!((released, crtc.planes.len()), (vec![100, 1], 1));
     }
 
+    fn n_left(crtc: &Crtc) -> usize {
+        crtc.leftovers.frames.len() + crtc.leftovers_in_flight.frames.len()
+    }
+
+    fn n_released(outbox: &Outbox) -> usize {
+        let released = outbox.leftovers.iter();
+        released.map(|leftovers| leftovers.frames.len()).sum()
+    }
+
+    /// What a sink asks for while a setup is in flight is for the next one, whatever the kernel answers.
+    #[test]
+    fn a_setup_that_is_asked_for_while_another_is_in_flight_follows_it() {
+        for errno in [0, libc::EBUSY, libc::EINVAL] {
+            let head = stage();
+            let framebuffer = Framebuffer::blank(&head.device);
+            head.present(frame(&framebuffer), false).unwrap();
+            begin_commit(&head);
+            let mut inner = head.engine.lock();
+            assert!(inner.crtcs[0].is_setup_in_flight() && !inner.crtcs[0].needs_setup);
+            inner.crtcs[0].move_sink(1, PlaneState::blank(7));
+            inner.crtcs[0].planes[0].set_extras(Vec::new(), Vec::new());
+            let mut outbox = Outbox::default();
+            let result = match errno {
+                0 => Ok(()),
+                _ => Err(io::Error::from_raw_os_error(errno)),
+            };
+            inner.committed(1, result, 1, &mut outbox);
+            let crtc = &inner.crtcs[0];
+            assert!(crtc.needs_setup && crtc.planes[0].are_extras_new);
+            assert_eq!((n_left(crtc), n_released(&outbox)), (1, 0), "still shown");
+        }
+    }
+
+    #[test]
+    fn a_setup_that_fails_is_made_again_with_what_it_was_to_set() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.device);
+        head.engine.lock().crtcs[0].planes[0].set_extras(Vec::new(), Vec::new());
+        head.engine.lock().crtcs[0]
+            .leftovers
+            .frames
+            .push(frame(&framebuffer));
+        head.present(frame(&framebuffer), false).unwrap();
+        begin_commit(&head);
+        end_commit(&head, libc::EBUSY);
+        let inner = head.engine.lock();
+        let crtc = &inner.crtcs[0];
+        assert!(crtc.needs_setup && crtc.planes[0].are_extras_new);
+        assert_eq!(n_left(crtc), 1);
+    }
+
     /// Closes a plane as its sink does, and returns whether the thread restores anything.
     fn is_restored(head: &Head, id: u32) -> bool {
         let mut outbox = Outbox::default();
@@ -433,7 +483,11 @@ mod tests {
             (1, false)
         );
         assert!(!inner.has_plane(1) && inner.crtcs[0].needs_setup);
-        assert_eq!(inner.crtcs[0].leftovers.len(), 1, "still on the screen");
+        assert_eq!(
+            inner.crtcs[0].leftovers.frames.len(),
+            1,
+            "still on the screen"
+        );
         // The commit of the first frame on the new plane is a setup.
         let new = frame(&framebuffer);
         inner.crtcs[0]
@@ -444,10 +498,7 @@ mod tests {
             .unwrap();
         inner.crtcs[0].begin_commit(2);
         inner.committed(1, Ok(()), 3, &mut outbox);
-        assert_eq!(
-            (inner.crtcs[0].leftovers.len(), outbox.frames.len()),
-            (0, 1)
-        );
+        assert_eq!((n_left(&inner.crtcs[0]), n_released(&outbox)), (0, 1));
         // Another CRTC may show the plane that was left.
         assert_eq!(inner.leave_plane_to(2, 1).len(), 1);
         assert!(inner.crtcs[0].others.is_empty());
