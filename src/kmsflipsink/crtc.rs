@@ -221,11 +221,14 @@ pub struct Crtc {
 pub struct Leftovers {
     /// Frames of planes that their sinks have left for other planes.
     pub frames: Vec<Frame>,
+    /// What primary planes showed behind the planes of sinks.
+    pub backdrops: Vec<Arc<Framebuffer>>,
 }
 
 impl Leftovers {
     fn append(&mut self, mut other: Self) {
         self.frames.append(&mut other.frames);
+        self.backdrops.append(&mut other.backdrops);
     }
 }
 
@@ -519,8 +522,13 @@ impl Crtc {
             mode,
             setup.and_then(|setup| setup.backdrop.as_ref()),
         );
+        // Without the fences of the frames, because these may be closed before the driver is asked.
         for other in self.planes.iter().filter(|plane| plane.id != id) {
-            self.add_frame(&mut request, other, other.frames.next());
+            if let Some(frame) = other.frames.next() {
+                let id = frame.framebuffer.id();
+                let state = &other.state;
+                state.add_shown(&mut request, self.id, id, &frame.placement);
+            }
         }
         if let Some(plane) = self.plane(id) {
             let state = &plane.state;
@@ -571,17 +579,45 @@ impl Crtc {
         known.map(|other| &other.state)
     }
 
-    /// Sets what the primary plane shows from the next setup on. Returns whether that is new, and the old content,
-    /// which must not be dropped under a lock.
-    pub fn set_backdrop(&mut self, backdrop: Backdrop) -> (bool, Option<PlaneContent>) {
+    /// Sets what the primary plane shows from the next setup on. If that is new, there will be a setup.
+    pub fn set_backdrop(&mut self, backdrop: Backdrop) {
         let mut others = self.others.iter_mut();
-        match others.find(|other| other.state.id == backdrop.plane) {
-            Some(primary) => {
-                let (is_new, old) = primary.set_content(backdrop.content);
-                (is_new, Some(old))
-            }
-            None => (false, None),
+        let Some(primary) = others.find(|other| other.state.id == backdrop.plane) else {
+            return;
+        };
+        if primary.content.is_same(&backdrop.content) {
+            return;
         }
+        // Until then, the screen may show the old framebuffer: without it, the kernel would switch the CRTC off.
+        if let PlaneContent::Black(old) = std::mem::replace(&mut primary.content, backdrop.content)
+        {
+            self.leftovers.backdrops.push(old);
+        }
+        self.needs_setup = true;
+    }
+
+    /// The framebuffer of this size that the plane shows already while no sink uses it.
+    pub fn black_on(&self, plane: u32, size: (u32, u32)) -> Option<Arc<Framebuffer>> {
+        let other = self.others.iter().find(|other| other.state.id == plane)?;
+        let shape = |framebuffer: &Framebuffer| {
+            let shape = framebuffer.shape();
+            (shape.width, shape.height)
+        };
+        match &other.content {
+            PlaneContent::Black(black) if shape(black) == size => Some(black.clone()),
+            _ => None,
+        }
+    }
+
+    /// The framebuffers that the request of a setup names. Holding them keeps the kernel from forgetting them.
+    pub fn framebuffers(&self) -> Vec<Arc<Framebuffer>> {
+        let frames = self.planes.iter().filter_map(|plane| plane.frames.next());
+        let backdrops = self.others.iter().filter_map(|other| match &other.content {
+            PlaneContent::Black(black) => Some(black),
+            _ => None,
+        });
+        let of_frames = frames.map(|frame| &frame.framebuffer);
+        of_frames.chain(backdrops).cloned().collect()
     }
 
     /// Moves the sink with the plane `from` to the plane `to`. The next setup, which is the commit of the first frame
@@ -757,6 +793,38 @@ impl ClaimedPlane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn black(device: &Arc<Device>) -> Backdrop {
+        Backdrop {
+            plane: 2,
+            content: PlaneContent::Black(Framebuffer::blank(device)),
+        }
+    }
+
+    #[test]
+    fn a_backdrop_is_kept_until_a_setup_has_taken_it_off_the_screen() {
+        let device = Device::blank();
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        let primary = OtherPlane::new(PlaneState::blank(2), PlaneContent::AsBefore);
+        crtc.others.push(primary);
+        assert!(crtc.black_on(2, (4, 4)).is_none());
+        crtc.set_backdrop(black(&device));
+        crtc.begin_commit(0);
+        assert_eq!(crtc.take_setup().backdrops.len(), 0);
+        // A new plan for the same screen needs no other.
+        let known = crtc.black_on(2, (4, 4)).unwrap();
+        crtc.set_backdrop(Backdrop {
+            plane: 2,
+            content: PlaneContent::Black(known.clone()),
+        });
+        assert!(!crtc.needs_setup && crtc.black_on(2, (4, 5)).is_none());
+        crtc.set_backdrop(black(&device));
+        assert!(crtc.needs_setup && Arc::strong_count(&known) == 2);
+        crtc.begin_commit(1);
+        assert!(crtc.fail_commit());
+        crtc.begin_commit(2);
+        assert_eq!(crtc.take_setup().backdrops.len(), 1);
+    }
 
     #[test]
     fn a_property_that_is_no_longer_asked_for_gets_its_first_value_back() {

@@ -23,6 +23,7 @@ use super::crtc::{ClaimedPlane, Crtc, Frame, Leftovers, ModeSet, Observer, Repor
 use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
 use super::error::Gone;
+use super::framebuffer::Framebuffer;
 use super::kms_plane::OtherPlane;
 pub use thread::start;
 

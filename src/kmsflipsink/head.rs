@@ -45,6 +45,24 @@ pub struct Head {
     serial: AtomicU64,
 }
 
+/// A setup that may be tried.
+#[derive(Debug)]
+pub struct Candidate {
+    pub mode: ModeSet,
+    behind: Behind,
+}
+
+/// What the primary plane may show behind the sink's plane.
+#[derive(Debug, Clone, Copy)]
+enum Behind {
+    /// Whatever it shows.
+    Unchanged,
+    AsBefore,
+    Off,
+    /// A black picture, which is made only when it is needed.
+    Black,
+}
+
 #[derive(Debug)]
 pub struct HeadStats {
     pub frames: Stats,
@@ -267,45 +285,66 @@ impl Head {
         request: ModeRequest,
         request_text: &str,
         need: FrameNeed,
-    ) -> Result<Vec<Setup>, KmsError> {
+    ) -> Result<Vec<Candidate>, KmsError> {
         let modes = self.modes_to_try(request, request_text, need)?;
-        let setups = modes.into_iter().flat_map(|mode| {
-            let backdrops = self.backdrops((mode.line.width, mode.line.height));
-            backdrops.into_iter().map(move |backdrop| Setup {
+        let behind: &[Behind] = match self.free_primary() {
+            // An application that passed its card to the sink may want to keep what its primary plane shows.
+            Some(_) if !self.device.is_ours => &[Behind::AsBefore, Behind::Black],
+            Some(_) => &[Behind::Off, Behind::Black],
+            None => &[Behind::Unchanged],
+        };
+        let candidates = modes.into_iter().flat_map(|mode| {
+            let in_mode = move |&behind| Candidate {
                 mode: mode.clone(),
-                backdrop,
-            })
+                behind,
+            };
+            behind.iter().map(in_mode)
         });
-        Ok(setups.collect())
+        Ok(candidates.collect())
     }
 
-    /// What the primary plane may show behind the sink's plane, best first, on a screen of this size. The primary plane
-    /// is left as it is if a sink uses it, or if the user chose the sink's plane (`plane-id`).
-    fn backdrops(&self, screen: (u32, u32)) -> Vec<Option<Backdrop>> {
+    /// The primary plane of the CRTC, if it shows behind the sink's plane. It is left as it is if a sink uses it, or if
+    /// the user chose the sink's plane (`plane-id`).
+    fn free_primary(&self) -> Option<&KmsPlane> {
         let own = self.route.kms_plane;
         let is_free = |id: &u32| *id != own && !self.engine.has_plane(*id);
-        let Some(plane) = self.route.primary.filter(is_free) else {
-            return vec![None];
+        let plane = self.route.primary.filter(is_free)?;
+        self.planes.iter().find(|known| known.id == plane)
+    }
+
+    /// The setup that a candidate stands for; `None` if it needs a black picture, and there is none. The black picture
+    /// that the screen shows already is used again.
+    pub fn setup_of(&self, candidate: &Candidate) -> Option<Setup> {
+        let mode = candidate.mode.clone();
+        let size = (mode.line.width, mode.line.height);
+        // Another sink may have taken the primary plane meanwhile.
+        let primary = self.free_primary();
+        let content = match (candidate.behind, primary) {
+            (Behind::Unchanged, _) | (_, None) => None,
+            (Behind::AsBefore, _) => Some(PlaneContent::AsBefore),
+            (Behind::Off, _) => Some(PlaneContent::Off),
+            (Behind::Black, Some(plane)) => Some(PlaneContent::Black(self.black(plane, size)?)),
         };
-        let Some(known) = self.planes.iter().find(|known| known.id == plane) else {
-            return vec![None];
+        let of_plane = |(plane, content): (&KmsPlane, _)| Backdrop {
+            plane: plane.id,
+            content,
         };
-        // An application that passed its card to the sink may want to keep what its primary plane shows.
-        let first = match self.device.is_ours {
-            true => PlaneContent::Off,
-            false => PlaneContent::AsBefore,
-        };
-        let black = match black_framebuffer(&self.device, known, screen) {
-            Ok(framebuffer) => Some(PlaneContent::Black(Arc::new(framebuffer))),
+        let backdrop = primary.zip(content).map(of_plane);
+        Some(Setup { mode, backdrop })
+    }
+
+    fn black(&self, plane: &KmsPlane, screen: (u32, u32)) -> Option<Arc<Framebuffer>> {
+        let known = self.with_crtc(|crtc| crtc.black_on(plane.id, screen));
+        if let Some(known) = known.flatten() {
+            return Some(known);
+        }
+        match black_framebuffer(&self.device, plane, screen) {
+            Ok(framebuffer) => Some(Arc::new(framebuffer)),
             Err(error) => {
-                gst::debug!(CAT, "no black picture for plane {plane}: {error}");
+                gst::debug!(CAT, "no black picture for plane {}: {error}", plane.id);
                 None
             }
-        };
-        let backdrops = [Some(first), black].into_iter().flatten();
-        backdrops
-            .map(|content| Some(Backdrop { plane, content }))
-            .collect()
+        }
     }
 
     /// The modes to try for frames of `need`, best first: the one that `mode::choose` takes, and the one that
@@ -381,16 +420,17 @@ impl Head {
                     return (false, None);
                 }
                 (crtc.mode_request, crtc.need) = (request, Some(need));
-                let backdrop = backdrop.clone().map(|backdrop| crtc.set_backdrop(backdrop));
-                let is_new_backdrop = backdrop.as_ref().is_some_and(|&(is_new, _)| is_new);
-                crtc.needs_setup |= is_other || is_new_backdrop;
+                if let Some(backdrop) = backdrop {
+                    crtc.set_backdrop(backdrop.clone());
+                }
+                crtc.needs_setup |= is_other;
                 for plane in &mut crtc.planes {
                     plane.stats.set_period(new.line.period_ns());
                 }
-                (true, Some((crtc.mode.replace(new.clone()), backdrop)))
+                (true, crtc.mode.replace(new.clone()))
             })
             .unwrap_or((true, None));
-        // This may destroy a property blob or a framebuffer by an ioctl, and is therefore done without the lock.
+        // This may destroy a property blob by an ioctl, and is therefore done without the lock.
         drop(old);
         is_set
     }
@@ -402,11 +442,11 @@ impl Head {
         placement: &Placement,
         setup: Option<&Setup>,
     ) -> io::Result<()> {
-        // Holding the mode keeps the property blob alive that the request may name.
-        let (request, _mode) = self
+        // Holding these keeps the property blob and the framebuffers alive that the request may name.
+        let (request, _mode, _framebuffers) = self
             .with_crtc(|crtc| {
                 let request = crtc.trial(self.route.kms_plane, framebuffer, placement, setup);
-                (request, crtc.mode.clone())
+                (request, crtc.mode.clone(), crtc.framebuffers())
             })
             .ok_or(io::ErrorKind::NotFound)?;
         let flags = AtomicCommitFlags::TEST_ONLY | AtomicCommitFlags::ALLOW_MODESET;

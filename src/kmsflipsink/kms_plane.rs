@@ -160,7 +160,7 @@ pub enum PlaneContent {
 }
 
 impl PlaneContent {
-    fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Black(a), Self::Black(b)) => Arc::ptr_eq(a, b),
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
@@ -207,13 +207,6 @@ impl OtherPlane {
             others.push(Self::new(state, content));
         }
         Ok(others)
-    }
-
-    /// Sets what the plane shows from the next setup on. Returns whether that differs from the old content, and the
-    /// old content, which must not be dropped under a lock.
-    pub fn set_content(&mut self, new: PlaneContent) -> (bool, PlaneContent) {
-        let is_other = !self.content.is_same(&new);
-        (is_other, std::mem::replace(&mut self.content, new))
     }
 
     /// Adds to the request that the plane shows `content`, on a screen of this size.

@@ -82,8 +82,8 @@ impl Stream {
             rate_mhz: rate_mhz(info),
         };
         let (plan, stand_in) = loop {
-            let setups = head.candidates(request.0, request.1, need)?;
-            let (plan, setup, stand_in) = Plan::find(head, info, options, is_turned, &setups)?;
+            let candidates = head.candidates(request.0, request.1, need)?;
+            let (plan, setup, stand_in) = Plan::find(head, info, options, is_turned, &candidates)?;
             if head.set_up(&setup, request.0, need) {
                 break (plan, stand_in);
             }

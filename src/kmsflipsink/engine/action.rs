@@ -2,10 +2,12 @@
 //! Decides what the thread does next: closing, giving up the card or taking it back, committing, waiting.
 //! The decision depends on [`Inner`] and the time alone; no ioctl is made here.
 
+use std::sync::Arc;
+
 use drm::control::atomic::AtomicModeReq;
 
 use super::outcome::{Loss, drop_pending, expire_flip, release_planes};
-use super::{Crtc, Inner, Master, ModeSet, Outbox};
+use super::{Crtc, Framebuffer, Inner, Master, Outbox, PropertyBlob};
 
 pub(super) enum Action {
     Exit,
@@ -15,7 +17,9 @@ pub(super) enum Action {
         /// Where the kernel writes the fd of a fence, if the request asks for one and no event.
         out_fence: Option<Box<i32>>,
         /// Keeps the property blob alive that the request may name.
-        mode: Option<ModeSet>,
+        blob: Option<Arc<PropertyBlob>>,
+        /// Keeps the framebuffers alive that the request of a setup names. Otherwise the frames keep theirs.
+        framebuffers: Vec<Arc<Framebuffer>>,
         is_setup: bool,
     },
     Restore {
@@ -86,14 +90,19 @@ impl Inner {
             match commit_time(crtc) {
                 Some(at_ns) if at_ns <= now_ns => {
                     let mut request = crtc.begin_commit(now_ns);
+                    let is_setup = crtc.is_setup_in_flight();
                     let mut out_fence = Box::new(-1);
                     crtc.add_out_fence(&mut request, &mut out_fence);
                     return Action::Commit {
                         crtc: crtc.id,
                         request,
                         out_fence: crtc.makes_fences().then_some(out_fence),
-                        mode: crtc.mode.clone(),
-                        is_setup: crtc.is_setup_in_flight(),
+                        blob: crtc.mode.as_ref().map(|mode| mode.blob.clone()),
+                        framebuffers: match is_setup {
+                            true => crtc.framebuffers(),
+                            false => Vec::new(),
+                        },
+                        is_setup,
                     };
                 }
                 Some(at_ns) => until_ns = until_ns.min(at_ns),

@@ -62,11 +62,12 @@ fn run(engine: &Arc<Engine>) {
                 crtc,
                 request,
                 out_fence,
-                mode,
+                blob,
+                framebuffers,
                 is_setup,
             } => {
                 commit(engine, crtc, request, out_fence, is_setup);
-                drop(mode);
+                drop((blob, framebuffers));
             }
             Action::Restore { crtc, planes } => {
                 restore(engine, crtc, &planes);

@@ -9,7 +9,7 @@ use crate::kmsflipsink::crtc::Setup;
 use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::format;
 use crate::kmsflipsink::framebuffer::{FbShape, Framebuffer};
-use crate::kmsflipsink::head::Head;
+use crate::kmsflipsink::head::{Candidate, Head};
 use crate::kmsflipsink::offered_memory::OfferedMemory;
 use crate::layout::Layout;
 
@@ -64,7 +64,7 @@ impl Plan {
         info: &gst_video::VideoInfo,
         options: &DisplayOptions,
         is_turned: bool,
-        setups: &[Setup],
+        candidates: &[Candidate],
     ) -> Result<(Self, Setup, Framebuffer), KmsError> {
         let (layout, stand_in_frame) = stand_in(head, info)?;
         let whole = picture(info, None, is_turned);
@@ -73,29 +73,31 @@ impl Plan {
             let line = &setup.mode.line;
             options.target((line.width, line.height))
         };
-        let planned = |setup: &Setup, screen, choice| {
-            let plan = Self {
-                screen,
-                layout,
-                choice,
-                is_turned,
-            };
-            (plan, setup.clone())
+        let planned = |screen, choice| Self {
+            screen,
+            layout,
+            choice,
+            is_turned,
         };
-        for setup in setups {
-            let target = target_in(setup);
+        for setup in candidates
+            .iter()
+            .filter_map(|candidate| head.setup_of(candidate))
+        {
+            let target = target_in(&setup);
             let choice = choose(&whole, &target, |placement| {
-                head.test(&stand_in_frame, placement, Some(setup))
+                head.test(&stand_in_frame, placement, Some(&setup))
                     .map_err(|error| last_error = error)
                     .is_ok()
             });
             if matches!(choice, Scanout::Direct(_)) {
-                let (plan, setup) = planned(setup, target.screen, choice);
-                return Ok((plan, setup, stand_in_frame));
+                return Ok((planned(target.screen, choice), setup, stand_in_frame));
             }
         }
-        for setup in setups {
-            let target = target_in(setup);
+        for setup in candidates
+            .iter()
+            .filter_map(|candidate| head.setup_of(candidate))
+        {
+            let target = target_in(&setup);
             let (width, height) = target.screen;
             let Some(covering) = sized(info, width, height) else {
                 continue;
@@ -108,12 +110,11 @@ impl Plan {
                     src: screen,
                     dst: screen,
                 },
-                Some(setup),
+                Some(&setup),
             ) {
                 Ok(()) => {
                     let choice = composed(&whole, &target);
-                    let (plan, setup) = planned(setup, target.screen, choice);
-                    return Ok((plan, setup, stand_in_frame));
+                    return Ok((planned(target.screen, choice), setup, stand_in_frame));
                 }
                 Err(error) => last_error = error,
             }
@@ -127,17 +128,17 @@ impl Plan {
                 info.format().to_str(),
                 head.route.kms_plane,
                 head.connector_name,
-                mode_names(setups)
+                mode_names(candidates)
             ),
             source: last_error,
         })
     }
 }
 
-fn mode_names(setups: &[Setup]) -> String {
-    let mut names: Vec<_> = setups
+fn mode_names(candidates: &[Candidate]) -> String {
+    let mut names: Vec<_> = candidates
         .iter()
-        .map(|setup| setup.mode.line.to_string())
+        .map(|candidate| candidate.mode.line.to_string())
         .collect();
     names.dedup();
     names.join(" or ")
