@@ -223,12 +223,15 @@ pub struct Leftovers {
     pub frames: Vec<Frame>,
     /// What primary planes showed behind the planes of sinks.
     pub backdrops: Vec<Arc<Framebuffer>>,
+    /// The ids of planes that their sinks have left. The kernel does not give such a plane to another CRTC before.
+    pub planes: Vec<u32>,
 }
 
 impl Leftovers {
     fn append(&mut self, mut other: Self) {
         self.frames.append(&mut other.frames);
         self.backdrops.append(&mut other.backdrops);
+        self.planes.append(&mut other.planes);
     }
 }
 
@@ -412,6 +415,16 @@ impl Crtc {
 
     pub fn plane_mut(&mut self, id: u32) -> Option<&mut ClaimedPlane> {
         self.planes.iter_mut().find(|plane| plane.id == id)
+    }
+
+    /// Whether the CRTC may show the plane: for a sink, behind one, or until a setup switches it off.
+    pub fn uses_plane(&self, id: u32) -> bool {
+        let left = [&self.leftovers, &self.leftovers_in_flight];
+        let is_left = || left.iter().any(|left| left.planes.contains(&id));
+        let is_black = |other: &OtherPlane| {
+            other.state.id == id && matches!(other.content, PlaneContent::Black(_))
+        };
+        self.plane(id).is_some() || is_left() || self.others.iter().any(is_black)
     }
 
     /// Whether another sink than the one with the plane `id` uses the CRTC.
@@ -632,6 +645,9 @@ impl Crtc {
         let extras_before: Vec<_> = extras_before.collect();
         plane.extras.retain(|extra| !left.owns(extra));
         let frames = std::mem::take(&mut plane.frames);
+        if frames.next().is_some() {
+            self.leftovers.planes.push(from);
+        }
         self.leftovers.frames.extend(frames.into_frames());
         let known = self.others.iter().position(|other| other.state.id == from);
         let index = known.unwrap_or_else(|| {

@@ -166,6 +166,12 @@ impl Inner {
         self.crtcs.iter().any(|crtc| crtc.plane(id).is_some())
     }
 
+    /// Whether a sink on this CRTC cannot have the plane, because a sink has it, or another CRTC may show it still.
+    pub fn is_taken(&self, crtc: u32, id: u32) -> bool {
+        let mut elsewhere = self.crtcs.iter().filter(|other| other.id != crtc);
+        self.has_plane(id) || elsewhere.any(|other| other.uses_plane(id))
+    }
+
     /// Has all CRTCs but one leave a plane alone, because it is going to be shown on that one. What is returned must
     /// not be dropped under the lock.
     pub fn leave_plane_to(&mut self, crtc: u32, id: u32) -> Vec<OtherPlane> {

@@ -112,8 +112,12 @@ impl Head {
         loop {
             match Self::try_open(&criteria, fd, follows_vt, observer) {
                 Ok(Some(head)) => return Ok(head),
-                // Another sink that started at the same time claimed the plane first: choose again.
-                Ok(None) if n_taken < 8 => n_taken += 1,
+                // Another sink that started at the same time claimed the plane first, or the CRTC that had the plane has
+                // not switched it off yet: choose again.
+                Ok(None) if n_taken < 8 => {
+                    n_taken += 1;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
                 Ok(None) => {
                     return Err(KmsError::Property(
                         "the planes of this card are taken faster than they can be found".into(),
@@ -205,7 +209,7 @@ impl Head {
     /// The planes that the sink has or may go to, its own first.
     pub fn usable_planes(&self) -> Vec<&KmsPlane> {
         let inner = self.engine.lock();
-        let is_taken = |id| inner.has_plane(id);
+        let is_taken = |id| inner.is_taken(self.route.crtc, id);
         let is_own = |plane: &&KmsPlane| plane.id == self.route.kms_plane;
         let others = self.planes.iter();
         let others = others.filter(|plane| !is_own(plane) && !is_taken(plane.id));
@@ -246,7 +250,7 @@ impl Head {
             ..self.route
         };
         let mut inner = self.engine.lock();
-        if inner.has_plane(to.id) {
+        if inner.is_taken(route.crtc, to.id) {
             return None;
         }
         let left = inner.leave_plane_to(route.crtc, to.id);
@@ -754,7 +758,7 @@ fn take_master(device: &Device) -> Result<(), KmsError> {
 /// Adds the plane, and the CRTC if it is not in use yet. False if another sink has claimed the plane.
 fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: bool) -> bool {
     let mut inner = engine.lock();
-    if inner.has_plane(plane.id) {
+    if inner.is_taken(crtc.id, plane.id) {
         return false;
     }
     inner.follows_vt = follows_vt;

@@ -483,11 +483,10 @@ mod tests {
             (1, false)
         );
         assert!(!inner.has_plane(1) && inner.crtcs[0].needs_setup);
-        assert_eq!(
-            inner.crtcs[0].leftovers.frames.len(),
-            1,
-            "still on the screen"
-        );
+        assert_eq!(n_left(&inner.crtcs[0]), 1, "still on the screen");
+        // Another CRTC cannot show the plane before this one has switched it off.
+        let is_taken = |inner: &Inner| [1, 2].map(|crtc| inner.is_taken(crtc, 1));
+        assert_eq!(is_taken(&inner), [false, true]);
         // The commit of the first frame on the new plane is a setup.
         let new = frame(&framebuffer);
         inner.crtcs[0]
@@ -497,7 +496,9 @@ mod tests {
             .submit(new)
             .unwrap();
         inner.crtcs[0].begin_commit(2);
+        assert_eq!(is_taken(&inner), [false, true]);
         inner.committed(1, Ok(()), 3, &mut outbox);
+        assert_eq!(is_taken(&inner), [false, false]);
         assert_eq!((n_left(&inner.crtcs[0]), n_released(&outbox)), (0, 1));
         // Another CRTC may show the plane that was left.
         assert_eq!(inner.leave_plane_to(2, 1).len(), 1);
