@@ -110,32 +110,46 @@ pub struct ClaimedPlane {
     pub stats: Stats,
 }
 
-/// Commits that the kernel has refused one after the other.
+/// Commits that the kernel has refused one shortly after the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Refusals {
     count: u32,
     since_ns: u64,
+    last_ns: u64,
     errno: i32,
 }
 
 impl Refusals {
-    /// The number of refusals, and the time since the first, from which on no more frames are taken. Fewer may pass by
-    /// themselves: another program may have changed something, or the display is about to be reported as unplugged.
+    /// The number of refusals, and the time between the first and the last, from which on no more frames are taken.
+    /// Fewer may pass by themselves: another program may have changed something, or the display is about to be reported
+    /// as unplugged.
     const N_FAILING: u32 = 3;
     const TIME_FAILING_NS: u64 = 1_000_000_000;
+    /// After this time without a refusal, those before no longer count. It is longer than the kernel may answer EBUSY
+    /// until that counts as one refusal (`BUSY_TIMEOUT_NS`).
+    const TIME_APART_NS: u64 = 2_000_000_000;
 
     pub fn add(&mut self, errno: i32, now_ns: u64) {
+        if self.is_old(now_ns) {
+            self.count = 0;
+        }
         if self.count == 0 {
             self.since_ns = now_ns;
         }
         self.count += 1;
+        self.last_ns = now_ns;
         self.errno = errno;
     }
 
     /// The last errno, if no more frames should be taken.
     pub fn failing(&self, now_ns: u64) -> Option<i32> {
-        let is_long = now_ns.saturating_sub(self.since_ns) >= Self::TIME_FAILING_NS;
-        (self.count >= Self::N_FAILING && is_long).then_some(self.errno)
+        let is_long = self.last_ns.saturating_sub(self.since_ns) >= Self::TIME_FAILING_NS;
+        let is_failing = self.count >= Self::N_FAILING && is_long && !self.is_old(now_ns);
+        is_failing.then_some(self.errno)
+    }
+
+    fn is_old(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_ns) >= Self::TIME_APART_NS
     }
 }
 
@@ -441,6 +455,13 @@ impl Crtc {
 
     pub fn has_pending(&self) -> bool {
         self.planes.iter().any(|plane| plane.frames.has_pending())
+    }
+
+    /// Forgets the commits that the kernel has refused, because what it may have refused them for has changed.
+    pub fn forget_refusals(&mut self) {
+        for plane in &mut self.planes {
+            plane.refusals = Refusals::default();
+        }
     }
 
     /// Whether commits make a fence in place of an event.

@@ -13,7 +13,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::CAT;
 use super::card::{self, Card};
-use super::crtc::{Backdrop, ClaimedPlane, Crtc, Frame, ModeSet, Observer, Setup};
+use super::crtc::{Backdrop, ClaimedPlane, Crtc, Frame, ModeSet, Observer, Refusals, Setup};
 use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};
@@ -430,6 +430,10 @@ impl Head {
                 crtc.needs_setup |= is_other;
                 for plane in &mut crtc.planes {
                     plane.stats.set_period(new.line.period_ns());
+                }
+                // What was refused was planned otherwise.
+                if let Some(plane) = crtc.plane_mut(self.route.kms_plane) {
+                    plane.refusals = Refusals::default();
                 }
                 (true, crtc.mode.replace(new.clone()))
             })

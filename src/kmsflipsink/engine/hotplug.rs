@@ -143,6 +143,7 @@ impl Inner {
             not_used => outbox.modes.extend(not_used),
         }
         crtc.needs_setup = true;
+        crtc.forget_refusals();
         let line = crtc.mode.as_ref().map(|mode| mode.line);
         if let Some(line) = line {
             for plane in &mut crtc.planes {
@@ -158,7 +159,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, IgnoringObserver, Setup};
+    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, IgnoringObserver, Refusals, Setup};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::head::Head;
 
@@ -214,6 +215,27 @@ mod tests {
         head.engine.lock().crtcs[0].needs_setup = false;
         head.engine.lock().train_link(1);
         assert!(head.engine.lock().crtcs[0].needs_setup);
+    }
+
+    #[test]
+    fn commits_that_were_refused_before_a_display_was_plugged_in_no_longer_count() {
+        let head = stage(&ModeSet::blank(&Device::blank(), 1));
+        let refused =
+            |head: &Head| head.engine.lock().crtcs[0].planes[0].refusals != Refusals::default();
+        let refuse = |head: &Head| {
+            head.engine.lock().crtcs[0].planes[0]
+                .refusals
+                .add(libc::EINVAL, 1)
+        };
+        refuse(&head);
+        let plugged = plug_in(&head);
+        assert!(refused(&head));
+        replug(&head, &plugged.old, None);
+        assert!(!refused(&head));
+        refuse(&head);
+        let same = ModeSet::blank(&head.device, 1);
+        assert!(head.set_up(&setup(&same), ModeRequest::Auto, NEED));
+        assert!(!refused(&head));
     }
 
     fn replug(head: &Head, old: &Mode, new: Option<ModeSet>) {

@@ -351,13 +351,32 @@ mod tests {
     fn frames_that_are_refused_for_long_are_an_error_until_one_is_taken() {
         let mut refusals = Refusals::default();
         let second_ns = 1_000_000_000;
-        for ns in [5, second_ns] {
+        let start_ns = crate::sys::clock::monotonic_ns();
+        for ns in [start_ns, start_ns + second_ns] {
             refusals.add(libc::EINVAL, ns);
-            assert_eq!(refusals.failing(9 * second_ns), None, "two may pass");
+            assert_eq!(refusals.failing(ns), None, "two may pass");
         }
-        refusals.add(libc::ENOSPC, second_ns);
-        assert_eq!(refusals.failing(second_ns), None, "not yet");
-        assert_eq!(refusals.failing(second_ns + 5), Some(libc::ENOSPC));
+        refusals.add(libc::ENOSPC, start_ns + second_ns);
+        let failing = |ns| refusals.failing(start_ns + ns);
+        assert_eq!(failing(second_ns), Some(libc::ENOSPC));
+        assert_eq!(
+            failing(9 * second_ns),
+            None,
+            "what was once refused is tried again"
+        );
+        refusals = Refusals::default();
+        for ns in [start_ns, start_ns + 1, start_ns + 2] {
+            refusals.add(libc::EINVAL, ns);
+            assert_eq!(refusals.failing(ns), None, "they may pass in a second");
+        }
+        for n in 1..9 {
+            let ns = start_ns + n * 3 * second_ns;
+            refusals.add(libc::EINVAL, ns);
+            assert_eq!(refusals.failing(ns), None, "they are far apart");
+        }
+        for _ in 0..2 {
+            refusals.add(libc::ENOSPC, start_ns + 25 * second_ns);
+        }
         let head = stage();
         head.engine.lock().crtcs[0].planes[0].refusals = refusals;
         let framebuffer = Framebuffer::blank(&head.device);

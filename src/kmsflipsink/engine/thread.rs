@@ -196,6 +196,7 @@ fn reclaim(engine: &Engine) {
             }
             for crtc in &mut inner.crtcs {
                 crtc.needs_setup = true;
+                crtc.forget_refusals();
                 outbox.tell_all(crtc, &Report::MasterRegained);
             }
         }
