@@ -654,9 +654,17 @@ impl Crtc {
         of_frames.chain(backdrops).cloned().collect()
     }
 
+    /// Hands over the properties of a plane that an earlier sink has changed, with their first values.
+    pub fn take_extras_before(&mut self, id: u32) -> Vec<Extra> {
+        let mut others = self.others.iter_mut();
+        let known = others.find(|other| other.state.id == id);
+        known.map_or_else(Vec::new, |other| std::mem::take(&mut other.extras_before))
+    }
+
     /// Moves the sink with the plane `from` to the plane `to`. The next setup, which is the commit of the first frame
     /// on the new plane, switches the old plane off.
     pub fn move_sink(&mut self, from: u32, to: PlaneState) {
+        let extras_of_new = self.take_extras_before(to.id);
         let Some(plane) = self.planes.iter_mut().find(|plane| plane.id == from) else {
             return;
         };
@@ -665,6 +673,7 @@ impl Crtc {
         let extras_before = plane.extras_saved.extract_if(.., |extra| left.owns(extra));
         let extras_before: Vec<_> = extras_before.collect();
         plane.extras.retain(|extra| !left.owns(extra));
+        plane.extras_saved.extend(extras_of_new);
         let frames = std::mem::take(&mut plane.frames);
         if frames.next().is_some() {
             self.leftovers.planes.push(from);
@@ -861,6 +870,24 @@ mod tests {
         assert!(crtc.fail_commit());
         crtc.begin_commit(2);
         assert_eq!(crtc.take_setup().backdrops.len(), 1);
+    }
+
+    /// A plane that a sink leaves and comes back to, or that another sink takes, has its first values in the end.
+    #[test]
+    fn a_plane_that_was_left_keeps_its_first_values_for_the_next_sink_on_it() {
+        let zpos: property::Handle = control::from_u32(9).unwrap();
+        let of_plane = |id, value| (control::from_u32(id).unwrap(), zpos, value);
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        let first = of_plane(1, 3);
+        crtc.planes[0].set_extras(vec![of_plane(1, 5)], vec![first]);
+        crtc.move_sink(1, PlaneState::blank(7));
+        assert_eq!(crtc.planes[0].extras_saved, []);
+        crtc.planes[0].set_extras(vec![of_plane(7, 6)], vec![of_plane(7, 4)]);
+        crtc.move_sink(7, PlaneState::blank(1));
+        crtc.planes[0].set_extras(vec![], vec![of_plane(1, 5)]);
+        assert_eq!(crtc.planes[0].extras_saved, [first]);
+        assert_eq!(crtc.planes[0].extras, [first], "put back already");
+        assert_eq!(crtc.take_extras_before(7), [of_plane(7, 4)]);
     }
 
     #[test]

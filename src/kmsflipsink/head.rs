@@ -773,6 +773,7 @@ fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: 
             if let Some(before) = known.state_before(plane.id) {
                 plane.state = before.clone();
             }
+            plane.extras_saved = known.take_extras_before(plane.id);
             known.planes.push(plane);
         }
         None => {
