@@ -40,7 +40,8 @@ pub struct Device {
     /// handles of the application. If the application passed its file, this is therefore a file of the sink's own, if
     /// the process may open one.
     pub(super) memory: DrmFile,
-    /// Whether `memory` is the application's file, so that the sink must not close GEM handles.
+    /// Whether `memory` is the application's file, so that the sink must not close GEM handles that the application may
+    /// have too.
     pub(super) keeps_gem_names: bool,
     /// The device node, such as /dev/dri/card0.
     pub path: String,
@@ -51,17 +52,40 @@ pub struct Device {
     unusable: Option<String>,
     /// Whether this process opened the device, and did not get it from the application.
     pub is_ours: bool,
-    /// How many uses each GEM handle has. The kernel returns the same handle each time that the same memory is
+    /// The uses of each GEM handle. The kernel returns the same handle each time that the same memory is
     /// imported, and closes it at the first DRM_IOCTL_GEM_CLOSE. An import must therefore not run between the
     /// end of the last use and that ioctl: this lock is held over both ioctls, and no other is taken
     /// meanwhile.
-    pub(super) gem_names: Mutex<HashMap<GemName, usize>>,
+    pub(super) gem_names: Mutex<HashMap<GemName, GemUses>>,
     /// Whether the driver imports dma-bufs.
     pub can_import: bool,
     /// Whether the driver exports its own buffers as dma-bufs.
     pub(super) can_export: bool,
     /// Whether a framebuffer may have a modifier.
     pub has_modifiers: bool,
+}
+
+/// How the device uses a GEM handle.
+#[derive(Debug, Default)]
+pub(super) struct GemUses {
+    pub(super) n: usize,
+    /// Whether no other user of the file can have the handle: the memory was allocated here, and never exported. The
+    /// handles of imported memory may be shared.
+    pub(super) is_private: bool,
+}
+
+impl GemUses {
+    pub(super) fn of_own_buffer() -> Self {
+        Self {
+            n: 1,
+            is_private: true,
+        }
+    }
+
+    /// Whether the handle may be closed after its last use. `keeps_shared` is [`Device::keeps_gem_names`].
+    pub(super) fn may_close(&self, keeps_shared: bool) -> bool {
+        self.is_private || !keeps_shared
+    }
 }
 
 impl AsFd for Device {
@@ -484,6 +508,22 @@ pub fn mode_of(clock: u32, h: [u16; 2], v: [u16; 2], flags: u32) -> Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn on_the_applications_file_only_handles_that_it_cannot_have_are_closed() {
+        let mut own = GemUses::of_own_buffer();
+        let imported = GemUses::default();
+        assert_eq!(
+            [true, false].map(|keeps| own.may_close(keeps)),
+            [true, true]
+        );
+        assert_eq!(
+            [true, false].map(|keeps| imported.may_close(keeps)),
+            [false, true]
+        );
+        own.is_private = false;
+        assert!(!own.may_close(true), "it was exported");
+    }
 
     #[test]
     fn an_interlaced_mode_counts_its_fields() {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use drm::buffer::Handle as GemName;
 use drm::control::{self, Device as _, framebuffer};
 
-use super::device::Device;
+use super::device::{Device, GemUses};
 use crate::sys::mmap::Mapping;
 
 impl Device {
@@ -16,7 +16,7 @@ impl Device {
     fn gem_of(self: &Arc<Self>, dma_buf: BorrowedFd<'_>) -> io::Result<Gem> {
         let mut names = self.gem_names.lock();
         let name = self.memory.prime_fd_to_buffer(dma_buf)?;
-        *names.entry(name).or_default() += 1;
+        names.entry(name).or_default().n += 1;
         Ok(Gem {
             device: self.clone(),
             name,
@@ -32,7 +32,7 @@ impl Device {
             bits,
         )?;
         let name = drm::buffer::Buffer::handle(&dumb);
-        *names.entry(name).or_default() += 1;
+        names.insert(name, GemUses::of_own_buffer());
         drop(names);
         Ok(Dumb {
             gem: Gem {
@@ -104,11 +104,14 @@ struct Gem {
 impl Drop for Gem {
     fn drop(&mut self) {
         let mut names = self.device.gem_names.lock();
-        let count = names.entry(self.name).or_insert(1);
-        *count -= 1;
-        if *count == 0 {
+        let Some(uses) = names.get_mut(&self.name) else {
+            return;
+        };
+        uses.n -= 1;
+        if uses.n == 0 {
+            let is_closed = uses.may_close(self.device.keeps_gem_names);
             names.remove(&self.name);
-            if self.device.keeps_gem_names {
+            if !is_closed {
                 return;
             }
             // This fails only when the device is gone, and the handle with it.
@@ -146,11 +149,17 @@ impl Dumb {
         if !self.gem.device.can_export {
             return None;
         }
-        self.gem
-            .device
+        let device = &self.gem.device;
+        let flags = drm::CLOEXEC | drm::RDWR;
+        let dma_buf = device
             .memory
-            .buffer_to_prime_fd(self.gem.name, drm::CLOEXEC | drm::RDWR)
-            .ok()
+            .buffer_to_prime_fd(self.gem.name, flags)
+            .ok()?;
+        // Whoever imports it on the same file gets the same handle.
+        if let Some(uses) = device.gem_names.lock().get_mut(&self.gem.name) {
+            uses.is_private = false;
+        }
+        Some(dma_buf)
     }
 }
 
