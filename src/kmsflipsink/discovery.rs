@@ -189,17 +189,17 @@ fn routes(
     };
     let primary = primaries(card)[crtc_index as usize];
     let primary = primary.map(|index| card.kms_planes[index].id);
-    let planes: Vec<_> = match criteria.plane_id {
+    let planes: Vec<&KmsPlane> = match criteria.plane_id {
         Some(id) => card
             .kms_planes
             .iter()
             .filter(|plane| plane.id == id && can_show(plane, crtc_index as usize))
-            .filter(|plane| !plane.is_taken)
             .collect(),
         None => usable_planes(card, crtc_index).collect(),
     };
     planes
         .into_iter()
+        .filter(|plane| !plane.is_taken)
         .map(|plane| {
             let rank = (
                 connector.plugged == Plugged::Disconnected,
@@ -227,7 +227,8 @@ fn can_show(plane: &KmsPlane, crtc_index: usize) -> bool {
 }
 
 /// The planes that a sink on this CRTC may use, in the order of their ids: the CRTC's own primary plane and
-/// overlays, without those that are in use. The kernel moves no plane from a CRTC that shows it to another.
+/// overlays. Another sink may have one of them now and leave it later. The kernel moves no plane from a CRTC that shows
+/// it to another.
 pub fn usable_planes(card: &CardSnapshot, crtc_index: u32) -> impl Iterator<Item = &KmsPlane> {
     let index = crtc_index as usize;
     let primary = primaries(card)[index];
@@ -241,7 +242,7 @@ pub fn usable_planes(card: &CardSnapshot, crtc_index: u32) -> impl Iterator<Item
             PlaneKind::Cursor => false,
         })
         .map(|(_, plane)| plane)
-        .filter(move |plane| !plane.is_taken && plane.crtc.is_none_or(|now| now == crtc))
+        .filter(move |plane| plane.crtc.is_none_or(|now| now == crtc))
 }
 
 /// The plane for frames of a format, among `planes`. The sink keeps its plane `own` if that shows the format, because a
@@ -619,6 +620,8 @@ mod tests {
         }
         let first = criteria(|w| w.connector = Some("DSI-0".into()));
         assert!(choose(std::slice::from_ref(&card), &first).is_err());
+        // But the second may go to a plane that another sink leaves later.
+        assert_eq!(ids(usable_planes(&card, 1)), [38, 45, 51]);
         assert_eq!(choose(&[card], &second).unwrap().kms_plane, 38);
     }
 
