@@ -178,6 +178,15 @@ pub struct Setup {
     pub backdrop: Option<Backdrop>,
 }
 
+/// Which planes show again what they showed before. The framebuffers may be gone with the program that made them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    All,
+    /// Only those that sinks have used.
+    SinksPlanes,
+    NoPlanes,
+}
+
 pub struct Crtc {
     pub id: u32,
     /// The id of the connector that the CRTC drives for the sinks.
@@ -700,9 +709,9 @@ impl Crtc {
     }
 
     /// The request that makes `planes` show again what they showed before. If these are all planes that sinks use, it
-    /// restores CRTC and connector, too, and the other planes, or without `with_others` switches those off. `blob`
+    /// restores CRTC and connector, too, and the other planes. Planes that `extent` leaves out are switched off. `blob`
     /// holds the saved mode; 0 switches the CRTC off.
-    pub fn restore(&self, planes: &[u32], blob: u64, with_others: bool) -> AtomicModeReq {
+    pub fn restore(&self, planes: &[u32], blob: u64, extent: Extent) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         let is_last = self.planes.iter().all(|plane| planes.contains(&plane.id));
         let mode = self.mode.as_ref();
@@ -713,6 +722,10 @@ impl Crtc {
             .filter(|plane| planes.contains(&plane.id))
         {
             add_all(&mut request, &plane.extras_saved);
+            if extent == Extent::NoPlanes {
+                plane.state.add_off(&mut request);
+                continue;
+            }
             let mut others = self.others.iter();
             match others.find(|other| other.state.id == plane.id && !is_last) {
                 None => plane.state.add_before(&mut request),
@@ -728,8 +741,11 @@ impl Crtc {
             add_all(&mut request, &self.saved.resets);
             for other in self.others.iter().filter(|other| !self.has_plane(other)) {
                 match other.is_changed || !matches!(other.content, PlaneContent::AsBefore) {
-                    true if with_others => other.add_before(&mut request),
-                    true => other.state.add_off(&mut request),
+                    true if extent == Extent::All => other.add_before(&mut request),
+                    true => {
+                        add_all(&mut request, &other.extras_before);
+                        other.state.add_off(&mut request);
+                    }
                     false => {}
                 }
             }
@@ -778,14 +794,22 @@ impl Crtc {
         (self.mode, self.saved.blobs)
     }
 
-    /// The request that only switches planes off, in case that the framebuffers that they showed before are gone.
-    pub fn switch_off(&self, planes: &[u32]) -> AtomicModeReq {
+    /// The request that only switches planes off, and with `with_properties` puts their properties back. If these are
+    /// all planes that sinks use, it puts back those of the CRTC, too.
+    pub fn switch_off(&self, planes: &[u32], with_properties: bool) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
+        let is_last = self.planes.iter().all(|plane| planes.contains(&plane.id));
+        if with_properties && is_last {
+            add_all(&mut request, &self.saved.resets);
+        }
         for plane in self
             .planes
             .iter()
             .filter(|plane| planes.contains(&plane.id))
         {
+            if with_properties {
+                add_all(&mut request, &plane.extras_saved);
+            }
             plane.state.add_off(&mut request);
         }
         request

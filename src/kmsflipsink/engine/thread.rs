@@ -14,6 +14,7 @@ use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
 use super::{Engine, Gone, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
+use crate::kmsflipsink::crtc::Extent;
 use crate::kmsflipsink::kms_plane::OtherPlane;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
@@ -118,9 +119,9 @@ fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
     outbox.deliver();
 }
 
-/// Makes the CRTC show again what it showed before. If the driver refuses that, tries once more with the other planes
-/// off, because their framebuffers may be gone with the program that made them. At last only switches the sinks'
-/// planes off.
+/// Makes the CRTC show again what it showed before. If the driver refuses that, tries again with the other planes off,
+/// because their framebuffers may be gone with the program that made them, and then with all planes off. At last leaves
+/// the mode as it is, and only switches the sinks' planes off: if possible with their properties put back.
 fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     let saved_mode = engine
         .lock()
@@ -130,9 +131,11 @@ fn restore(engine: &Engine, crtc_id: u32, planes: &[u32]) {
     let blob_id = blob.as_ref().map_or(0, |blob| blob.id());
     let requests = engine.lock().crtc(crtc_id).map(|crtc| {
         [
-            crtc.restore(planes, blob_id, true),
-            crtc.restore(planes, blob_id, false),
-            crtc.switch_off(planes),
+            crtc.restore(planes, blob_id, Extent::All),
+            crtc.restore(planes, blob_id, Extent::SinksPlanes),
+            crtc.restore(planes, blob_id, Extent::NoPlanes),
+            crtc.switch_off(planes, true),
+            crtc.switch_off(planes, false),
         ]
     });
     for request in requests.into_iter().flatten() {
