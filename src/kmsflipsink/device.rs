@@ -100,13 +100,12 @@ impl Device {
     /// Sets and reads the capabilities. If the device cannot be used, its snapshots say why.
     pub fn new(fd: OwnedFd, path: String, is_ours: bool) -> io::Result<Self> {
         let file = DrmFile(Arc::new(fd));
-        let own = if is_ours { None } else { open_again(&file) };
         let mut card = Self {
             bus_id: SysfsDevice::of_fd(file.as_fd())
                 .and_then(|device| device.bus_id())
                 .unwrap_or_default(),
-            keeps_gem_names: !is_ours && own.is_none(),
-            memory: own.unwrap_or_else(|| file.clone()),
+            keeps_gem_names: !is_ours,
+            memory: file.clone(),
             file,
             path,
             driver: String::new(),
@@ -118,6 +117,14 @@ impl Device {
             has_modifiers: false,
         };
         card.unusable = card.identify().err();
+        // Only while the application's file is master: if there were none, the new file would become master, and what
+        // the console or another program shows would be gone for that moment.
+        if !is_ours
+            && card.check_master().is_ok()
+            && let Some(own) = open_again(&card.file)
+        {
+            (card.memory, card.keeps_gem_names) = (own, false);
+        }
         Ok(card)
     }
 
@@ -356,8 +363,8 @@ impl Device {
     }
 }
 
-/// Opens the device of an application's file once more. `None` if this process may not. A file that is opened while
-/// there is no master becomes master, and gives that up at once.
+/// Opens the device of an application's file once more. `None` if this process may not. If the application gives up
+/// being master at this moment, the new file becomes master, and gives that up at once.
 fn open_again(file: &DrmFile) -> Option<DrmFile> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
@@ -523,6 +530,14 @@ mod tests {
         );
         own.is_private = false;
         assert!(!own.may_close(true), "it was exported");
+    }
+
+    #[test]
+    fn a_file_of_the_application_that_is_not_master_is_not_opened_again() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let device = Device::new(file.into(), "/dev/null".into(), false).unwrap();
+        assert!(Arc::ptr_eq(&device.memory.0, &device.file.0));
+        assert!(device.keeps_gem_names);
     }
 
     #[test]
