@@ -776,14 +776,14 @@ impl Crtc {
         request
     }
 
-    /// Adds planes that another program has made the CRTC show meanwhile. When the sinks stop, these planes are
-    /// switched off, as they were before.
+    /// Adds planes that another program has made the CRTC show meanwhile, and that no sink has. When the sinks stop, these
+    /// planes are switched off, as they were before.
     pub fn note_others(&mut self, found: Vec<OtherPlane>) {
         for mut other in found {
             other.state.was_off_before();
             let id = other.state.id;
             let is_known = self.others.iter().any(|known| known.state.id == id);
-            if !is_known && self.plane(id).is_none() {
+            if !is_known {
                 self.others.push(other);
             }
         }

@@ -192,7 +192,9 @@ fn reclaim(engine: &Engine) {
     match result {
         Ok(()) => {
             inner.master = Master::Ours;
-            for (crtc, others) in found {
+            for (crtc, mut others) in found {
+                // A plane of a sink is left to the setup of that sink's CRTC, which may be another one.
+                others.retain(|other| !inner.has_plane(other.state.id));
                 if let Some(crtc) = inner.crtc(crtc) {
                     crtc.note_others(others);
                 }
