@@ -153,6 +153,21 @@ impl Refusals {
     }
 }
 
+/// The property of a CRTC that asks for a fence.
+#[derive(Debug, Clone, Copy)]
+pub struct OutFenceRequest {
+    object: control::RawResourceHandle,
+    property: property::Handle,
+}
+
+impl OutFenceRequest {
+    /// Adds to the request that the kernel writes the fd of a fence to the address `out` during the commit.
+    pub fn add(self, request: &mut AtomicModeReq, out: *mut i32) {
+        let address = out.expose_provenance() as u64;
+        request.add_raw_property(self.object, self.property, address);
+    }
+}
+
 /// A mode with the property blob that a commit needs.
 #[derive(Debug, Clone)]
 pub struct ModeSet {
@@ -478,11 +493,11 @@ impl Crtc {
         self.out_fence_ptr.is_some()
     }
 
-    /// Adds to the request that the kernel writes the fd of a fence to `out`, if commits make fences.
-    pub fn add_out_fence(&self, request: &mut AtomicModeReq, out: &mut i32) {
-        if let Some(property) = self.out_fence_ptr {
-            request.add_raw_property(self.object, property, out as *mut i32 as u64);
-        }
+    /// What a commit needs to make a fence; `None` if commits make events.
+    pub fn out_fence_request(&self) -> Option<OutFenceRequest> {
+        let property = self.out_fence_ptr?;
+        let object = self.object;
+        Some(OutFenceRequest { object, property })
     }
 
     /// Queues all pending frames. Returns the request that commits them, and sets up the CRTC if needed.

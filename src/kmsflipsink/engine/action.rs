@@ -8,14 +8,15 @@ use drm::control::atomic::AtomicModeReq;
 
 use super::outcome::{Loss, drop_pending, expire_flip, release_planes};
 use super::{Crtc, Framebuffer, Inner, Master, Outbox, PropertyBlob};
+use crate::kmsflipsink::crtc::OutFenceRequest;
 
 pub(super) enum Action {
     Exit,
     Commit {
         crtc: u32,
         request: AtomicModeReq,
-        /// Where the kernel writes the fd of a fence, if the request asks for one and no event.
-        out_fence: Option<Box<i32>>,
+        /// Set if the commit is to make a fence and no event.
+        out_fence: Option<OutFenceRequest>,
         /// Keeps the property blob alive that the request may name.
         blob: Option<Arc<PropertyBlob>>,
         /// Keeps the framebuffers alive that the request of a setup names. Otherwise the frames keep theirs.
@@ -89,14 +90,12 @@ impl Inner {
             }
             match commit_time(crtc) {
                 Some(at_ns) if at_ns <= now_ns => {
-                    let mut request = crtc.begin_commit(now_ns);
+                    let request = crtc.begin_commit(now_ns);
                     let is_setup = crtc.is_setup_in_flight();
-                    let mut out_fence = Box::new(-1);
-                    crtc.add_out_fence(&mut request, &mut out_fence);
                     return Action::Commit {
                         crtc: crtc.id,
                         request,
-                        out_fence: crtc.makes_fences().then_some(out_fence),
+                        out_fence: crtc.out_fence_request(),
                         blob: crtc.mode.as_ref().map(|mode| mode.blob.clone()),
                         framebuffers: match is_setup {
                             true => crtc.framebuffers(),

@@ -14,7 +14,7 @@ use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
 use super::{Engine, Gone, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
-use crate::kmsflipsink::crtc::Extent;
+use crate::kmsflipsink::crtc::{Extent, OutFenceRequest};
 use crate::kmsflipsink::kms_plane::OtherPlane;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
@@ -89,8 +89,8 @@ fn run(engine: &Arc<Engine>) {
 fn commit(
     engine: &Engine,
     crtc: u32,
-    request: AtomicModeReq,
-    out_fence: Option<Box<i32>>,
+    mut request: AtomicModeReq,
+    out_fence: Option<OutFenceRequest>,
     is_setup: bool,
 ) {
     let mut flags = if is_setup {
@@ -99,10 +99,18 @@ fn commit(
         AtomicCommitFlags::NONBLOCK
     };
     flags.set(AtomicCommitFlags::PAGE_FLIP_EVENT, out_fence.is_none());
+    let mut fd = -1;
+    // Made once, because the kernel writes through it, and nothing else touches `fd` from here on.
+    let out = &raw mut fd;
+    if let Some(out_fence) = out_fence {
+        out_fence.add(&mut request, out);
+    }
     let result = engine.device.atomic_commit(flags, request);
-    let fence = out_fence.filter(|fd| result.is_ok() && **fd >= 0);
-    // SAFETY: the kernel has just made this fd for this commit alone.
-    let fence = fence.map(|fd| Arc::new(unsafe { OwnedFd::from_raw_fd(*fd) }));
+    // SAFETY: `out` points to `fd`, an aligned i32 that lives until the end of this function and has a value whether or
+    // not the kernel wrote one. The kernel writes only during the call.
+    let fd = unsafe { out.read_volatile() };
+    // SAFETY: the kernel has just made this fd for this commit alone, so it is open, and nothing else owns it.
+    let fence = (result.is_ok() && fd >= 0).then(|| Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }));
     let mut outbox = Outbox::default();
     let mut inner = engine.lock();
     if let Some(crtc) = inner.crtc(crtc) {
