@@ -281,6 +281,13 @@ impl Device {
         }))
     }
 
+    /// Whether the kernel no longer knows the CRTC for this open file, because the lease that the file stands for was
+    /// revoked. No driver removes a CRTC, but connectors come and go (DisplayPort MST).
+    pub fn is_crtc_gone(&self, id: u32) -> bool {
+        let read = crtc_handle(id).and_then(|crtc| self.get_crtc(crtc));
+        read.is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
+    }
+
     /// Whether this open file is master now. Makes one empty TEST_ONLY commit, which only a master may make.
     pub fn check_master(&self) -> io::Result<()> {
         self.atomic_commit(

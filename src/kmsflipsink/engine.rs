@@ -56,8 +56,6 @@ pub struct Inner {
     master: Master,
     /// Whether another virtual terminal is in the foreground than when the thread started.
     is_vt_away: bool,
-    /// Whether this process opened the device, and did not get it from the application.
-    is_ours: bool,
     /// Whether to give the card up while `is_vt_away`: the property `follow-vt`.
     pub follows_vt: bool,
     /// Why the device can no longer be used; `None` while it can.
@@ -87,7 +85,6 @@ impl Engine {
                 is_leaving: false,
                 master: Master::Ours,
                 is_vt_away: false,
-                is_ours: device.is_ours,
                 follows_vt: false,
                 gone: None,
             }),

@@ -33,19 +33,13 @@ pub(super) fn look_at_connectors(engine: &Engine, is_meant: impl Fn(u32) -> bool
             }
             // A connector of a lease that was revoked, or one that was removed (DisplayPort MST).
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                note_missing_connector(engine, crtc, &error, &mut outbox);
+                let is_revoked = !engine.device.is_ours && engine.device.is_crtc_gone(crtc);
+                let mut inner = engine.lock();
+                inner.note_missing_connector(crtc, is_revoked, &error, &mut outbox);
             }
             Err(_) => {}
         }
         outbox.deliver();
-    }
-}
-
-fn note_missing_connector(engine: &Engine, crtc: u32, error: &io::Error, outbox: &mut Outbox) {
-    let mut inner = engine.lock();
-    match engine.device.is_ours {
-        true => drop(inner.note_display(crtc, None, outbox)),
-        false => inner.lose_device(Gone::lease(error), outbox),
     }
 }
 
@@ -96,6 +90,20 @@ impl Inner {
     fn train_link(&mut self, crtc_id: u32) {
         if let Some(crtc) = self.crtc(crtc_id) {
             crtc.needs_setup = true;
+        }
+    }
+
+    /// Handles that the kernel does not know the connector of a CRTC. `is_revoked` says whether it knows the CRTC neither.
+    fn note_missing_connector(
+        &mut self,
+        crtc: u32,
+        is_revoked: bool,
+        error: &io::Error,
+        outbox: &mut Outbox,
+    ) {
+        match is_revoked {
+            true => self.lose_device(Gone::lease(error), outbox),
+            false => drop(self.note_display(crtc, None, outbox)),
         }
     }
 
@@ -207,6 +215,20 @@ mod tests {
             noted.is_some()
         };
         assert_eq!([1, 1, 2, 2, 1].map(note), [true, false, true, false, true]);
+    }
+
+    #[test]
+    fn a_connector_that_is_removed_is_unplugged_unless_the_lease_is_gone() {
+        let error = io::Error::from_raw_os_error(libc::ENOENT);
+        for is_revoked in [false, true] {
+            let head = stage(&ModeSet::blank(&Device::blank(), 1));
+            plug_in(&head);
+            let mut inner = head.engine.lock();
+            assert!(inner.crtcs[0].is_plugged);
+            inner.note_missing_connector(1, is_revoked, &error, &mut Outbox::default());
+            assert_eq!(inner.gone.is_some(), is_revoked);
+            assert_eq!(inner.crtcs[0].is_plugged, is_revoked);
+        }
     }
 
     #[test]

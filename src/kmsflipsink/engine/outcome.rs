@@ -27,11 +27,13 @@ pub(super) enum Loss {
 }
 
 impl Inner {
-    /// Handles the result of the commit in flight.
+    /// Handles the result of the commit in flight. `is_revoked` says whether it failed because the lease that the
+    /// application passed was revoked.
     pub(super) fn committed(
         &mut self,
         crtc_id: u32,
         result: io::Result<()>,
+        is_revoked: bool,
         now_ns: u64,
         outbox: &mut Outbox,
     ) {
@@ -72,8 +74,7 @@ impl Inner {
                 defer(crtc, outbox);
                 self.lose_device(Gone::device(sys::describe(&error)), outbox);
             }
-            // The kernel does not know the connector, the CRTC or the plane any more.
-            Some(libc::ENOENT) if !self.is_ours => {
+            Some(libc::ENOENT) if is_revoked => {
                 defer(crtc, outbox);
                 self.lose_device(Gone::lease(&error), outbox);
             }
@@ -322,7 +323,10 @@ mod tests {
         };
         let mut outbox = Outbox::default();
         let now_ns = crate::sys::clock::monotonic_ns();
-        head.engine.lock().committed(1, result, now_ns, &mut outbox);
+        let is_revoked = errno == libc::ENOENT;
+        head.engine
+            .lock()
+            .committed(1, result, is_revoked, now_ns, &mut outbox);
         outbox.deliver();
         head.engine.notify();
     }
@@ -330,7 +334,6 @@ mod tests {
     #[test]
     fn a_lease_that_is_revoked_is_the_end_and_says_what_helps() {
         let head = stage();
-        head.engine.lock().is_ours = false;
         let framebuffer = Framebuffer::blank(&head.device);
         head.present(frame(&framebuffer), false).unwrap();
         begin_commit(&head);
@@ -444,7 +447,7 @@ mod tests {
                 0 => Ok(()),
                 _ => Err(io::Error::from_raw_os_error(errno)),
             };
-            inner.committed(1, result, 1, &mut outbox);
+            inner.committed(1, result, false, 1, &mut outbox);
             let crtc = &inner.crtcs[0];
             assert!(crtc.needs_setup && crtc.planes[0].are_extras_new);
             assert_eq!((n_left(crtc), n_released(&outbox)), (1, 0), "still shown");
@@ -516,7 +519,7 @@ mod tests {
             .unwrap();
         inner.crtcs[0].begin_commit(2);
         assert_eq!(is_taken(&inner), [false, true]);
-        inner.committed(1, Ok(()), 3, &mut outbox);
+        inner.committed(1, Ok(()), false, 3, &mut outbox);
         assert_eq!(is_taken(&inner), [false, false]);
         assert_eq!((n_left(&inner.crtcs[0]), n_released(&outbox)), (0, 1));
         // Another CRTC may show the plane that was left.

@@ -111,12 +111,17 @@ fn commit(
     let fd = unsafe { out.read_volatile() };
     // SAFETY: the kernel has just made this fd for this commit alone, so it is open, and nothing else owns it.
     let fence = (result.is_ok() && fd >= 0).then(|| Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }));
+    // The kernel answers the same if the connector is gone, or a framebuffer.
+    let is_missing = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+    let is_revoked = !engine.device.is_ours
+        && result.as_ref().is_err_and(is_missing)
+        && engine.device.is_crtc_gone(crtc);
     let mut outbox = Outbox::default();
     let mut inner = engine.lock();
     if let Some(crtc) = inner.crtc(crtc) {
         crtc.out_fence = fence;
     }
-    inner.committed(crtc, result, monotonic_ns(), &mut outbox);
+    inner.committed(crtc, result, is_revoked, monotonic_ns(), &mut outbox);
     drop(inner);
     outbox.deliver();
 }
