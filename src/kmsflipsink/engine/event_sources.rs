@@ -165,9 +165,11 @@ fn read_events(engine: &Engine) {
 
 /// Handles a signalled fence: the commit in flight is on the screen.
 fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
-    // A fence without a time is a fault of the driver. The flip then times out (`expire_flip`).
-    let Ok(Some(shown_ns)) = sync_file::signalled_ns(fence.as_fd()) else {
-        return;
+    // A file of several fences tells no time. It is signalled all the same, and would be reported again at once.
+    let shown_ns = match sync_file::signalled_ns(fence.as_fd()) {
+        Ok(Some(shown_ns)) => shown_ns,
+        Ok(None) => return,
+        Err(_) => monotonic_ns(),
     };
     let mut outbox = Outbox::default();
     let mut inner = engine.lock();
@@ -180,4 +182,25 @@ fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
     }
     drop(inner);
     outbox.deliver();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kmsflipsink::crtc::IgnoringObserver;
+    use crate::kmsflipsink::device::Device;
+
+    /// Otherwise poll would report it again and again.
+    #[test]
+    fn a_fence_whose_time_cannot_be_read_is_polled_no_more() {
+        let engine = Engine::new(&Device::blank()).unwrap();
+        let fence = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        crtc.begin_commit(0);
+        crtc.out_fence = Some(fence.clone());
+        engine.lock().crtcs.push(crtc);
+        read_fence(&engine, 1, &fence);
+        let inner = engine.lock();
+        assert!(inner.crtcs[0].out_fence.is_none() && inner.crtcs[0].in_flight.is_none());
+    }
 }
