@@ -280,40 +280,47 @@ impl Round {
             std::thread::yield_now();
         }
     }
+
+    /// Runs producers, consumers, a thread that looks buffers up, and one that runs `disturb`, until the quota is
+    /// used up and consumed. `disturb` ends when its flag is set, and draws numbers from its seed.
+    fn play(&self, round: u64, disturb: impl FnOnce(&AtomicBool, u64) + Send) {
+        let done = &AtomicBool::new(false);
+        let seed = |n: u64| ((round << 32) + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+
+        std::thread::scope(|scope| {
+            let consumers: Vec<_> = (0..THREADS)
+                .map(|_| scope.spawn(|| self.consume()))
+                .collect();
+            let producers: Vec<_> = (0..THREADS)
+                .map(|n| scope.spawn(move || self.produce(seed(n as u64))))
+                .collect();
+            let disturber = scope.spawn(move || disturb(done, seed(100)));
+            let interrupt = scope.spawn(move || self.look_up(done, seed(200)));
+            for producer in producers {
+                producer.join().unwrap();
+            }
+            done.store(true, Ordering::Release);
+            disturber.join().unwrap();
+            interrupt.join().unwrap();
+            while self.pool.filled_count() != 0 {
+                std::thread::yield_now();
+            }
+            // The flush that follows ends the consumers, unlike those of `flush`.
+            self.is_flushed.store(false, Ordering::Release);
+            self.pool.set_flushing(true);
+            for consumer in consumers {
+                consumer.join().unwrap();
+            }
+        });
+    }
 }
 
 fn run(round: u64, quota: u64) -> u64 {
     let freed = Arc::new(AtomicUsize::new(0));
     let mut handles: Vec<_> = (0..HANDLES).map(|_| handle(&freed)).collect();
     let state = Round::new(PhysBufferPool::with_borrowed_handles(&handles), quota);
-    let done = AtomicBool::new(false);
-    let seed = |n: u64| ((round << 32) + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-
-    std::thread::scope(|scope| {
-        let consumers: Vec<_> = (0..THREADS)
-            .map(|_| scope.spawn(|| state.consume()))
-            .collect();
-        let producers: Vec<_> = (0..THREADS)
-            .map(|n| {
-                let state = &state;
-                scope.spawn(move || state.produce(seed(n as u64)))
-            })
-            .collect();
-        let owner = scope.spawn(|| state.drop_handles(&mut handles, &done, seed(100)));
-        let interrupt = scope.spawn(|| state.look_up(&done, seed(200)));
-        for producer in producers {
-            producer.join().unwrap();
-        }
-        done.store(true, Ordering::Release);
-        owner.join().unwrap();
-        interrupt.join().unwrap();
-        while state.pool.filled_count() != 0 {
-            std::thread::yield_now();
-        }
-        state.pool.set_flushing(true);
-        for consumer in consumers {
-            consumer.join().unwrap();
-        }
+    state.play(round, |done, seed| {
+        state.drop_handles(&mut handles, done, seed);
     });
 
     assert_eq!(state.quota.load(Ordering::Acquire), 0);
@@ -367,36 +374,7 @@ fn run_flushed(round: u64, quota: u64) -> u64 {
     let handles = (0..HANDLES).map(|_| handle(&freed)).collect();
     let state = Round::new(PhysBufferPool::with_handles(handles), quota);
     state.is_flushed.store(true, Ordering::Release);
-    let done = AtomicBool::new(false);
-    let seed = |n: u64| ((round << 32) + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-
-    std::thread::scope(|scope| {
-        let consumers: Vec<_> = (0..THREADS)
-            .map(|_| scope.spawn(|| state.consume()))
-            .collect();
-        let producers: Vec<_> = (0..THREADS)
-            .map(|n| {
-                let state = &state;
-                scope.spawn(move || state.produce(seed(n as u64)))
-            })
-            .collect();
-        let flusher = scope.spawn(|| state.flush(&done, seed(100)));
-        let interrupt = scope.spawn(|| state.look_up(&done, seed(200)));
-        for producer in producers {
-            producer.join().unwrap();
-        }
-        done.store(true, Ordering::Release);
-        flusher.join().unwrap();
-        interrupt.join().unwrap();
-        while state.pool.filled_count() != 0 {
-            std::thread::yield_now();
-        }
-        state.is_flushed.store(false, Ordering::Release);
-        state.pool.set_flushing(true);
-        for consumer in consumers {
-            consumer.join().unwrap();
-        }
-    });
+    state.play(round, |done, seed| state.flush(done, seed));
 
     assert_eq!(state.pool.free_count(), HANDLES, "a buffer was lost");
     for &id in state.records.keys() {
