@@ -40,7 +40,7 @@ pub fn ranges() -> Vec<Range> {
 
 /// As [`ranges`], by the path of the file.
 pub fn ranges_of(iomem: &Path) -> Vec<Range> {
-    parse(&std::fs::read_to_string(iomem).unwrap_or_default())
+    parse(&super::read_kernel_file(iomem).unwrap_or_default())
 }
 
 pub fn parse(iomem: &str) -> Vec<Range> {
