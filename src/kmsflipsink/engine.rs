@@ -19,7 +19,8 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::crtc::{ClaimedPlane, Crtc, Frame, Leftovers, ModeSet, Observer, Report};
+use super::claimed_plane::{ClaimedPlane, Frame, Observer, Report};
+use super::crtc::{Crtc, Leftovers, ModeSet};
 use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
 use super::error::Gone;

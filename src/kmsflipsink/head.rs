@@ -13,7 +13,8 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::CAT;
 use super::card::{self, Card};
-use super::crtc::{Backdrop, ClaimedPlane, Crtc, Frame, ModeSet, Observer, Refusals, Setup};
+use super::claimed_plane::{ClaimedPlane, Frame, Observer, Refusals};
+use super::crtc::{Backdrop, Crtc, ModeSet, Setup};
 use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};

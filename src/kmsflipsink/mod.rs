@@ -14,6 +14,7 @@
 //! locked while a frame is copied.
 
 mod card;
+mod claimed_plane;
 mod copies;
 mod crtc;
 mod device;

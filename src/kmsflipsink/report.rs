@@ -3,7 +3,7 @@
 
 use gst::prelude::*;
 
-use super::crtc::Report;
+use super::claimed_plane::Report;
 #[cfg(feature = "v1_24")]
 use super::dma_drm;
 use super::error::KmsError;

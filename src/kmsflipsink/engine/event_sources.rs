@@ -187,7 +187,7 @@ fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kmsflipsink::crtc::IgnoringObserver;
+    use crate::kmsflipsink::claimed_plane::IgnoringObserver;
     use crate::kmsflipsink::device::Device;
 
     /// Otherwise poll would report it again and again.

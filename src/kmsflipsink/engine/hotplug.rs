@@ -167,7 +167,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::kmsflipsink::crtc::{ClaimedPlane, Crtc, IgnoringObserver, Refusals, Setup};
+    use crate::kmsflipsink::claimed_plane::{ClaimedPlane, IgnoringObserver, Refusals};
+    use crate::kmsflipsink::crtc::{Crtc, Setup};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::head::Head;
 

@@ -5,7 +5,7 @@
 use std::io;
 
 use super::{Crtc, Inner, Master, Outbox, Report};
-use crate::kmsflipsink::crtc::{ClaimedPlane, Refusals};
+use crate::kmsflipsink::claimed_plane::{ClaimedPlane, Refusals};
 use crate::kmsflipsink::error::Gone;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
@@ -268,7 +268,7 @@ mod tests {
     use super::super::action::Action;
     use super::*;
     use crate::display::area::{Placement, Rect};
-    use crate::kmsflipsink::crtc::{Frame, IgnoringObserver};
+    use crate::kmsflipsink::claimed_plane::{Frame, IgnoringObserver};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::error::NotPresented;
     use crate::kmsflipsink::framebuffer::Framebuffer;

@@ -16,7 +16,7 @@ use gst_video::VideoOrientationMethod;
 use super::{DRAIN_TIME, KmsFlipSink, lock};
 use crate::display::prerolled::Prerolled;
 use crate::kmsflipsink::CAT;
-use crate::kmsflipsink::crtc::{Observer, Report};
+use crate::kmsflipsink::claimed_plane::{Observer, Report};
 use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A plane that a sink of this process has: its frames, its properties, and the commits of it that the kernel refused.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::error::Gone;
+use super::framebuffer::Framebuffer;
+use super::kms_plane::{Extra, PlaneState};
+use super::mode::ModeLine;
+use super::stats::Stats;
+use crate::display::area::Placement;
+use crate::display::cycle::Cycle;
+use crate::display::frame_log::FrameLog;
+
+/// A frame on its way to the screen. Dropping it gives its buffer back.
+#[derive(Debug)]
+pub struct Frame {
+    /// What the plane reads.
+    pub framebuffer: Arc<Framebuffer>,
+    /// Which part of the framebuffer the plane shows, and where on the screen.
+    pub placement: Placement,
+    /// The display waits for this fence before it reads the framebuffer.
+    pub fence: Option<OwnedFd>,
+    /// Keeps upstream from writing into the memory again.
+    pub buffer: gst::Buffer,
+    /// When the frame should be on the screen, CLOCK_MONOTONIC.
+    pub due_ns: Option<u64>,
+    /// The running time of the frame, for QoS.
+    pub running_time: Option<gst::ClockTime>,
+    /// When the frame was handed over, CLOCK_MONOTONIC.
+    pub submitted_ns: u64,
+    /// Whether the display reads the memory that upstream wrote into.
+    pub is_zero_copy: bool,
+    /// Whether upstream allocated the memory, and may want it back.
+    pub is_foreign: bool,
+    /// Whether statistics count the frame. False for the copy that replaces upstream's last frame on the
+    /// screen.
+    pub is_counted: bool,
+    /// The number of the frame among those of its plane.
+    pub serial: u64,
+}
+
+/// The part of a sink that gets the reports of the card's thread. Called without a lock.
+pub trait Observer: Send + Sync {
+    fn report(&self, report: Report);
+}
+
+/// For tests that do not look at reports.
+#[cfg(test)]
+pub struct IgnoringObserver;
+
+#[cfg(test)]
+impl Observer for IgnoringObserver {
+    fn report(&self, _: Report) {}
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    Shown {
+        running_time: Option<gst::ClockTime>,
+        /// How long after its time the frame was shown; 0 if in time, `None` if it has no time.
+        late_ns: Option<u64>,
+        /// The time between two vertical blanks.
+        period_ns: u64,
+    },
+    Refused(String),
+    Unplugged,
+    /// A display was plugged in, to be driven in this mode; `None` if no mode is chosen yet.
+    Plugged(Option<ModeLine>),
+    /// Another program, or another virtual terminal, has the card.
+    MasterLost(String),
+    MasterRegained,
+    Gone(Gone),
+}
+
+/// A plane that a sink of this process has, with the frames on their way through it.
+pub struct ClaimedPlane {
+    pub id: u32,
+    pub state: PlaneState,
+    /// Further properties of plane and connector, which the settings ask for.
+    pub extras: Vec<Extra>,
+    /// The values that `extras` had before.
+    pub extras_saved: Vec<Extra>,
+    /// Whether no commit has set `extras` yet, that in flight included.
+    pub are_extras_new: bool,
+    /// Whether the commit in flight sets new `extras`.
+    pub are_extras_in_flight: bool,
+    /// How the plane converts YUV; see `tune::Resolved`.
+    pub colours: Option<String>,
+    pub observer: Arc<dyn Observer>,
+    /// While true, the plane takes no frames, and no thread waits for it.
+    pub is_flushing: bool,
+    /// Set when the sink gives the plane up: whether to restore what was shown before.
+    pub closing: Option<bool>,
+    /// The serial of the newest frame whose commit the kernel took or refused, or that was dropped.
+    pub settled_serial: u64,
+    /// The commits that the kernel has refused since it took the last one.
+    pub refusals: Refusals,
+    pub frames: Cycle<Frame>,
+    pub log: Arc<FrameLog>,
+    pub stats: Stats,
+}
+
+/// Commits that the kernel has refused one shortly after the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    count: u32,
+    since_ns: u64,
+    last_ns: u64,
+    errno: i32,
+}
+
+impl Refusals {
+    /// The number of refusals, and the time between the first and the last, from which on no more frames are taken.
+    /// Fewer may pass by themselves: another program may have changed something, or the display is about to be reported
+    /// as unplugged.
+    const N_FAILING: u32 = 3;
+    const TIME_FAILING_NS: u64 = 1_000_000_000;
+    /// After this time without a refusal, those before no longer count. It is longer than the kernel may answer EBUSY
+    /// until that counts as one refusal (`BUSY_TIMEOUT_NS`).
+    const TIME_APART_NS: u64 = 2_000_000_000;
+
+    pub fn add(&mut self, errno: i32, now_ns: u64) {
+        if self.is_old(now_ns) {
+            self.count = 0;
+        }
+        if self.count == 0 {
+            self.since_ns = now_ns;
+        }
+        self.count += 1;
+        self.last_ns = now_ns;
+        self.errno = errno;
+    }
+
+    /// The last errno, if no more frames should be taken.
+    pub fn failing(&self, now_ns: u64) -> Option<i32> {
+        let is_long = self.last_ns.saturating_sub(self.since_ns) >= Self::TIME_FAILING_NS;
+        let is_failing = self.count >= Self::N_FAILING && is_long && !self.is_old(now_ns);
+        is_failing.then_some(self.errno)
+    }
+
+    fn is_old(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_ns) >= Self::TIME_APART_NS
+    }
+}
+
+#[cfg(test)]
+impl ClaimedPlane {
+    /// A plane of a card that does not exist.
+    pub fn blank(id: u32, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            id,
+            state: PlaneState::blank(id),
+            extras: Vec::new(),
+            extras_saved: Vec::new(),
+            are_extras_new: false,
+            are_extras_in_flight: false,
+            colours: None,
+            observer,
+            is_flushing: false,
+            closing: None,
+            settled_serial: 0,
+            refusals: Refusals::default(),
+            frames: Cycle::default(),
+            log: Arc::default(),
+            stats: Stats::new(1),
+        }
+    }
+}
+
+impl ClaimedPlane {
+    /// A plane that shows no frame yet.
+    pub fn new(state: PlaneState, observer: Arc<dyn Observer>, log: Arc<FrameLog>) -> Self {
+        Self {
+            id: state.id,
+            state,
+            extras: Vec::new(),
+            extras_saved: Vec::new(),
+            are_extras_new: false,
+            are_extras_in_flight: false,
+            colours: None,
+            observer,
+            is_flushing: false,
+            closing: None,
+            settled_serial: 0,
+            refusals: Refusals::default(),
+            frames: Cycle::default(),
+            log,
+            stats: Stats::new(16_666_667),
+        }
+    }
+
+    /// Sets `extras` with the next commit. `before` are the values that they have now. A property that an earlier
+    /// call set and this call does not is restored.
+    pub fn set_extras(&mut self, mut extras: Vec<Extra>, before: Vec<Extra>) {
+        let names = |list: &[Extra], extra: &Extra| {
+            let mut known = list.iter();
+            known.any(|other| (other.0, other.1) == (extra.0, extra.1))
+        };
+        for old in before {
+            if !names(&self.extras_saved, &old) {
+                self.extras_saved.push(old);
+            }
+        }
+        for old in &self.extras_saved {
+            if !names(&extras, old) {
+                extras.push(*old);
+            }
+        }
+        self.extras = extras;
+        self.are_extras_new = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drm::control::{self, property};
+
+    use super::*;
+
+    #[test]
+    fn a_property_that_is_no_longer_asked_for_gets_its_first_value_back() {
+        let object = control::RawResourceHandle::MIN;
+        let [zpos, alpha]: [property::Handle; 2] = [1, 2].map(|id| control::from_u32(id).unwrap());
+        let mut plane = ClaimedPlane::blank(1, Arc::new(IgnoringObserver));
+        plane.set_extras(vec![(object, zpos, 5)], vec![(object, zpos, 0)]);
+        assert_eq!(plane.extras, [(object, zpos, 5)]);
+        plane.set_extras(vec![(object, alpha, 9)], vec![(object, alpha, 8)]);
+        assert_eq!(plane.extras, [(object, alpha, 9), (object, zpos, 0)]);
+        plane.set_extras(vec![(object, zpos, 6)], vec![(object, zpos, 0)]);
+        assert_eq!(plane.extras, [(object, zpos, 6), (object, alpha, 8)]);
+        assert_eq!(plane.extras_saved, [(object, zpos, 0), (object, alpha, 8)]);
+    }
+}
