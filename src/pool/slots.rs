@@ -17,22 +17,22 @@
 //! # Without the lock
 //!
 //! If one pool alone uses the slots, hands out the latest first, and may hand out all of them, the
-//! slots released last are in the [`Front`]. There acquire and release are one atomic operation each.
+//! slots released last are in the [`FreeCache`]. There acquire and release are one atomic operation each.
 //! The filled queue ([`filled::FilledQueue`]) never needs the lock. The slots are in a vector that
 //! only grows, and that threads may read while it grows. Without the lock, only the thread that has
 //! taken a slot out of the free list writes to the slot's fields.
 //!
 //! One lock guards everything else: waiting, growing, other configurations, several pools, memory
 //! that may die, buffers that come back changed. A thread that holds the lock to wait, to flush, to
-//! close the front or to look for a buffer sets an atomic word for that before it looks at slots or
-//! queues. A thread without the lock reads the word after its own operation. [`front`] and [`filled`]
+//! close the cache or to look for a buffer sets an atomic word for that before it looks at slots or
+//! queues. A thread without the lock reads the word after its own operation. [`free_cache`] and [`filled`]
 //! describe these protocols, and loom models there check them. No memory is mapped, wrapped or freed
 //! under the lock. While a buffer is free, acquire and release allocate no memory and make no system
 //! call.
 
 mod event;
 mod filled;
-mod front;
+mod free_cache;
 mod inner;
 mod share;
 mod slot;
@@ -51,8 +51,8 @@ use super::state::{BufferState, IllegalStep, Step};
 use crate::{handle::HandleWatcher, memory::Region, sync::GrowingVec};
 
 use event::Event;
-use front::{Front, Near, Put};
-use inner::{Block, Inner, Numbered};
+use free_cache::{FirstWord, FreeCache, Put};
+use inner::{Block, Inner, NumberedConfig};
 pub(super) use share::{Next, Share};
 use slot::{Place, Slot};
 pub use wait::Wait;
@@ -81,7 +81,7 @@ impl Reuse {
 pub struct Slots(Arc<Store>);
 
 pub(super) struct Store {
-    front: Front,
+    free_cache: FreeCache,
     /// The slots, of which those with a [`Block`] exist. The others were cleared.
     slots: GrowingVec<Slot>,
     inner: Mutex<Inner>,
@@ -176,7 +176,7 @@ impl Slots {
     /// Slots over existing memory, all of them free.
     pub fn new(regions: Vec<Arc<Region>>, reuse: Reuse) -> Self {
         let slots = Self(Arc::new(Store {
-            front: Front::new(),
+            free_cache: FreeCache::new(),
             slots: GrowingVec::new(),
             inner: Mutex::new(Inner::default()),
             freed: Condvar::new(),
@@ -254,7 +254,7 @@ impl Slots {
     pub(super) fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         let inner = self.0.inner.lock();
         let (slot, block) = self.0.by_id(&inner, id)?;
-        let _look = self.0.front.look();
+        let _look = self.0.free_cache.look();
         is_live(slot, block).then(|| slot.try_ref())?
     }
 
@@ -274,7 +274,7 @@ impl Slots {
     pub(super) fn clear(&self) {
         let mut inner = self.0.inner.lock();
         inner.free.clear();
-        drop(self.0.front.drain());
+        drop(self.0.free_cache.drain());
         let mut counters = inner.counters;
         let vacate = |(slot, _): (&Slot, &Block)| {
             slot.add_to(&mut counters);
@@ -332,14 +332,14 @@ impl Store {
         self.open_or_close(inner);
     }
 
-    /// Opens the front if the buffers of one configuration may go through it, and closes it
+    /// Opens the cache if the buffers of one configuration may go through it, and closes it
     /// otherwise. Called after each change of the users, their configurations or the blocks.
     fn open_or_close(&self, inner: &mut Inner) {
         let config = match &inner.users[..] {
             [only] => only.config.as_ref(),
             _ => None,
         };
-        let may_hand_out_all = |numbered: &&Numbered| {
+        let may_hand_out_all = |numbered: &&NumberedConfig| {
             self.reuse == Reuse::MostRecent
                 && inner.blocks.len() <= numbered.config.max_buffers
                 && !inner.blocks.iter().any(|block| block.region.is_borrowed())
@@ -347,38 +347,38 @@ impl Store {
         let number = config
             .filter(may_hand_out_all)
             .map_or(0, |numbered| numbered.number);
-        self.front.set_open_for(number);
+        self.free_cache.set_open_for(number);
         if number == 0 {
-            inner.free.extend(self.front.drain());
+            inner.free.extend(self.free_cache.drain());
         }
     }
 
     /// Takes the next free slot to hand out.
     fn pop_free(&self, inner: &mut Inner) -> Option<usize> {
-        let latest = self.front.take(Near::of_this_thread());
+        let latest = self.free_cache.take(FirstWord::of_this_thread());
         let next = latest.or_else(|| self.reuse.pop(&mut inner.free));
-        if next.is_some() || self.front.is_open_for(0) {
+        if next.is_some() || self.free_cache.is_open_for(0) {
             return next;
         }
         // `take` looks at the words one after the other. Meanwhile another thread may have moved a
-        // slot into a word already found empty. A closed front takes in no slot, so `drain` finds all.
-        self.front.set_open_for(0);
-        inner.free.extend(self.front.drain());
+        // slot into a word already found empty. A closed cache takes in no slot, so `drain` finds all.
+        self.free_cache.set_open_for(0);
+        inner.free.extend(self.free_cache.drain());
         self.open_or_close(inner);
         self.reuse.pop(&mut inner.free)
     }
 
-    /// Puts a slot that came back into the front or, if the front does not take it, into the list.
+    /// Puts a slot that came back into the cache or, if the cache does not take it, into the list.
     fn put_free(&self, inner: &mut Inner, index: usize, slot: &Slot) {
         let config = slot.made_for();
-        if !slot.has_parked() || !self.front.is_open_for(config) {
+        if !slot.has_parked() || !self.free_cache.is_open_for(config) {
             inner.free.push_back(index);
             return;
         }
-        let near = Near::of_this_thread();
-        if self.front.put(near, index, config) == Put::Refused {
-            inner.free.extend(self.front.drain_older(near));
-            if self.front.put(near, index, config) == Put::Refused {
+        let first = FirstWord::of_this_thread();
+        if self.free_cache.put(first, index, config) == Put::Refused {
+            inner.free.extend(self.free_cache.drain_older(first));
+            if self.free_cache.put(first, index, config) == Put::Refused {
                 inner.free.push_back(index);
             }
         }
@@ -395,16 +395,16 @@ impl Store {
     fn freed(&self) -> Event<'_> {
         Event {
             condition: &self.freed,
-            waiters: &self.front.waiters,
+            waiters: &self.free_cache.waiters,
         }
     }
 
-    /// Takes the lock after the caller has put a slot into the front and has seen that a thread waits
-    /// for a slot, or that the front was closed meanwhile.
-    fn attend(&self) {
+    /// Takes the lock after the caller has put a slot into the cache and has seen that a thread waits
+    /// for a slot, or that the cache was closed meanwhile.
+    fn settle_with_lock(&self) {
         let mut inner = self.inner.lock();
-        if self.front.is_open_for(0) {
-            inner.free.extend(self.front.drain());
+        if self.free_cache.is_open_for(0) {
+            inner.free.extend(self.free_cache.drain());
         }
         self.tell_freed(inner);
     }
@@ -439,7 +439,7 @@ impl Store {
     }
 
     /// Takes dead slots out of the free list. Returns their wrappers, which the caller drops outside
-    /// of the lock. The front is closed while memory may die.
+    /// of the lock. The cache is closed while memory may die.
     fn take_dead(&self, inner: &mut Inner) -> Vec<gst::Buffer> {
         let Inner { blocks, free, .. } = inner;
         let mut wrappers = Vec::new();

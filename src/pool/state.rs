@@ -132,7 +132,7 @@ impl AtomicState {
     }
 
     /// SeqCst, so that if a thread looks for a buffer by its id and finds it ready, the thread that
-    /// releases the buffer afterwards sees that look (`slots::front`).
+    /// releases the buffer afterwards sees that look (`slots::free_cache`).
     pub fn load(&self) -> BufferState {
         Self::decode(self.0.load(Ordering::SeqCst))
     }

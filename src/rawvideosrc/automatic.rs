@@ -30,13 +30,13 @@ const MOST_CACHED: f64 = 0.2;
 const LEAST_LARGE: f64 = 0.66;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum ReadPath {
     PageCache,
     Direct,
 }
 
 /// The choice as `stats` shows it: the mode and the reason.
-pub type News = (&'static str, String);
+pub type ModeChoice = (&'static str, String);
 
 /// The frames that are to be played.
 pub struct Frames<'a> {
@@ -128,8 +128,8 @@ pub struct Automatic {
     /// The layout of a frame in the file.
     file_layout: Layout,
     /// `None` until the first buffer was acquired, and after the pool may have changed.
-    way: Option<Way>,
-    told: Option<Way>,
+    path: Option<ReadPath>,
+    told: Option<ReadPath>,
 }
 
 impl Automatic {
@@ -139,7 +139,7 @@ impl Automatic {
             through,
             past,
             file_layout,
-            way: None,
+            path: None,
             told: None,
         }
     }
@@ -152,7 +152,7 @@ impl Automatic {
     /// Makes the next delivery drop the frames in flight, and choose again by the memory of its buffer.
     pub fn reset(&mut self) {
         self.past.reset();
-        self.way = None;
+        self.path = None;
     }
 
     pub fn bounced_bytes(&self) -> u64 {
@@ -160,8 +160,8 @@ impl Automatic {
     }
 
     pub fn fields(&mut self, file_n: u64) -> Option<Fields> {
-        match self.way {
-            Some(Way::Direct) => self.past.fields(file_n),
+        match self.path {
+            Some(ReadPath::Direct) => self.past.fields(file_n),
             _ => self.through.reader()?.fields(file_n),
         }
     }
@@ -173,43 +173,43 @@ impl Automatic {
         n: u64,
         file_n: u64,
     ) -> Result<Delivery, Undelivered> {
-        let way = match self.way {
-            Some(way) => way,
+        let path = match self.path {
+            Some(path) => path,
             None => {
                 // Reads that go on hold buffers, of which the pool may have no more.
                 self.past.abandon(request)?;
                 self.through.abandon(request)?;
-                let way = self.way_into(request, &*request.acquire(true)?);
-                *self.way.insert(way)
+                let path = self.path_into(request, &*request.acquire(true)?);
+                *self.path.insert(path)
             }
         };
-        match way {
-            Way::PageCache => self.through.deliver(request, file_n),
-            Way::Direct => self.past.deliver(request, n),
+        match path {
+            ReadPath::PageCache => self.through.deliver(request, file_n),
+            ReadPath::Direct => self.past.deliver(request, n),
         }
     }
 
     /// The mode and its reason, if they have changed since the last call.
-    pub fn news(&mut self) -> Option<News> {
-        let way = self.way.filter(|way| self.told != Some(*way))?;
-        self.told = Some(way);
-        Some(match way {
-            Way::PageCache => (
+    pub fn mode_change(&mut self) -> Option<ModeChoice> {
+        let path = self.path.filter(|path| self.told != Some(*path))?;
+        self.told = Some(path);
+        Some(match path {
+            ReadPath::PageCache => (
                 "read",
                 "the kernel reads ahead into the page cache, and reading past it is faster only into buffers of large pages with the file's layout".into(),
             ),
-            Way::Direct => (
+            ReadPath::Direct => (
                 "io-uring",
                 "past the page cache, which does not have the file, the disk writes into the buffers' large pages".into(),
             ),
         })
     }
 
-    /// The faster way to read into buffers with memory like that of `buffer`.
-    fn way_into(&self, request: &FrameRequest<'_>, buffer: &gst::BufferRef) -> Way {
+    /// The faster path to read into buffers with memory like that of `buffer`.
+    fn path_into(&self, request: &FrameRequest<'_>, buffer: &gst::BufferRef) -> ReadPath {
         match has_large_pages(buffer) && self.is_one_run(request.info, buffer) {
-            true => Way::Direct,
-            false => Way::PageCache,
+            true => ReadPath::Direct,
+            false => ReadPath::PageCache,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use super::{
     ahead::{Ahead, MappedBuffer},
-    automatic::{Automatic, News},
+    automatic::{Automatic, ModeChoice},
     cpus::Cpus,
     delivery::{BufferError, Delivery, FrameRequest, Undelivered, deliver_now},
     reader::{
@@ -175,9 +175,9 @@ impl BufferSource {
     }
 
     /// How frames are read and why, if that has changed since the last call.
-    pub fn news(&mut self) -> Option<News> {
+    pub fn mode_change(&mut self) -> Option<ModeChoice> {
         match self {
-            Self::Automatic(automatic) => automatic.news(),
+            Self::Automatic(automatic) => automatic.mode_change(),
             _ => None,
         }
     }

@@ -62,7 +62,7 @@ impl RawVideoSrc {
             pool: pool.as_ref(),
             waker: &waker,
         });
-        if let Some((mode, reason)) = source.news() {
+        if let Some((mode, reason)) = source.mode_change() {
             gst::info!(CAT, imp = self, "{mode}: {reason}");
             self.stats.lock().set_mode(mode, reason);
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, MutexGuard};
 
-use super::front::Waiters;
+use super::free_cache::Waiters;
 
 #[derive(Clone, Copy)]
 pub(super) enum Deadline {

@@ -4,9 +4,9 @@
 //! A thread that begins a flush sets `is_flushing`, and a thread that waits counts itself in
 //! `waiters`, before it looks at the queue. A thread that pushes a buffer reads these two words
 //! afterwards, and takes the lock if either is set. So at least one of two such threads sees what the
-//! other did, as in [`front`](super::front).
+//! other did, as in [`free_cache`](super::free_cache).
 
-use super::front::Waiters;
+use super::free_cache::Waiters;
 use crate::sync::{AtomicBool, Ordering, Queue, seq_cst_for_loom};
 
 pub(super) struct FilledQueue<T> {

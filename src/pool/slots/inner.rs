@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The data under the lock of the slots: the memory, the list of free slots that are not in the
-//! front, and the pools that use the slots.
+//! cache, and the pools that use the slots.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::{memory::Region, pool::config::BufferConfig};
 pub(super) struct Inner {
     /// The memory of each slot, by the slot's index.
     pub blocks: Vec<Block>,
-    /// The free slots that are not in the front, the latest at the end.
+    /// The free slots that are not in the cache, the latest at the end.
     pub free: VecDeque<usize>,
     /// One for each pool that uses the slots.
     pub users: Vec<User>,
@@ -41,7 +41,7 @@ pub(super) struct Part {
 /// One pool that uses the slots.
 pub(super) struct User {
     pub part: Arc<Part>,
-    pub config: Option<Numbered>,
+    pub config: Option<NumberedConfig>,
     /// Filled buffers whose memory is gone. The next flush removes them and gives them their pool
     /// back. Without a pool, GStreamer would not count them as returned.
     pub passed_over: Vec<Filled>,
@@ -49,7 +49,7 @@ pub(super) struct User {
 
 /// The layout of the buffers, and how many of them may be out at a time.
 #[derive(Clone)]
-pub(super) struct Numbered {
+pub(super) struct NumberedConfig {
     /// Unique in the process, and never 0.
     pub number: u64,
     pub config: Arc<BufferConfig>,

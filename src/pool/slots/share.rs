@@ -8,8 +8,8 @@ use parking_lot::{Condvar, MutexGuard};
 use super::{
     Attempt, Block, Claim, Growth, Place, Put, Refusal, Slot, Slots, Store, Wait,
     filled::FilledQueue,
-    front::Near,
-    inner::{Filled, Inner, Numbered, Part, User},
+    free_cache::FirstWord,
+    inner::{Filled, Inner, NumberedConfig, Part, User},
     next_serial,
     wait::yield_until,
 };
@@ -66,7 +66,7 @@ impl Share {
 
     /// Sets the layout of the buffers. A buffer of the old layout that is out keeps it.
     pub fn set_config(&self, config: BufferConfig) {
-        let config = Some(Numbered {
+        let config = Some(NumberedConfig {
             number: next_serial(),
             config: Arc::new(config),
         });
@@ -97,7 +97,7 @@ impl Share {
     }
 
     /// Number of buffers that were handed out and have not come back, including the filled ones.
-    fn out_count(&self, inner: &Inner, config: &Numbered) -> usize {
+    fn out_count(&self, inner: &Inner, config: &NumberedConfig) -> usize {
         let slots = self.store().with_blocks(inner);
         let is_out = |slot: &Slot| slot.is_out() && slot.made_for() == config.number;
         slots.filter(|(slot, _)| is_out(slot)).count()
@@ -150,17 +150,17 @@ impl Share {
         self.part.filled.set_flushing(false);
     }
 
-    /// A free buffer, if the front has one. Takes the lock only if the pool was configured anew
+    /// A free buffer, if the cache has one. Takes the lock only if the pool was configured anew
     /// meanwhile.
     pub fn acquire_at_once(&self) -> Option<gst::Buffer> {
         let store = self.store();
-        let config = store.front.open_for();
+        let config = store.free_cache.open_for();
         if config == 0 || self.part.filled.is_flushing() {
             return None;
         }
-        let index = store.front.take(Near::of_this_thread())?;
+        let index = store.free_cache.take(FirstWord::of_this_thread())?;
         let slot = store.slots.get(index)?;
-        // A slot in the front is free.
+        // A slot in the cache is free.
         debug_assert_eq!(slot.place(), Place::Free);
         // It has a wrapper of this configuration, unless that changed meanwhile.
         if slot.made_for() == config
@@ -183,13 +183,13 @@ impl Share {
             if let Some(next) = self.try_acquire(&mut inner, attempt)? {
                 return Ok(next);
             }
-            if !store.front.is_open_for(0) && attempt.yields_first() {
-                let is_there = || !store.front.is_empty() || self.part.filled.is_flushing();
+            if !store.free_cache.is_open_for(0) && attempt.yields_first() {
+                let is_there = || !store.free_cache.is_empty() || self.part.filled.is_flushing();
                 MutexGuard::unlocked(&mut inner, || yield_until(is_there));
                 continue;
             }
             attempt.wait(store, &store.freed(), &mut inner, || {
-                !store.front.is_empty()
+                !store.free_cache.is_empty()
             })?;
         }
     }
@@ -201,9 +201,9 @@ impl Share {
         let Some(config) = config.filter(|_| !self.part.filled.is_flushing()) else {
             return Err(Refusal::Flushing);
         };
-        // A release that had begun before the front was closed may have put its slot in.
-        if store.front.is_open_for(0) {
-            inner.free.extend(store.front.drain());
+        // A release that had begun before the cache was closed may have put its slot in.
+        if store.free_cache.is_open_for(0) {
+            inner.free.extend(store.free_cache.drain());
         }
         let max = config.config.max_buffers;
         let has_all =
@@ -232,7 +232,7 @@ impl Share {
         index: usize,
         slot: &Slot,
         block: &mut Block,
-        config: &Numbered,
+        config: &NumberedConfig,
     ) -> Option<Next> {
         if !block.region.is_alive() {
             slot.set_place(Place::Dead);
@@ -320,14 +320,14 @@ impl Share {
         }
     }
 
-    /// Whether the buffer may be parked without the lock: it came back whole, the front is open for
+    /// Whether the buffer may be parked without the lock: it came back whole, the cache is open for
     /// it, and no thread looks for a buffer by its id. If so, the buffer is restored. GStreamer has
     /// already set the buffer's pool to NULL. So if a thread has found the buffer by its id, the
     /// reference count shows that, and a thread that looks from now on does not find the buffer.
     fn may_park_at_once(&self, slot: &Slot, buffer: &gst::Buffer, returned: &Returned) -> bool {
-        let front = &self.store().front;
-        !front.is_looked_at()
-            && front.is_open_for(slot.made_for())
+        let free_cache = &self.store().free_cache;
+        !free_cache.is_looked_at()
+            && free_cache.is_open_for(slot.made_for())
             && !returned.has_foreign_meta
             && slot.place() == Place::Out
             && slot.has(buffer)
@@ -337,11 +337,11 @@ impl Share {
     fn put_back(&self, slot: &Slot, index: usize) {
         let store = self.store();
         match store
-            .front
-            .put(Near::of_this_thread(), index, slot.made_for())
+            .free_cache
+            .put(FirstWord::of_this_thread(), index, slot.made_for())
         {
             Put::Done => {}
-            Put::Attend => store.attend(),
+            Put::NeedsLock => store.settle_with_lock(),
             Put::Refused => {
                 let mut inner = store.inner.lock();
                 store.put_free(&mut inner, index, slot);

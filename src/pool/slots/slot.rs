@@ -249,7 +249,7 @@ impl Slot {
     }
 
     /// A new reference to the wrapper if it is in use, and its last reference is not being dropped.
-    /// The caller holds the lock and a `front::Look`.
+    /// The caller holds the lock and a `free_cache::Look`.
     pub fn try_ref(&self) -> Option<gst::Buffer> {
         let wrapper = self.wrapper.load(Ordering::Acquire);
         if wrapper.is_null() {

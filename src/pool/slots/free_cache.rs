@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Acquire and release of free slots without the lock of the slots.
 //!
-//! The front holds the free slots that were released last, in atomic words of up to eight slots
+//! The cache holds the free slots that were released last, in atomic words of up to eight slots
 //! ([`Recent`]). The other free slots are in a list under the lock. A release puts its slot into the
-//! front, and an acquire takes the latest one out, with one compare-exchange each. There are a few
-//! words, and each thread always tries the same one first ([`Near`]), so that threads that acquire and
-//! release at the same time do not take words and buffers out of each other's caches. The front is
+//! cache, and an acquire takes the latest one out, with one compare-exchange each. There are a few
+//! words, and each thread always tries the same one first ([`FirstWord`]), so that threads that acquire and
+//! release at the same time do not take words and buffers out of each other's caches. The cache is
 //! open for one configuration of one pool at a time, and only if that pool hands out the latest slot
-//! first and may have all slots out. A thread that finds the front closed, empty or full takes the
+//! first and may have all slots out. A thread that finds the cache closed, empty or full takes the
 //! lock.
 //!
 //! Three protocols make this correct. In each, two threads write one word each and then read the
 //! other thread's word. All these accesses are SeqCst, so at least one thread sees the other's write:
 //!
-//! - A thread that closes the front writes that it is closed, and then takes out the slots in it. A
-//!   release puts its slot in, and then reads whether the front is still open.
+//! - A thread that closes the cache writes that it is closed, and then takes out the slots in it. A
+//!   release puts its slot in, and then reads whether the cache is still open.
 //! - A thread that waits counts itself ([`Waiters`]), looks once more for a slot, and then sleeps. A
 //!   release puts its slot in, and then reads whether a thread waits.
-//! - A thread that looks for a buffer by its id sets a flag ([`Front::look`]), and then reads whether
+//! - A thread that looks for a buffer by its id sets a flag ([`FreeCache::look`]), and then reads whether
 //!   the buffer is in use. A release first takes the buffer out of use (GStreamer sets its pool to
-//!   NULL), and then reads the flag ([`Front::is_looked_at`]).
+//!   NULL), and then reads the flag ([`FreeCache::is_looked_at`]).
 //!
 //! The thread that closes, waits or looks holds the lock meanwhile. A release that sees its write
 //! takes the lock too, and so continues only after that thread is done or asleep. loom models below
@@ -110,13 +110,13 @@ impl Waiters {
     }
 }
 
-/// Whether [`Front::put`] put the slot in.
+/// Whether [`FreeCache::put`] put the slot in.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Put {
     Done,
-    /// Yes, and the caller has to take the lock: a thread waits, or the front was closed meanwhile.
-    Attend,
+    /// Yes, and the caller has to take the lock: a thread waits, or the cache was closed meanwhile.
+    NeedsLock,
     /// No. The caller still has the slot.
     Refused,
 }
@@ -127,33 +127,33 @@ const WORDS: usize = 4;
 
 /// The word that a thread uses first.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Near(usize);
+pub(super) struct FirstWord(usize);
 
-impl Near {
+impl FirstWord {
     pub fn of_this_thread() -> Self {
         static THREADS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         thread_local! {
-            static NEAR: Cell<usize> = const { Cell::new(WORDS) };
+            static FIRST: Cell<usize> = const { Cell::new(WORDS) };
         }
-        NEAR.with(|near| {
-            if near.get() == WORDS {
-                near.set(THREADS.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % WORDS);
+        FIRST.with(|first| {
+            if first.get() == WORDS {
+                first.set(THREADS.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % WORDS);
             }
-            Self(near.get())
+            Self(first.get())
         })
     }
 }
 
 #[repr(align(64))]
-pub(super) struct Front {
+pub(super) struct FreeCache {
     recent: [Recent; WORDS],
-    /// The configuration whose buffers go through the front; 0 while it is closed.
+    /// The configuration whose buffers go through the cache; 0 while it is closed.
     open_for: AtomicU64,
     pub waiters: Waiters,
     is_looked_at: AtomicBool,
 }
 
-impl Front {
+impl FreeCache {
     pub fn new() -> Self {
         Self {
             recent: std::array::from_fn(|_| Recent(AtomicU64::new(0))),
@@ -168,7 +168,7 @@ impl Front {
         self.open_for.load(Ordering::SeqCst) == config
     }
 
-    /// The configuration that the front is open for, or 0.
+    /// The configuration that the cache is open for, or 0.
     pub fn open_for(&self) -> u64 {
         self.open_for.load(Ordering::Acquire)
     }
@@ -179,28 +179,28 @@ impl Front {
         self.recent.iter().all(is_empty)
     }
 
-    /// Opens the front for a configuration, or closes it with 0. The caller holds the lock, and takes
-    /// the slots out ([`drain`](Self::drain)) after it closed the front.
+    /// Opens the cache for a configuration, or closes it with 0. The caller holds the lock, and takes
+    /// the slots out ([`drain`](Self::drain)) after it closed the cache.
     pub fn set_open_for(&self, config: u64) {
         self.open_for.store(config, Ordering::SeqCst);
         seq_cst_for_loom();
     }
 
-    /// Takes the latest slot of the first word that has one, beginning with the word `near`.
-    pub fn take(&self, near: Near) -> Option<usize> {
-        let words = (0..WORDS).map(|distance| (near.0 + distance) % WORDS);
+    /// Takes the latest slot of the first word that has one, beginning with the word `first`.
+    pub fn take(&self, first: FirstWord) -> Option<usize> {
+        let words = (0..WORDS).map(|distance| (first.0 + distance) % WORDS);
         words.into_iter().find_map(|word| self.recent[word].pop())
     }
 
     /// Puts the caller's slot in, whose buffer is of the configuration `config`.
-    pub fn put(&self, near: Near, index: usize, config: u64) -> Put {
-        if self.open_for() != config || !self.recent[near.0].push(index) {
+    pub fn put(&self, first: FirstWord, index: usize, config: u64) -> Put {
+        if self.open_for() != config || !self.recent[first.0].push(index) {
             return Put::Refused;
         }
         if self.is_open_for(config) && !self.waiters.are_there() {
             Put::Done
         } else {
-            Put::Attend
+            Put::NeedsLock
         }
     }
 
@@ -211,8 +211,8 @@ impl Front {
     }
 
     /// Takes out the older half of a full word at once, the oldest first.
-    pub fn drain_older(&self, near: Near) -> impl Iterator<Item = usize> {
-        self.recent[near.0].take_all_but(Recent::LATER_HALF)
+    pub fn drain_older(&self, first: FirstWord) -> impl Iterator<Item = usize> {
+        self.recent[first.0].take_all_but(Recent::LATER_HALF)
     }
 
     /// Sets the flag that a thread looks for a buffer, until the result is dropped. The caller holds
@@ -232,7 +232,7 @@ impl Front {
 }
 
 #[must_use]
-pub(super) struct Look<'a>(&'a Front);
+pub(super) struct Look<'a>(&'a FreeCache);
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
@@ -246,67 +246,70 @@ impl Drop for Look<'_> {
 mod tests {
     use super::*;
 
-    const NEAR: Near = Near(1);
+    const FIRST: FirstWord = FirstWord(1);
 
-    fn front() -> Front {
-        let front = Front::new();
-        front.set_open_for(1);
-        front
+    fn free_cache() -> FreeCache {
+        let free_cache = FreeCache::new();
+        free_cache.set_open_for(1);
+        free_cache
     }
 
     #[test]
     fn slots_that_were_taken_out_are_gone_even_if_the_caller_looks_at_none() {
-        let front = front();
-        assert_eq!(front.put(NEAR, 3, 1), Put::Done);
-        drop(front.drain());
-        assert_eq!(front.take(NEAR), None);
+        let free_cache = free_cache();
+        assert_eq!(free_cache.put(FIRST, 3, 1), Put::Done);
+        drop(free_cache.drain());
+        assert_eq!(free_cache.take(FIRST), None);
     }
 
     #[test]
     fn the_slot_that_came_last_goes_first() {
-        let front = front();
+        let free_cache = free_cache();
         for index in [3, 0, 254] {
-            assert_eq!(front.put(NEAR, index, 1), Put::Done);
+            assert_eq!(free_cache.put(FIRST, index, 1), Put::Done);
         }
-        assert_eq!(front.take(NEAR), Some(254));
-        assert_eq!(front.put(NEAR, 7, 1), Put::Done);
-        let rest: Vec<_> = std::iter::from_fn(|| front.take(NEAR)).collect();
+        assert_eq!(free_cache.take(FIRST), Some(254));
+        assert_eq!(free_cache.put(FIRST, 7, 1), Put::Done);
+        let rest: Vec<_> = std::iter::from_fn(|| free_cache.take(FIRST)).collect();
         assert_eq!(rest, [7, 0, 3]);
     }
 
     #[test]
     fn a_thread_takes_what_it_released_itself_before_what_others_did() {
-        let front = front();
+        let free_cache = free_cache();
         for (word, index) in [(0, 5), (1, 6), (2, 7)] {
-            assert_eq!(front.put(Near(word), index, 1), Put::Done);
+            assert_eq!(free_cache.put(FirstWord(word), index, 1), Put::Done);
         }
-        let rest: Vec<_> = std::iter::from_fn(|| front.take(Near(2))).collect();
+        let rest: Vec<_> = std::iter::from_fn(|| free_cache.take(FirstWord(2))).collect();
         assert_eq!(rest, [7, 5, 6]);
-        assert!(front.is_empty());
+        assert!(free_cache.is_empty());
     }
 
     #[test]
     fn what_has_no_place_is_refused() {
-        let front = front();
-        assert_eq!(front.put(NEAR, 255, 1), Put::Refused);
-        assert_eq!(front.put(NEAR, usize::MAX, 1), Put::Refused);
-        assert_eq!(front.put(NEAR, 0, 2), Put::Refused);
+        let free_cache = free_cache();
+        assert_eq!(free_cache.put(FIRST, 255, 1), Put::Refused);
+        assert_eq!(free_cache.put(FIRST, usize::MAX, 1), Put::Refused);
+        assert_eq!(free_cache.put(FIRST, 0, 2), Put::Refused);
         for index in 0..8 {
-            assert_eq!(front.put(NEAR, index, 1), Put::Done);
+            assert_eq!(free_cache.put(FIRST, index, 1), Put::Done);
         }
-        assert_eq!(front.put(NEAR, 8, 1), Put::Refused);
-        assert_eq!(front.drain_older(NEAR).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(front.drain().collect::<Vec<_>>(), [4, 5, 6, 7]);
-        assert_eq!(front.take(NEAR), None);
+        assert_eq!(free_cache.put(FIRST, 8, 1), Put::Refused);
+        assert_eq!(
+            free_cache.drain_older(FIRST).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
+        assert_eq!(free_cache.drain().collect::<Vec<_>>(), [4, 5, 6, 7]);
+        assert_eq!(free_cache.take(FIRST), None);
     }
 
     #[test]
     fn who_puts_a_slot_in_is_told_of_waiters() {
-        let front = front();
-        front.waiters.add();
-        assert_eq!(front.put(NEAR, 0, 1), Put::Attend);
-        front.waiters.remove(1);
-        assert_eq!(front.put(NEAR, 1, 1), Put::Done);
+        let free_cache = free_cache();
+        free_cache.waiters.add();
+        assert_eq!(free_cache.put(FIRST, 0, 1), Put::NeedsLock);
+        free_cache.waiters.remove(1);
+        assert_eq!(free_cache.put(FIRST, 1, 1), Put::Done);
     }
 }
 
@@ -321,16 +324,16 @@ mod model {
 
     /// With one word for all threads the models would not show the search through the words. More
     /// than two take loom longer.
-    const NEAR: Near = Near(0);
-    const FAR: Near = Near(WORDS - 1);
+    const FIRST: FirstWord = FirstWord(0);
+    const LAST: FirstWord = FirstWord(WORDS - 1);
 
-    fn open(slots: usize) -> Front {
-        let front = Front::new();
-        front.set_open_for(1);
+    fn open(slots: usize) -> FreeCache {
+        let free_cache = FreeCache::new();
+        free_cache.set_open_for(1);
         for index in 0..slots {
-            assert_eq!(front.put(NEAR, index, 1), Put::Done);
+            assert_eq!(free_cache.put(FIRST, index, 1), Put::Done);
         }
-        front
+        free_cache
     }
 
     #[test]
@@ -340,49 +343,49 @@ mod model {
             let shared = Arc::new((open(2), slots));
             let cycles = {
                 let shared = Arc::clone(&shared);
-                move |near: Near| {
+                move |first: FirstWord| {
                     for _ in 0..2 {
-                        let (front, slots) = &*shared;
-                        if let Some(index) = front.take(near) {
+                        let (free_cache, slots) = &*shared;
+                        if let Some(index) = free_cache.take(first) {
                             slots[index].write(slots[index].read() + 1);
-                            assert_eq!(front.put(near, index, 1), Put::Done);
+                            assert_eq!(free_cache.put(first, index, 1), Put::Done);
                         }
                     }
                 }
             };
             let other = thread::spawn({
                 let cycles = cycles.clone();
-                move || cycles(FAR)
+                move || cycles(LAST)
             });
-            cycles(NEAR);
+            cycles(FIRST);
             other.join().unwrap();
-            let (front, _) = &*shared;
-            let mut rest: Vec<_> = front.drain().collect();
+            let (free_cache, _) = &*shared;
+            let mut rest: Vec<_> = free_cache.drain().collect();
             rest.sort_unstable();
             assert_eq!(rest, [0, 1]);
         });
     }
 
     struct Slots {
-        front: Front,
+        free_cache: FreeCache,
         listed: Mutex<Vec<usize>>,
         freed: Condvar,
     }
 
     impl Slots {
         /// A release, as `Share` does it.
-        fn release(&self, near: Near, index: usize) {
-            match self.front.put(near, index, 1) {
+        fn release(&self, first: FirstWord, index: usize) {
+            match self.free_cache.put(first, index, 1) {
                 Put::Done => return,
-                Put::Attend => {}
+                Put::NeedsLock => {}
                 Put::Refused => lock(&self.listed).push(index),
             }
             let mut listed = self.listed.lock().unwrap();
-            if !self.front.is_open_for(1) {
-                listed.extend(self.front.drain());
+            if !self.free_cache.is_open_for(1) {
+                listed.extend(self.free_cache.drain());
             }
-            if self.front.waiters.are_there() {
-                self.front.waiters.remove(1);
+            if self.free_cache.waiters.are_there() {
+                self.free_cache.waiters.remove(1);
                 self.freed.notify_one();
             }
         }
@@ -391,12 +394,12 @@ mod model {
         fn acquire(&self) -> usize {
             let mut listed = self.listed.lock().unwrap();
             loop {
-                if let Some(index) = self.front.take(NEAR).or_else(|| listed.pop()) {
+                if let Some(index) = self.free_cache.take(FIRST).or_else(|| listed.pop()) {
                     return index;
                 }
-                self.front.waiters.add();
-                if let Some(index) = self.front.take(NEAR) {
-                    self.front.waiters.remove(1);
+                self.free_cache.waiters.add();
+                if let Some(index) = self.free_cache.take(FIRST) {
+                    self.free_cache.waiters.remove(1);
                     return index;
                 }
                 listed = self.freed.wait(listed).unwrap();
@@ -406,7 +409,7 @@ mod model {
 
     fn slots(free: usize) -> Arc<Slots> {
         Arc::new(Slots {
-            front: open(free),
+            free_cache: open(free),
             listed: Mutex::new(Vec::new()),
             freed: Condvar::new(),
         })
@@ -420,9 +423,9 @@ mod model {
                 let slots = Arc::clone(&slots);
                 thread::spawn(move || slots.acquire())
             };
-            slots.release(FAR, 0);
+            slots.release(LAST, 0);
             assert_eq!(other.join().unwrap(), 0);
-            assert!(!slots.front.waiters.are_there());
+            assert!(!slots.free_cache.waiters.are_there());
         });
     }
 
@@ -436,28 +439,28 @@ mod model {
                     thread::spawn(move || slots.acquire())
                 })
                 .collect();
-            slots.release(FAR, 0);
-            slots.release(FAR, 1);
+            slots.release(LAST, 0);
+            slots.release(LAST, 1);
             let got: usize = waiting.into_iter().map(|w| w.join().unwrap()).sum();
             assert_eq!(got, 1);
         });
     }
 
     #[test]
-    fn no_slot_stays_in_a_front_that_is_closed() {
+    fn no_slot_stays_in_a_cache_that_is_closed() {
         check_interleavings(|| {
             let slots = slots(1);
             let other = {
                 let slots = Arc::clone(&slots);
-                thread::spawn(move || slots.release(FAR, 1))
+                thread::spawn(move || slots.release(LAST, 1))
             };
             {
                 let mut listed = slots.listed.lock().unwrap();
-                slots.front.set_open_for(0);
-                listed.extend(slots.front.drain());
+                slots.free_cache.set_open_for(0);
+                listed.extend(slots.free_cache.drain());
             }
             other.join().unwrap();
-            assert_eq!(slots.front.take(NEAR), None);
+            assert_eq!(slots.free_cache.take(FIRST), None);
             let mut listed = lock(&slots.listed).clone();
             listed.sort_unstable();
             assert_eq!(listed, [0, 1]);
@@ -469,23 +472,23 @@ mod model {
         check_interleavings(|| {
             let slots = slots(0);
             for index in 0..2 {
-                slots.release(FAR, index);
+                slots.release(LAST, index);
             }
             let other = {
                 let slots = Arc::clone(&slots);
                 thread::spawn(move || {
                     for _ in 0..2 {
-                        if let Some(index) = slots.front.take(FAR) {
-                            slots.release(NEAR, index);
+                        if let Some(index) = slots.free_cache.take(LAST) {
+                            slots.release(FIRST, index);
                         }
                     }
                 })
             };
-            let found = slots.front.take(NEAR).or_else(|| {
+            let found = slots.free_cache.take(FIRST).or_else(|| {
                 let mut listed = lock(&slots.listed);
-                slots.front.set_open_for(0);
-                listed.extend(slots.front.drain());
-                slots.front.set_open_for(1);
+                slots.free_cache.set_open_for(0);
+                listed.extend(slots.free_cache.drain());
+                slots.free_cache.set_open_for(1);
                 listed.pop()
             });
             assert!(found.is_some());
@@ -529,13 +532,13 @@ mod model {
             if is_ours.is_err() {
                 return false;
             }
-            if self.slots.front.is_looked_at() {
+            if self.slots.free_cache.is_looked_at() {
                 drop(lock(&self.slots.listed));
             }
             let is_unshared = self.refs.load(Ordering::Acquire) == 1;
             if is_unshared {
                 self.bytes.write(1);
-                self.slots.release(FAR, 0);
+                self.slots.release(LAST, 0);
             }
             is_unshared
         }
@@ -543,7 +546,7 @@ mod model {
         /// Returns whether a reference was taken, and dropped again.
         fn look(&self) -> bool {
             let listed = lock(&self.slots.listed);
-            let look = self.slots.front.look();
+            let look = self.slots.free_cache.look();
             let is_in_use = self.pool.load(Ordering::SeqCst) == 1
                 || self.state.load() == BufferState::ReadyForConsume;
             let one_more = |now| (now > 0).then_some(now + 1);
@@ -569,7 +572,7 @@ mod model {
             };
             buffer.unref();
             // A thread that finds the slot free is the only one with a reference to the buffer.
-            if buffer.slots.front.take(NEAR).is_some() {
+            if buffer.slots.free_cache.take(FIRST).is_some() {
                 assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
                 buffer.bytes.write(2);
             }
@@ -592,7 +595,7 @@ mod model {
             buffer.pool.store(1, Ordering::Release);
             buffer.state.take(1, Step::AcquireFilled).unwrap();
             buffer.unref();
-            if buffer.slots.front.take(NEAR).is_some() {
+            if buffer.slots.free_cache.take(FIRST).is_some() {
                 assert_eq!(buffer.refs.load(Ordering::Acquire), 1);
                 buffer.bytes.write(2);
             }
