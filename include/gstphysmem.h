@@ -46,6 +46,8 @@
  *                                    -> gboolean, for a pool of kind external that is not configured
  *                                       yet: as gst_phys_buffer_handle_new_full(), with extents of type
  *                                       a(tt) or NULL, and owner kept as long as the memory is in use
+ *   add-dmabuf      (gint dmabuf_fd) -> gboolean, the same with a whole dma-buf, which the pool maps; it
+ *                                       takes a duplicate
  *   validate        (guint id)       -> gboolean
  *   validate-all    ()               -> gboolean
  *   dump            ()               -> gchararray, one line a buffer, for people
@@ -319,6 +321,21 @@ typedef struct GstPhysMemMeta {
 } GstPhysMemMeta;
 
 /**
+ * The type of the pool: GST_TYPE_PHYS_BUFFER_POOL.
+ */
+GType gst_phys_buffer_pool_get_type(void);
+
+/**
+ * Makes a pool that allocates memory of this kind when it is activated. For the other properties there is
+ * g_object_new() with GST_TYPE_PHYS_BUFFER_POOL.
+ *
+ * kind: a GstPhysMemoryKind; GST_PHYS_MEMORY_KIND_AUTO takes the first that works
+ *
+ * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for another number
+ */
+GstBufferPool *gst_phys_buffer_pool_new(int kind);
+
+/**
  * Makes a pool with one buffer for each block. The blocks must outlive the pool and every buffer and
  * memory that came from it. Configure the pool with a buffer size that fits into the smallest block. The
  * array is copied.
@@ -373,6 +390,22 @@ struct GstPhysBufferHandle *gst_phys_buffer_handle_new_full(gpointer data,
                                                             int dmabuf_fd,
                                                             GDestroyNotify destroy,
                                                             gpointer user_data);
+
+/**
+ * Maps a whole dma-buf read-write. The map ends when the handle is freed, as destroy of
+ * gst_phys_buffer_handle_new() says. The addresses are looked up in /proc/self/pagemap, where drivers often show
+ * none; if the driver tells them, map the dma-buf and use gst_phys_buffer_handle_new_full().
+ *
+ * dmabuf_fd: the dma-buf, of which the function takes a duplicate; the caller still closes its own
+ *
+ * Returns: (transfer full) (nullable): the handle; NULL with an error if the descriptor is no dma-buf, or
+ * cannot be mapped
+ *
+ * # Safety
+ * `error` is NULL or a place for an error.
+ */
+struct GstPhysBufferHandle *gst_phys_buffer_handle_new_from_dmabuf(int dmabuf_fd,
+                                                                   GError **error);
 
 /**
  * Frees a handle that no pool owns. NULL is ignored.
@@ -486,6 +519,12 @@ int gst_phys_buffer_pool_export_dmabuf(GstBufferPool *pool,
 
 /** The domain of the errors of this library. */
 #define GST_PHYS_POOL_ERROR (gst_phys_pool_error_quark ())
+
+/** The type of the pool, for programs that link with the library. */
+#define GST_TYPE_PHYS_BUFFER_POOL (gst_phys_buffer_pool_get_type ())
+
+/* g_autoptr (GstPhysBufferHandle), until a pool owns the handle: g_steal_pointer(). */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (GstPhysBufferHandle, gst_phys_buffer_handle_free)
 
 /**
  * The buffer's meta, or NULL. It costs a walk over the buffer's metas (and an fstat, for a buffer

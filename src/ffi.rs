@@ -12,7 +12,7 @@ use gst::{
     ffi::{GstBuffer, GstBufferPool},
     glib::{
         self,
-        ffi::{GError, GQuark, gboolean, gpointer},
+        ffi::{GError, GQuark, GType, gboolean, gpointer},
         prelude::*,
         translate::{Borrowed, IntoGlib, IntoGlibPtr, from_glib_borrow, from_glib_full},
     },
@@ -20,9 +20,9 @@ use gst::{
 
 use crate::{
     handle::BufferHandle,
-    memory::{Extent, PhysAddr},
+    memory::{Extent, MemoryKind, PhysAddr},
     meta::ffi::GstPhysExtent,
-    pool::{MemoryBlock, PhysBufferPool, PoolError, Wait, handle_of_pieces},
+    pool::{MemoryBlock, PhysBufferPool, PoolError, Wait, handle_of_dmabuf, handle_of_pieces},
 };
 
 /// The phys_addr of a block whose address is to be looked up in /proc/self/pagemap, which needs
@@ -58,6 +58,32 @@ fn warn_misuse<T>(function: &str, what: &str) -> Option<T> {
 
 fn into_c(pool: PhysBufferPool) -> *mut GstBufferPool {
     pool.upcast::<gst::BufferPool>().into_glib_ptr()
+}
+
+/// The type of the pool: GST_TYPE_PHYS_BUFFER_POOL.
+#[unsafe(no_mangle)]
+pub extern "C" fn gst_phys_buffer_pool_get_type() -> GType {
+    PhysBufferPool::static_type().into_glib()
+}
+
+/// Makes a pool that allocates memory of this kind when it is activated. For the other properties there is
+/// g_object_new() with GST_TYPE_PHYS_BUFFER_POOL.
+///
+/// kind: a GstPhysMemoryKind; GST_PHYS_MEMORY_KIND_AUTO takes the first that works
+///
+/// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for another number
+#[unsafe(no_mangle)]
+pub extern "C" fn gst_phys_buffer_pool_new(kind: c_int) -> *mut GstBufferPool {
+    let kinds = glib::EnumClass::with_type(MemoryKind::static_type());
+    let Some(kind) = kinds.and_then(|kinds| kinds.to_value(kind)) else {
+        return warn_misuse(
+            "gst_phys_buffer_pool_new",
+            "there is no such GstPhysMemoryKind",
+        )
+        .unwrap_or(std::ptr::null_mut());
+    };
+    let pool = glib::Object::builder::<PhysBufferPool>();
+    into_c(pool.property("kind", kind).build())
 }
 
 /// Makes a pool with one buffer for each block. The blocks must outlive the pool and every buffer and
@@ -201,6 +227,32 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new_full(
     }
 }
 
+/// Maps a whole dma-buf read-write. The map ends when the handle is freed, as destroy of
+/// gst_phys_buffer_handle_new() says. The addresses are looked up in /proc/self/pagemap, where drivers often show
+/// none; if the driver tells them, map the dma-buf and use gst_phys_buffer_handle_new_full().
+///
+/// dmabuf_fd: the dma-buf, of which the function takes a duplicate; the caller still closes its own
+///
+/// Returns: (transfer full) (nullable): the handle; NULL with an error if the descriptor is no dma-buf, or
+/// cannot be mapped
+///
+/// # Safety
+/// `error` is NULL or a place for an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gst_phys_buffer_handle_new_from_dmabuf(
+    dmabuf_fd: c_int,
+    error: *mut *mut GError,
+) -> *mut GstPhysBufferHandle {
+    match handle_of_dmabuf(dmabuf_fd) {
+        Ok(handle) => Box::into_raw(Box::new(GstPhysBufferHandle(handle))),
+        Err(cause) => {
+            // SAFETY: the caller guarantees `error`.
+            unsafe { store(error, PoolErrorCode::Failed, &cause) };
+            std::ptr::null_mut()
+        }
+    }
+}
+
 /// Frees a handle that no pool owns. NULL is ignored.
 ///
 /// # Safety
@@ -322,7 +374,7 @@ impl PoolErrorCode {
             PoolError::NoSuchId { .. } => Self::NoSuchId,
             PoolError::Gone { .. } | PoolError::AllGone { .. } => Self::Gone,
             PoolError::NoDmaBuf { .. } => Self::NoDmaBuf,
-            PoolError::Duplicate { .. } => Self::Failed,
+            PoolError::NotActivated { .. } | PoolError::Duplicate { .. } => Self::Failed,
         }
     }
 }
@@ -355,13 +407,22 @@ unsafe fn with_pool<T>(
     };
     verb(pool)
         .inspect_err(|cause| {
-            if !error.is_null() {
-                let cause = glib::Error::new(PoolErrorCode::of(cause), &cause.to_string());
-                // SAFETY: `error` is not NULL here, and the caller guarantees that it may be written to.
-                unsafe { *error = cause.into_glib_ptr() };
-            }
+            // SAFETY: the caller guarantees `error`.
+            unsafe { store(error, PoolErrorCode::of(cause), &cause.to_string()) }
         })
         .ok()
+}
+
+/// Stores an error, unless the caller wants none.
+///
+/// # Safety
+/// `error` is NULL or may be written to.
+unsafe fn store(error: *mut *mut GError, code: PoolErrorCode, message: &str) {
+    if !error.is_null() {
+        let cause = glib::Error::new(code, message);
+        // SAFETY: `error` is not NULL here, and the caller guarantees that it may be written to.
+        unsafe { *error = cause.into_glib_ptr() };
+    }
 }
 
 /// Takes the caller's reference of a buffer.

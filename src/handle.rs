@@ -7,14 +7,15 @@
 //! One atomic word for each block (`Lifetime`) says whether the handle exists and how many accesses there
 //! are. So exactly one thread sees that neither is left, and no access begins after the handle was dropped.
 
-use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Weak;
+use std::{fmt, io};
 
 use crate::address::{Address, AddressUnknown, PhysAddr};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use crate::sys::{dma_buf, mmap::Mapping};
 
 type Deleter = Box<dyn FnOnce(NonNull<u8>, usize) + Send>;
 
@@ -144,6 +145,24 @@ impl BufferHandle {
             address: None,
             dma_buf: None,
         }
+    }
+
+    /// Maps a whole dma-buf read-write, and unmaps it as the deleter. A pool over such handles has its buffers in
+    /// memory that a camera, a GPU or another process allocated.
+    ///
+    /// A pool looks up the address in /proc/self/pagemap, where drivers often show none: give it by
+    /// [`with_phys_addr`](Self::with_phys_addr) if the driver tells it.
+    ///
+    /// # Errors
+    /// ENOTTY if the descriptor is no dma-buf, EINVAL for an empty one, or the error of mmap.
+    pub fn map_dma_buf(dma_buf: OwnedFd) -> io::Result<Self> {
+        let len_bytes = usize::try_from(dma_buf::len_bytes(dma_buf.as_fd())?);
+        let len_bytes = len_bytes.map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mapping = Mapping::shared(&dma_buf, len_bytes)?;
+        let (ptr, len_bytes) = (mapping.ptr(), mapping.len_bytes());
+        // SAFETY: the deleter owns the mapping, which is not empty and read-write for any thread.
+        let handle = unsafe { Self::new(ptr, len_bytes, move |_, _| drop(mapping)) };
+        Ok(handle.with_dma_buf(dma_buf))
     }
 
     /// Gives the address of a block that is one physical extent and begins at `phys`. The address is not

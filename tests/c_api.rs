@@ -80,7 +80,7 @@ fn misuse_is_a_critical_warning() {
     let output = with_plugin(program).env_remove("G_DEBUG").output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{err}", output.status);
-    assert_eq!(err.matches("CRITICAL").count(), 20, "{err}");
+    assert_eq!(err.matches("CRITICAL").count(), 21, "{err}");
     let beyond = err.matches("a block ends beyond the last physical address");
     assert_eq!(beyond.count(), 2, "{err}");
 }

@@ -144,6 +144,23 @@ fn a_pool_over_nothing_is_refused() {
 }
 
 #[test]
+fn what_is_no_dma_buf_is_not_mapped_as_one() {
+    gst::init().unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let error = BufferHandle::map_dma_buf(file.into()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+    let pool = PhysBufferPool::builder().kind(MemoryKind::External).build();
+    for (fd, reason) in [(-1, "EBADF"), (0x7fff_ffff, "EBADF")] {
+        assert!(!pool.emit_by_name::<bool>("add-dmabuf", &[&fd]));
+        let error = pool.last_error().unwrap();
+        assert!(
+            error.contains(&fd.to_string()) && error.contains(reason),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn an_owning_pool_runs_each_deleter_once_when_all_is_gone() {
     gst::init().unwrap();
     let (handles, counters) = handles(3);

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::c_int,
+    io,
     os::fd::{BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::Arc,
@@ -16,6 +17,7 @@ use crate::{
     memory::{
         Address, AddressSource, AddressUnknown, Extent, ExternalAddress, Owner, PhysAddr, Region,
     },
+    sys,
 };
 
 /// A block of memory that stays mapped, for [`PhysBufferPool::with_regions`].
@@ -90,6 +92,17 @@ pub(crate) unsafe fn handle_of_pieces(
     Ok(match dma_buf {
         Some(dma_buf) => handle.with_dma_buf(dma_buf),
         None => handle,
+    })
+}
+
+/// Makes a handle of a whole dma-buf that another language names. The descriptor stays the caller's.
+pub(crate) fn handle_of_dmabuf(dmabuf_fd: c_int) -> Result<BufferHandle, String> {
+    let bad = io::Error::from_raw_os_error(libc::EBADF);
+    let duplicate = duplicate(dmabuf_fd).ok_or(bad);
+    let handle = duplicate.and_then(BufferHandle::map_dma_buf);
+    handle.map_err(|error| {
+        let error = sys::describe(&error);
+        format!("file descriptor {dmabuf_fd} cannot be mapped as a dma-buf: {error}")
     })
 }
 

@@ -49,7 +49,7 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 pub use external::MemoryBlock;
-pub(crate) use external::handle_of_pieces;
+pub(crate) use external::{handle_of_dmabuf, handle_of_pieces};
 pub use slots::{Reuse, Slots, Wait};
 pub use state::{BufferState, IllegalStep, Step};
 
@@ -84,6 +84,7 @@ glib::wrapper! {
     /// | `describe` | GstBuffer | GstStructure, or NULL for a buffer without the meta |
     /// | `export-dmabuf` | guint id | a new file descriptor, or -1 |
     /// | `add-memory` | guint64 data, guint64 size, GVariant extents, gint dmabuf-fd, GObject owner | gboolean |
+    /// | `add-dmabuf` | gint dmabuf-fd | gboolean |
     /// | `validate` | guint id | gboolean |
     /// | `validate-all` | | gboolean |
     /// | `dump` | | text for people |
@@ -98,6 +99,8 @@ glib::wrapper! {
     /// address and size, in the order of the bytes, or NULL to have them looked up), a dma-buf over the same
     /// memory, of which the pool takes a duplicate, or -1, and an object that keeps the memory mapped. The
     /// pool holds the object as long as anything uses the memory; with NULL the memory must stay for ever.
+    /// `add-dmabuf` does the same with a whole dma-buf, which the pool maps; it takes a duplicate of the
+    /// descriptor.
     ///
     /// `validate` emits `validating` (guint id, gboolean result). A handler that returns FALSE
     /// declares the buffer invalid, and no further handler is called. A handler in a dynamic
@@ -153,6 +156,14 @@ pub enum PoolError {
     /// The pool could not get more memory, and none of its buffers became free in time.
     #[error("{pool}: no memory: {reason}")]
     NoMemory {
+        /// The pool's name.
+        pool: String,
+        /// What refused, and what would help.
+        reason: String,
+    },
+    /// The pool could not be configured and activated.
+    #[error("{pool} cannot be activated: {reason}")]
+    NotActivated {
         /// The pool's name.
         pool: String,
         /// What refused, and what would help.
@@ -266,6 +277,39 @@ impl Builder {
     pub fn withhold_address(mut self, withhold: bool) -> Self {
         self.withhold_address = withhold;
         self
+    }
+
+    /// Makes a pool of at least `min` and at most `max` buffers (0 for no limit) of `size_bytes` each, and
+    /// activates it, which allocates the first `min`.
+    ///
+    /// ```
+    /// use gstphysmem::{memory::MemoryKind, pool::{PhysBufferPool, Wait}};
+    ///
+    /// gst::init()?;
+    /// let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).activate(1 << 20, 2, 4)?;
+    /// let buffer = pool.acquire_free(Wait::Forever)?;
+    /// # drop(buffer);
+    /// # gst::prelude::BufferPoolExt::set_active(&pool, false)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PoolError::NotActivated`]: there is no such memory, or the numbers contradict each other.
+    pub fn activate(
+        self,
+        size_bytes: u32,
+        min: u32,
+        max: u32,
+    ) -> Result<PhysBufferPool, PoolError> {
+        let pool = self.build();
+        let mut config = pool.config();
+        config.set_params(None, size_bytes, min, max);
+        let active = pool.set_config(config).and_then(|()| pool.set_active(true));
+        active.map(|()| pool.clone()).map_err(|error| {
+            let reason = pool.last_error().unwrap_or_else(|| error.to_string());
+            let pool = pool.name().into();
+            PoolError::NotActivated { pool, reason }
+        })
     }
 
     /// Makes the pool, which allocates memory when it is activated.

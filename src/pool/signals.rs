@@ -10,7 +10,10 @@ use gst::{
     subclass::prelude::ObjectSubclassIsExt,
 };
 
-use super::{PhysBufferPool, Wait, external::handle_of_pieces};
+use super::{
+    PhysBufferPool, Wait,
+    external::{handle_of_dmabuf, handle_of_pieces},
+};
 use crate::memory::{Extent, PhysAddr};
 
 pub(super) fn signals() -> Vec<Signal> {
@@ -53,6 +56,9 @@ pub(super) fn signals() -> Vec<Signal> {
             ],
             |pool, params| told(pool, add_memory(pool, params)).is_some(),
         ),
+        action("add-dmabuf", &[i32::static_type()], |pool, params| {
+            told(pool, add_dmabuf(pool, param(params))).is_some()
+        }),
         action("validate", &id, |pool, params| pool.validate(param(params))),
         action("validate-all", &[], |pool, _| pool.validate_all()),
         action("export-dmabuf", &id, |pool, params| {
@@ -111,6 +117,13 @@ fn add_memory(pool: &PhysBufferPool, params: &[glib::Value]) -> Result<(), Strin
     // SAFETY: the emitter promises, as the documentation of the signal demands, that the block stays mapped
     // as long as `owner` lives, and without an owner for ever.
     let handle = unsafe { handle_of_pieces(data, size, extents, dmabuf_fd, deleter) }?;
+    pool.add_handle(handle)
+        .map_err(|refusal| refusal.to_string())
+}
+
+/// Adds a whole dma-buf, which the pool maps.
+fn add_dmabuf(pool: &PhysBufferPool, dmabuf_fd: i32) -> Result<(), String> {
+    let handle = handle_of_dmabuf(dmabuf_fd)?;
     pool.add_handle(handle)
         .map_err(|refusal| refusal.to_string())
 }

@@ -77,6 +77,21 @@ pub fn end_cpu_access(dma_buf: BorrowedFd<'_>, direction: Direction) -> io::Resu
     sync(dma_buf, DMA_BUF_SYNC_END | direction.flags())
 }
 
+/// The length in bytes of a dma-buf, of whichever driver.
+///
+/// # Errors
+/// ENOTTY for a descriptor that is no dma-buf.
+pub fn len_bytes(dma_buf: BorrowedFd<'_>) -> io::Result<u64> {
+    // Only a dma-buf has this ioctl. READ alone changes nothing, and may write caches back.
+    let read = Direction {
+        read: true,
+        write: false,
+    };
+    begin_cpu_access(dma_buf, read)?;
+    end_cpu_access(dma_buf, read)?;
+    Ok(rustix::fs::seek(dma_buf, rustix::fs::SeekFrom::End(0))?)
+}
+
 fn sync(dma_buf: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     let request = DmaBufSync { flags };
     loop {

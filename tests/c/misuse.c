@@ -57,6 +57,28 @@ much_too_long (guint8 *bytes)
   gst_object_unref (pool);
 }
 
+/* A pool by its kind, and a handle of a descriptor that is no dma-buf. */
+static void
+made_by_functions (void)
+{
+  GstBufferPool *pool = gst_phys_buffer_pool_new (GST_PHYS_MEMORY_KIND_NORMAL);
+  GError *error = NULL;
+  gint kind = -1;
+
+  check (G_OBJECT_TYPE (pool) == GST_TYPE_PHYS_BUFFER_POOL, "the type of a pool");
+  g_object_get (pool, "kind", &kind, NULL);
+  check (kind == GST_PHYS_MEMORY_KIND_NORMAL, "the kind of a pool");
+  gst_object_unref (pool);
+  check (gst_phys_buffer_pool_new (99) == NULL, "a kind that does not exist");
+  {
+    g_autoptr (GstPhysBufferHandle) handle = gst_phys_buffer_handle_new_from_dmabuf (1, &error);
+    check (handle == NULL && g_error_matches (error, GST_PHYS_POOL_ERROR, GST_PHYS_POOL_ERROR_FAILED), "a dma-buf that is none");
+    check (strstr (error->message, "file descriptor 1 ") != NULL, error->message);
+  }
+  g_clear_error (&error);
+  check (gst_phys_buffer_handle_new_from_dmabuf (-1, NULL) == NULL, "no descriptor");
+}
+
 /* g_object_new() returns a floating reference, which the functions must not take over. */
 static void
 floating (void)
@@ -90,6 +112,7 @@ main (int argc, char **argv)
   gst_plugin_load_by_name ("physmem");
   floating ();
   meta_by_name ();
+  made_by_functions ();
   much_too_long (bytes);
 
   check (gst_phys_buffer_pool_new_with_regions (&none, 1) == NULL, "a block without data");

@@ -3,14 +3,17 @@
 
 use std::ptr::NonNull;
 
+use gst::prelude::*;
+use gstphysmem::handle::BufferHandle;
 use gstphysmem::memory::{
     AddressSource, AddressUnknown, ExternalAddress, MemoryKind, Owner, Region, Request,
 };
+use gstphysmem::pool::{PhysBufferPool, Wait};
 
 use crate::conformance::{check, disturb_memory};
 use crate::{
-    NO_HUGE_PAGES, allocate, alone_in_the_lab, cannot_run_without, conformance, every_source,
-    huge_page_bytes, request, support,
+    NO_HUGE_PAGES, allocate, alone_in_the_lab, available, cannot_run_without, conformance,
+    every_source, huge_page_bytes, request, support,
 };
 
 const SIZE: usize = 8 << 20;
@@ -224,6 +227,32 @@ fn address_of_external_memory_is_looked_up_or_absent_with_its_reason() {
             // address.
             _ => assert_eq!(external.address(), Err(&AddressUnknown::PfnMap)),
         }
+    }
+}
+
+/// Memory that something else allocated, of which the program has only the dma-buf.
+#[test]
+fn a_dma_buf_of_others_becomes_a_buffer() {
+    let _alone = alone_in_the_lab();
+    for kind in available(&[MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf]) {
+        let region = allocate(&request(kind, 1 << 20));
+        let fd = region.dma_buf().unwrap();
+        let handle = BufferHandle::map_dma_buf(fd.try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!(handle.len_bytes(), region.size_bytes(), "{kind}");
+        let pool = PhysBufferPool::with_handles(vec![handle]);
+        let mut config = pool.config();
+        config.set_params(None, 1 << 20, 1, 1);
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        let mut buffer = pool.acquire_free(Wait::No).unwrap();
+        buffer.make_mut().map_writable().unwrap().fill(0xd5);
+        let seen = region.begin_access(false).unwrap();
+        // SAFETY: the region's bytes are mapped as long as the access lives, and nothing writes to them.
+        let bytes = unsafe { std::slice::from_raw_parts(seen.ptr(), region.size_bytes()) };
+        assert!(bytes.iter().all(|&byte| byte == 0xd5), "{kind}");
+        drop(seen);
+        drop(buffer);
+        pool.set_active(false).unwrap();
     }
 }
 
