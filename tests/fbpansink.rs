@@ -44,6 +44,7 @@ fn defaults_are_those_of_the_documentation() {
     assert!(sink.property::<bool>("clear"));
     assert!(sink.property::<bool>("restore"));
     assert!(!sink.property::<bool>("enable-last-sample"));
+    assert!(!sink.property::<bool>("post-presentation-messages"));
     assert!(sink.property::<bool>("qos"));
     let vsync = sink.property_value("vsync").serialize().unwrap();
     assert_eq!(vsync, "auto");

@@ -14,8 +14,10 @@ use crate::adoption::Adoption;
 use crate::display::area::{Rect, RenderRectangle};
 use crate::display::frame_log::{Offer, POOL_REMEDY};
 use crate::display::prerolled::Prerolled;
+use crate::display::presentation::{Presentation, RenderDelay, Timing};
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
+use crate::sys::clock::monotonic_ns;
 use crate::sys::vt_guard::VtSwitch;
 use gst::glib;
 use gst::prelude::*;
@@ -35,6 +37,7 @@ struct Settings {
     clear: bool,
     restore: bool,
     render_rectangle: RenderRectangle,
+    post_presentation_messages: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             clear: true,
             restore: true,
             render_rectangle: RenderRectangle::default(),
+            post_presentation_messages: false,
         }
     }
 }
@@ -75,6 +79,8 @@ pub struct FbPanSink {
         blurb = "Paint black what frames do not cover, and the screen at the end", default = true)]
     #[property(name = "restore", get, set, type = bool, member = restore, nick = "Restore",
         blurb = "Put mode, offsets and console back at the end (false leaves the last frame on screen, and the console in graphics mode so that it stays there)", default = true)]
+    #[property(name = "post-presentation-messages", get, set, type = bool, member = post_presentation_messages, nick = "Post presentation messages",
+        blurb = "Post an element message with the times of each frame that was shown", default = false)]
     settings: Mutex<Settings>,
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
@@ -88,6 +94,7 @@ pub struct FbPanSink {
     counters: Mutex<Arc<Counters>>,
     refusals: Refusals,
     adoption: Adoption,
+    render_delay: RenderDelay,
 }
 
 /// The lock is never poisoned, because nothing panics while one is held.
@@ -175,7 +182,15 @@ impl FbPanSink {
                 sink.imp().tell(switch);
             }
         };
-        let session = Session::start(&options, counters, on_error, on_terminal)?;
+        let sink = self.obj().downgrade();
+        let on_shown = move |presentation: Presentation| {
+            if let Some(sink) = sink.upgrade()
+                && lock(&sink.imp().settings).post_presentation_messages
+            {
+                presentation.post(&sink, monotonic_ns());
+            }
+        };
+        let session = Session::start(&options, counters, on_error, on_terminal, on_shown)?;
         self.area(&session)?;
         *lock(&self.state) = State::Started {
             session: Arc::new(session),
@@ -281,6 +296,11 @@ impl FbPanSink {
 
     fn is_open(&self) -> bool {
         self.session().is_some()
+    }
+
+    fn timing(&self, buffer: &gst::BufferRef) -> Timing {
+        let is_rendered = self.is_rendering.load(Ordering::Relaxed);
+        Timing::of(&*self.obj(), buffer, is_rendered, monotonic_ns())
     }
 
     /// The session, the stream, and whether this frame was already shown for a preroll. Takes the
@@ -458,6 +478,7 @@ impl BaseSinkImpl for FbPanSink {
             );
         }
         self.replace_stream(Stream::new(info, placement));
+        self.render_delay.set(&*self.obj(), session.display_delay());
         session.log().offer(Offer::NotAsked);
         self.adoption.restart();
         Ok(())
@@ -587,7 +608,9 @@ impl VideoSinkImpl for FbPanSink {
         let shown = self
             .unless_flushing(|| session.put_in_place(&stream, buffer, written))
             .and_then(|frame| match frame {
-                Some(frame) => self.unless_flushing(|| session.show(&stream, &frame)),
+                Some(frame) => {
+                    self.unless_flushing(|| session.show(&stream, &frame, self.timing(buffer)))
+                }
                 None => Ok(()), // dropped, which was logged or counted
             });
         shown.inspect_err(|_| self.with_prerolled(Prerolled::forget))?;

@@ -9,6 +9,7 @@
 use super::mode::{BUSY_LIMIT, BUSY_PAUSE};
 use super::vsync::Clock;
 use crate::display::cycle::Cycle;
+use crate::sys::clock::monotonic_ns;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,14 +85,20 @@ pub struct Presenter<H: Send + 'static> {
 
 impl<H: Send + 'static> Presenter<H> {
     /// Starts the thread. `current` is held until the first pan has taken effect. The thread
-    /// calls `on_error` with the first failure of a pan.
+    /// calls `on_error` with the first failure of a pan, and `on_shown` after each pan with the
+    /// holder of the fb_page and the time at which that was on the screen (CLOCK_MONOTONIC;
+    /// `None` if the driver does not tell).
     pub fn new<S: Scanout>(
         scanout: Arc<S>,
         clock: Clock,
         fb_pages: usize,
         current: Option<Held<H>>,
         on_error: impl FnOnce(S::Error) + Send + 'static,
-    ) -> std::io::Result<Self> {
+        on_shown: impl Fn(&H, Option<u64>) + Send + 'static,
+    ) -> std::io::Result<Self>
+    where
+        H: Clone,
+    {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 cycle: Cycle::showing(current.filter(|_| fb_pages > 1)),
@@ -108,7 +115,7 @@ impl<H: Send + 'static> Presenter<H> {
             None // nothing to pan to
         } else {
             let shared = shared.clone();
-            let run = move || shared.run(&*scanout, clock, on_error);
+            let run = move || shared.run(&*scanout, clock, on_error, on_shown);
             Some(
                 std::thread::Builder::new()
                     .name("fbpansink".into())
@@ -281,7 +288,15 @@ impl<H> State<H> {
 }
 
 impl<H> Shared<H> {
-    fn run<S: Scanout>(&self, scanout: &S, clock: Clock, on_error: impl FnOnce(S::Error)) {
+    fn run<S: Scanout>(
+        &self,
+        scanout: &S,
+        clock: Clock,
+        on_error: impl FnOnce(S::Error),
+        on_shown: impl Fn(&H, Option<u64>),
+    ) where
+        H: Clone,
+    {
         let mut on_error = Some(on_error);
         while let Some(fb_page) = self.next() {
             let panned_at = Instant::now();
@@ -314,11 +329,16 @@ impl<H> Shared<H> {
                 Clock::WaitForVsync => scanout.wait_for_vsync(),
                 Clock::Timer(period) => self.sleep_until(panned_at + period),
             }
+            let shown_ns = clock.is_synchronised().then(monotonic_ns);
             let mut state = self.state.lock();
             let free = state.cycle.shown();
+            let shown = state.cycle.current().map(|held| held.holder.clone());
             drop(state);
             drop(free); // returns to the pool, which wakes its waiters
             self.changed.notify_all();
+            if let Some(holder) = shown {
+                on_shown(&holder, shown_ns);
+            }
         }
         self.state.lock().finished = true;
         self.changed.notify_all();
@@ -398,12 +418,14 @@ mod tests {
         panned: Receiver<usize>,
         answer: Sender<Result<(), &'static str>>,
         errors: Receiver<&'static str>,
+        shown: Receiver<(usize, Option<u64>)>,
     }
 
     fn stage(n: usize) -> Stage {
         let (pans, panned) = channel();
         let (answer, answers) = channel();
         let (error, errors) = channel();
+        let (on_screen, shown) = channel();
         let pages: Vec<_> = (0..n).map(Arc::new).collect();
         let device = Arc::new(ScriptedDevice {
             pans: Mutex::new(pans),
@@ -413,16 +435,19 @@ mod tests {
             fb_page: 0,
             holder: pages[0].clone(),
         });
-        let presenter = Presenter::new(device, Clock::PanWaits, n, current, move |e| {
-            error.send(e).unwrap()
-        })
-        .unwrap();
+        let on_error = move |e| error.send(e).unwrap();
+        let on_shown = move |page: &Arc<usize>, at| {
+            let _ = on_screen.send((**page, at));
+        };
+        let presenter =
+            Presenter::new(device, Clock::PanWaits, n, current, on_error, on_shown).unwrap();
         Stage {
             presenter,
             pages,
             panned,
             answer,
             errors,
+            shown,
         }
     }
 
@@ -446,6 +471,24 @@ mod tests {
         stage.answer.send(Ok(())).unwrap();
         assert!(stage.presenter.wait_idle(LONG));
         assert!(stage.is_free(0) && !stage.is_free(1));
+    }
+
+    #[test]
+    fn each_page_is_told_with_the_time_at_which_its_pan_was_over() {
+        let stage = stage(3);
+        let mut last_ns = monotonic_ns();
+        for page in [1, 2] {
+            stage.present(page).unwrap();
+            assert_eq!(stage.panned.recv(), Ok(page));
+            assert!(stage.shown.try_recv().is_err(), "not on the screen yet");
+            let answered_ns = monotonic_ns();
+            stage.answer.send(Ok(())).unwrap();
+            let (shown, at) = stage.shown.recv().unwrap();
+            let at = at.unwrap();
+            assert_eq!(shown, page);
+            assert!(last_ns <= answered_ns && answered_ns <= at && at <= monotonic_ns());
+            last_ns = at;
+        }
     }
 
     #[test]

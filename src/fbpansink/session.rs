@@ -9,6 +9,7 @@ use super::stats::Counters;
 use super::terminal::{Painted, Terminal};
 use crate::display::area::Rect;
 use crate::display::frame_log::{FrameLog, Way};
+use crate::display::presentation::{Presentation, Timing};
 use crate::foreign;
 use crate::layout::{self, Layout};
 use crate::memory::{ExternalAddress, Owner, Region};
@@ -30,12 +31,22 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 pub struct Session {
     // Fields are dropped in this order. The threads end first, because they use the others.
     _terminal: Option<Terminal>,
-    presenter: Arc<Presenter<gst::Buffer>>,
+    presenter: Arc<Presenter<Frame>>,
     screen: Arc<Screen>,
     slots: Slots,
     address: Result<String, String>,
     counters: Arc<Counters>,
     painted: Arc<Painted>,
+}
+
+/// A frame on its way to the screen. Dropping it gives its buffer back.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Keeps the fb_page out of the pool.
+    _buffer: gst::Buffer,
+    timing: Timing,
+    /// Whether upstream wrote into the fb_page.
+    is_zero_copy: bool,
 }
 
 /// What stays the same until new caps or a new `render-rectangle`.
@@ -98,22 +109,44 @@ impl Drop for Stream {
 }
 
 impl Session {
-    /// Opens the device and starts the threads. They call `on_error` once if a pan fails, and
-    /// `on_terminal` each time the screen goes to another virtual terminal or comes back.
+    /// Opens the device and starts the threads. They call `on_error` once if a pan fails,
+    /// `on_terminal` each time the screen goes to another virtual terminal or comes back, and
+    /// `on_shown` for each frame that a pan has shown.
     pub fn start(
         options: &Options,
         counters: Arc<Counters>,
         on_error: impl FnOnce(ScreenError) + Send + 'static,
         on_terminal: impl Fn(VtSwitch) + Send + 'static,
+        on_shown: impl Fn(Presentation) + Send + 'static,
     ) -> Result<Self, ScreenError> {
         let screen = Arc::new(Screen::open(options)?);
         let (regions, address) = regions(&screen);
         let slots = Slots::new(regions, Reuse::LeastRecent);
         let on_screen = match screen.visible_fb_page() {
             Some(page) if screen.fb_pages() > 1 => {
-                Some(take(&slots, page, screen.fb_page_bytes())?)
+                let buffer = take(&slots, page, screen.fb_page_bytes())?;
+                let holder = Frame {
+                    _buffer: buffer,
+                    timing: Timing::default(),
+                    is_zero_copy: false,
+                };
+                let fb_page = page;
+                Some(Held { fb_page, holder })
             }
             _ => None,
+        };
+        let is_vsync = screen.clock().is_synchronised();
+        let period_ns = screen.refresh_period().as_nanos() as u64;
+        let on_shown = move |frame: &Frame, shown_ns| {
+            on_shown(Presentation {
+                timing: frame.timing,
+                shown_ns,
+                period_ns,
+                sequence: None,
+                is_vsync,
+                is_hw_clock: false,
+                is_zero_copy: frame.is_zero_copy,
+            });
         };
         let presenter = Presenter::new(
             screen.clone(),
@@ -121,6 +154,7 @@ impl Session {
             screen.fb_pages(),
             on_screen,
             on_error,
+            on_shown,
         )
         .map_err(ScreenError::Thread)?;
         let presenter = Arc::new(presenter);
@@ -255,6 +289,12 @@ impl Session {
         }
     }
 
+    /// The time in which a frame that is handed over comes onto the screen.
+    pub fn display_delay(&self) -> Duration {
+        let period = self.screen.refresh_period();
+        self.screen.clock().display_delay(period)
+    }
+
     /// Returns the fb_page that the frame was written into, or a free one into which it copies
     /// the frame. `None` if the frame was dropped.
     pub fn put_in_place(
@@ -274,6 +314,7 @@ impl Session {
                 InPlace {
                     fb_page,
                     holder: buffer.clone(),
+                    is_zero_copy: true,
                 }
             }
             Written::Elsewhere(_) | Written::Foreign => {
@@ -293,7 +334,11 @@ impl Session {
                         "the frame lies elsewhere in its fb_page than where it is to be shown",
                     ),
                 }
-                InPlace { fb_page, holder }
+                InPlace {
+                    fb_page,
+                    holder,
+                    is_zero_copy: false,
+                }
             }
         };
         gst::trace!(CAT, "fb_page {}: {buffer:?}", in_place.fb_page);
@@ -309,16 +354,32 @@ impl Session {
         let (Written::InPlace(fb_page) | Written::Elsewhere(fb_page)) = written else {
             return Ok(None);
         };
-        match self.presenter.present(fb_page, buffer) {
+        let frame = Frame {
+            _buffer: buffer,
+            timing: Timing::default(),
+            is_zero_copy: false,
+        };
+        match self.presenter.present(fb_page, frame) {
             Err(Refusal::Failed) => Err(NotShown::Reported),
             _ => Ok(None),
         }
     }
 
     /// Hands the frame to the presenter. Waits until the one before it is queued.
-    pub fn show(&self, stream: &Stream, frame: &InPlace) -> Result<(), NotShown> {
-        self.paint_borders(frame.fb_page, stream);
-        match self.presenter.present(frame.fb_page, frame.holder.clone()) {
+    pub fn show(
+        &self,
+        stream: &Stream,
+        in_place: &InPlace,
+        timing: Timing,
+    ) -> Result<(), NotShown> {
+        let fb_page = in_place.fb_page;
+        self.paint_borders(fb_page, stream);
+        let frame = Frame {
+            _buffer: in_place.holder.clone(),
+            timing,
+            is_zero_copy: in_place.is_zero_copy,
+        };
+        match self.presenter.present(fb_page, frame) {
             Ok(Presented::Shown) => Ok(()),
             Ok(Presented::Away) => {
                 self.counters.vt_away.fetch_add(1, Ordering::Relaxed);
@@ -423,6 +484,8 @@ pub enum Written {
 pub struct InPlace {
     fb_page: usize,
     holder: gst::Buffer,
+    /// Whether upstream wrote into the fb_page.
+    is_zero_copy: bool,
 }
 
 /// Why a frame was not shown.
@@ -495,11 +558,7 @@ fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
 }
 
 /// Acquires the fb_page that is on screen, so that upstream cannot write into it before another one is shown.
-fn take(
-    slots: &Slots,
-    fb_page: usize,
-    page_bytes: usize,
-) -> Result<Held<gst::Buffer>, ScreenError> {
+fn take(slots: &Slots, fb_page: usize, page_bytes: usize) -> Result<gst::Buffer, ScreenError> {
     let failed = |e: &dyn std::fmt::Display| ScreenError::Pool(e.to_string());
     let pool = PhysBufferPool::over(slots, None);
     let mut config = pool.config();
@@ -514,8 +573,7 @@ fn take(
         .into_iter()
         .find(|buffer| slots.index_of(buffer) == Some(fb_page));
     pool.set_active(false).map_err(|e| failed(&e))?;
-    let holder = holder.ok_or_else(|| failed(&"the fb_page on screen is not among them"))?;
-    Ok(Held { fb_page, holder })
+    holder.ok_or_else(|| failed(&"the fb_page on screen is not among them"))
 }
 
 pub fn fb_pages(n: usize) -> String {

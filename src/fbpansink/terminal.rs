@@ -23,19 +23,19 @@ pub struct Terminal {
     thread: Option<JoinHandle<()>>,
 }
 
-struct Follower<F> {
+struct Follower<H: Send + 'static, F> {
     connection: Arc<Connection>,
     screen: Arc<Screen>,
-    presenter: Arc<Presenter<gst::Buffer>>,
+    presenter: Arc<Presenter<H>>,
     painted: Arc<Painted>,
     tell: F,
 }
 
 impl Terminal {
     /// Starts the thread. `None` if no console on the screen is in graphics mode.
-    pub fn follow(
+    pub fn follow<H: Send + 'static>(
         screen: &Arc<Screen>,
-        presenter: &Arc<Presenter<gst::Buffer>>,
+        presenter: &Arc<Presenter<H>>,
         painted: &Arc<Painted>,
         tell: impl Fn(VtSwitch) + Send + 'static,
     ) -> io::Result<Option<Self>> {
@@ -71,7 +71,7 @@ impl Drop for Terminal {
     }
 }
 
-impl<F: Fn(VtSwitch)> Follower<F> {
+impl<H: Send + 'static, F: Fn(VtSwitch)> Follower<H, F> {
     fn run(self) {
         let mut shown = 0;
         let mut picture = None;

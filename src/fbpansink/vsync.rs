@@ -41,6 +41,26 @@ pub enum Clock {
     Unsynchronised,
 }
 
+impl Clock {
+    /// Whether a pan takes effect at a vertical blank that the presenter waits for, so that frames
+    /// do not tear and the time of each is known.
+    pub fn is_synchronised(self) -> bool {
+        match self {
+            Self::PanWaits | Self::WaitForVsync => true,
+            Self::Timer(_) | Self::Unsynchronised => false,
+        }
+    }
+
+    /// The time in which a fb_page that is panned to comes onto the screen.
+    pub fn display_delay(self, period: Duration) -> Duration {
+        match self {
+            Self::PanWaits | Self::WaitForVsync => period,
+            Self::Timer(period) => period,
+            Self::Unsynchronised => Duration::ZERO,
+        }
+    }
+}
+
 impl fmt::Display for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -231,6 +251,20 @@ mod tests {
             measure(Vsync::Wait, PERIOD, enotty, returns).0,
             Clock::WaitForVsync
         );
+    }
+
+    #[test]
+    fn a_pan_takes_effect_within_one_period_unless_nobody_waits() {
+        let timer = Clock::Timer(2 * PERIOD);
+        let waiting = [Clock::PanWaits, Clock::WaitForVsync];
+        assert_eq!(
+            waiting.map(|clock| clock.display_delay(PERIOD)),
+            [PERIOD; 2]
+        );
+        assert_eq!(timer.display_delay(PERIOD), 2 * PERIOD);
+        assert_eq!(Clock::Unsynchronised.display_delay(PERIOD), Duration::ZERO);
+        assert!(waiting.iter().all(|clock| clock.is_synchronised()));
+        assert!(!timer.is_synchronised() && !Clock::Unsynchronised.is_synchronised());
     }
 
     #[test]

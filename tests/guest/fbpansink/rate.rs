@@ -5,6 +5,8 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 
+use gst::prelude::*;
+
 use super::support::player::Player;
 use super::support::{guest_clock, require_lab};
 
@@ -60,5 +62,35 @@ fn each_vertical_blank_shows_a_new_frame() {
             "{frames} frames, {blanks} blanks"
         );
         player.stop();
+    }
+}
+
+#[test]
+fn each_frame_is_told_with_the_time_at_which_its_pan_was_over() {
+    let player = Player::new(
+        "rawvideosrc num-buffers=120 ! video/x-raw,framerate=30/1 \
+         ! fbpansink name=sink post-presentation-messages=true",
+    );
+    player.start();
+    let presented = player.presented_until_end();
+    assert_eq!(presented.len(), 120, "{}", player.stats());
+    let ns = |frame: &gst::Structure, name: &str| {
+        let ns = frame.get::<u64>(name);
+        ns.unwrap_or_else(|e| panic!("{name}: {e}: {frame}")) as i64
+    };
+    let period_ns = player.sink.property::<u64>("render-delay") as i64;
+    // The first second is left out, in which the guest may be late.
+    for pair in presented.windows(2).skip(30) {
+        let [one, next] = pair else { unreachable!() };
+        let running = ns(next, "running-time") - ns(one, "running-time");
+        assert!((running - 33_333_333).abs() <= 1, "{one} {next}");
+        let flags = ["vsync", "zero-copy", "hw-clock"].map(|flag| next.get::<bool>(flag));
+        assert_eq!(flags, [Ok(true), Ok(true), Ok(false)], "{next}");
+        assert_eq!(ns(next, "refresh-period"), period_ns);
+        assert!(!next.has_field("sequence"), "{next}");
+        let early = ns(next, "target-time") - ns(next, "presentation-time");
+        // The presenter sees the vertical blank when the ioctl returns, which is a little later.
+        let allowed = -2_000_000..period_ns + 1_000_000;
+        assert!(allowed.contains(&early), "{early} ns early: {next}");
     }
 }

@@ -147,6 +147,27 @@ impl Player {
         }
     }
 
+    /// Waits for the end of the stream. Returns the messages about frames that were shown.
+    #[track_caller]
+    pub fn presented_until_end(&self) -> Vec<gst::Structure> {
+        let mut presented = Vec::new();
+        loop {
+            let wanted = [MessageType::Element, MessageType::Eos, MessageType::Error];
+            let message = self.wait_for(&wanted);
+            let message = message.unwrap_or_else(|| panic!("no end: {}", self.stats()));
+            assert_ne!(message.type_(), MessageType::Error, "{}", text(&message));
+            let Some(structure) = message
+                .structure()
+                .filter(|_| message.type_() != MessageType::Eos)
+            else {
+                return presented;
+            };
+            if structure.get::<&str>("event") == Ok("presented") {
+                presented.push(structure.to_owned());
+            }
+        }
+    }
+
     /// Waits for an error: its text, its resource error and its debug details.
     #[track_caller]
     pub fn wait_for_error(&self) -> String {
