@@ -12,6 +12,7 @@ use super::stats::Stats;
 use crate::display::area::Placement;
 use crate::display::cycle::Cycle;
 use crate::display::frame_log::FrameLog;
+use crate::display::presentation::{Presentation, Timing};
 
 /// A frame on its way to the screen. Dropping it gives its buffer back.
 #[derive(Debug)]
@@ -24,10 +25,7 @@ pub struct Frame {
     pub fence: Option<OwnedFd>,
     /// Keeps upstream from writing into the memory again.
     pub buffer: gst::Buffer,
-    /// When the frame should be on the screen, CLOCK_MONOTONIC.
-    pub due_ns: Option<u64>,
-    /// The running time of the frame, for QoS.
-    pub running_time: Option<gst::ClockTime>,
+    pub timing: Timing,
     /// When the frame was handed over, CLOCK_MONOTONIC.
     pub submitted_ns: u64,
     /// Whether the display reads the memory that upstream wrote into.
@@ -39,6 +37,29 @@ pub struct Frame {
     pub is_counted: bool,
     /// The number of the frame among those of its plane.
     pub serial: u64,
+}
+
+#[cfg(test)]
+impl Frame {
+    /// A frame that covers a screen of 4x4 pixels.
+    pub fn blank(framebuffer: &Arc<Framebuffer>) -> Self {
+        let whole = crate::display::area::Rect::of_size(4, 4);
+        Self {
+            framebuffer: framebuffer.clone(),
+            placement: Placement {
+                src: whole,
+                dst: whole,
+            },
+            fence: None,
+            buffer: gst::Buffer::new(),
+            timing: Timing::default(),
+            submitted_ns: 0,
+            is_zero_copy: true,
+            is_foreign: true,
+            is_counted: true,
+            serial: 0,
+        }
+    }
 }
 
 /// The part of a sink that gets the reports of the card's thread. Called without a lock.
@@ -57,13 +78,7 @@ impl Observer for IgnoringObserver {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    Shown {
-        running_time: Option<gst::ClockTime>,
-        /// How long after its time the frame was shown; 0 if in time, `None` if it has no time.
-        late_ns: Option<u64>,
-        /// The time between two vertical blanks.
-        period_ns: u64,
-    },
+    Shown(Presentation),
     Refused(String),
     Unplugged,
     /// A display was plugged in, to be driven in this mode; `None` if no mode is chosen yet.

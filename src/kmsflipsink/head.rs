@@ -636,6 +636,13 @@ impl Head {
         }
     }
 
+    /// The time in which a frame that is committed comes onto the screen: at most one period, because it waits for the
+    /// next vertical blank. `None` before a mode is chosen.
+    pub fn display_delay(&self) -> Option<Duration> {
+        let period_ns = self.with_crtc(|crtc| Some(crtc.mode.as_ref()?.line.period_ns()));
+        period_ns.flatten().map(Duration::from_nanos)
+    }
+
     /// The fields of `stats` about the display and the frames on it.
     pub fn stats(&self) -> Option<HeadStats> {
         self.with_crtc(|crtc| {

@@ -28,10 +28,11 @@ use super::offered_memory::OfferedMemory;
 use super::orientation::Orientation;
 use super::report;
 use super::settings::Settings;
-use super::stream::{Stream, Timing};
+use super::stream::Stream;
 use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
+use crate::display::presentation::{RenderDelay, Timing};
 use crate::memory;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
@@ -82,6 +83,8 @@ pub struct KmsFlipSink {
     #[property(name = "memory-kind", get, set, type = OfferedMemory, member = memory_kind, nick = "Memory kind",
         blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and dumb (the card's own buffers) that can be shown",
         builder(OfferedMemory::Auto))]
+    #[property(name = "post-presentation-messages", get, set, type = bool, member = post_presentation_messages, nick = "Post presentation messages",
+        blurb = "Post an element message with the times of each frame that was shown", default = false)]
     settings: Mutex<Settings>,
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
@@ -95,6 +98,7 @@ pub struct KmsFlipSink {
     /// What the tags of the stream say.
     orientation: Mutex<Orientation>,
     adoption: Adoption,
+    render_delay: RenderDelay,
     /// The counters at the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
@@ -215,28 +219,6 @@ impl KmsFlipSink {
 
     fn is_open(&self) -> bool {
         self.started(|_| ()).is_some()
-    }
-
-    fn timing(&self, buffer: &gst::BufferRef) -> Timing {
-        let sink = self.obj();
-        let segment = sink.segment();
-        let running_time = segment
-            .downcast_ref::<gst::ClockTime>()
-            .and_then(|segment| segment.to_running_time(buffer.pts()));
-        let clock = sink.clock().filter(|_| sink.is_sync());
-        let due_ns =
-            running_time
-                .zip(sink.base_time())
-                .zip(clock)
-                .and_then(|((running, base), clock)| {
-                    let due = running + base + sink.latency();
-                    let ahead = due.nseconds() as i64 - clock.time().nseconds() as i64;
-                    monotonic_ns().checked_add_signed(ahead)
-                });
-        Timing {
-            due_ns,
-            running_time,
-        }
     }
 
     fn tell_of_copies(&self, stream: &Stream) {
@@ -516,9 +498,11 @@ impl VideoSinkImpl for KmsFlipSink {
             return Ok(gst::FlowSuccess::Ok);
         }
         let stream = frame.map(|(stream, _)| stream);
-        let timing = self.timing(buffer);
         let show = || match &stream {
-            Some(stream) => stream.show(buffer, timing, &options),
+            Some(stream) => {
+                let timing = Timing::of(&*self.obj(), buffer, is_rendered, monotonic_ns());
+                stream.show(buffer, timing, &options)
+            }
             None => self.miss(buffer, is_rendered),
         };
         let is_freed = || {

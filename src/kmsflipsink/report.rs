@@ -85,7 +85,7 @@ pub fn waiting(error: &KmsError) -> String {
 /// Logs a report of the card's thread, and posts it as an element message.
 pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let (name, detail) = match report {
-        Report::Shown { .. } => return,
+        Report::Shown(_) => return,
         Report::Refused(reason) => {
             gst::debug!(CAT, obj = sink, "a commit was refused: {reason}");
             return;

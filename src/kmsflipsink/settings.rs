@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) connector_properties: StructureProperty,
     pub(super) crtc_properties: StructureProperty,
     pub(super) memory_kind: OfferedMemory,
+    pub(super) post_presentation_messages: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +56,7 @@ impl Default for Settings {
             connector_properties: StructureProperty(None),
             crtc_properties: StructureProperty(None),
             memory_kind: OfferedMemory::Auto,
+            post_presentation_messages: false,
         }
     }
 }

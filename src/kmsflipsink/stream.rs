@@ -23,6 +23,7 @@ use super::import::{self, Imported, Imports, NotImportable};
 use super::mode::{FrameNeed, ModeRequest};
 use crate::display::area::{Picture, Placement, Rect, Target};
 use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
+use crate::display::presentation::Timing;
 use crate::foreign;
 use crate::sys;
 
@@ -55,13 +56,6 @@ struct Context {
     offered: Offered,
     /// How the last frame was shown: the driver is asked again only if picture or target differ.
     placed: (Picture, Target, Scanout),
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Timing {
-    /// When the frame should be on the screen, CLOCK_MONOTONIC.
-    pub due_ns: Option<u64>,
-    pub running_time: Option<gst::ClockTime>,
 }
 
 impl Stream {
@@ -386,8 +380,7 @@ fn frame(
         placement,
         fence: None,
         buffer: buffer.clone(),
-        due_ns: timing.due_ns,
-        running_time: timing.running_time,
+        timing,
         submitted_ns: 0,
         is_zero_copy,
         is_foreign: false,

@@ -167,9 +167,9 @@ fn read_events(engine: &Engine) {
 fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
     // A file of several fences tells no time. It is signalled all the same, and would be reported again at once.
     let shown_ns = match sync_file::signalled_ns(fence.as_fd()) {
-        Ok(Some(shown_ns)) => shown_ns,
         Ok(None) => return,
-        Err(_) => monotonic_ns(),
+        Ok(shown_ns) => shown_ns,
+        Err(_) => None,
     };
     let mut outbox = Outbox::default();
     let mut inner = engine.lock();
@@ -178,7 +178,10 @@ fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
         of_crtc.is_some_and(|known| Arc::ptr_eq(known, fence))
     };
     if inner.crtc(crtc_id).is_some_and(is_in_flight) {
-        inner.flipped(crtc_id, shown_ns, 0, &mut outbox);
+        match shown_ns {
+            Some(shown_ns) => inner.flipped(crtc_id, shown_ns, 0, &mut outbox),
+            None => inner.flipped_before(crtc_id, monotonic_ns(), &mut outbox),
+        }
     }
     drop(inner);
     outbox.deliver();

@@ -5,6 +5,7 @@
 use std::io;
 
 use super::{Crtc, Inner, Master, Outbox, Report};
+use crate::display::presentation::Presentation;
 use crate::kmsflipsink::claimed_plane::{ClaimedPlane, Refusals};
 use crate::kmsflipsink::error::Gone;
 use crate::kmsflipsink::stats::Flip;
@@ -116,7 +117,8 @@ impl Inner {
         }
     }
 
-    /// Handles that the commit in flight is on the screen. `sequence` is 0 if the kernel has no number.
+    /// Handles that the commit in flight is on the screen, by the kernel's own time and number of the vertical blank.
+    /// `sequence` is 0 if the kernel has no number.
     pub(super) fn flipped(
         &mut self,
         crtc_id: u32,
@@ -126,7 +128,15 @@ impl Inner {
     ) {
         if let Some(crtc) = self.crtc(crtc_id) {
             let sequence = (crtc.has_vblank && sequence != 0).then_some(sequence);
-            finish_flip(crtc, shown_ns, sequence, outbox);
+            let is_hw_clock = crtc.has_vblank;
+            finish_flip(crtc, shown_ns, sequence, is_hw_clock, outbox);
+        }
+    }
+
+    /// Handles that the commit in flight is on the screen since a time that the kernel does not tell.
+    pub(super) fn flipped_before(&mut self, crtc_id: u32, now_ns: u64, outbox: &mut Outbox) {
+        if let Some(crtc) = self.crtc(crtc_id) {
+            finish_flip(crtc, now_ns, None, false, outbox);
         }
     }
 
@@ -223,11 +233,17 @@ pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> 
     for plane in &mut crtc.planes {
         plane.stats.lost_events += 1;
     }
-    finish_flip(crtc, now_ns, None, outbox);
+    finish_flip(crtc, now_ns, None, false, outbox);
     None
 }
 
-fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &mut Outbox) {
+fn finish_flip(
+    crtc: &mut Crtc,
+    shown_ns: u64,
+    sequence: Option<u32>,
+    is_hw_clock: bool,
+    outbox: &mut Outbox,
+) {
     let Some((_, is_modeset)) = crtc.in_flight.take() else {
         return;
     };
@@ -242,20 +258,24 @@ fn finish_flip(crtc: &mut Crtc, shown_ns: u64, sequence: Option<u32>, outbox: &m
         let Some(frame) = plane.frames.current().filter(|frame| frame.is_counted) else {
             continue;
         };
-        let late_ns = frame.due_ns.map(|due_ns| shown_ns.saturating_sub(due_ns));
+        let presentation = Presentation {
+            timing: frame.timing,
+            shown_ns: Some(shown_ns),
+            period_ns,
+            sequence,
+            is_vsync: true,
+            is_hw_clock,
+            is_zero_copy: frame.is_zero_copy,
+        };
         plane.log.shown(frame.is_zero_copy);
         plane.stats.flipped(Flip {
             submitted_ns: frame.submitted_ns,
             shown_ns,
             sequence,
-            late_ns,
+            late_ns: presentation.late_ns(),
             is_modeset,
         });
-        let report = Report::Shown {
-            running_time: frame.running_time,
-            late_ns,
-            period_ns,
-        };
+        let report = Report::Shown(presentation);
         outbox.reports.push((plane.observer.clone(), report));
     }
 }
@@ -267,7 +287,6 @@ mod tests {
 
     use super::super::action::Action;
     use super::*;
-    use crate::display::area::{Placement, Rect};
     use crate::kmsflipsink::claimed_plane::{Frame, IgnoringObserver};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::error::NotPresented;
@@ -287,23 +306,7 @@ mod tests {
     }
 
     fn frame(framebuffer: &Arc<Framebuffer>) -> Frame {
-        let whole = Rect::of_size(4, 4);
-        Frame {
-            framebuffer: framebuffer.clone(),
-            placement: Placement {
-                src: whole,
-                dst: whole,
-            },
-            fence: None,
-            buffer: gst::Buffer::new(),
-            due_ns: None,
-            running_time: None,
-            submitted_ns: 0,
-            is_zero_copy: true,
-            is_foreign: true,
-            is_counted: true,
-            serial: 0,
-        }
+        Frame::blank(framebuffer)
     }
 
     /// Waits for a pending frame and queues it, as for a commit.
@@ -408,13 +411,13 @@ mod tests {
         crtc.planes[0].frames.submit(frame(1)).unwrap();
         crtc.planes[1].frames.submit(frame(100)).unwrap();
         crtc.begin_commit(0);
-        finish_flip(crtc, 1, None, &mut outbox);
+        finish_flip(crtc, 1, None, true, &mut outbox);
         assert_eq!(current(crtc), [Some(1), Some(100)]);
         crtc.planes[1].frames.submit(frame(101)).unwrap();
         crtc.begin_commit(2);
         let next = [0, 1].map(|at| crtc.planes[at].frames.next().map(|f| f.serial));
         assert_eq!(next, [Some(1), Some(101)]);
-        finish_flip(crtc, 3, None, &mut outbox);
+        finish_flip(crtc, 3, None, true, &mut outbox);
         assert_eq!(current(crtc), [Some(1), Some(101)]);
         release_planes(crtc, |plane| plane.id == 1, &mut outbox);
         let released: Vec<_> = outbox.frames.iter().map(|frame| frame.serial).collect();

@@ -15,15 +15,17 @@ use gst_video::VideoOrientationMethod;
 
 use super::{DRAIN_TIME, KmsFlipSink, lock};
 use crate::display::prerolled::Prerolled;
+use crate::display::presentation::Timing;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::claimed_plane::{Observer, Report};
 use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;
 use crate::kmsflipsink::report;
-use crate::kmsflipsink::stream::{Stream, Timing};
+use crate::kmsflipsink::stream::Stream;
 use crate::kmsflipsink::tune;
 use crate::refresh;
+use crate::sys::clock::monotonic_ns;
 
 /// What the sink holds from start to stop.
 pub(super) struct Started {
@@ -117,11 +119,9 @@ impl Observer for SinkObserver {
             Report::Plugged(_) | Report::MasterRegained => {
                 sink.call_async(|sink| sink.imp().catch_up());
             }
-            Report::Shown {
-                running_time,
-                late_ns,
-                period_ns,
-            } => {
+            Report::Shown(presentation) => {
+                let running_time = presentation.timing.running_time;
+                let (late_ns, period_ns) = (presentation.late_ns(), presentation.period_ns);
                 // Upstream may handle the event slowly, and the card's thread must not wait for that.
                 if let Some(qos) = report::qos(running_time, late_ns, period_ns)
                     && sink.property("qos")
@@ -129,6 +129,10 @@ impl Observer for SinkObserver {
                     sink.call_async(|sink| {
                         let _ = sink.sink_pad().push_event(qos);
                     });
+                }
+                // Posted by this thread, because the messages are to be in the order of the frames.
+                if lock(&sink.imp().settings).post_presentation_messages {
+                    presentation.post(&sink, monotonic_ns());
                 }
             }
             _ => {}
@@ -268,7 +272,16 @@ impl KmsFlipSink {
             tune::is_turned(rotation),
         )?;
         gst::info!(CAT, imp = self, "{}", stream.describe());
+        self.note_display_delay();
         Ok(Arc::new(stream))
+    }
+
+    /// Tells the pipeline how long the display takes, once its mode is known.
+    fn note_display_delay(&self) {
+        let head = self.started(|started| started.head.clone());
+        if let Some(delay) = head.and_then(|head| head.display_delay()) {
+            self.render_delay.set(&*self.obj(), delay);
+        }
     }
 
     /// Plans how frames of `info` are shown. If an obstacle may pass by itself (no display, or another program

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use gst::prelude::*;
+
 use crate::support::player::Player;
 use crate::support::{guest_clock, switch_vt};
 use crate::vkms::force_connector;
@@ -53,6 +55,71 @@ fn each_vertical_blank_shows_a_new_frame_and_none_is_missed() {
 #[test]
 fn frames_at_the_clocks_rate_are_all_shown_and_no_vertical_blank_is_missed() {
     play("mode=640x480");
+}
+
+/// One refresh of that mode, to the millihertz.
+const PERIOD_NS: u64 = 16_683_350;
+
+fn ns(presented: &gst::Structure, name: &str) -> i64 {
+    let ns = presented.get::<u64>(name);
+    ns.unwrap_or_else(|e| panic!("{name}: {e}: {presented}")) as i64
+}
+
+#[test]
+fn each_frame_is_told_with_the_vertical_blank_that_showed_it() {
+    let player = Player::new(
+        "rawvideosrc num-buffers=180 ! video/x-raw,width=640,height=480,framerate=30/1 \
+         ! kmsflipsink name=sink mode=640x480 post-presentation-messages=true",
+    );
+    player.start();
+    let presented = player.presented_until_end();
+    assert_eq!(presented.len(), 180, "{}", player.stats());
+    for (number, frame) in presented.iter().enumerate() {
+        let pts = ns(frame, "timestamp");
+        let off_ns = pts - number as i64 * 1_000_000_000 / 30;
+        assert!(off_ns.abs() <= 1, "{frame}");
+        assert_eq!(
+            (ns(frame, "running-time"), ns(frame, "stream-time")),
+            (pts, pts)
+        );
+        assert_eq!(ns(frame, "refresh-period"), PERIOD_NS as i64);
+        for flag in ["vsync", "hw-clock", "zero-copy"] {
+            assert_eq!(frame.get::<bool>(flag), Ok(true), "{flag}: {frame}");
+        }
+    }
+    // The first second is left out, in which the guest may be late.
+    for pair in presented.windows(2).skip(30) {
+        let [one, next] = pair else { unreachable!() };
+        let sequence = |frame: &gst::Structure| frame.get::<u32>("sequence").unwrap();
+        let blanks = i64::from(sequence(next).wrapping_sub(sequence(one)));
+        assert!((1..=3).contains(&blanks), "{one} {next}");
+        let time = ns(next, "presentation-time") - ns(one, "presentation-time");
+        let off_ns = time - blanks * PERIOD_NS as i64;
+        assert!(off_ns.abs() < 100_000, "{off_ns}: {one} {next}");
+        let early = ns(next, "target-time") - ns(next, "presentation-time");
+        let allowed = -1_000_000..PERIOD_NS as i64 + 1_000_000;
+        assert!(allowed.contains(&early), "{early} ns early: {next}");
+    }
+}
+
+#[test]
+fn the_pipeline_is_delayed_by_one_period_of_the_mode() {
+    let least_latency = |source: &str| {
+        let player = Player::new(&format!(
+            "{source} num-buffers=30 ! video/x-raw,width=640,height=480,framerate=30/1 \
+             ! kmsflipsink name=sink mode=640x480"
+        ));
+        player.reach(gst::State::Playing);
+        assert_eq!(player.sink.property::<u64>("render-delay"), PERIOD_NS);
+        let mut query = gst::query::Latency::new();
+        assert!(player.pipeline.query(&mut query));
+        player.wait_for_end();
+        query.result().1.nseconds()
+    };
+    assert_eq!(least_latency("rawvideosrc"), PERIOD_NS);
+    // videotestsrc reports the duration of a frame, and the base class adds 15 ms for processing.
+    let live = least_latency("videotestsrc is-live=true");
+    assert_eq!(live, 33_333_333 + 15_000_000 + PERIOD_NS);
 }
 
 #[test]
