@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use drm::control::atomic::AtomicModeReq;
-use drm::control::{self, Device as _, Mode, property};
+use drm::control::{self, AtomicCommitFlags, Device as _, Mode, property};
 use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 
 #[cfg(test)]
@@ -19,6 +19,27 @@ use super::framebuffer::Framebuffer;
 use super::kms_plane::{Extra, OtherPlane, PlaneContent, PlaneState, add_all};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use crate::display::area::Placement;
+
+/// What a commit changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitKind {
+    /// Mode and connector, with the frames.
+    Setup,
+    /// The frames, at the next vertical blank.
+    Flip,
+}
+
+impl CommitKind {
+    /// The flags of the commit, without that for an event. No commit blocks, a setup neither: the card's thread serves
+    /// the other CRTCs while the kernel sets the mode.
+    pub fn flags(self) -> AtomicCommitFlags {
+        AtomicCommitFlags::NONBLOCK
+            | match self {
+                Self::Setup => AtomicCommitFlags::ALLOW_MODESET,
+                Self::Flip => AtomicCommitFlags::empty(),
+            }
+    }
+}
 
 /// The property of a CRTC that asks for a fence.
 #[derive(Debug, Clone, Copy)]
@@ -105,8 +126,8 @@ pub struct Crtc {
     saved: Saved,
     /// Whether the driver counts vertical blanks.
     pub has_vblank: bool,
-    /// Since when a commit is in flight, and whether it was a setup. Times are CLOCK_MONOTONIC.
-    pub in_flight: Option<(u64, bool)>,
+    /// Since when a commit is in flight, and of which kind it is. Times are CLOCK_MONOTONIC.
+    pub in_flight: Option<(u64, CommitKind)>,
     pub last_flip_ns: u64,
     /// When frames were last dropped because there was no display or another program had the card.
     pub last_drop_ns: u64,
@@ -353,33 +374,39 @@ impl Crtc {
             }
         }
         // A sink may ask for another setup, or leave a plane, before the kernel has answered.
-        let is_setup = std::mem::take(&mut self.needs_setup);
-        if is_setup {
+        let kind = match std::mem::take(&mut self.needs_setup) {
+            true => CommitKind::Setup,
+            false => CommitKind::Flip,
+        };
+        if kind == CommitKind::Setup {
             self.leftovers_in_flight
                 .append(std::mem::take(&mut self.leftovers));
         }
-        self.in_flight = Some((now_ns, is_setup));
-        self.request(is_setup)
+        self.in_flight = Some((now_ns, kind));
+        self.request(kind)
+    }
+
+    /// The kind of the commit in flight.
+    pub fn kind_in_flight(&self) -> Option<CommitKind> {
+        self.in_flight.map(|(_, kind)| kind)
     }
 
     /// Whether the commit in flight is a setup.
     pub fn is_setup_in_flight(&self) -> bool {
-        self.in_flight.is_some_and(|(_, is_setup)| is_setup)
+        self.kind_in_flight() == Some(CommitKind::Setup)
     }
 
-    /// Notes that the kernel took the commit in flight. Returns what the screen no longer shows, because the commit of
-    /// a setup returns only when it is on the screen. It must not be dropped under a lock.
+    /// Returns what the screen no longer shows, because the setup in flight is on the screen. It must not be dropped
+    /// under a lock.
     pub fn take_setup(&mut self) -> Leftovers {
-        for plane in &mut self.planes {
-            plane.are_extras_in_flight = false;
-        }
         std::mem::take(&mut self.leftovers_in_flight)
     }
 
     /// Makes the next commit set again what the commit in flight, which the kernel did not take, was to set. Returns
     /// whether it was a setup.
     pub fn fail_commit(&mut self) -> bool {
-        let was_setup = self.in_flight.take().is_some_and(|(_, is_setup)| is_setup);
+        let was_setup = self.is_setup_in_flight();
+        self.in_flight = None;
         self.needs_setup |= was_setup;
         self.leftovers
             .append(std::mem::take(&mut self.leftovers_in_flight));
@@ -389,8 +416,9 @@ impl Crtc {
         was_setup
     }
 
-    fn request(&self, is_setup: bool) -> AtomicModeReq {
+    fn request(&self, kind: CommitKind) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
+        let is_setup = kind == CommitKind::Setup;
         if is_setup {
             self.add_setup(&mut request, self.mode.as_ref(), None);
         }

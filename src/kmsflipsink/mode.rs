@@ -457,6 +457,24 @@ mod tests {
     }
 
     #[test]
+    fn the_mode_follows_the_rate_of_each_new_caps_and_stays_where_that_is_no_better() {
+        let modes = television();
+        let mut now = 0;
+        for (rate_mhz, mode) in [
+            (23_976, 2),
+            (50_000, 1),
+            (25_000, 1),
+            (24_000, 2),
+            (59_940, 0),
+            (30_000, 0),
+        ] {
+            let need = frame(1920, 1080, rate_mhz);
+            now = choose(&modes, ModeRequest::Auto, Some(now), need).unwrap();
+            assert_eq!(now, mode, "{rate_mhz}");
+        }
+    }
+
+    #[test]
     fn too_small_a_mode_is_left_for_the_closest_that_holds_the_frame() {
         let modes = television();
         assert_eq!(

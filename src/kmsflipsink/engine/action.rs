@@ -8,7 +8,7 @@ use drm::control::atomic::AtomicModeReq;
 
 use super::outcome::{Loss, drop_pending, expire_flip, release_planes};
 use super::{Crtc, Framebuffer, Inner, Master, Outbox, PropertyBlob};
-use crate::kmsflipsink::crtc::OutFenceRequest;
+use crate::kmsflipsink::crtc::{CommitKind, OutFenceRequest};
 
 pub(super) enum Action {
     Exit,
@@ -21,7 +21,7 @@ pub(super) enum Action {
         blob: Option<Arc<PropertyBlob>>,
         /// Keeps the framebuffers alive that the request of a setup names. Otherwise the frames keep theirs.
         framebuffers: Vec<Arc<Framebuffer>>,
-        is_setup: bool,
+        kind: CommitKind,
     },
     Restore {
         crtc: u32,
@@ -91,17 +91,17 @@ impl Inner {
             match commit_time(crtc) {
                 Some(at_ns) if at_ns <= now_ns => {
                     let request = crtc.begin_commit(now_ns);
-                    let is_setup = crtc.is_setup_in_flight();
+                    let kind = crtc.kind_in_flight().unwrap_or(CommitKind::Flip);
                     return Action::Commit {
                         crtc: crtc.id,
                         request,
                         out_fence: crtc.out_fence_request(),
                         blob: crtc.mode.as_ref().map(|mode| mode.blob.clone()),
-                        framebuffers: match is_setup {
-                            true => crtc.framebuffers(),
-                            false => Vec::new(),
+                        framebuffers: match kind {
+                            CommitKind::Setup => crtc.framebuffers(),
+                            CommitKind::Flip => Vec::new(),
                         },
-                        is_setup,
+                        kind,
                     };
                 }
                 Some(at_ns) => until_ns = until_ns.min(at_ns),

@@ -7,12 +7,15 @@ use std::io;
 use super::{Crtc, Inner, Master, Outbox, Report};
 use crate::display::presentation::Presentation;
 use crate::kmsflipsink::claimed_plane::{ClaimedPlane, Refusals};
+use crate::kmsflipsink::crtc::CommitKind;
 use crate::kmsflipsink::error::Gone;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
 
 /// A flip event that has not come after this time is taken for lost.
 const FLIP_TIMEOUT_NS: u64 = 1_000_000_000;
+/// The same for the event of a setup, during which the driver may train a link.
+const SETUP_TIMEOUT_NS: u64 = 3_000_000_000;
 /// The time between two tries to become master again.
 pub(super) const MASTER_RETRY_NS: u64 = 250_000_000;
 /// The time between two tries to commit while the kernel answers EBUSY.
@@ -44,13 +47,9 @@ impl Inner {
         let Err(error) = result else {
             crtc.busy_since_ns = None;
             crtc.is_changed = true;
-            let left = crtc.take_setup();
-            // Only a setup leaves anything, and other commits should allocate no memory for it.
-            if crtc.is_setup_in_flight() {
-                outbox.leftovers.push(left);
-            }
-            crtc.in_flight = crtc.in_flight.map(|(_, is_setup)| (now_ns, is_setup));
+            crtc.in_flight = crtc.in_flight.map(|(_, kind)| (now_ns, kind));
             for plane in &mut crtc.planes {
+                plane.are_extras_in_flight = false;
                 if let Some(frame) = plane.frames.queued() {
                     frame.framebuffer.judge(Ok(()));
                     plane.settled_serial = frame.serial;
@@ -225,8 +224,12 @@ pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
 
 /// Ends the flip in flight if its event is overdue. Otherwise returns when it will be.
 pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> Option<u64> {
-    let (since_ns, _) = crtc.in_flight?;
-    let deadline_ns = since_ns + FLIP_TIMEOUT_NS;
+    let (since_ns, kind) = crtc.in_flight?;
+    let deadline_ns = since_ns
+        + match kind {
+            CommitKind::Setup => SETUP_TIMEOUT_NS,
+            CommitKind::Flip => FLIP_TIMEOUT_NS,
+        };
     if now_ns < deadline_ns {
         return Some(deadline_ns);
     }
@@ -244,9 +247,13 @@ fn finish_flip(
     is_hw_clock: bool,
     outbox: &mut Outbox,
 ) {
-    let Some((_, is_modeset)) = crtc.in_flight.take() else {
+    let Some((_, kind)) = crtc.in_flight.take() else {
         return;
     };
+    // Only a setup leaves anything, and other commits should allocate no memory for it.
+    if kind == CommitKind::Setup {
+        outbox.leftovers.push(crtc.take_setup());
+    }
     outbox.fences.extend(crtc.out_fence.take());
     crtc.last_flip_ns = shown_ns;
     let period_ns = crtc.period_ns();
@@ -273,7 +280,7 @@ fn finish_flip(
             shown_ns,
             sequence,
             late_ns: presentation.late_ns(),
-            is_modeset,
+            is_modeset: kind == CommitKind::Setup,
         });
         let report = Report::Shown(presentation);
         outbox.reports.push((plane.observer.clone(), report));
@@ -288,11 +295,13 @@ mod tests {
     use super::super::action::Action;
     use super::*;
     use crate::kmsflipsink::claimed_plane::{Frame, IgnoringObserver};
+    use crate::kmsflipsink::crtc::{ModeSet, Setup};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::error::NotPresented;
     use crate::kmsflipsink::framebuffer::Framebuffer;
     use crate::kmsflipsink::head::Head;
     use crate::kmsflipsink::kms_plane::PlaneState;
+    use crate::kmsflipsink::mode::{FrameNeed, ModeRequest};
 
     /// A sink on a card without a thread: the test does what the thread would do.
     fn stage() -> Head {
@@ -475,6 +484,64 @@ mod tests {
         assert_eq!(n_left(crtc), 1);
     }
 
+    /// Shows a frame, and returns the kind of its commit.
+    fn show(head: &Head, framebuffer: &Arc<Framebuffer>) -> Option<CommitKind> {
+        head.present(frame(framebuffer), false).unwrap();
+        begin_commit(head);
+        let kind = head.engine.lock().crtcs[0].kind_in_flight();
+        end_commit(head, 0);
+        let mut outbox = Outbox::default();
+        head.engine.lock().flipped(1, 1, 1, &mut outbox);
+        outbox.deliver();
+        kind
+    }
+
+    #[test]
+    fn caps_of_another_rate_need_a_setup_only_if_the_mode_changes() {
+        let head = stage();
+        let set_up = |clock, rate_mhz| {
+            let need = FrameNeed {
+                width: 4,
+                height: 4,
+                rate_mhz: Some(rate_mhz),
+            };
+            let setup = Setup {
+                mode: ModeSet::blank(&head.device, clock),
+                backdrop: None,
+            };
+            assert!(head.set_up(&setup, ModeRequest::Auto, need));
+            let crtc = &head.engine.lock().crtcs[0];
+            (crtc.needs_setup, crtc.need)
+        };
+        set_up(25_000, 24_000);
+        show(&head, &Framebuffer::blank(&head.device));
+        let (needs_setup, need) = set_up(25_000, 48_000);
+        let rate_mhz = need.and_then(|need| need.rate_mhz);
+        assert_eq!((needs_setup, rate_mhz), (false, Some(48_000)));
+        assert!(set_up(50_000, 50_000).0);
+    }
+
+    #[test]
+    fn the_event_of_a_setup_is_waited_for_longer_than_that_of_a_flip() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.device);
+        let limit = |crtc: &mut Crtc| {
+            let limit = expire_flip(crtc, 0, &mut Outbox::default());
+            let limit = limit.unwrap();
+            assert!(expire_flip(crtc, limit - 1, &mut Outbox::default()).is_some());
+            assert!(expire_flip(crtc, limit, &mut Outbox::default()).is_none());
+            limit
+        };
+        let mut inner = head.engine.lock();
+        let limits = [(); 2].map(|()| {
+            let crtc = &mut inner.crtcs[0];
+            crtc.planes[0].frames.submit(frame(&framebuffer)).unwrap();
+            crtc.begin_commit(0);
+            limit(crtc)
+        });
+        assert_eq!(limits, [SETUP_TIMEOUT_NS, FLIP_TIMEOUT_NS]);
+    }
+
     /// Closes a plane as its sink does, and returns whether the thread restores anything.
     fn is_restored(head: &Head, id: u32) -> bool {
         let mut outbox = Outbox::default();
@@ -523,6 +590,8 @@ mod tests {
         inner.crtcs[0].begin_commit(2);
         assert_eq!(is_taken(&inner), [false, true]);
         inner.committed(1, Ok(()), false, 3, &mut outbox);
+        assert_eq!(is_taken(&inner), [false, true], "not on the screen yet");
+        inner.flipped(1, 4, 2, &mut outbox);
         assert_eq!(is_taken(&inner), [false, false]);
         assert_eq!((n_left(&inner.crtcs[0]), n_released(&outbox)), (0, 1));
         // Another CRTC may show the plane that was left.

@@ -14,7 +14,7 @@ use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
 use super::{Engine, Gone, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
-use crate::kmsflipsink::crtc::{Extent, OutFenceRequest};
+use crate::kmsflipsink::crtc::{CommitKind, Extent, OutFenceRequest};
 use crate::kmsflipsink::kms_plane::OtherPlane;
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
@@ -65,9 +65,9 @@ fn run(engine: &Arc<Engine>) {
                 out_fence,
                 blob,
                 framebuffers,
-                is_setup,
+                kind,
             } => {
-                commit(engine, crtc, request, out_fence, is_setup);
+                commit(engine, crtc, request, out_fence, kind);
                 drop((blob, framebuffers));
             }
             Action::Restore { crtc, planes } => {
@@ -91,13 +91,9 @@ fn commit(
     crtc: u32,
     mut request: AtomicModeReq,
     out_fence: Option<OutFenceRequest>,
-    is_setup: bool,
+    kind: CommitKind,
 ) {
-    let mut flags = if is_setup {
-        AtomicCommitFlags::ALLOW_MODESET
-    } else {
-        AtomicCommitFlags::NONBLOCK
-    };
+    let mut flags = kind.flags();
     flags.set(AtomicCommitFlags::PAGE_FLIP_EVENT, out_fence.is_none());
     let mut fd = -1;
     // Made once, because the kernel writes through it, and nothing else touches `fd` from here on.
@@ -105,9 +101,12 @@ fn commit(
     if let Some(out_fence) = out_fence {
         out_fence.add(&mut request, out);
     }
-    let result = engine.device.atomic_commit(flags, request);
+    let result = match kind {
+        CommitKind::Setup => set_up(engine, flags, request),
+        CommitKind::Flip => engine.device.atomic_commit(flags, request),
+    };
     // SAFETY: `out` points to `fd`, an aligned i32 that lives until the end of this function and has a value whether or
-    // not the kernel wrote one. The kernel writes only during the call.
+    // not the kernel wrote one. The kernel writes only during the calls.
     let fd = unsafe { out.read_volatile() };
     // SAFETY: the kernel has just made this fd for this commit alone, so it is open, and nothing else owns it.
     let fence = (result.is_ok() && fd >= 0).then(|| Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }));
@@ -124,6 +123,24 @@ fn commit(
     inner.committed(crtc, result, is_revoked, monotonic_ns(), &mut outbox);
     drop(inner);
     outbox.deliver();
+}
+
+/// Commits a setup without blocking. If the kernel refuses that, commits it once more and blocks: some drivers set no
+/// mode without blocking, and if another program's commit is still in flight (EBUSY), the kernel waits for it.
+fn set_up(engine: &Engine, flags: AtomicCommitFlags, request: AtomicModeReq) -> io::Result<()> {
+    let Err(error) = engine.device.atomic_commit(flags, request.clone()) else {
+        return Ok(());
+    };
+    if matches!(
+        error.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::ENODEV)
+    ) {
+        return Err(error);
+    }
+    let (path, reason) = (&engine.device.path, sys::describe(&error));
+    gst::debug!(CAT, "{path}: a setup that does not block: {reason}");
+    let blocking = flags - AtomicCommitFlags::NONBLOCK;
+    engine.device.atomic_commit(blocking, request)
 }
 
 fn close(engine: &Engine, crtc: u32, planes: &[u32]) {
