@@ -55,6 +55,11 @@ fn properties_keep_what_is_set() {
         "plane-properties",
         gst::Structure::builder("p").field("alpha", 7i32).build(),
     );
+    for name in ["variable-refresh", "tearing", "post-presentation-messages"] {
+        assert!(!sink.property::<bool>(name), "{name}");
+        sink.set_property(name, true);
+        assert!(sink.property::<bool>(name), "{name}");
+    }
     assert_eq!(
         sink.property::<Option<String>>("connector").as_deref(),
         Some("HDMI-A-1")

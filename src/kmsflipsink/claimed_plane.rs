@@ -80,6 +80,8 @@ impl Observer for IgnoringObserver {
 pub enum Report {
     Shown(Presentation),
     Refused(String),
+    /// The kernel refused to show a frame without waiting for the vertical blank; frames wait from now on.
+    TearingRefused(String),
     Unplugged,
     /// A display was plugged in, to be driven in this mode; `None` if no mode is chosen yet.
     Plugged(Option<ModeLine>),
@@ -87,6 +89,15 @@ pub enum Report {
     MasterLost(String),
     MasterRegained,
     Gone(Gone),
+}
+
+/// When frames may come onto the screen, besides at the vertical blanks of the mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Whether a frame may replace another at once (DRM_MODE_PAGE_FLIP_ASYNC).
+    pub may_tear: bool,
+    /// Whether the display waits with its vertical blank for a frame (VRR_ENABLED).
+    pub is_variable: bool,
 }
 
 /// A plane that a sink of this process has, with the frames on their way through it.
@@ -103,6 +114,7 @@ pub struct ClaimedPlane {
     pub are_extras_in_flight: bool,
     /// How the plane converts YUV; see `tune::Resolved`.
     pub colours: Option<String>,
+    pub pace: Pace,
     pub observer: Arc<dyn Observer>,
     /// While true, the plane takes no frames, and no thread waits for it.
     pub is_flushing: bool,
@@ -172,6 +184,7 @@ impl ClaimedPlane {
             are_extras_new: false,
             are_extras_in_flight: false,
             colours: None,
+            pace: Pace::default(),
             observer,
             is_flushing: false,
             closing: None,
@@ -195,6 +208,7 @@ impl ClaimedPlane {
             are_extras_new: false,
             are_extras_in_flight: false,
             colours: None,
+            pace: Pace::default(),
             observer,
             is_flushing: false,
             closing: None,
@@ -204,6 +218,20 @@ impl ClaimedPlane {
             log,
             stats: Stats::new(16_666_667),
         }
+    }
+
+    /// Whether the queued frame may replace the current one at once. In such a commit, nothing but FB_ID of a plane
+    /// may change (`drm_atomic_set_property()`); newer kernels also take a fence. Drivers want framebuffers of one
+    /// format and stride.
+    pub fn can_flip_async(&self) -> bool {
+        let (Some(queued), Some(current)) = (self.frames.queued(), self.frames.current()) else {
+            return false;
+        };
+        self.pace.may_tear
+            && !self.are_extras_in_flight
+            && queued.fence.is_none()
+            && queued.placement == current.placement
+            && queued.framebuffer.shape() == current.framebuffer.shape()
     }
 
     /// Sets `extras` with the next commit. `before` are the values that they have now. A property that an earlier

@@ -27,6 +27,8 @@ pub enum CommitKind {
     Setup,
     /// The frames, at the next vertical blank.
     Flip,
+    /// The frames, at once. They may tear.
+    AsyncFlip,
 }
 
 impl CommitKind {
@@ -37,6 +39,7 @@ impl CommitKind {
             | match self {
                 Self::Setup => AtomicCommitFlags::ALLOW_MODESET,
                 Self::Flip => AtomicCommitFlags::empty(),
+                Self::AsyncFlip => AtomicCommitFlags::PAGE_FLIP_ASYNC,
             }
     }
 }
@@ -376,6 +379,7 @@ impl Crtc {
         // A sink may ask for another setup, or leave a plane, before the kernel has answered.
         let kind = match std::mem::take(&mut self.needs_setup) {
             true => CommitKind::Setup,
+            false if self.can_flip_async() => CommitKind::AsyncFlip,
             false => CommitKind::Flip,
         };
         if kind == CommitKind::Setup {
@@ -384,6 +388,14 @@ impl Crtc {
         }
         self.in_flight = Some((now_ns, kind));
         self.request(kind)
+    }
+
+    /// Whether all queued frames may be shown at once. A commit that makes a fence sets OUT_FENCE_PTR, and so changes
+    /// more than such a commit may.
+    fn can_flip_async(&self) -> bool {
+        let is_queued = |plane: &&ClaimedPlane| plane.frames.queued().is_some();
+        let mut queued = self.planes.iter().filter(is_queued).peekable();
+        !self.makes_fences() && queued.peek().is_some() && queued.all(ClaimedPlane::can_flip_async)
     }
 
     /// The kind of the commit in flight.
@@ -418,6 +430,14 @@ impl Crtc {
 
     fn request(&self, kind: CommitKind) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
+        if kind == CommitKind::AsyncFlip {
+            for plane in &self.planes {
+                if let Some(frame) = plane.frames.queued() {
+                    plane.state.add_flip(&mut request, frame.framebuffer.id());
+                }
+            }
+            return request;
+        }
         let is_setup = kind == CommitKind::Setup;
         if is_setup {
             self.add_setup(&mut request, self.mode.as_ref(), None);
@@ -737,6 +757,99 @@ mod tests {
         assert!(crtc.fail_commit());
         crtc.begin_commit(2);
         assert_eq!(crtc.take_setup().backdrops.len(), 1);
+    }
+
+    /// Whether the request sets this property to this value. The crate drm shows the content of a request only as text.
+    fn sets(request: &AtomicModeReq, (object, property, value): Extra) -> bool {
+        let mut same = request.clone();
+        same.add_raw_property(object, property, value);
+        format!("{same:?}") == format!("{request:?}")
+    }
+
+    /// A CRTC whose plane may tear, and shows `framebuffer` as its setup did.
+    fn tearing(framebuffer: &Arc<Framebuffer>) -> Crtc {
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        crtc.planes[0].pace.may_tear = true;
+        let frames = &mut crtc.planes[0].frames;
+        frames.submit(Frame::blank(framebuffer)).unwrap();
+        crtc.begin_commit(0);
+        assert!(crtc.is_setup_in_flight());
+        crtc.in_flight = None;
+        crtc.planes[0].frames.shown();
+        crtc
+    }
+
+    /// As drm_mode.h and drm_atomic_set_property() say: such a commit may change FB_ID of planes, and nothing else.
+    #[test]
+    fn a_flip_at_once_sets_the_framebuffer_and_nothing_else() {
+        gst::init().unwrap();
+        let framebuffer = Framebuffer::blank(&Device::blank());
+        let mut crtc = tearing(&framebuffer);
+        let frames = &mut crtc.planes[0].frames;
+        frames.submit(Frame::blank(&framebuffer)).unwrap();
+        let request = crtc.begin_commit(1);
+        let kind = crtc.kind_in_flight().unwrap();
+        let flags = AtomicCommitFlags::NONBLOCK | AtomicCommitFlags::PAGE_FLIP_ASYNC;
+        assert_eq!((kind, kind.flags()), (CommitKind::AsyncFlip, flags));
+        let mut expected = AtomicModeReq::new();
+        let plane = &crtc.planes[0].state;
+        plane.add_flip(&mut expected, framebuffer.id());
+        assert_eq!(format!("{request:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn a_frame_that_changes_more_waits_for_the_vertical_blank() {
+        gst::init().unwrap();
+        let framebuffer = Framebuffer::blank(&Device::blank());
+        let handle = || control::from_u32(9).unwrap();
+        type Change<'a> = &'a dyn Fn(&mut Crtc, &mut Frame);
+        let changes: [Change; 5] = [
+            &|_, frame| frame.placement.dst.x = 1,
+            &|_, frame| frame.fence = Some(std::fs::File::open("/dev/null").unwrap().into()),
+            &|crtc, _| crtc.planes[0].set_extras(Vec::new(), Vec::new()),
+            &|crtc, _| crtc.out_fence_ptr = Some(handle()),
+            &|crtc, _| crtc.planes[0].pace.may_tear = false,
+        ];
+        for change in changes {
+            let mut crtc = tearing(&framebuffer);
+            let mut frame = Frame::blank(&framebuffer);
+            change(&mut crtc, &mut frame);
+            crtc.planes[0].frames.submit(frame).unwrap();
+            crtc.begin_commit(1);
+            assert_eq!(crtc.kind_in_flight(), Some(CommitKind::Flip));
+        }
+    }
+
+    #[test]
+    fn a_commit_never_blocks_and_only_a_setup_may_set_the_mode() {
+        let kinds = [CommitKind::Setup, CommitKind::Flip, CommitKind::AsyncFlip];
+        let may = |flag| kinds.map(|kind| kind.flags().contains(flag));
+        assert_eq!(may(AtomicCommitFlags::NONBLOCK), [true; 3]);
+        assert_eq!(may(AtomicCommitFlags::ALLOW_MODESET), [true, false, false]);
+        assert_eq!(
+            may(AtomicCommitFlags::PAGE_FLIP_ASYNC),
+            [false, false, true]
+        );
+    }
+
+    /// VRR_ENABLED is among the properties that a setup resets, because another program may have left it on.
+    #[test]
+    fn the_refresh_rate_varies_from_the_first_commit_on_and_as_before_in_the_end() {
+        gst::init().unwrap();
+        let framebuffer = Framebuffer::blank(&Device::blank());
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        let vrr = |value| (crtc.object, control::from_u32(90).unwrap(), value);
+        let [off, on] = [vrr(0), vrr(1)];
+        crtc.resets.push(off);
+        crtc.saved.resets.push(on);
+        crtc.planes[0].set_extras(vec![on], vec![off]);
+        let frames = &mut crtc.planes[0].frames;
+        frames.submit(Frame::blank(&framebuffer)).unwrap();
+        assert!(sets(&crtc.begin_commit(0), on));
+        assert!(sets(&crtc.restore(&[1], 0, Extent::All), on), "as before");
+        crtc.fail_commit();
+        crtc.planes[0].set_extras(Vec::new(), Vec::new());
+        assert!(sets(&crtc.begin_commit(0), off), "no longer asked for");
     }
 
     /// A plane that a sink leaves and comes back to, or that another sink takes, has its first values in the end.

@@ -63,6 +63,8 @@ pub struct Device {
     pub(super) can_export: bool,
     /// Whether a framebuffer may have a modifier.
     pub has_modifiers: bool,
+    /// Whether an atomic commit may ask for a flip that does not wait for the vertical blank (from Linux 6.8 on).
+    pub can_flip_async: bool,
 }
 
 /// How the device uses a GEM handle.
@@ -115,6 +117,7 @@ impl Device {
             can_import: false,
             can_export: false,
             has_modifiers: false,
+            can_flip_async: false,
         };
         card.unusable = card.identify().err();
         // Only while the application's file is master: if there were none, the new file would become master, and what
@@ -142,6 +145,9 @@ impl Device {
         self.can_export = prime & PRIME_EXPORT != 0;
         self.has_modifiers = self
             .get_driver_capability(DriverCapability::AddFB2Modifiers)
+            .is_ok_and(|value| value == 1);
+        self.can_flip_async = self
+            .get_driver_capability(DriverCapability::AtomicASyncPageFlip)
             .is_ok_and(|value| value == 1);
         let universal = self.set_client_capability(ClientCapability::UniversalPlanes, true);
         universal

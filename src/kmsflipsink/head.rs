@@ -13,7 +13,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::CAT;
 use super::card::{self, Card};
-use super::claimed_plane::{ClaimedPlane, Frame, Observer, Refusals};
+use super::claimed_plane::{ClaimedPlane, Frame, Observer, Pace, Refusals};
 use super::crtc::{Backdrop, Crtc, ModeSet, Setup};
 use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
@@ -624,8 +624,10 @@ impl Head {
             extras,
             before,
             colours,
+            variable_refresh,
         } = resolved;
         let is_news = self.with_plane(|plane| {
+            plane.pace.is_variable = variable_refresh.is_some_and(|result| result.is_ok());
             plane.set_extras(extras, before);
             std::mem::replace(&mut plane.colours, colours.clone()) != colours
         });
@@ -636,11 +638,33 @@ impl Head {
         }
     }
 
-    /// The time in which a frame that is committed comes onto the screen: at most one period, because it waits for the
-    /// next vertical blank. `None` before a mode is chosen.
+    /// Lets frames replace one another at once from the next commit on. Otherwise says why they cannot.
+    pub fn allow_tearing(&self, may_tear: bool) -> Result<(), &'static str> {
+        let makes_fences = self.with_crtc(|crtc| crtc.makes_fences()) == Some(true);
+        let obstacle = match (self.device.can_flip_async, makes_fences) {
+            (false, _) => Some("the driver has no such flips by atomic commits"),
+            (true, true) => Some("commits to a card that the application opened make fences"),
+            (true, false) => None,
+        };
+        let obstacle = obstacle.filter(|_| may_tear);
+        self.with_plane(|plane| plane.pace.may_tear = may_tear && obstacle.is_none());
+        obstacle.map_or(Ok(()), Err)
+    }
+
+    /// Whether the display waits with its vertical blank for frames.
+    pub fn has_variable_refresh(&self) -> bool {
+        self.with_plane(|plane| plane.pace.is_variable)
+            .unwrap_or(false)
+    }
+
+    /// The time in which a frame that is committed comes onto the screen; `None` before a mode is chosen.
     pub fn display_delay(&self) -> Option<Duration> {
-        let period_ns = self.with_crtc(|crtc| Some(crtc.mode.as_ref()?.line.period_ns()));
-        period_ns.flatten().map(Duration::from_nanos)
+        let delay_ns = self.with_crtc(|crtc| {
+            let plane = crtc.plane(self.route.kms_plane)?;
+            let mode = crtc.mode.as_ref()?;
+            Some(display_delay_ns(plane.pace, mode.line.period_ns()))
+        });
+        delay_ns.flatten().map(Duration::from_nanos)
     }
 
     /// The fields of `stats` about the display and the frames on it.
@@ -683,6 +707,15 @@ impl Head {
             path: self.device.path.clone(),
             source,
         }
+    }
+}
+
+/// A frame waits for the next vertical blank, which comes within one period, unless the display waits for the frame or
+/// the frame may tear.
+fn display_delay_ns(pace: Pace, period_ns: u64) -> u64 {
+    match pace == Pace::default() {
+        true => period_ns,
+        false => 0,
     }
 }
 
@@ -839,5 +872,22 @@ fn max_size(device: &Device) -> (u32, u32) {
             end(&|| resources.supported_fb_height().end_bound().cloned()),
         ),
         Err(_) => (i32::MAX as u32, i32::MAX as u32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_waits_for_the_vertical_blank_unless_that_waits_for_the_frame() {
+        let pace = |may_tear, is_variable| Pace {
+            may_tear,
+            is_variable,
+        };
+        let delay_ns = |pace| display_delay_ns(pace, 20);
+        assert_eq!(delay_ns(pace(false, false)), 20);
+        assert_eq!(delay_ns(pace(true, false)), 0);
+        assert_eq!(delay_ns(pace(false, true)), 0);
     }
 }

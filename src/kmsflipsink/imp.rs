@@ -83,6 +83,10 @@ pub struct KmsFlipSink {
     #[property(name = "memory-kind", get, set, type = OfferedMemory, member = memory_kind, nick = "Memory kind",
         blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and dumb (the card's own buffers) that can be shown",
         builder(OfferedMemory::Auto))]
+    #[property(name = "variable-refresh", get, set = Self::set_variable_refresh, type = bool, member = variable_refresh, nick = "Variable refresh",
+        blurb = "Let the display refresh when a frame is due, where display and driver can (VRR, adaptive sync)", default = false)]
+    #[property(name = "tearing", get, set = Self::set_tearing, type = bool, member = tearing, nick = "Tearing",
+        blurb = "Show frames at once and not at the vertical blank, where the driver can; they tear", default = false)]
     #[property(name = "post-presentation-messages", get, set, type = bool, member = post_presentation_messages, nick = "Post presentation messages",
         blurb = "Post an element message with the times of each frame that was shown", default = false)]
     settings: Mutex<Settings>,
@@ -148,6 +152,18 @@ impl KmsFlipSink {
                      set rotate-method to one of the other values")
             );
         }
+    }
+
+    /// Takes effect with the next frame.
+    fn set_variable_refresh(&self, is_wanted: bool) {
+        lock(&self.settings).variable_refresh = is_wanted;
+        self.started(|started| started.make_stale());
+    }
+
+    /// Takes effect with the next frame.
+    fn set_tearing(&self, is_wanted: bool) {
+        lock(&self.settings).tearing = is_wanted;
+        self.follow_pace();
     }
 
     /// How to turn the picture now.

@@ -103,6 +103,11 @@ impl PlaneState {
         set(self.dst[3], dst.height.into());
     }
 
+    /// Adds to the request that the plane shows another framebuffer in the same way.
+    pub fn add_flip(&self, request: &mut AtomicModeReq, framebuffer: u32) {
+        self.add(request, self.fb_id, framebuffer.into());
+    }
+
     /// Adds one more property of the plane to the request.
     pub fn add(&self, request: &mut AtomicModeReq, property: property::Handle, value: u64) {
         request.add_raw_property(self.object, property, value);
@@ -132,15 +137,15 @@ impl PlaneState {
     /// A plane of a card that does not exist.
     pub fn blank(id: u32) -> Self {
         let object = control::from_u32(id).unwrap();
-        let handle = control::RawResourceHandle::MIN.into();
+        let handle = |number| control::from_u32(number).unwrap();
         Self {
             id,
             is_primary: id == 1,
             object,
-            fb_id: handle,
-            crtc_id: handle,
-            src: [handle; 4],
-            dst: [handle; 4],
+            fb_id: handle(101),
+            crtc_id: handle(102),
+            src: [103, 104, 105, 106].map(handle),
+            dst: [107, 108, 109, 110].map(handle),
             in_fence_fd: None,
             before: Vec::new(),
             was_on: false,

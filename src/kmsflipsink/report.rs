@@ -85,7 +85,7 @@ pub fn waiting(error: &KmsError) -> String {
 /// Logs a report of the card's thread, and posts it as an element message.
 pub fn tell(sink: &KmsFlipSink, report: &Report) {
     let (name, detail) = match report {
-        Report::Shown(_) => return,
+        Report::Shown(_) | Report::TearingRefused(_) => return,
         Report::Refused(reason) => {
             gst::debug!(CAT, obj = sink, "a commit was refused: {reason}");
             return;
@@ -106,6 +106,15 @@ pub fn tell(sink: &KmsFlipSink, report: &Report) {
         .field("detail", detail)
         .build();
     let _ = sink.post_message(gst::message::Element::builder(structure).src(sink).build());
+}
+
+/// The warning that the sink goes without a property that display or driver cannot do.
+pub fn without(property: &str, reason: &str) -> String {
+    let instead = match property {
+        "tearing" => "frames wait for the vertical blank",
+        _ => "the refresh rate stays that of the mode",
+    };
+    format!("{property}=true has no effect, and {instead}: {reason}")
 }
 
 /// The QoS event for a frame that was shown more than two refresh periods after its time. The base class

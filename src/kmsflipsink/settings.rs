@@ -32,6 +32,8 @@ pub(super) struct Settings {
     pub(super) connector_properties: StructureProperty,
     pub(super) crtc_properties: StructureProperty,
     pub(super) memory_kind: OfferedMemory,
+    pub(super) variable_refresh: bool,
+    pub(super) tearing: bool,
     pub(super) post_presentation_messages: bool,
 }
 
@@ -56,6 +58,8 @@ impl Default for Settings {
             connector_properties: StructureProperty(None),
             crtc_properties: StructureProperty(None),
             memory_kind: OfferedMemory::Auto,
+            variable_refresh: false,
+            tearing: false,
             post_presentation_messages: false,
         }
     }
@@ -108,6 +112,7 @@ impl Settings {
             plane: self.plane_properties.0.clone(),
             connector: self.connector_properties.0.clone(),
             crtc: self.crtc_properties.0.clone(),
+            variable_refresh: self.variable_refresh,
             zpos: u64::try_from(self.zpos).ok(),
             rotation: tune::rotation_bits(rotation),
             colour: info.and_then(Colour::of),

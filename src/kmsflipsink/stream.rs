@@ -73,7 +73,8 @@ impl Stream {
         let need = FrameNeed {
             width: info.width(),
             height: info.height(),
-            rate_mhz: rate_mhz(info),
+            // A display whose refresh rate varies follows the frames in any mode.
+            rate_mhz: rate_mhz(info).filter(|_| !head.has_variable_refresh()),
         };
         let (plan, stand_in) = loop {
             let candidates = head.candidates(request.0, request.1, need)?;

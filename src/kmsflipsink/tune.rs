@@ -22,6 +22,8 @@ pub struct Tuning {
     pub connector: Option<gst::Structure>,
     /// Properties of the CRTC, by name.
     pub crtc: Option<gst::Structure>,
+    /// Whether to switch VRR_ENABLED on, if the display can vary its refresh rate.
+    pub variable_refresh: bool,
     pub zpos: Option<u64>,
     /// Bits of DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*. A plane without the property needs none for
     /// [`ROTATE_0`].
@@ -120,6 +122,8 @@ pub struct Resolved {
     pub before: Vec<Extra>,
     /// In words, how well the plane converts YUV as the caps say; `None` for frames that are not YUV.
     pub colours: Option<String>,
+    /// Whether the display varies its refresh rate, or in words why it does not; `None` if that is not wanted.
+    pub variable_refresh: Option<Result<(), &'static str>>,
 }
 
 pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolved, KmsError> {
@@ -139,6 +143,17 @@ pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolv
     let colours = tuning
         .colour
         .map(|colour| add_colours(&mut found, colour, plane, &plane_props, &tuning.plane));
+    let variable_refresh = tuning.variable_refresh.then(|| {
+        let is_capable = connector_props.value("vrr_capable") == Some(1);
+        let enable = crtc_props.handle("VRR_ENABLED");
+        let enable = enable.zip(crtc_props.value("VRR_ENABLED"));
+        let (property, now) = vrr_property(is_capable, enable)?;
+        found.extras.push((crtc.into(), property, 1));
+        // On a card of the sink's own, the setup has reset what another program left, and the CRTC restores that.
+        let before = if device.is_ours { 0 } else { now };
+        found.before.push((crtc.into(), property, before));
+        Ok(())
+    });
     let by_user = [
         ("plane", plane.into(), &plane_props, &tuning.plane),
         (
@@ -156,7 +171,23 @@ pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolv
         extras: found.extras,
         before: found.before,
         colours,
+        variable_refresh,
     })
+}
+
+/// The property VRR_ENABLED of a CRTC and its value, if both display and driver can vary the refresh rate; otherwise
+/// why not. The kernel takes VRR_ENABLED for a hint, and ignores it for a connector that is not `vrr_capable`.
+fn vrr_property(
+    is_capable: bool,
+    enable: Option<(property::Handle, u64)>,
+) -> Result<(property::Handle, u64), &'static str> {
+    match (is_capable, enable) {
+        (true, Some(enable)) => Ok(enable),
+        (true, None) => Err("the CRTC has no property VRR_ENABLED"),
+        (false, _) => {
+            Err("the connector is not vrr_capable: display, cable or driver cannot do it")
+        }
+    }
 }
 
 /// Adds COLOR_ENCODING and COLOR_RANGE unless the user sets them. Returns in words how well the plane converts as the
@@ -350,6 +381,21 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_refresh_rate_varies_only_if_display_and_driver_can() {
+        let enable = drm::control::from_u32(7).map(|property: property::Handle| (property, 0));
+        assert_eq!(vrr_property(true, enable), Ok(enable.unwrap()));
+        assert!(
+            vrr_property(true, None)
+                .unwrap_err()
+                .contains("VRR_ENABLED")
+        );
+        for enable in [None, enable] {
+            let reason = vrr_property(false, enable).unwrap_err();
+            assert!(reason.contains("vrr_capable"), "{reason}");
+        }
+    }
 
     fn colour(format: gst_video::VideoFormat, colorimetry: &str) -> Option<Colour> {
         gst::init().unwrap();

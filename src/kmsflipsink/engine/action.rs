@@ -99,7 +99,7 @@ impl Inner {
                         blob: crtc.mode.as_ref().map(|mode| mode.blob.clone()),
                         framebuffers: match kind {
                             CommitKind::Setup => crtc.framebuffers(),
-                            CommitKind::Flip => Vec::new(),
+                            CommitKind::Flip | CommitKind::AsyncFlip => Vec::new(),
                         },
                         kind,
                     };

@@ -58,6 +58,7 @@ impl Inner {
             }
             return;
         };
+        let was_async = crtc.kind_in_flight() == Some(CommitKind::AsyncFlip);
         let was_setup = crtc.fail_commit();
         match error.raw_os_error() {
             Some(libc::EBUSY)
@@ -77,6 +78,10 @@ impl Inner {
             Some(libc::ENOENT) if is_revoked => {
                 defer(crtc, outbox);
                 self.lose_device(Gone::lease(&error), outbox);
+            }
+            _ if was_async => {
+                stop_tearing(crtc, &error, outbox);
+                defer(crtc, outbox);
             }
             // Another program may have changed the CRTC meanwhile: commit once more, with everything
             // set up again.
@@ -180,6 +185,16 @@ fn defer(crtc: &mut Crtc, outbox: &mut Outbox) {
         .extend(planes.filter_map(|plane| plane.frames.deferred()));
 }
 
+/// Has frames wait for the vertical blank, because the kernel refused to show one at once.
+fn stop_tearing(crtc: &mut Crtc, error: &io::Error, outbox: &mut Outbox) {
+    for plane in &mut crtc.planes {
+        if std::mem::take(&mut plane.pace.may_tear) {
+            let report = Report::TearingRefused(sys::describe(error));
+            outbox.reports.push((plane.observer.clone(), report));
+        }
+    }
+}
+
 /// Drops the frames of a commit that is not repeated.
 fn refuse(crtc: &mut Crtc, error: &io::Error, now_ns: u64, outbox: &mut Outbox) {
     let reason = &sys::describe(error);
@@ -228,7 +243,7 @@ pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> 
     let deadline_ns = since_ns
         + match kind {
             CommitKind::Setup => SETUP_TIMEOUT_NS,
-            CommitKind::Flip => FLIP_TIMEOUT_NS,
+            CommitKind::Flip | CommitKind::AsyncFlip => FLIP_TIMEOUT_NS,
         };
     if now_ns < deadline_ns {
         return Some(deadline_ns);
@@ -265,13 +280,15 @@ fn finish_flip(
         let Some(frame) = plane.frames.current().filter(|frame| frame.is_counted) else {
             continue;
         };
+        let is_vsync = kind != CommitKind::AsyncFlip;
         let presentation = Presentation {
             timing: frame.timing,
             shown_ns: Some(shown_ns),
             period_ns,
             sequence,
-            is_vsync: true,
-            is_hw_clock,
+            is_vsync,
+            // The event of a flip that did not wait has the time of the vertical blank before it.
+            is_hw_clock: is_hw_clock && is_vsync,
             is_zero_copy: frame.is_zero_copy,
         };
         plane.log.shown(frame.is_zero_copy);
@@ -294,7 +311,7 @@ mod tests {
 
     use super::super::action::Action;
     use super::*;
-    use crate::kmsflipsink::claimed_plane::{Frame, IgnoringObserver};
+    use crate::kmsflipsink::claimed_plane::{Frame, IgnoringObserver, Observer};
     use crate::kmsflipsink::crtc::{ModeSet, Setup};
     use crate::kmsflipsink::device::Device;
     use crate::kmsflipsink::error::NotPresented;
@@ -484,6 +501,16 @@ mod tests {
         assert_eq!(n_left(crtc), 1);
     }
 
+    /// Keeps the reports of the card's thread.
+    #[derive(Default)]
+    struct Recorder(parking_lot::Mutex<Vec<Report>>);
+
+    impl Observer for Recorder {
+        fn report(&self, report: Report) {
+            self.0.lock().push(report);
+        }
+    }
+
     /// Shows a frame, and returns the kind of its commit.
     fn show(head: &Head, framebuffer: &Arc<Framebuffer>) -> Option<CommitKind> {
         head.present(frame(framebuffer), false).unwrap();
@@ -494,6 +521,36 @@ mod tests {
         head.engine.lock().flipped(1, 1, 1, &mut outbox);
         outbox.deliver();
         kind
+    }
+
+    #[test]
+    fn a_flip_at_once_that_is_refused_is_made_at_the_vertical_blank_and_so_are_all_after_it() {
+        let head = stage();
+        let recorder = Arc::new(Recorder::default());
+        head.engine.lock().crtcs[0].planes[0].observer = recorder.clone();
+        head.engine.lock().crtcs[0].planes[0].pace.may_tear = true;
+        let framebuffer = Framebuffer::blank(&head.device);
+        assert_eq!(show(&head, &framebuffer), Some(CommitKind::Setup));
+        assert_eq!(show(&head, &framebuffer), Some(CommitKind::AsyncFlip));
+        head.present(frame(&framebuffer), false).unwrap();
+        begin_commit(&head);
+        end_commit(&head, libc::EINVAL);
+        let crtc = &mut head.engine.lock().crtcs[0];
+        assert!(crtc.has_pending() && !crtc.needs_setup);
+        crtc.begin_commit(0);
+        assert_eq!(crtc.kind_in_flight(), Some(CommitKind::Flip));
+        let told: Vec<_> = recorder.0.lock().drain(..).collect();
+        let [
+            Report::Shown(set_up),
+            Report::Shown(torn),
+            Report::TearingRefused(reason),
+        ] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!((set_up.is_vsync, torn.is_vsync), (true, false));
+        assert!(set_up.is_hw_clock && !torn.is_hw_clock);
+        assert!(reason.contains("EINVAL"), "{reason}");
     }
 
     #[test]

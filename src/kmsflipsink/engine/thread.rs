@@ -103,7 +103,7 @@ fn commit(
     }
     let result = match kind {
         CommitKind::Setup => set_up(engine, flags, request),
-        CommitKind::Flip => engine.device.atomic_commit(flags, request),
+        CommitKind::Flip | CommitKind::AsyncFlip => engine.device.atomic_commit(flags, request),
     };
     // SAFETY: `out` points to `fd`, an aligned i32 that lives until the end of this function and has a value whether or
     // not the kernel wrote one. The kernel writes only during the calls.

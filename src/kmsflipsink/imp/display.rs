@@ -3,8 +3,8 @@
 //! there is none, and looking for one on other connectors.
 
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -23,7 +23,7 @@ use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;
 use crate::kmsflipsink::report;
 use crate::kmsflipsink::stream::Stream;
-use crate::kmsflipsink::tune;
+use crate::kmsflipsink::tune::{self, Tuning};
 use crate::refresh;
 use crate::sys::clock::monotonic_ns;
 
@@ -105,6 +105,8 @@ struct SinkObserver {
     sink: glib::WeakRef<crate::kmsflipsink::KmsFlipSink>,
     /// The display, or the rotation, has changed since frames were planned for it.
     is_stale: AtomicBool,
+    /// Properties that display or driver cannot do, of which the application was warned.
+    told_without: Mutex<Vec<&'static str>>,
 }
 
 impl Observer for SinkObserver {
@@ -135,9 +137,32 @@ impl Observer for SinkObserver {
                     presentation.post(&sink, monotonic_ns());
                 }
             }
+            Report::TearingRefused(ref reason) => {
+                self.warn_without(&sink, "tearing", reason);
+                sink.call_async(|sink| sink.imp().note_display_delay());
+            }
             _ => {}
         }
         report::tell(&sink, &report);
+    }
+}
+
+impl SinkObserver {
+    /// Warns once that the sink goes without the property.
+    fn warn_without(
+        &self,
+        sink: &crate::kmsflipsink::KmsFlipSink,
+        property: &'static str,
+        reason: &str,
+    ) {
+        let mut told = lock(&self.told_without);
+        if told.contains(&property) {
+            return;
+        }
+        told.push(property);
+        drop(told);
+        let warning = report::without(property, reason);
+        gst::element_warning!(sink, gst::ResourceError::Settings, ("{warning}"));
     }
 }
 
@@ -148,6 +173,7 @@ impl KmsFlipSink {
         let observer = Arc::new(SinkObserver {
             sink: self.obj().downgrade(),
             is_stale: AtomicBool::new(false),
+            told_without: Mutex::default(),
         });
         // SAFETY: the fd is open: the application keeps it open while the sink is in use, as the
         // property's blurb says. The borrow ends when `Head::open` returns; a duplicate is kept.
@@ -260,20 +286,54 @@ impl KmsFlipSink {
             .started(|started| (started.head.clone(), started.imports.clone()))
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
-        let tuning = settings.tuning(Some(info), rotation);
-        head.tune(tune::resolve(&head.device, &head.route, &tuning)?);
-        let stream = Stream::new(
-            &head,
-            &imports,
-            info,
-            modifier,
-            (request, &settings.mode),
-            &settings.options(),
-            tune::is_turned(rotation),
-        )?;
+        let stream = |tuning: &Tuning| {
+            let resolved = tune::resolve(&head.device, &head.route, tuning)?;
+            if let Some(Err(reason)) = resolved.variable_refresh {
+                self.warn_without("variable-refresh", reason);
+            }
+            head.tune(resolved);
+            Stream::new(
+                &head,
+                &imports,
+                info,
+                modifier,
+                (request, &settings.mode),
+                &settings.options(),
+                tune::is_turned(rotation),
+            )
+        };
+        let mut tuning = settings.tuning(Some(info), rotation);
+        let stream = match stream(&tuning) {
+            Err(KmsError::Refused { .. }) if head.has_variable_refresh() => {
+                tuning.variable_refresh = false;
+                let stream = stream(&tuning)?;
+                self.warn_without("variable-refresh", "the driver refuses it");
+                stream
+            }
+            planned => planned?,
+        };
         gst::info!(CAT, imp = self, "{}", stream.describe());
-        self.note_display_delay();
+        self.follow_pace();
         Ok(Arc::new(stream))
+    }
+
+    fn warn_without(&self, property: &'static str, reason: &str) {
+        if let Some(observer) = self.started(|started| started.observer.clone()) {
+            observer.warn_without(&self.obj(), property, reason);
+        }
+    }
+
+    /// Has frames wait for the vertical blank or not, as `tearing` says, and tells the pipeline how long the display
+    /// takes.
+    pub(super) fn follow_pace(&self) {
+        let may_tear = lock(&self.settings).tearing;
+        let Some(head) = self.started(|started| started.head.clone()) else {
+            return;
+        };
+        if let Err(reason) = head.allow_tearing(may_tear) {
+            self.warn_without("tearing", reason);
+        }
+        self.note_display_delay();
     }
 
     /// Tells the pipeline how long the display takes, once its mode is known.

@@ -123,6 +123,60 @@ fn the_pipeline_is_delayed_by_one_period_of_the_mode() {
 }
 
 #[test]
+fn what_vkms_cannot_do_is_told_once_and_playing_goes_on() {
+    let player = Player::new(
+        "rawvideosrc num-buffers=60 ! video/x-raw,width=640,height=480,framerate=60/1 \
+         ! kmsflipsink name=sink mode=640x480 variable-refresh=true tearing=true \
+         post-presentation-messages=true",
+    );
+    player.start();
+    let presented = player.presented_until_end();
+    assert_eq!(presented.len(), 60);
+    for frame in &presented {
+        assert_eq!(frame.get::<bool>("vsync"), Ok(true), "{frame}");
+    }
+    assert_eq!(player.sink.property::<u64>("render-delay"), PERIOD_NS);
+    let warnings = player.messages(gst::MessageType::Warning);
+    let n_of = |property: &str| {
+        let begin = format!("{property}=true has no effect");
+        let of = warnings.iter().filter(|text| text.contains(&begin));
+        of.count()
+    };
+    assert_eq!(
+        ["variable-refresh", "tearing"].map(n_of),
+        [1, 1],
+        "{warnings:?}"
+    );
+}
+
+/// vkms has modes of 60 Hz only, so 24 frames a second and then 50 are shown in one mode.
+#[test]
+fn caps_of_another_rate_go_on_where_the_mode_stays() {
+    let part = |rate| {
+        format!(
+            "rawvideosrc num-buffers=48 ! video/x-raw,width=640,height=480,framerate={rate}/1 ! all."
+        )
+    };
+    let player = Player::new(&format!(
+        "{} {} concat name=all ! kmsflipsink name=sink mode=auto post-presentation-messages=true",
+        part(24),
+        part(50)
+    ));
+    player.start();
+    let presented = player.presented_until_end();
+    assert_eq!(presented.len(), 96, "{}", player.stats());
+    let last = |at: usize| ns(&presented[at], "running-time");
+    assert_eq!(last(95) - last(94), 20_000_000);
+    for pair in presented.windows(2).skip(24) {
+        let [one, next] = pair else { unreachable!() };
+        assert_eq!(ns(one, "refresh-period"), ns(next, "refresh-period"));
+        let time = ns(next, "presentation-time") - ns(one, "presentation-time");
+        // 24 frames a second on 60 Hz: two or three periods each. Another plan takes no longer.
+        assert!(time < 5 * PERIOD_NS as i64, "{time}: {one} {next}");
+    }
+}
+
+#[test]
 fn nothing_that_happens_to_the_display_holds_a_state_change_up() {
     const LIMIT: Duration = Duration::from_secs(2);
     let home = std::fs::read_to_string("/sys/class/tty/tty0/active").unwrap();
