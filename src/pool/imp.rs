@@ -303,6 +303,15 @@ impl PhysBufferPool {
         let mut buffer = gst::Buffer::new();
         let buffer_ref = buffer.make_mut();
         let withhold = lock(&self.settings).withhold_address;
+        gst::trace!(
+            CAT,
+            imp = self,
+            "buffer {}: {} bytes of {}, {}",
+            claim.id,
+            claim.region.size_bytes(),
+            claim.region.kind(),
+            super::stats::Pieces(claim.region.address())
+        );
         PhysMemMeta::add(buffer_ref, claim.id, claim.slot, &memory, withhold);
         buffer_ref.append_memory(memory);
         if let Some(video) = &config.video {

@@ -131,7 +131,7 @@ glib::wrapper! {
     /// three is not true of all buffers, it counts them ("3 of 5 buffers: ..."). Pools that share
     /// [`Slots`] count together. The structure of a buffer has `id`, `state` (a
     /// GstPhysBufferState), `refs`, `detached` (the buffer came back, but something still holds its
-    /// memory), and what [`describe`](Self::describe) says of its memory: `size`, `kind`, `heap`,
+    /// memory), `acquired` (how often it went out), and what [`describe`](Self::describe) says of its memory: `size`, `kind`, `heap`,
     /// `ownership`, `alive`, `pinned`, `pin-note`, `dmabuf-fd` and the address.
     pub struct PhysBufferPool(ObjectSubclass<imp::PhysBufferPool>)
         @extends gst::BufferPool, gst::Object;
@@ -417,6 +417,11 @@ impl PhysBufferPool {
     /// a buffer that is released at the same moment is found, but can no longer be submitted.
     pub fn buffer_by_id(&self, id: u32) -> Option<gst::Buffer> {
         self.imp().slots().buffer_by_id(id)
+    }
+
+    /// How often the pool has handed out this buffer's memory; `None` if it is not the pool's.
+    pub(crate) fn times_acquired(&self, buffer: &gst::BufferRef) -> Option<u64> {
+        self.imp().slots().acquired(buffer)
     }
 
     /// How many buffers could be acquired now without allocating and within the configured maximum.

@@ -111,6 +111,8 @@ pub(super) struct SlotSnapshot<'a> {
     pub refs: u32,
     /// The buffer came back, but something still holds its memory.
     pub is_detached: bool,
+    /// How often the buffer was handed out.
+    pub acquired: u64,
 }
 
 /// A slot that was taken out of the free list and needs a wrapper.
@@ -214,6 +216,12 @@ impl Slots {
         noted.or_else(|| (0..self.0.slots.count()).find(is_there))
     }
 
+    /// How often the slot of this buffer was handed out; `None` if the buffer is not of these slots.
+    pub(super) fn acquired(&self, buffer: &gst::BufferRef) -> Option<u64> {
+        let slot = self.0.slots.get(self.index_of(buffer)?)?;
+        Some(slot.acquired())
+    }
+
     pub(super) fn counters(&self) -> Counters {
         let inner = self.0.inner.lock();
         let mut counters = inner.counters;
@@ -234,6 +242,7 @@ impl Slots {
                 state: slot.state.load(),
                 refs: slot.refs(),
                 is_detached: slot.place() == Place::Detached,
+                acquired: slot.acquired(),
             });
         }
     }

@@ -3,7 +3,7 @@
 //! languages that cannot read the meta.
 
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     os::fd::{AsRawFd, BorrowedFd},
     sync::Arc,
 };
@@ -39,7 +39,8 @@ pub(super) fn structure(
             .field("id", slot.id)
             .field("state", slot.state)
             .field("refs", slot.refs)
-            .field("detached", slot.is_detached);
+            .field("detached", slot.is_detached)
+            .field("acquired", slot.acquired);
         buffers.push(region_fields(buffer, region).build().to_send_value());
     });
     let mut stats = gst::Structure::builder("physmem-pool-stats")
@@ -160,6 +161,23 @@ fn address_in_words(address: Result<&Address, &AddressUnknown>) -> String {
     }
 }
 
+/// All extents of an address, for the log.
+pub(super) struct Pieces<'a>(pub Result<&'a Address, &'a AddressUnknown>);
+
+impl fmt::Display for Pieces<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = match self.0 {
+            Ok(address) => address,
+            Err(reason) => return write!(f, "address unknown: {reason}"),
+        };
+        for (n, extent) in address.extents().iter().enumerate() {
+            let before = if n == 0 { "at " } else { ", " };
+            write!(f, "{before}{}+{}", extent.phys, extent.len_bytes)?;
+        }
+        write!(f, " ({})", address.source())
+    }
+}
+
 /// The content of the buffer's meta; `None` if it has no meta.
 pub(super) fn describe(buffer: &gst::BufferRef) -> Option<gst::Structure> {
     let meta = buffer.meta::<PhysMemMeta>()?;
@@ -259,7 +277,8 @@ fn extent_value(extent: &Extent) -> glib::SendValue {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::{Pieces, Tally};
+    use crate::address::{Address, AddressSource, AddressUnknown, Extent, PhysAddr};
 
     fn tally(texts: &[Option<&str>]) -> Option<String> {
         let mut tally = Tally::default();
@@ -267,6 +286,25 @@ mod tests {
             tally.count(text.map(str::to_owned));
         }
         tally.in_words()
+    }
+
+    #[test]
+    fn the_log_names_each_extent() {
+        let extent = |phys, len_bytes| Extent {
+            phys: PhysAddr(phys),
+            len_bytes,
+        };
+        let pieces = vec![extent(0x8000, 4096), extent(0x2000, 8192)];
+        let address = Address::new(pieces, AddressSource::Pagemap).unwrap();
+        assert_eq!(
+            Pieces(Ok(&address)).to_string(),
+            "at 0x8000+4096, 0x2000+8192 (pagemap)"
+        );
+        let unknown = AddressUnknown::NoPermission("pagemap: not root".into());
+        assert_eq!(
+            Pieces(Err(&unknown)).to_string(),
+            "address unknown: pagemap: not root"
+        );
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Slot {
         count(&self.released);
     }
 
+    /// How often the buffer was handed out.
+    pub fn acquired(&self) -> u64 {
+        self.acquired.load(Ordering::Relaxed)
+    }
+
     pub fn count_released(&self) {
         count(&self.released);
     }
@@ -220,7 +225,7 @@ impl Slot {
     }
 
     pub fn add_to(&self, counters: &mut Counters) {
-        counters.acquired += self.acquired.load(Ordering::Relaxed);
+        counters.acquired += self.acquired();
         counters.released += self.released.load(Ordering::Relaxed);
         counters.submitted += self.submitted.load(Ordering::Relaxed);
         counters.consumed += self.consumed.load(Ordering::Relaxed);
