@@ -182,16 +182,27 @@ impl PhysMemUpload {
         let first = counters.copied == 1;
         drop(counters);
         if first {
-            self.say_that_it_copies(input.n_memory());
+            self.say_that_it_copies(input);
         }
         gst::trace!(gst::CAT_PERFORMANCE, imp = self, "copied {bytes} bytes");
         Ok(output)
     }
 
     /// A copy is never silent: the user wants this element to have nothing to do.
-    fn say_that_it_copies(&self, memories: usize) {
-        let offer = lock(&self.stream).offer;
-        let why = match offer {
+    fn say_that_it_copies(&self, input: &gst::BufferRef) {
+        let wanted = lock(&self.settings).clone();
+        let why = wanted.why_unmet_by(input);
+        let why = why.unwrap_or_else(|| self.why_elsewhere(input.n_memory()).to_owned());
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("each buffer is copied once: {why}")
+        );
+    }
+
+    /// Why upstream's buffers are in memory of other allocators.
+    fn why_elsewhere(&self, memories: usize) -> &'static str {
+        match lock(&self.stream).offer {
             OfferOutcome::NotAsked => {
                 "upstream never asked for a pool. A tee does not pass the question on: put it \
                  behind this element. appsrc leaves it to the application: ask its peer with an \
@@ -213,12 +224,7 @@ impl PhysMemUpload {
                 "upstream did not take the pool offered: v4l2src does with \
                  io-mode=dmabuf-import, and videoconvert before this element if it has to convert"
             }
-        };
-        gst::element_imp_warning!(
-            self,
-            gst::ResourceError::Settings,
-            ("each buffer is copied once: {why}")
-        );
+        }
     }
 
     /// Posts an error that upstream's caps and downstream's have nothing in common.

@@ -86,6 +86,41 @@ impl WantedMemory {
         right_address && (is_external || right_kind && right_heap)
     }
 
+    /// Why a buffer is copied although it is in memory of this library; `None` if its memory is of another
+    /// allocator.
+    pub fn why_unmet_by(&self, buffer: &gst::BufferRef) -> Option<String> {
+        if buffer.n_memory() != 1 {
+            return None;
+        }
+        let (region, _) = memory::region_of(buffer.peek_memory(0))?;
+        let (kind, heap) = (region.kind(), region.heap());
+        let has_limit = self.max_address != 0;
+        let words = match region.address() {
+            _ if self.kind != MemoryKind::Auto && self.kind != kind && !region.is_external() => {
+                format!(
+                    "upstream writes into memory of kind {kind}, and kind={} asks for another; leave kind at auto \
+                 before a sink of this plugin, whose own memory is shown without a copy",
+                    self.kind
+                )
+            }
+            Ok(address) if has_limit && address.last_byte().0 > self.max_address => format!(
+                "upstream writes into memory that reaches up to {}, above max-address; have upstream use \
+                 memory below it",
+                address.last_byte()
+            ),
+            Err(reason) if has_limit => format!(
+                "upstream writes into memory of which nobody knows whether it is below max-address: {reason}"
+            ),
+            _ => format!(
+                "upstream writes into memory of heap {}, and heap={} asks for another; leave heap unset before \
+                 a sink of this plugin, whose own memory is shown without a copy",
+                heap.unwrap_or("(none)"),
+                self.heap.as_deref().unwrap_or("(none)")
+            ),
+        };
+        Some(words)
+    }
+
     /// The pool that downstream offers, if it is one of ours. It is taken whatever kind was asked
     /// for, because it may be made of a display's pages.
     fn offered(query: &gst::query::Allocation) -> Option<PhysBufferPool> {
@@ -272,6 +307,63 @@ fn start(pool: &PhysBufferPool, size_bytes: usize) -> Result<CopyPool, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A buffer of a block of kind normal.
+    fn normal_buffer() -> gst::Buffer {
+        let request = memory::Request {
+            kind: MemoryKind::Normal,
+            size_bytes: 4096,
+            ..Default::default()
+        };
+        let region = memory::Region::allocate(&request).unwrap();
+        let mut buffer = gst::Buffer::new();
+        let wrapped = memory::wrap(&region, 0, 4096, None);
+        buffer.get_mut().unwrap().append_memory(wrapped);
+        buffer
+    }
+
+    #[test]
+    fn why_memory_of_this_library_is_copied_is_said_with_a_remedy() {
+        gst::init().unwrap();
+        let buffer = normal_buffer();
+        let other_kind = WantedMemory {
+            kind: MemoryKind::Cma,
+            ..Default::default()
+        };
+        assert!(!other_kind.is_met_by(&buffer));
+        let words = other_kind.why_unmet_by(&buffer).unwrap();
+        assert!(
+            words.starts_with(
+                "upstream writes into memory of kind normal, and kind=cma asks for another"
+            ) && words.contains("leave kind at auto"),
+            "{words}"
+        );
+        let other_heap = WantedMemory {
+            kind: MemoryKind::Normal,
+            heap: Some("reserved".into()),
+            ..Default::default()
+        };
+        assert!(!other_heap.is_met_by(&buffer));
+        let words = other_heap.why_unmet_by(&buffer).unwrap();
+        assert!(words.contains("heap=reserved asks for another"), "{words}");
+        // Whether or not this machine tells addresses, none is below 1.
+        let below = WantedMemory {
+            max_address: 1,
+            ..Default::default()
+        };
+        assert!(!below.is_met_by(&buffer));
+        let words = below.why_unmet_by(&buffer).unwrap();
+        assert!(words.contains("max-address"), "{words}");
+    }
+
+    #[test]
+    fn memory_of_other_allocators_has_a_reason_of_its_own() {
+        gst::init().unwrap();
+        let buffer = gst::Buffer::with_size(16).unwrap();
+        let wanted = WantedMemory::default();
+        assert!(!wanted.is_met_by(&buffer));
+        assert_eq!(wanted.why_unmet_by(&buffer), None);
+    }
 
     #[test]
     fn the_code_is_that_of_the_errno_and_the_headline_has_the_sentence() {

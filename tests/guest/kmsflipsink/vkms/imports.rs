@@ -15,7 +15,7 @@ use crate::frames::{
     udmabuf_frame,
 };
 use crate::support;
-use crate::support::player::init;
+use crate::support::player::{Player, init};
 
 #[test]
 fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
@@ -46,6 +46,25 @@ fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
     for part in ["copying: upstream ", "no dma-buf", "takes this sink's pool"] {
         assert!(warning.contains(part), "{warning}");
     }
+}
+
+#[test]
+fn an_upload_into_another_kind_than_the_sinks_is_said_on_the_bus() {
+    let player = Player::play(
+        "videotestsrc num-buffers=5 ! video/x-raw,format=BGRx,width=640,height=480 \
+         ! physmemupload name=upload kind=normal ! kmsflipsink name=sink memory-kind=udmabuf sync=false",
+    );
+    let warnings = player.messages(gst::MessageType::Warning);
+    let told = |text: &&String| {
+        text.contains("memory of kind udmabuf, and kind=normal asks for another")
+            && text.contains("leave kind at auto")
+    };
+    assert_eq!(warnings.iter().filter(told).count(), 1, "{warnings:?}");
+    let upload = player.pipeline.by_name("upload").unwrap();
+    let stats = upload.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("copied").unwrap(), 5);
+    // The copies are in the sink's own pool.
+    assert_eq!(player.count("copied"), 0);
 }
 
 #[test]
