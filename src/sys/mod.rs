@@ -25,6 +25,7 @@ pub mod page;
 pub mod page_cache;
 pub mod pagemap;
 pub mod pin;
+pub mod private_socket;
 pub mod privileges;
 pub mod ring;
 pub mod sync_file;
