@@ -34,6 +34,7 @@ mod shared_enum;
 pub mod structure_property;
 mod sync;
 mod sys;
+pub mod tracer;
 mod write_map;
 
 #[allow(missing_docs)] // for the entry points that the macro makes
@@ -49,7 +50,8 @@ mod plugin {
         crate::rawvideosrc::register(plugin)?;
         crate::fbpansink::register(plugin)?;
         crate::kmsflipsink::register(plugin)?;
-        crate::physmemupload::register(plugin)
+        crate::physmemupload::register(plugin)?;
+        crate::tracer::register(plugin)
     }
 
     gst::plugin_define!(
