@@ -16,7 +16,7 @@ use gstphysmem::tracer::protocol::{default_directory, pid_of, socket_name};
 #[derive(Debug, Parser)]
 #[command(name = "physmem-top", version)]
 pub struct Options {
-    /// The socket of the tracer, or the process that has it (default: the only one in the runtime directory)
+    /// The socket of the tracer, or the process that has it (default: the latest in the runtime directory)
     #[arg(value_name = "SOCKET|PID")]
     pub process: Option<String>,
     /// Watch for one second, print what there is as text, and end
