@@ -4,7 +4,7 @@
 //! To the base class the element is a passthrough, because a passthrough takes streams without
 //! caps, too. `generate_output` decides what is done with a buffer.
 //!
-//! No two of the locks `settings`, `stream` and `counters` are held at once.
+//! No two of the locks `settings`, `stream`, `counters` and `copy_reason` are held at once.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -72,6 +72,8 @@ pub struct PhysMemUpload {
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "How many buffers passed untouched, were copied, were dropped, and why")]
     counters: Mutex<Counters>,
+    /// Why the first copy since the start was made.
+    copy_reason: Mutex<Option<String>>,
     stream: Mutex<Stream>,
     adoption: Adoption,
 }
@@ -90,7 +92,8 @@ impl PhysMemUpload {
             .field("passed", counters.passed)
             .field("copied", counters.copied)
             .field("copied-bytes", counters.copied_bytes)
-            .field("dropped", counters.dropped);
+            .field("dropped", counters.dropped)
+            .field_if_some("copy-reason", lock(&self.copy_reason).clone());
         if let Some(pool) = pool {
             stats = stats.field("pool", pool.property::<gst::Structure>("stats"));
         }
@@ -193,6 +196,7 @@ impl PhysMemUpload {
         let wanted = lock(&self.settings).clone();
         let why = wanted.why_unmet_by(input);
         let why = why.unwrap_or_else(|| self.why_elsewhere(input.n_memory()).to_owned());
+        *lock(&self.copy_reason) = Some(why.clone());
         gst::element_imp_warning!(
             self,
             gst::ResourceError::Settings,
@@ -360,6 +364,7 @@ impl BaseTransformImpl for PhysMemUpload {
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         *lock(&self.counters) = Counters::default();
+        *lock(&self.copy_reason) = None;
         Ok(())
     }
 

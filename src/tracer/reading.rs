@@ -65,6 +65,10 @@ pub fn element(factory: &str, stats: &gst::StructureRef) -> Element {
         (_, Some(shown)) => shown,
         _ => count(stats, "frames").unwrap_or_default(),
     };
+    let path = text(stats, "path").map(|path| match text(stats, "copy-reason") {
+        Some(reason) => format!("{path}: {reason}"),
+        None => path,
+    });
     let reading = || {
         let (mode, reason) = (text(stats, "mode")?, text(stats, "mode-reason")?);
         (!mode.is_empty()).then(|| format!("{mode}: {reason}"))
@@ -77,7 +81,7 @@ pub fn element(factory: &str, stats: &gst::StructureRef) -> Element {
         dropped: dropped.sum(),
         flip_latency_mean_us: count(stats, "flip-latency-mean-us"),
         flip_latency_max_us: count(stats, "flip-latency-max-us"),
-        path: text(stats, "path").or_else(reading).unwrap_or_default(),
+        path: path.or_else(reading).unwrap_or_default(),
         ..Element::default()
     }
 }
@@ -162,10 +166,12 @@ mod tests {
             .field("copied", 3u64)
             .field("copied-bytes", 300u64)
             .field("path", "mixed")
+            .field("copy-reason", "upstream is a tee")
             .build();
         let read = element("physmemupload", &upload);
         let copies = (read.frames, read.zero_copy, read.copied);
         assert_eq!(copies, (7, Some(4), Some(3)));
+        assert_eq!(read.path, "mixed: upstream is a tee");
         let sink = gst::Structure::builder("stats")
             .field("rendered", 8u64)
             .field("dropped", 1u64)

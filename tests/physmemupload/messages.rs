@@ -53,7 +53,11 @@ fn a_copy_is_said_once_on_the_bus_with_its_reason_and_a_remedy() {
             .collect();
         let expected = usize::from(wanted.is_some());
         assert_eq!(warnings.len(), expected, "{upstream}: {warnings:?}");
+        let stats = line.upload.property::<gst::Structure>("stats");
+        assert_eq!(stats.has_field("copy-reason"), wanted.is_some(), "{stats}");
         for warning in &warnings {
+            let reason = stats.get::<String>("copy-reason").unwrap();
+            assert!(warning.ends_with(&reason), "{warning}: {reason}");
             assert!(
                 warning.starts_with("each buffer is copied once: "),
                 "{warning}"
