@@ -191,11 +191,8 @@ mod tests {
     #[test]
     fn a_pool_is_read_with_its_buffers_and_their_holders() {
         gst::init().unwrap();
-        let made = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
-        let mut config = made.config();
-        config.set_params(None, 4096, 2, 2);
-        made.set_config(config).unwrap();
-        made.set_active(true).unwrap();
+        let builder = PhysBufferPool::builder().kind(MemoryKind::Normal);
+        let made = builder.activate(4096, 2, 2).unwrap();
         let out = made.acquire_buffer(None).unwrap();
         let stats = made.property::<gst::Structure>("stats");
         let read = pool(&stats, |_, acquired| Some(format!("{acquired} times")));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The elements and pools of this plugin in the process, and their last numbers.
 //!
-//! Weak references only: the tracer keeps nothing alive. A pool is read while it is active, because
-//! before that it may not be set up yet, and afterwards its buffers are gone.
+//! Weak references only: the tracer keeps nothing alive. A pool is used only while it is active: before that
+//! its slots may not be set yet, which the first look at them would prevent, and afterwards its buffers
+//! are gone.
 //!
 //! No lock but `reading` is held while a property is read, and no thread that has a lock of an element
 //! or a pool takes `reading`.
@@ -109,7 +110,8 @@ impl Watched {
         };
         let pools = self.pools.lock().clone();
         let acquired = pools.iter().find_map(|entry| {
-            let pool = entry.object.upgrade()?.downcast::<PhysBufferPool>().ok()?;
+            let active = entry.object.upgrade().filter(|pool| pool.is_active())?;
+            let pool = active.downcast::<PhysBufferPool>().ok()?;
             pool.times_acquired(buffer)
         });
         let at = pad.peer().and_then(|peer| peer.parent_element());

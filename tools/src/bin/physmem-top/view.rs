@@ -63,7 +63,9 @@ pub fn lines(model: &Model) -> Vec<Line<'static>> {
     );
     for pool in &last.pools {
         lines.push(of_pool(model, pool));
-        lines.extend(pool.buffers.iter().map(of_buffer));
+        if pool.is_active {
+            lines.extend(pool.buffers.iter().map(of_buffer));
+        }
     }
     lines
 }
