@@ -24,6 +24,8 @@ pub(crate) enum Way {
     Composed,
     /// A copy: the frame was made for another place, until upstream has asked for the pool again.
     Moved,
+    /// A copy: the frame is cropped, and what is around the part that is shown must not be.
+    Cropped,
 }
 
 /// What upstream asked of the sink for these caps, and what the sink answered.

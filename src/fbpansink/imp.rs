@@ -123,12 +123,12 @@ impl FbPanSink {
         let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
             return;
         };
-        let placement = self
+        let placed = self
             .area(&session)
             .ok()
-            .and_then(|area| session.place(stream.info(), area));
-        if let Some(placement) = placement {
-            self.replace_stream(stream.moved_to(placement));
+            .and_then(|area| Some((session.place(stream.info(), area)?, area)));
+        if let Some((placement, area)) = placed {
+            self.replace_stream(stream.moved_to(placement, area));
         }
         // Makes upstream negotiate caps and pool again.
         let _ = self
@@ -270,11 +270,7 @@ impl FbPanSink {
         session.screen().area(rectangle)
     }
 
-    fn place(
-        &self,
-        session: &Session,
-        caps: &gst::CapsRef,
-    ) -> Result<(gst_video::VideoInfo, super::session::FramePlacement), gst::LoggableError> {
+    fn place(&self, session: &Session, caps: &gst::CapsRef) -> Result<Stream, gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(caps)
             .map_err(|_| gst::loggable_error!(CAT, "not raw video: {caps}"))?;
         let area = self
@@ -291,7 +287,7 @@ impl FbPanSink {
                 area.height
             )
         })?;
-        Ok((info, placement))
+        Ok(Stream::new(info, placement, area))
     }
 
     fn is_open(&self) -> bool {
@@ -462,8 +458,8 @@ impl BaseSinkImpl for FbPanSink {
         let session = self
             .session()
             .ok_or_else(|| gst::loggable_error!(CAT, "caps before start"))?;
-        let (info, placement) = self.place(&session, caps)?;
-        gst::debug!(CAT, imp = self, "{caps}: {} of the screen", placement.frame);
+        let stream = self.place(&session, caps)?;
+        gst::debug!(CAT, imp = self, "{caps}: {} of the screen", stream.frame());
         let screen = session.screen();
         let was = self.stream().map(|stream| stream.frame());
         if screen.fb_pages() == 1 && was.is_none() {
@@ -477,7 +473,7 @@ impl BaseSinkImpl for FbPanSink {
                 )
             );
         }
-        self.replace_stream(Stream::new(info, placement));
+        self.replace_stream(stream);
         self.render_delay.set(&*self.obj(), session.display_delay());
         session.log().offer(Offer::NotAsked);
         self.adoption.restart();
@@ -494,7 +490,7 @@ impl BaseSinkImpl for FbPanSink {
         let session = self
             .session()
             .ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query before start"))?;
-        let (_, placement) = self.place(&session, &caps)?;
+        let placement = self.place(&session, &caps)?.placement();
         session.drain();
         if need_pool {
             let (pool, min, max) = session
@@ -503,6 +499,8 @@ impl BaseSinkImpl for FbPanSink {
             query.add_allocation_pool(Some(&pool), placement.layout.size_bytes as u32, min, max);
         }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        // No GstVideoCropMeta: it would have an element that crops leave that to the sink, and so to a
+        // copy. Without it, that element crops into the fb_page.
         self.adoption.answered(need_pool);
         session.log().offer(match need_pool {
             true => Offer::Made,
@@ -605,11 +603,12 @@ impl VideoSinkImpl for FbPanSink {
         let is_adopted = matches!(written, Written::InPlace(_));
         self.adoption
             .note(self.obj().sink_pad(), buffer, is_adopted);
+        let part = session.part(&stream, buffer);
         let shown = self
-            .unless_flushing(|| session.put_in_place(&stream, buffer, written))
+            .unless_flushing(|| session.put_in_place(&stream, &part, buffer, written))
             .and_then(|frame| match frame {
                 Some(frame) => {
-                    self.unless_flushing(|| session.show(&stream, &frame, self.timing(buffer)))
+                    self.unless_flushing(|| session.show(&part, &frame, self.timing(buffer)))
                 }
                 None => Ok(()), // dropped, which was logged or counted
             });

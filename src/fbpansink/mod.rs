@@ -12,6 +12,7 @@
 //!   `console`: the text console on it; `terminal`: follows switches between virtual
 //!   terminals;
 //! - `vsync`: measures when a pan has taken effect;
+//! - `crop`: which part of a frame is shown (pure);
 //! - `formats`: the video format for the bit fields of the pixels (pure);
 //! - `broken_pan`: drivers that accept a pan and show something else;
 //! - `address`: whether `smem_start` is a physical address.
@@ -19,6 +20,7 @@
 mod address;
 mod broken_pan;
 mod console;
+mod crop;
 mod error;
 mod formats;
 mod imp;

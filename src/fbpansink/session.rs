@@ -2,6 +2,7 @@
 //! From start to stop: the screen, its fb_pages as a pool, and how each frame gets onto the screen.
 use super::CAT;
 use super::address;
+use super::crop;
 use super::error::ScreenError;
 use super::presenter::{Held, Presented, Presenter, Refusal};
 use super::screen::{Options, Screen};
@@ -53,10 +54,24 @@ pub struct Frame {
 pub struct Stream {
     info: gst_video::VideoInfo,
     placement: FramePlacement,
+    /// The part of the screen that frames may use.
+    area: Rect,
     /// Identifies the stream in [`Painted`]; never 0.
     serial: u64,
     /// The pool for copies of frames that are in no fb_page. Made for the first copy.
     copies: Mutex<Option<PhysBufferPool>>,
+    /// The stream of pictures of another size that was last cut out of frames of this one.
+    cropped: Mutex<Option<Arc<Stream>>>,
+}
+
+/// What is shown of a frame.
+pub struct Part {
+    /// The upper left corner, in pixels of the frame.
+    corner: (u32, u32),
+    /// The size and the place on the screen.
+    stream: Arc<Stream>,
+    /// Whether it is another part than the one that the caps describe.
+    is_cropped: bool,
 }
 
 /// Where frames of one size are in a fb_page.
@@ -69,33 +84,47 @@ pub struct FramePlacement {
 }
 
 impl Stream {
-    pub fn new(info: gst_video::VideoInfo, placement: FramePlacement) -> Self {
+    /// `placement` is that of frames of `info` in `area`.
+    pub fn new(info: gst_video::VideoInfo, placement: FramePlacement, area: Rect) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         Self {
             info,
             placement,
+            area,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             copies: Mutex::new(None),
+            cropped: Mutex::new(None),
         }
     }
 
     /// A stream of the same frames at another place on the screen.
-    pub fn moved_to(&self, placement: FramePlacement) -> Self {
-        Self::new(self.info.clone(), placement)
+    pub fn moved_to(&self, placement: FramePlacement, area: Rect) -> Self {
+        Self::new(self.info.clone(), placement, area)
     }
 
     pub fn info(&self) -> &gst_video::VideoInfo {
         &self.info
     }
 
+    pub fn placement(&self) -> FramePlacement {
+        self.placement
+    }
+
     pub fn frame(&self) -> Rect {
         self.placement.frame
+    }
+
+    fn size(&self) -> (u32, u32) {
+        (self.info.width(), self.info.height())
     }
 
     /// Wakes a copy that waits for a fb_page.
     pub fn set_flushing(&self, flushing: bool) {
         if let Some(pool) = &*self.copies.lock() {
             pool.set_flushing(flushing);
+        }
+        if let Some(cropped) = &*self.cropped.lock() {
+            cropped.set_flushing(flushing);
         }
     }
 }
@@ -220,10 +249,7 @@ impl Session {
         if info.format() != self.screen.format() {
             return None;
         }
-        // In packed YUV formats, neighbouring pixels share their colour. The left edge of a
-        // frame must not separate them.
-        let format = info.format_info();
-        let align = 1 << format.w_sub().iter().copied().max().unwrap_or(0);
+        let align = align_px(info);
         let mut frame = area.centred((info.width(), info.height()), align);
         if area.intersection(&frame) != Some(frame) {
             return None;
@@ -295,11 +321,55 @@ impl Session {
         self.screen.clock().display_delay(period)
     }
 
+    /// What is shown of the frame: all of it, or the part that its GstVideoCropMeta names.
+    pub fn part(&self, stream: &Arc<Stream>, buffer: &gst::BufferRef) -> Part {
+        let cropped = || {
+            let crop = buffer.meta::<gst_video::VideoCropMeta>()?;
+            // Elements that crop give the size of the crop in the caps, that of the frame in the GstVideoMeta.
+            let meta = buffer.meta::<gst_video::VideoMeta>();
+            let size = meta.map_or(stream.size(), |meta| (meta.width(), meta.height()));
+            let align = align_px(&stream.info);
+            let part = crop::visible(crop.rect(), size, stream.area.size(), align)?;
+            let is_cropped = part != Rect::of_size(stream.info.width(), stream.info.height());
+            Some(Part {
+                corner: (part.x as u32, part.y as u32),
+                stream: self.stream_of_size(stream, part.size())?,
+                is_cropped,
+            })
+        };
+        cropped().unwrap_or_else(|| Part {
+            corner: (0, 0),
+            stream: stream.clone(),
+            is_cropped: false,
+        })
+    }
+
+    /// A stream of pictures of `size` in the area of `stream`; `None` if they have no place there.
+    fn stream_of_size(&self, stream: &Arc<Stream>, size: (u32, u32)) -> Option<Arc<Stream>> {
+        if size == stream.size() {
+            return Some(stream.clone());
+        }
+        let mut cropped = stream.cropped.lock();
+        if let Some(known) = cropped.as_ref().filter(|known| known.size() == size) {
+            return Some(known.clone());
+        }
+        let info = gst_video::VideoInfo::builder(stream.info.format(), size.0, size.1);
+        let info = info.build().ok()?;
+        let placement = self.place(&info, stream.area)?;
+        gst::debug!(CAT, "cropped frames: {} of the screen", placement.frame);
+        let new = Arc::new(Stream::new(info, placement, stream.area));
+        let old = cropped.replace(new.clone());
+        drop(cropped);
+        drop(old); // deactivates its pool, which must not happen under the lock
+        Some(new)
+    }
+
     /// Returns the fb_page that the frame was written into, or a free one into which it copies
-    /// the frame. `None` if the frame was dropped.
+    /// `part` of the frame. `None` if the frame was dropped.
     pub fn put_in_place(
         &self,
         stream: &Stream,
+        part: &Part,
         buffer: &gst::Buffer,
         written: Written,
     ) -> Result<Option<InPlace>, NotShown> {
@@ -307,7 +377,7 @@ impl Session {
             return self.miss(buffer.clone(), written);
         }
         let in_place = match written {
-            Written::InPlace(fb_page) => {
+            Written::InPlace(fb_page) if !part.is_cropped => {
                 let log = self.log();
                 log.zero_copy(*CAT, Way::Offered, || self.describe_pages());
                 log.shown(true);
@@ -317,8 +387,8 @@ impl Session {
                     is_zero_copy: true,
                 }
             }
-            Written::Elsewhere(_) | Written::Foreign => {
-                let Some(holder) = self.copy(stream, buffer)? else {
+            Written::InPlace(_) | Written::Elsewhere(_) | Written::Foreign => {
+                let Some(holder) = self.copy(stream, part, buffer)? else {
                     return Ok(None);
                 };
                 let fb_page = self
@@ -327,6 +397,7 @@ impl Session {
                     .ok_or_else(|| pool_error("its buffer is in no fb_page"))?;
                 self.log().shown(false);
                 match written {
+                    _ if part.is_cropped => self.log().copy(*CAT, Way::Cropped, CROPPED),
                     Written::Foreign => self.log().copy_foreign(*CAT, buffer, None),
                     _ => self.log().copy(
                         *CAT,
@@ -366,14 +437,9 @@ impl Session {
     }
 
     /// Hands the frame to the presenter. Waits until the one before it is queued.
-    pub fn show(
-        &self,
-        stream: &Stream,
-        in_place: &InPlace,
-        timing: Timing,
-    ) -> Result<(), NotShown> {
+    pub fn show(&self, part: &Part, in_place: &InPlace, timing: Timing) -> Result<(), NotShown> {
         let fb_page = in_place.fb_page;
-        self.paint_borders(fb_page, stream);
+        self.paint_borders(fb_page, &part.stream);
         let frame = Frame {
             _buffer: in_place.holder.clone(),
             timing,
@@ -402,13 +468,18 @@ impl Session {
         )
     }
 
-    /// Copies a frame into a free fb_page. `None` if the frame was dropped, because no fb_page
-    /// was free or the frame's memory was freed.
-    fn copy(&self, stream: &Stream, buffer: &gst::Buffer) -> Result<Option<gst::Buffer>, NotShown> {
+    /// Copies `part` of a frame into a free fb_page. `None` if the frame was dropped, because no
+    /// fb_page was free or the frame's memory was freed.
+    fn copy(
+        &self,
+        stream: &Stream,
+        part: &Part,
+        buffer: &gst::Buffer,
+    ) -> Result<Option<gst::Buffer>, NotShown> {
         if self.log().is_freed(*CAT, buffer) {
             return Ok(None);
         }
-        let pool = self.copy_pool(stream)?;
+        let pool = self.copy_pool(&part.stream)?;
         let mut copy = match pool.acquire_free(Wait::AtMost(FREE_PAGE_LIMIT)) {
             Ok(copy) => copy,
             Err(PoolError::NoBuffer { .. }) => {
@@ -426,10 +497,10 @@ impl Session {
             let source = foreign::map(&stream.info, buffer).map_err(|e| e.to_string())?;
             let target = copy.get_mut().ok_or("a new buffer is shared")?;
             let mut target =
-                gst_video::VideoFrameRef::from_buffer_ref_writable(target, &stream.info)
+                gst_video::VideoFrameRef::from_buffer_ref_writable(target, &part.stream.info)
                     .map_err(|e| e.to_string())?;
-            let size = (stream.info.width(), stream.info.height());
-            layout::copy_area(&source, (0, 0), size, &mut target, (0, 0));
+            let size = part.stream.size();
+            layout::copy_area(&source, part.corner, size, &mut target, (0, 0));
             Ok(())
         })();
         match copied {
@@ -463,6 +534,17 @@ impl Session {
             self.screen.paint_borders(fb_page, stream.placement.frame);
         }
     }
+}
+
+/// Panning shows whole fb_pages.
+const CROPPED: &str =
+    "a GstVideoCropMeta names a part of the frame, and the rest of its fb_page must be black";
+
+/// In packed YUV formats, neighbouring pixels share their colour. The left edge of a frame or of a
+/// part must not separate them, and so is at a multiple of this many pixels.
+fn align_px(info: &gst_video::VideoInfo) -> u32 {
+    let format = info.format_info();
+    1 << format.w_sub().iter().copied().max().unwrap_or(0)
 }
 
 fn pool_error(error: impl std::fmt::Display) -> NotShown {

@@ -155,6 +155,88 @@ fn a_rectangle_places_frames_and_can_be_moved_while_playing() {
     assert_eq!(player.count("shown"), 40);
 }
 
+/// A crop of a frame of noise, 201x99, and what the screen must show for it.
+const CROP: (u32, u32, u32, u32) = (10, 20, 100, 60);
+
+#[test]
+fn a_crop_meta_shows_its_part_alone() {
+    require_lab();
+    let player = Player::new("appsrc name=src format=time ! fbpansink name=sink sync=false");
+    let (width, height) = (201, 99);
+    let bytes = pictures::noise(pictures::bgr_stride(width) * height, 1);
+    let frame = pictures::bgr_picture(&bytes, width, height);
+    let part = frame.crop(10, 20, 100, 60);
+    let whole_on_black = pictures::on_black(&frame, 219, 190, WIDTH, HEIGHT);
+    let part_on_black = pictures::on_black(&part, 270, 210, WIDTH, HEIGHT);
+    let info = |width: u32, height: u32| {
+        let info = gst_video::VideoInfo::builder(VideoFormat::Bgr, width, height);
+        info.build().unwrap()
+    };
+    let whole = info(width as u32, height as u32);
+    let buffer = |crop: Option<(u32, u32, u32, u32)>| {
+        let mut buffer = gst::Buffer::from_slice(bytes.clone());
+        let buffer_ref = buffer.get_mut().unwrap();
+        let flags = gst_video::VideoFrameFlags::empty();
+        let (width, height) = (whole.width(), whole.height());
+        gst_video::VideoMeta::add(buffer_ref, flags, VideoFormat::Bgr, width, height).unwrap();
+        if let Some(crop) = crop {
+            gst_video::VideoCropMeta::add(buffer_ref, crop);
+        }
+        buffer
+    };
+    player.set_caps(&whole);
+    player.start();
+    player.show(buffer(None));
+    shot().assert_same_as(&whole_on_black);
+    player.show(buffer(Some(CROP)));
+    shot().assert_same_as(&part_on_black);
+    let why = "copying: a GstVideoCropMeta names a part";
+    assert!(player.text("path").starts_with(why), "{}", player.stats());
+    player.show(buffer(None));
+    shot().assert_same_as(&whole_on_black);
+    // Elements that crop give the size of the crop in the caps.
+    player.set_caps(&info(CROP.2, CROP.3));
+    player.show(buffer(Some(CROP)));
+    shot().assert_same_as(&part_on_black);
+    // A crop that misses the frame is none.
+    player.set_caps(&whole);
+    player.show(buffer(Some((500, 0, 10, 10))));
+    shot().assert_same_as(&whole_on_black);
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (0, 5));
+}
+
+#[test]
+fn a_frame_in_a_page_of_the_sink_is_copied_if_it_is_cropped() {
+    require_lab();
+    let caps = "video/x-raw,format=BGR,width=201,height=99";
+    let source = "videotestsrc num-buffers=6 pattern=ball";
+    let part = pictures::last_frame(source, caps).crop(10, 20, 100, 60);
+    let player = Player::new(&format!("{source} ! {caps} ! fbpansink name=sink"));
+    let pad = player.sink.static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            gst_video::VideoCropMeta::add(buffer.make_mut(), CROP);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    player.start();
+    player.wait_for_end();
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (0, 6));
+    shot().assert_same_as(&pictures::on_black(&part, 270, 210, WIDTH, HEIGHT));
+}
+
+#[test]
+fn an_element_that_crops_does_it_in_the_page() {
+    require_lab();
+    let caps = "video/x-raw,format=BGR,width=201,height=99";
+    let source = "videotestsrc num-buffers=6 pattern=ball";
+    let part = pictures::last_frame(source, caps).crop(10, 20, 100, 60);
+    let crop = "videocrop left=10 right=91 top=20 bottom=19";
+    let player = Player::play(&format!("{source} ! {caps} ! {crop} ! fbpansink name=sink"));
+    player.assert_zero_copy(6);
+    shot().assert_same_as(&pictures::on_black(&part, 270, 210, WIDTH, HEIGHT));
+}
+
 #[test]
 fn a_rectangle_off_the_screen_is_one_clear_error() {
     require_lab();
