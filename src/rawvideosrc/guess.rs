@@ -4,6 +4,7 @@
 
 mod format;
 
+use super::format_names;
 use format::Word;
 use gst_video::VideoFormat;
 use std::path::Path;
@@ -222,7 +223,7 @@ fn guess_format(words: &[&str]) -> Option<VideoFormat> {
     while let Some(word) = words.get(at) {
         // "i420_10le" is two words, "nv12_10le40_4l4" is three.
         let joined = (2..=3).rev().find_map(|count| {
-            let own = format::own_name(&words.get(at..at + count)?.join("_"))?;
+            let own = format_names::of_caps(&words.get(at..at + count)?.join("_"))?;
             Some((count, own))
         });
         if let Some((count, own)) = joined {

@@ -34,7 +34,7 @@ pub struct RawVideoSrc {
         nick = "Location", blurb = "File of raw frames or YUV4MPEG2, a pattern such as frame-%05d.raw, or - for standard input; without one a test pattern is drawn")]
     #[property(name = "format", get, set, type = gst_video::VideoFormat, member = format,
         builder(gst_video::VideoFormat::Unknown).mutable_ready().nick("Format")
-            .blurb("Format of the frames (unknown = from the file, its name, or downstream)"))]
+            .blurb("Format of the frames, such as NV12 (unknown = from the file, its name, or downstream)"))]
     #[property(name = "width", get, set, type = i32, member = width, minimum = 0, mutable_ready,
         nick = "Width", blurb = "Width of the frames (0 = from the file, its name, or downstream)")]
     #[property(name = "height", get, set, type = i32, member = height, minimum = 0, mutable_ready,

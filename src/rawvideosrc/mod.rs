@@ -17,6 +17,7 @@ mod cursor;
 mod delivery;
 mod errors;
 mod file_layout;
+mod format_names;
 #[allow(missing_docs)] // accessors that the Properties macro makes
 mod imp;
 mod input;
@@ -68,6 +69,7 @@ pub fn pattern_frame(n: u64, info: &gst_video::VideoInfo) -> Option<Vec<u8>> {
 
 /// Registers the element `rawvideosrc` with `plugin`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    format_names::register();
     IoMode::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
     gst::Element::register(
         Some(plugin),

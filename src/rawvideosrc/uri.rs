@@ -7,6 +7,8 @@ use gst::{
     prelude::*,
 };
 
+use super::format_names;
+
 pub const SCHEME: &str = "rawvideo";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +123,12 @@ fn range(pspec: &glib::ParamSpec) -> Option<String> {
         glib::ParamSpecUInt64,
         gst::ParamSpecFraction
     );
+    if pspec.value_type() == gst_video::VideoFormat::static_type() {
+        return Some(format_names::all());
+    }
     let class = glib::EnumClass::with_type(pspec.value_type())?;
     let nicks: Vec<&str> = class.values().iter().map(|value| value.nick()).collect();
-    // There are too many video formats to list.
-    (nicks.len() <= 16).then(|| nicks.join(", "))
+    Some(nicks.join(", "))
 }
 
 fn decode(text: &str) -> Result<String, UriError> {
@@ -181,6 +185,10 @@ mod tests {
             glib::ParamSpecEnum::builder_with_default("io-mode", crate::rawvideosrc::IoMode::Auto);
         let why = value(&mode.build(), "fast").unwrap_err();
         assert!(why.contains("auto, read, mmap, io-uring"), "{why}");
+        let unknown = gst_video::VideoFormat::Unknown;
+        let format = glib::ParamSpecEnum::builder_with_default("format", unknown);
+        let why = value(&format.build(), "NV13").unwrap_err();
+        assert!(why.contains(" NV12, "), "{why}");
     }
 
     #[test]

@@ -319,6 +319,28 @@ fn a_growing_file_is_followed() {
 }
 
 #[test]
+fn format_is_read_as_caps_and_as_gstreamer_write_it() {
+    init();
+    for (text, format) in [
+        ("NV12", gst_video::VideoFormat::Nv12),
+        ("nv12", gst_video::VideoFormat::Nv12),
+        ("GST_VIDEO_FORMAT_NV12", gst_video::VideoFormat::Nv12),
+        ("I420_10LE", gst_video::VideoFormat::I42010le),
+        ("i420-10le", gst_video::VideoFormat::I42010le),
+    ] {
+        let source = gst::parse::launch(&format!("rawvideosrc format={text}")).unwrap();
+        assert_eq!(source.property::<gst_video::VideoFormat>("format"), format);
+        source.set_property("format", gst_video::VideoFormat::Bgrx);
+        source.set_property_from_str("format", text);
+        assert_eq!(source.property::<gst_video::VideoFormat>("format"), format);
+    }
+    assert!(gst::parse::launch("rawvideosrc format=NV13").is_err());
+    let uri = "rawvideo:?format=NV13";
+    let error = gst::Element::make_from_uri(gst::URIType::Src, uri, None).unwrap_err();
+    assert!(error.to_string().contains(" NV12, "), "{error}");
+}
+
+#[test]
 fn a_uri_sets_location_and_properties() {
     init();
     let make = |uri: &str| gst::Element::make_from_uri(gst::URIType::Src, uri, None);

@@ -7,6 +7,8 @@
 
 use gst_video::{VideoFormat, VideoFormatInfo};
 
+use crate::rawvideosrc::format_names::of_caps;
+
 /// Names of other projects, and GStreamer's names for the same formats. GStreamer's own names
 /// need no entry.
 const NAMES: &[(&str, &str)] = &[
@@ -127,7 +129,7 @@ impl Word {
     /// Parses a word in lower case. `is_among_yuv` tells that other words speak of YUV, so that a
     /// number such as `422` may be a chroma subsampling.
     pub fn parse(word: &str, is_among_yuv: bool) -> Option<Self> {
-        if let Some(format) = own_name(word) {
+        if let Some(format) = of_caps(word) {
             return Some(Self::Exact(format));
         }
         if let Some((_, name)) = NAMES.iter().find(|(known, _)| *known == word) {
@@ -144,13 +146,8 @@ impl Word {
     }
 }
 
-/// The format that has this name in GStreamer, in upper or lower case.
-pub fn own_name(word: &str) -> Option<VideoFormat> {
-    VideoFormat::iter_raw().find(|format| format.to_str().eq_ignore_ascii_case(word))
-}
-
 fn named(name: &str) -> Word {
-    own_name(name).map_or(Word::Foreign, Word::Exact)
+    of_caps(name).map_or(Word::Foreign, Word::Exact)
 }
 
 /// Splits off `le` or `be` at the end; true stands for big-endian.
@@ -315,7 +312,7 @@ impl Sampled {
             (444, bits, ..) => format!("Y444_{bits}{end}"),
             _ => return None,
         };
-        own_name(&name)
+        of_caps(&name)
     }
 
     /// Combines two words. `None` if they contradict each other.
