@@ -77,6 +77,8 @@ pub enum SetupError {
         "\"{}\" does not begin with a YUV4MPEG2 header, as the first file of the sequence does: move it away", path.display()
     )]
     NotAlike { path: PathBuf },
+    #[error("location=\"{location}\" names no file that can be opened: {why}; give the path")]
+    Uri { location: String, why: String },
     #[error("no file \"{location}\": check the directory, and the digits after the %")]
     NoFiles { location: String },
     #[error(
@@ -112,7 +114,9 @@ pub enum SetupError {
 /// The message for a stream that cannot be prepared.
 pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
     match error {
-        SetupError::Open(OpenError::NotFound { .. }) | SetupError::NoFiles { .. } => {
+        SetupError::Open(OpenError::NotFound { .. })
+        | SetupError::NoFiles { .. }
+        | SetupError::Uri { .. } => {
             gst::error_msg!(ResourceError::NotFound, ("{error}"))
         }
         SetupError::Open(OpenError::Permission { .. }) => {

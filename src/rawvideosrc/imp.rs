@@ -31,7 +31,7 @@ use std::sync::{
 #[properties(wrapper_type = super::RawVideoSrc)]
 pub struct RawVideoSrc {
     #[property(name = "location", get, set, type = Option<String>, member = location, mutable_ready,
-        nick = "Location", blurb = "File of raw frames or YUV4MPEG2, a pattern such as frame-%05d.raw, or - for standard input; without one a test pattern is drawn")]
+        nick = "Location", blurb = "File of raw frames or YUV4MPEG2 (path or file: URI), a pattern such as frame-%05d.raw, or - for standard input; without one a test pattern is drawn")]
     #[property(name = "format", get, set, type = gst_video::VideoFormat, member = format,
         builder(gst_video::VideoFormat::Unknown).mutable_ready().nick("Format")
             .blurb("Format of the frames, such as NV12 (unknown = from the file, its name, or downstream)"))]

@@ -16,6 +16,7 @@ use super::{
     },
     sequence::Sequence,
     settings::Settings,
+    uri,
     waker::Waker,
     y4m::{self, Header},
 };
@@ -53,7 +54,8 @@ pub enum Body {
 /// The input, and what is known about its frames.
 #[derive(Debug)]
 pub struct Input {
-    /// The properties at start, but `offset` includes the bytes of standard input that others read.
+    /// The properties at start, but `location` is a path, and `offset` includes the bytes of standard input
+    /// that others read.
     pub settings: Settings,
     /// Where the threads that read the input run.
     pub cpus: Cpus,
@@ -86,6 +88,10 @@ impl Input {
             list: settings.cpus.clone().unwrap_or_default(),
             source,
         })?;
+        let settings = Settings {
+            location: settings.location.as_deref().map(path_of).transpose()?,
+            ..settings
+        };
         let body = match &settings.location {
             None => Body::Pattern,
             Some(location) => open_body(location, waker)?,
@@ -387,6 +393,14 @@ impl Input {
             }),
         }
     }
+}
+
+/// The path that the property `location` means.
+fn path_of(location: &str) -> Result<String, SetupError> {
+    uri::path_of(location).map_err(|why| SetupError::Uri {
+        location: location.to_owned(),
+        why,
+    })
 }
 
 fn open_body(location: &str, waker: &Arc<Waker>) -> Result<Body, SetupError> {

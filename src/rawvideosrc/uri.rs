@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Parses URIs such as `rawvideo:///path/clip.raw?format=nv12&width=1920&height=1080`: a path,
-//! and properties by name. The scheme is not `file:`, because other elements handle that.
+//! and properties by name. The scheme is not `file:`, because other elements handle that; the property
+//! `location` takes such a URI all the same.
 
 use gst::{
     glib::{self, translate::ToGlibPtr, translate::ToGlibPtrMut},
@@ -10,6 +11,8 @@ use gst::{
 use super::format_names;
 
 pub const SCHEME: &str = "rawvideo";
+/// The beginning of the URI of a file with an absolute path, with a host (`file://`) or without.
+const FILE: &str = "file:/";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
@@ -57,6 +60,21 @@ impl Parsed {
             properties,
         })
     }
+}
+
+/// The path that a `location` means: that of a URI such as `file:///a%20b.raw`, else the location itself.
+/// The error says why it is no file of this machine.
+pub fn path_of(location: &str) -> Result<String, String> {
+    let scheme = location.get(..FILE.len());
+    if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(FILE)) {
+        return Ok(location.to_owned());
+    }
+    let (path, host) = glib::filename_from_uri(location).map_err(|error| error.to_string())?;
+    if let Some(host) = host.filter(|host| !host.is_empty() && host != "localhost") {
+        return Err(format!("it is a file of the machine \"{host}\""));
+    }
+    let path = path.into_os_string().into_string();
+    path.map_err(|path| format!("the path {path:?} is not UTF-8"))
 }
 
 /// The error text for a name that is no property.
@@ -189,6 +207,33 @@ mod tests {
         let format = glib::ParamSpecEnum::builder_with_default("format", unknown);
         let why = value(&format.build(), "NV13").unwrap_err();
         assert!(why.contains(" NV12, "), "{why}");
+    }
+
+    #[test]
+    fn the_uri_of_a_file_is_a_location() {
+        for (location, path) in [
+            ("/a/b.raw", "/a/b.raw"),
+            ("file.raw", "file.raw"),
+            ("file:x.raw", "file:x.raw"),
+            ("fil\u{e9}:/x.raw", "fil\u{e9}:/x.raw"),
+            ("/a%20b.raw", "/a%20b.raw"),
+            ("file:///a%20b.raw", "/a b.raw"),
+            ("FILE:/a.raw", "/a.raw"),
+            ("file://localhost/a.raw", "/a.raw"),
+            ("file:///frame-%2505d.raw", "/frame-%05d.raw"),
+            ("file:///%C3%A9.raw", "/\u{e9}.raw"),
+        ] {
+            assert_eq!(path_of(location).as_deref(), Ok(path), "{location}");
+        }
+        for (location, word) in [
+            ("file://server/a.raw", "server"),
+            ("file:///a%00b.raw", "a%00b"),
+            ("file:///%ff.raw", "UTF-8"),
+            ("file:///a%zz.raw", "a%zz"),
+        ] {
+            let why = path_of(location).unwrap_err();
+            assert!(why.contains(word), "{why}");
+        }
     }
 
     #[test]

@@ -48,6 +48,10 @@ fn each_bad_input_is_one_clear_error() {
             "rawvideosrc format=bgrx width=30000 height=30000".into(),
             &["30000x30000", "check width"],
         ),
+        (
+            "rawvideosrc location=file://server/a.raw".into(),
+            &["file://server/a.raw", "give the path"],
+        ),
         (line(&secret, ""), &["secret.raw", "EACCES", "chmod"]),
     ];
     std::fs::write(&secret, b"x").unwrap();
@@ -338,6 +342,20 @@ fn format_is_read_as_caps_and_as_gstreamer_write_it() {
     let uri = "rawvideo:?format=NV13";
     let error = gst::Element::make_from_uri(gst::URIType::Src, uri, None).unwrap_err();
     assert!(error.to_string().contains(" NV12, "), "{error}");
+}
+
+#[test]
+fn location_takes_the_uri_of_a_file() {
+    init();
+    let file = RawFile::new(2 * 16 * 16 * 4);
+    let uri = gst::glib::filename_to_uri(file.path(), None).unwrap();
+    let line = format!("rawvideosrc name=source location={uri} format=BGRx width=16 height=16");
+    let pipeline = Pipeline::new(&line);
+    pipeline.set(gst::State::Playing);
+    assert_eq!(number(&pipeline.pull().unwrap()), 0);
+    assert_eq!(number(&pipeline.pull().unwrap()), 1);
+    let source = pipeline.pipeline.by_name("source").unwrap();
+    assert_eq!(source.property::<String>("location"), uri);
 }
 
 #[test]
