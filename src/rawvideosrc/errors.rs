@@ -77,6 +77,10 @@ pub enum SetupError {
         "\"{}\" does not begin with a YUV4MPEG2 header, as the first file of the sequence does: move it away", path.display()
     )]
     NotAlike { path: PathBuf },
+    #[error(
+        "\"{location}\" has frames of a Bayer sensor by its name, which are no video/x-raw: play them with filesrc blocksize=BYTES_OF_A_FRAME ! video/x-bayer,format=...,width=...,height=...,framerate=... ! bayer2rgb, or set the property format to read the bytes as something else, such as GRAY16_LE"
+    )]
+    Bayer { location: String },
     #[error("location=\"{location}\" names no file that can be opened: {why}; give the path")]
     Uri { location: String, why: String },
     #[error("no file \"{location}\": check the directory, and the digits after the %")]
@@ -128,7 +132,10 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
             gst::error_msg!(StreamError::WrongType, ("{error}"))
         }
         SetupError::Open(_) => gst::error_msg!(ResourceError::OpenRead, ("{error}")),
-        SetupError::Missing { .. } | SetupError::Format { .. } | SetupError::Woken => {
+        SetupError::Missing { .. }
+        | SetupError::Format { .. }
+        | SetupError::Bayer { .. }
+        | SetupError::Woken => {
             gst::error_msg!(StreamError::Format, ("{error}"))
         }
         SetupError::TooLarge { .. }

@@ -17,12 +17,15 @@ pub struct Guess {
     pub format: Option<VideoFormat>,
     /// Each frame holds two fields, which may have been sampled at different times.
     pub is_interlaced: bool,
+    /// The frames are those of a Bayer sensor, which are no video/x-raw.
+    pub is_bayer: bool,
 }
 
 const NAMED_SIZES: &[(&str, (i32, i32))] = &[
     ("sqcif", (128, 96)),
     ("qcif", (176, 144)),
     ("cif", (352, 288)),
+    ("sif", (352, 240)),
     ("4cif", (704, 576)),
     ("16cif", (1408, 1152)),
     ("qqvga", (160, 120)),
@@ -105,8 +108,13 @@ const USUAL_SIZES: &[(i32, i32)] = &[
 
 /// A number without "fps" after a size is taken for a rate only if it is one of these.
 const USUAL_RATES: &[&str] = &[
-    "24", "25", "30", "48", "50", "60", "120", "23.976", "23.98", "29.97", "59.94", "119.88",
-    "23976", "2398", "2997", "5994",
+    "15", "20", "24", "25", "30", "48", "50", "60", "120", "23.976", "23.98", "29.97", "59.94",
+    "119.88", "23976", "2398", "2997", "5994",
+];
+
+/// Words that say what a number before them counts. Such a number is no rate.
+const OTHER_UNITS: &[&str] = &[
+    "bit", "bits", "bpp", "frame", "frames", "kbps", "mbps", "s", "sec",
 ];
 
 impl Guess {
@@ -118,8 +126,10 @@ impl Guess {
             .unwrap_or_default();
         let words = words(&name);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (format, is_bayer) = guess_format(&words);
         let mut guess = Self {
-            format: guess_format(&words),
+            format,
+            is_bayer,
             ..Self::default()
         };
         guess.take_sizes(&words);
@@ -170,7 +180,10 @@ impl Guess {
                 continue;
             }
             self.is_interlaced |= picture.is_interlaced;
-            let behind = words.get(at + picture.words);
+            let behind = at + picture.words;
+            let is_other = |word: &&str| OTHER_UNITS.contains(word);
+            let counts_others = words.get(behind + 1).is_some_and(is_other);
+            let behind = words.get(behind).filter(|_| !counts_others);
             let behind = behind.filter(|word| USUAL_RATES.contains(word));
             let behind = behind.and_then(|word| rate_number(word));
             self.framerate = self.framerate.or(picture.framerate).or(behind);
@@ -213,7 +226,9 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-fn guess_format(words: &[&str]) -> Option<VideoFormat> {
+/// The format that the words name, if they name one, and whether they speak of a Bayer sensor and of
+/// no other format.
+fn guess_format(words: &[&str]) -> (Option<VideoFormat>, bool) {
     let is_yuv_file = words.len() > 1 && words.last() == Some(&"yuv");
     let depth_of = |word: Option<&&str>| {
         word.is_some_and(|word| matches!(Word::parse(word, false), Some(Word::Depth(_))))
@@ -232,7 +247,9 @@ fn guess_format(words: &[&str]) -> Option<VideoFormat> {
             continue;
         }
         // As in "10-bit".
-        if words.get(at + 1) == Some(&"bit")
+        if words
+            .get(at + 1)
+            .is_some_and(|word| ["bit", "bits"].contains(word))
             && let Some(depth) = Word::parse(&format!("{word}bit"), false)
         {
             said.push(depth);
@@ -246,7 +263,7 @@ fn guess_format(words: &[&str]) -> Option<VideoFormat> {
         said.extend(Word::parse(word, is_yuv_file || is_by_depth));
         at += 1;
     }
-    format::agree(&said, is_yuv_file)
+    (format::agree(&said, is_yuv_file), format::is_bayer(&said))
 }
 
 /// A size, and what stands with it.

@@ -116,7 +116,7 @@ impl Input {
                 let offset = input.settings.offset;
                 input.settings.offset = offset.saturating_add(opened.start_bytes);
             }
-            input.guess();
+            input.guess()?;
         }
         input.check()?;
         Ok(input)
@@ -266,15 +266,23 @@ impl Input {
         })
     }
 
-    fn guess(&mut self) {
+    /// Guesses from the file's name. Fails if the name says that the frames have no format of
+    /// video/x-raw, and the properties do not say how to read them.
+    fn guess(&mut self) -> Result<(), SetupError> {
         let Some(location) = &self.settings.location else {
-            return;
+            return Ok(());
         };
         self.guess = Guess::from_path(Path::new(location));
+        if self.guess.is_bayer && self.known.format.is_none() {
+            return Err(SetupError::Bayer {
+                location: location.clone(),
+            });
+        }
         if self.guess != Guess::default() {
             let note = format!("guessed from the name of \"{location}\": {:?}", self.guess);
             self.notes.push(note);
         }
+        Ok(())
     }
 
     /// The template's caps, restricted by what is known.

@@ -20,6 +20,8 @@ fn each_bad_input_is_one_clear_error() {
         |location: &Path, rest: &str| format!("rawvideosrc location={} {rest}", location.display());
     let secret = file.dir.path().join("secret.raw");
     let none = file.dir.path().join("none.raw");
+    let bayer = file.dir.path().join("a_8x8_SRGGB8.raw");
+    std::fs::write(&bayer, [0; 64]).unwrap();
     let cases: &[(String, &[&str])] = &[
         (line(&none, ""), &["none.raw", "ENOENT", "check location"]),
         (
@@ -47,6 +49,10 @@ fn each_bad_input_is_one_clear_error() {
         (
             "rawvideosrc format=bgrx width=30000 height=30000".into(),
             &["30000x30000", "check width"],
+        ),
+        (
+            line(&bayer, ""),
+            &["SRGGB8", "Bayer", "bayer2rgb", "format"],
         ),
         (
             "rawvideosrc location=file://server/a.raw".into(),

@@ -41,7 +41,7 @@ const NAMES: &[(&str, &str)] = &[
     ("p016le", "P016_LE"),
     ("p016be", "P016_BE"),
     ("pal8", "RGB8P"),
-    // fourcc.org and V4L2.
+    // fourcc.org and V4L2, whose drivers also write the planes of frames one by one (the names with M).
     ("yuyv", "YUY2"),
     ("yunv", "YUY2"),
     ("iyuv", "I420"),
@@ -51,12 +51,37 @@ const NAMES: &[(&str, &str)] = &[
     ("yuv9", "YUV9"),
     ("y800", "GRAY8"),
     ("nm12", "NV12"),
+    ("nv12m", "NV12"),
     ("nm21", "NV21"),
+    ("nv21m", "NV21"),
+    ("nm16", "NV16"),
+    ("nv16m", "NV16"),
+    ("nm61", "NV61"),
+    ("nv61m", "NV61"),
+    ("ym12", "I420"),
+    ("yuv420m", "I420"),
+    ("ym21", "YV12"),
+    ("yvu420m", "YV12"),
+    ("ym16", "Y42B"),
+    ("yuv422m", "Y42B"),
+    ("ym24", "Y444"),
+    ("yuv444m", "Y444"),
+    // Tiles.
+    ("vt12", "NV12_4L4"),
+    ("st12", "NV12_32L32"),
+    ("tm12", "NV12_64Z32"),
+    ("nv12mt", "NV12_64Z32"),
+    ("mm21", "NV12_16L32S"),
+    ("na12", "NV12_8L128"),
+    ("nt12", "NV12_10BE_8L128"),
     ("p010", "P010_10LE"),
     ("p012", "P012_LE"),
     ("p016", "P016_LE"),
     ("rgb3", "RGB"),
     ("bgr3", "BGR"),
+    ("rgb4", "xRGB"),
+    ("bgr4", "BGRx"),
+    ("rgbo", "RGB15"),
     ("rgb565", "RGB16"),
     ("bgr565", "BGR16"),
     ("rgb555", "RGB15"),
@@ -70,6 +95,12 @@ const NAMES: &[(&str, &str)] = &[
     ("xb24", "RGBx"),
     ("abgr8888", "RGBA"),
     ("ab24", "RGBA"),
+    ("rx24", "xBGR"),
+    ("ra24", "ABGR"),
+    ("bx24", "xRGB"),
+    ("ba24", "ARGB"),
+    ("rg24", "BGR"),
+    ("bg24", "RGB"),
     ("rg16", "RGB16"),
     ("bg16", "BGR16"),
     ("xrgb1555", "RGB15"),
@@ -84,14 +115,29 @@ const NAMES: &[(&str, &str)] = &[
     ("ab30", "RGB10A2_LE"),
     ("yu16", "Y42B"),
     ("yu24", "Y444"),
+    ("nv15", "NV12_10LE40"),
+    ("nv20", "NV16_10LE40"),
 ];
 
 /// Names of formats that GStreamer does not have, or with several meanings (`rgb888` is BGR in
 /// DRM and RGB in cameras).
 const NOT_ONE: &[&str] = &[
-    "rgb8", "rgb32", "bgr32", "rgb4", "bgr4", "rgb888", "bgr888", "rgba8888", "bgra8888",
-    "rgbx8888", "bgrx8888", "rgb48", "rgb48le", "rgb48be", "bgr48", "bgr48le", "bgr48be", "yv16",
-    "yv24", "ya8", "ya16", "p210", "p216", "p410", "p416", "p210le", "p216le", "yuv422i", "422i",
+    "rgb8", "rgb32", "bgr32", "rgb888", "bgr888", "rgba8888", "bgra8888", "rgbx8888", "bgrx8888",
+    "rgb48", "rgb48le", "rgb48be", "bgr48", "bgr48le", "bgr48be", "yv16", "yv24", "ya8", "ya16",
+    "p210", "p216", "p410", "p416", "p210le", "p216le", "yuv422i", "422i", "nv42", "ym61",
+    "yvu422m", "ym42", "yvu444m", "m420", "hm12", "vm12", "y41p", "y10b", "y10p", "y12p", "y14p",
+    "xyuv", "vuyx", "yuvx", "rgbr", "rgbq", "bgrh", "xr48", "ar48", "xb48", "ab48",
+];
+
+/// The orders of colours on a Bayer sensor.
+const BAYER_ORDERS: &[&str] = &["rggb", "bggr", "gbrg", "grbg"];
+
+/// Fourccs of V4L2 for Bayer formats that are not made of the order of colours, and MIPI's names for
+/// the data of any sensor.
+const BAYER_NAMES: &[&str] = &[
+    "bayer", "ba81", "byr2", "rg10", "bg10", "gb10", "ba10", "rg12", "bg12", "gb12", "ba12",
+    "rg14", "bg14", "gb14", "gr14", "gb16", "gr16", "praa", "pbaa", "pgaa", "prcc", "pbcc", "pgcc",
+    "pree", "pbee", "pgee", "raw8", "raw10", "raw12", "raw14", "raw16",
 ];
 
 /// What one word says about the format.
@@ -102,6 +148,8 @@ pub enum Word {
     /// The chroma subsampling, and perhaps more.
     Sampled(Sampled),
     Depth(Depth),
+    /// A format of a Bayer sensor, or a word for one.
+    Bayer,
     /// A format that is unknown or ambiguous, so that none may be guessed.
     Foreign,
 }
@@ -138,6 +186,9 @@ impl Word {
         if NOT_ONE.contains(&word) {
             return Some(Self::Foreign);
         }
+        if is_bayer_name(word) {
+            return Some(Self::Bayer);
+        }
         depth(word)
             .map(Self::Depth)
             .or_else(|| gray(word))
@@ -148,6 +199,20 @@ impl Word {
 
 fn named(name: &str) -> Word {
     of_caps(name).map_or(Word::Foreign, Word::Exact)
+}
+
+/// Whether the word is the name of a Bayer format in V4L2 (`srggb10p`, `pRAA`), libcamera, FFmpeg
+/// (`bggr16le`) or video/x-bayer (`rggb`).
+fn is_bayer_name(word: &str) -> bool {
+    let name = word.strip_prefix('s').unwrap_or(word);
+    let rest = BAYER_ORDERS
+        .iter()
+        .find_map(|order| name.strip_prefix(order));
+    let is_size = |rest| {
+        let digits = endianness(rest).0.trim_end_matches('p');
+        digits.is_empty() || bits(digits).is_some()
+    };
+    BAYER_NAMES.contains(&word) || rest.is_some_and(is_size)
 }
 
 /// Splits off `le` or `be` at the end; true stands for big-endian.
@@ -349,12 +414,18 @@ fn sampling_of(info: &VideoFormatInfo) -> Option<u32> {
     })
 }
 
+/// Whether the words speak of a Bayer sensor, and of no other format.
+pub fn is_bayer(words: &[Word]) -> bool {
+    let is_other = |word: &Word| !matches!(word, Word::Bayer | Word::Depth(_));
+    words.contains(&Word::Bayer) && !words.iter().any(is_other)
+}
+
 /// The format that all words together name. `is_yuv_file` tells that the name ends with .yuv.
 pub fn agree(words: &[Word], is_yuv_file: bool) -> Option<VideoFormat> {
     let (mut exact, mut sampled, mut depth) = (None, None::<Sampled>, None);
     for word in words {
         match *word {
-            Word::Foreign => return None,
+            Word::Foreign | Word::Bayer => return None,
             Word::Exact(format) => {
                 if exact.is_some_and(|known| known != format) {
                     return None;

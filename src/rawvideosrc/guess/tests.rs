@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::os::unix::ffi::OsStrExt;
 
 fn guess(name: &str) -> Guess {
     gst::init().unwrap();
@@ -21,6 +22,7 @@ fn common_names_are_understood() {
         framerate,
         format,
         is_interlaced: false,
+        is_bayer: false,
     };
     let hd = (1920, 1080);
     for (name, expected) in [
@@ -137,6 +139,25 @@ fn formats_have_many_names() {
         ("a_64x48_abgr8888.raw", "RGBA"),
         ("a_64x48_argb2101010.raw", "BGR10A2_LE"),
         ("a_64x48.argb", "ARGB"),
+        ("a_64x48_RA24.raw", "ABGR"),
+        ("a_64x48_BG24.raw", "RGB"),
+        // Fourccs of V4L2, as v4l2-ctl lists them.
+        ("cap_64x48_NV12.raw", "NV12"),
+        ("cap_64x48_NM12.raw", "NV12"),
+        ("cap_64x48_NV12M.bin", "NV12"),
+        ("cap_64x48_NM61.raw", "NV61"),
+        ("cap_64x48_YM12.raw", "I420"),
+        ("cap_64x48_YUV420M.bin", "I420"),
+        ("cap_64x48_YV12.raw", "YV12"),
+        ("cap_64x48_422P.raw", "Y42B"),
+        ("cap_64x48_YUYV.raw", "YUY2"),
+        ("cap_64x48_UYVY.raw", "UYVY"),
+        ("cap_64x48_RGB3.raw", "RGB"),
+        ("cap_64x48_BGR4.raw", "BGRx"),
+        ("cap_64x48_RGB4.raw", "xRGB"),
+        ("cap_64x48_GREY.raw", "GRAY8"),
+        ("cap_64x48_VT12.raw", "NV12_4L4"),
+        ("cap_64x48_NV15.raw", "NV12_10LE40"),
     ] {
         assert_eq!(format_of(name), expected, "{name}");
     }
@@ -152,6 +173,9 @@ fn formats_that_are_unknown_or_in_doubt_are_not_guessed() {
         "a_64x48_16bit.yuv",
         "a_64x48_yv16.yuv",
         "a_64x48_yuv422sp10.yuv",
+        "a_64x48_nv42.yuv",
+        "a_64x48_hm12.yuv",
+        "a_64x48_y10p.yuv",
         // Names with several meanings.
         "a_64x48_rgb888.raw",
         "a_64x48_rgba8888.raw",
@@ -243,6 +267,9 @@ fn rates_come_in_several_spellings() {
         ("a_64x48_30_25fps.yuv", Some((25, 1))),
         // Numbers that are no rate.
         ("a_64x48_0030.yuv", None),
+        ("a_64x48_24_bit_rgb.raw", None),
+        ("a_64x48_60_frames.yuv", None),
+        ("a_64x48_30_mbps.yuv", None),
         ("a_64x48_17.yuv", None),
         ("a_64x48_420_30.yuv", None),
         ("a_64x48_0fps.yuv", None),
@@ -263,7 +290,170 @@ fn an_i_behind_the_lines_means_two_fields() {
     }
 }
 
+/// Size, rate and GStreamer's name of the format; "" if there is none.
+type Clip = ((i32, i32), Option<(i32, i32)>, &'static str);
+
+/// The names of clips that many people have.
+const CLIPS: &[(&str, Clip)] = &[
+    // JCT-VC and JVET, common test conditions.
+    (
+        "Traffic_2560x1600_30_crop.yuv",
+        ((2560, 1600), Some((30, 1)), "I420"),
+    ),
+    (
+        "NebutaFestival_2560x1600_60_10bit_crop.yuv",
+        ((2560, 1600), Some((60, 1)), "I420_10LE"),
+    ),
+    (
+        "Kimono1_1920x1080_24.yuv",
+        ((1920, 1080), Some((24, 1)), "I420"),
+    ),
+    (
+        "BQTerrace_1920x1080_60.yuv",
+        ((1920, 1080), Some((60, 1)), "I420"),
+    ),
+    (
+        "BasketballDrillText_832x480_50.yuv",
+        ((832, 480), Some((50, 1)), "I420"),
+    ),
+    (
+        "BQSquare_416x240_60.yuv",
+        ((416, 240), Some((60, 1)), "I420"),
+    ),
+    (
+        "SlideShow_1280x720_20.yuv",
+        ((1280, 720), Some((20, 1)), "I420"),
+    ),
+    (
+        "ChinaSpeed_1024x768_30.yuv",
+        ((1024, 768), Some((30, 1)), "I420"),
+    ),
+    (
+        "Campfire_3840x2160_30fps_10bit_420_bt709_videoRange.yuv",
+        ((3840, 2160), Some((30, 1)), "I420_10LE"),
+    ),
+    (
+        "CatRobot_3840x2160_60fps_10bit_420_jvet.yuv",
+        ((3840, 2160), Some((60, 1)), "I420_10LE"),
+    ),
+    (
+        "ArenaOfValor_1920x1080_60_8bit_420.yuv",
+        ((1920, 1080), Some((60, 1)), "I420"),
+    ),
+    // The collection at media.xiph.org/video/derf.
+    ("akiyo_cif.y4m", ((352, 288), None, "")),
+    ("stefan_sif.y4m", ((352, 240), None, "")),
+    ("mobile_calendar_422_4cif.yuv", ((704, 576), None, "Y42B")),
+    (
+        "crowd_run_1080p50.yuv",
+        ((1920, 1080), Some((50, 1)), "I420"),
+    ),
+    (
+        "ducks_take_off_444_720p50.yuv",
+        ((1280, 720), Some((50, 1)), "Y444"),
+    ),
+    (
+        "720p5994_stockholm_ter.yuv",
+        ((1280, 720), Some((60000, 1001)), "I420"),
+    ),
+    (
+        "blue_sky_1080p25.yuv",
+        ((1920, 1080), Some((25, 1)), "I420"),
+    ),
+    (
+        "Netflix_Aerial_4096x2160_60fps_10bit_420.yuv",
+        ((4096, 2160), Some((60, 1)), "I420_10LE"),
+    ),
+    // Ultra Video Group.
+    (
+        "Bosphorus_3840x2160_120fps_420_10bit_YUV.yuv",
+        ((3840, 2160), Some((120, 1)), "I420_10LE"),
+    ),
+    (
+        "Beauty_1920x1080_120fps_420_8bit_YUV.yuv",
+        ((1920, 1080), Some((120, 1)), "I420"),
+    ),
+    // Boards and phones.
+    ("camera_1280x720_nv21.yuv", ((1280, 720), None, "NV21")),
+    (
+        "imx708-1536x864-30fps-yuv420.raw",
+        ((1536, 864), Some((30, 1)), "I420"),
+    ),
+    ("video0-640x480-YUYV.raw", ((640, 480), None, "YUY2")),
+    ("fb0_1024x600_32bpp_XR24.raw", ((1024, 600), None, "BGRx")),
+    (
+        "dump.1920x1080.NV12.30fps.bin",
+        ((1920, 1080), Some((30, 1)), "NV12"),
+    ),
+    (
+        "out_1080p30_yuv420sp.yuv",
+        ((1920, 1080), Some((30, 1)), "NV12"),
+    ),
+    ("screen_800x480_rgb565.bin", ((800, 480), None, "RGB16")),
+];
+
+#[test]
+fn names_of_well_known_clips_are_understood() {
+    for (name, (size, framerate, format)) in CLIPS {
+        let guess = guess(name);
+        assert_eq!(
+            (guess.size, guess.framerate),
+            (Some(*size), *framerate),
+            "{name}"
+        );
+        assert_eq!(format_of(name), *format, "{name}");
+        assert!(!guess.is_bayer, "{name}");
+    }
+}
+
+#[test]
+fn a_bayer_sensor_is_no_format() {
+    for name in [
+        "imx219_1640x1232_SRGGB10.raw",
+        "a_64x48_SRGGB10P.raw",
+        "a_64x48_SRGGB10_CSI2P.raw",
+        "a_64x48_bayer.raw",
+        "a_64x48_bggr.bin",
+        "a_64x48_bayer_bggr16le.yuv",
+        "a_64x48_grbg8.raw",
+        "a_64x48_pRAA.raw",
+        "a_64x48_BA81.raw",
+        "a_64x48_RG10.raw",
+        "a_64x48_raw10.raw",
+        "a_64x48_bayer_10bit.yuv",
+    ] {
+        assert!(guess(name).is_bayer, "{name}");
+        assert_eq!(format_of(name), "", "{name}");
+    }
+    for name in [
+        "bayern_64x48.yuv",
+        "a_64x48_srgb.raw",
+        "a_64x48_rggb99.raw",
+        "a_64x48_nv12_from_bayer.yuv",
+    ] {
+        assert!(!guess(name).is_bayer, "{name}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn any_bytes_are_parsed(name in proptest::collection::vec(any::<u8>(), 0..60)) {
+        gst::init().unwrap();
+        let name = std::ffi::OsStr::from_bytes(&name);
+        Guess::from_path(Path::new(name));
+    }
+
+    #[test]
+    fn known_words_are_parsed_in_any_order(
+        picks in proptest::collection::vec(0usize..1000, 0..8),
+        ends in proptest::collection::vec("[_.@x-]{0,2}[0-9]{0,20}[_.x]?", 8),
+    ) {
+        let words: Vec<&str> = CLIPS.iter().flat_map(|(name, _)| name.split(['_', '.', '-'])).collect();
+        let parts = picks.iter().zip(&ends);
+        let name: String = parts.map(|(pick, end)| format!("{}{end}", words[pick % words.len()])).collect();
+        guess(&name);
+    }
+
     #[test]
     fn any_name_is_parsed(name in "\\PC{0,60}") {
         guess(&name);
