@@ -80,6 +80,29 @@ fn properties_keep_what_is_set() {
 }
 
 #[test]
+fn restore_has_the_name_of_kmssink_too() {
+    let sink = sink();
+    assert!(sink.property::<bool>("restore"));
+    let (tell, told) = std::sync::mpsc::channel();
+    for name in ["restore", "restore-crtc"] {
+        let tell = tell.clone();
+        sink.connect_notify(Some(name), move |_, pspec| {
+            tell.send(pspec.name().to_owned()).unwrap();
+        });
+    }
+    for (set, other, value) in [
+        ("restore-crtc", "restore", false),
+        ("restore", "restore-crtc", true),
+    ] {
+        sink.set_property(set, value);
+        assert_eq!(sink.property::<bool>(other), value);
+        let mut names: Vec<String> = told.try_iter().collect();
+        names.sort();
+        assert_eq!(names, ["restore", "restore-crtc"]);
+    }
+}
+
+#[test]
 fn a_custom_rotation_is_warned_of() {
     let sink = sink();
     sink.set_property("device", "/dev/null");

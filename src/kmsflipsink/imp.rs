@@ -64,8 +64,10 @@ pub struct KmsFlipSink {
         blurb = "An open DRM device, master or lease, that the application keeps (-1 = open one)", minimum = -1, default = -1)]
     #[property(name = "mode", get = Self::mode, set = Self::set_mode, type = Option<String>, nick = "Mode",
         blurb = "auto (the current mode if frames fit, else the one that fits size and rate best), preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index")]
-    #[property(name = "restore-crtc", get, set, type = bool, member = restore_crtc, nick = "Restore CRTC",
+    #[property(name = "restore", get, set = Self::set_restore, type = bool, member = restore, nick = "Restore",
         blurb = "Show again what was shown before, at the end", default = true)]
+    #[property(name = "restore-crtc", get, set = Self::set_restore, type = bool, member = restore, nick = "Restore CRTC",
+        blurb = "The same property as restore, by the name that it has in kmssink", default = true)]
     #[property(name = "follow-vt", get, set, type = bool, member = follow_vt, nick = "Follow virtual terminal",
         blurb = "Give the screen away while another virtual terminal is in the foreground", default = true)]
     #[property(name = "force-aspect-ratio", get, set, type = bool, member = force_aspect_ratio, nick = "Force aspect ratio",
@@ -129,6 +131,13 @@ impl KmsFlipSink {
     fn set_mode(&self, mode: Option<String>) {
         let mode = mode.unwrap_or_else(|| Settings::default().mode);
         lock(&self.settings).mode = mode;
+    }
+
+    fn set_restore(&self, restore: bool) {
+        lock(&self.settings).restore = restore;
+        let sink = self.obj();
+        sink.notify_restore();
+        sink.notify_restore_crtc();
     }
 
     fn rotate_method(&self) -> VideoOrientationMethod {
@@ -208,7 +217,7 @@ impl KmsFlipSink {
 
     fn close(&self) {
         let last_stats = self.stats().0;
-        let restore = lock(&self.settings).restore_crtc;
+        let restore = lock(&self.settings).restore;
         let state = std::mem::take(&mut *lock(&self.state));
         if let State::Started(started) = state {
             let stats = StructureProperty(last_stats.clone());

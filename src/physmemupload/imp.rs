@@ -56,9 +56,12 @@ impl Counters {
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::PhysMemUpload)]
 pub struct PhysMemUpload {
-    #[property(name = "kind", get, set, type = MemoryKind, member = kind,
+    #[property(name = "memory-kind", get, set = Self::set_memory_kind, type = MemoryKind, member = kind,
         builder(MemoryKind::Auto).mutable_ready().nick("Memory kind")
             .blurb("What the buffers are made of; 'auto' takes the first kind that works"))]
+    #[property(name = "kind", get, set = Self::set_memory_kind, type = MemoryKind, member = kind,
+        builder(MemoryKind::Auto).mutable_ready().nick("Memory kind")
+            .blurb("The same property as memory-kind, by its older name"))]
     #[property(name = "heap", get, set, type = Option<String>, member = heap, mutable_ready,
         nick = "Heap", blurb = "Name of the dma-heap below /dev/dma_heap for kinds 'cma' and 'system' (default: the CMA heap, 'system'); for kind 'region' the memory, such as /dev/mem@0x30000000+64M")]
     #[property(name = "max-address", get, set, type = u64, member = max_address, mutable_ready,
@@ -84,6 +87,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl PhysMemUpload {
+    fn set_memory_kind(&self, kind: MemoryKind) {
+        lock(&self.settings).kind = kind;
+        let element = self.obj();
+        element.notify_memory_kind();
+        element.notify_kind();
+    }
+
     fn stats(&self) -> StructureProperty {
         let counters = *lock(&self.counters);
         let pool = lock(&self.stream).target.as_ref().map(|t| t.pool.clone());

@@ -107,4 +107,40 @@ fn plain_bytes(upstream: &str) -> Vec<u8> {
     bytes(&samples)
 }
 
+#[test]
+fn the_older_name_of_memory_kind_is_the_same_property() {
+    gst::init().unwrap();
+    let upload = gst::glib::Object::new::<PhysMemUpload>();
+    for (set, other) in [("memory-kind", "kind"), ("kind", "memory-kind")] {
+        for kind in [MemoryKind::Normal, MemoryKind::Auto] {
+            let told = notified(&upload, &["memory-kind", "kind"], || {
+                upload.set_property(set, kind);
+            });
+            assert_eq!(upload.property::<MemoryKind>(other), kind);
+            assert_eq!(told, ["kind", "memory-kind"]);
+        }
+    }
+}
+
+/// The properties of these that are notified of while `act` runs, sorted.
+fn notified(element: &PhysMemUpload, names: &[&str], act: impl FnOnce()) -> Vec<String> {
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let handlers: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let told = told.clone();
+            element.connect_notify(Some(name), move |_, pspec| {
+                told.lock().unwrap().push(pspec.name().to_owned());
+            })
+        })
+        .collect();
+    act();
+    for handler in handlers {
+        element.disconnect(handler);
+    }
+    let mut told = told.lock().unwrap().clone();
+    told.sort();
+    told
+}
+
 const NO_HEAP: &str = "no-such-heap";

@@ -461,7 +461,7 @@ impl KmsFlipSink {
         // A plane that the user asked for can be claimed again only when it has been given up.
         let is_plane_fixed = settings.plane_id >= 0;
         if is_plane_fixed {
-            head.close(settings.restore_crtc);
+            head.close(settings.restore);
         }
         let mut new = self.open()?;
         let old = self.started(|started| {
@@ -469,7 +469,7 @@ impl KmsFlipSink {
             std::mem::replace(started, new)
         });
         if let Some(old) = old.filter(|_| !is_plane_fixed) {
-            old.head.close(settings.restore_crtc);
+            old.head.close(settings.restore);
         }
         Ok(())
     }
