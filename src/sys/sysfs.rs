@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, major, minor};
 
+use super::read_kernel_file;
+
 /// A character device in sysfs. It is found by its device number, so it need not be opened.
 #[derive(Debug, Clone)]
 pub struct SysfsDevice(PathBuf);
@@ -67,6 +69,13 @@ impl SysfsDevice {
             .collect();
         found.sort_unstable();
         found
+    }
+
+    /// The text of one of the files that a connector has, such as `modes` (a line for each) or `connector_id`
+    /// (Linux 5.18). `None` if there is no such file.
+    pub fn of_connector(&self, connector: &str, file: &str) -> Option<String> {
+        let directory = format!("{}-{connector}", self.name()?);
+        read_kernel_file(self.0.join(directory).join(file)).ok()
     }
 }
 

@@ -34,7 +34,7 @@ impl EventSources {
             .and_then(|vt| vt.name().ok())
             .unwrap_or_default();
         Self {
-            uevents: Uevents::open().ok(),
+            uevents: Uevents::open("drm").ok(),
             vt,
             home,
         }
