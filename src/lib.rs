@@ -16,6 +16,7 @@
 mod address;
 mod adoption;
 mod copies;
+mod device_provider;
 mod display;
 pub mod fbpansink;
 pub mod ffi;
@@ -51,6 +52,7 @@ mod plugin {
         crate::fbpansink::register(plugin)?;
         crate::kmsflipsink::register(plugin)?;
         crate::physmemupload::register(plugin)?;
+        crate::device_provider::register(plugin)?;
         crate::tracer::register(plugin)
     }
 

@@ -13,6 +13,7 @@
 //!   terminals;
 //! - `vsync`: measures when a pan has taken effect;
 //! - `crop`: which part of a frame is shown (pure);
+//! - `framebuffers`: the framebuffers of the machine, for programs that choose one;
 //! - `formats`: the video format for the bit fields of the pixels (pure);
 //! - `broken_pan`: drivers that accept a pan and show something else;
 //! - `address`: whether `smem_start` is a physical address.
@@ -23,6 +24,7 @@ mod console;
 mod crop;
 mod error;
 mod formats;
+pub(crate) mod framebuffers;
 mod imp;
 mod mode;
 mod presenter;

@@ -72,7 +72,7 @@ impl Mode {
             })
             .map_err(call("FBIOPUT_VSCREENINFO"))?;
         }
-        let fit = mode.screenfuls().ok_or_else(|| mode.too_small())?;
+        let fit = screenfuls(&mode.fix, &mode.var).ok_or_else(|| mode.too_small())?;
         mode.choose_fb_pages(fit, fb_pages);
         mode.resynchronise().map_err(call("FBIOPAN_DISPLAY"))?;
         retry_while_busy(|| mode.align_offsets()).map_err(call("FBIOPAN_DISPLAY"))?;
@@ -141,19 +141,6 @@ impl Mode {
         }
     }
 
-    /// How many screenfuls fit into the memory. `None` if not even one fits, or the driver's
-    /// numbers contradict each other.
-    fn screenfuls(&self) -> Option<usize> {
-        let line_length = u64::from(self.fix.line_length);
-        let row_bytes = u64::from(self.var.xres) * u64::from(self.var.bits_per_pixel).div_ceil(8);
-        if row_bytes == 0 || row_bytes > line_length {
-            return None;
-        }
-        let fit =
-            u64::from(self.fix.smem_len).checked_div(line_length * u64::from(self.var.yres))?;
-        (fit > 0).then_some(fit as usize)
-    }
-
     fn too_small(&self) -> ScreenError {
         ScreenError::TooSmall {
             path: self.path.clone(),
@@ -173,7 +160,7 @@ impl Mode {
             );
             return;
         }
-        if self.fix.ypanstep == 0 || !self.var.yres.is_multiple_of(u32::from(self.fix.ypanstep)) {
+        if !has_pan_step(&self.fix, &self.var) {
             self.note = format!(
                 "the driver {id} cannot pan (step {}, {} lines)",
                 self.fix.ypanstep, self.var.yres
@@ -414,6 +401,31 @@ fn kernel_release() -> String {
         .unwrap_or_default()
 }
 
+/// How many screenfuls fit into the memory. `None` if not even one fits, or the driver's
+/// numbers contradict each other.
+pub fn screenfuls(fix: &FixScreeninfo, var: &VarScreeninfo) -> Option<usize> {
+    let line_length = u64::from(fix.line_length);
+    let row_bytes = u64::from(var.xres) * u64::from(var.bits_per_pixel).div_ceil(8);
+    if row_bytes == 0 || row_bytes > line_length {
+        return None;
+    }
+    let fit = u64::from(fix.smem_len).checked_div(line_length * u64::from(var.yres))?;
+    (fit > 0).then_some(fit as usize)
+}
+
+/// Whether the driver can pan by a screenful.
+fn has_pan_step(fix: &FixScreeninfo, var: &VarScreeninfo) -> bool {
+    fix.ypanstep > 0 && var.yres.is_multiple_of(u32::from(fix.ypanstep))
+}
+
+/// Whether the driver has memory for several fb_pages, can pan between them, and shows what it pans to, as far
+/// as it tells before a mode is set.
+pub fn can_pan(fix: &FixScreeninfo, var: &VarScreeninfo) -> bool {
+    screenfuls(fix, var) >= Some(2)
+        && has_pan_step(fix, var)
+        && !is_pan_broken(&fix.driver(), &kernel_release())
+}
+
 /// Whether pixels have the same format and places; `yres_virtual` and offsets may differ.
 fn same_mode(a: &VarScreeninfo, b: &VarScreeninfo) -> bool {
     let pixels = |v: &VarScreeninfo| {
@@ -462,6 +474,12 @@ mod tests {
         }
     }
 
+    impl Mode {
+        fn fit(&self) -> Option<usize> {
+            screenfuls(&self.fix, &self.var)
+        }
+    }
+
     fn var(yres_virtual: u32) -> VarScreeninfo {
         VarScreeninfo {
             xres: 16,
@@ -470,6 +488,23 @@ mod tests {
             yres_virtual,
             bits_per_pixel: 32,
             ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_driver_pans_if_it_has_memory_and_a_step_and_is_not_known_to_lie() {
+        for (id, ypanstep, smem_len, can) in [
+            ("vkmsdrmfb", 1, 2 * 640, true),
+            ("vkmsdrmfb", 5, 2 * 640, true),
+            ("vkmsdrmfb", 3, 2 * 640, false),
+            ("vkmsdrmfb", 0, 2 * 640, false),
+            ("vkmsdrmfb", 1, 640, false),
+            ("vkmsdrmfb", 1, 0, false),
+            ("bochs-drmdrmfb", 1, 2 * 640, false),
+        ] {
+            let mode = mode(id, ypanstep, smem_len, var(10));
+            let said = can_pan(&mode.fix, &mode.var);
+            assert_eq!(said, can, "{id} {ypanstep} {smem_len}");
         }
     }
 
@@ -505,8 +540,8 @@ mod tests {
 
     #[test]
     fn numbers_that_hold_no_screenful_are_refused() {
-        assert_eq!(mode("x", 1, 639, var(10)).screenfuls(), None);
-        assert_eq!(mode("x", 1, 640, var(10)).screenfuls(), Some(1));
+        assert_eq!(mode("x", 1, 639, var(10)).fit(), None);
+        assert_eq!(mode("x", 1, 640, var(10)).fit(), Some(1));
         assert_eq!(
             mode(
                 "x",
@@ -517,11 +552,11 @@ mod tests {
                     ..var(10)
                 }
             )
-            .screenfuls(),
+            .fit(),
             None
         );
         assert_eq!(
-            mode("x", 1, 640, VarScreeninfo { yres: 0, ..var(10) }).screenfuls(),
+            mode("x", 1, 640, VarScreeninfo { yres: 0, ..var(10) }).fit(),
             None
         );
         assert!(

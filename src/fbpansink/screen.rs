@@ -4,6 +4,7 @@
 use super::CAT;
 use super::error::ScreenError;
 use super::formats;
+use super::framebuffers;
 use super::mode::Mode;
 use super::presenter::Scanout;
 use super::vsync::{self, Clock, Vsync};
@@ -57,10 +58,7 @@ impl Screen {
 
     fn open_first(options: &Options) -> Result<Self, ScreenError> {
         let mut refused = Vec::new();
-        for path in (0..32)
-            .map(|n| PathBuf::from(format!("/dev/fb{n}")))
-            .filter(|path| path.exists())
-        {
+        for path in framebuffers::nodes() {
             match Self::open_path(&path, options) {
                 Ok(screen) => return Ok(screen),
                 Err(e) => refused.push(e),

@@ -4,7 +4,8 @@
 //! The way of a frame: `imp` takes the frame from GStreamer. `stream` decides how the frame is shown
 //! (`display::area`, `format`, `import`, `copies`). `head` hands it to the card's thread in `engine`,
 //! which commits it (`crtc`, `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and
-//! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that.
+//! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that. `displays` lists
+//! the connected displays, for programs that choose one.
 //! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, orientation, stats.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
@@ -19,6 +20,7 @@ mod copies;
 mod crtc;
 mod device;
 mod discovery;
+pub(crate) mod displays;
 mod dma_drm;
 mod engine;
 mod error;

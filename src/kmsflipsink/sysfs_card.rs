@@ -3,8 +3,6 @@
 //! for a moment, and that disturbs programs that show on the card through fbdev. So a card that the
 //! criteria rule out is not opened. `sys` reads sysfs; the choice is pure.
 
-use std::path::Path;
-
 use super::discovery::Criteria;
 use crate::sys::sysfs::SysfsDevice;
 
@@ -79,7 +77,7 @@ fn plain(name: &str) -> String {
 pub fn nodes(device: Option<&str>) -> Vec<SysfsCard> {
     let paths = match device {
         Some(path) => vec![path.to_owned()],
-        None => card_nodes(Path::new("/dev/dri")),
+        None => card_nodes(),
     };
     let look = |path: String| match SysfsDevice::of_path(&path) {
         Some(device) => SysfsCard {
@@ -100,9 +98,10 @@ pub fn nodes(device: Option<&str>) -> Vec<SysfsCard> {
     paths.into_iter().map(look).collect()
 }
 
-fn card_nodes(directory: &Path) -> Vec<String> {
+/// The device nodes of all cards, in the order of their numbers.
+pub(super) fn card_nodes() -> Vec<String> {
     let number = |name: &str| name.strip_prefix("card")?.parse::<u32>().ok();
-    let mut nodes: Vec<(u32, String)> = std::fs::read_dir(directory)
+    let mut nodes: Vec<(u32, String)> = std::fs::read_dir("/dev/dri")
         .into_iter()
         .flatten()
         .filter_map(|entry| {

@@ -7,7 +7,7 @@ use gst_video::VideoFormat;
 
 use super::fb::{self, Fb};
 use super::pictures;
-use super::support::player::Player;
+use super::support::player::{Player, init};
 use super::support::{self, Picture, gst_launch, oracle, require_lab, run};
 
 const WIDTH: usize = 640;
@@ -24,6 +24,30 @@ fn bare_line_shows_300_frames_without_a_copy() {
     player.assert_zero_copy(300);
     assert_eq!(player.stats().get::<u64>("dropped").unwrap(), 0);
     shot().assert_same_as(&pictures::pattern(299, VideoFormat::Bgr, 640, 480));
+}
+
+#[test]
+fn the_framebuffer_is_listed_as_it_is_and_left_alone() {
+    init();
+    let before = Fb::open().var();
+    let provider = gst::DeviceProviderFactory::by_name("fbpandeviceprovider").unwrap();
+    let devices = provider.devices();
+    assert_eq!(devices.len(), 1);
+    let device = devices.front().unwrap();
+    let properties = device.properties().unwrap();
+    assert_eq!(properties.get("device.path"), Ok("/dev/fb0"));
+    assert_eq!(properties.get("fbdev.mode"), Ok("640x480"));
+    assert_eq!(properties.get("fbdev.pans"), Ok(true));
+    let fits = |caps: &str| {
+        let caps: gst::Caps = caps.parse().unwrap();
+        device.caps().unwrap().can_intersect(&caps)
+    };
+    assert!(fits("video/x-raw,format=BGR,width=640,height=480"));
+    assert!(!fits("video/x-raw,format=BGR,width=641,height=480"));
+    assert!(!fits("video/x-raw,format=BGRx,width=640,height=480"));
+    let element = device.create_element(None).unwrap();
+    assert_eq!(element.property::<String>("device"), "/dev/fb0");
+    assert_eq!(Fb::open().var(), before);
 }
 
 #[test]

@@ -1,8 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A machine without a framebuffer.
 
-use super::support::player::Player;
+use gst::prelude::*;
+
+use super::support::player::{Player, init};
 use super::support::require_lab;
+
+#[test]
+fn no_framebuffer_is_listed() {
+    init();
+    let provider = gst::DeviceProviderFactory::by_name("fbpandeviceprovider").unwrap();
+    assert!(provider.devices().is_empty());
+    provider.start().unwrap();
+    assert!(provider.devices().is_empty());
+    provider.stop();
+}
 
 #[test]
 fn no_framebuffer_is_one_clear_error() {
