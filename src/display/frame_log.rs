@@ -26,6 +26,8 @@ pub(crate) enum Way {
     Moved,
     /// A copy: the frame is cropped, and what is around the part that is shown must not be.
     Cropped,
+    /// A copy: the driver sends to the display what is written, so that only what changed is written.
+    Deferred,
 }
 
 /// What upstream asked of the sink for these caps, and what the sink answered.

@@ -102,6 +102,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The value of `max-lateness` that has all frames shown.
+const ANY_LATENESS: i64 = -1;
+/// A display with deferred I/O may take longer for a frame than the frame lasts. The video would then become slow, so
+/// late frames are dropped, as other video sinks do.
+const DEFERRED_MAX_LATENESS_NS: i64 = 20_000_000;
+
 impl FbPanSink {
     fn render_rectangle(&self) -> gst::Array {
         lock(&self.settings).render_rectangle.to_property()
@@ -192,6 +198,9 @@ impl FbPanSink {
         };
         let session = Session::start(&options, counters, on_error, on_terminal, on_shown)?;
         self.area(&session)?;
+        if session.screen().has_deferred_io() && self.obj().max_lateness() == ANY_LATENESS {
+            self.obj().set_max_lateness(DEFERRED_MAX_LATENESS_NS);
+        }
         *lock(&self.state) = State::Started {
             session: Arc::new(session),
             stream: None,
@@ -233,6 +242,12 @@ impl FbPanSink {
             "path",
         ];
         let stats = in_one_line(&self.stats(), &numbers);
+        let has_deferred_io = |session: Arc<Session>| session.screen().has_deferred_io();
+        if self.session().is_some_and(has_deferred_io)
+            && self.obj().max_lateness() == DEFERRED_MAX_LATENESS_NS
+        {
+            self.obj().set_max_lateness(ANY_LATENESS);
+        }
         let state = std::mem::take(&mut *lock(&self.state));
         if matches!(state, State::Started { .. }) {
             gst::info!(CAT, imp = self, "{stats}");
@@ -377,7 +392,7 @@ impl ObjectImpl for FbPanSink {
         });
         // A late frame is in its fb_page already. Showing it costs microseconds, so dropping it
         // saves nothing. QoS events still tell upstream that frames are late.
-        self.obj().set_property("max-lateness", -1i64);
+        self.obj().set_max_lateness(ANY_LATENESS);
     }
 }
 
@@ -463,11 +478,15 @@ impl BaseSinkImpl for FbPanSink {
         let screen = session.screen();
         let was = self.stream().map(|stream| stream.frame());
         if screen.fb_pages() == 1 && was.is_none() {
+            let then = match screen.is_drawn_on() {
+                true => "frames will tear",
+                false => "frames are copied and may tear",
+            };
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,
                 (
-                    "{} has one fb_page only, frames will tear: {}",
+                    "{} has one fb_page only, {then}: {}",
                     screen.path().display(),
                     screen.fb_pages_note()
                 )
@@ -492,19 +511,25 @@ impl BaseSinkImpl for FbPanSink {
             .ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query before start"))?;
         let placement = self.place(&session, &caps)?.placement();
         session.drain();
-        if need_pool {
+        let is_deferred = session.screen().has_deferred_io();
+        let offers_pool = need_pool && !is_deferred;
+        if offers_pool {
             let (pool, min, max) = session
                 .pool(&caps, placement)
                 .ok_or_else(|| gst::loggable_error!(CAT, "no pool for {caps}"))?;
             query.add_allocation_pool(Some(&pool), placement.layout.size_bytes as u32, min, max);
         }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        // No GstVideoCropMeta: it would have an element that crops leave that to the sink, and so to a
-        // copy. Without it, that element crops into the fb_page.
-        self.adoption.answered(need_pool);
-        session.log().offer(match need_pool {
-            true => Offer::Made,
-            false => Offer::NotWanted,
+        // An element that crops would otherwise leave that to the sink, which has to copy then. Without this, the
+        // element crops into the fb_page.
+        if is_deferred {
+            query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
+        }
+        self.adoption.answered(offers_pool);
+        session.log().offer(match (need_pool, offers_pool) {
+            (true, true) => Offer::Made,
+            (true, false) => Offer::None,
+            (false, _) => Offer::NotWanted,
         });
         Ok(())
     }
@@ -591,7 +616,7 @@ impl VideoSinkImpl for FbPanSink {
             session.log().repeated();
             return Ok(gst::FlowSuccess::Ok);
         }
-        if session.screen().fb_pages() == 1 && self.obj().property::<bool>("enable-last-sample") {
+        if session.screen().is_drawn_on() && self.obj().property::<bool>("enable-last-sample") {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,
@@ -599,11 +624,17 @@ impl VideoSinkImpl for FbPanSink {
             );
             self.obj().set_property("enable-last-sample", false);
         }
+        let part = session.part(&stream, buffer);
+        if session.screen().has_deferred_io() {
+            return self
+                .unless_flushing(|| session.write_changes(&stream, &part, buffer))
+                .inspect_err(|_| self.with_prerolled(Prerolled::forget))
+                .map(|()| gst::FlowSuccess::Ok);
+        }
         let written = session.locate(&stream, buffer);
         let is_adopted = matches!(written, Written::InPlace(_));
         self.adoption
             .note(self.obj().sink_pad(), buffer, is_adopted);
-        let part = session.part(&stream, buffer);
         let shown = self
             .unless_flushing(|| session.put_in_place(&stream, &part, buffer, written))
             .and_then(|frame| match frame {

@@ -12,6 +12,8 @@
 //!   `console`: the text console on it; `terminal`: follows switches between virtual
 //!   terminals;
 //! - `vsync`: measures when a pan has taken effect;
+//! - `deferred_io`: framebuffers whose driver sends what is written to the display, and which rows of a
+//!   frame have to be written there (pure);
 //! - `crop`: which part of a frame is shown (pure);
 //! - `framebuffers`: the framebuffers of the machine, for programs that choose one;
 //! - `formats`: the video format for the bit fields of the pixels (pure);
@@ -22,6 +24,7 @@ mod address;
 mod broken_pan;
 mod console;
 mod crop;
+mod deferred_io;
 mod error;
 mod formats;
 pub(crate) mod framebuffers;

@@ -2,6 +2,7 @@
 //! An opened framebuffer: where its fb_pages are in memory, how it pans, and the black that
 //! is painted around frames.
 use super::CAT;
+use super::deferred_io;
 use super::error::ScreenError;
 use super::formats;
 use super::framebuffers;
@@ -10,6 +11,7 @@ use super::presenter::Scanout;
 use super::vsync::{self, Clock, Vsync};
 use crate::display::area::{Rect, RenderRectangle};
 use crate::layout;
+use crate::sys;
 use crate::sys::fbdev::{self, FbMemory, FixScreeninfo, VarScreeninfo};
 use crate::sys::vt_guard::Connection;
 use gst_video::VideoFormat;
@@ -38,6 +40,7 @@ pub struct Screen {
     start_bytes: usize,
     clock: Clock,
     clock_note: String,
+    has_deferred_io: bool,
     clear: bool,
     black_row: Vec<u8>,
 }
@@ -80,7 +83,7 @@ impl Screen {
             path: path.to_owned(),
             source,
         })?;
-        let start_bytes = fix.smem_start as usize % crate::sys::mmap::page_size_bytes();
+        let start_bytes = fix.smem_start as usize % sys::mmap::page_size_bytes();
         let memory = FbMemory::map(mode.fd(), start_bytes.saturating_add(fix.smem_len as usize))
             .map_err(|source| ScreenError::Call {
                 call: "mmap",
@@ -103,6 +106,12 @@ impl Screen {
                 vsync::measure(options.vsync, vsync::refresh_period(&var), pan, wait)
             }
         };
+        let has_deferred_io = mode.fb_pages() == 1
+            && deferred_io::is_deferred(
+                || memory.touch(start_bytes),
+                || fbdev::flush(mode.fd()),
+                sys::page::minor_faults,
+            );
         let black_row =
             black_row(format, var.xres).map_err(|e| ScreenError::Copy(e.to_string()))?;
         let screen = Self {
@@ -112,6 +121,7 @@ impl Screen {
             start_bytes,
             clock,
             clock_note,
+            has_deferred_io,
             clear: options.clear,
             black_row,
         };
@@ -178,6 +188,41 @@ impl Screen {
     /// The measurements that decided about [`clock`](Self::clock).
     pub fn clock_note(&self) -> &str {
         &self.clock_note
+    }
+
+    /// Whether the driver sends what is written to the display by itself; see [`deferred_io`]. Looked for only
+    /// if there is one fb_page: a pan to another one sends it whole.
+    pub fn has_deferred_io(&self) -> bool {
+        self.has_deferred_io
+    }
+
+    /// Whether frames are written into the memory that the display shows, while it shows it.
+    pub fn is_drawn_on(&self) -> bool {
+        self.fb_pages() == 1 && !self.has_deferred_io
+    }
+
+    /// Writes bytes at an offset in fb_page 0, which is on the screen.
+    pub fn write(&self, offset_bytes: usize, bytes: &[u8]) {
+        self.memory
+            .write(self.fb_page_offset_bytes(0) + offset_bytes, bytes);
+    }
+
+    /// Has a driver with deferred I/O send what was written to the display, and waits for that.
+    pub fn flush(&self) -> Result<(), ScreenError> {
+        fbdev::flush(self.mode.fd()).map_err(|source| ScreenError::Call {
+            call: "fsync",
+            path: self.path().to_owned(),
+            source,
+        })
+    }
+
+    /// As [`flush`](Self::flush), where no frame depends on it.
+    fn flush_if_deferred(&self) {
+        if self.has_deferred_io
+            && let Err(e) = self.flush()
+        {
+            gst::debug!(CAT, "{e}");
+        }
     }
 
     /// Whether the console is kept from drawing into fb_pages.
@@ -280,6 +325,8 @@ impl Drop for Screen {
             && start + self.fb_page_bytes() <= self.memory.len_bytes()
         {
             self.paint_black(start, self.whole());
+            // Otherwise the end of the last open file may cancel it.
+            self.flush_if_deferred();
         }
     }
 }
@@ -316,9 +363,10 @@ impl Screen {
                 CAT,
                 "{}: cannot show frames again: {}",
                 self.path().display(),
-                crate::sys::describe(&e)
+                sys::describe(&e)
             );
         }
+        self.flush_if_deferred();
     }
 }
 

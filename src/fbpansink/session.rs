@@ -3,6 +3,7 @@
 use super::CAT;
 use super::address;
 use super::crop;
+use super::deferred_io::Shadow;
 use super::error::ScreenError;
 use super::presenter::{Held, Presented, Presenter, Refusal};
 use super::screen::{Options, Screen};
@@ -17,6 +18,7 @@ use crate::memory::{ExternalAddress, Owner, Region};
 use crate::pool::{PhysBufferPool, PoolError, Reuse, Slots, Wait};
 use crate::sys::vt_guard::VtSwitch;
 use gst::prelude::*;
+use gst_video::prelude::*;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +40,8 @@ pub struct Session {
     address: Result<String, String>,
     counters: Arc<Counters>,
     painted: Arc<Painted>,
+    /// The picture on a screen with deferred I/O.
+    shadow: Mutex<Shadow>,
 }
 
 /// A frame on its way to the screen. Dropping it gives its buffer back.
@@ -198,6 +202,7 @@ impl Session {
             address,
             counters,
             painted,
+            shadow: Mutex::default(),
         })
     }
 
@@ -416,6 +421,49 @@ impl Session {
         Ok(Some(in_place))
     }
 
+    /// Shows `part` of the frame on a screen with deferred I/O. Writes the rows that differ from the picture on the
+    /// screen, and waits until the driver has sent them to the display.
+    pub fn write_changes(
+        &self,
+        stream: &Stream,
+        part: &Part,
+        buffer: &gst::Buffer,
+    ) -> Result<(), NotShown> {
+        if self.presenter.is_away() {
+            return self.miss(buffer.clone(), Written::Foreign).map(drop);
+        }
+        if self.log().is_freed(*CAT, buffer) {
+            return Ok(());
+        }
+        let mut shadow = self.shadow.lock();
+        if self.paint_borders(0, &part.stream) {
+            shadow.forget();
+        }
+        let written = (|| {
+            let source = foreign::map(&stream.info, buffer).map_err(|e| e.to_string())?;
+            let bytes = source.plane_data(0).map_err(|e| e.to_string())?;
+            let stride = usize::try_from(source.plane_stride()[0]).map_err(|e| e.to_string())?;
+            let target = part.stream.placement.layout.planes[0];
+            let (x, y) = (part.corner.0 as usize, part.corner.1 as usize);
+            let start = y * stride + x * self.screen.pixel_bytes();
+            let end = start + target.rows.saturating_sub(1) * stride + target.row_bytes;
+            let bytes = bytes.get(start..end).ok_or("its rows end too early")?;
+            let rows = (0..target.rows).map(|row| &bytes[row * stride..][..target.row_bytes]);
+            Ok(shadow.update(rows, target.row_bytes, |row, bytes| {
+                self.screen.write(target.row(row).start, bytes);
+            }))
+        })();
+        drop(shadow);
+        match written {
+            Ok(difference) => self.counters.written(difference),
+            Err(_) if self.log().is_freed(*CAT, buffer) => return Ok(()), // freed during the copy
+            Err(e) => return Err(NotShown::Failed(ScreenError::Copy(e))),
+        }
+        self.log().copy(*CAT, Way::Deferred, DEFERRED);
+        self.log().shown(false);
+        self.screen.flush().map_err(NotShown::Failed)
+    }
+
     /// Drops a frame while another virtual terminal has the screen. The presenter keeps
     /// fb_page 0, into which the console draws, so that upstream does not write into it.
     fn miss(&self, buffer: gst::Buffer, written: Written) -> Result<Option<InPlace>, NotShown> {
@@ -528,17 +576,22 @@ impl Session {
         Ok(pool)
     }
 
-    fn paint_borders(&self, fb_page: usize, stream: &Stream) {
+    /// Paints the borders unless they were painted for this stream; returns whether they were not.
+    fn paint_borders(&self, fb_page: usize, stream: &Stream) -> bool {
         let painted = &self.painted[fb_page];
-        if painted.swap(stream.serial, Ordering::Relaxed) != stream.serial {
+        let is_new = painted.swap(stream.serial, Ordering::Relaxed) != stream.serial;
+        if is_new {
             self.screen.paint_borders(fb_page, stream.placement.frame);
         }
+        is_new
     }
 }
 
 /// Panning shows whole fb_pages.
 const CROPPED: &str =
     "a GstVideoCropMeta names a part of the frame, and the rest of its fb_page must be black";
+
+const DEFERRED: &str = "the driver sends what is written to the display (deferred I/O), so only rows that changed are written";
 
 /// In packed YUV formats, neighbouring pixels share their colour. The left edge of a frame or of a
 /// part must not separate them, and so is at a multiple of this many pixels.

@@ -211,6 +211,16 @@ pub fn wait_for_vsync(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a driver with deferred I/O send to the display what was written into its memory
+/// (`fb_deferred_io_fsync`), which it would do later by itself. Returns when it has (read in 6.1.192 and 7.2; older
+/// kernels return when it has begun). Does nothing with other drivers. EINVAL without CONFIG_FB_DEFERRED_IO.
+///
+/// A pan to the same place is no substitute: drivers without `fb_pan_display` refuse it, and a DRM driver with a
+/// shadow buffer shows again what it copied from there last.
+pub fn flush(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::fsync(fd)?)
+}
+
 pub fn unblank(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the argument is a number, not a pointer.
     unsafe { raw::fbioblank(fd.as_raw_fd(), FB_BLANK_UNBLANK) }?;
@@ -313,6 +323,20 @@ impl FbMemory {
                 .copy_to_nonoverlapping(bytes.as_mut_ptr(), len_bytes)
         };
         bytes
+    }
+
+    /// Writes the byte at `offset_bytes` over itself.
+    ///
+    /// # Panics
+    /// When it lies outside the mapping.
+    pub fn touch(&self, offset_bytes: usize) {
+        assert!(offset_bytes < self.len_bytes(), "outside the mapping");
+        // SAFETY: the byte lies inside the mapping (just checked), which lives as long as self and of which no Rust
+        // reference exists.
+        unsafe {
+            let byte = self.ptr().as_ptr().add(offset_bytes);
+            byte.write_volatile(byte.read_volatile());
+        }
     }
 
     /// Writes `bytes` at `offset_bytes`.
