@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use self::plan::DisplayOptions;
-use self::plan::{Plan, Scanout, choose, fb_shape, picture, sized, stand_in};
+use self::plan::{Plan, Scanout, choose, crop_of, fb_shape, picture, sized, stand_in, within};
 use super::CAT;
 use super::claimed_plane::Frame;
 use super::copies::{Copies, Offered};
@@ -218,12 +218,8 @@ impl Stream {
         buffer: &gst::BufferRef,
         options: &DisplayOptions,
     ) -> (Scanout, Option<Arc<Framebuffer>>) {
-        let crop = buffer.meta::<gst_video::VideoCropMeta>();
-        let picture = picture(
-            &self.info,
-            crop.map(|meta| meta.rect()),
-            self.plan.is_turned,
-        );
+        let crop = crop_of(&self.info, buffer);
+        let picture = picture(&self.info, crop, self.plan.is_turned);
         let target = options.target(self.plan.screen);
         let context = self.context.lock();
         let offered = context.offered.find(buffer, &self.info);
@@ -232,8 +228,10 @@ impl Stream {
         if (known, known_target) == (picture, target) {
             return (choice, offered);
         }
+        let size = (self.info.width(), self.info.height());
         let choice = choose(&picture, &target, |placement| {
-            self.head.test(&self.stand_in, placement, None).is_ok()
+            let placement = within(placement, size);
+            self.head.test(&self.stand_in, &placement, None).is_ok()
         });
         gst::debug!(CAT, "{picture:?} on {target:?}: {choice:?}");
         self.context.lock().placed = (picture, target, choice);
@@ -275,12 +273,13 @@ impl Stream {
         let (set, size, src, at, placement) = match choice {
             Scanout::Direct(placed) => {
                 let size = (self.info.width(), self.info.height());
+                let copy = within(&placed, size);
                 (
                     &mut sets.plain,
                     size,
                     placed.src,
-                    (placed.src.x, placed.src.y),
-                    placed,
+                    (copy.src.x, copy.src.y),
+                    copy,
                 )
             }
             Scanout::Composed(placed) => {

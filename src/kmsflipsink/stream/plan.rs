@@ -165,18 +165,10 @@ fn composed(picture: &Picture, target: &Target) -> Scanout {
     area::place(picture, target, Fit::Centred).map_or(Scanout::Nowhere, Scanout::Composed)
 }
 
-/// The part of a frame of `info` that is shown. `crop` is that of a GstVideoCropMeta.
-pub(super) fn picture(
-    info: &gst_video::VideoInfo,
-    crop: Option<(u32, u32, u32, u32)>,
-    is_turned: bool,
-) -> Picture {
+/// The part of a frame of `info` that is shown: all of it, or `crop`.
+pub(super) fn picture(info: &gst_video::VideoInfo, crop: Option<Rect>, is_turned: bool) -> Picture {
     let whole = Rect::of_size(info.width(), info.height());
-    let crop = crop.map_or(whole, |(x, y, width, height)| {
-        let (x, y) = (x.min(info.width()), y.min(info.height()));
-        let (width, height) = (width.min(info.width() - x), height.min(info.height() - y));
-        Rect::new(x as i32, y as i32, width, height)
-    });
+    let crop = crop.unwrap_or(whole);
     let pixel_aspect = (
         info.par().numer().max(1) as u32,
         info.par().denom().max(1) as u32,
@@ -186,6 +178,31 @@ pub(super) fn picture(
         pixel_aspect,
         is_turned,
     }
+}
+
+/// What the GstVideoCropMeta of a frame names, if it has one. An element that crops gives the size of the crop in the
+/// caps, and that of the frame in the GstVideoMeta.
+pub(super) fn crop_of(info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> Option<Rect> {
+    let (x, y, width, height) = buffer.meta::<gst_video::VideoCropMeta>()?.rect();
+    let meta = buffer.meta::<gst_video::VideoMeta>();
+    let (frame_width, frame_height) = meta.map_or((info.width(), info.height()), |meta| {
+        (meta.width(), meta.height())
+    });
+    let (x, y) = (x.min(frame_width), y.min(frame_height));
+    let (width, height) = (width.min(frame_width - x), height.min(frame_height - y));
+    Some(Rect::new(x as i32, y as i32, width, height))
+}
+
+/// The same placement of a frame of `size` that has the part to show at its place or, if it is too small for that, in
+/// its upper left corner.
+pub(super) fn within(placement: &Placement, size: (u32, u32)) -> Placement {
+    let frame = Rect::of_size(size.0, size.1);
+    let mut placed = *placement;
+    if frame.intersection(&placed.src) != Some(placed.src) {
+        let (width, height) = placed.src.size();
+        placed.src = Rect::of_size(width.min(size.0), height.min(size.1));
+    }
+    placed
 }
 
 /// The shape of the framebuffer of a frame that lies in one memory.
@@ -240,4 +257,51 @@ pub(super) fn stand_in(
         .framebuffer(&fb_shape(info, &layout))
         .map_err(refused)?;
     Ok((layout, framebuffer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(width: u32, height: u32) -> gst_video::VideoInfo {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, width, height);
+        info.build().unwrap()
+    }
+
+    fn cropped(frame: (u32, u32), crop: (u32, u32, u32, u32)) -> gst::Buffer {
+        let info = info(frame.0, frame.1);
+        let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+        let buffer_ref = buffer.get_mut().unwrap();
+        let flags = gst_video::VideoFrameFlags::empty();
+        gst_video::VideoMeta::add(buffer_ref, flags, info.format(), frame.0, frame.1).unwrap();
+        gst_video::VideoCropMeta::add(buffer_ref, crop);
+        buffer
+    }
+
+    #[test]
+    fn a_crop_is_a_part_of_the_frame_that_the_meta_describes() {
+        let small = info(100, 60);
+        let crop = (10, 20, 100, 60);
+        let of_videocrop = cropped((320, 240), crop);
+        assert_eq!(
+            crop_of(&small, &of_videocrop),
+            Some(Rect::new(10, 20, 100, 60))
+        );
+        let same_size = cropped((100, 60), crop);
+        assert_eq!(crop_of(&small, &same_size), Some(Rect::new(10, 20, 90, 40)));
+        let plain = gst::Buffer::with_size(small.size()).unwrap();
+        assert_eq!(crop_of(&small, &plain), None);
+    }
+
+    #[test]
+    fn a_part_that_a_copy_has_no_room_for_goes_to_its_corner() {
+        let placed = |x, y| Placement {
+            src: Rect::new(x, y, 100, 60),
+            dst: Rect::new(5, 5, 200, 120),
+        };
+        assert_eq!(within(&placed(220, 180), (320, 240)), placed(220, 180));
+        assert_eq!(within(&placed(221, 180), (320, 240)), placed(0, 0));
+        assert_eq!(within(&placed(10, 20), (100, 60)), placed(0, 0));
+    }
 }

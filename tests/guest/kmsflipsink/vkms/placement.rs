@@ -4,7 +4,9 @@
 use gst::prelude::*;
 
 use super::{H, W, bgrx_player, convert, formats};
-use crate::frames::{assert_on_screen, bgrx, buffer_of, centred, info, numbered, part, placed};
+use crate::frames::{
+    assert_on_screen, bgrx, buffer_of, centred, dma_frame, info, numbered, part, placed,
+};
 use crate::support::player::{Player, init};
 use crate::support::{self, Picture};
 
@@ -54,6 +56,22 @@ fn a_crop_meta_shows_its_part_alone() {
     assert_on_screen(&centred(&part(&picture, 100, 60, 320, 240), W, H));
     player.show(buffer_of(&picture));
     assert_on_screen(&picture);
+}
+
+#[test]
+fn an_element_that_crops_leaves_that_to_the_plane() {
+    let crop = "videocrop left=40 right=80 top=20 bottom=60";
+    // In memory that is copied, and in memory that the card reads.
+    let picture = numbered(320, 240, 7);
+    for buffer in [buffer_of(&picture), dma_frame(&picture)] {
+        let player = Player::new(&format!(
+            "appsrc name=src format=time ! {crop} ! kmsflipsink name=sink sync=false mode=640x480"
+        ));
+        player.set_caps(&bgrx(320, 240));
+        player.set_state(gst::State::Playing);
+        player.show(buffer);
+        assert_on_screen(&centred(&part(&picture, 40, 20, 200, 160), W, H));
+    }
 }
 
 #[test]
