@@ -3,9 +3,9 @@
 //! graphics mode it draws nothing, and redraws itself afterwards. The guard (`sys::vt_guard`) also makes the
 //! kernel ask before it switches to another virtual terminal.
 use super::CAT;
-use crate::sys::console::{self, KD_TEXT, VT_AUTO, VtMode};
+use crate::sys::console;
 use crate::sys::fbdev::{self, VarScreeninfo};
-use crate::sys::vt_guard::{self, Connection, PutBack, VtGuard};
+use crate::sys::vt_guard::{Connection, PutBack, VtGuard};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -23,20 +23,12 @@ impl Console {
         restore: bool,
     ) -> Option<Self> {
         let (number, terminal) = terminal_on(framebuffer)?;
-        let modes = console::mode(terminal.as_fd())
-            .and_then(|mode| Ok((mode, console::vt_mode(terminal.as_fd())?)));
         let put_back = PutBack {
+            framebuffer,
             var: *original,
             leaves: !restore,
         };
-        // A living sink holds the lock. If a terminal is in our mode and not locked, a sink
-        // that was killed left it so.
-        let guard = modes.and_then(|(mode, vt_mode)| {
-            let is_free = is_free(mode, &vt_mode) && console::try_lock(terminal.as_fd());
-            is_free
-                .then(|| VtGuard::start(terminal.as_fd(), framebuffer, &put_back))
-                .transpose()
-        });
+        let guard = VtGuard::take(terminal.as_fd(), c"fbpansink-vt", Some(put_back));
         match guard {
             Ok(Some(guard)) => {
                 gst::info!(CAT, "tty{number} is in graphics mode until the sink stops");
@@ -92,30 +84,4 @@ fn terminal_on(framebuffer: BorrowedFd<'_>) -> Option<(u16, OwnedFd)> {
     }
     // Another sink locks the same file only if both open the terminal's own device node.
     Some((number, open(format!("/dev/tty{number}").into())?))
-}
-
-/// Whether no other program has set the terminal to graphics mode or VT_PROCESS. What a
-/// sink that was killed together with its guard left there does not count.
-fn is_free(mode: libc::c_int, vt_mode: &VtMode) -> bool {
-    vt_guard::is_ours(vt_mode) || (mode == KD_TEXT && vt_mode.mode == VT_AUTO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::console::{KD_GRAPHICS, VT_PROCESS};
-
-    #[test]
-    fn a_terminal_that_another_program_has_is_left_to_it() {
-        let of_xorg = VtMode {
-            mode: VT_PROCESS,
-            relsig: 10,
-            acqsig: 10,
-            ..VtMode::default()
-        };
-        assert!(is_free(KD_TEXT, &VtMode::default()));
-        assert!(!is_free(KD_GRAPHICS, &VtMode::default()));
-        assert!(!is_free(KD_GRAPHICS, &of_xorg));
-        assert!(!is_free(KD_TEXT, &of_xorg));
-    }
 }

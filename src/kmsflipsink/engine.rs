@@ -9,6 +9,7 @@ mod action;
 mod event_sources;
 mod hotplug;
 mod outcome;
+mod own_terminal;
 mod thread;
 
 use std::io;
@@ -55,7 +56,7 @@ pub struct Inner {
     /// Whether the thread has decided to end and is giving up the card.
     is_leaving: bool,
     master: Master,
-    /// Whether another virtual terminal is in the foreground than when the thread started.
+    /// Whether another virtual terminal than that of the sinks is in the foreground, or is about to be.
     is_vt_away: bool,
     /// Whether to give the card up while `is_vt_away`: the property `follow-vt`.
     pub follows_vt: bool,
@@ -153,6 +154,14 @@ impl Inner {
     /// Whether this process is master of the card, as far as known.
     pub fn is_master(&self) -> bool {
         self.master == Master::Ours
+    }
+
+    /// Notes whether another virtual terminal is in the foreground, or is about to be.
+    fn switch_vt(&mut self, is_away: bool) {
+        self.is_vt_away = is_away;
+        if let Master::Lost { retry_at_ns } = &mut self.master {
+            *retry_at_ns = 0;
+        }
     }
 
     pub fn crtc(&mut self, id: u32) -> Option<&mut Crtc> {

@@ -64,6 +64,24 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// The number of the virtual terminal that is the controlling terminal of this process, if it is one.
+pub fn own_vt() -> Option<u16> {
+    own_vt_of(&super::read_kernel_file("/proc/self/stat").ok()?)
+}
+
+/// The same by a text of /proc/PID/stat, whose seventh field is the device number of the controlling terminal.
+fn own_vt_of(stat: &str) -> Option<u16> {
+    const TTY_MAJOR: u64 = 4;
+    /// Minors from 64 on are serial ports.
+    const MAX_NR_CONSOLES: u64 = 63;
+    // The second field, the command in parentheses, may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let device: u64 = fields.split_whitespace().nth(4)?.parse().ok()?;
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xfff00);
+    let is_vt = major == TTY_MAJOR && (1..=MAX_NR_CONSOLES).contains(&minor);
+    is_vt.then_some(minor as u16)
+}
+
 /// The number of the virtual terminal in the foreground.
 pub fn active(fd: BorrowedFd<'_>) -> io::Result<u16> {
     let mut stat = VtStat::default();
@@ -135,5 +153,23 @@ impl ActiveVt {
 impl AsFd for ActiveVt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_controlling_terminal_may_be_a_virtual_one() {
+        let of =
+            |device: &str| own_vt_of(&format!("77 (a) b) (c) S 1 77 77 {device} 77 4194304 0"));
+        assert_eq!(of("1025"), Some(1)); // 4:1
+        assert_eq!(of("1087"), Some(63));
+        assert_eq!(of("1024"), None); // tty0 is the one in the foreground
+        assert_eq!(of("1088"), None); // ttyS0
+        assert_eq!(of("34817"), None); // 136:1, a pseudo terminal
+        assert_eq!(of("0"), None);
+        assert_eq!(own_vt_of(""), None);
     }
 }

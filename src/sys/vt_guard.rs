@@ -12,6 +12,7 @@
 //! terminal, and resets this terminal itself (`reset_vc`).
 use super::console::{self, KD_GRAPHICS, KD_TEXT, VT_ACKACQ, VT_AUTO, VT_GO, VT_PROCESS, VtMode};
 use super::fbdev::{self, VarScreeninfo};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -47,8 +48,14 @@ pub enum VtSwitch {
 }
 
 /// Whether this is the mode of a terminal that a child of this library holds or left behind.
-pub fn is_ours(mode: &VtMode) -> bool {
+fn is_ours(mode: &VtMode) -> bool {
     mode.mode == VT_PROCESS && (mode.relsig, mode.acqsig) == (RELEASE_SIGNAL, ACQUIRE_SIGNAL)
+}
+
+/// Whether no other program has set the terminal to graphics mode or VT_PROCESS. What a
+/// child that was killed together with its application left there does not count.
+fn is_free(mode: libc::c_int, vt_mode: &VtMode) -> bool {
+    is_ours(vt_mode) || (mode == KD_TEXT && vt_mode.mode == VT_AUTO)
 }
 
 /// The child process. Dropping this makes it restore the terminal and exit.
@@ -58,9 +65,11 @@ pub struct VtGuard {
     socket: OwnedFd,
 }
 
-/// What the child restores when the application ends.
+/// The framebuffer that the console of the terminal is drawn on, and what the child restores there when the
+/// application ends.
 #[derive(Clone, Copy, Debug)]
-pub struct PutBack {
+pub struct PutBack<'a> {
+    pub framebuffer: BorrowedFd<'a>,
     /// The mode of the framebuffer.
     pub var: VarScreeninfo,
     /// Restores nothing if the application ends without a message, so the last picture stays.
@@ -68,18 +77,33 @@ pub struct PutBack {
 }
 
 impl VtGuard {
-    /// Starts the child, which sets the terminal to graphics mode.
-    pub fn start(
+    /// Takes the terminal: starts the child, which is called `name` and sets the terminal to graphics mode.
+    /// `None` if another program or another guard has it.
+    pub fn take(
         terminal: BorrowedFd<'_>,
-        framebuffer: BorrowedFd<'_>,
-        put_back: &PutBack,
+        name: &CStr,
+        put_back: Option<PutBack<'_>>,
+    ) -> io::Result<Option<Self>> {
+        let (mode, vt_mode) = (console::mode(terminal)?, console::vt_mode(terminal)?);
+        // A living guard holds the lock. If a terminal is in our mode and not locked, a guard that was killed left it
+        // so.
+        let is_taken = is_free(mode, &vt_mode) && console::try_lock(terminal);
+        is_taken
+            .then(|| Self::start(terminal, name, put_back))
+            .transpose()
+    }
+
+    fn start(
+        terminal: BorrowedFd<'_>,
+        name: &CStr,
+        put_back: Option<PutBack<'_>>,
     ) -> io::Result<Self> {
         let (socket, childs_end) = socket_pair()?;
         let child = Child {
             terminal,
-            framebuffer,
+            name,
             socket: childs_end.as_fd(),
-            put_back: *put_back,
+            put_back,
         };
         let child = with_all_signals_blocked(|| {
             // SAFETY: like fork(2), but without the application's fork handlers, and without a SIGCHLD to
@@ -148,6 +172,12 @@ impl Drop for VtGuard {
 /// The application's end of the socket.
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Connection {
     /// Waits for a message. `None` after the child has ended or the guard was dropped.
@@ -220,15 +250,15 @@ fn with_all_signals_blocked<T>(then: impl FnOnce() -> T) -> io::Result<T> {
 /// The child's data. No code below may allocate, lock or unwind.
 struct Child<'a> {
     terminal: BorrowedFd<'a>,
-    framebuffer: BorrowedFd<'a>,
+    name: &'a CStr,
     socket: BorrowedFd<'a>,
-    put_back: PutBack,
+    put_back: Option<PutBack<'a>>,
 }
 
 impl Child<'_> {
     fn run(self) -> ! {
-        // SAFETY: the name is a constant string that ends in NUL.
-        unsafe { libc::prctl(libc::PR_SET_NAME, c"fbpansink-vt".as_ptr()) };
+        // SAFETY: the name is a string that ends in NUL.
+        unsafe { libc::prctl(libc::PR_SET_NAME, self.name.as_ptr()) };
         self.close_all_else();
         let signals = signal_fd();
         let mode = VtMode {
@@ -298,10 +328,13 @@ impl Child<'_> {
                 Some(_) => {}
                 // The application has ended.
                 None => {
-                    if !self.put_back.leaves && !is_away {
-                        let _ = fbdev::put_back(self.framebuffer, &self.put_back.var);
+                    if let Some(put_back) = &self.put_back
+                        && !put_back.leaves
+                        && !is_away
+                    {
+                        let _ = fbdev::put_back(put_back.framebuffer, &put_back.var);
                     }
-                    self.end(is_releasing, self.put_back.leaves)
+                    self.end(is_releasing, self.put_back.is_some_and(|it| it.leaves))
                 }
             }
         }
@@ -357,14 +390,15 @@ impl Child<'_> {
 
     /// Closes the application's files and pipes, which would stay open as long as the child lives.
     fn close_all_else(&self) {
-        let mut kept = [self.terminal, self.framebuffer, self.socket].map(|fd| fd.as_raw_fd());
+        let framebuffer = self.put_back.map_or(self.terminal, |it| it.framebuffer);
+        let mut kept = [self.terminal, framebuffer, self.socket].map(|fd| fd.as_raw_fd());
         kept.sort_unstable();
         let mut from = 0;
         for fd in kept {
             if fd > from {
                 close_range(from as libc::c_uint, (fd - 1) as libc::c_uint);
             }
-            from = fd + 1;
+            from = from.max(fd + 1);
         }
         close_range(from as libc::c_uint, libc::c_uint::MAX);
     }
@@ -429,6 +463,26 @@ fn exit() -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_that_another_program_has_is_left_to_it() {
+        let of_xorg = VtMode {
+            mode: VT_PROCESS,
+            relsig: 10,
+            acqsig: 10,
+            ..VtMode::default()
+        };
+        let left_behind = VtMode {
+            relsig: RELEASE_SIGNAL,
+            acqsig: ACQUIRE_SIGNAL,
+            ..of_xorg
+        };
+        assert!(is_free(KD_TEXT, &VtMode::default()));
+        assert!(is_free(KD_GRAPHICS, &left_behind));
+        assert!(!is_free(KD_GRAPHICS, &VtMode::default()));
+        assert!(!is_free(KD_GRAPHICS, &of_xorg));
+        assert!(!is_free(KD_TEXT, &of_xorg));
+    }
 
     #[test]
     fn a_poll_that_has_no_memory_is_followed_by_a_pause() {

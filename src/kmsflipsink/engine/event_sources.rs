@@ -1,43 +1,72 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The file descriptors that the thread polls: its eventfd, the card, kernel events and the virtual
-//! terminal.
+//! The file descriptors that the thread polls: its eventfd, the card, kernel events and virtual terminals.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use drm::Device as _;
 use drm::control::{Device as _, Event};
 use nix::poll::{PollFd, PollFlags};
 
 use super::hotplug::look_at_connectors;
-use super::{Crtc, Engine, Gone, Master, Outbox};
+use super::own_terminal::OwnTerminal;
+use super::{Crtc, Engine, Gone, Outbox};
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
-use crate::sys::console::ActiveVt;
+use crate::sys::console::{ActiveVt, own_vt};
 use crate::sys::sync_file;
 use crate::sys::uevent::Uevents;
+use crate::sys::vt_guard::VtSwitch;
 
 /// The event sources besides the card and the eventfd.
 pub(super) struct EventSources {
     uevents: Option<Uevents>,
+    /// The terminal of this process, if the kernel asks this process before it switches to another one.
+    terminal: Option<OwnTerminal>,
+    /// Otherwise, the terminal in the foreground, which tells of a switch that has happened.
     vt: Option<ActiveVt>,
-    /// The virtual terminal that was in the foreground when the thread started.
+    /// The virtual terminal of this process, or else the one that was in the foreground when the thread started.
     home: String,
 }
 
 impl EventSources {
     /// Leaves out what cannot be opened.
-    pub(super) fn open() -> Self {
-        let mut vt = ActiveVt::open().ok();
-        let home = vt
-            .as_mut()
-            .and_then(|vt| vt.name().ok())
-            .unwrap_or_default();
-        Self {
+    pub(super) fn open(engine: &Engine) -> Self {
+        let follows_vt = engine.device.is_ours && engine.lock().follows_vt;
+        let own_vt = own_vt();
+        let terminal = own_vt.filter(|_| follows_vt).and_then(OwnTerminal::take);
+        let mut sources = Self {
             uevents: Uevents::open("drm").ok(),
-            vt,
-            home,
+            terminal,
+            vt: None,
+            home: String::new(),
+        };
+        if sources.terminal.is_none() {
+            sources.vt = ActiveVt::open().ok();
+            // Also arms the first POLLPRI.
+            let active = sources.vt.as_mut().and_then(|vt| vt.name().ok());
+            let own = own_vt.map(|number| format!("tty{number}"));
+            sources.home = own.or(active).unwrap_or_default();
         }
+        sources
+    }
+
+    /// Lets the kernel switch to another virtual terminal, if it waits for that, and the card has been given up.
+    pub(super) fn answer_terminal(&mut self, engine: &Engine) {
+        let Some(terminal) = self.terminal.as_mut().filter(|it| it.is_asked_for()) else {
+            return;
+        };
+        let inner = engine.lock();
+        let is_unused = inner.crtcs.is_empty();
+        if inner.is_master() && inner.gone.is_none() && !is_unused {
+            return; // the next action gives it up
+        }
+        drop(inner);
+        if is_unused {
+            let _ = engine.device.release_master_lock();
+        }
+        terminal.let_go();
     }
 
     /// Sleeps until an event or until `until_ns` (CLOCK_MONOTONIC), and handles the events.
@@ -55,11 +84,13 @@ impl EventSources {
         let drm = reads_events.then(|| engine.device.as_fd());
         let uevents = self.uevents.as_ref().filter(|_| is_there);
         let vt = self.vt.as_ref().filter(|_| is_there);
+        let terminal = self.terminal.as_ref();
         let own = [
             (Some(engine.wake.as_fd()), PollFlags::POLLIN),
             (drm, PollFlags::POLLIN),
             (uevents.map(AsFd::as_fd), PollFlags::POLLIN),
             (vt.map(AsFd::as_fd), PollFlags::POLLPRI),
+            (terminal.map(AsFd::as_fd), PollFlags::POLLIN),
         ];
         let fence_fds = fences
             .iter()
@@ -95,9 +126,12 @@ impl EventSources {
         if happened[3] {
             self.read_vt(engine);
         }
+        if happened[4] {
+            self.read_terminal(engine);
+        }
         for ((crtc, fence), _) in fences
             .into_iter()
-            .zip(&happened[4..])
+            .zip(&happened[5..])
             .filter(|(_, is)| **is)
         {
             read_fence(engine, crtc, &fence);
@@ -129,11 +163,16 @@ impl EventSources {
         if let Some(Ok(name)) = self.vt.as_mut().map(ActiveVt::name) {
             let mut inner = engine.lock();
             if inner.follows_vt && engine.device.is_ours {
-                inner.is_vt_away = name != self.home;
-                if let Master::Lost { retry_at_ns } = &mut inner.master {
-                    *retry_at_ns = 0;
-                }
+                inner.switch_vt(name != self.home);
             }
+        }
+    }
+
+    fn read_terminal(&mut self, engine: &Engine) {
+        match self.terminal.as_mut().and_then(OwnTerminal::next) {
+            Some(switch) => engine.lock().switch_vt(switch == VtSwitch::Release),
+            // The process that holds the terminal was killed, and the kernel has reset the terminal, or will.
+            None => self.terminal = None,
         }
     }
 }

@@ -51,8 +51,9 @@ impl Drop for ThreadEnd<'_> {
 
 fn run(engine: &Arc<Engine>) {
     let _end = ThreadEnd(engine);
-    let mut sources = EventSources::open();
+    let mut sources = EventSources::open(engine);
     loop {
+        sources.answer_terminal(engine);
         let mut outbox = Outbox::default();
         let action = engine.lock().next_action(monotonic_ns(), &mut outbox);
         engine.notify();
@@ -81,7 +82,8 @@ fn run(engine: &Arc<Engine>) {
         }
     }
     if engine.device.is_ours {
-        // Upstream may keep dumb buffers for a long time, and these keep the device open.
+        // Upstream may keep dumb buffers for a long time, and these keep the device open. The console cannot be shown
+        // before, so the terminal goes back to it afterwards, with `sources`.
         let _ = engine.device.release_master_lock();
     }
 }

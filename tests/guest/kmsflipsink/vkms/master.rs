@@ -235,6 +235,75 @@ impl Drop for KilledOnDrop {
     }
 }
 
+/// A player whose controlling terminal is `terminal`, as if it was started there.
+fn player_on(terminal: &str) -> KilledOnDrop {
+    let launch = support::gst_launch("rawvideosrc ! kmsflipsink mode=640x480");
+    let terminal = format!("/dev/{terminal}");
+    let mut options = fs::OpenOptions::new();
+    let terminal = options.read(true).write(true).open(terminal).unwrap();
+    let child = std::process::Command::new("setsid")
+        .arg("--ctty")
+        .arg(launch.get_program())
+        .args(launch.get_args())
+        .stdin(terminal)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    KilledOnDrop(child.unwrap())
+}
+
+/// Waits until the screen shows something else than `console`.
+#[track_caller]
+fn wait_for_frames(console: u32) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The CRC stream allows one reader, so it is closed at the end.
+    let mut stream = VkmsCrc::open();
+    while stream.next().is_none_or(|frame| frame.crc == console) {
+        assert!(Instant::now() < deadline, "the child shows nothing");
+    }
+}
+
+/// Begins a switch to a virtual terminal, and waits until the kernel has made it.
+fn switch_and_wait(terminal: &str) {
+    const VT_ACTIVATE: libc::c_ulong = 0x5606;
+    const VT_WAITACTIVE: libc::c_ulong = 0x5607;
+    let console = fs::File::open("/dev/tty0").unwrap();
+    let number: libc::c_int = terminal.trim_start_matches("tty").parse().unwrap();
+    for request in [VT_ACTIVATE, VT_WAITACTIVE] {
+        // SAFETY: both take the number by value.
+        let result = unsafe { libc::ioctl(console.as_raw_fd(), request as _, number) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
+#[test]
+fn the_card_is_free_when_another_virtual_terminal_is_shown() {
+    init();
+    const DRM_IOCTL_SET_MASTER: libc::c_ulong = 0x641e;
+    let console = crc_now();
+    let home = support::foreground_vt();
+    let away = if home == "tty2" { "tty3" } else { "tty2" };
+    let player = player_on(&home);
+    for round in 0..5 {
+        wait_for_frames(console);
+        switch_and_wait(away);
+        let rival = open_card_as_master();
+        // SAFETY: the request has no argument.
+        let result = unsafe { libc::ioctl(rival.as_raw_fd(), DRM_IOCTL_SET_MASTER as _, 0) };
+        let error = std::io::Error::last_os_error();
+        assert_eq!(result, 0, "round {round}: {error}");
+        drop(rival);
+        assert_crc(console);
+        switch_and_wait(&home);
+    }
+    wait_for_frames(console);
+    drop(player);
+    // The process that held the terminal for the player lets the console be shown again.
+    assert_crc(console);
+    switch_and_wait(away);
+    switch_and_wait(&home);
+}
+
 #[test]
 fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
     init();
@@ -246,12 +315,7 @@ fn a_player_that_is_killed_leaves_the_console_and_the_next_one_works() {
         .spawn()
         .unwrap();
     let mut child = KilledOnDrop(child);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut stream = VkmsCrc::open();
-    while stream.next().is_none_or(|frame| frame.crc == console) {
-        assert!(Instant::now() < deadline, "the child shows nothing");
-    }
-    drop(stream); // the CRC stream allows one reader
+    wait_for_frames(console);
     child.0.kill().unwrap();
     assert_eq!(child.0.wait().unwrap().signal(), Some(9));
     assert_crc(console);
