@@ -167,6 +167,24 @@ fn the_application_gets_the_events_on_the_fd_that_it_gives() {
     );
 }
 
+/// As seatd and logind do when another session comes to the foreground.
+#[test]
+fn a_session_manager_may_take_the_card_and_give_it_back() {
+    init();
+    let card = Client::open();
+    let player = Player::playing(&format!("fd={}", card.as_fd().as_raw_fd()));
+    player.show(buffer_of(&numbered(W, H, 1)));
+    card.release_master_lock().unwrap();
+    player.push(buffer_of(&numbered(W, H, 2)));
+    player.wait_for_event("master-lost");
+    card.acquire_master_lock().unwrap();
+    player.wait_for_event("master-regained");
+    let picture = numbered(W, H, 3);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    assert_eq!(player.errors(), [""; 0]);
+}
+
 #[test]
 fn a_lease_is_played_into_until_it_is_revoked() {
     init();
