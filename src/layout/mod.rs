@@ -450,6 +450,11 @@ fn share_of_first_stride(info: &gst_video::VideoInfo, plane: usize, first_stride
         return first_stride;
     }
     let format = info.format_info();
+    if format.pixel_stride()[0] == 0 {
+        // Pixels are no whole numbers of bytes, so only the stock strides tell the proportion.
+        let stock = |plane: usize| info.stride()[plane].max(1) as u64;
+        return first_stride * stock(plane) / stock(0);
+    }
     let component = (0..info.n_components() as usize)
         .find(|&component| format.plane()[component] as usize == plane)
         .unwrap_or(0);
@@ -556,13 +561,17 @@ mod tests {
     }
 
     /// Formats that KMS planes take, with all kinds of planes.
-    const SCANNED_OUT: [gst_video::VideoFormat; 10] = [
+    const SCANNED_OUT: [gst_video::VideoFormat; 14] = [
         gst_video::VideoFormat::Bgrx,
         gst_video::VideoFormat::Bgr,
         gst_video::VideoFormat::Rgb16,
         gst_video::VideoFormat::Nv12,
         gst_video::VideoFormat::Nv24,
         gst_video::VideoFormat::P01010le,
+        gst_video::VideoFormat::Nv1210le40,
+        gst_video::VideoFormat::Nv1210le32,
+        gst_video::VideoFormat::Nv1610le32,
+        gst_video::VideoFormat::Bgra64Le,
         gst_video::VideoFormat::I420,
         gst_video::VideoFormat::Y42b,
         gst_video::VideoFormat::Y444,

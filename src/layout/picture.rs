@@ -3,10 +3,11 @@
 
 use gst_video::prelude::*;
 
-use super::{Plane, device_copy};
+use super::{Layout, Plane, device_copy};
 
 /// The part of a plane of a mapped frame that lies in a rectangle. `x` and `y`, the upper left
-/// corner, are whole pixels in every plane. Offsets count from the plane's start.
+/// corner, are whole pixels in every plane. Offsets count from the plane's start. If pixels are not
+/// whole bytes, the part begins at the left edge.
 fn plane_of_area(
     frame: &impl VideoFrameExt,
     plane: u32,
@@ -18,6 +19,18 @@ fn plane_of_area(
         stride_bytes: usize::try_from(frame.plane_stride()[plane as usize]).unwrap_or(0),
         ..Plane::default()
     };
+    if format.pixel_stride()[0] == 0 {
+        // No pixel has a place of its own, so the area begins with the row.
+        let info = gst_video::VideoInfo::builder(format.format(), x + width, height).build();
+        let rows = info.map(|info| Layout::of_info(&info).planes[plane as usize]);
+        let Plane {
+            row_bytes, rows, ..
+        } = rows.unwrap_or_default();
+        let h_sub = format.h_sub()[plane as usize];
+        area.offset_bytes = (y >> h_sub) as usize * area.stride_bytes;
+        (area.row_bytes, area.rows) = (row_bytes, rows);
+        return area;
+    }
     for component in (0..format.n_components() as usize).rev() {
         if format.plane()[component] != plane {
             continue;
@@ -63,6 +76,9 @@ pub(crate) fn copy_area(
 /// Makes a frame black and opaque, including its padding. In YUV formats black is not zero.
 pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>) {
     let format = frame.format_info();
+    if !has_places(&format) {
+        return fill_with_black_row(frame);
+    }
     for plane in 0..frame.n_planes() {
         if let Ok(bytes) = frame.plane_data_mut(plane) {
             bytes.fill(0);
@@ -100,6 +116,56 @@ pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRe
     }
 }
 
+/// Whether GStreamer's description of the format says where each sample is. It does not if pixels are not whole bytes,
+/// and for Y210, Y410 and their like it has no offsets.
+fn has_places(format: &gst_video::VideoFormatInfo) -> bool {
+    let is_packed_yuv = format.is_yuv() && format.n_planes() == 1 && format.n_components() > 1;
+    let has_offsets = format.poffset().iter().any(|&offset| offset > 0);
+    format.pixel_stride()[0] > 0 && (has_offsets || !is_packed_yuv)
+}
+
+/// Makes a frame black by packing one row, whose bytes all rows get. Padding is filled with zeros.
+fn fill_with_black_row(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>) {
+    let format = frame.format_info();
+    let unpacked = gst_video::VideoFormatInfo::from_format(format.unpack_format());
+    let depth = unpacked.depth()[0];
+    let (width, n_planes) = (frame.width() as usize, frame.n_planes());
+    let luma = if format.is_gray() { 0 } else { 16 };
+    // The four values of a pixel of AYUV or AYUV64.
+    let levels: [u32; 4] = [
+        (1 << depth) - 1,
+        luma << (depth - 8),
+        128 << (depth - 8),
+        128 << (depth - 8),
+    ];
+    let words = levels.map(u32::to_le_bytes);
+    let samples = words.iter().flat_map(|word| &word[..depth as usize / 8]);
+    let pixel: Vec<u8> = samples.copied().collect();
+    let strides = frame.plane_stride()[..n_planes as usize].to_vec();
+    let rows = strides
+        .iter()
+        .map(|&stride| vec![0; stride.max(0) as usize]);
+    let mut rows: Vec<Vec<u8>> = rows.collect();
+    let mut planes: Vec<&mut [u8]> = rows.iter_mut().map(Vec::as_mut_slice).collect();
+    format.pack(
+        gst_video::VideoPackFlags::empty(),
+        &pixel.repeat(width),
+        (pixel.len() * width) as i32,
+        &mut planes,
+        &strides,
+        gst_video::VideoChromaSite::empty(),
+        0,
+        width as i32,
+    );
+    for (plane, row) in (0..n_planes).zip(&rows) {
+        if let Ok(bytes) = frame.plane_data_mut(plane) {
+            for target in bytes.chunks_mut(row.len().max(1)) {
+                target.copy_from_slice(&row[..target.len()]);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::samples;
@@ -107,7 +173,7 @@ mod tests {
     use gst_video::VideoFormat;
 
     /// Formats that KMS shows, of all kinds.
-    const FORMATS: [VideoFormat; 12] = [
+    const FORMATS: [VideoFormat; 25] = [
         VideoFormat::Bgrx,
         VideoFormat::Bgr,
         VideoFormat::Rgb16,
@@ -120,6 +186,19 @@ mod tests {
         VideoFormat::Y42b,
         VideoFormat::Yuy2,
         VideoFormat::Gray8,
+        VideoFormat::Bgra64Le,
+        VideoFormat::P012Le,
+        VideoFormat::P016Le,
+        VideoFormat::Nv1210le40,
+        VideoFormat::Nv1210le32,
+        VideoFormat::Nv1610le32,
+        VideoFormat::Gray10Le32,
+        VideoFormat::I42010le,
+        VideoFormat::V308,
+        VideoFormat::Y210,
+        VideoFormat::Y212Le,
+        VideoFormat::Y410,
+        VideoFormat::Y412Le,
     ];
 
     fn info(format: VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
@@ -228,5 +307,36 @@ mod tests {
         let p010 = black(&info(VideoFormat::P01010le, 4, 2));
         assert_eq!(p010.plane_data(0).unwrap()[..2], [0, 16]);
         assert_eq!(p010.plane_data(1).unwrap()[..4], [0, 128, 0, 128]);
+    }
+
+    #[test]
+    fn black_is_what_gstreamer_unpacks_as_black() {
+        for format in FORMATS {
+            let frame = black(&info(format, 24, 4));
+            let format = frame.format_info();
+            let unpacked = gst_video::VideoFormatInfo::from_format(format.unpack_format());
+            let depth = unpacked.depth()[0] as usize;
+            let planes = (0..frame.n_planes()).map(|plane| frame.plane_data(plane).unwrap());
+            let planes: Vec<_> = planes.collect();
+            // gstreamer-rs takes chroma planes to have as many rows as luma.
+            for y in [0, 1] {
+                let mut pixels = vec![0; 24 * 4 * depth / 8];
+                let flags = gst_video::VideoPackFlags::TRUNCATE_RANGE;
+                let strides = &frame.plane_stride()[..planes.len()];
+                format.unpack(flags, &mut pixels, &planes, strides, 0, y, 24);
+                for pixel in pixels.chunks_exact(4 * depth / 8) {
+                    let high = |place: usize| pixel[place * depth / 8 + depth / 8 - 1];
+                    // The highest byte of each sample, after alpha.
+                    let expected = match (format.is_yuv(), format.is_gray()) {
+                        (true, _) => [16, 128, 128],
+                        (_, true) => [0, 128, 128],
+                        _ => [0; 3],
+                    };
+                    assert_eq!([1, 2, 3].map(high), expected, "{:?}", format.format());
+                    let is_opaque = !format.has_alpha() || high(0) >= 0xc0;
+                    assert!(is_opaque, "{:?}", format.format());
+                }
+            }
+        }
     }
 }
