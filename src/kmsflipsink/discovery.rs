@@ -66,13 +66,12 @@ pub struct KmsPlane {
 }
 
 impl KmsPlane {
-    /// Whether the plane shows the format. Without a modifier, the driver chooses one that it knows.
-    pub fn shows(&self, fourcc: u32, modifier: Option<u64>) -> bool {
-        match modifier {
-            Some(modifier) if !self.in_formats.is_empty() => {
-                self.in_formats.contains(&(fourcc, modifier))
-            }
-            _ => self.fourccs.contains(&fourcc),
+    /// Whether the plane shows the format in memory of this modifier. A driver without IN_FORMATS does not say which
+    /// modifiers it knows.
+    pub fn shows(&self, fourcc: u32, modifier: u64) -> bool {
+        match self.in_formats.is_empty() {
+            true => self.fourccs.contains(&fourcc),
+            false => self.in_formats.contains(&(fourcc, modifier)),
         }
     }
 }
@@ -245,17 +244,16 @@ pub fn usable_planes(card: &CardSnapshot, crtc_index: u32) -> impl Iterator<Item
         .filter(move |plane| plane.crtc.is_none_or(|now| now == crtc))
 }
 
-/// The plane for frames of a format, among `planes`. The sink keeps its plane `own` if that shows the format, because a
-/// move to another plane needs a modeset. Otherwise the primary plane comes before overlays.
+/// The plane among `planes` for frames that `shows` says a plane shows. The sink keeps its plane `own` if that shows
+/// them, because a move to another plane needs a modeset. Otherwise the primary plane comes before overlays.
 pub fn plane_for(
     planes: &[KmsPlane],
     own: u32,
-    fourcc: u32,
-    modifier: Option<u64>,
+    shows: impl Fn(&KmsPlane) -> bool,
 ) -> Option<&KmsPlane> {
     planes
         .iter()
-        .filter(|plane| plane.shows(fourcc, modifier))
+        .filter(|plane| shows(plane))
         .min_by_key(|plane| (plane.id != own, plane.kind != PlaneKind::Primary))
 }
 

@@ -5,15 +5,24 @@
 //! The caps are read and written here as text, so that this module is tested with GStreamer 1.22 too. The
 //! sink offers them only with the feature `v1_24`.
 
+use gst_video::VideoFormat;
+
 use super::format;
 
 /// DRM_FORMAT_MOD_LINEAR
 pub const LINEAR: u64 = 0;
 
+/// What DMA_DRM caps say of the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DmaDrm {
+    pub fourcc: u32,
+    /// The DRM format modifier.
+    pub modifier: u64,
+}
+
 const FEATURE: &str = "memory:DMABuf";
 
 /// The text in `drm-format`: "XR24" if the modifier is linear, else like "XR24:0x0100000000000002".
-#[cfg(any(test, feature = "v1_24"))]
 pub fn to_text(fourcc: u32, modifier: u64) -> String {
     let name: String = format::fourcc_name(fourcc);
     match modifier {
@@ -35,12 +44,12 @@ pub fn from_text(text: &str) -> Option<(u32, u64)> {
     Some((u32::from_le_bytes(bytes), modifier))
 }
 
-/// Caps for these pairs of fourcc and modifier. A fourcc without a GStreamer format is left out.
+/// Caps for these pairs of fourcc and modifier. A fourcc that is no text, such as those of big-endian words, is left out.
 #[cfg(any(test, feature = "v1_24"))]
 pub fn caps(pairs: &[(u32, u64)], max_size: (u32, u32)) -> gst::Caps {
     let names: Vec<_> = pairs
         .iter()
-        .filter(|(fourcc, _)| !format::supported(&[*fourcc]).is_empty())
+        .filter(|(fourcc, _)| fourcc.to_le_bytes().iter().all(is_printable))
         .map(|&(fourcc, modifier)| to_text(fourcc, modifier))
         .collect();
     if names.is_empty() {
@@ -63,14 +72,20 @@ pub fn caps(pairs: &[(u32, u64)], max_size: (u32, u32)) -> gst::Caps {
         .build()
 }
 
-/// The video info and the modifier of DMA_DRM caps; `None` for all other caps.
-pub fn parse(caps: &gst::CapsRef) -> Option<(gst_video::VideoInfo, u64)> {
+#[cfg(any(test, feature = "v1_24"))]
+fn is_printable(byte: &u8) -> bool {
+    byte.is_ascii_graphic() || *byte == b' '
+}
+
+/// The video info, the fourcc and the modifier of DMA_DRM caps; `None` for all other caps. The format of the info is
+/// `Encoded` if GStreamer has no format for the fourcc.
+pub fn parse(caps: &gst::CapsRef) -> Option<(gst_video::VideoInfo, DmaDrm)> {
     let structure = caps.structure(0)?;
     if !caps.features(0)?.contains(FEATURE) || structure.get::<&str>("format") != Ok("DMA_DRM") {
         return None;
     }
     let (fourcc, modifier) = from_text(structure.get("drm-format").ok()?)?;
-    let format = *format::supported(&[fourcc]).first()?;
+    let format = format::format_of(fourcc).unwrap_or(VideoFormat::Encoded);
     let size = |name: &str| {
         structure
             .get::<i32>(name)
@@ -91,20 +106,20 @@ pub fn parse(caps: &gst::CapsRef) -> Option<(gst_video::VideoInfo, u64)> {
     if let Some(colorimetry) = &colorimetry {
         builder = builder.colorimetry(colorimetry);
     }
-    Some((builder.build().ok()?, modifier))
+    Some((builder.build().ok()?, DmaDrm { fourcc, modifier }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drm::buffer::DrmFourcc;
+    use crate::kmsflipsink::format::fourcc;
     use proptest::prelude::*;
 
     const INTEL_Y_TILED: u64 = 0x0100_0000_0000_0002;
 
     #[test]
     fn linear_is_not_written_and_anything_else_is() {
-        let xr24 = DrmFourcc::Xrgb8888 as u32;
+        let xr24 = fourcc(b"XR24");
         assert_eq!(to_text(xr24, LINEAR), "XR24");
         assert_eq!(to_text(xr24, INTEL_Y_TILED), "XR24:0x0100000000000002");
         assert_eq!(from_text("XR24"), Some((xr24, LINEAR)));
@@ -118,12 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn caps_name_each_pair_that_has_a_video_format() {
+    fn caps_name_each_pair_whose_fourcc_is_text() {
         gst::init().unwrap();
         let pairs = [
-            (DrmFourcc::Xrgb8888 as u32, LINEAR),
-            (DrmFourcc::Nv12 as u32, INTEL_Y_TILED),
-            (DrmFourcc::C8 as u32, LINEAR),
+            (fourcc(b"XR24"), LINEAR),
+            (fourcc(b"NV12"), INTEL_Y_TILED),
+            (fourcc(b"C8  "), LINEAR),
+            (fourcc(b"XR24") | 1 << 31, LINEAR),
         ];
         let caps = caps(&pairs, (4096, 2160));
         let list = caps
@@ -132,7 +148,7 @@ mod tests {
             .get::<gst::List>("drm-format")
             .unwrap();
         let names: Vec<&str> = list.iter().map(|name| name.get().unwrap()).collect();
-        assert_eq!(names, ["XR24", "NV12:0x0100000000000002"]);
+        assert_eq!(names, ["XR24", "NV12:0x0100000000000002", "C8  "]);
         assert!(caps.features(0).unwrap().contains(FEATURE));
         assert!(super::caps(&[], (1, 1)).is_empty());
     }
@@ -140,15 +156,16 @@ mod tests {
     #[test]
     fn what_is_offered_can_be_parsed_once_fixed() {
         gst::init().unwrap();
-        let mut offered = caps(&[(DrmFourcc::Nv12 as u32, INTEL_Y_TILED)], (4096, 2160));
+        let mut offered = caps(&[(fourcc(b"NV12"), INTEL_Y_TILED)], (4096, 2160));
         offered.fixate();
         let colorimetry = "1:3:5:1"; // the default of none of these
         offered.get_mut().unwrap().set("colorimetry", colorimetry);
-        let (info, modifier) = parse(&offered).unwrap();
-        assert_eq!(
-            (info.format(), modifier),
-            (gst_video::VideoFormat::Nv12, INTEL_Y_TILED)
-        );
+        let (info, dma_drm) = parse(&offered).unwrap();
+        let expected = DmaDrm {
+            fourcc: fourcc(b"NV12"),
+            modifier: INTEL_Y_TILED,
+        };
+        assert_eq!((info.format(), dma_drm), (VideoFormat::Nv12, expected));
         assert_eq!(info.colorimetry().to_string(), colorimetry);
         let plain = gst_video::VideoCapsBuilder::new()
             .width(1)

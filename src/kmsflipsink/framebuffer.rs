@@ -2,7 +2,7 @@
 //! GEM objects, dumb buffers, and framebuffers over them.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use drm::buffer::Handle as GemName;
@@ -65,26 +65,29 @@ impl Device {
         shape: &FbShape,
         names: &[GemName],
     ) -> io::Result<Framebuffer> {
-        let mut handles = [None; 4];
-        for (handle, &name) in handles.iter_mut().zip(names) {
-            *handle = Some(name);
+        let mut handles = [0; 4];
+        let mut modifiers = [0; 4];
+        for (plane, &name) in names.iter().enumerate() {
+            handles[plane] = name.into();
+            modifiers[plane] = shape.modifier.unwrap_or(0);
         }
-        let fourcc = drm::buffer::DrmFourcc::try_from(shape.fourcc).map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a fourcc that the drm crate does not know",
-            )
-        })?;
-        let request = PlanarRequest {
-            shape,
-            fourcc,
-            handles,
-        };
         let flags = match shape.modifier {
-            Some(_) => control::FbCmd2Flags::MODIFIERS,
-            None => control::FbCmd2Flags::empty(),
+            Some(_) => drm_ffi::DRM_MODE_FB_MODIFIERS,
+            None => 0,
         };
-        let id = self.memory.add_planar_framebuffer(&request, flags)?;
+        // The crate drm makes no framebuffer of a fourcc that it does not know.
+        let made = drm_ffi::mode::add_fb2(
+            self.memory.as_fd(),
+            shape.width,
+            shape.height,
+            shape.fourcc,
+            &handles,
+            &shape.pitches,
+            &shape.offsets,
+            &modifiers,
+            flags,
+        )?;
+        let id = control::from_u32(made.fb_id).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Framebuffer {
             device: self.clone(),
             id,
@@ -176,33 +179,6 @@ pub struct FbShape {
     pub pitches: [u32; 4],
     /// Where each colour plane begins in its memory, in bytes.
     pub offsets: [u32; 4],
-}
-
-struct PlanarRequest<'a> {
-    shape: &'a FbShape,
-    fourcc: drm::buffer::DrmFourcc,
-    handles: [Option<GemName>; 4],
-}
-
-impl drm::buffer::PlanarBuffer for PlanarRequest<'_> {
-    fn size(&self) -> (u32, u32) {
-        (self.shape.width, self.shape.height)
-    }
-    fn format(&self) -> drm::buffer::DrmFourcc {
-        self.fourcc
-    }
-    fn modifier(&self) -> Option<drm::buffer::DrmModifier> {
-        self.shape.modifier.map(Into::into)
-    }
-    fn pitches(&self) -> [u32; 4] {
-        self.shape.pitches
-    }
-    fn handles(&self) -> [Option<GemName>; 4] {
-        self.handles
-    }
-    fn offsets(&self) -> [u32; 4] {
-        self.shape.offsets
-    }
 }
 
 /// A framebuffer in the kernel, removed when this is dropped. It must not be dropped while it is on the

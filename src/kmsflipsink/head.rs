@@ -19,7 +19,7 @@ use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
 use super::engine::{self, Engine, Joining};
 use super::error::{Gone, KmsError, NotPresented};
-use super::format;
+use super::frame_caps::FrameCaps;
 use super::framebuffer::{FbShape, Framebuffer};
 use super::kms_plane::{PlaneContent, PlaneState};
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
@@ -217,28 +217,32 @@ impl Head {
         self.planes.iter().filter(is_own).chain(others).collect()
     }
 
-    /// The plane that frames of `info` need, if that is another one than the sink has.
-    pub fn plane_needed(
-        &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
-    ) -> Result<Option<PlaneState>, KmsError> {
+    /// The plane that the sink has.
+    pub fn own_plane(&self) -> Option<&KmsPlane> {
+        let own = self.route.kms_plane;
+        self.planes.iter().find(|plane| plane.id == own)
+    }
+
+    /// The plane that frames of `caps` need, if that is another one than the sink has.
+    pub fn plane_needed(&self, caps: &FrameCaps) -> Result<Option<PlaneState>, KmsError> {
         let own = self.route.kms_plane;
         let planes: Vec<_> = self.usable_planes().into_iter().cloned().collect();
-        let fourcc = format::fourcc_of(info.format());
-        let plane = fourcc.and_then(|fourcc| {
-            discovery::plane_for(&planes, own, fourcc as u32, modifier).map(|plane| plane.id)
-        });
-        match plane {
+        let shows = |plane: &KmsPlane| caps.fourcc_on(plane).is_some();
+        match discovery::plane_for(&planes, own, shows).map(|plane| plane.id) {
             Some(id) if id == own => Ok(None),
             Some(id) => PlaneState::read(&self.device, id)
                 .map(Some)
                 .map_err(|source| self.failed("reading the plane", source)),
-            None => Err(KmsError::NoPlane {
-                path: self.device.path.clone(),
-                connector: self.connector_name.clone(),
-                format: info.format().to_str().to_string(),
-            }),
+            None => Err(self.shows_not(caps)),
+        }
+    }
+
+    /// The error that no plane is free that shows such frames.
+    pub fn shows_not(&self, caps: &FrameCaps) -> KmsError {
+        KmsError::NoPlane {
+            path: self.device.path.clone(),
+            connector: self.connector_name.clone(),
+            format: caps.format_name(),
         }
     }
 

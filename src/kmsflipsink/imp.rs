@@ -21,9 +21,9 @@ use gst_video::subclass::prelude::*;
 
 use self::display::Started;
 use super::CAT;
-use super::dma_drm;
 use super::error::{KmsError, NotPresented};
 use super::format;
+use super::frame_caps::FrameCaps;
 use super::offered_memory::OfferedMemory;
 use super::orientation::Orientation;
 use super::report;
@@ -375,19 +375,13 @@ impl BaseSinkImpl for KmsFlipSink {
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let (info, modifier) = match dma_drm::parse(caps) {
-            Some((info, modifier)) => (info, Some(modifier)),
-            None => {
-                let info = gst_video::VideoInfo::from_caps(caps)
-                    .map_err(|_| gst::loggable_error!(CAT, "no video caps: {caps}"))?;
-                (info, None)
-            }
-        };
+        let frame_caps = FrameCaps::parse(caps)
+            .ok_or_else(|| gst::loggable_error!(CAT, "no video caps: {caps}"))?;
         // The screen gives up upstream's frames of the old caps, so that upstream can renegotiate its memory.
         self.drain();
         self.adoption.restart();
         self.note_offer(Offer::NotAsked);
-        match self.plan_or_wait(&info, modifier) {
+        match self.plan_or_wait(&frame_caps) {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.fail(&error);

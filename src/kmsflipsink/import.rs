@@ -15,8 +15,8 @@ use gst::glib;
 use parking_lot::Mutex;
 
 use super::device::Device;
-use super::dma_drm;
 use super::format;
+use super::frame_caps::FrameCaps;
 use super::framebuffer::{FbShape, Framebuffer};
 use crate::foreign::{self, ForeignError};
 use crate::layout::{Layout, MAX_PLANES};
@@ -37,8 +37,9 @@ pub enum NotImportable {
     Outside(usize),
     #[error("plane {0} is split over several memories")]
     Split(usize),
-    #[error("KMS has no name for the format {0}")]
-    Format(String),
+    /// Only GStreamer's formats say where planes are that no meta describes.
+    #[error("a frame of {0} without a GstVideoMeta does not say where its planes are")]
+    NoMeta(String),
     /// The kernel refused to make a framebuffer.
     #[error("the driver refuses {0}")]
     Refused(String),
@@ -103,17 +104,17 @@ impl Imports {
         }
     }
 
-    /// The framebuffer over the memory of `buffer`, a frame of `info`.
+    /// The framebuffer over the memory of `buffer`, a frame of `caps` that the plane shows by the name `fourcc`.
     pub fn framebuffer(
         &self,
         buffer: &gst::BufferRef,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
+        caps: &FrameCaps,
+        fourcc: u32,
     ) -> Result<Imported, NotImportable> {
         if !self.shared.device.can_import {
             return Err(NotImportable::NoImport(self.shared.device.driver.clone()));
         }
-        let located = locate(buffer, info, modifier)?;
+        let located = locate(buffer, caps, fourcc)?;
         let framebuffer = match self.shared.find(&located) {
             Some(known) => known?,
             None => {
@@ -243,15 +244,18 @@ fn root(memory: &gst::MemoryRef) -> usize {
 
 fn locate<'a>(
     buffer: &'a gst::BufferRef,
-    info: &gst_video::VideoInfo,
-    modifier: Option<u64>,
+    caps: &FrameCaps,
+    fourcc: u32,
 ) -> Result<Located<'a>, NotImportable> {
-    let fourcc = format::fourcc_of(info.format())
-        .ok_or_else(|| NotImportable::Format(info.format().to_str().to_string()))?;
-    if !is_tiled(modifier) {
+    let info = &caps.info;
+    let is_plain = caps.is_plain();
+    if is_plain {
         foreign::layout(info, buffer)?;
     }
     let meta = buffer.meta::<gst_video::VideoMeta>();
+    if meta.is_none() && info.n_planes() == 0 {
+        return Err(NotImportable::NoMeta(caps.format_name()));
+    }
     // Tiled memory may have more planes than its format, such as for compression.
     let n_planes = match &meta {
         Some(meta) => meta.n_planes() as usize,
@@ -263,8 +267,8 @@ fn locate<'a>(
     let mut shape = FbShape {
         width: meta.as_ref().map_or(info.width(), |meta| meta.width()),
         height: meta.as_ref().map_or(info.height(), |meta| meta.height()),
-        fourcc: fourcc as u32,
-        modifier,
+        fourcc,
+        modifier: caps.modifier(),
         n_planes,
         pitches: [0; 4],
         offsets: [0; 4],
@@ -276,10 +280,9 @@ fn locate<'a>(
             Some(meta) => (meta.offset()[plane], meta.stride()[plane]),
             None => (info.offset()[plane], info.stride()[plane]),
         };
-        let rows = if is_tiled(modifier) {
-            1
-        } else {
-            Layout::of_info(info).planes[plane].rows
+        let rows = match is_plain {
+            true => Layout::of_info(info).planes[plane].rows,
+            false => 1,
         };
         let bytes = (stride.max(0) as usize)
             .saturating_mul(rows.saturating_sub(1))
@@ -302,11 +305,6 @@ fn locate<'a>(
         fds,
         identity: Identity { shape, memories },
     })
-}
-
-/// Whether the modifier is not linear, so that only hardware can read the pixels.
-pub fn is_tiled(modifier: Option<u64>) -> bool {
-    modifier.is_some_and(|modifier| modifier != dma_drm::LINEAR)
 }
 
 fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> {
@@ -371,7 +369,7 @@ mod tests {
     }
 
     /// A frame over an fd that passes for a dma-buf, and its framebuffer in the cache.
-    fn imported() -> (Imports, gst_video::VideoInfo, gst::Buffer, Arc<Framebuffer>) {
+    fn imported() -> (Imports, FrameCaps, gst::Buffer, Arc<Framebuffer>) {
         gst::init().unwrap();
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, 4, 4)
             .build()
@@ -380,9 +378,10 @@ mod tests {
         let device = Device::blank();
         let framebuffer = Framebuffer::blank(&device);
         let imports = Imports::new(device);
-        let located = locate(&buffer, &info, None).unwrap();
+        let caps = FrameCaps::of_raw(info);
+        let located = locate(&buffer, &caps, 0).unwrap();
         imports.remember(&located, Ok(framebuffer.clone()));
-        (imports, info, buffer, framebuffer)
+        (imports, caps, buffer, framebuffer)
     }
 
     #[test]
@@ -425,7 +424,7 @@ mod tests {
             &[4, 4],
         )
         .unwrap();
-        let located = locate(&first, &info, None).unwrap();
+        let located = locate(&first, &FrameCaps::of_raw(info), 0).unwrap();
         assert_ne!(located.identity.memories[0], located.identity.memories[1]);
         let refused = NotImportable::Refused("a test".into());
         imports.remember(&located, Err(refused));
@@ -438,27 +437,22 @@ mod tests {
 
     #[test]
     fn an_import_is_untried_until_a_commit_shows_it() {
-        let (imports, info, buffer, framebuffer) = imported();
+        let (imports, caps, buffer, framebuffer) = imported();
         for _ in 0..2 {
-            let found = imports.framebuffer(&buffer, &info, None).unwrap();
+            let found = imports.framebuffer(&buffer, &caps, 0).unwrap();
             assert!(found.is_untried, "asking for it is no commit");
             assert!(Arc::ptr_eq(&found.framebuffer, &framebuffer));
         }
         framebuffer.judge(Ok(()));
-        assert!(
-            !imports
-                .framebuffer(&buffer, &info, None)
-                .unwrap()
-                .is_untried
-        );
+        assert!(!imports.framebuffer(&buffer, &caps, 0).unwrap().is_untried);
     }
 
     #[test]
     fn an_import_whose_first_commit_was_refused_is_given_up() {
-        let (imports, info, buffer, framebuffer) = imported();
+        let (imports, caps, buffer, framebuffer) = imported();
         framebuffer.judge(Err("no room"));
         for _ in 0..2 {
-            let error = imports.framebuffer(&buffer, &info, None).unwrap_err();
+            let error = imports.framebuffer(&buffer, &caps, 0).unwrap_err();
             assert_eq!(error, NotImportable::Unshowable("no room".into()));
         }
         assert_eq!((imports.len(), Arc::strong_count(&framebuffer)), (0, 1));
@@ -466,14 +460,36 @@ mod tests {
 
     #[test]
     fn an_import_that_was_shown_survives_a_refusal() {
-        let (imports, info, buffer, framebuffer) = imported();
+        let (imports, caps, buffer, framebuffer) = imported();
         framebuffer.judge(Ok(()));
         framebuffer.judge(Err("the mode is gone"));
-        assert!(
-            !imports
-                .framebuffer(&buffer, &info, None)
-                .unwrap()
-                .is_untried
+        assert!(!imports.framebuffer(&buffer, &caps, 0).unwrap().is_untried);
+    }
+
+    #[test]
+    fn a_frame_of_a_fourcc_that_gstreamer_does_not_know_is_located_by_its_meta_alone() {
+        gst::init().unwrap();
+        let caps = "video/x-raw(memory:DMABuf),format=DMA_DRM,drm-format=Q410,width=4,height=4";
+        let caps = FrameCaps::parse(&caps.parse::<gst::Caps>().unwrap()).unwrap();
+        let mut buffer = dma_buf(96);
+        let error = locate(&buffer, &caps, 0).err();
+        assert_eq!(error, Some(NotImportable::NoMeta("Q410".into())));
+        gst_video::VideoMeta::add_full(
+            buffer.get_mut().unwrap(),
+            gst_video::VideoFrameFlags::empty(),
+            gst_video::VideoFormat::Y444, // of which nothing is read
+            4,
+            4,
+            &[0, 32, 64],
+            &[8, 8, 8],
+        )
+        .unwrap();
+        let fourcc = crate::kmsflipsink::format::fourcc(b"Q410");
+        let shape = locate(&buffer, &caps, fourcc).unwrap().identity.shape;
+        assert_eq!((shape.fourcc, shape.n_planes), (fourcc, 3));
+        assert_eq!(
+            (shape.offsets, shape.pitches),
+            ([0, 32, 64, 0], [8, 8, 8, 0])
         );
     }
 }

@@ -4,7 +4,6 @@
 use gst::prelude::*;
 
 use super::claimed_plane::Report;
-#[cfg(feature = "v1_24")]
 use super::dma_drm;
 use super::error::KmsError;
 use super::format;
@@ -20,7 +19,7 @@ pub fn caps(head: &Head) -> gst::Caps {
     let planes = head.usable_planes();
     let mut formats = Vec::new();
     for plane in &planes {
-        for format in format::supported(&plane.fourccs) {
+        for format in format::supported(|fourcc| plane.shows(fourcc, dma_drm::LINEAR)) {
             if !formats.contains(&format) {
                 formats.push(format);
             }

@@ -5,6 +5,7 @@ use gst_video::VideoOrientationMethod;
 
 use super::discovery::Criteria;
 use super::error::KmsError;
+use super::frame_caps::FrameCaps;
 use super::mode::ModeRequest;
 use super::offered_memory::OfferedMemory;
 use super::stream::DisplayOptions;
@@ -101,11 +102,10 @@ impl Settings {
         }
     }
 
-    /// The properties to set on plane, connector and CRTC. Before the first caps there is no `info`, and no colour is
-    /// set.
+    /// The properties to set on plane, connector and CRTC. Before the first caps, no colour is set.
     pub(super) fn tuning(
         &self,
-        info: Option<&gst_video::VideoInfo>,
+        caps: Option<&FrameCaps>,
         rotation: VideoOrientationMethod,
     ) -> Tuning {
         Tuning {
@@ -115,7 +115,7 @@ impl Settings {
             variable_refresh: self.variable_refresh,
             zpos: u64::try_from(self.zpos).ok(),
             rotation: tune::rotation_bits(rotation),
-            colour: info.and_then(Colour::of),
+            colour: caps.and_then(|caps| Colour::of(&caps.info)),
         }
     }
 }

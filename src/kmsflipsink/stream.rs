@@ -17,6 +17,7 @@ use super::CAT;
 use super::claimed_plane::Frame;
 use super::copies::{Copies, Offered};
 use super::error::{Gone, KmsError, NotPresented};
+use super::frame_caps::FrameCaps;
 use super::framebuffer::Framebuffer;
 use super::head::Head;
 use super::import::{self, Imported, Imports, NotImportable};
@@ -31,8 +32,9 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Stream {
     head: Arc<Head>,
-    info: gst_video::VideoInfo,
-    modifier: Option<u64>,
+    caps: FrameCaps,
+    /// The fourcc by which the plane shows the frames.
+    fourcc: u32,
     plan: Plan,
     imports: Arc<Imports>,
     /// Takes the place of a frame in TEST_ONLY commits, and is never shown.
@@ -59,17 +61,19 @@ struct Context {
 }
 
 impl Stream {
-    /// Finds out how to show frames of `info`. The first frame's commit sets the mode. `is_turned` says whether
+    /// Finds out how to show frames of `caps`. The first frame's commit sets the mode. `is_turned` says whether
     /// the plane's rotation makes columns of rows.
     pub fn new(
         head: &Arc<Head>,
         imports: &Arc<Imports>,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
+        caps: &FrameCaps,
         request: (ModeRequest, &str),
         options: &DisplayOptions,
         is_turned: bool,
     ) -> Result<Self, KmsError> {
+        let info = &caps.info;
+        let fourcc = head.own_plane().and_then(|plane| caps.fourcc_on(plane));
+        let fourcc = fourcc.ok_or_else(|| head.shows_not(caps))?;
         let need = FrameNeed {
             width: info.width(),
             height: info.height(),
@@ -78,7 +82,8 @@ impl Stream {
         };
         let (plan, stand_in) = loop {
             let candidates = head.candidates(request.0, request.1, need)?;
-            let (plan, setup, stand_in) = Plan::find(head, info, options, is_turned, &candidates)?;
+            let (plan, setup, stand_in) =
+                Plan::find(head, caps, fourcc, options, is_turned, &candidates)?;
             if head.set_up(&setup, request.0, need) {
                 break (plan, stand_in);
             }
@@ -86,8 +91,8 @@ impl Stream {
         let whole = picture(info, None, is_turned);
         Ok(Self {
             head: head.clone(),
-            info: info.clone(),
-            modifier,
+            caps: caps.clone(),
+            fourcc,
             plan,
             imports: imports.clone(),
             stand_in,
@@ -99,9 +104,8 @@ impl Stream {
         })
     }
 
-    /// The video info of the frames, and the modifier of DMA_DRM caps.
-    pub fn format(&self) -> (gst_video::VideoInfo, Option<u64>) {
-        (self.info.clone(), self.modifier)
+    pub fn caps(&self) -> &FrameCaps {
+        &self.caps
     }
 
     /// The error for a frame that could be shown neither directly nor as a copy.
@@ -140,9 +144,9 @@ impl Stream {
         let (width, height) = self.plan.screen;
         format!(
             "{}x{} {} on a screen of {width}x{height}, {}",
-            self.info.width(),
-            self.info.height(),
-            self.info.format().to_str(),
+            self.caps.info.width(),
+            self.caps.info.height(),
+            self.caps.format_name(),
             match self.plan.choice {
                 Scanout::Direct(placed) if placed.is_pixel_for_pixel(false) => "pixel for pixel",
                 Scanout::Direct(_) => "scaled or turned by the plane",
@@ -177,7 +181,7 @@ impl Stream {
                 .head
                 .present(frame(buffer, framebuffer, placement, timing, true), false);
         }
-        let imported = match self.imports.framebuffer(buffer, &self.info, self.modifier) {
+        let imported = match self.imports.framebuffer(buffer, &self.caps, self.fourcc) {
             Ok(imported) => imported,
             Err(error) => return copied(&error),
         };
@@ -218,11 +222,11 @@ impl Stream {
         buffer: &gst::BufferRef,
         options: &DisplayOptions,
     ) -> (Scanout, Option<Arc<Framebuffer>>) {
-        let crop = crop_of(&self.info, buffer);
-        let picture = picture(&self.info, crop, self.plan.is_turned);
+        let crop = crop_of(&self.caps.info, buffer);
+        let picture = picture(&self.caps.info, crop, self.plan.is_turned);
         let target = options.target(self.plan.screen);
         let context = self.context.lock();
-        let offered = context.offered.find(buffer, &self.info);
+        let offered = context.offered.find(buffer, &self.caps.info);
         let (known, known_target, choice) = context.placed;
         drop(context);
         if (known, known_target) == (picture, target) {
@@ -263,16 +267,18 @@ impl Stream {
         buffer: &gst::Buffer,
         choice: Scanout,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>, Placement), String> {
-        if import::is_tiled(self.modifier) {
-            return Err("tiled memory cannot be copied here".into());
+        if !self.caps.is_plain() {
+            let name = self.caps.format_name();
+            return Err(format!("memory of {name} cannot be copied here"));
         }
-        let source = foreign::map(&self.info, buffer)
+        let info = &self.caps.info;
+        let source = foreign::map(info, buffer)
             .map_err(|error| format!("the frame cannot be read: {error}"))?;
         let mut sets = self.copies.lock();
         let (screen_width, screen_height) = self.plan.screen;
         let (set, size, src, at, placement) = match choice {
             Scanout::Direct(placed) => {
-                let size = (self.info.width(), self.info.height());
+                let size = (info.width(), info.height());
                 let copy = within(&placed, size);
                 (
                     &mut sets.plain,
@@ -281,6 +287,10 @@ impl Stream {
                     (copy.src.x, copy.src.y),
                     copy,
                 )
+            }
+            Scanout::Composed(_) if !self.caps.can_be_composed() => {
+                let name = self.caps.format_name();
+                return Err(format!("pixels of {name} cannot be moved to other places"));
             }
             Scanout::Composed(placed) => {
                 let whole = Rect::of_size(screen_width, screen_height);
@@ -314,11 +324,12 @@ impl Stream {
     }
 
     fn make_copies(&self, (width, height): (u32, u32)) -> Result<Copies, String> {
-        let info = sized(&self.info, width, height).ok_or("no such frame")?;
+        let info = sized(&self.caps.info, width, height).ok_or("no such frame")?;
         let (layout, framebuffer) =
-            stand_in(&self.head, &info).map_err(|error| error.to_string())?;
+            stand_in(&self.head, &info, self.fourcc).map_err(|error| error.to_string())?;
         drop(framebuffer);
-        Copies::new(&self.head.device, &info, &layout, &fb_shape(&info, &layout))
+        let shape = fb_shape(&info, self.fourcc, &layout);
+        Copies::new(&self.head.device, &info, &layout, &shape)
             .map_err(|error| sys::describe(&error))
     }
 

@@ -19,6 +19,7 @@ use crate::display::presentation::Timing;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::claimed_plane::{Observer, Report};
 use crate::kmsflipsink::error::{KmsError, NotPresented};
+use crate::kmsflipsink::frame_caps::FrameCaps;
 use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;
 use crate::kmsflipsink::report;
@@ -76,8 +77,7 @@ impl Started {
 
 /// Caps whose frames wait for a display.
 pub(super) struct Waiting {
-    info: gst_video::VideoInfo,
-    modifier: Option<u64>,
+    caps: FrameCaps,
     /// The newest frame; it is shown as soon as there is a display.
     missed: Option<Missed>,
     /// When to look for a display on other connectors again.
@@ -210,17 +210,13 @@ impl KmsFlipSink {
         })
     }
 
-    /// Plans how frames of `info` are shown: after new caps, on a new display, or with another rotation.
-    fn plan(
-        &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
-    ) -> Result<Arc<Stream>, KmsError> {
+    /// Plans how frames of `caps` are shown: after new caps, on a new display, or with another rotation.
+    fn plan(&self, caps: &FrameCaps) -> Result<Arc<Stream>, KmsError> {
         // A display that comes from now on makes the plan stale, also before it is made. So does a rotation.
         self.started(|started| started.observer.is_stale.store(false, Ordering::Release));
-        self.go_to_plane_for(info, modifier)?;
+        self.go_to_plane_for(caps)?;
         let rotation = self.rotation();
-        let error = match self.plan_turned(info, modifier, rotation) {
+        let error = match self.plan_turned(caps, rotation) {
             Err(error @ (KmsError::Property(_) | KmsError::Refused { .. }))
                 if rotation != VideoOrientationMethod::Identity && !error.may_pass() =>
             {
@@ -232,7 +228,7 @@ impl KmsFlipSink {
         if self.rotate_method() != VideoOrientationMethod::Auto {
             return Err(error);
         }
-        let planned = self.plan_turned(info, modifier, VideoOrientationMethod::Identity);
+        let planned = self.plan_turned(caps, VideoOrientationMethod::Identity);
         if planned.is_ok() && lock(&self.orientation).is_to_warn() {
             gst::element_imp_warning!(
                 self,
@@ -245,18 +241,14 @@ impl KmsFlipSink {
     }
 
     /// Goes to another plane of the CRTC if the sink's own does not show the format.
-    fn go_to_plane_for(
-        &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
-    ) -> Result<(), KmsError> {
+    fn go_to_plane_for(&self, caps: &FrameCaps) -> Result<(), KmsError> {
         // Another sink may take the plane first. Then there are fewer planes at the next try.
         const N_TRIES: usize = 8;
         for _ in 0..N_TRIES {
             let Some(head) = self.started(|started| started.head.clone()) else {
                 break;
             };
-            let Some(plane) = head.plane_needed(info, modifier)? else {
+            let Some(plane) = head.plane_needed(caps)? else {
                 break;
             };
             head.wait_idle(DRAIN_TIME);
@@ -266,7 +258,7 @@ impl KmsFlipSink {
                 moved.map(|moved| started.head = moved).is_some()
             });
             if is_moved == Some(true) {
-                let format = info.format().to_str();
+                let format = caps.format_name();
                 gst::info!(CAT, imp = self, "plane {id} shows {format}");
                 break;
             }
@@ -276,8 +268,7 @@ impl KmsFlipSink {
 
     fn plan_turned(
         &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
+        caps: &FrameCaps,
         rotation: VideoOrientationMethod,
     ) -> Result<Arc<Stream>, KmsError> {
         let settings = lock(&self.settings).clone();
@@ -295,14 +286,13 @@ impl KmsFlipSink {
             Stream::new(
                 &head,
                 &imports,
-                info,
-                modifier,
+                caps,
                 (request, &settings.mode),
                 &settings.options(),
                 tune::is_turned(rotation),
             )
         };
-        let mut tuning = settings.tuning(Some(info), rotation);
+        let mut tuning = settings.tuning(Some(caps), rotation);
         let stream = match stream(&tuning) {
             Err(KmsError::Refused { .. }) if head.has_variable_refresh() => {
                 tuning.variable_refresh = false;
@@ -344,14 +334,10 @@ impl KmsFlipSink {
         }
     }
 
-    /// Plans how frames of `info` are shown. If an obstacle may pass by itself (no display, or another program
+    /// Plans how frames of `caps` are shown. If an obstacle may pass by itself (no display, or another program
     /// has the card), this warns once, begins to wait and returns false.
-    pub(super) fn plan_or_wait(
-        &self,
-        info: &gst_video::VideoInfo,
-        modifier: Option<u64>,
-    ) -> Result<bool, KmsError> {
-        let error = match self.plan(info, modifier) {
+    pub(super) fn plan_or_wait(&self, caps: &FrameCaps) -> Result<bool, KmsError> {
+        let error = match self.plan(caps) {
             Ok(stream) => {
                 let old = self.started(|started| started.begin_stream(stream));
                 drop(old);
@@ -361,8 +347,7 @@ impl KmsFlipSink {
             Err(error) => return Err(error),
         };
         let waiting = Waiting {
-            info: info.clone(),
-            modifier,
+            caps: caps.clone(),
             missed: None,
             next_look: Instant::now() + LOOK_ROUND,
         };
@@ -379,15 +364,15 @@ impl KmsFlipSink {
 
     /// Shows the frame that was missed for want of a display, now that there is one.
     fn catch_up(&self) {
-        let format = self.started(|started| {
+        let caps = self.started(|started| {
             let waiting = started.waiting.as_ref()?;
             let missed = waiting.missed.as_ref();
-            missed.map(|_| (waiting.info.clone(), waiting.modifier))
+            missed.map(|_| waiting.caps.clone())
         });
-        let Some((info, modifier)) = format.flatten() else {
+        let Some(caps) = caps.flatten() else {
             return;
         };
-        let stream = match self.plan(&info, modifier) {
+        let stream = match self.plan(&caps) {
             Ok(stream) => stream,
             Err(error) => return gst::info!(CAT, imp = self, "still waiting: {error}"),
         };
@@ -419,20 +404,19 @@ impl KmsFlipSink {
         if let Some(head) = head.flatten() {
             head.wait_idle(DRAIN_TIME);
         }
-        let format = match self.stream() {
-            Some(stream) => Some(stream.format()),
+        let caps = match self.stream() {
+            Some(stream) => Some(stream.caps().clone()),
             None => self
                 .started(|started| {
                     let waiting = started.waiting.as_ref()?;
                     let head = &started.head;
                     // Without a display, or without the card, planning would fail as before.
-                    (head.is_plugged() && head.is_master())
-                        .then(|| (waiting.info.clone(), waiting.modifier))
+                    (head.is_plugged() && head.is_master()).then(|| waiting.caps.clone())
                 })
                 .flatten(),
         };
-        if let Some((info, modifier)) = format
-            && self.plan_or_wait(&info, modifier)?
+        if let Some(caps) = caps
+            && self.plan_or_wait(&caps)?
         {
             // The new display may show other memory without a copy.
             self.adoption.restart();
@@ -479,7 +463,7 @@ impl KmsFlipSink {
     pub(super) fn miss(&self, buffer: &gst::Buffer, is_rendered: bool) -> Result<(), NotPresented> {
         let missed = self.started(|started| {
             let waiting = started.waiting.as_mut()?;
-            let time = frame_time(&waiting.info);
+            let time = frame_time(&waiting.caps.info);
             let old = waiting.missed.replace(Missed {
                 buffer: buffer.clone(),
                 is_rendered,

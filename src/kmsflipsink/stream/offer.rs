@@ -33,7 +33,7 @@ const N_OFFERED: u32 = 8;
 impl Stream {
     /// The pool to offer upstream, or why there is none to offer.
     pub fn pool(&self, options: &DisplayOptions) -> Result<Proposal, String> {
-        if self.modifier.is_some() {
+        if self.caps.dma_drm.is_some() {
             return Err("DMA_DRM caps mean that upstream has memory of its own".into());
         }
         if matches!(self.plan.choice, Scanout::Composed(_)) {
@@ -68,7 +68,7 @@ impl Stream {
 
     /// Whether the driver's layout is GStreamer's default for the caps.
     fn is_packed(&self) -> bool {
-        self.plan.layout.planes() == Layout::of_info(&self.info).planes()
+        self.plan.layout.planes() == Layout::of_info(&self.caps.info).planes()
     }
 
     /// A pool of heap memory, if the driver imports a first block of it and agrees to show it.
@@ -103,7 +103,7 @@ impl Stream {
 
     fn try_region(&self, region: &Region) -> Result<(), String> {
         let fd = region.dma_buf().ok_or("it has no dma-buf")?;
-        let shape = fb_shape(&self.info, &self.plan.layout);
+        let shape = fb_shape(&self.caps.info, self.fourcc, &self.plan.layout);
         let fds = vec![fd; shape.n_planes];
         let framebuffer = self
             .head
@@ -122,8 +122,8 @@ impl Stream {
     }
 
     fn dumb_pool(&self) -> Result<PhysBufferPool, String> {
-        let shape = fb_shape(&self.info, &self.plan.layout);
-        let dumb_shape = format::dumb_shape(&self.info);
+        let shape = fb_shape(&self.caps.info, self.fourcc, &self.plan.layout);
+        let dumb_shape = format::dumb_shape(&self.caps.info);
         let mut regions = Vec::new();
         for _ in 0..N_OFFERED {
             let dumb = copies::allocate(&self.head.device, &dumb_shape, &shape, true)

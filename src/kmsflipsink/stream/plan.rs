@@ -6,8 +6,10 @@ use std::io;
 
 use crate::display::area::{self, Fit, Picture, Placement, Rect, RenderRectangle, Target};
 use crate::kmsflipsink::crtc::Setup;
+use crate::kmsflipsink::dma_drm::LINEAR;
 use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::format;
+use crate::kmsflipsink::frame_caps::FrameCaps;
 use crate::kmsflipsink::framebuffer::{FbShape, Framebuffer};
 use crate::kmsflipsink::head::{Candidate, Head};
 use crate::kmsflipsink::offered_memory::OfferedMemory;
@@ -61,12 +63,15 @@ impl Plan {
     /// screen's size. Returns the dumb buffer's framebuffer too.
     pub(super) fn find(
         head: &Head,
-        info: &gst_video::VideoInfo,
+        caps: &FrameCaps,
+        fourcc: u32,
         options: &DisplayOptions,
         is_turned: bool,
         candidates: &[Candidate],
     ) -> Result<(Self, Setup, Framebuffer), KmsError> {
-        let (layout, stand_in_frame) = stand_in(head, info)?;
+        let (like, like_fourcc) = linear(head, caps, fourcc).ok_or_else(|| head.shows_not(caps))?;
+        let info = &like;
+        let (layout, stand_in_frame) = stand_in(head, info, like_fourcc)?;
         let whole = picture(info, None, is_turned);
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
         let target_in = |setup: &Setup| {
@@ -95,6 +100,7 @@ impl Plan {
         }
         for setup in candidates
             .iter()
+            .filter(|_| caps.can_be_composed())
             .filter_map(|candidate| head.setup_of(candidate))
         {
             let target = target_in(&setup);
@@ -102,7 +108,7 @@ impl Plan {
             let Some(covering) = sized(info, width, height) else {
                 continue;
             };
-            let (_, framebuffer) = stand_in(head, &covering)?;
+            let (_, framebuffer) = stand_in(head, &covering, fourcc)?;
             let screen = Rect::of_size(width, height);
             match head.test(
                 &framebuffer,
@@ -125,7 +131,7 @@ impl Plan {
                 "{}x{} {} on plane {} of {} in {}",
                 info.width(),
                 info.height(),
-                info.format().to_str(),
+                caps.format_name(),
                 head.route.kms_plane,
                 head.connector_name,
                 mode_names(candidates)
@@ -206,11 +212,11 @@ pub(super) fn within(placement: &Placement, size: (u32, u32)) -> Placement {
 }
 
 /// The shape of the framebuffer of a frame that lies in one memory.
-pub(super) fn fb_shape(info: &gst_video::VideoInfo, layout: &Layout) -> FbShape {
+pub(super) fn fb_shape(info: &gst_video::VideoInfo, fourcc: u32, layout: &Layout) -> FbShape {
     FbShape {
         width: info.width(),
         height: info.height(),
-        fourcc: format::fourcc_of(info.format()).map_or(0, |fourcc| fourcc as u32),
+        fourcc,
         modifier: None,
         n_planes: info.n_planes() as usize,
         // `Layout::with_first_stride` made sure that strides and offsets fit 32 bits.
@@ -230,11 +236,28 @@ pub(super) fn sized(
         .ok()
 }
 
+/// Frames of the size of `caps` that a dumb buffer can stand in for, and their fourcc: of the same format if its samples
+/// lie as GStreamer's format says, else of one that the plane shows in that way.
+fn linear(head: &Head, caps: &FrameCaps, fourcc: u32) -> Option<(gst_video::VideoInfo, u32)> {
+    if caps.is_plain() {
+        return Some((caps.info.clone(), fourcc));
+    }
+    let plane = head.own_plane()?;
+    let own = format::format_of(fourcc).filter(|_| plane.shows(fourcc, LINEAR));
+    let others = format::supported(|other| plane.shows(other, LINEAR));
+    let format = own.or(others.first().copied())?;
+    let fourcc = format::fourccs_of(format).find(|&other| plane.shows(other, LINEAR))?;
+    let info = &caps.info;
+    let builder = gst_video::VideoInfo::builder(format, info.width(), info.height());
+    Some((builder.par(info.par()).build().ok()?, fourcc))
+}
+
 /// The framebuffer of a dumb buffer that is large enough for a frame of `info`, and the layout that the
 /// driver's pitch implies.
 pub(super) fn stand_in(
     head: &Head,
     info: &gst_video::VideoInfo,
+    fourcc: u32,
 ) -> Result<(Layout, Framebuffer), KmsError> {
     let shape = format::dumb_shape(info);
     let dumb = head
@@ -254,7 +277,7 @@ pub(super) fn stand_in(
     let layout = Layout::with_first_stride(info, dumb.pitch())
         .map_err(|_| refused(io::Error::from_raw_os_error(libc::EOVERFLOW)))?;
     let framebuffer = dumb
-        .framebuffer(&fb_shape(info, &layout))
+        .framebuffer(&fb_shape(info, fourcc, &layout))
         .map_err(refused)?;
     Ok((layout, framebuffer))
 }
