@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::device::PropertyBlob;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::{Extra, PlaneState};
@@ -110,9 +111,13 @@ pub struct ClaimedPlane {
     pub extras_saved: Vec<Extra>,
     /// Whether no commit has set `extras` yet, that in flight included.
     pub are_extras_new: bool,
+    /// Whether new `extras` change properties of connector or CRTC, which may need a modeset.
+    pub need_extras_setup: bool,
     /// Whether the commit in flight sets new `extras`.
     pub are_extras_in_flight: bool,
-    /// How the plane converts YUV; see `tune::Resolved`.
+    /// The property blobs that `extras` and `extras_saved` name. The last use must not be dropped under a lock.
+    pub blobs: Vec<Arc<PropertyBlob>>,
+    /// How the colours are shown; see `tune::Resolved`.
     pub colours: Option<String>,
     pub pace: Pace,
     pub observer: Arc<dyn Observer>,
@@ -183,6 +188,8 @@ impl ClaimedPlane {
             extras_saved: Vec::new(),
             are_extras_new: false,
             are_extras_in_flight: false,
+            need_extras_setup: false,
+            blobs: Vec::new(),
             colours: None,
             pace: Pace::default(),
             observer,
@@ -207,6 +214,8 @@ impl ClaimedPlane {
             extras_saved: Vec::new(),
             are_extras_new: false,
             are_extras_in_flight: false,
+            need_extras_setup: false,
+            blobs: Vec::new(),
             colours: None,
             pace: Pace::default(),
             observer,
@@ -234,9 +243,16 @@ impl ClaimedPlane {
             && queued.framebuffer.shape() == current.framebuffer.shape()
     }
 
-    /// Sets `extras` with the next commit. `before` are the values that they have now. A property that an earlier
-    /// call set and this call does not is restored.
-    pub fn set_extras(&mut self, mut extras: Vec<Extra>, before: Vec<Extra>) {
+    /// Sets `extras` with the next commit. `before` are the values that they have now, and `blobs` those that both name.
+    /// A property that an earlier call set and this call does not is restored. Returns blobs that are no longer needed,
+    /// for the caller to drop outside of any lock.
+    #[must_use]
+    pub fn set_extras(
+        &mut self,
+        mut extras: Vec<Extra>,
+        before: Vec<Extra>,
+        blobs: Vec<Arc<PropertyBlob>>,
+    ) -> Vec<Arc<PropertyBlob>> {
         let names = |list: &[Extra], extra: &Extra| {
             let mut known = list.iter();
             known.any(|other| (other.0, other.1) == (extra.0, extra.1))
@@ -251,8 +267,20 @@ impl ClaimedPlane {
                 extras.push(*old);
             }
         }
+        let of_others = |extras: &[Extra]| -> Vec<Extra> {
+            let others = extras.iter().filter(|extra| !self.state.owns(extra));
+            others.copied().collect()
+        };
+        self.need_extras_setup |= of_others(&extras) != of_others(&self.extras);
         self.extras = extras;
         self.are_extras_new = true;
+        self.blobs.extend(blobs);
+        let named = [&self.extras, &self.extras_saved];
+        let is_named = |blob: &Arc<PropertyBlob>| {
+            let mut values = named.iter().flat_map(|extras| extras.iter());
+            values.any(|extra| extra.2 == blob.id())
+        };
+        self.blobs.extract_if(.., |blob| !is_named(blob)).collect()
     }
 }
 
@@ -261,18 +289,37 @@ mod tests {
     use drm::control::{self, property};
 
     use super::*;
+    use crate::kmsflipsink::device::Device;
 
     #[test]
     fn a_property_that_is_no_longer_asked_for_gets_its_first_value_back() {
         let object = control::RawResourceHandle::MIN;
         let [zpos, alpha]: [property::Handle; 2] = [1, 2].map(|id| control::from_u32(id).unwrap());
         let mut plane = ClaimedPlane::blank(1, Arc::new(IgnoringObserver));
-        plane.set_extras(vec![(object, zpos, 5)], vec![(object, zpos, 0)]);
+        drop(plane.set_extras(vec![(object, zpos, 5)], vec![(object, zpos, 0)], vec![]));
         assert_eq!(plane.extras, [(object, zpos, 5)]);
-        plane.set_extras(vec![(object, alpha, 9)], vec![(object, alpha, 8)]);
+        drop(plane.set_extras(vec![(object, alpha, 9)], vec![(object, alpha, 8)], vec![]));
         assert_eq!(plane.extras, [(object, alpha, 9), (object, zpos, 0)]);
-        plane.set_extras(vec![(object, zpos, 6)], vec![(object, zpos, 0)]);
+        drop(plane.set_extras(vec![(object, zpos, 6)], vec![(object, zpos, 0)], vec![]));
         assert_eq!(plane.extras, [(object, zpos, 6), (object, alpha, 8)]);
         assert_eq!(plane.extras_saved, [(object, zpos, 0), (object, alpha, 8)]);
+    }
+
+    #[test]
+    fn a_blob_lives_as_long_as_it_is_to_be_set_or_restored() {
+        let connector: control::RawResourceHandle = control::from_u32(9).unwrap();
+        let metadata: property::Handle = control::from_u32(1).unwrap();
+        let device = Device::blank();
+        let [first, second, before] = [11, 12, 13].map(|id| PropertyBlob::numbered(&device, id));
+        let mut plane = ClaimedPlane::blank(1, Arc::new(IgnoringObserver));
+        let of = |blob: &Arc<PropertyBlob>| vec![(connector, metadata, blob.id())];
+        let blobs = vec![first.clone(), before.clone()];
+        assert!(plane.set_extras(of(&first), of(&before), blobs).is_empty());
+        assert!(plane.need_extras_setup, "a property of the connector");
+        let left = plane.set_extras(of(&second), of(&first), vec![second.clone()]);
+        assert_eq!(left.iter().map(|blob| blob.id()).collect::<Vec<_>>(), [11]);
+        let left = plane.set_extras(vec![], vec![], vec![]);
+        assert_eq!(left.iter().map(|blob| blob.id()).collect::<Vec<_>>(), [12]);
+        assert_eq!(plane.extras, of(&before));
     }
 }

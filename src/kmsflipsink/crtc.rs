@@ -374,6 +374,7 @@ impl Crtc {
             // New values belong to frames that were planned with them, and not to the frame before.
             if plane.frames.queued().is_some() {
                 plane.are_extras_in_flight = std::mem::take(&mut plane.are_extras_new);
+                self.needs_setup |= std::mem::take(&mut plane.need_extras_setup);
             }
         }
         // A sink may ask for another setup, or leave a plane, before the kernel has answered.
@@ -567,6 +568,13 @@ impl Crtc {
         });
         let of_frames = frames.map(|frame| &frame.framebuffer);
         of_frames.chain(backdrops).cloned().collect()
+    }
+
+    /// The property blobs that a request may name. Holding them keeps the kernel from forgetting them.
+    pub fn blobs(&self) -> Vec<Arc<PropertyBlob>> {
+        let mode = self.mode.iter().map(|mode| &mode.blob);
+        let of_planes = self.planes.iter().flat_map(|plane| &plane.blobs);
+        mode.chain(of_planes).cloned().collect()
     }
 
     /// Hands over the properties of a plane that an earlier sink has changed, with their first values.
@@ -806,7 +814,7 @@ mod tests {
         let changes: [Change; 5] = [
             &|_, frame| frame.placement.dst.x = 1,
             &|_, frame| frame.fence = Some(std::fs::File::open("/dev/null").unwrap().into()),
-            &|crtc, _| crtc.planes[0].set_extras(Vec::new(), Vec::new()),
+            &|crtc, _| drop(crtc.planes[0].set_extras(vec![], vec![], vec![])),
             &|crtc, _| crtc.out_fence_ptr = Some(handle()),
             &|crtc, _| crtc.planes[0].pace.may_tear = false,
         ];
@@ -842,14 +850,34 @@ mod tests {
         let [off, on] = [vrr(0), vrr(1)];
         crtc.resets.push(off);
         crtc.saved.resets.push(on);
-        crtc.planes[0].set_extras(vec![on], vec![off]);
+        drop(crtc.planes[0].set_extras(vec![on], vec![off], vec![]));
         let frames = &mut crtc.planes[0].frames;
         frames.submit(Frame::blank(&framebuffer)).unwrap();
         assert!(sets(&crtc.begin_commit(0), on));
         assert!(sets(&crtc.restore(&[1], 0, Extent::All), on), "as before");
         crtc.fail_commit();
-        crtc.planes[0].set_extras(Vec::new(), Vec::new());
+        drop(crtc.planes[0].set_extras(vec![], vec![], vec![]));
         assert!(sets(&crtc.begin_commit(0), off), "no longer asked for");
+    }
+
+    #[test]
+    fn new_values_of_the_connector_are_set_with_a_setup() {
+        let device = Device::blank();
+        let framebuffer = Framebuffer::blank(&device);
+        let connector = control::from_u32(9).unwrap();
+        let property = control::from_u32(3).unwrap();
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        crtc.needs_setup = false;
+        for (value, is_setup) in [(1, true), (1, false), (2, true)] {
+            let plane = &mut crtc.planes[0];
+            drop(plane.set_extras(vec![(connector, property, value)], vec![], vec![]));
+            assert!(plane.frames.submit(Frame::blank(&framebuffer)).is_ok());
+            crtc.begin_commit(0);
+            assert_eq!(crtc.is_setup_in_flight(), is_setup, "{value}");
+            crtc.take_setup();
+            crtc.in_flight = None;
+            drop(crtc.planes[0].frames.shown());
+        }
     }
 
     /// A plane that a sink leaves and comes back to, or that another sink takes, has its first values in the end.
@@ -859,12 +887,12 @@ mod tests {
         let of_plane = |id, value| (control::from_u32(id).unwrap(), zpos, value);
         let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
         let first = of_plane(1, 3);
-        crtc.planes[0].set_extras(vec![of_plane(1, 5)], vec![first]);
+        drop(crtc.planes[0].set_extras(vec![of_plane(1, 5)], vec![first], vec![]));
         crtc.move_sink(1, PlaneState::blank(7));
         assert_eq!(crtc.planes[0].extras_saved, []);
-        crtc.planes[0].set_extras(vec![of_plane(7, 6)], vec![of_plane(7, 4)]);
+        drop(crtc.planes[0].set_extras(vec![of_plane(7, 6)], vec![of_plane(7, 4)], vec![]));
         crtc.move_sink(7, PlaneState::blank(1));
-        crtc.planes[0].set_extras(vec![], vec![of_plane(1, 5)]);
+        drop(crtc.planes[0].set_extras(vec![], vec![of_plane(1, 5)], vec![]));
         assert_eq!(crtc.planes[0].extras_saved, [first]);
         assert_eq!(crtc.planes[0].extras, [first], "put back already");
         assert_eq!(crtc.take_extras_before(7), [of_plane(7, 4)]);

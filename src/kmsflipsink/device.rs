@@ -278,13 +278,16 @@ impl Device {
         }))
     }
 
-    /// Makes a copy of a property blob, because the kernel destroys the blobs of another program with that program.
-    pub fn copy_blob(self: &Arc<Self>, id: u64) -> io::Result<Arc<PropertyBlob>> {
-        let bytes = self.get_property_blob(id)?;
+    pub fn blob(self: &Arc<Self>, bytes: &[u8]) -> io::Result<Arc<PropertyBlob>> {
         Ok(Arc::new(PropertyBlob {
-            id: self.create_property_blob(bytes.as_slice())?.into(),
+            id: self.create_property_blob(bytes)?.into(),
             device: self.clone(),
         }))
+    }
+
+    /// Makes a copy of a property blob, because the kernel destroys the blobs of another program with that program.
+    pub fn copy_blob(self: &Arc<Self>, id: u64) -> io::Result<Arc<PropertyBlob>> {
+        self.blob(&self.get_property_blob(id)?)
     }
 
     /// Whether the kernel no longer knows the CRTC for this open file, because the lease that the file stands for was
@@ -356,10 +359,13 @@ impl Drop for PropertyBlob {
 impl PropertyBlob {
     /// A blob of a device that does not exist.
     pub fn blank(device: &Arc<Device>) -> Arc<Self> {
-        Arc::new(Self {
-            device: device.clone(),
-            id: 1,
-        })
+        Self::numbered(device, 1)
+    }
+
+    /// The same with an id.
+    pub fn numbered(device: &Arc<Device>, id: u64) -> Arc<Self> {
+        let device = device.clone();
+        Arc::new(Self { device, id })
     }
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What fixed caps say of the frames: their size and format, and in DMA_DRM caps the fourcc and the modifier. Pure.
+//! What fixed caps say of the frames: their size and format, in DMA_DRM caps the fourcc and the modifier, and the
+//! static HDR metadata. Pure.
 
 use gst_video::VideoFormat;
 
 use super::discovery::KmsPlane;
 use super::dma_drm::{self, DmaDrm};
 use super::format;
+use super::hdr::StaticMetadata;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrameCaps {
@@ -13,6 +15,8 @@ pub struct FrameCaps {
     pub info: gst_video::VideoInfo,
     /// Set if these are DMA_DRM caps.
     pub dma_drm: Option<DmaDrm>,
+    /// Zero if the caps have none.
+    pub metadata: StaticMetadata,
 }
 
 impl FrameCaps {
@@ -22,7 +26,11 @@ impl FrameCaps {
             Some((info, dma_drm)) => (info, Some(dma_drm)),
             None => (gst_video::VideoInfo::from_caps(caps).ok()?, None),
         };
-        Some(Self { info, dma_drm })
+        Some(Self {
+            info,
+            dma_drm,
+            metadata: StaticMetadata::of(caps),
+        })
     }
 
     #[cfg(test)]
@@ -30,6 +38,7 @@ impl FrameCaps {
         Self {
             info,
             dma_drm: None,
+            metadata: StaticMetadata::default(),
         }
     }
 

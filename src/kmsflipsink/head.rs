@@ -14,6 +14,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 use super::CAT;
 use super::card::{self, Card};
 use super::claimed_plane::{ClaimedPlane, Frame, Observer, Pace, Refusals};
+use super::colour::Decides;
 use super::crtc::{Backdrop, Crtc, ModeSet, Setup};
 use super::device::{self, Device, Display};
 use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
@@ -25,7 +26,7 @@ use super::kms_plane::{PlaneContent, PlaneState};
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use super::sysfs_card;
-use super::tune::{self, Resolved};
+use super::tune::Resolved;
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
 use crate::sys::clock::monotonic_ns;
@@ -70,7 +71,7 @@ pub struct HeadStats {
     /// Whether the driver counts vertical blanks.
     pub has_vblank: bool,
     pub mode: Option<ModeLine>,
-    /// How the plane converts YUV; see `tune::Resolved`.
+    /// How the colours are shown; see `tune::Resolved`.
     pub colours: Option<String>,
 }
 
@@ -455,11 +456,11 @@ impl Head {
         placement: &Placement,
         setup: Option<&Setup>,
     ) -> io::Result<()> {
-        // Holding these keeps the property blob and the framebuffers alive that the request may name.
-        let (request, _mode, _framebuffers) = self
+        // Holding these keeps the property blobs and the framebuffers alive that the request may name.
+        let (request, _blobs, _framebuffers) = self
             .with_crtc(|crtc| {
                 let request = crtc.trial(self.route.kms_plane, framebuffer, placement, setup);
-                (request, crtc.mode.clone(), crtc.framebuffers())
+                (request, crtc.blobs(), crtc.framebuffers())
             })
             .ok_or(io::ErrorKind::NotFound)?;
         let flags = AtomicCommitFlags::TEST_ONLY | AtomicCommitFlags::ALLOW_MODESET;
@@ -622,23 +623,36 @@ impl Head {
         self.with_plane(|plane| look(plane.frames.latest()))
     }
 
+    /// Who decides on the colours of the connector.
+    pub fn decides(&self) -> Decides {
+        let first = self.with_crtc(|crtc| crtc.planes.first().map(|plane| plane.id));
+        match first.flatten() == Some(self.route.kms_plane) {
+            true => Decides::ThisSink,
+            false => Decides::OtherSink,
+        }
+    }
+
     /// Sets properties with the next commit; see [`ClaimedPlane::set_extras`].
     pub fn tune(&self, resolved: Resolved) {
         let Resolved {
             extras,
             before,
+            blobs,
             colours,
             variable_refresh,
+            is_off_colour,
         } = resolved;
-        let is_news = self.with_plane(|plane| {
+        let tuned = self.with_plane(|plane| {
             plane.pace.is_variable = variable_refresh.is_some_and(|result| result.is_ok());
-            plane.set_extras(extras, before);
-            std::mem::replace(&mut plane.colours, colours.clone()) != colours
+            let left = plane.set_extras(extras, before, blobs);
+            let is_news = std::mem::replace(&mut plane.colours, colours.clone()) != colours;
+            (is_news, left)
         });
-        if let (Some(true), Some(colours)) = (is_news, colours)
-            && colours != tune::AS_THE_CAPS_SAY
-        {
-            gst::info!(CAT, "colours may be shown wrong: {colours}");
+        if let (Some((true, _)), Some(colours)) = (tuned, colours) {
+            match is_off_colour {
+                true => gst::info!(CAT, "colours may be shown wrong: {colours}"),
+                false => gst::debug!(CAT, "colours: {colours}"),
+            }
         }
     }
 

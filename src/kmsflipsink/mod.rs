@@ -6,8 +6,8 @@
 //! which commits it (`crtc`, `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and
 //! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that. `displays` lists
 //! the connected displays, for programs that choose one.
-//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, orientation,
-//! stats.
+//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, colour, hdr,
+//! edid, orientation, stats.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
@@ -17,17 +17,20 @@
 
 mod card;
 mod claimed_plane;
+mod colour;
 mod copies;
 mod crtc;
 mod device;
 mod discovery;
 pub(crate) mod displays;
 mod dma_drm;
+mod edid;
 mod engine;
 mod error;
 mod format;
 mod frame_caps;
 mod framebuffer;
+mod hdr;
 mod head;
 mod imp;
 mod import;

@@ -3,13 +3,14 @@
 
 use gst_video::VideoOrientationMethod;
 
+use super::colour::Colours;
 use super::discovery::Criteria;
 use super::error::KmsError;
 use super::frame_caps::FrameCaps;
 use super::mode::ModeRequest;
 use super::offered_memory::OfferedMemory;
 use super::stream::DisplayOptions;
-use super::tune::{self, Colour, Tuning};
+use super::tune::{self, Tuning};
 use crate::display::area::RenderRectangle;
 use crate::structure_property::StructureProperty;
 
@@ -115,7 +116,7 @@ impl Settings {
             variable_refresh: self.variable_refresh,
             zpos: u64::try_from(self.zpos).ok(),
             rotation: tune::rotation_bits(rotation),
-            colour: caps.and_then(|caps| Colour::of(&caps.info)),
+            colours: caps.map(Colours::of),
         }
     }
 }

@@ -232,7 +232,7 @@ impl Stream {
         if (known, known_target) == (picture, target) {
             return (choice, offered);
         }
-        let size = (self.info.width(), self.info.height());
+        let size = (self.caps.info.width(), self.caps.info.height());
         let choice = choose(&picture, &target, |placement| {
             let placement = within(placement, size);
             self.head.test(&self.stand_in, &placement, None).is_ok()

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 //! KMS properties of plane, connector and CRTC that are set once and not for every frame: those that the user
-//! asks for (`plane-properties`, `connector-properties`, `crtc-properties`, `zpos`, `rotate-method`), and the
-//! conversion from the frames' YUV to RGB.
+//! asks for (`plane-properties`, `connector-properties`, `crtc-properties`, `zpos`, `rotate-method`), and those
+//! that `colour` asks for.
+
+use std::sync::Arc;
 
 use drm::control::property::{self, ValueType};
-use drm::control::{RawResourceHandle, plane};
+use drm::control::{Device as _, RawResourceHandle};
 use gst::glib;
-use gst_video::{VideoColorMatrix, VideoColorRange, VideoOrientationMethod};
+use gst_video::VideoOrientationMethod;
 
-use super::device::{self, Device, Props, is_name};
+use super::colour::{Colours, Decides, Of, Offer, Output, Value, Wish};
+use super::device::{self, Device, PropertyBlob, Props, is_name};
 use super::discovery::Route;
+use super::edid::DisplayColours;
 use super::error::KmsError;
 use super::kms_plane::Extra;
+use crate::sys;
 
 /// The values to set. `None` leaves the properties as they are.
 #[derive(Debug, Clone)]
@@ -28,55 +33,8 @@ pub struct Tuning {
     /// Bits of DRM_MODE_ROTATE_* and DRM_MODE_REFLECT_*. A plane without the property needs none for
     /// [`ROTATE_0`].
     pub rotation: u64,
-    pub colour: Option<Colour>,
-}
-
-/// How the caps say that YUV is to be converted to RGB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Colour {
-    matrix: VideoColorMatrix,
-    range: VideoColorRange,
-}
-
-/// The values of COLOR_ENCODING, as the kernel names them (drm_color_mgmt.c).
-const ENCODINGS: [(&str, VideoColorMatrix); 3] = [
-    ("ITU-R BT.601 YCbCr", VideoColorMatrix::Bt601),
-    ("ITU-R BT.709 YCbCr", VideoColorMatrix::Bt709),
-    ("ITU-R BT.2020 YCbCr", VideoColorMatrix::Bt2020),
-];
-
-impl Colour {
-    /// `None` for frames that are not YUV.
-    pub fn of(info: &gst_video::VideoInfo) -> Option<Self> {
-        let colorimetry = info.colorimetry();
-        info.is_yuv().then(|| Self {
-            matrix: colorimetry.matrix(),
-            range: colorimetry.range(),
-        })
-    }
-
-    /// The value of COLOR_ENCODING whose Kr and Kb are nearest to those of the caps, among the values for which
-    /// `is_there` is true. DRM has no names for FCC and SMPTE 240M, for which the nearest values differ by at
-    /// most 0.015. `None` if the caps name no matrix, or the plane has no encoding.
-    fn encoding(&self, is_there: impl Fn(&str) -> bool) -> Option<&'static str> {
-        let (kr, kb) = self.matrix.kr_kb().ok()?;
-        let distance = |matrix: VideoColorMatrix| {
-            let (other_kr, other_kb) = matrix.kr_kb().unwrap_or((1.0, 1.0));
-            (other_kr - kr).abs().max((other_kb - kb).abs())
-        };
-        let there = ENCODINGS.into_iter().filter(|&(name, _)| is_there(name));
-        let nearest = there.min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
-        nearest.map(|(name, _)| name)
-    }
-
-    /// The value of COLOR_RANGE. `None` if the caps name no range.
-    fn range(&self) -> Option<&'static str> {
-        match self.range {
-            VideoColorRange::Range0_255 => Some("YCbCr full range"),
-            VideoColorRange::Range16_235 => Some("YCbCr limited range"),
-            _ => None,
-        }
-    }
+    /// `None` before the first caps.
+    pub colours: Option<Colours>,
 }
 
 /// The value of the plane property "rotation" for a picture that is not turned.
@@ -120,13 +78,22 @@ pub struct Resolved {
     pub extras: Vec<Extra>,
     /// The values that these properties have now.
     pub before: Vec<Extra>,
-    /// In words, how well the plane converts YUV as the caps say; `None` for frames that are not YUV.
+    /// The property blobs that both name.
+    pub blobs: Vec<Arc<PropertyBlob>>,
+    /// In words, how the colours are shown; `None` if there is nothing to say of them.
     pub colours: Option<String>,
     /// Whether the display varies its refresh rate, or in words why it does not; `None` if that is not wanted.
     pub variable_refresh: Option<Result<(), &'static str>>,
+    /// Whether the colours differ from what the caps say.
+    pub is_off_colour: bool,
 }
 
-pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolved, KmsError> {
+pub fn resolve(
+    device: &Arc<Device>,
+    route: &Route,
+    tuning: &Tuning,
+    decides: Decides,
+) -> Result<Resolved, KmsError> {
     let read = |source| KmsError::Io {
         operation: "reading properties",
         path: device.path.clone(),
@@ -135,43 +102,38 @@ pub fn resolve(device: &Device, route: &Route, tuning: &Tuning) -> Result<Resolv
     let plane = device::plane_handle(route.kms_plane).map_err(read)?;
     let connector = device::connector_handle(route.connector).map_err(read)?;
     let crtc = device::crtc_handle(route.crtc).map_err(read)?;
-    let plane_props = device.props(plane).map_err(read)?;
-    let connector_props = device.props(connector).map_err(read)?;
-    let crtc_props = device.props(crtc).map_err(read)?;
-    let mut found = Found::default();
+    let objects = Objects {
+        plane: (plane.into(), device.props(plane).map_err(read)?),
+        connector: (connector.into(), device.props(connector).map_err(read)?),
+        crtc: (crtc.into(), device.props(crtc).map_err(read)?),
+    };
+    let mut found = Found::new(device);
     // The colours come first, because a value that is added later replaces an earlier one.
-    let colours = tuning
-        .colour
-        .map(|colour| add_colours(&mut found, colour, plane, &plane_props, &tuning.plane));
+    let (colours, is_off_colour) = match tuning.colours {
+        Some(colours) => add_colours(&mut found, &objects, tuning, &colours, decides),
+        None => (None, false),
+    };
     let variable_refresh = tuning.variable_refresh.then(|| {
-        let is_capable = connector_props.value("vrr_capable") == Some(1);
-        let enable = crtc_props.handle("VRR_ENABLED");
-        let enable = enable.zip(crtc_props.value("VRR_ENABLED"));
+        let is_capable = objects.connector.1.value("vrr_capable") == Some(1);
+        let enable = objects.crtc.1.handle("VRR_ENABLED");
+        let enable = enable.zip(objects.crtc.1.value("VRR_ENABLED"));
         let (property, now) = vrr_property(is_capable, enable)?;
-        found.extras.push((crtc.into(), property, 1));
+        found.extras.push((objects.crtc.0, property, 1));
         // On a card of the sink's own, the setup has reset what another program left, and the CRTC restores that.
         let before = if device.is_ours { 0 } else { now };
-        found.before.push((crtc.into(), property, before));
+        found.before.push((objects.crtc.0, property, before));
         Ok(())
     });
-    let by_user = [
-        ("plane", plane.into(), &plane_props, &tuning.plane),
-        (
-            "connector",
-            connector.into(),
-            &connector_props,
-            &tuning.connector,
-        ),
-        ("CRTC", crtc.into(), &crtc_props, &tuning.crtc),
-    ];
-    add_plane_defaults(&mut found, tuning, plane, &plane_props)
-        .and_then(|()| add_requested(&mut found, by_user))
+    add_plane_defaults(&mut found, tuning, &objects.plane)
+        .and_then(|()| add_requested(&mut found, &objects, tuning))
         .map_err(KmsError::Property)?;
     Ok(Resolved {
         extras: found.extras,
         before: found.before,
+        blobs: found.blobs,
         colours,
         variable_refresh,
+        is_off_colour,
     })
 }
 
@@ -190,56 +152,74 @@ fn vrr_property(
     }
 }
 
-/// Adds COLOR_ENCODING and COLOR_RANGE unless the user sets them. Returns in words how well the plane converts as the
-/// caps say.
-fn add_colours(
-    found: &mut Found,
-    colour: Colour,
-    plane: plane::Handle,
-    props: &Props,
-    by_user: &Option<gst::Structure>,
-) -> String {
-    let values = |name| props.find(name).map(|(info, _)| names_of(info));
-    let encodings = values("COLOR_ENCODING").unwrap_or_default();
-    let encoding = |is_there: &dyn Fn(&str) -> bool| colour.encoding(is_there);
-    let wishes = [
-        (
-            "COLOR_ENCODING",
-            encoding(&|_| true),
-            encoding(&|name| encodings.iter().any(|known| known == name)),
-        ),
-        ("COLOR_RANGE", colour.range(), colour.range()),
-    ];
-    let mut notes = Vec::new();
-    for (name, wanted, nearest) in wishes {
-        let is_by_user = |set: &gst::Structure| set.fields().any(|field| is_name(field, name));
-        if by_user.as_ref().is_some_and(is_by_user) {
-            notes.push(format!("{name} is that of plane-properties"));
-            continue;
+type Object = (RawResourceHandle, Props);
+
+/// The objects of a route, with their properties.
+struct Objects {
+    plane: Object,
+    connector: Object,
+    crtc: Object,
+}
+
+impl Objects {
+    fn of(&self, of: Of) -> (&'static str, &Object) {
+        match of {
+            Of::Plane => ("plane", &self.plane),
+            Of::Connector => ("connector", &self.connector),
         }
-        let Some(wanted) = wanted else {
-            notes.push(format!("the caps do not say which {name}"));
-            continue;
-        };
-        let value = Wanted::Name(nearest.unwrap_or(wanted).into());
-        match found.add("plane", plane.into(), props, name, value) {
-            Ok(()) if nearest == Some(wanted) => {}
-            Ok(()) => notes.push(format!(
-                "the plane has no {wanted}, and the nearest is {}",
-                nearest.unwrap_or_default()
-            )),
-            // Most planes have neither property. They convert in one way, which KMS does not report.
-            Err(reason) => notes.push(reason),
-        }
-    }
-    match notes.is_empty() {
-        true => AS_THE_CAPS_SAY.into(),
-        false => notes.join("; "),
     }
 }
 
-/// The text of `Resolved::colours` for a plane that converts exactly as the caps say.
-pub const AS_THE_CAPS_SAY: &str = "as the caps say";
+/// Adds the properties that the colours need. Returns in words how the colours are shown, and whether they differ from
+/// what the caps say.
+fn add_colours(
+    found: &mut Found<'_>,
+    objects: &Objects,
+    tuning: &Tuning,
+    colours: &Colours,
+    decides: Decides,
+) -> (Option<String>, bool) {
+    let device = found.device;
+    let offer = |of, name: &str| {
+        let (info, now) = objects.of(of).1.1.find(name)?;
+        let max = match info.value_type() {
+            ValueType::UnsignedRange(_, max) => *max,
+            _ => 0,
+        };
+        let names = names_of(info);
+        Some(Offer { names, max, now })
+    };
+    let is_by_user = |of, name: &str| {
+        let by_user = match of {
+            Of::Plane => &tuning.plane,
+            Of::Connector => &tuning.connector,
+        };
+        let mut fields = by_user.iter().flat_map(|set| set.fields());
+        fields.any(|field| is_name(field, name))
+    };
+    let edid = objects.connector.1.value("EDID").filter(|&blob| blob != 0);
+    let edid = edid.and_then(|blob| device.get_property_blob(blob).ok());
+    let mut plan = colours.plan(&Output {
+        offer: &offer,
+        is_by_user: &is_by_user,
+        display: DisplayColours::of_edid(&edid.unwrap_or_default()),
+        decides,
+        resets: device.is_ours,
+    });
+    for Wish { of, name, value } in std::mem::take(&mut plan.wishes) {
+        let wanted = match value {
+            Value::Number(number) => Ok(Wanted::Number(number)),
+            Value::Name(text) => Ok(Wanted::Name(text.into())),
+            Value::Blob(bytes) => found.blob(&bytes).map(Wanted::Number),
+        };
+        let (what, object) = objects.of(of);
+        let added = wanted.and_then(|wanted| found.add(what, object, name, wanted));
+        plan.faults.extend(added.err());
+    }
+    let is_off_colour = !plan.faults.is_empty();
+    let is_news = colours.is_notable() || is_off_colour || !plan.done.is_empty();
+    (is_news.then(|| plan.words()), is_off_colour)
+}
 
 /// The names of the values of an enumeration.
 fn names_of(info: &property::Info) -> Vec<String> {
@@ -254,12 +234,11 @@ fn names_of(info: &property::Info) -> Vec<String> {
 
 /// Adds `zpos`, the rotation, and full `alpha`, which another DRM client may have left at another value.
 fn add_plane_defaults(
-    found: &mut Found,
+    found: &mut Found<'_>,
     tuning: &Tuning,
-    plane: plane::Handle,
-    props: &Props,
+    plane: &Object,
 ) -> Result<(), String> {
-    let can_set = |name| props.find(name).filter(|(info, _)| info.mutable());
+    let can_set = |name| plane.1.find(name).filter(|(info, _)| info.mutable());
     // Another DRM client may have left the plane rotated, or an earlier value of `rotate-method` may have.
     // Most planes have no such property, and need none to show a picture that is not turned.
     let is_rotation_due = tuning.rotation != ROTATE_0 || can_set("rotation").is_some();
@@ -274,27 +253,23 @@ fn add_plane_defaults(
         ("rotation", rotation),
     ] {
         if let Some(value) = value {
-            let wanted = Wanted::Number(value);
-            found.add("plane", plane.into(), props, name, wanted)?;
+            found.add("plane", plane, name, Wanted::Number(value))?;
         }
     }
     Ok(())
 }
 
-type ByUser<'a> = (
-    &'static str,
-    RawResourceHandle,
-    &'a Props,
-    &'a Option<gst::Structure>,
-);
-
 /// Adds the properties that the user asked for. Unlike with the colours, one that cannot be set is an error.
-fn add_requested(found: &mut Found, objects: [ByUser<'_>; 3]) -> Result<(), String> {
-    for (what, object, props, structure) in objects {
+fn add_requested(found: &mut Found<'_>, objects: &Objects, tuning: &Tuning) -> Result<(), String> {
+    for (what, object, structure) in [
+        ("plane", &objects.plane, &tuning.plane),
+        ("connector", &objects.connector, &tuning.connector),
+        ("CRTC", &objects.crtc, &tuning.crtc),
+    ] {
         for (name, value) in structure.iter().flat_map(|structure| structure.iter()) {
             let wanted = Wanted::of(value)
                 .ok_or_else(|| format!("{what} property {name} is neither a number nor a name"))?;
-            found.add(what, object, props, name, wanted)?;
+            found.add(what, object, name, wanted)?;
         }
     }
     Ok(())
@@ -323,21 +298,54 @@ impl Wanted {
     }
 }
 
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
+    device: &'a Arc<Device>,
     extras: Vec<Extra>,
     before: Vec<Extra>,
+    blobs: Vec<Arc<PropertyBlob>>,
 }
 
-impl Found {
+impl<'a> Found<'a> {
+    fn new(device: &'a Arc<Device>) -> Self {
+        Self {
+            device,
+            extras: Vec::new(),
+            before: Vec::new(),
+            blobs: Vec::new(),
+        }
+    }
+
+    /// Makes a blob for the value of a property.
+    fn blob(&mut self, bytes: &[u8]) -> Result<u64, String> {
+        let blob = self.device.blob(bytes);
+        let blob = blob.map_err(|error| format!("no blob: {}", sys::describe(&error)))?;
+        let id = blob.id();
+        self.blobs.push(blob);
+        Ok(id)
+    }
+
+    /// What to restore a property to that is `now`: if that is a blob, to a copy of it, because the blob of another
+    /// program may be gone by then.
+    fn kept(&mut self, info: &property::Info, now: u64) -> u64 {
+        let is_blob = matches!(info.value_type(), ValueType::Blob) && now != 0;
+        match is_blob.then(|| self.device.copy_blob(now)) {
+            Some(Ok(copy)) => {
+                let id = copy.id();
+                self.blobs.push(copy);
+                id
+            }
+            _ => now,
+        }
+    }
+
     fn add(
         &mut self,
         what: &str,
-        object: RawResourceHandle,
-        props: &Props,
+        (object, props): &Object,
         name: &str,
         wanted: Wanted,
     ) -> Result<(), String> {
+        let object = *object;
         let Some((info, now)) = props.find(name) else {
             return Err(format!(
                 "the {what} has no property {name}; it has {}",
@@ -373,7 +381,12 @@ impl Found {
         self.extras
             .retain(|&(other, handle, _)| (other, handle) != (object, info.handle()));
         self.extras.push((object, info.handle(), value));
-        self.before.push((object, info.handle(), now));
+        let kept = match what {
+            // A plane that the sink leaves keeps its values beyond this.
+            "plane" => now,
+            _ => self.kept(info, now),
+        };
+        self.before.push((object, info.handle(), kept));
         Ok(())
     }
 }
@@ -394,56 +407,6 @@ mod tests {
         for enable in [None, enable] {
             let reason = vrr_property(false, enable).unwrap_err();
             assert!(reason.contains("vrr_capable"), "{reason}");
-        }
-    }
-
-    fn colour(format: gst_video::VideoFormat, colorimetry: &str) -> Option<Colour> {
-        gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(format, 64, 64)
-            .colorimetry(&colorimetry.parse().unwrap())
-            .build();
-        Colour::of(&info.unwrap())
-    }
-
-    #[test]
-    fn colours_are_made_of_yuv_as_the_caps_say() {
-        let (full, limited) = (Some("YCbCr full range"), Some("YCbCr limited range"));
-        for (colorimetry, encoding, range) in [
-            ("bt601", Some("ITU-R BT.601 YCbCr"), limited),
-            ("bt709", Some("ITU-R BT.709 YCbCr"), limited),
-            ("bt2020-10", Some("ITU-R BT.2020 YCbCr"), limited),
-            ("smpte240m", Some("ITU-R BT.709 YCbCr"), limited),
-            ("2:2:0:0", Some("ITU-R BT.601 YCbCr"), limited),
-            ("1:4:0:0", Some("ITU-R BT.601 YCbCr"), full),
-            ("1:3:0:0", Some("ITU-R BT.709 YCbCr"), full),
-            ("0:0:0:0", None, None),
-        ] {
-            let told = colour(gst_video::VideoFormat::Nv12, colorimetry).unwrap();
-            assert_eq!(told.encoding(|_| true), encoding, "{colorimetry}");
-            assert_eq!(told.range(), range, "{colorimetry}");
-        }
-        assert_eq!(colour(gst_video::VideoFormat::Bgrx, "sRGB"), None);
-    }
-
-    #[test]
-    fn a_plane_without_the_encoding_gets_the_nearest() {
-        for (colorimetry, plane_has, nearest) in [
-            ("bt2020", "601 709", Some("ITU-R BT.709 YCbCr")),
-            ("bt601", "709 2020", Some("ITU-R BT.2020 YCbCr")),
-            ("bt709", "601", Some("ITU-R BT.601 YCbCr")),
-            ("bt709", "", None),
-        ] {
-            let colour = colour(gst_video::VideoFormat::Nv12, colorimetry).unwrap();
-            let is_there = |name: &str| {
-                plane_has
-                    .split(' ')
-                    .any(|n| name.contains(&format!(".{n} ")))
-            };
-            assert_eq!(
-                colour.encoding(is_there),
-                nearest,
-                "{colorimetry} of {plane_has}"
-            );
         }
     }
 

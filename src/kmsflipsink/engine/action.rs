@@ -17,8 +17,8 @@ pub(super) enum Action {
         request: AtomicModeReq,
         /// Set if the commit is to make a fence and no event.
         out_fence: Option<OutFenceRequest>,
-        /// Keeps the property blob alive that the request may name.
-        blob: Option<Arc<PropertyBlob>>,
+        /// Keeps the property blobs alive that the request may name.
+        blobs: Vec<Arc<PropertyBlob>>,
         /// Keeps the framebuffers alive that the request of a setup names. Otherwise the frames keep theirs.
         framebuffers: Vec<Arc<Framebuffer>>,
         kind: CommitKind,
@@ -96,7 +96,7 @@ impl Inner {
                         crtc: crtc.id,
                         request,
                         out_fence: crtc.out_fence_request(),
-                        blob: crtc.mode.as_ref().map(|mode| mode.blob.clone()),
+                        blobs: crtc.blobs(),
                         framebuffers: match kind {
                             CommitKind::Setup => crtc.framebuffers(),
                             CommitKind::Flip | CommitKind::AsyncFlip => Vec::new(),

@@ -174,6 +174,7 @@ pub(super) fn release_planes(
 ) {
     for plane in crtc.planes.extract_if(.., |plane| goes(plane)) {
         outbox.frames.extend(plane.frames.into_frames());
+        outbox.blobs.extend(plane.blobs);
     }
 }
 
@@ -470,7 +471,7 @@ mod tests {
             let mut inner = head.engine.lock();
             assert!(inner.crtcs[0].is_setup_in_flight() && !inner.crtcs[0].needs_setup);
             inner.crtcs[0].move_sink(1, PlaneState::blank(7));
-            inner.crtcs[0].planes[0].set_extras(Vec::new(), Vec::new());
+            drop(inner.crtcs[0].planes[0].set_extras(vec![], vec![], vec![]));
             let mut outbox = Outbox::default();
             let result = match errno {
                 0 => Ok(()),
@@ -487,7 +488,7 @@ mod tests {
     fn a_setup_that_fails_is_made_again_with_what_it_was_to_set() {
         let head = stage();
         let framebuffer = Framebuffer::blank(&head.device);
-        head.engine.lock().crtcs[0].planes[0].set_extras(Vec::new(), Vec::new());
+        drop(head.engine.lock().crtcs[0].planes[0].set_extras(vec![], vec![], vec![]));
         head.engine.lock().crtcs[0]
             .leftovers
             .frames

@@ -64,12 +64,12 @@ fn run(engine: &Arc<Engine>) {
                 crtc,
                 request,
                 out_fence,
-                blob,
+                blobs,
                 framebuffers,
                 kind,
             } => {
                 commit(engine, crtc, request, out_fence, kind);
-                drop((blob, framebuffers));
+                drop((blobs, framebuffers));
             }
             Action::Restore { crtc, planes } => {
                 restore(engine, crtc, &planes);

@@ -18,6 +18,7 @@ use crate::display::prerolled::Prerolled;
 use crate::display::presentation::Timing;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::claimed_plane::{Observer, Report};
+use crate::kmsflipsink::colour::Decides;
 use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::frame_caps::FrameCaps;
 use crate::kmsflipsink::head::Head;
@@ -182,7 +183,8 @@ impl KmsFlipSink {
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
         // What the tags ask for is seen to by `plan`, which goes without what the plane cannot do.
         let rotation = settings.rotation(VideoOrientationMethod::Identity);
-        match tune::resolve(&head.device, &head.route, &settings.tuning(None, rotation)) {
+        let tuning = settings.tuning(None, rotation);
+        match tune::resolve(&head.device, &head.route, &tuning, head.decides()) {
             Ok(resolved) => head.tune(resolved),
             Err(error) => {
                 head.close(false);
@@ -277,8 +279,8 @@ impl KmsFlipSink {
             .started(|started| (started.head.clone(), started.imports.clone()))
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
-        let stream = |tuning: &Tuning| {
-            let resolved = tune::resolve(&head.device, &head.route, tuning)?;
+        let stream = |tuning: &Tuning, decides| {
+            let resolved = tune::resolve(&head.device, &head.route, tuning, decides)?;
             if let Some(Err(reason)) = resolved.variable_refresh {
                 self.warn_without("variable-refresh", reason);
             }
@@ -293,15 +295,28 @@ impl KmsFlipSink {
             )
         };
         let mut tuning = settings.tuning(Some(caps), rotation);
-        let stream = match stream(&tuning) {
-            Err(KmsError::Refused { .. }) if head.has_variable_refresh() => {
-                tuning.variable_refresh = false;
-                let stream = stream(&tuning)?;
-                self.warn_without("variable-refresh", "the driver refuses it");
-                stream
+        let decides = head.decides();
+        let mut planned = stream(&tuning, decides);
+        // A picture whose colours the display is told wrongly, or at a steady rate, is better than none.
+        let has_variable_refresh = head.has_variable_refresh();
+        let lesser = [
+            (true, Decides::Nobody),
+            (false, decides),
+            (false, Decides::Nobody),
+        ];
+        for (keeps_rate_variable, decides) in lesser {
+            let is_refused =
+                matches!(&planned, Err(error @ KmsError::Refused { .. }) if !error.may_pass());
+            if !is_refused || !(keeps_rate_variable || has_variable_refresh) {
+                break;
             }
-            planned => planned?,
-        };
+            tuning.variable_refresh &= keeps_rate_variable;
+            planned = stream(&tuning, decides).or(planned);
+        }
+        let stream = planned?;
+        if has_variable_refresh && !tuning.variable_refresh {
+            self.warn_without("variable-refresh", "the driver refuses it");
+        }
         gst::info!(CAT, imp = self, "{}", stream.describe());
         self.follow_pace();
         Ok(Arc::new(stream))
