@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use gst::prelude::*;
 use gst_video::VideoFormat;
 
-use crate::frames::{assert_crc_of, bgrx, buffer_of, dma_frame, laid_on, numbered};
+use crate::frames::{
+    assert_crc_of, assert_deep_rgb_is_shown, bgrx, buffer_of, dma_frame, laid_on, numbered,
+};
 use crate::support::player::{Player, init};
 use crate::support::{Picture, PixelCrc, VkmsCrc};
 
@@ -263,29 +265,63 @@ fn yuv(block_x: usize, block_y: usize) -> [u16; 3] {
     [number * 29 % 256, chroma(41), chroma(59)].map(|value| value as u16 * 257)
 }
 
-/// The bytes of a frame with eight bits a sample.
+/// The 16 bits that vkms makes of a sample of `yuv` in a format of this depth. It multiplies 8 bits by 257, as `yuv` does,
+/// and takes deeper samples as they lie in memory.
+fn read_by_vkms(sample: u16, depth: u32) -> u16 {
+    match depth {
+        8 => sample,
+        _ => sample >> (16 - depth) << (16 - depth),
+    }
+}
+
+/// The bytes of a frame. Samples of more than eight bits are little-endian words.
 fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
     let mut bytes = vec![0; info.size()];
     let format = info.format_info();
-    for component in 0..3 {
+    for component in 0..3u8 {
+        let index = component as usize;
+        let (depth, shift) = (format.depth()[index], format.shift()[index]);
+        let sample_bytes = (depth + shift).div_ceil(8) as usize;
+        // GStreamer 1.22 gives the offsets of P010 in samples.
+        let offset = match format.poffset()[index] as usize {
+            offset if offset % sample_bytes == 0 => offset,
+            samples => samples * sample_bytes,
+        };
         let plane = info.comp_plane(component) as usize;
-        let at = info.offset()[plane] + format.poffset()[component as usize] as usize;
-        let step = format.pixel_stride()[component as usize] as usize;
-        let block_w = BLOCK >> format.w_sub()[component as usize];
-        let block_h = BLOCK >> format.h_sub()[component as usize];
+        let at = info.offset()[plane] + offset;
+        let step = format.pixel_stride()[index] as usize;
+        let block_w = BLOCK >> format.w_sub()[index];
+        let block_h = BLOCK >> format.h_sub()[index];
         for y in 0..info.comp_height(component) as usize {
             let row = at + y * info.stride()[plane] as usize;
             for x in 0..info.comp_width(component) as usize {
-                bytes[row + x * step] =
-                    (yuv(x / block_w, y / block_h)[component as usize] >> 8) as u8;
+                let sample = yuv(x / block_w, y / block_h)[index] >> (16 - depth) << shift;
+                let place = &mut bytes[row + x * step..][..sample_bytes];
+                place.copy_from_slice(&sample.to_le_bytes()[..sample_bytes]);
             }
         }
     }
     bytes
 }
 
+/// The kernel's drm_fixp_mul() of 32.32 fixed point (drm_fixed.h). It gives up low bits of factors whose product would
+/// need more than 63. Of samples of 10 and 12 bits, it makes a few colours that differ by one from the equations.
+fn drm_fixp_mul(a: i64, b: i64) -> i64 {
+    let highest = |value: i64| match value {
+        0 | -1 => 0,
+        _ => 63 - (value ^ (value >> 63)).leading_zeros(),
+    };
+    let given_up = (highest(a) + highest(b)).saturating_sub(61);
+    let product = (a >> given_up.div_ceil(2)) * (b >> (given_up / 2));
+    match given_up {
+        33.. => product << (given_up - 32),
+        _ => product >> (32 - given_up),
+    }
+}
+
 /// The CRC that vkms reports for such a frame, by the equations of ITU-R BT.601 and BT.709. vkms
-/// scales the limited range by 256/219 and 256/224, not by 255/219 and 255/224.
+/// scales the limited range by 256/219 and 256/224, not by 255/219 and 255/224, and takes 128 * 257 for the middle of
+/// chroma samples of any depth.
 fn yuv_crc(info: &gst_video::VideoInfo) -> u32 {
     let colorimetry = info.colorimetry();
     let (kr, kb) = match colorimetry.matrix() {
@@ -294,26 +330,36 @@ fn yuv_crc(info: &gst_video::VideoInfo) -> u32 {
         other => panic!("{other:?}"),
     };
     let (black, luma, chroma) = match colorimetry.range() {
-        gst_video::VideoColorRange::Range0_255 => (0.0, 1.0, 1.0),
-        _ => (16.0 * 257.0, 256.0 / 219.0, 256.0 / 224.0),
+        gst_video::VideoColorRange::Range0_255 => (0, 1.0, 1.0),
+        _ => (16 * 257, 256.0 / 219.0, 256.0 / 224.0),
     };
-    let rgb = |[y, u, v]: [f64; 3]| {
-        let (y, u, v) = (
-            (y - black) * luma,
-            (u - 128.0 * 257.0) * chroma,
-            (v - 128.0 * 257.0) * chroma,
-        );
-        let (r, b) = (y + 2.0 * (1.0 - kr) * v, y + 2.0 * (1.0 - kb) * u);
-        [r, (y - kr * r - kb * b) / (1.0 - kr - kb), b]
+    let kg = 1.0 - kr - kb;
+    let (red, blue) = (2.0 * (1.0 - kr) * chroma, 2.0 * (1.0 - kb) * chroma);
+    let matrix = [
+        [luma, 0.0, red],
+        [luma, -blue * kb / kg, -red * kr / kg],
+        [luma, blue, 0.0],
+    ]
+    .map(|row: [f64; 3]| row.map(|factor| (factor * 4_294_967_296.0).round() as i64));
+    let depth = info.format_info().depth()[0];
+    let rgb = |yuv: [u16; 3]| {
+        let [y, u, v] = yuv.map(|sample| i64::from(read_by_vkms(sample, depth)));
+        let terms = [y - black, u - 128 * 257, v - 128 * 257].map(|term| term << 32);
+        matrix.map(|row| {
+            let products = row
+                .iter()
+                .zip(terms)
+                .map(|(&factor, term)| drm_fixp_mul(factor, term));
+            let sum: i64 = products.sum();
+            ((sum + (1 << 31)) >> 32).clamp(0, 65535) as u16
+        })
     };
     let mut crc = PixelCrc::new();
     for block_y in 0..H / BLOCK {
         let mut row = Vec::with_capacity(W * 8);
         for block_x in 0..W / BLOCK {
-            let yuv = yuv(block_x, block_y).map(f64::from);
             let mut pixel = vec![0xff; 2];
-            for channel in rgb(yuv) {
-                let channel = channel.round().clamp(0.0, 65535.0) as u16;
+            for channel in rgb(yuv(block_x, block_y)) {
                 pixel.extend(channel.to_le_bytes());
             }
             row.extend(pixel.repeat(BLOCK));
@@ -333,6 +379,10 @@ fn yuv_is_shown_without_a_copy_in_the_colours_that_the_caps_say() {
         (VideoFormat::I420, "bt709"),
         (VideoFormat::Nv16, "1:4:0:0"),
         (VideoFormat::Y444, "bt601"),
+        (VideoFormat::P01010le, "bt709"),
+        (VideoFormat::P01010le, "1:3:0:0"),
+        (VideoFormat::P012Le, "bt601"),
+        (VideoFormat::P016Le, "bt709"),
     ] {
         let info = gst_video::VideoInfo::builder(format, W as u32, H as u32)
             .colorimetry(&colorimetry.parse().unwrap())
@@ -403,4 +453,12 @@ fn the_user_has_the_last_word_on_colours() {
     player.set_caps(&info("bt709"));
     player.show(gst::Buffer::from_slice(yuv_bytes(&info("bt709"))));
     assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info("1:4:0:0")));
+}
+
+#[test]
+fn sixteen_bits_of_rgb_are_shown_as_they_are() {
+    let _device = Vkms::with([Connected, Disconnected]);
+    for format in [VideoFormat::Bgra64Le, VideoFormat::Rgba64Le] {
+        assert_deep_rgb_is_shown(format, || VkmsCrc::of_crtc(0));
+    }
 }

@@ -4,7 +4,10 @@
 
 use gst::prelude::*;
 
-use crate::frames::{assert_on_screen, bgrx_bytes, dma_frame, numbered};
+use crate::frames::{
+    assert_on_screen, bgrx_bytes, dma_frame, dma_frame_of_fourcc, laid_on, numbered, plain,
+};
+use crate::support::kernel_version;
 use crate::support::player::{Player, init};
 
 const W: usize = 1024;
@@ -96,4 +99,35 @@ fn memory_that_is_no_dma_buf_is_copied_since_a_linear_layout_can_be() {
         "{}",
         player.stats()
     );
+}
+
+/// NV42 is NV24 with Cr before Cb, and no format of GStreamer. vkms of Linux 7.2 shows it, that of 6.12 does not.
+#[test]
+fn frames_of_a_fourcc_that_gstreamer_does_not_know_are_shown_where_they_are() {
+    let mut caps = caps("NV42");
+    let colorimetry = "1:4:0:0"; // BT.601, full range
+    caps.get_mut().unwrap().set("colorimetry", colorimetry);
+    let player = player_of(&caps);
+    player.set_state(gst::State::Ready);
+    let offered = player.sink.static_pad("sink").unwrap().query_caps(None);
+    if !offered.can_intersect(&caps) {
+        assert!(kernel_version() < (7, 2), "{offered}");
+        println!("SKIPPED: vkms does not show NV42");
+        return;
+    }
+    player.set_state(gst::State::Playing);
+    // White above black, without colour.
+    let mut bytes = vec![255; W * H / 2];
+    bytes.resize(W * H, 0);
+    bytes.resize(W * H * 3, 128);
+    let size = (W as u32, H as u32);
+    let frame = dma_frame_of_fourcc(&bytes, size, &[(0, W as i32), (W * H, 2 * W as i32)]);
+    player.show(frame);
+    let ground = plain(W, H, [0; 3]);
+    assert_on_screen(&laid_on(&ground, &plain(W, H / 2, [255; 3]), 0, 0));
+    assert_eq!((player.count("zero-copy"), player.count("copied")), (1, 0));
+    // The same without a word on where its planes are cannot even be copied.
+    player.push(gst::Buffer::from_slice(bytes));
+    let error = player.wait_for_error();
+    assert!(error.contains("NV42"), "{error}");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames to feed a kmsflipsink with, and the picture that vkms scans out for them.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use gst_allocators::prelude::*;
 use gstphysmem::memory::{MemoryKind, Region, Request};
 
 use crate::support::player::{LIMIT, Player};
-use crate::support::{Picture, VkmsCrc};
+use crate::support::{Picture, PixelCrc, VkmsCrc};
 
 impl Player {
     /// A pipeline of an appsrc called "src" and a kmsflipsink with these properties, which shows
@@ -83,6 +84,47 @@ pub fn bgrx_bytes(picture: &Picture, stride: usize) -> Vec<u8> {
     bytes
 }
 
+/// Plays a frame of 640x480 whose colours need 16 bits, in one of the formats BGRA64_LE and RGBA64_LE. Fails if vkms does
+/// not show it without a copy, and bit for bit.
+#[track_caller]
+pub fn assert_deep_rgb_is_shown(format: gst_video::VideoFormat, stream: impl Fn() -> VkmsCrc) {
+    const W: usize = 640;
+    const H: usize = 480;
+    // Four rows, again and again.
+    let mut rows = vec![Vec::new(); 4];
+    let mut words = rows.clone();
+    for (y, (row, words)) in rows.iter_mut().zip(&mut words).enumerate() {
+        for x in 0..W {
+            let [r, g, b] = [x * 101 + y, x * 57 + 3 * y, x * 89 + 7 * y].map(|n| n as u16);
+            // The order in memory, and that of `struct pixel_argb_u16` of vkms.
+            let pixel = match format {
+                gst_video::VideoFormat::Rgba64Le => [r, g, b, u16::MAX],
+                _ => [b, g, r, u16::MAX],
+            };
+            row.extend(pixel.iter().flat_map(|word| word.to_le_bytes()));
+            let shown = [u16::MAX, r, g, b];
+            words.extend(shown.iter().flat_map(|word| word.to_le_bytes()));
+        }
+    }
+    let mut crc = PixelCrc::new();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    for y in 0..H {
+        file.write_all(&rows[y % 4]).unwrap();
+        crc.add(&words[y % 4]);
+    }
+    let player = Player::new(&format!(
+        "rawvideosrc location={} format={} width={W} height={H} framerate=60/1 \
+         ! kmsflipsink name=sink mode=640x480 sync=false",
+        file.path().display(),
+        format.to_str().to_lowercase().replace('_', "-"),
+    ));
+    player.set_state(gst::State::Playing);
+    player.wait_for_end();
+    let counts = (player.count("zero-copy"), player.count("copied"));
+    assert_eq!(counts, (1, 0), "{}", player.stats());
+    assert_crc_of(stream(), crc.finish());
+}
+
 /// `ground` with `top` drawn over it at this place.
 pub fn laid_on(ground: &Picture, top: &Picture, at_x: usize, at_y: usize) -> Picture {
     let mut picture = ground.clone();
@@ -153,6 +195,30 @@ fn dma_frame_of(kind: MemoryKind, picture: &Picture, offset: usize, stride: usiz
         picture.height as u32,
         &[0],
         &[stride as i32],
+    )
+    .unwrap();
+    buffer
+}
+
+/// A dma-buf with these bytes, whose planes only the meta describes: `places` are offset and stride of each.
+#[cfg(feature = "v1_24")]
+pub fn dma_frame_of_fourcc(bytes: &[u8], size: (u32, u32), places: &[(usize, i32)]) -> gst::Buffer {
+    let (fd, size_bytes) = heap_buffer(MemoryKind::Cma, bytes);
+    let allocator = gst_allocators::DmaBufAllocator::new();
+    // SAFETY: a dma-buf of `size_bytes` that the memory now owns.
+    let memory = unsafe { allocator.alloc_dmabuf(fd, size_bytes) }.unwrap();
+    let mut buffer = gst::Buffer::new();
+    let buffer_ref = buffer.get_mut().unwrap();
+    buffer_ref.append_memory(memory);
+    let (offsets, strides): (Vec<_>, Vec<_>) = places.iter().copied().unzip();
+    gst_video::VideoMeta::add_full(
+        buffer_ref,
+        gst_video::VideoFrameFlags::empty(),
+        gst_video::VideoFormat::DmaDrm,
+        size.0,
+        size.1,
+        &offsets,
+        &strides,
     )
     .unwrap();
     buffer

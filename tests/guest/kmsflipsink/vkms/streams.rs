@@ -10,11 +10,11 @@ use gst::prelude::*;
 
 use super::{H, W, bgrx_player, convert, file_player, formats, numbered_file};
 use crate::frames::{
-    assert_crc, assert_on_screen, bgrx, buffer_of, centred, crc_now, dma_frame, info, numbered,
-    plain,
+    assert_crc, assert_deep_rgb_is_shown, assert_on_screen, bgrx, buffer_of, centred, crc_now,
+    dma_frame, info, numbered, plain,
 };
 use crate::support::player::{Player, init};
-use crate::support::{self, Picture, VkmsCrc};
+use crate::support::{self, Picture, VkmsCrc, kernel_version};
 
 #[test]
 fn each_of_300_frames_is_shown_unchanged_and_without_a_copy() {
@@ -321,4 +321,15 @@ fn seeks_while_playing_lose_no_frame_from_their_place_on() {
         player.stats()
     );
     assert_crc(expected[N as usize - 1]);
+}
+
+#[test]
+fn sixteen_bits_of_rgb_are_shown_as_they_are() {
+    init();
+    if !formats().iter().any(|format| format == "BGRA64_LE") {
+        assert!(kernel_version() < (6, 12), "vkms of 6.12 has XR48 and AR48");
+        println!("SKIPPED: vkms of this kernel has no RGB of 16 bits");
+        return;
+    }
+    assert_deep_rgb_is_shown(gst_video::VideoFormat::Bgra64Le, VkmsCrc::open);
 }
