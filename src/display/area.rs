@@ -59,6 +59,16 @@ impl Rect {
         )
     }
 
+    /// The smallest rectangle that holds both.
+    pub(crate) fn union(&self, other: &Rect) -> Option<Rect> {
+        Self::between(
+            self.x.min(other.x).into(),
+            self.y.min(other.y).into(),
+            self.right().max(other.right()),
+            self.bottom().max(other.bottom()),
+        )
+    }
+
     /// A rectangle of this size in the middle of `self`, or around it. Its distance from the corner
     /// of `self` is a multiple of `align` pixels, so that the picture is not cut between pixels
     /// that share their colour.

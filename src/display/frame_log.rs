@@ -28,6 +28,8 @@ pub(crate) enum Way {
     Cropped,
     /// A copy: the driver sends to the display what is written, so that only what changed is written.
     Deferred,
+    /// A copy, into which an overlay composition is blended.
+    Blended,
 }
 
 /// What upstream asked of the sink for these caps, and what the sink answered.

@@ -8,6 +8,7 @@ use super::device::PropertyBlob;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::{Extra, PlaneState};
+use super::layer::{Layer, LayerPlane, Overlay};
 use super::mode::ModeLine;
 use super::stats::Stats;
 use crate::display::area::Placement;
@@ -22,6 +23,8 @@ pub struct Frame {
     pub framebuffer: Arc<Framebuffer>,
     /// Which part of the framebuffer the plane shows, and where on the screen.
     pub placement: Placement,
+    /// How the frame's overlay compositions are shown.
+    pub overlay: Overlay,
     /// The display waits for this fence before it reads the framebuffer.
     pub fence: Option<OwnedFd>,
     /// Keeps upstream from writing into the memory again.
@@ -40,6 +43,16 @@ pub struct Frame {
     pub serial: u64,
 }
 
+impl Frame {
+    /// What the frame has shown on a plane above its own.
+    pub fn layer(&self) -> Option<&Layer> {
+        match &self.overlay {
+            Overlay::Above(layer) => Some(layer),
+            Overlay::Absent | Overlay::Blended => None,
+        }
+    }
+}
+
 #[cfg(test)]
 impl Frame {
     /// A frame that covers a screen of 4x4 pixels.
@@ -51,6 +64,7 @@ impl Frame {
                 src: whole,
                 dst: whole,
             },
+            overlay: Overlay::Absent,
             fence: None,
             buffer: gst::Buffer::new(),
             timing: Timing::default(),
@@ -105,6 +119,8 @@ pub struct Pace {
 pub struct ClaimedPlane {
     pub id: u32,
     pub state: PlaneState,
+    /// The plane for the layers of the frames, once the sink has claimed one.
+    pub layer_plane: Option<LayerPlane>,
     /// Further properties of plane and connector, which the settings ask for.
     pub extras: Vec<Extra>,
     /// The values that `extras` had before.
@@ -184,6 +200,7 @@ impl ClaimedPlane {
         Self {
             id,
             state: PlaneState::blank(id),
+            layer_plane: None,
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
@@ -210,6 +227,7 @@ impl ClaimedPlane {
         Self {
             id: state.id,
             state,
+            layer_plane: None,
             extras: Vec::new(),
             extras_saved: Vec::new(),
             are_extras_new: false,
@@ -239,8 +257,36 @@ impl ClaimedPlane {
         self.pace.may_tear
             && !self.are_extras_in_flight
             && queued.fence.is_none()
+            && queued.layer().is_none()
+            && current.layer().is_none()
             && queued.placement == current.placement
             && queued.framebuffer.shape() == current.framebuffer.shape()
+    }
+
+    pub fn layer_plane_id(&self) -> Option<u32> {
+        let above = self.layer_plane.as_ref()?;
+        Some(above.state.id)
+    }
+
+    /// Whether this is the plane of the sink's frames, or that of their layers.
+    pub fn has_plane(&self, id: u32) -> bool {
+        self.id == id || self.layer_plane_id() == Some(id)
+    }
+
+    /// The planes that the sink has, each with the values that its properties had before.
+    pub fn with_values_before(&self) -> impl Iterator<Item = (&PlaneState, &[Extra])> {
+        let above = self.layer_plane.iter();
+        let above = above.map(|above| (&above.state, above.extras_saved.as_slice()));
+        std::iter::once((&self.state, self.extras_saved.as_slice())).chain(above)
+    }
+
+    /// Whether the screen may show a layer of this plane's frames.
+    pub fn may_show_layer(&self) -> bool {
+        let frames = [self.frames.queued(), self.frames.current()];
+        frames
+            .into_iter()
+            .flatten()
+            .any(|frame| frame.layer().is_some())
     }
 
     /// Sets `extras` with the next commit. `before` are the values that they have now, and `blobs` those that both name.

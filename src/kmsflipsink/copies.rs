@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
+use gst_video::VideoOverlayComposition;
+
 use super::device::Device;
 use super::format::{self, DumbShape};
 use super::framebuffer::{Dumb, FbShape, Framebuffer};
@@ -138,12 +140,13 @@ impl Copies {
         Ok(copies)
     }
 
-    /// Copies the part `src` of `frame` to `at` in a buffer that is not in use.
+    /// Copies the part `src` of `frame` to `at` in a buffer that is not in use, and blends `overlay` into the copy.
     pub fn copy(
         &mut self,
         frame: &gst_video::VideoFrameRef<&gst::BufferRef>,
         src: &Rect,
         at: (i32, i32),
+        overlay: Option<&VideoOverlayComposition>,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>), &'static str> {
         // The buffer that was used longest ago, because some drivers still read a buffer for a while after
         // another has replaced it.
@@ -165,6 +168,11 @@ impl Copies {
             &mut target,
             (px(at.0), px(at.1)),
         );
+        if let Some(overlay) = overlay {
+            overlay
+                .blend(&mut target)
+                .map_err(|_| "GStreamer blends nothing into frames of this format")?;
+        }
         drop(target);
         Ok((buffer.clone(), framebuffer.clone()))
     }

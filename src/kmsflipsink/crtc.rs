@@ -17,6 +17,7 @@ use super::device::{Device, Display, PropertyBlob, connector_handle, crtc_handle
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::{Extra, OtherPlane, PlaneContent, PlaneState, add_all};
+use super::layer::{Layer, LayerPlane};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use crate::display::area::Placement;
 
@@ -150,8 +151,8 @@ pub struct Crtc {
 pub struct Leftovers {
     /// Frames of planes that their sinks have left for other planes.
     pub frames: Vec<Frame>,
-    /// What primary planes showed behind the planes of sinks.
-    pub backdrops: Vec<Arc<Framebuffer>>,
+    /// What primary planes showed behind the planes of sinks, and what planes showed above these.
+    pub framebuffers: Vec<Arc<Framebuffer>>,
     /// The ids of planes that their sinks have left. The kernel does not give such a plane to another CRTC before.
     pub planes: Vec<u32>,
 }
@@ -159,7 +160,7 @@ pub struct Leftovers {
 impl Leftovers {
     fn append(&mut self, mut other: Self) {
         self.frames.append(&mut other.frames);
-        self.backdrops.append(&mut other.backdrops);
+        self.framebuffers.append(&mut other.framebuffers);
         self.planes.append(&mut other.planes);
     }
 }
@@ -329,7 +330,12 @@ impl Crtc {
         let is_black = |other: &OtherPlane| {
             other.state.id == id && matches!(other.content, PlaneContent::Black(_))
         };
-        self.plane(id).is_some() || is_left() || self.others.iter().any(is_black)
+        self.is_claimed(id) || is_left() || self.others.iter().any(is_black)
+    }
+
+    /// Whether a sink has the plane, for its frames or for what is shown above them.
+    pub fn is_claimed(&self, id: u32) -> bool {
+        self.planes.iter().any(|plane| plane.has_plane(id))
     }
 
     /// Whether another sink than the one with the plane `id` uses the CRTC.
@@ -449,6 +455,13 @@ impl Crtc {
                 false => plane.frames.queued(),
             };
             self.add_frame(&mut request, plane, frame);
+            if let Some(above) = &plane.layer_plane {
+                let layer = frame.and_then(Frame::layer);
+                let has_news = layer.is_some() || (frame.is_some() && plane.may_show_layer());
+                if is_setup || has_news {
+                    above.add(&mut request, self.id, layer);
+                }
+            }
             if plane.are_extras_in_flight || (is_setup && !plane.are_extras_new) {
                 add_all(&mut request, &plane.extras);
             }
@@ -456,13 +469,14 @@ impl Crtc {
         request
     }
 
-    /// A request for a TEST_ONLY commit that shows `framebuffer` on the plane `id`, and keeps what the other
-    /// planes show. Without `setup`, the CRTC keeps its mode and its backdrop.
+    /// A request for a TEST_ONLY commit that shows `framebuffer` on the plane `id`, with `layer` above it, and keeps
+    /// what the other planes show. Without `setup`, the CRTC keeps its mode and its backdrop.
     pub fn trial(
         &self,
         id: u32,
         framebuffer: &Framebuffer,
         placement: &Placement,
+        layer: Option<&Layer>,
         setup: Option<&Setup>,
     ) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
@@ -478,11 +492,17 @@ impl Crtc {
                 let id = frame.framebuffer.id();
                 let state = &other.state;
                 state.add_shown(&mut request, self.id, id, &frame.placement);
+                if let Some(above) = &other.layer_plane {
+                    above.add(&mut request, self.id, frame.layer());
+                }
             }
         }
         if let Some(plane) = self.plane(id) {
             let state = &plane.state;
             state.add_shown(&mut request, self.id, framebuffer.id(), placement);
+            if let Some(above) = &plane.layer_plane {
+                above.add(&mut request, self.id, layer);
+            }
             add_all(&mut request, &plane.extras);
         }
         request
@@ -520,7 +540,7 @@ impl Crtc {
     }
 
     fn has_plane(&self, other: &OtherPlane) -> bool {
-        self.plane(other.state.id).is_some()
+        self.is_claimed(other.state.id)
     }
 
     /// The state of a plane before the first commit, as it was read when the first sink began to use the CRTC.
@@ -541,7 +561,7 @@ impl Crtc {
         // Until then, the screen may show the old framebuffer: without it, the kernel would switch the CRTC off.
         if let PlaneContent::Black(old) = std::mem::replace(&mut primary.content, backdrop.content)
         {
-            self.leftovers.backdrops.push(old);
+            self.leftovers.framebuffers.push(old);
         }
         self.needs_setup = true;
     }
@@ -566,7 +586,10 @@ impl Crtc {
             PlaneContent::Black(black) => Some(black),
             _ => None,
         });
-        let of_frames = frames.map(|frame| &frame.framebuffer);
+        let of_frames = frames.flat_map(|frame| {
+            let layer = frame.layer().map(|layer| &layer.framebuffer);
+            std::iter::once(&frame.framebuffer).chain(layer)
+        });
         of_frames.chain(backdrops).cloned().collect()
     }
 
@@ -587,6 +610,8 @@ impl Crtc {
     /// Moves the sink with the plane `from` to the plane `to`. The next setup, which is the commit of the first frame
     /// on the new plane, switches the old plane off.
     pub fn move_sink(&mut self, from: u32, to: PlaneState) {
+        // What was above the old plane may be below the new one.
+        self.leave_layer_plane(from);
         let extras_of_new = self.take_extras_before(to.id);
         let Some(plane) = self.planes.iter_mut().find(|plane| plane.id == from) else {
             return;
@@ -602,7 +627,41 @@ impl Crtc {
             self.leftovers.planes.push(from);
         }
         self.leftovers.frames.extend(frames.into_frames());
-        let known = self.others.iter().position(|other| other.state.id == from);
+        self.note_left(left, extras_before);
+        self.needs_setup = true;
+    }
+
+    /// Gives up the plane for the layers of the sink with the plane `id`. The next setup switches it off.
+    pub fn leave_layer_plane(&mut self, id: u32) {
+        let Some(plane) = self.plane_mut(id) else {
+            return;
+        };
+        let Some(LayerPlane {
+            state,
+            extras_saved,
+            ..
+        }) = plane.layer_plane.take()
+        else {
+            return;
+        };
+        let may_show = plane.may_show_layer();
+        let frames = [plane.frames.queued(), plane.frames.current()];
+        let layers = frames.into_iter().flatten().filter_map(Frame::layer);
+        let layers: Vec<_> = layers.map(|layer| layer.framebuffer.clone()).collect();
+        if may_show {
+            self.leftovers.planes.push(state.id);
+            self.leftovers.framebuffers.extend(layers);
+            self.needs_setup = true;
+        }
+        self.note_left(state, extras_saved);
+    }
+
+    /// Notes a plane that a sink has left, with the values that its properties had before.
+    fn note_left(&mut self, left: PlaneState, extras_before: Vec<Extra>) {
+        let known = self
+            .others
+            .iter()
+            .position(|other| other.state.id == left.id);
         let index = known.unwrap_or_else(|| {
             self.others.push(OtherPlane::new(left, PlaneContent::Off));
             self.others.len() - 1
@@ -610,7 +669,6 @@ impl Crtc {
         let other = &mut self.others[index];
         other.is_changed = true;
         other.extras_before.extend(extras_before);
-        self.needs_setup = true;
     }
 
     fn add_frame(&self, request: &mut AtomicModeReq, plane: &ClaimedPlane, frame: Option<&Frame>) {
@@ -635,19 +693,21 @@ impl Crtc {
             .iter()
             .filter(|plane| planes.contains(&plane.id))
         {
-            add_all(&mut request, &plane.extras_saved);
-            if extent == Extent::NoPlanes {
-                plane.state.add_off(&mut request);
-                continue;
-            }
-            let mut others = self.others.iter();
-            match others.find(|other| other.state.id == plane.id && !is_last) {
-                None => plane.state.add_before(&mut request),
-                Some(other) if matches!(other.content, PlaneContent::AsBefore) => {
-                    plane.state.add_before(&mut request);
+            for (state, before) in plane.with_values_before() {
+                add_all(&mut request, before);
+                if extent == Extent::NoPlanes {
+                    state.add_off(&mut request);
+                    continue;
                 }
-                Some(other) => {
-                    other.add_content(&mut request, &other.content, self.id, screen);
+                let mut others = self.others.iter();
+                match others.find(|other| other.state.id == state.id && !is_last) {
+                    None => state.add_before(&mut request),
+                    Some(other) if matches!(other.content, PlaneContent::AsBefore) => {
+                        state.add_before(&mut request);
+                    }
+                    Some(other) => {
+                        other.add_content(&mut request, &other.content, self.id, screen);
+                    }
                 }
             }
         }
@@ -721,10 +781,12 @@ impl Crtc {
             .iter()
             .filter(|plane| planes.contains(&plane.id))
         {
-            if with_properties {
-                add_all(&mut request, &plane.extras_saved);
+            for (state, before) in plane.with_values_before() {
+                if with_properties {
+                    add_all(&mut request, before);
+                }
+                state.add_off(&mut request);
             }
-            plane.state.add_off(&mut request);
         }
         request
     }
@@ -734,6 +796,7 @@ impl Crtc {
 mod tests {
     use super::*;
     use crate::kmsflipsink::claimed_plane::IgnoringObserver;
+    use crate::kmsflipsink::layer::Overlay;
 
     fn black(device: &Arc<Device>) -> Backdrop {
         Backdrop {
@@ -751,7 +814,7 @@ mod tests {
         assert!(crtc.black_on(2, (4, 4)).is_none());
         crtc.set_backdrop(black(&device));
         crtc.begin_commit(0);
-        assert_eq!(crtc.take_setup().backdrops.len(), 0);
+        assert_eq!(crtc.take_setup().framebuffers.len(), 0);
         // A new plan for the same screen needs no other.
         let known = crtc.black_on(2, (4, 4)).unwrap();
         crtc.set_backdrop(Backdrop {
@@ -764,7 +827,65 @@ mod tests {
         crtc.begin_commit(1);
         assert!(crtc.fail_commit());
         crtc.begin_commit(2);
-        assert_eq!(crtc.take_setup().backdrops.len(), 1);
+        assert_eq!(crtc.take_setup().framebuffers.len(), 1);
+    }
+
+    /// A frame with a layer on the screen, and the framebuffer of that layer.
+    fn show_layer(crtc: &mut Crtc, device: &Arc<Device>) -> Arc<Framebuffer> {
+        let layer = Layer::blank(device);
+        let framebuffer = layer.framebuffer.clone();
+        let frame = Frame {
+            overlay: Overlay::Above(layer),
+            ..Frame::blank(&Framebuffer::blank(device))
+        };
+        crtc.planes[0].frames.submit(frame).unwrap();
+        crtc.begin_commit(0);
+        crtc.planes[0].frames.shown();
+        crtc.take_setup();
+        framebuffer
+    }
+
+    #[test]
+    fn a_plane_above_the_frames_is_the_sinks_until_the_sink_moves() {
+        gst::init().unwrap();
+        let device = Device::blank();
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        let zpos = (
+            control::from_u32(5).unwrap(),
+            control::from_u32(9).unwrap(),
+            2,
+        );
+        crtc.planes[0].layer_plane = Some(LayerPlane::blank(5, vec![zpos]));
+        assert!(crtc.is_claimed(1) && crtc.is_claimed(5) && !crtc.is_claimed(6));
+        let framebuffer = show_layer(&mut crtc, &device);
+        assert!(
+            crtc.framebuffers()
+                .iter()
+                .any(|one| Arc::ptr_eq(one, &framebuffer))
+        );
+        let before = crtc.planes[0].with_values_before();
+        let before: Vec<_> = before
+            .map(|(state, values)| (state.id, values.len()))
+            .collect();
+        assert_eq!(before, [(1, 0), (5, 1)]);
+        crtc.move_sink(1, PlaneState::blank(7));
+        assert!(!crtc.is_claimed(5) && crtc.needs_setup);
+        // The screen shows the layer until the setup.
+        assert!(crtc.uses_plane(5) && Arc::strong_count(&framebuffer) > 1);
+        crtc.begin_commit(1);
+        drop(crtc.take_setup());
+        assert!(!crtc.uses_plane(5) && Arc::strong_count(&framebuffer) == 1);
+        assert_eq!(crtc.take_extras_before(5), [zpos]);
+    }
+
+    #[test]
+    fn a_plane_above_the_frames_that_never_showed_anything_is_left_without_a_setup() {
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        crtc.needs_setup = false;
+        crtc.planes[0].layer_plane = Some(LayerPlane::blank(5, Vec::new()));
+        crtc.leave_layer_plane(1);
+        assert!(!crtc.uses_plane(5) && !crtc.needs_setup);
+        assert!(crtc.state_before(5).is_some());
     }
 
     /// Whether the request sets this property to this value. The crate drm shows the content of a request only as text.

@@ -170,7 +170,24 @@ impl Inner {
 
     /// Whether a sink of this process has this plane.
     pub fn has_plane(&self, id: u32) -> bool {
-        self.crtcs.iter().any(|crtc| crtc.plane(id).is_some())
+        self.crtcs.iter().any(|crtc| crtc.is_claimed(id))
+    }
+
+    /// The planes that sinks of this process have for what is shown above their frames.
+    pub fn layer_planes(&self) -> Vec<u32> {
+        let planes = self.crtcs.iter().flat_map(|crtc| &crtc.planes);
+        planes.filter_map(ClaimedPlane::layer_plane_id).collect()
+    }
+
+    /// Takes such a plane from the sink that has it, for one that needs it for its frames.
+    pub fn give_up_layer_plane(&mut self, id: u32) {
+        for crtc in &mut self.crtcs {
+            let mut planes = crtc.planes.iter();
+            let owner = planes.find(|plane| plane.layer_plane_id() == Some(id));
+            if let Some(owner) = owner.map(|plane| plane.id) {
+                crtc.leave_layer_plane(owner);
+            }
+        }
     }
 
     /// Whether a sink on this CRTC cannot have the plane, because a sink has it, or another CRTC may show it still.

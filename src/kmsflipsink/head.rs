@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A sink's use of its plane of a card, from finding the plane to giving it back.
+//! A sink's use of its plane of a card, from finding the plane to giving it back. `layers` claims a second plane for
+//! what is shown above the frames.
+
+mod layers;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,12 +20,13 @@ use super::claimed_plane::{ClaimedPlane, Frame, Observer, Pace, Refusals};
 use super::colour::Decides;
 use super::crtc::{Backdrop, Crtc, ModeSet, Setup};
 use super::device::{self, Device, Display};
-use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, Plugged, Route};
+use super::discovery::{self, CardSnapshot, Criteria, KmsPlane, NoRoute, Plugged, Route};
 use super::engine::{self, Engine, Joining};
 use super::error::{Gone, KmsError, NotPresented};
 use super::frame_caps::FrameCaps;
 use super::framebuffer::{FbShape, Framebuffer};
 use super::kms_plane::{PlaneContent, PlaneState};
+use super::layer::Layer;
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::stats::Stats;
 use super::sysfs_card;
@@ -210,8 +214,11 @@ impl Head {
 
     /// The planes that the sink has or may go to, its own first.
     pub fn usable_planes(&self) -> Vec<&KmsPlane> {
-        let inner = self.engine.lock();
-        let is_taken = |id| inner.is_taken(self.route.crtc, id);
+        let mut inner = self.engine.lock();
+        // The sink gives up the plane above its frames if the frames need it.
+        let own = inner.plane(&self.route);
+        let above = own.and_then(|own| own.layer_plane_id());
+        let is_taken = |id| Some(id) != above && inner.is_taken(self.route.crtc, id);
         let is_own = |plane: &&KmsPlane| plane.id == self.route.kms_plane;
         let others = self.planes.iter();
         let others = others.filter(|plane| !is_own(plane) && !is_taken(plane.id));
@@ -256,6 +263,9 @@ impl Head {
             ..self.route
         };
         let mut inner = self.engine.lock();
+        if let Some(crtc) = inner.crtc(route.crtc) {
+            crtc.leave_layer_plane(self.route.kms_plane);
+        }
         if inner.is_taken(route.crtc, to.id) {
             return None;
         }
@@ -456,10 +466,21 @@ impl Head {
         placement: &Placement,
         setup: Option<&Setup>,
     ) -> io::Result<()> {
+        self.try_out(framebuffer, placement, None, setup)
+    }
+
+    fn try_out(
+        &self,
+        framebuffer: &Framebuffer,
+        placement: &Placement,
+        layer: Option<&Layer>,
+        setup: Option<&Setup>,
+    ) -> io::Result<()> {
         // Holding these keeps the property blobs and the framebuffers alive that the request may name.
         let (request, _blobs, _framebuffers) = self
             .with_crtc(|crtc| {
-                let request = crtc.trial(self.route.kms_plane, framebuffer, placement, setup);
+                let own = self.route.kms_plane;
+                let request = crtc.trial(own, framebuffer, placement, layer, setup);
                 (request, crtc.blobs(), crtc.framebuffers())
             })
             .ok_or(io::ErrorKind::NotFound)?;
@@ -754,7 +775,7 @@ fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsErr
             source,
         })?;
         let (cards, snapshots) = look(vec![Ok(card)], true);
-        let route = discovery::choose(&snapshots, criteria)?;
+        let route = choose(&cards, &snapshots, criteria)?;
         return Ok((cards, snapshots, route));
     }
     let nodes = sysfs_card::nodes(criteria.device.as_deref());
@@ -767,8 +788,34 @@ fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsErr
     }
     drop(cards);
     let (cards, snapshots) = look(card::open_all(nodes), true);
-    let route = discovery::choose(&snapshots, criteria)?;
+    let route = choose(&cards, &snapshots, criteria)?;
     Ok((cards, snapshots, route))
+}
+
+/// Chooses as `discovery` does. If there is no plane, another sink gives up one that it has for overlay compositions.
+fn choose(
+    cards: &[Option<Card>],
+    snapshots: &[CardSnapshot],
+    criteria: &Criteria,
+) -> Result<Route, NoRoute> {
+    let error = match discovery::choose(snapshots, criteria) {
+        Err(error) => error,
+        found => return found,
+    };
+    let mut snapshots = snapshots.to_vec();
+    for (card, snapshot) in cards.iter().zip(&mut snapshots) {
+        let engine = card.as_ref().map(|card| &card.engine);
+        let above = engine.map_or_else(Vec::new, |engine| engine.lock().layer_planes());
+        for plane in &mut snapshot.kms_planes {
+            plane.is_taken &= !above.contains(&plane.id);
+        }
+    }
+    let route = discovery::choose(&snapshots, criteria).map_err(|_| error)?;
+    if let Some(Card { engine, .. }) = &cards[route.card] {
+        engine.lock().give_up_layer_plane(route.kms_plane);
+        engine.wake();
+    }
+    Ok(route)
 }
 
 fn look(found: Vec<Result<Card, Box<CardSnapshot>>>, asks: bool) -> Cards {
@@ -896,6 +943,9 @@ fn max_size(device: &Device) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kmsflipsink::claimed_plane::IgnoringObserver;
+    use crate::kmsflipsink::discovery::{Connector, PlaneKind};
+    use crate::kmsflipsink::layer::LayerPlane;
 
     #[test]
     fn a_frame_waits_for_the_vertical_blank_unless_that_waits_for_the_frame() {
@@ -907,5 +957,55 @@ mod tests {
         assert_eq!(delay_ns(pace(false, false)), 20);
         assert_eq!(delay_ns(pace(true, false)), 0);
         assert_eq!(delay_ns(pace(false, true)), 0);
+    }
+
+    fn plane(id: u32, kind: PlaneKind) -> KmsPlane {
+        KmsPlane {
+            id,
+            kind,
+            possible_crtcs: 1,
+            fourccs: Vec::new(),
+            in_formats: Vec::new(),
+            crtc: None,
+            is_taken: true,
+        }
+    }
+
+    /// A card with one CRTC and two planes, which both are taken.
+    fn full_snapshot() -> CardSnapshot {
+        CardSnapshot {
+            device: "/dev/null".into(),
+            driver: "none".into(),
+            bus_id: String::new(),
+            unusable: None,
+            connectors: vec![Connector {
+                id: 1,
+                name: "HDMI-A-1".into(),
+                plugged: Plugged::Connected,
+                modes: Vec::new(),
+                possible_crtcs: 1,
+                crtc: Some(1),
+            }],
+            crtcs: vec![1],
+            kms_planes: vec![plane(1, PlaneKind::Primary), plane(5, PlaneKind::Overlay)],
+        }
+    }
+
+    #[test]
+    fn only_a_plane_for_overlay_compositions_is_given_to_a_sink_that_finds_none() {
+        let device = Device::blank();
+        let engine = Arc::new(Engine::new(&device).unwrap());
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        crtc.planes[0].layer_plane = Some(LayerPlane::blank(5, Vec::new()));
+        engine.lock().crtcs.push(crtc);
+        let cards = [Some(Card {
+            device,
+            engine: engine.clone(),
+        })];
+        let snapshots = [full_snapshot()];
+        let chosen = choose(&cards, &snapshots, &Criteria::default()).unwrap();
+        assert_eq!(chosen.kms_plane, 5);
+        assert!(!engine.has_plane(5) && engine.has_plane(1));
+        assert!(choose(&cards, &snapshots, &Criteria::default()).is_err());
     }
 }

@@ -16,11 +16,12 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
-use gst_video::VideoOrientationMethod;
 use gst_video::subclass::prelude::*;
+use gst_video::{VideoOrientationMethod, VideoOverlayCompositionMeta};
 
 use self::display::Started;
 use super::CAT;
+use super::composition;
 use super::error::{KmsError, NotPresented};
 use super::format;
 use super::frame_caps::FrameCaps;
@@ -319,7 +320,7 @@ impl ElementImpl for KmsFlipSink {
                 "sink",
                 gst::PadDirection::Sink,
                 gst::PadPresence::Always,
-                &caps,
+                &composition::also_with_meta(&caps),
             )
             .into_iter()
             .collect()
@@ -396,6 +397,9 @@ impl BaseSinkImpl for KmsFlipSink {
     ) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
+        let window = self.stream().and_then(|stream| stream.overlay_window());
+        let window = window.map(composition::window_params);
+        query.add_allocation_meta::<VideoOverlayCompositionMeta>(window.as_deref());
         let (caps, needs_pool) = query.get_owned();
         self.adoption.answered(needs_pool);
         self.note_offer(match needs_pool {

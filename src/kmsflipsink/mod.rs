@@ -2,22 +2,24 @@
 //! kmsflipsink: shows raw video on a KMS plane by atomic flips of the memory that upstream wrote into.
 //!
 //! The way of a frame: `imp` takes the frame from GStreamer. `stream` decides how the frame is shown
-//! (`display::area`, `format`, `import`, `copies`). `head` hands it to the card's thread in `engine`,
-//! which commits it (`crtc`, `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and
-//! `mode` choose card, connector, plane and mode; `sysfs_card` says which cards to open for that. `displays` lists
-//! the connected displays, for programs that choose one.
+//! (`display::area`, `format`, `import`, `copies`), and where its overlay compositions go: onto a plane above (`layer`)
+//! or into a copy (`composition`). `head` hands it to the card's thread in `engine`, which commits it (`crtc`,
+//! `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and `mode` choose card, connector,
+//! plane and mode; `sysfs_card` says which cards to open for that. `displays` lists the connected displays, for programs
+//! that choose one.
 //! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, colour, hdr,
-//! edid, orientation, stats.
+//! edid, composition, orientation, stats.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
-//! the sink make an ioctl, wait, or post or push anything. Two locks are exceptions: the table of GEM
-//! handles in `device`, where the reason stands, and the buffers for copies in `stream`, which stay
-//! locked while a frame is copied.
+//! the sink make an ioctl, wait, or post or push anything. Three locks are exceptions: the table of GEM
+//! handles in `device`, where the reason stands; the buffers for copies in `stream`, which stay locked while a frame is
+//! copied; and what `stream` remembers of overlays, which stays locked while one is drawn and the driver is asked.
 
 mod card;
 mod claimed_plane;
 mod colour;
+mod composition;
 mod copies;
 mod crtc;
 mod device;
@@ -35,6 +37,7 @@ mod head;
 mod imp;
 mod import;
 mod kms_plane;
+mod layer;
 mod mode;
 mod offered_memory;
 mod orientation;

@@ -4,6 +4,7 @@
 use gst::prelude::*;
 
 use super::claimed_plane::Report;
+use super::composition;
 use super::dma_drm;
 use super::error::KmsError;
 use super::format;
@@ -47,9 +48,9 @@ pub fn caps(head: &Head) -> gst::Caps {
         }
         let mut caps = dma_drm::caps(&pairs, head.max_size);
         caps.merge(plain);
-        return caps;
+        return composition::also_with_meta(&caps);
     }
-    plain
+    composition::also_with_meta(&plain)
 }
 
 pub fn error_message(error: &KmsError) -> gst::ErrorMessage {
@@ -171,6 +172,8 @@ pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports)
     structure.set("dropped-disconnected", stats.dropped.disconnected);
     structure.set("dropped-flushed", stats.dropped.flushed);
     structure.set("dropped-refused", stats.dropped.refused);
+    structure.set("overlay-on-plane", stats.overlay_on_plane);
+    structure.set("overlay-blended", stats.overlay_blended);
     structure.set("flips-per-second", stats.rate());
     structure.set("flip-latency-mean-us", mean_ns / 1000);
     structure.set("flip-latency-max-us", max_ns / 1000);

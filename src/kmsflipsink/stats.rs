@@ -35,6 +35,10 @@ pub struct Stats {
     /// Flips whose event never came.
     pub lost_events: u64,
     pub dropped: Dropped,
+    /// Frames shown with an overlay composition on a plane above their own.
+    pub overlay_on_plane: u64,
+    /// Frames shown with an overlay composition that was blended into a copy of them.
+    pub overlay_blended: u64,
     /// How many frames took how long from hand-over to screen, in the classes of `LATENCY_BOUNDS_US`.
     pub latency: [u64; LATENCY_BOUNDS_US.len() + 1],
     latency_sum_ns: u64,
@@ -67,6 +71,8 @@ impl Stats {
             missed_vblanks: 0,
             lost_events: 0,
             dropped: Dropped::default(),
+            overlay_on_plane: 0,
+            overlay_blended: 0,
             latency: [0; LATENCY_BOUNDS_US.len() + 1],
             latency_sum_ns: 0,
             latency_max_ns: 0,

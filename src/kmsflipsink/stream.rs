@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Showing the frames of one caps, each without a copy if possible. `plan` decides once how they are
-//! placed, and `offer` which memory upstream is offered.
+//! placed, `offer` which memory upstream is offered, and `overlay` where overlay compositions go.
 
 mod offer;
+mod overlay;
 mod plan;
 
 use std::fmt::Display;
@@ -11,6 +12,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use gst_video::VideoOverlayComposition;
+
+use self::overlay::{Overlaid, Overlays};
 pub use self::plan::DisplayOptions;
 use self::plan::{Plan, Scanout, choose, crop_of, fb_shape, picture, sized, stand_in, within};
 use super::CAT;
@@ -21,6 +25,7 @@ use super::frame_caps::FrameCaps;
 use super::framebuffer::Framebuffer;
 use super::head::Head;
 use super::import::{self, Imported, Imports, NotImportable};
+use super::layer::Overlay;
 use super::mode::{FrameNeed, ModeRequest};
 use crate::display::area::{Picture, Placement, Rect, Target};
 use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
@@ -42,6 +47,8 @@ pub struct Stream {
     /// Used by the streaming thread, and by the thread that stops the sink, which takes the last frame off
     /// the screen.
     copies: Mutex<CopySets>,
+    /// Used by the thread that shows frames, one at a time.
+    overlays: Mutex<Overlays>,
     context: Mutex<Context>,
 }
 
@@ -97,6 +104,7 @@ impl Stream {
             imports: imports.clone(),
             stand_in,
             copies: Mutex::default(),
+            overlays: Mutex::default(),
             context: Mutex::new(Context {
                 offered: Offered::default(),
                 placed: (whole, options.target(plan.screen), plan.choice),
@@ -164,22 +172,25 @@ impl Stream {
         options: &DisplayOptions,
     ) -> Result<(), NotPresented> {
         let (choice, offered) = self.choose(buffer, options);
+        let overlaid = self.overlaid(buffer, choice);
+        let copied =
+            |reason: &dyn Display| self.show_copy(buffer, choice, timing, &overlaid, reason);
         let placement = match choice {
             Scanout::Nowhere => return Ok(()),
-            Scanout::Composed(_) => {
-                return self.show_copy(buffer, choice, timing, &NEEDS_COMPOSING);
-            }
+            Scanout::Composed(_) => return copied(&NEEDS_COMPOSING),
             Scanout::Direct(placement) => placement,
         };
-        let copied = |reason: &dyn Display| self.show_copy(buffer, choice, timing, reason);
+        if let Some(blend) = overlaid.blend() {
+            return copied(&blend.reason);
+        }
         let path = &self.head.device.path;
         if let Some(framebuffer) = offered {
             self.log().zero_copy(*CAT, Way::Offered, || {
                 format!("upstream writes into dumb buffers of {path}")
             });
-            return self
-                .head
-                .present(frame(buffer, framebuffer, placement, timing, true), false);
+            let mut frame = frame(buffer, framebuffer, placement, timing, true);
+            frame.overlay = overlaid.into();
+            return self.head.present(frame, false);
         }
         let imported = match self.imports.framebuffer(buffer, &self.caps, self.fourcc) {
             Ok(imported) => imported,
@@ -201,6 +212,7 @@ impl Stream {
         let mut frame = frame(buffer, framebuffer, placement, timing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
         frame.fence = import::pending_write_fence(buffer);
+        frame.overlay = overlaid.clone().into();
         // TEST_ONLY does not tell whether the memory can be pinned and mapped, so this waits for the first
         // real commit of it.
         match self.head.present(frame, is_untried) {
@@ -247,25 +259,33 @@ impl Stream {
         buffer: &gst::Buffer,
         choice: Scanout,
         timing: Timing,
+        overlaid: &Overlaid,
         reason: &dyn Display,
     ) -> Result<(), NotPresented> {
-        let (copy, framebuffer, placement) = self.copy(buffer, choice).map_err(|error| {
+        let blend = overlaid.blend().map(|blend| &blend.composition);
+        let (copy, framebuffer, placement) = self.copy(buffer, choice, blend).map_err(|error| {
             NotPresented::Refused(format!("{error}; a copy is needed: {reason}"))
         })?;
-        match choice {
-            Scanout::Composed(_) => self.log().copy(*CAT, Way::Composed, NEEDS_COMPOSING),
+        match (choice, blend) {
+            (Scanout::Composed(_), _) => self.log().copy(*CAT, Way::Composed, NEEDS_COMPOSING),
+            (_, Some(_)) => {
+                let why = format!("an overlay is blended into the frame; {reason}");
+                self.log().copy(*CAT, Way::Blended, &why);
+            }
             _ => self.log().copy_foreign(*CAT, buffer, Some(reason)),
         }
-        self.head
-            .present(frame(&copy, framebuffer, placement, timing, false), false)
+        let mut frame = frame(&copy, framebuffer, placement, timing, false);
+        frame.overlay = overlaid.clone().into();
+        self.head.present(frame, false)
     }
 
-    /// Copies the part of the frame that is shown. Returns the copy, its framebuffer, and the placement to
-    /// show it with.
+    /// Copies the part of the frame that is shown, and blends `overlay` into the copy. Returns the copy, its
+    /// framebuffer, and the placement to show it with.
     fn copy(
         &self,
         buffer: &gst::Buffer,
         choice: Scanout,
+        overlay: Option<&VideoOverlayComposition>,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>, Placement), String> {
         if !self.caps.is_plain() {
             let name = self.caps.format_name();
@@ -298,38 +318,38 @@ impl Stream {
                     src: whole,
                     dst: whole,
                 };
-                // Subsampled formats can only be placed at even coordinates.
-                let at = (placed.dst.x & !1, placed.dst.y & !1);
+                let Rect { x, y, .. } = composed_at(&placed);
                 (
                     &mut sets.composed,
                     self.plan.screen,
                     placed.src,
-                    at,
+                    (x, y),
                     placement,
                 )
             }
             Scanout::Nowhere => return Err("nothing of the frame is visible".into()),
         };
         if set.is_none() {
+            let info = sized(&self.caps.info, size.0, size.1).ok_or("no such frame")?;
             *set = Some(
-                self.make_copies(size)
+                self.make_copies(&info, self.fourcc)
                     .map_err(|error| format!("no memory for copies: {error}"))?,
             );
         }
         let Some(copies) = set.as_mut() else {
             return Err("no memory for copies".into());
         };
-        let (copy, framebuffer) = copies.copy(&source, &src, at)?;
+        let (copy, framebuffer) = copies.copy(&source, &src, at, overlay)?;
         Ok((copy, framebuffer, placement))
     }
 
-    fn make_copies(&self, (width, height): (u32, u32)) -> Result<Copies, String> {
-        let info = sized(&self.caps.info, width, height).ok_or("no such frame")?;
+    /// Buffers for copies of frames of `info`, which the plane shows by `fourcc`.
+    fn make_copies(&self, info: &gst_video::VideoInfo, fourcc: u32) -> Result<Copies, String> {
         let (layout, framebuffer) =
-            stand_in(&self.head, &info, self.fourcc).map_err(|error| error.to_string())?;
+            stand_in(&self.head, info, fourcc).map_err(|error| error.to_string())?;
         drop(framebuffer);
-        let shape = fb_shape(&info, self.fourcc, &layout);
-        Copies::new(&self.head.device, &info, &layout, &shape)
+        let shape = fb_shape(info, fourcc, &layout);
+        Copies::new(&self.head.device, info, &layout, &shape)
             .map_err(|error| sys::describe(&error))
     }
 
@@ -341,16 +361,17 @@ impl Stream {
         let foreign = self.head.with_latest(|latest| {
             latest
                 .filter(is_foreign)
-                .map(|frame| (frame.buffer.clone(), frame.placement))
+                .map(|frame| (frame.buffer.clone(), frame.placement, frame.overlay.clone()))
         });
-        let Some((buffer, placement)) = foreign.flatten() else {
+        let Some((buffer, placement, overlay)) = foreign.flatten() else {
             return;
         };
-        match self.copy(&buffer, Scanout::Direct(placement)) {
+        match self.copy(&buffer, Scanout::Direct(placement), None) {
             Ok((copy, framebuffer, placement)) => {
                 drop(buffer);
                 let mut still = frame(&copy, framebuffer, placement, Timing::default(), false);
                 still.is_counted = false;
+                still.overlay = overlay;
                 if self.head.present(still, false).is_ok() {
                     self.head.wait_idle(time);
                 }
@@ -363,6 +384,17 @@ impl Stream {
 }
 
 const NEEDS_COMPOSING: &str = "the plane can neither scale nor be moved, so each frame is copied into a buffer of the screen's size";
+
+/// Where a frame is copied to in a buffer of the screen's size: subsampled formats can only be placed at even
+/// coordinates.
+fn composed_at(placed: &Placement) -> Rect {
+    let Rect { x, y, .. } = placed.dst;
+    Rect {
+        x: x & !1,
+        y: y & !1,
+        ..placed.dst
+    }
+}
 
 /// Whether the error says nothing about the frame, because another program has the card, the CRTC is busy,
 /// or the device is gone.
@@ -389,6 +421,7 @@ fn frame(
     Frame {
         framebuffer,
         placement,
+        overlay: Overlay::Absent,
         fence: None,
         buffer: buffer.clone(),
         timing,

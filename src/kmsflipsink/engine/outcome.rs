@@ -9,6 +9,7 @@ use crate::display::presentation::Presentation;
 use crate::kmsflipsink::claimed_plane::{ClaimedPlane, Refusals};
 use crate::kmsflipsink::crtc::CommitKind;
 use crate::kmsflipsink::error::Gone;
+use crate::kmsflipsink::layer::Overlay;
 use crate::kmsflipsink::stats::Flip;
 use crate::sys;
 
@@ -52,6 +53,9 @@ impl Inner {
                 plane.are_extras_in_flight = false;
                 if let Some(frame) = plane.frames.queued() {
                     frame.framebuffer.judge(Ok(()));
+                    if let Some(layer) = frame.layer() {
+                        layer.framebuffer.judge(Ok(()));
+                    }
                     plane.settled_serial = frame.serial;
                     plane.refusals = Refusals::default();
                 }
@@ -207,8 +211,10 @@ fn refuse(crtc: &mut Crtc, error: &io::Error, now_ns: u64, outbox: &mut Outbox) 
         };
         had_frame = true;
         // The verdict is noted here and not by the streaming thread that waits for it, because a flush ends
-        // that wait.
-        frame.framebuffer.judge(Err(reason));
+        // that wait. Memory that was shown before is not the reason; what is above it may be.
+        let layer = frame.layer().map(|layer| &layer.framebuffer);
+        let above = layer.filter(|_| frame.framebuffer.verdict() == Some(Ok(())));
+        above.unwrap_or(&frame.framebuffer).judge(Err(reason));
         plane.settled_serial = frame.serial;
         plane.stats.dropped.refused += 1;
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -293,6 +299,11 @@ fn finish_flip(
             is_zero_copy: frame.is_zero_copy,
         };
         plane.log.shown(frame.is_zero_copy);
+        match frame.overlay {
+            Overlay::Absent => {}
+            Overlay::Above(_) => plane.stats.overlay_on_plane += 1,
+            Overlay::Blended => plane.stats.overlay_blended += 1,
+        }
         plane.stats.flipped(Flip {
             submitted_ns: frame.submitted_ns,
             shown_ns,
@@ -319,6 +330,7 @@ mod tests {
     use crate::kmsflipsink::framebuffer::Framebuffer;
     use crate::kmsflipsink::head::Head;
     use crate::kmsflipsink::kms_plane::PlaneState;
+    use crate::kmsflipsink::layer::Layer;
     use crate::kmsflipsink::mode::{FrameNeed, ModeRequest};
 
     /// A sink on a card without a thread: the test does what the thread would do.
@@ -726,6 +738,65 @@ mod tests {
         });
         assert!(presented.is_ok(), "dropped and counted: {presented:?}");
         assert_eq!(framebuffer.verdict(), None);
+    }
+
+    #[test]
+    fn a_frame_that_was_shown_before_is_not_blamed_for_what_is_above_it() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.device);
+        let layer = Layer::blank(&head.device);
+        let with_layer = || Frame {
+            overlay: Overlay::Above(layer.clone()),
+            ..frame(&framebuffer)
+        };
+        // A frame that was never shown is blamed itself, and then copied with the same above it.
+        let other = Framebuffer::blank(&head.device);
+        let untried = Frame {
+            framebuffer: other.clone(),
+            ..with_layer()
+        };
+        for (frame, errno) in [
+            (untried, libc::EINVAL),
+            (frame(&framebuffer), 0),
+            (with_layer(), libc::EINVAL),
+        ] {
+            head.engine.lock().crtcs[0].needs_setup = true;
+            head.present(frame, false).unwrap();
+            begin_commit(&head);
+            end_commit(&head, errno);
+            let mut outbox = Outbox::default();
+            head.engine.lock().flipped(1, 1, 1, &mut outbox);
+        }
+        assert!(matches!(other.verdict(), Some(Err(_))));
+        assert_eq!(framebuffer.verdict(), Some(Ok(())));
+        assert!(matches!(layer.framebuffer.verdict(), Some(Err(_))));
+    }
+
+    #[test]
+    fn frames_with_overlays_are_counted_when_they_are_shown() {
+        let head = stage();
+        let layer = Layer::blank(&head.device);
+        for overlay in [
+            Overlay::Blended,
+            Overlay::Absent,
+            Overlay::Above(layer.clone()),
+            Overlay::Above(layer),
+        ] {
+            let frame = Frame {
+                overlay,
+                ..Frame::blank(&Framebuffer::blank(&head.device))
+            };
+            head.present(frame, false)
+                .unwrap();
+            begin_commit(&head);
+            end_commit(&head, 0);
+            let mut outbox = Outbox::default();
+            head.engine.lock().flipped(1, 1, 1, &mut outbox);
+        }
+        let inner = head.engine.lock();
+        let stats = &inner.crtcs[0].planes[0].stats;
+        let counts = (stats.shown, stats.overlay_on_plane, stats.overlay_blended);
+        assert_eq!(counts, (4, 2, 1));
     }
 
     #[test]
