@@ -6,6 +6,7 @@ use std::sync::Arc;
 use drm::control::atomic::AtomicModeReq;
 use drm::control::property::ValueType;
 
+use super::colour::Decides;
 use super::device::{Device, Props, plane_handle};
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
@@ -46,7 +47,12 @@ pub struct LayerPlane {
 impl LayerPlane {
     /// Reads the plane `id`, and how it gets above the plane of `route`. `video` are the properties that the next
     /// commit sets on the latter. The error says in words why the plane cannot show layers.
-    pub fn read(device: &Device, id: u32, route: &Route, video: &[Extra]) -> Result<Self, String> {
+    pub fn read(
+        device: &Arc<Device>,
+        id: u32,
+        route: &Route,
+        video: &[Extra],
+    ) -> Result<Self, String> {
         let failed = |error| format!("plane {id} cannot be read: {error}");
         let below = plane_handle(route.kms_plane).map_err(failed)?;
         let below_props = device.props(below).map_err(failed)?;
@@ -75,14 +81,15 @@ impl LayerPlane {
             crtc: None,
             zpos,
             rotation: ROTATE_0,
-            colour: None,
+            colours: None,
+            variable_refresh: false,
         };
         let on_plane = Route {
             kms_plane: id,
             ..*route
         };
-        let resolved =
-            tune::resolve(device, &on_plane, &tuning).map_err(|error| error.to_string())?;
+        let resolved = tune::resolve(device, &on_plane, &tuning, Decides::OtherSink)
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             state: PlaneState::read(device, id).map_err(failed)?,
             extras: resolved.extras,

@@ -349,8 +349,7 @@ impl Stream {
             stand_in(&self.head, info, fourcc).map_err(|error| error.to_string())?;
         drop(framebuffer);
         let shape = fb_shape(info, fourcc, &layout);
-        Copies::new(&self.head.device, info, &layout, &shape)
-            .map_err(|error| sys::describe(&error))
+        Copies::new(&self.head.device, info, &layout, &shape).map_err(|error| sys::describe(&error))
     }
 
     /// If the screen shows memory of upstream's, shows a copy instead, so that upstream gets its memory back.

@@ -786,8 +786,7 @@ mod tests {
                 overlay,
                 ..Frame::blank(&Framebuffer::blank(&head.device))
             };
-            head.present(frame, false)
-                .unwrap();
+            head.present(frame, false).unwrap();
             begin_commit(&head);
             end_commit(&head, 0);
             let mut outbox = Outbox::default();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The plane that a sink claims for what it shows above its frames.
 
-use drm::buffer::DrmFourcc;
-
 use super::Head;
 use crate::display::area::Placement;
 use crate::kmsflipsink::CAT;
+use crate::kmsflipsink::composition;
 use crate::kmsflipsink::discovery::PlaneKind;
+use crate::kmsflipsink::dma_drm;
 use crate::kmsflipsink::framebuffer::Framebuffer;
 use crate::kmsflipsink::layer::{Layer, LayerPlane};
 use crate::sys;
@@ -33,7 +33,7 @@ impl Head {
         }
         let free = self.planes.iter().filter(|plane| {
             plane.kind == PlaneKind::Overlay
-                && plane.shows(DrmFourcc::Argb8888 as u32, None)
+                && plane.shows(composition::FOURCC, dma_drm::LINEAR)
                 && (self.device.is_ours || plane.crtc.is_none())
                 && !inner.is_taken(self.route.crtc, plane.id)
         });

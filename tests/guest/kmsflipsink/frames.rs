@@ -6,6 +6,10 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use gst_allocators::prelude::*;
+use gst_video::{
+    VideoMeta, VideoOverlayComposition, VideoOverlayCompositionMeta, VideoOverlayFormatFlags,
+    VideoOverlayRectangle,
+};
 use gstphysmem::memory::{MemoryKind, Region, Request};
 
 use crate::support::player::{LIMIT, Player};
@@ -154,6 +158,60 @@ pub fn part(picture: &Picture, x: usize, y: usize, width: usize, height: usize) 
 
 pub fn buffer_of(picture: &Picture) -> gst::Buffer {
     gst::Buffer::from_slice(bgrx_bytes(picture, picture.width * 4))
+}
+
+/// A rectangle of an overlay composition, with this picture in premultiplied BGRA, at this place in
+/// the frame.
+pub fn overlay_rectangle(
+    bgra: Vec<u8>,
+    (width, height): (usize, usize),
+    (x, y): (i32, i32),
+) -> VideoOverlayRectangle {
+    let (width, height) = (width as u32, height as u32);
+    let mut pixels = gst::Buffer::from_mut_slice(bgra);
+    let none = gst_video::VideoFrameFlags::empty();
+    let format = gst_video::VideoFormat::Bgra;
+    VideoMeta::add(pixels.make_mut(), none, format, width, height).unwrap();
+    let premultiplied = VideoOverlayFormatFlags::PREMULTIPLIED_ALPHA;
+    VideoOverlayRectangle::new_raw(&pixels, x, y, width, height, premultiplied)
+}
+
+/// An opaque one.
+pub fn opaque_rectangle(picture: &Picture, at: (i32, i32)) -> VideoOverlayRectangle {
+    overlay_rectangle(bgra_bytes(picture), (picture.width, picture.height), at)
+}
+
+/// The picture as opaque BGRA.
+pub fn bgra_bytes(picture: &Picture) -> Vec<u8> {
+    let mut bytes = bgrx_bytes(picture, picture.width * 4);
+    bytes
+        .iter_mut()
+        .skip(3)
+        .step_by(4)
+        .for_each(|alpha| *alpha = 255);
+    bytes
+}
+
+/// The frame with a GstVideoOverlayCompositionMeta, as textoverlay adds it.
+pub fn with_overlay(mut frame: gst::Buffer, composition: &VideoOverlayComposition) -> gst::Buffer {
+    VideoOverlayCompositionMeta::add(frame.make_mut(), composition);
+    frame
+}
+
+/// The picture into which GStreamer has blended the composition.
+pub fn blended_by_gstreamer(picture: &Picture, composition: &VideoOverlayComposition) -> Picture {
+    let info = bgrx(picture.width as u32, picture.height as u32);
+    let mut buffer = gst::Buffer::from_mut_slice(bgrx_bytes(picture, picture.width * 4));
+    let mut frame =
+        gst_video::VideoFrameRef::from_buffer_ref_writable(buffer.make_mut(), &info).unwrap();
+    composition.blend(&mut frame).unwrap();
+    drop(frame);
+    let bytes = buffer.map_readable().unwrap();
+    let mut rgb = Vec::with_capacity(picture.rgb.len());
+    for pixel in bytes.chunks_exact(4) {
+        rgb.extend_from_slice(&[pixel[2], pixel[1], pixel[0]]);
+    }
+    Picture { rgb, ..*picture }
 }
 
 /// A frame in a dma-buf of its own, which no pool knows.

@@ -5,13 +5,15 @@
 use std::io::Write;
 
 use gst::prelude::*;
+use gst_video::{VideoOverlayComposition, VideoOverlayCompositionMeta};
 
 use crate::frames::{
-    assert_crc, assert_on_screen, bgrx, bgrx_bytes, buffer_of, crc_now, dma_frame, info, laid_on,
-    numbered, placed, plain,
+    assert_crc, assert_on_screen, bgra_bytes, bgrx, blended_by_gstreamer, buffer_of, crc_now,
+    dma_frame, info, laid_on, numbered, opaque_rectangle, overlay_rectangle, part, placed, plain,
+    with_overlay,
 };
 use crate::support::player::{Player, init};
-use crate::support::{Picture, kernel_version, skip};
+use crate::support::{Picture, PixelCrc, kernel_version, skip};
 
 const W: usize = 640;
 const H: usize = 480;
@@ -123,13 +125,7 @@ fn bgra(width: usize, height: usize) -> gst_video::VideoInfo {
 }
 
 fn opaque(picture: &Picture) -> gst::Buffer {
-    let mut bytes = bgrx_bytes(picture, picture.width * 4);
-    bytes
-        .iter_mut()
-        .skip(3)
-        .step_by(4)
-        .for_each(|alpha| *alpha = 255);
-    gst::Buffer::from_slice(bytes)
+    gst::Buffer::from_slice(bgra_bytes(picture))
 }
 
 fn plane_of(player: &Player) -> u32 {
@@ -190,6 +186,221 @@ fn a_plane_that_a_sink_has_left_is_free_for_another() {
     // The plane below the overlay is switched off again.
     drop(below);
     assert_on_screen(&placed(&top, W, H, 100, 120));
+}
+
+/// The caps of these frames with overlay compositions, as textoverlay sets them.
+fn caps_with_overlay(info: &gst_video::VideoInfo) -> gst::Caps {
+    let mut caps = info.to_caps().unwrap();
+    let meta = gst_video::CAPS_FEATURE_META_GST_VIDEO_OVERLAY_COMPOSITION;
+    let features = gst::CapsFeatures::new([gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY, meta]);
+    caps.make_mut().set_features(0, Some(features));
+    caps
+}
+
+#[test]
+fn an_overlay_composition_is_shown_on_a_plane_of_its_own_and_the_video_is_not_copied() {
+    init();
+    let console = crc_now();
+    let player = Player::with_appsrc("mode=640x480");
+    let caps = caps_with_overlay(&bgrx(W as u32, H as u32));
+    player.appsrc().set_caps(Some(&caps));
+    player.start();
+    let above = |number| {
+        let [left, right] = [number, number + 50].map(|n| numbered(64, 32, n));
+        let rectangles = [
+            opaque_rectangle(&left, (40, 400)),
+            opaque_rectangle(&right, (72, 416)),
+        ];
+        VideoOverlayComposition::from(rectangles)
+    };
+    // A second composition after the first, one that stays for several frames, and none.
+    let compositions = [Some(above(1)), Some(above(2)), None, Some(above(3))];
+    let mut shown = 0;
+    for (number, composition) in compositions.iter().enumerate() {
+        for repeat in 0..3 {
+            let ground = numbered(W, H, number * 10 + repeat);
+            let frame = dma_frame(&ground);
+            match composition {
+                Some(composition) => {
+                    player.show(with_overlay(frame, composition));
+                    assert_on_screen(&blended_by_gstreamer(&ground, composition));
+                }
+                None => {
+                    player.show(frame);
+                    assert_on_screen(&ground);
+                }
+            }
+            shown += 1;
+        }
+    }
+    player.assert_zero_copy(shown);
+    let counts = ["overlay-on-plane", "overlay-blended"].map(|name| player.count(name));
+    assert_eq!(counts, [9, 0], "{}", player.stats());
+    let pad = player.sink.static_pad("sink").unwrap();
+    let mut query = gst::query::Allocation::new(Some(&caps), false);
+    assert!(pad.query(&mut query));
+    let api = <VideoOverlayCompositionMeta as gst::MetaAPI>::meta_api();
+    let mut metas = query.allocation_metas();
+    let (_, window) = metas.find(|(known, _)| *known == api).expect("the meta");
+    let window = window.expect("the window's size");
+    let size = ["width", "height"].map(|name| window.get::<u32>(name).unwrap());
+    assert_eq!(size, [W as u32, H as u32]);
+    drop(player);
+    assert_crc(console);
+}
+
+/// overlaycomposition negotiates as textoverlay does.
+#[test]
+fn an_element_upstream_attaches_its_overlay_and_draws_nothing_into_the_video() {
+    let player = Player::new(
+        "appsrc name=src format=time is-live=false ! overlaycomposition name=overlay ! \
+         kmsflipsink name=sink sync=false mode=640x480",
+    );
+    player.set_caps(&bgrx(W as u32, H as u32));
+    let top = numbered(64, 32, 60);
+    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (500, 30))]);
+    let overlay = player.pipeline.by_name("overlay").unwrap();
+    overlay.connect("draw", false, move |_| Some(composition.to_value()));
+    player.start();
+    for number in 61..64 {
+        let ground = numbered(W, H, number);
+        player.show(dma_frame(&ground));
+        assert_on_screen(&laid_on(&ground, &top, 500, 30));
+    }
+    player.assert_zero_copy(3);
+    assert_eq!(player.count("overlay-on-plane"), 3, "{}", player.stats());
+}
+
+/// The screen also shows the last frame and its overlay when the sink has replaced the frame's memory by a copy.
+#[test]
+fn an_overlay_composition_stays_when_upstream_gets_its_memory_back() {
+    let player = Player::playing("");
+    let ground = numbered(W, H, 3);
+    let top = numbered(64, 32, 4);
+    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (10, 20))]);
+    player.show(with_overlay(dma_frame(&ground), &composition));
+    let expected = laid_on(&ground, &top, 10, 20);
+    assert_on_screen(&expected);
+    let pad = player.sink.static_pad("sink").unwrap();
+    assert!(pad.query(&mut gst::query::Drain::new()));
+    assert_on_screen(&expected);
+}
+
+/// vkms blends in 16 bits, and takes colours that are multiplied by alpha.
+#[test]
+fn a_half_transparent_overlay_composition_is_blended_by_the_plane() {
+    const ALPHA: u8 = 128;
+    let player = Player::playing("");
+    let ground = plain(W, H, [200, 90, 31]);
+    let (width, height) = (100, 50);
+    let black = [0, 0, 0, ALPHA].repeat(width * height);
+    let rectangle = overlay_rectangle(black, (width, height), (0, 10));
+    player.show(with_overlay(
+        dma_frame(&ground),
+        &VideoOverlayComposition::from([rectangle]),
+    ));
+    let wide = |value: u8| u64::from(value) * 257;
+    let below = |value: u8| {
+        let product = wide(value) * (0xffff - wide(ALPHA));
+        ((product + 0x7fff) / 0xffff) as u16
+    };
+    let word = |values: [u16; 3]| {
+        let words = [0xffff, values[0], values[1], values[2]];
+        words.map(u16::to_le_bytes).concat()
+    };
+    let colour = [200, 90, 31];
+    let clear = word(colour.map(|value| wide(value) as u16)).repeat(W);
+    let mut shaded = word(colour.map(below)).repeat(width);
+    shaded.extend_from_slice(&clear[shaded.len()..]);
+    let mut crc = PixelCrc::new();
+    for y in 0..H {
+        crc.add(match (10..10 + height).contains(&y) {
+            true => &shaded,
+            false => &clear,
+        });
+    }
+    assert_crc(crc.finish());
+    assert_eq!(player.count("overlay-on-plane"), 1, "{}", player.stats());
+}
+
+#[test]
+fn an_overlay_composition_goes_where_its_frame_goes_and_is_cut_off_with_it() {
+    if kernel_version() < (6, 2) {
+        return skip("before Linux 6.2, the primary plane of vkms can neither be moved nor cut");
+    }
+    let player = small_player();
+    player.start();
+    let ground = numbered(200, 150, 6);
+    let top = numbered(64, 32, 7);
+    // Half of the rectangle is to the left of the frame, and the crop takes 20 rows off.
+    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (-32, 10))]);
+    let mut frame = with_overlay(dma_frame(&ground), &composition);
+    gst_video::VideoCropMeta::add(frame.make_mut(), (0, 20, 200, 130));
+    player.show(frame);
+    let cropped = part(&ground, 0, 20, 200, 130);
+    let visible = part(&top, 32, 10, 32, 22);
+    let cropped = laid_on(&cropped, &visible, 0, 0);
+    let (width, height) = screen_size(&player);
+    assert_on_screen(&placed(&cropped, width, height, 100, 130));
+    player.assert_zero_copy(1);
+}
+
+/// Width and height of the mode.
+fn screen_size(player: &Player) -> (usize, usize) {
+    let mode = player.text("mode");
+    let size = mode.split('@').next().unwrap();
+    let (width, height) = size.split_once('x').unwrap();
+    (width.parse().unwrap(), height.parse().unwrap())
+}
+
+#[test]
+fn a_second_sink_takes_another_plane_than_that_of_an_overlay_composition() {
+    let below = Player::playing("");
+    let ground = numbered(W, H, 40);
+    let top = numbered(64, 32, 41);
+    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (300, 20))]);
+    below.show(with_overlay(dma_frame(&ground), &composition));
+    let with_top = laid_on(&ground, &top, 300, 20);
+    assert_on_screen(&with_top);
+    let above = small_player();
+    above.set_state(gst::State::Playing);
+    let small = numbered(200, 150, 42);
+    above.show(buffer_of(&small));
+    assert_on_screen(&laid_on(&with_top, &small, 100, 120));
+    // The first sink takes its overlay off the screen while the second one shows.
+    let ground = numbered(W, H, 43);
+    below.show(dma_frame(&ground));
+    assert_on_screen(&laid_on(&ground, &small, 100, 120));
+    drop(above);
+    assert_on_screen(&ground);
+}
+
+#[test]
+fn a_sink_gets_the_plane_that_another_has_for_overlay_compositions() {
+    let overlay = overlay_plane();
+    let below = Player::playing("");
+    let ground = numbered(W, H, 50);
+    let top = numbered(64, 32, 51);
+    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (300, 20))]);
+    below.show(with_overlay(dma_frame(&ground), &composition));
+    let with_top = laid_on(&ground, &top, 300, 20);
+    assert_on_screen(&with_top);
+    // It is the first one, and no other is tried while it is free.
+    let above = Player::with_appsrc(&format!("plane-id={overlay} connector=Virtual-1"));
+    above.set_caps(&bgrx(200, 150));
+    let place = gst::Array::new([100i32, 120, 200, 150]);
+    above.sink.set_property("render-rectangle", place);
+    above.start();
+    let small = numbered(200, 150, 52);
+    above.show(buffer_of(&small));
+    assert_on_screen(&laid_on(&ground, &small, 100, 120));
+    // With its next frame, the first sink finds another plane.
+    below.show(with_overlay(dma_frame(&ground), &composition));
+    assert_on_screen(&laid_on(&with_top, &small, 100, 120));
+    below.assert_zero_copy(2);
+    drop(above);
+    assert_on_screen(&with_top);
+    drop(below);
 }
 
 /// The id of an overlay plane, from the list in the error for an id that does not exist.

@@ -6,7 +6,9 @@ use std::fs;
 
 use gst::prelude::*;
 
-use crate::frames::{bgrx, buffer_of, centred, info, numbered};
+use crate::frames::{
+    bgrx, buffer_of, centred, info, laid_on, numbered, opaque_rectangle, part, with_overlay,
+};
 use crate::support::player::{Player, init};
 use crate::support::{Picture, display, oracle};
 
@@ -94,6 +96,29 @@ fn without_a_vertical_blank_the_mode_paces() {
     eprintln!("{rate:.2} flips/s");
     // No timing of this machine: without pacing these drivers show hundreds of frames a second.
     assert!(rate < 62.0, "{rate}");
+}
+
+/// These planes can neither scale nor be moved, so small frames are copied into a buffer of the screen's size.
+#[test]
+fn an_overlay_composition_is_blended_into_frames_that_are_copied_anyway() {
+    let player = Player::with_appsrc("mode=640x480");
+    player.set_caps(&bgrx(320, 240));
+    player.start();
+    let top = numbered(64, 32, 1);
+    // The right half is outside of the frame.
+    let rectangle = opaque_rectangle(&top, (320 - 32, 100));
+    let composition = gst_video::VideoOverlayComposition::from([rectangle]);
+    for number in 2..4 {
+        let ground = numbered(320, 240, number);
+        player.show(with_overlay(buffer_of(&ground), &composition));
+        let visible = part(&top, 0, 0, 32, 32);
+        let expected = centred(&laid_on(&ground, &visible, 320 - 32, 100), 640, 480);
+        assert_seen(&match display().as_str() {
+            "cirrus-drm" => as_cirrus_shows(&expected),
+            _ => expected,
+        });
+    }
+    assert_eq!(player.count("overlay-blended"), 2, "{}", player.stats());
 }
 
 #[test]

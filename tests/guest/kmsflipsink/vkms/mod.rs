@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! vkms, which reports a CRC of each picture that it scans out.
 
+mod blending;
 mod devices;
 mod disk;
 mod hotplug;
