@@ -53,6 +53,12 @@ pub fn is_of_stream(caps: &gst::CapsRef) -> bool {
     caps.iter().any(|structure| structure.name().contains('/'))
 }
 
+/// Whether each buffer holds one field.
+fn is_of_fields(caps: &gst::CapsRef) -> bool {
+    caps.features(0)
+        .is_some_and(|features| features.contains(gst_video::CAPS_FEATURE_FORMAT_INTERLACED))
+}
+
 /// Why the sink `name` cannot show `upstream`; `None` if it can, or if these are no caps yet.
 pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<String> {
     if !is_of_stream(upstream) || upstream.can_intersect(sink) {
@@ -60,6 +66,10 @@ pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<Str
     }
     let remedy = match between(upstream, sink) {
         Some(elements) => format!("put {} before {name}", elements.join(" ! ")),
+        None if is_of_fields(upstream) => format!(
+            "{name} shows whole frames, and no element puts the fields of interlace-mode=alternate together; have what \
+             makes them give interlace-mode=interleaved"
+        ),
         None => format!("put an element before {name} that makes the one of the other"),
     };
     Some(format!(
@@ -163,6 +173,18 @@ mod tests {
         ] {
             assert!(sentence.contains(part), "{part}: {sentence}");
         }
+    }
+
+    #[test]
+    fn single_fields_are_refused_with_a_remedy() {
+        let fields = caps(
+            "video/x-raw(format:Interlaced),format=BGRx,width=64,height=48,framerate=30/1,interlace-mode=alternate",
+        );
+        let sentence = why_not(&fields, "sink", &caps(SCREEN)).unwrap();
+        assert!(
+            sentence.contains("interlace-mode=interleaved"),
+            "{sentence}"
+        );
     }
 
     #[test]
