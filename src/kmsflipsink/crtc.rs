@@ -182,7 +182,12 @@ const RESET: [&str; 4] = ["GAMMA_LUT", "DEGAMMA_LUT", "CTM", "VRR_ENABLED"];
 impl ModeSet {
     /// A mode of a card that does not exist. Those of different `clock` differ.
     pub fn blank(device: &Arc<Device>, clock: u32) -> Self {
-        let mode = super::device::mode_of(clock, [4, 6], [4, 6], 0);
+        let mode = super::device::mode_of(&super::timing::ModeTiming {
+            clock_khz: clock,
+            horizontal: [4, 4, 5, 6],
+            vertical: [4, 4, 5, 6],
+            flags: control::ModeFlags::empty(),
+        });
         Self {
             mode,
             line: super::device::mode_line(&mode),

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
 use super::format;
 use super::mode::ModeLine;
+use super::timing::ModeTiming;
 use crate::refresh;
 use crate::sys;
 use crate::sys::sysfs::SysfsDevice;
@@ -512,23 +513,25 @@ pub fn plane_handle(id: u32) -> io::Result<plane::Handle> {
     control::from_u32(id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// A mode by its pixel clock in kHz, the visible and all pixels of a line, the visible and all lines, and
-/// DRM_MODE_FLAG_*.
-#[cfg(test)]
-pub fn mode_of(clock: u32, h: [u16; 2], v: [u16; 2], flags: u32) -> Mode {
-    // The order and the offsets are those of struct drm_mode_modeinfo (drm_mode.h).
-    let mut bytes = [0; size_of::<Mode>()];
-    let mut put = |offset: usize, value: &[u8]| {
-        bytes[offset..][..value.len()].copy_from_slice(value);
-    };
-    put(0, &clock.to_ne_bytes());
-    put(4, &h[0].to_ne_bytes());
-    put(10, &h[1].to_ne_bytes());
-    put(14, &v[0].to_ne_bytes());
-    put(20, &v[1].to_ne_bytes());
-    put(28, &flags.to_ne_bytes());
-    // SAFETY: a Mode holds one drm_mode_modeinfo, which is made of integers alone, so that all bytes are valid.
-    unsafe { std::mem::transmute(bytes) }
+/// The mode with a timing. It has no name, which the kernel does not look at.
+pub fn mode_of(timing: &ModeTiming) -> Mode {
+    let [hdisplay, hsync_start, hsync_end, htotal] = timing.horizontal;
+    let [vdisplay, vsync_start, vsync_end, vtotal] = timing.vertical;
+    drm_ffi::drm_mode_modeinfo {
+        clock: timing.clock_khz,
+        hdisplay,
+        hsync_start,
+        hsync_end,
+        htotal,
+        vdisplay,
+        vsync_start,
+        vsync_end,
+        vtotal,
+        flags: timing.flags.bits(),
+        type_: ModeTypeFlags::USERDEF.bits(),
+        ..Default::default()
+    }
+    .into()
 }
 
 #[cfg(test)]
@@ -562,9 +565,15 @@ mod tests {
     #[test]
     fn an_interlaced_mode_counts_its_fields() {
         let shown = |clock, h, v, flags: ModeFlags| {
-            mode_line(&mode_of(clock, h, v, flags.bits())).to_string()
+            let mode = mode_of(&ModeTiming {
+                clock_khz: clock,
+                horizontal: h,
+                vertical: v,
+                flags,
+            });
+            mode_line(&mode).to_string()
         };
-        let (h, v) = ([1920, 2640], [1080, 1125]);
+        let (h, v) = ([1920, 2448, 2492, 2640], [1080, 1084, 1089, 1125]);
         assert_eq!(
             shown(74_250, h, v, ModeFlags::INTERLACE),
             "1920x1080i@50.00"

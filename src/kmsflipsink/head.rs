@@ -55,6 +55,8 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Candidate {
     pub mode: ModeSet,
+    /// Whether the user made the mode, so that the display may not list it.
+    pub is_custom: bool,
     behind: Behind,
 }
 
@@ -316,6 +318,7 @@ impl Head {
         let candidates = modes.into_iter().flat_map(|mode| {
             let in_mode = move |&behind| Candidate {
                 mode: mode.clone(),
+                is_custom: matches!(request, ModeRequest::Custom(_)),
                 behind,
             };
             behind.iter().map(in_mode)
@@ -379,6 +382,12 @@ impl Head {
             return Ok(vec![mode]);
         }
         let modes = self.modes()?;
+        if let ModeRequest::Custom(timing) = request
+            && !modes.is_empty()
+        {
+            let mode = device::mode_of(&timing);
+            return Ok(vec![self.mode_set(mode)?]);
+        }
         let lines: Vec<_> = modes.iter().map(|&(_, line)| line).collect();
         let current = self
             .current_mode()
@@ -397,15 +406,17 @@ impl Head {
         }
         indices
             .into_iter()
-            .map(|index| {
-                let (mode, line) = modes[index];
-                let blob = self
-                    .device
-                    .mode_blob(&mode)
-                    .map_err(|source| self.failed("describing a mode", source))?;
-                Ok(ModeSet { mode, line, blob })
-            })
+            .map(|index| self.mode_set(modes[index].0))
             .collect()
+    }
+
+    fn mode_set(&self, mode: drm::control::Mode) -> Result<ModeSet, KmsError> {
+        let blob = self
+            .device
+            .mode_blob(&mode)
+            .map_err(|source| self.failed("describing a mode", source))?;
+        let line = device::mode_line(&mode);
+        Ok(ModeSet { mode, line, blob })
     }
 
     /// The mode of the CRTC, if another sink shows on it too.

@@ -64,7 +64,7 @@ pub struct KmsFlipSink {
     #[property(name = "fd", get, set, type = i32, member = fd, nick = "File descriptor",
         blurb = "An open DRM device, master or lease, that the application keeps (-1 = open one)", minimum = -1, default = -1)]
     #[property(name = "mode", get = Self::mode, set = Self::set_mode, type = Option<String>, nick = "Mode",
-        blurb = "auto (the current mode if frames fit, else the one that fits size and rate best), preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index")]
+        blurb = "auto (the current mode if frames fit, else the one that fits size and rate best), preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index, or a modeline or \"WIDTHxHEIGHT@RATE cvt\" that the display need not list")]
     #[property(name = "restore", get, set = Self::set_restore, type = bool, member = restore, nick = "Restore",
         blurb = "Show again what was shown before, at the end", default = true)]
     #[property(name = "restore-crtc", get, set = Self::set_restore, type = bool, member = restore, nick = "Restore CRTC",

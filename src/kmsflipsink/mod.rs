@@ -46,6 +46,7 @@ mod settings;
 mod stats;
 mod stream;
 mod sysfs_card;
+mod timing;
 mod tune;
 
 use std::sync::LazyLock;

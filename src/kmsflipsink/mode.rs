@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::timing::{self, Blanking, ModeTiming};
+
 /// One mode of a connector, as far as the choice needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModeLine {
@@ -100,12 +102,16 @@ pub enum ModeRequest {
     },
     /// An index into the connector's list.
     Index(usize),
+    /// A mode that the display need not list.
+    Custom(ModeTiming),
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "\"{0}\" is no mode: write auto, preferred, highest, WIDTHxHEIGHT, WIDTHxHEIGHT@RATE or an index; \
-     for an interlaced mode WIDTHxHEIGHTi@RATE, with its fields or its frames in a second"
+     for an interlaced mode WIDTHxHEIGHTi@RATE, with its fields or its frames in a second; for a mode that the \
+     display does not list \"WIDTHxHEIGHT@RATE cvt\" (cvt-rb: with reduced blanking) or a modeline such as \
+     \"148.5 1920 2008 2052 2200 1080 1084 1089 1125 +hsync +vsync\""
 )]
 pub struct NotAMode(String);
 
@@ -124,6 +130,13 @@ impl FromStr for ModeRequest {
         if let Ok(index) = trimmed.parse() {
             return Ok(Self::Index(index));
         }
+        if let Some(timing) = timing::parse_modeline(trimmed) {
+            return Ok(Self::Custom(timing));
+        }
+        if let Some((size, blanking)) = split_cvt(trimmed) {
+            let timing = parse_cvt(size, blanking).ok_or_else(bad)?;
+            return Ok(Self::Custom(timing));
+        }
         let (size, rate) = match trimmed.split_once('@') {
             Some((size, rate)) => (size, Some(parse_rate(rate).ok_or_else(bad)?)),
             None => (trimmed, None),
@@ -140,6 +153,29 @@ impl FromStr for ModeRequest {
             refresh_mhz: rate,
             is_interlaced,
         })
+    }
+}
+
+/// The text before the word "cvt" or "cvt-rb" at its end, and what that word means.
+fn split_cvt(text: &str) -> Option<(&str, Blanking)> {
+    let (size, word) = text.rsplit_once(char::is_whitespace)?;
+    match word.to_ascii_lowercase().as_str() {
+        "cvt" => Some((size, Blanking::Full)),
+        "cvt-rb" => Some((size, Blanking::Reduced)),
+        _ => None,
+    }
+}
+
+/// The timing by CVT for "1920x1080@50", or "1920x1080" at 60 Hz. `None` for an interlaced mode.
+fn parse_cvt(size: &str, blanking: Blanking) -> Option<ModeTiming> {
+    match size.parse().ok()? {
+        ModeRequest::Size {
+            width,
+            height,
+            refresh_mhz,
+            is_interlaced: false,
+        } => timing::cvt(width, height, refresh_mhz.unwrap_or(60_000), blanking),
+        _ => None,
     }
 }
 
@@ -201,6 +237,8 @@ pub fn choose(
             (mode.area(), !mode.is_interlaced, mode.refresh_mhz)
         }),
         ModeRequest::Index(index) => (index < modes.len()).then_some(index),
+        // Whoever asks for a mode that is not listed does not choose among those that are.
+        ModeRequest::Custom(_) => None,
         ModeRequest::Size {
             width,
             height,
@@ -394,6 +432,30 @@ mod tests {
     }
 
     #[test]
+    fn a_mode_that_the_display_does_not_list_is_computed_or_read() {
+        let cvt = |width, height, refresh_mhz, blanking| {
+            let timing = timing::cvt(width, height, refresh_mhz, blanking);
+            Ok(ModeRequest::Custom(timing.unwrap()))
+        };
+        let modeline = "148.5 1920 2008 2052 2200 1080 1084 1089 1125 +hsync +vsync";
+        for (text, request) in [
+            ("1920x1080@50 cvt", cvt(1920, 1080, 50_000, Blanking::Full)),
+            (
+                "1280x720  CVT-RB",
+                cvt(1280, 720, 60_000, Blanking::Reduced),
+            ),
+            (
+                modeline,
+                Ok(ModeRequest::Custom(
+                    timing::parse_modeline(modeline).unwrap(),
+                )),
+            ),
+        ] {
+            assert_eq!(text.parse(), request, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_mode_is_refused_and_quoted() {
         for text in [
             "x",
@@ -405,6 +467,11 @@ mod tests {
             "-1",
             "640*480",
             "1/0",
+            "1920x1080i@50 cvt",
+            "preferred cvt",
+            "640x480@5000 cvt",
+            "1920x1080 gtf",
+            "148.5 1920 2008 2052 2200 1080 1084 1089",
         ] {
             let error = text.parse::<ModeRequest>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");

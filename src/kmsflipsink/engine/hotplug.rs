@@ -59,9 +59,10 @@ fn note_connector(
     let Some(PluggedIn { old, request, need }) = plugged else {
         return;
     };
-    // Keeps the old mode if the display has it, and otherwise chooses again.
+    // Keeps the old mode if the display has it, or the user has made it, and otherwise chooses again.
     let modes = info.modes();
-    let index = match modes.contains(&old) {
+    let is_custom = matches!(request, ModeRequest::Custom(_));
+    let index = match is_custom || modes.contains(&old) {
         true => None,
         false => mode::choose(&lines, request, None, need).ok(),
     };

@@ -144,7 +144,13 @@ impl Plan {
 fn mode_names(candidates: &[Candidate]) -> String {
     let mut names: Vec<_> = candidates
         .iter()
-        .map(|candidate| candidate.mode.line.to_string())
+        .map(|candidate| {
+            let line = candidate.mode.line;
+            match candidate.is_custom {
+                true => format!("the mode {line} of the property mode"),
+                false => line.to_string(),
+            }
+        })
         .collect();
     names.dedup();
     names.join(" or ")
