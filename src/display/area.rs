@@ -187,6 +187,8 @@ pub struct Target {
     pub rectangle: RenderRectangle,
     /// Whether the picture keeps its proportions when it is scaled.
     pub keep_aspect: bool,
+    /// Width to height of one pixel of the screen.
+    pub pixel_aspect: (u32, u32),
 }
 
 /// A part of the frame, and the part of the screen that it covers.
@@ -224,7 +226,7 @@ pub(crate) fn place(picture: &Picture, target: &Target, fit: Fit) -> Option<Plac
     }
     if fit == Fit::Scaled {
         let dst = match target.keep_aspect {
-            true => fitted(picture, area)?,
+            true => fitted(picture, area, target.pixel_aspect)?,
             false => area,
         };
         return Some(Placement { src: crop, dst });
@@ -243,8 +245,9 @@ fn centred(area: Rect, size: (u32, u32)) -> Rect {
     area.centred(size, EVEN)
 }
 
-/// The largest rectangle with the picture's proportions, in the middle of `area`.
-fn fitted(picture: &Picture, area: Rect) -> Option<Rect> {
+/// The largest rectangle with the picture's proportions on a screen with this width to height of a pixel, in the
+/// middle of `area`.
+fn fitted(picture: &Picture, area: Rect, (screen_n, screen_d): (u32, u32)) -> Option<Rect> {
     let (par_n, par_d) = picture.pixel_aspect;
     let wide = u128::from(picture.crop.width) * u128::from(par_n.max(1));
     let high = u128::from(picture.crop.height) * u128::from(par_d.max(1));
@@ -252,6 +255,7 @@ fn fitted(picture: &Picture, area: Rect) -> Option<Rect> {
         true => (high, wide),
         false => (wide, high),
     };
+    let (wide, high) = (wide * u128::from(screen_d), high * u128::from(screen_n));
     let (area_w, area_h) = (u128::from(area.width), u128::from(area.height));
     let round = |n: u128, d: u128| u32::try_from((n + d / 2) / d).ok();
     let size = if area_w * high <= area_h * wide {
@@ -281,6 +285,7 @@ mod tests {
         screen: (1024, 768),
         rectangle: RenderRectangle([0; 4]),
         keep_aspect: true,
+        pixel_aspect: (1, 1),
     };
 
     #[test]
@@ -329,6 +334,23 @@ mod tests {
         assert_eq!((placed.dst.width, placed.dst.height), (1024, 563));
     }
 
+    #[test]
+    fn a_screen_with_wide_pixels_gets_fewer_of_them() {
+        let target = Target {
+            screen: (1280, 1024),
+            pixel_aspect: (64, 45),
+            ..SCREEN
+        };
+        let size = |picture| place(&picture, &target, Fit::Scaled).unwrap().dst.size();
+        // A display of 16:9 that is driven with 1280x1024.
+        assert_eq!(size(picture(1920, 1080)), (1280, 1024));
+        assert_eq!(size(picture(1000, 1000)), (720, 1024));
+        let turned = Picture {
+            is_turned: true,
+            ..picture(1920, 1080)
+        };
+        assert_eq!(size(turned), (405, 1024));
+    }
     #[test]
     fn a_large_frame_that_cannot_be_scaled_shows_its_middle() {
         let placed = place(&picture(1920, 1080), &SCREEN, Fit::Centred).unwrap();
@@ -428,7 +450,7 @@ mod tests {
             let rectangle = RenderRectangle(rectangle);
             let crop = Rect::new(x, y, width, height);
             let picture = Picture { crop, pixel_aspect: (1, 1), is_turned };
-            let target = Target { screen, rectangle, keep_aspect: true };
+            let target = Target { screen, rectangle, keep_aspect: true, pixel_aspect: (1, 1) };
             if let Some(placed) = place(&picture, &target, Fit::Centred) {
                 prop_assert!(placed.is_pixel_for_pixel(is_turned));
                 let area = rectangle.on_screen(screen).unwrap();
@@ -443,7 +465,7 @@ mod tests {
         fn scaled_fits_the_area_and_keeps_proportions(
             width in 1u32..5000, height in 1u32..5000, screen in (100u32..5000, 100u32..5000)
         ) {
-            let target = Target { screen, rectangle: RenderRectangle::default(), keep_aspect: true };
+            let target = Target { screen, ..SCREEN };
             let placed = place(&picture(width, height), &target, Fit::Scaled).unwrap();
             prop_assert!(placed.dst.width <= screen.0 && placed.dst.height <= screen.1);
             prop_assert!(placed.dst.width == screen.0 || placed.dst.height == screen.1);

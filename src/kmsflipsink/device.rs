@@ -226,6 +226,7 @@ impl Device {
             display: has_display(info).then(|| Display {
                 edid: edid.unwrap_or_default(),
                 modes: info.modes().to_vec(),
+                size_mm: info.size(),
             }),
             is_link_bad: value("link-status") == Some(BAD),
         }
@@ -312,6 +313,8 @@ impl Device {
 pub struct Display {
     edid: Vec<u8>,
     modes: Vec<Mode>,
+    /// Width and height of the visible area in millimetres, as the display says.
+    pub size_mm: Option<(u32, u32)>,
 }
 
 /// The state of a connector and its display.
@@ -330,6 +333,7 @@ impl Display {
         Self {
             edid: vec![number],
             modes: Vec::new(),
+            size_mm: None,
         }
     }
 }

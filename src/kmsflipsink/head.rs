@@ -28,6 +28,7 @@ use super::framebuffer::{FbShape, Framebuffer};
 use super::kms_plane::{PlaneContent, PlaneState};
 use super::layer::Layer;
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
+use super::pixel_aspect;
 use super::stats::Stats;
 use super::sysfs_card;
 use super::tune::Resolved;
@@ -417,6 +418,12 @@ impl Head {
             .map_err(|source| self.failed("describing a mode", source))?;
         let line = device::mode_line(&mode);
         Ok(ModeSet { mode, line, blob })
+    }
+
+    /// Width to height of a pixel on the display, in a mode of this size.
+    pub fn pixel_aspect(&self, screen: (u32, u32)) -> (u32, u32) {
+        let size_mm = |crtc: &mut Crtc| crtc.display.as_ref().and_then(|display| display.size_mm);
+        pixel_aspect::of_screen(screen, self.with_crtc(size_mm).flatten())
     }
 
     /// The mode of the CRTC, if another sink shows on it too.

@@ -8,7 +8,7 @@
 //! plane and mode; `sysfs_card` says which cards to open for that. `displays` lists the connected displays, for programs
 //! that choose one.
 //! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, colour, hdr,
-//! edid, composition, orientation, stats.
+//! edid, composition, orientation, pixel_aspect, stats, timing.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
@@ -41,6 +41,7 @@ mod layer;
 mod mode;
 mod offered_memory;
 mod orientation;
+mod pixel_aspect;
 mod report;
 mod settings;
 mod stats;

@@ -107,7 +107,11 @@ impl Stream {
             overlays: Mutex::default(),
             context: Mutex::new(Context {
                 offered: Offered::default(),
-                placed: (whole, options.target(plan.screen), plan.choice),
+                placed: (
+                    whole,
+                    options.target(plan.screen, plan.pixel_aspect),
+                    plan.choice,
+                ),
             }),
         })
     }
@@ -236,7 +240,7 @@ impl Stream {
     ) -> (Scanout, Option<Arc<Framebuffer>>) {
         let crop = crop_of(&self.caps.info, buffer);
         let picture = picture(&self.caps.info, crop, self.plan.is_turned);
-        let target = options.target(self.plan.screen);
+        let target = options.target(self.plan.screen, self.plan.pixel_aspect);
         let context = self.context.lock();
         let offered = context.offered.find(buffer, &self.caps.info);
         let (known, known_target, choice) = context.placed;

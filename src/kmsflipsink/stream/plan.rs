@@ -25,11 +25,12 @@ pub struct DisplayOptions {
 }
 
 impl DisplayOptions {
-    pub(super) fn target(&self, screen: (u32, u32)) -> Target {
+    pub(super) fn target(&self, screen: (u32, u32), pixel_aspect: (u32, u32)) -> Target {
         Target {
             screen,
             rectangle: self.rectangle,
             keep_aspect: self.keep_aspect,
+            pixel_aspect,
         }
     }
 }
@@ -50,6 +51,8 @@ pub(super) enum Scanout {
 pub(super) struct Plan {
     /// Width and height of the chosen mode.
     pub(super) screen: (u32, u32),
+    /// Width to height of one of its pixels.
+    pub(super) pixel_aspect: (u32, u32),
     /// The layout of frames in memory that the sink offers: that of a dumb buffer.
     pub(super) layout: Layout,
     /// How a frame is shown that is not cropped.
@@ -76,10 +79,12 @@ impl Plan {
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
         let target_in = |setup: &Setup| {
             let line = &setup.mode.line;
-            options.target((line.width, line.height))
+            let screen = (line.width, line.height);
+            options.target(screen, head.pixel_aspect(screen))
         };
-        let planned = |screen, choice| Self {
-            screen,
+        let planned = |target: &Target, choice| Self {
+            screen: target.screen,
+            pixel_aspect: target.pixel_aspect,
             layout,
             choice,
             is_turned,
@@ -95,7 +100,7 @@ impl Plan {
                     .is_ok()
             });
             if matches!(choice, Scanout::Direct(_)) {
-                return Ok((planned(target.screen, choice), setup, stand_in_frame));
+                return Ok((planned(&target, choice), setup, stand_in_frame));
             }
         }
         for setup in candidates
@@ -120,7 +125,7 @@ impl Plan {
             ) {
                 Ok(()) => {
                     let choice = composed(&whole, &target);
-                    return Ok((planned(target.screen, choice), setup, stand_in_frame));
+                    return Ok((planned(&target, choice), setup, stand_in_frame));
                 }
                 Err(error) => last_error = error,
             }
