@@ -22,6 +22,7 @@ pub mod fbpansink;
 pub mod ffi;
 mod foreign;
 pub mod handle;
+mod interfaces;
 pub mod kmsflipsink;
 pub mod layout;
 pub mod memory;

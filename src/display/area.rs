@@ -109,7 +109,8 @@ impl std::fmt::Display for Rect {
 
 /// The property `render-rectangle` of both sinks, <x, y, width, height>: the part of the screen
 /// that frames may use. A width or height of 0 or less reaches to the screen's edge, so that the
-/// default <0, 0, 0, 0> is the whole screen. Parts outside of the screen are cut off.
+/// default <0, 0, 0, 0> is the whole screen. So is <x, y, -1, -1>, as GstVideoOverlay has it. Parts outside of the
+/// screen are cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RenderRectangle(pub(crate) [i32; 4]);
 
@@ -121,7 +122,7 @@ impl RenderRectangle {
         category: gst::DebugCategory,
     ) -> Option<Self> {
         let numbers: Vec<i32> = value.iter().filter_map(|one| one.get().ok()).collect();
-        let rectangle = <[i32; 4]>::try_from(numbers).ok().map(Self);
+        let rectangle = <[i32; 4]>::try_from(numbers).ok().map(Self::of);
         if rectangle.is_none() {
             gst::warning!(
                 category,
@@ -130,6 +131,13 @@ impl RenderRectangle {
             );
         }
         rectangle
+    }
+
+    fn of(numbers: [i32; 4]) -> Self {
+        match numbers {
+            [_, _, -1, -1] => Self::default(),
+            numbers => Self(numbers),
+        }
     }
 
     pub(crate) fn to_property(self) -> gst::Array {
@@ -351,6 +359,19 @@ mod tests {
         };
         assert_eq!(size(turned), (405, 1024));
     }
+
+    #[test]
+    fn a_width_and_height_of_minus_one_reset_the_rectangle() {
+        for (numbers, kept) in [
+            ([-1, -1, -1, -1], [0; 4]),
+            ([10, 20, -1, -1], [0; 4]),
+            ([10, 20, -1, 30], [10, 20, -1, 30]),
+            ([1, 2, 3, 4], [1, 2, 3, 4]),
+        ] {
+            assert_eq!(RenderRectangle::of(numbers), RenderRectangle(kept));
+        }
+    }
+
     #[test]
     fn a_large_frame_that_cannot_be_scaled_shows_its_middle() {
         let placed = place(&picture(1920, 1080), &SCREEN, Fit::Centred).unwrap();

@@ -4,6 +4,7 @@
 //! - `area`: where a picture goes on a screen, and the property `render-rectangle`;
 //! - `cycle`: where each frame of one screen or plane is, from hand-over to release;
 //! - `frame_log`: counters, and the sentence on the path of the frames;
+//! - `paused`: whether the frame on the screen stays;
 //! - `prerolled`: frames that the base class hands over twice;
 //! - `presentation`: when a frame is to be on the screen, when it was, and what the pipeline is told of both.
 //!
@@ -12,5 +13,6 @@
 pub(crate) mod area;
 pub(crate) mod cycle;
 pub(crate) mod frame_log;
+pub(crate) mod paused;
 pub(crate) mod prerolled;
 pub(crate) mod presentation;

@@ -13,8 +13,10 @@ use super::vsync::Vsync;
 use crate::adoption::Adoption;
 use crate::display::area::{Rect, RenderRectangle};
 use crate::display::frame_log::{Offer, POOL_REMEDY};
+use crate::display::paused::is_paused;
 use crate::display::prerolled::Prerolled;
 use crate::display::presentation::{Presentation, RenderDelay, Timing};
+use crate::interfaces::{VideoOverlay, VideoOverlayImpl};
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::clock::monotonic_ns;
@@ -120,6 +122,45 @@ impl FbPanSink {
         let was = std::mem::replace(&mut lock(&self.settings).render_rectangle, rectangle);
         if was != rectangle {
             self.move_frames();
+            let sink = self.obj();
+            if is_paused(&*sink) {
+                sink.call_async(|sink| sink.imp().show_again());
+            }
+        }
+    }
+
+    /// Shows the last frame again. If it is to be at another place now, that is done in PAUSED alone, by a copy: while
+    /// playing, the next frame comes soon.
+    fn show_again(&self) {
+        let (Some(session), Some(stream)) = (self.session(), self.stream()) else {
+            return;
+        };
+        let Some(buffer) = session.latest() else {
+            return;
+        };
+        // The copy of a part of a frame stays as it is until the next frame.
+        let meta = buffer.meta::<gst_video::VideoMeta>();
+        if meta.is_some_and(|meta| (meta.width(), meta.height()) != stream.size()) {
+            return;
+        }
+        let part = session.part(&stream, &buffer);
+        let written = session.locate(&stream, &buffer);
+        let shown = match written {
+            Written::InPlace(fb_page) => {
+                session.show_again(&stream, fb_page);
+                Ok(())
+            }
+            _ if !is_paused(&*self.obj()) => Ok(()),
+            _ => session
+                .put_in_place(&stream, &part, &buffer, written)
+                .and_then(|frame| {
+                    frame.map_or(Ok(()), |frame| {
+                        session.show(&part, &frame, Timing::default())
+                    })
+                }),
+        };
+        if let Err(NotShown::Failed(error)) = shown {
+            gst::warning!(CAT, imp = self, "the last frame is not moved: {error}");
         }
     }
 
@@ -377,6 +418,18 @@ impl ObjectSubclass for FbPanSink {
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::FbPanSink;
     type ParentType = gst_video::VideoSink;
+    type Interfaces = (VideoOverlay,);
+}
+
+impl VideoOverlayImpl for FbPanSink {
+    fn expose(&self) {
+        self.show_again();
+    }
+
+    fn set_render_rectangle(&self, rectangle: [i32; 4]) {
+        let rectangle = gst::Array::new(rectangle);
+        self.obj().set_property("render-rectangle", rectangle);
+    }
 }
 
 #[glib::derived_properties]

@@ -54,7 +54,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 glib::wrapper! {
     /// The element `fbpansink`, a GstVideoSink.
     pub struct FbPanSink(ObjectSubclass<imp::FbPanSink>)
-        @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object;
+        @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object,
+        @implements gst_video::VideoOverlay, crate::interfaces::VideoOverlay;
 }
 
 /// Registers the element. Its rank is NONE, like that of fbdevsink, so that autovideosink does

@@ -159,6 +159,34 @@ impl<H: Send + 'static> Presenter<H> {
         }
     }
 
+    /// Pans to the fb_page on screen once more, unless another one is going to be shown anyway.
+    pub fn pan_again(&self)
+    where
+        H: Clone,
+    {
+        let mut state = self.shared.state.lock();
+        let is_possible = state.cycle.is_idle() && !state.failed && !self.is_away();
+        let current = state.cycle.current().filter(|_| is_possible);
+        let again = current.map(|held| Held {
+            fb_page: held.fb_page,
+            holder: held.holder.clone(),
+        });
+        if let Some(again) = again {
+            // Nothing is pending, so that this one is taken.
+            let _ = state.cycle.submit(again);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// The holder of the fb_page that was handed in last; `None` if none is held.
+    pub fn latest(&self) -> Option<H>
+    where
+        H: Clone,
+    {
+        let state = self.shared.state.lock();
+        state.cycle.latest().map(|held| held.holder.clone())
+    }
+
     /// While this is set, [`present`](Self::present) and the waits return at once.
     pub fn set_flushing(&self, flushing: bool) {
         let mut state = self.shared.state.lock();
@@ -625,6 +653,21 @@ mod tests {
         drop(answer); // pans return at once from now on
         drop(presenter);
         assert!(pages.iter().all(|page| Arc::strong_count(page) == 1));
+    }
+
+    #[test]
+    fn the_page_on_screen_is_panned_to_again_unless_another_one_comes() {
+        let stage = stage(3);
+        stage.presenter.pan_again(); // to the one from before
+        assert_eq!(stage.panned.recv(), Ok(0));
+        stage.present(1).unwrap();
+        stage.presenter.pan_again(); // the pan to 0 has not returned, 1 is pending
+        stage.answer.send(Ok(())).unwrap();
+        assert_eq!(stage.panned.recv(), Ok(1));
+        stage.answer.send(Ok(())).unwrap();
+        assert!(stage.presenter.wait_idle(LONG));
+        assert!(stage.panned.try_recv().is_err());
+        assert!(stage.is_free(0) && !stage.is_free(1));
     }
 
     #[test]

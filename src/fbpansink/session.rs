@@ -48,7 +48,7 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// Keeps the fb_page out of the pool.
-    _buffer: gst::Buffer,
+    buffer: gst::Buffer,
     timing: Timing,
     /// Whether upstream wrote into the fb_page.
     is_zero_copy: bool,
@@ -118,7 +118,7 @@ impl Stream {
         self.placement.frame
     }
 
-    fn size(&self) -> (u32, u32) {
+    pub fn size(&self) -> (u32, u32) {
         (self.info.width(), self.info.height())
     }
 
@@ -159,7 +159,7 @@ impl Session {
             Some(page) if screen.fb_pages() > 1 => {
                 let buffer = take(&slots, page, screen.fb_page_bytes())?;
                 let holder = Frame {
-                    _buffer: buffer,
+                    buffer: buffer,
                     timing: Timing::default(),
                     is_zero_copy: false,
                 };
@@ -474,7 +474,7 @@ impl Session {
             return Ok(None);
         };
         let frame = Frame {
-            _buffer: buffer,
+            buffer: buffer,
             timing: Timing::default(),
             is_zero_copy: false,
         };
@@ -489,7 +489,7 @@ impl Session {
         let fb_page = in_place.fb_page;
         self.paint_borders(fb_page, &part.stream);
         let frame = Frame {
-            _buffer: in_place.holder.clone(),
+            buffer: in_place.holder.clone(),
             timing,
             is_zero_copy: in_place.is_zero_copy,
         };
@@ -502,6 +502,21 @@ impl Session {
             Err(Refusal::Flushing) => Err(NotShown::Flushing),
             Err(Refusal::Failed) => Err(NotShown::Reported),
         }
+    }
+
+    /// The buffer of the frame that was shown last. `None` before the first one, if the console has drawn over it, and if
+    /// there is one fb_page only.
+    pub fn latest(&self) -> Option<gst::Buffer> {
+        let is_ours = |fb_page: usize| self.painted[fb_page].load(Ordering::Relaxed) != 0;
+        let latest = self.presenter.latest().map(|frame| frame.buffer);
+        latest.filter(|buffer| self.slots.index_of(buffer).is_some_and(is_ours))
+    }
+
+    /// Shows the frame in the fb_page again: paints its borders black, and pans to it.
+    pub fn show_again(&self, stream: &Stream, fb_page: usize) {
+        self.painted[fb_page].store(0, Ordering::Relaxed);
+        self.paint_borders(fb_page, stream);
+        self.presenter.pan_again();
     }
 
     pub fn log(&self) -> &FrameLog {

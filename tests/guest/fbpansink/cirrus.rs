@@ -3,7 +3,8 @@
 //! has no vertical blank to wait for, and QEMU can take a picture of its screen.
 
 use gst::prelude::*;
-use gst_video::VideoFormat;
+use gst_video::prelude::*;
+use gst_video::{VideoFormat, VideoOverlay};
 
 use super::fb::{self, Fb};
 use super::pictures;
@@ -259,6 +260,31 @@ fn an_element_that_crops_does_it_in_the_page() {
     let player = Player::play(&format!("{source} ! {caps} ! {crop} ! fbpansink name=sink"));
     player.assert_zero_copy(6);
     shot().assert_same_as(&pictures::on_black(&part, 270, 210, WIDTH, HEIGHT));
+}
+
+#[test]
+fn a_player_moves_the_frame_in_pause_and_has_it_shown_again() {
+    require_lab();
+    let caps = "video/x-raw,format=BGR,width=100,height=60";
+    let source = "videotestsrc num-buffers=1 pattern=ball";
+    let frame = pictures::last_frame(source, caps);
+    let player = Player::new(&format!("{source} ! {caps} ! fbpansink name=sink"));
+    player.reach(gst::State::Paused);
+    let on_black = |x, y| pictures::on_black(&frame, x, y, WIDTH, HEIGHT);
+    let assert_seen = |expected: Picture| player.wait_until("that picture", |_| shot() == expected);
+    assert_seen(on_black(270, 210));
+    let overlay: VideoOverlay = player.sink.clone().dynamic_cast().unwrap();
+    overlay.set_render_rectangle(20, 30, 300, 200).unwrap();
+    assert_seen(on_black(120, 100));
+    // Another program pans away.
+    let fb = Fb::open();
+    fb.change(|var| var[fb::YOFFSET] = (var[fb::YOFFSET] + 480) % 960);
+    assert_ne!(shot(), on_black(120, 100));
+    overlay.expose();
+    assert_seen(on_black(120, 100));
+    overlay.set_render_rectangle(-1, -1, -1, -1).unwrap();
+    assert_seen(on_black(270, 210));
+    assert_eq!(player.errors(), [""; 0]);
 }
 
 #[test]
