@@ -16,6 +16,7 @@
 //!   frame have to be written there (pure);
 //! - `crop`: which part of a frame is shown (pure);
 //! - `framebuffers`: the framebuffers of the machine, for programs that choose one;
+//! - `framebuffer`: what a device reports, without changing it;
 //! - `formats`: the video format for the bit fields of the pixels (pure);
 //! - `broken_pan`: drivers that accept a pan and show something else;
 //! - `address`: whether `smem_start` is a physical address.
@@ -27,6 +28,7 @@ mod crop;
 mod deferred_io;
 mod error;
 mod formats;
+mod framebuffer;
 pub(crate) mod framebuffers;
 mod imp;
 mod mode;
@@ -41,6 +43,7 @@ use gst::glib;
 use gst::prelude::*;
 use std::sync::LazyLock;
 
+pub use framebuffer::Framebuffer;
 pub use vsync::Vsync;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

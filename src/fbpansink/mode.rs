@@ -395,15 +395,9 @@ fn retry_while_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> 
     }
 }
 
-fn kernel_release() -> String {
-    nix::sys::utsname::uname()
-        .map(|uts| uts.release().to_string_lossy().into_owned())
-        .unwrap_or_default()
-}
-
 /// How many screenfuls fit into the memory. `None` if not even one fits, or the driver's
 /// numbers contradict each other.
-pub fn screenfuls(fix: &FixScreeninfo, var: &VarScreeninfo) -> Option<usize> {
+pub(super) fn screenfuls(fix: &FixScreeninfo, var: &VarScreeninfo) -> Option<usize> {
     let line_length = u64::from(fix.line_length);
     let row_bytes = u64::from(var.xres) * u64::from(var.bits_per_pixel).div_ceil(8);
     if row_bytes == 0 || row_bytes > line_length {
@@ -411,6 +405,12 @@ pub fn screenfuls(fix: &FixScreeninfo, var: &VarScreeninfo) -> Option<usize> {
     }
     let fit = u64::from(fix.smem_len).checked_div(line_length * u64::from(var.yres))?;
     (fit > 0).then_some(fit as usize)
+}
+
+pub(super) fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map(|uts| uts.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Whether the driver can pan by a screenful.
