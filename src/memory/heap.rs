@@ -45,25 +45,51 @@ fn is_protected(name: &str) -> bool {
         .any(|word| name.starts_with(word))
 }
 
-/// The heaps among `present` that give contiguous memory, in the order in which they are tried.
-/// `is_cma_area` says whether the kernel has a CMA area of a name: since 6.18 each reusable node of a
-/// device tree's reserved memory is a heap with the node's name. Heaps whose memory the CPU does not cache
-/// come last, because the CPU reads it slowly.
+/// What a heap gives, as far as its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeapMemory {
+    /// Blocks of a CMA area.
+    Contiguous,
+    /// The kernel's ordinary pages.
+    Scattered,
+    /// Memory that the CPU may not access.
+    Protected,
+    /// The name says nothing.
+    Unknown,
+}
+
+/// What the name of a heap says. `is_cma_area` says whether the kernel has a CMA area of a name: since 6.18
+/// each reusable node of a device tree's reserved memory is a heap with the node's name.
+pub fn heap_memory(name: &str, is_cma_area: impl Fn(&str) -> bool) -> HeapMemory {
+    let (area, _) = split_suffixes(name);
+    if is_of_scattered_pages(name) {
+        HeapMemory::Scattered
+    } else if is_protected(name) {
+        HeapMemory::Protected
+    } else if SHARED_AREA.contains(&area) || area.contains("cma") || is_cma_area(area) {
+        HeapMemory::Contiguous
+    } else {
+        HeapMemory::Unknown
+    }
+}
+
+/// Whether the name of a heap says that the CPU does not cache its memory.
+pub fn is_uncached_heap(name: &str) -> bool {
+    split_suffixes(name).1.contains(&"-uncached")
+}
+
+/// The heaps among `present` that give contiguous memory, in the order in which they are tried. Heaps whose
+/// memory the CPU does not cache come last, because the CPU reads it slowly.
 pub(super) fn contiguous(present: &[String], is_cma_area: impl Fn(&str) -> bool) -> Vec<String> {
     let mut heaps: Vec<&String> = present
         .iter()
-        .filter(|name| !is_of_scattered_pages(name) && !is_protected(name))
-        .filter(|name| {
-            let (area, _) = split_suffixes(name);
-            SHARED_AREA.contains(&area) || area.contains("cma") || is_cma_area(area)
-        })
+        .filter(|name| heap_memory(name, &is_cma_area) == HeapMemory::Contiguous)
         .collect();
     heaps.sort_by_key(|name| {
         let (area, suffixes) = split_suffixes(name);
         let order = SHARED_AREA.iter().position(|known| *known == area);
-        let is_uncached = suffixes.contains(&"-uncached");
         (
-            is_uncached,
+            is_uncached_heap(name),
             order.unwrap_or(SHARED_AREA.len()),
             suffixes.len(),
         )

@@ -37,6 +37,7 @@ pub use allocator::{
 pub use available::{Available, Limit};
 pub use error::{AccessError, MemoryError};
 pub(crate) use from_memfd::takes_large_pages;
+pub use heap::{HeapMemory, heap_memory, is_uncached_heap};
 pub use kind::MemoryKind;
 pub use region::{Access, ExternalAddress, Owner, Region};
 
