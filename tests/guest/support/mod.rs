@@ -211,11 +211,29 @@ pub fn guest_clock() -> Duration {
 /// A program of examples/, which `cargo build --examples` has built (tests/suite runs it).
 #[track_caller]
 pub fn example(name: &str) -> PathBuf {
+    let example = built("examples").join(name);
+    assert!(
+        example.exists(),
+        "{}: cargo build --examples",
+        example.display()
+    );
+    example
+}
+
+/// A program of tools/, which `cargo build --package physmem-tools` has built (tests/suite runs it).
+#[track_caller]
+pub fn tool(name: &str) -> PathBuf {
+    let tool = built(name);
+    let how = "cargo build --package physmem-tools";
+    assert!(tool.exists(), "{}: {how}", tool.display());
+    tool
+}
+
+/// A path below cargo's directory for this program's profile, target/debug.
+fn built(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("/proc/self/exe");
     let profile = own.parent().and_then(Path::parent);
-    let path = profile.expect("target/debug").join("examples").join(name);
-    assert!(path.exists(), "{}: cargo build --examples", path.display());
-    path
+    profile.expect("target/debug").join(name)
 }
 
 /// A handle over memory with these bytes; the memory is freed with the handle.
