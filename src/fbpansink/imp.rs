@@ -573,8 +573,8 @@ impl BaseSinkImpl for FbPanSink {
             query.add_allocation_pool(Some(&pool), placement.layout.size_bytes as u32, min, max);
         }
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        // An element that crops would otherwise leave that to the sink, which has to copy then. Without this, the
-        // element crops into the fb_page.
+        // An element that crops does it in the fb_page. If this was announced, it would leave that to the sink, which
+        // had to copy then. With deferred I/O, the sink copies anyway.
         if is_deferred {
             query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
         }

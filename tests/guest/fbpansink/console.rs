@@ -87,7 +87,7 @@ fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
 
 /// Waits until QEMU's screen shows this picture: QEMU reads the card's memory at times of its own.
 #[track_caller]
-fn assert_seen(expected: &super::support::Picture) {
+pub fn assert_seen(expected: &super::support::Picture) {
     let deadline = Instant::now() + WAIT_LIMIT;
     let mut seen = oracle().shot();
     while seen != *expected && Instant::now() < deadline {
