@@ -97,7 +97,8 @@ fn each_frame_is_told_with_the_vertical_blank_that_showed_it() {
         let off_ns = time - blanks * PERIOD_NS as i64;
         assert!(off_ns.abs() < 100_000, "{off_ns}: {one} {next}");
         let early = ns(next, "target-time") - ns(next, "presentation-time");
-        let allowed = -1_000_000..PERIOD_NS as i64 + 1_000_000;
+        // The base class drops a frame that it hands over more than 5 ms (max-lateness) after its time.
+        let allowed = -5_000_000..PERIOD_NS as i64;
         assert!(allowed.contains(&early), "{early} ns early: {next}");
     }
 }
@@ -149,7 +150,8 @@ fn what_vkms_cannot_do_is_told_once_and_playing_goes_on() {
     );
 }
 
-/// vkms has modes of 60 Hz only, so 24 frames a second and then 50 are shown in one mode.
+/// vkms has modes of 60 Hz only, so 24 frames a second and then 50 are shown in one mode. max-lateness is off, because
+/// the guest may take longer than that to plan for the new caps, and the base class would drop a frame.
 #[test]
 fn caps_of_another_rate_go_on_where_the_mode_stays() {
     let part = |rate| {
@@ -158,7 +160,7 @@ fn caps_of_another_rate_go_on_where_the_mode_stays() {
         )
     };
     let player = Player::new(&format!(
-        "{} {} concat name=all ! kmsflipsink name=sink mode=auto post-presentation-messages=true",
+        "{} {} concat name=all ! kmsflipsink name=sink mode=auto max-lateness=-1 post-presentation-messages=true",
         part(24),
         part(50)
     ));
