@@ -2,6 +2,7 @@
 //! kmsflipsink as far as it needs no display. Tests with one are in tests/guest/kmsflipsink.
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 
 fn sink() -> gst::Element {
     gst::init().unwrap();
@@ -202,4 +203,57 @@ fn the_template_has_no_format_that_drm_cannot_name() {
         assert!(names.contains(&expected), "{expected}");
     }
     assert!(!names.contains(&"v210"));
+}
+
+#[test]
+fn a_player_without_a_window_can_use_it_as_a_video_overlay() {
+    let sink = sink();
+    let overlay: gst_video::VideoOverlay = sink.clone().dynamic_cast().unwrap();
+    let rectangle = || {
+        let array = sink.property::<gst::Array>("render-rectangle");
+        let numbers = array.iter().map(|number| number.get::<i32>().unwrap());
+        numbers.collect::<Vec<_>>()
+    };
+    assert!(overlay.set_render_rectangle(1, 2, 3, 4).is_ok());
+    assert_eq!(rectangle(), [1, 2, 3, 4]);
+    assert!(overlay.set_render_rectangle(-1, -1, -1, -1).is_ok());
+    assert_eq!(rectangle(), [0, 0, 0, 0]);
+    // There is nothing to show yet, no window, and no event.
+    overlay.expose();
+    overlay.handle_events(true);
+    // SAFETY: 0 is no window.
+    unsafe { overlay.set_window_handle(0) };
+}
+
+#[test]
+fn video_direction_is_another_name_of_rotate_method() {
+    use gst_video::VideoOrientationMethod as Method;
+    let sink = sink();
+    let direction = glib::Type::from_name("GstVideoDirection").unwrap();
+    assert!(sink.type_().is_a(direction));
+    let (sender, notified) = std::sync::mpsc::channel();
+    sink.connect_notify(None, move |_, property| {
+        sender.send(property.name().to_string()).unwrap();
+    });
+    for (set, read) in [
+        ("video-direction", "rotate-method"),
+        ("rotate-method", "video-direction"),
+    ] {
+        sink.set_property(set, Method::_180);
+        assert_eq!(sink.property::<Method>(read), Method::_180);
+        sink.set_property(read, Method::Identity);
+    }
+    let mut names: Vec<String> = notified.try_iter().collect();
+    assert_eq!(names.len(), 8, "{names:?}");
+    names.sort();
+    names.dedup();
+    assert_eq!(names, ["rotate-method", "video-direction"]);
+}
+
+#[test]
+fn the_display_has_no_size_before_there_is_one() {
+    let sink = sink();
+    for name in ["display-width", "display-height"] {
+        assert_eq!(sink.property::<i32>(name), 0);
+    }
 }

@@ -36,9 +36,12 @@ pub struct Frame {
     pub is_zero_copy: bool,
     /// Whether upstream allocated the memory, and may want it back.
     pub is_foreign: bool,
-    /// Whether statistics count the frame. False for the copy that replaces upstream's last frame on the
-    /// screen.
+    /// Whether statistics count the frame. False for a frame that was shown before, and for the copy that replaces
+    /// upstream's last frame on the screen.
     pub is_counted: bool,
+    /// Set if the frame was shown before: the serial of the newest frame when it was decided to show this one again. If
+    /// another frame has been handed over since, this one is dropped.
+    pub repeats: Option<u64>,
     /// The number of the frame among those of its plane.
     pub serial: u64,
 }
@@ -49,6 +52,24 @@ impl Frame {
         match &self.overlay {
             Overlay::Above(layer) => Some(layer),
             Overlay::Absent | Overlay::Blended => None,
+        }
+    }
+
+    /// The same frame, to be shown once more; see [`Self::repeats`].
+    pub fn again(&self, newest: u64) -> Self {
+        Self {
+            framebuffer: self.framebuffer.clone(),
+            placement: self.placement,
+            overlay: self.overlay.clone(),
+            fence: None,
+            buffer: self.buffer.clone(),
+            timing: Timing::default(),
+            submitted_ns: 0,
+            is_zero_copy: self.is_zero_copy,
+            is_foreign: self.is_foreign,
+            is_counted: false,
+            repeats: Some(newest),
+            serial: 0,
         }
     }
 }
@@ -72,6 +93,7 @@ impl Frame {
             is_zero_copy: true,
             is_foreign: true,
             is_counted: true,
+            repeats: None,
             serial: 0,
         }
     }
@@ -295,24 +317,16 @@ impl ClaimedPlane {
     #[must_use]
     pub fn set_extras(
         &mut self,
-        mut extras: Vec<Extra>,
+        extras: Vec<Extra>,
         before: Vec<Extra>,
         blobs: Vec<Arc<PropertyBlob>>,
     ) -> Vec<Arc<PropertyBlob>> {
-        let names = |list: &[Extra], extra: &Extra| {
-            let mut known = list.iter();
-            known.any(|other| (other.0, other.1) == (extra.0, extra.1))
-        };
         for old in before {
             if !names(&self.extras_saved, &old) {
                 self.extras_saved.push(old);
             }
         }
-        for old in &self.extras_saved {
-            if !names(&extras, old) {
-                extras.push(*old);
-            }
-        }
+        let extras = self.with_restored(extras);
         let of_others = |extras: &[Extra]| -> Vec<Extra> {
             let others = extras.iter().filter(|extra| !self.state.owns(extra));
             others.copied().collect()
@@ -328,6 +342,23 @@ impl ClaimedPlane {
         };
         self.blobs.extract_if(.., |blob| !is_named(blob)).collect()
     }
+
+    /// What [`Self::set_extras`] makes of `extras`: those, and the first values of the properties that are set now and
+    /// are not among them.
+    pub fn with_restored(&self, mut extras: Vec<Extra>) -> Vec<Extra> {
+        for old in &self.extras_saved {
+            if !names(&extras, old) {
+                extras.push(*old);
+            }
+        }
+        extras
+    }
+}
+
+/// Whether a property of the same object is in the list.
+fn names(list: &[Extra], extra: &Extra) -> bool {
+    list.iter()
+        .any(|other| (other.0, other.1) == (extra.0, extra.1))
 }
 
 #[cfg(test)]
@@ -344,6 +375,9 @@ mod tests {
         let mut plane = ClaimedPlane::blank(1, Arc::new(IgnoringObserver));
         drop(plane.set_extras(vec![(object, zpos, 5)], vec![(object, zpos, 0)], vec![]));
         assert_eq!(plane.extras, [(object, zpos, 5)]);
+        let instead = plane.with_restored(vec![(object, alpha, 9)]);
+        assert_eq!(instead, [(object, alpha, 9), (object, zpos, 0)]);
+        assert_eq!(plane.extras, [(object, zpos, 5)], "only asked");
         drop(plane.set_extras(vec![(object, alpha, 9)], vec![(object, alpha, 8)], vec![]));
         assert_eq!(plane.extras, [(object, alpha, 9), (object, zpos, 0)]);
         drop(plane.set_extras(vec![(object, zpos, 6)], vec![(object, zpos, 0)], vec![]));

@@ -475,7 +475,8 @@ impl Crtc {
     }
 
     /// A request for a TEST_ONLY commit that shows `framebuffer` on the plane `id`, with `layer` above it, and keeps
-    /// what the other planes show. Without `setup`, the CRTC keeps its mode and its backdrop.
+    /// what the other planes show. Without `setup`, the CRTC keeps its mode and its backdrop, and without `extras` the
+    /// plane its properties.
     pub fn trial(
         &self,
         id: u32,
@@ -483,6 +484,7 @@ impl Crtc {
         placement: &Placement,
         layer: Option<&Layer>,
         setup: Option<&Setup>,
+        extras: Option<&[Extra]>,
     ) -> AtomicModeReq {
         let mut request = AtomicModeReq::new();
         let mode = setup.map(|setup| &setup.mode).or(self.mode.as_ref());
@@ -508,7 +510,7 @@ impl Crtc {
             if let Some(above) = &plane.layer_plane {
                 above.add(&mut request, self.id, layer);
             }
-            add_all(&mut request, &plane.extras);
+            add_all(&mut request, extras.unwrap_or(&plane.extras));
         }
         request
     }

@@ -25,7 +25,7 @@ use super::engine::{self, Engine, Joining};
 use super::error::{Gone, KmsError, NotPresented};
 use super::frame_caps::FrameCaps;
 use super::framebuffer::{FbShape, Framebuffer};
-use super::kms_plane::{PlaneContent, PlaneState};
+use super::kms_plane::{Extra, PlaneContent, PlaneState};
 use super::layer::Layer;
 use super::mode::{self, FrameNeed, ModeLine, ModeRequest};
 use super::pixel_aspect;
@@ -34,6 +34,7 @@ use super::sysfs_card;
 use super::tune::Resolved;
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
+use crate::sys;
 use crate::sys::clock::monotonic_ns;
 
 /// A plane that a sink has claimed, with the connector and CRTC that show it.
@@ -420,6 +421,12 @@ impl Head {
         Ok(ModeSet { mode, line, blob })
     }
 
+    /// Width and height of the mode that commits set; `None` before there is one.
+    pub fn screen(&self) -> Option<(u32, u32)> {
+        let mode = self.with_crtc(|crtc| crtc.mode.as_ref().map(|mode| mode.line));
+        mode.flatten().map(|line| (line.width, line.height))
+    }
+
     /// Width to height of a pixel on the display, in a mode of this size.
     pub fn pixel_aspect(&self, screen: (u32, u32)) -> (u32, u32) {
         let size_mm = |crtc: &mut Crtc| crtc.display.as_ref().and_then(|display| display.size_mm);
@@ -484,21 +491,23 @@ impl Head {
         placement: &Placement,
         setup: Option<&Setup>,
     ) -> io::Result<()> {
-        self.try_out(framebuffer, placement, None, setup)
+        self.try_out(framebuffer, placement, None, setup, None)
     }
 
+    /// The same with `layer` above, and with `extras` in place of the properties that the plane has.
     fn try_out(
         &self,
         framebuffer: &Framebuffer,
         placement: &Placement,
         layer: Option<&Layer>,
         setup: Option<&Setup>,
+        extras: Option<&[Extra]>,
     ) -> io::Result<()> {
         // Holding these keeps the property blobs and the framebuffers alive that the request may name.
         let (request, _blobs, _framebuffers) = self
             .with_crtc(|crtc| {
                 let own = self.route.kms_plane;
-                let request = crtc.trial(own, framebuffer, placement, layer, setup);
+                let request = crtc.trial(own, framebuffer, placement, layer, setup, extras);
                 (request, crtc.blobs(), crtc.framebuffers())
             })
             .ok_or(io::ErrorKind::NotFound)?;
@@ -509,7 +518,9 @@ impl Head {
     /// Hands a frame over. Waits while an earlier frame is pending, and, if `until_settled`, until the kernel
     /// took or refused this one.
     pub fn present(&self, mut frame: Frame, until_settled: bool) -> Result<(), NotPresented> {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        let Some(serial) = self.next_serial(&frame) else {
+            return Ok(());
+        };
         frame.serial = serial;
         let framebuffer = frame.framebuffer.clone();
         let engine = &self.engine;
@@ -548,6 +559,8 @@ impl Head {
                                 return Ok(());
                             }
                         }
+                        // What is pending is newer than a frame that was shown before.
+                        Err(frame) if frame.repeats.is_some() => return Ok(()),
                         Err(frame) => waiting = Some(frame),
                     }
                 }
@@ -560,6 +573,31 @@ impl Head {
                 None => {}
             }
             engine.wait(&mut inner, Duration::from_secs(1));
+        }
+    }
+
+    /// The serial of a frame that is handed over; `None` if it repeats an older frame than the newest one.
+    fn next_serial(&self, frame: &Frame) -> Option<u64> {
+        let Some(newest) = frame.repeats else {
+            return Some(self.serial.fetch_add(1, Ordering::Relaxed) + 1);
+        };
+        let (order, next) = (Ordering::Relaxed, newest + 1);
+        let exchanged = self.serial.compare_exchange(newest, next, order, order);
+        exchanged.is_ok().then_some(next)
+    }
+
+    /// The serial of the newest frame that was handed over; see [`Frame::repeats`].
+    pub fn newest(&self) -> u64 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    /// Shows the frame that is on the screen once more, where it is.
+    pub fn repeat(&self) -> Result<(), NotPresented> {
+        let newest = self.newest();
+        let again = self.with_latest(|latest| latest.map(|frame| frame.again(newest)));
+        match again.flatten() {
+            Some(frame) => self.present(frame, false),
+            None => Ok(()),
         }
     }
 
@@ -724,6 +762,36 @@ impl Head {
         delay_ns.flatten().map(Duration::from_nanos)
     }
 
+    /// Sets other properties with the next commit, if the driver would show the newest frame with them (TEST_ONLY), or
+    /// `stand_in` before there is a frame. Otherwise the properties stay as they are.
+    pub fn retune(
+        &self,
+        resolved: Resolved,
+        stand_in: Option<(&Framebuffer, Placement)>,
+    ) -> Result<(), KmsError> {
+        let newest = self.with_plane(|plane| {
+            let frame = plane.frames.latest();
+            let frame = frame.map(|frame| (frame.framebuffer.clone(), frame.placement));
+            (frame, plane.with_restored(resolved.extras.clone()))
+        });
+        let Some((frame, extras)) = newest else {
+            return Ok(());
+        };
+        let shown = frame
+            .as_ref()
+            .map(|(framebuffer, placement)| (&**framebuffer, *placement))
+            .or(stand_in);
+        if let Some((framebuffer, placement)) = shown
+            && let Err(source) = self.try_out(framebuffer, &placement, None, None, Some(&extras))
+            && !is_about_us(&source)
+        {
+            let (path, errno) = (&self.device.path, sys::describe(&source));
+            return Err(KmsError::Property(format!("{path} refuses them: {errno}")));
+        }
+        self.tune(resolved);
+        Ok(())
+    }
+
     /// The fields of `stats` about the display and the frames on it.
     pub fn stats(&self) -> Option<HeadStats> {
         self.with_crtc(|crtc| {
@@ -774,6 +842,15 @@ fn display_delay_ns(pace: Pace, period_ns: u64) -> u64 {
         true => period_ns,
         false => 0,
     }
+}
+
+/// Whether the error says nothing about the frame or its properties, because another program has the card, the CRTC is
+/// busy, or the device is gone.
+pub fn is_about_us(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::ENODEV | libc::EBUSY)
+    )
 }
 
 /// How long [`Head::open`] waits for a card of which another program is master. A program that lists

@@ -34,6 +34,7 @@ use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
 use crate::display::presentation::{RenderDelay, Timing};
+use crate::interfaces::{VideoDirection, VideoOverlay, VideoOverlayImpl};
 use crate::memory;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
@@ -75,13 +76,13 @@ pub struct KmsFlipSink {
         blurb = "Keep the picture's proportions when the plane scales it", default = true)]
     #[property(name = "rotate-method", get = Self::rotate_method, set = Self::set_rotate_method, type = VideoOrientationMethod, nick = "Rotate method",
         blurb = "Turn or mirror the picture, where the plane can", builder(VideoOrientationMethod::Identity))]
-    #[property(name = "zpos", get, set, type = i64, member = zpos, nick = "Z position",
+    #[property(name = "zpos", get, set = Self::set_zpos, type = i64, member = zpos, nick = "Z position",
         blurb = "The plane's place among the others (-1 = leave it)", minimum = -1, default = -1)]
-    #[property(name = "plane-properties", get, set, type = StructureProperty, member = plane_properties, nick = "Plane properties",
+    #[property(name = "plane-properties", get, set = Self::set_plane_properties, type = StructureProperty, member = plane_properties, nick = "Plane properties",
         blurb = "Properties to set on the plane, such as props,alpha=32768 ('-' for spaces in names)")]
-    #[property(name = "connector-properties", get, set, type = StructureProperty, member = connector_properties, nick = "Connector properties",
+    #[property(name = "connector-properties", get, set = Self::set_connector_properties, type = StructureProperty, member = connector_properties, nick = "Connector properties",
         blurb = "Properties to set on the connector, such as props,max-bpc=8 ('-' for spaces in names)")]
-    #[property(name = "crtc-properties", get, set, type = StructureProperty, member = crtc_properties, nick = "CRTC properties",
+    #[property(name = "crtc-properties", get, set = Self::set_crtc_properties, type = StructureProperty, member = crtc_properties, nick = "CRTC properties",
         blurb = "Properties to set on the CRTC, such as props,VRR-ENABLED=1 ('-' for spaces in names)")]
     #[property(name = "memory-kind", get, set, type = OfferedMemory, member = memory_kind, nick = "Memory kind",
         blurb = "What to offer upstream to write into: auto takes the first of cma, udmabuf and dumb (the card's own buffers) that can be shown",
@@ -96,6 +97,12 @@ pub struct KmsFlipSink {
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
         nick = "Render rectangle", blurb = "Part of the screen for the picture, <x, y, width, height>")]
+    #[property(name = "video-direction", get = Self::rotate_method, set = Self::set_rotate_method, type = VideoOrientationMethod,
+        override_interface = VideoDirection)]
+    #[property(name = "display-width", get = Self::display_width, type = i32, nick = "Display width",
+        blurb = "Width of the mode in pixels, 0 before there is one", minimum = 0, default = 0)]
+    #[property(name = "display-height", get = Self::display_height, type = i32, nick = "Display height",
+        blurb = "Height of the mode in pixels, 0 before there is one", minimum = 0, default = 0)]
     #[property(name = "stats", get = Self::stats, type = StructureProperty, override_class = gst_base::BaseSink)]
     _computed: (),
 
@@ -106,6 +113,8 @@ pub struct KmsFlipSink {
     orientation: Mutex<Orientation>,
     adoption: Adoption,
     render_delay: RenderDelay,
+    /// Width and height of the mode, for `display-width` and `display-height`.
+    screen: Mutex<(u32, u32)>,
     /// The counters at the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
@@ -145,12 +154,48 @@ impl KmsFlipSink {
         lock(&self.settings).rotate_method
     }
 
-    /// Takes effect with the next frame.
+    /// Takes effect with the next frame. `rotate-method` and `video-direction` are the same.
     fn set_rotate_method(&self, method: VideoOrientationMethod) {
         lock(&self.settings).rotate_method = method;
+        for name in ["rotate-method", "video-direction"] {
+            self.obj().notify(name);
+        }
         if self.started(|started| started.make_stale()).is_some() {
             self.warn_of_custom_rotation();
+            self.show_change();
         }
+    }
+
+    fn set_zpos(&self, zpos: i64) {
+        self.set_wish(|settings| settings.zpos = zpos);
+    }
+
+    fn set_plane_properties(&self, properties: StructureProperty) {
+        self.set_wish(|settings| settings.plane_properties = properties);
+    }
+
+    fn set_connector_properties(&self, properties: StructureProperty) {
+        self.set_wish(|settings| settings.connector_properties = properties);
+    }
+
+    fn set_crtc_properties(&self, properties: StructureProperty) {
+        self.set_wish(|settings| settings.crtc_properties = properties);
+    }
+
+    /// Changes settings of KMS properties, which takes effect with the next frame.
+    fn set_wish(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut lock(&self.settings));
+        if self.started(Started::make_wishes_stale).is_some() {
+            self.show_change();
+        }
+    }
+
+    fn display_width(&self) -> i32 {
+        lock(&self.screen).0 as i32
+    }
+
+    fn display_height(&self) -> i32 {
+        lock(&self.screen).1 as i32
     }
 
     fn warn_of_custom_rotation(&self) {
@@ -166,7 +211,8 @@ impl KmsFlipSink {
 
     /// Takes effect with the next frame.
     fn set_variable_refresh(&self, is_wanted: bool) {
-        lock(&self.settings).variable_refresh = is_wanted;
+        self.set_wish(|settings| settings.variable_refresh = is_wanted);
+        // The mode, too, depends on it.
         self.started(|started| started.make_stale());
     }
 
@@ -194,6 +240,7 @@ impl KmsFlipSink {
     fn set_render_rectangle(&self, value: gst::Array) {
         if let Some(rectangle) = RenderRectangle::of_property(&value, &*self.obj(), *CAT) {
             lock(&self.settings).render_rectangle = rectangle;
+            self.show_change();
         }
     }
 
@@ -226,6 +273,7 @@ impl KmsFlipSink {
             started.head.close(restore);
         }
         *lock(&self.last_stats) = last_stats;
+        self.note_screen();
     }
 
     fn started<T>(&self, look: impl FnOnce(&mut Started) -> T) -> Option<T> {
@@ -273,6 +321,18 @@ impl ObjectSubclass for KmsFlipSink {
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::KmsFlipSink;
     type ParentType = gst_video::VideoSink;
+    type Interfaces = (VideoOverlay, VideoDirection);
+}
+
+impl VideoOverlayImpl for KmsFlipSink {
+    fn expose(&self) {
+        self.show_again();
+    }
+
+    fn set_render_rectangle(&self, rectangle: [i32; 4]) {
+        let rectangle = gst::Array::new(rectangle);
+        self.obj().set_property("render-rectangle", rectangle);
+    }
 }
 
 #[glib::derived_properties]
@@ -503,12 +563,13 @@ impl VideoSinkImpl for KmsFlipSink {
             if started.stream.is_none() && started.waiting.is_none() {
                 return Err(gst::FlowError::NotNegotiated);
             }
-            Ok((!started.is_stale()).then(|| started.begin_frame(buffer, is_rendered)))
+            let is_current = started.is_current();
+            Ok(is_current.then(|| started.begin_frame(buffer, is_rendered)))
         });
         let frame = match begun.ok_or(gst::FlowError::Flushing)??.flatten() {
             Some(frame) => Some(frame),
             None => {
-                self.renew_stream().map_err(|error| {
+                self.apply_changes().map_err(|error| {
                     self.fail(&error);
                     gst::FlowError::Error
                 })?;
@@ -524,7 +585,7 @@ impl VideoSinkImpl for KmsFlipSink {
         let show = || match &stream {
             Some(stream) => {
                 let timing = Timing::of(&*self.obj(), buffer, is_rendered, monotonic_ns());
-                stream.show(buffer, timing, &options)
+                stream.show(buffer, timing.into(), &options)
             }
             None => self.miss(buffer, is_rendered),
         };

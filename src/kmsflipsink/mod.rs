@@ -68,7 +68,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 glib::wrapper! {
     /// The element `kmsflipsink`.
     pub struct KmsFlipSink(ObjectSubclass<imp::KmsFlipSink>)
-        @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object;
+        @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object,
+        @implements gst_video::VideoOverlay, crate::interfaces::VideoOverlay, crate::interfaces::VideoDirection;
 }
 
 /// Registers the element as `kmsflipsink`, with rank NONE.

@@ -67,6 +67,35 @@ impl Default for Settings {
     }
 }
 
+/// The KMS properties that the user asks for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wishes {
+    zpos: Option<u64>,
+    plane: Option<gst::Structure>,
+    connector: Option<gst::Structure>,
+    crtc: Option<gst::Structure>,
+    variable_refresh: bool,
+}
+
+impl Wishes {
+    /// The values to set on plane, connector and CRTC. Before the first caps, no colour is set.
+    pub(super) fn tuning(
+        &self,
+        caps: Option<&FrameCaps>,
+        rotation: VideoOrientationMethod,
+    ) -> Tuning {
+        Tuning {
+            plane: self.plane.clone(),
+            connector: self.connector.clone(),
+            crtc: self.crtc.clone(),
+            variable_refresh: self.variable_refresh,
+            zpos: self.zpos,
+            rotation: tune::rotation_bits(rotation),
+            colours: caps.map(Colours::of),
+        }
+    }
+}
+
 impl Settings {
     pub(super) fn criteria(&self) -> Criteria {
         Criteria {
@@ -103,20 +132,13 @@ impl Settings {
         }
     }
 
-    /// The properties to set on plane, connector and CRTC. Before the first caps, no colour is set.
-    pub(super) fn tuning(
-        &self,
-        caps: Option<&FrameCaps>,
-        rotation: VideoOrientationMethod,
-    ) -> Tuning {
-        Tuning {
+    pub(super) fn wishes(&self) -> Wishes {
+        Wishes {
+            variable_refresh: self.variable_refresh,
+            zpos: u64::try_from(self.zpos).ok(),
             plane: self.plane_properties.0.clone(),
             connector: self.connector_properties.0.clone(),
             crtc: self.crtc_properties.0.clone(),
-            variable_refresh: self.variable_refresh,
-            zpos: u64::try_from(self.zpos).ok(),
-            rotation: tune::rotation_bits(rotation),
-            colours: caps.map(Colours::of),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::copies::{Copies, Offered};
 use super::error::{Gone, KmsError, NotPresented};
 use super::frame_caps::FrameCaps;
 use super::framebuffer::Framebuffer;
-use super::head::Head;
+use super::head::{Head, is_about_us};
 use super::import::{self, Imported, Imports, NotImportable};
 use super::layer::Overlay;
 use super::mode::{FrameNeed, ModeRequest};
@@ -65,6 +65,23 @@ struct Context {
     offered: Offered,
     /// How the last frame was shown: the driver is asked again only if picture or target differ.
     placed: (Picture, Target, Scanout),
+}
+
+/// When a frame is to be shown, and whether it was shown before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Showing {
+    pub timing: Timing,
+    /// For a frame that was shown before; see [`Frame::repeats`].
+    pub repeats: Option<u64>,
+}
+
+impl From<Timing> for Showing {
+    fn from(timing: Timing) -> Self {
+        Self {
+            timing,
+            repeats: None,
+        }
+    }
 }
 
 impl Stream {
@@ -120,6 +137,16 @@ impl Stream {
         &self.caps
     }
 
+    /// What takes the place of the next frame in TEST_ONLY commits, and where it goes on the screen. `None` if frames are
+    /// copied into a buffer of the screen's size.
+    pub fn stand_in(&self) -> Option<(&Framebuffer, Placement)> {
+        let (_, _, choice) = self.context.lock().placed;
+        match choice {
+            Scanout::Direct(placement) => Some((&self.stand_in, placement)),
+            Scanout::Composed(_) | Scanout::Nowhere => None,
+        }
+    }
+
     /// The error for a frame that could be shown neither directly nor as a copy.
     pub fn refused(&self, source: io::Error) -> KmsError {
         // A device that went away refuses everything, with various errors: say that it is gone.
@@ -172,13 +199,13 @@ impl Stream {
     pub fn show(
         &self,
         buffer: &gst::Buffer,
-        timing: Timing,
+        showing: Showing,
         options: &DisplayOptions,
     ) -> Result<(), NotPresented> {
         let (choice, offered) = self.choose(buffer, options);
         let overlaid = self.overlaid(buffer, choice);
         let copied =
-            |reason: &dyn Display| self.show_copy(buffer, choice, timing, &overlaid, reason);
+            |reason: &dyn Display| self.show_copy(buffer, choice, showing, &overlaid, reason);
         let placement = match choice {
             Scanout::Nowhere => return Ok(()),
             Scanout::Composed(_) => return copied(&NEEDS_COMPOSING),
@@ -192,7 +219,7 @@ impl Stream {
             self.log().zero_copy(*CAT, Way::Offered, || {
                 format!("upstream writes into dumb buffers of {path}")
             });
-            let mut frame = frame(buffer, framebuffer, placement, timing, true);
+            let mut frame = frame(buffer, framebuffer, placement, showing, true);
             frame.overlay = overlaid.into();
             return self.head.present(frame, false);
         }
@@ -213,7 +240,7 @@ impl Stream {
             framebuffer.judge(Err(&reason));
             return refused(reason);
         }
-        let mut frame = frame(buffer, framebuffer, placement, timing, true);
+        let mut frame = frame(buffer, framebuffer, placement, showing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
         frame.fence = import::pending_write_fence(buffer);
         frame.overlay = overlaid.clone().into();
@@ -262,7 +289,7 @@ impl Stream {
         &self,
         buffer: &gst::Buffer,
         choice: Scanout,
-        timing: Timing,
+        showing: Showing,
         overlaid: &Overlaid,
         reason: &dyn Display,
     ) -> Result<(), NotPresented> {
@@ -278,7 +305,7 @@ impl Stream {
             }
             _ => self.log().copy_foreign(*CAT, buffer, Some(reason)),
         }
-        let mut frame = frame(&copy, framebuffer, placement, timing, false);
+        let mut frame = frame(&copy, framebuffer, placement, showing, false);
         frame.overlay = overlaid.clone().into();
         self.head.present(frame, false)
     }
@@ -372,7 +399,7 @@ impl Stream {
         match self.copy(&buffer, Scanout::Direct(placement), None) {
             Ok((copy, framebuffer, placement)) => {
                 drop(buffer);
-                let mut still = frame(&copy, framebuffer, placement, Timing::default(), false);
+                let mut still = frame(&copy, framebuffer, placement, Showing::default(), false);
                 still.is_counted = false;
                 still.overlay = overlay;
                 if self.head.present(still, false).is_ok() {
@@ -399,15 +426,6 @@ fn composed_at(placed: &Placement) -> Rect {
     }
 }
 
-/// Whether the error says nothing about the frame, because another program has the card, the CRTC is busy,
-/// or the device is gone.
-fn is_about_us(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EACCES | libc::EPERM | libc::ENODEV | libc::EBUSY)
-    )
-}
-
 fn rate_mhz(info: &gst_video::VideoInfo) -> Option<u32> {
     let (numerator, denominator) = (info.fps().numer(), info.fps().denom());
     let rate = (i64::from(numerator) * 1000).checked_div(i64::from(denominator))?;
@@ -418,7 +436,7 @@ fn frame(
     buffer: &gst::Buffer,
     framebuffer: Arc<Framebuffer>,
     placement: Placement,
-    timing: Timing,
+    showing: Showing,
     is_zero_copy: bool,
 ) -> Frame {
     Frame {
@@ -427,11 +445,12 @@ fn frame(
         overlay: Overlay::Absent,
         fence: None,
         buffer: buffer.clone(),
-        timing,
+        timing: showing.timing,
         submitted_ns: 0,
         is_zero_copy,
         is_foreign: false,
-        is_counted: true,
+        is_counted: showing.repeats.is_none(),
+        repeats: showing.repeats,
         serial: 0,
     }
 }

@@ -799,6 +799,37 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_shown_again_only_while_none_is_newer() {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.device);
+        head.repeat().unwrap();
+        assert!(!head.engine.lock().crtcs[0].has_pending(), "no frame yet");
+        let show = || {
+            begin_commit(&head);
+            end_commit(&head, 0);
+            let mut outbox = Outbox::default();
+            head.engine.lock().flipped(1, 1, 1, &mut outbox);
+        };
+        let before = head.newest();
+        head.present(frame(&framebuffer), false).unwrap();
+        show();
+        head.repeat().unwrap();
+        show();
+        assert_eq!(head.engine.lock().crtcs[0].planes[0].stats.shown, 1);
+        let older = Frame {
+            repeats: Some(before),
+            ..frame(&framebuffer)
+        };
+        head.present(older, false).unwrap();
+        assert!(!head.engine.lock().crtcs[0].has_pending());
+        // A frame that waits will be shown anyway.
+        head.present(frame(&framebuffer), false).unwrap();
+        head.repeat().unwrap();
+        show();
+        assert_eq!(head.engine.lock().crtcs[0].planes[0].stats.shown, 2);
+    }
+
+    #[test]
     fn a_commit_that_was_taken_settles_it_for_good() {
         let head = stage();
         let framebuffer = Framebuffer::blank(&head.device);

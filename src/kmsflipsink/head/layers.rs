@@ -90,7 +90,7 @@ impl Head {
         placement: &Placement,
         layer: &Layer,
     ) -> Result<(), String> {
-        let tested = self.try_out(frame, placement, Some(layer), None);
+        let tested = self.try_out(frame, placement, Some(layer), None, None);
         tested.map_err(|error| format!("a plane for it: {}", sys::describe(&error)))
     }
 

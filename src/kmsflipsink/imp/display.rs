@@ -14,17 +14,20 @@ use gst_base::prelude::*;
 use gst_video::VideoOrientationMethod;
 
 use super::{DRAIN_TIME, KmsFlipSink, lock};
+use crate::display::paused::is_paused;
 use crate::display::prerolled::Prerolled;
 use crate::display::presentation::Timing;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::claimed_plane::{Observer, Report};
 use crate::kmsflipsink::colour::Decides;
+use crate::kmsflipsink::discovery::Route;
 use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::frame_caps::FrameCaps;
 use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;
 use crate::kmsflipsink::report;
-use crate::kmsflipsink::stream::Stream;
+use crate::kmsflipsink::settings::Wishes;
+use crate::kmsflipsink::stream::{Showing, Stream};
 use crate::kmsflipsink::tune::{self, Tuning};
 use crate::refresh;
 use crate::sys::clock::monotonic_ns;
@@ -39,6 +42,12 @@ pub(super) struct Started {
     pub(super) stream: Option<Arc<Stream>>,
     pub(super) waiting: Option<Waiting>,
     pub(super) prerolled: Prerolled,
+    /// The KMS properties that are set, or will be with the next frame.
+    wishes: Wishes,
+    /// Whether the user has changed these properties since.
+    are_wishes_stale: bool,
+    /// How `stream` turns the picture.
+    rotation: VideoOrientationMethod,
 }
 
 impl Started {
@@ -66,13 +75,23 @@ impl Started {
     }
 
     /// Whether the display, or the rotation, has changed since frames were planned for it.
-    pub(super) fn is_stale(&self) -> bool {
+    fn is_stale(&self) -> bool {
         self.observer.is_stale.load(Ordering::Acquire)
     }
 
     /// Has the next frame planned anew.
     pub(super) fn make_stale(&self) {
         self.observer.is_stale.store(true, Ordering::Release);
+    }
+
+    /// Has the KMS properties of the settings set with the next frame.
+    pub(super) fn make_wishes_stale(&mut self) {
+        self.are_wishes_stale = true;
+    }
+
+    /// Whether nothing has changed since frames were planned.
+    pub(super) fn is_current(&self) -> bool {
+        !self.is_stale() && !self.are_wishes_stale
     }
 }
 
@@ -120,7 +139,10 @@ impl Observer for SinkObserver {
         }
         match report {
             Report::Plugged(_) | Report::MasterRegained => {
-                sink.call_async(|sink| sink.imp().catch_up());
+                sink.call_async(|sink| {
+                    sink.imp().catch_up();
+                    sink.imp().note_screen();
+                });
             }
             Report::Shown(presentation) => {
                 let running_time = presentation.timing.running_time;
@@ -167,6 +189,34 @@ impl SinkObserver {
     }
 }
 
+/// Sets the KMS properties that the user asks for. The frames may need another plane than the one that the sink starts
+/// on. So properties that this one lacks are an error only if no plane has them; otherwise `plan` sees to them.
+fn tune_first(head: &Head, tuning: &Tuning) -> Result<(), KmsError> {
+    let error = match tune::resolve(&head.device, &head.route, tuning, head.decides()) {
+        Ok(resolved) => {
+            head.tune(resolved);
+            return Ok(());
+        }
+        Err(error @ KmsError::Property(_)) => error,
+        Err(error) => return Err(error),
+    };
+    let planes = head.usable_planes();
+    let mut others = planes
+        .iter()
+        .filter(|plane| plane.id != head.route.kms_plane);
+    let has_all = others.any(|plane| {
+        let route = Route {
+            kms_plane: plane.id,
+            ..head.route
+        };
+        tune::resolve(&head.device, &route, tuning, head.decides()).is_ok()
+    });
+    match has_all {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
 impl KmsFlipSink {
     pub(super) fn open(&self) -> Result<Started, KmsError> {
         let settings = lock(&self.settings).clone();
@@ -183,13 +233,10 @@ impl KmsFlipSink {
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
         // What the tags ask for is seen to by `plan`, which goes without what the plane cannot do.
         let rotation = settings.rotation(VideoOrientationMethod::Identity);
-        let tuning = settings.tuning(None, rotation);
-        match tune::resolve(&head.device, &head.route, &tuning, head.decides()) {
-            Ok(resolved) => head.tune(resolved),
-            Err(error) => {
-                head.close(false);
-                return Err(error);
-            }
+        let wishes = settings.wishes();
+        if let Err(error) = tune_first(&head, &wishes.tuning(None, rotation)) {
+            head.close(false);
+            return Err(error);
         }
         gst::info!(
             CAT,
@@ -209,6 +256,9 @@ impl KmsFlipSink {
             stream: None,
             waiting: None,
             prerolled: Prerolled::default(),
+            wishes,
+            are_wishes_stale: false,
+            rotation,
         })
     }
 
@@ -275,8 +325,15 @@ impl KmsFlipSink {
     ) -> Result<Arc<Stream>, KmsError> {
         let settings = lock(&self.settings).clone();
         let stopped = || KmsError::Property("the sink is not started".into());
-        let (head, imports) = self
-            .started(|started| (started.head.clone(), started.imports.clone()))
+        let (head, imports, wishes) = self
+            .started(|started| {
+                started.rotation = rotation;
+                (
+                    started.head.clone(),
+                    started.imports.clone(),
+                    started.wishes.clone(),
+                )
+            })
             .ok_or_else(stopped)?;
         let request = settings.mode_request()?;
         let stream = |tuning: &Tuning, decides| {
@@ -294,7 +351,7 @@ impl KmsFlipSink {
                 tune::is_turned(rotation),
             )
         };
-        let mut tuning = settings.tuning(Some(caps), rotation);
+        let mut tuning = wishes.tuning(Some(caps), rotation);
         let decides = head.decides();
         let mut planned = stream(&tuning, decides);
         // A picture whose colours the display is told wrongly, or at a steady rate, is better than none.
@@ -356,6 +413,7 @@ impl KmsFlipSink {
             Ok(stream) => {
                 let old = self.started(|started| started.begin_stream(stream));
                 drop(old);
+                self.note_screen();
                 return Ok(true);
             }
             Err(error) if error.may_pass() => error,
@@ -407,12 +465,120 @@ impl KmsFlipSink {
         });
         if let Some((Some(missed), _)) = missed {
             let options = lock(&self.settings).options();
-            let _ = stream.show(&missed.buffer, Timing::default(), &options);
+            let _ = stream.show(&missed.buffer, Showing::default(), &options);
+        }
+    }
+
+    /// Sets the KMS properties that the user has changed, and plans anew if the display or the rotation has changed, or
+    /// if there is no stream yet.
+    pub(super) fn apply_changes(&self) -> Result<(), KmsError> {
+        self.retune();
+        let is_stale = |started: &mut Started| started.is_stale() || started.stream.is_none();
+        match self.started(is_stale) {
+            Some(true) => self.renew_stream(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the KMS properties that the user has changed with the next frame. If that cannot be, warns, and leaves all of
+    /// them as they are.
+    fn retune(&self) {
+        let begun = self.started(|started| {
+            std::mem::take(&mut started.are_wishes_stale).then(|| {
+                let stream = started.stream.clone();
+                (started.head.clone(), stream, started.rotation)
+            })
+        });
+        let Some((head, stream, rotation)) = begun.flatten() else {
+            return;
+        };
+        // Read after `are_wishes_stale`, so that a change from now on is not missed.
+        let wishes = lock(&self.settings).wishes();
+        // Frames that were handed over before are shown as they were planned.
+        head.wait_idle(DRAIN_TIME);
+        let caps = stream.as_ref().map(|stream| stream.caps());
+        let tuning = wishes.tuning(caps, rotation);
+        let stand_in = stream.as_ref().and_then(|stream| stream.stand_in());
+        let tuned = tune::resolve(&head.device, &head.route, &tuning, head.decides())
+            .and_then(|resolved| head.retune(resolved, stand_in));
+        match tuned {
+            Ok(()) => {
+                self.started(|started| started.wishes = wishes);
+            }
+            Err(error) => gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("zpos, plane-properties, connector-properties and crtc-properties stay as they were: {error}")
+            ),
+        }
+    }
+
+    /// Has a change of the settings seen although no frame comes: in PAUSED, shows the last frame again.
+    pub(super) fn show_change(&self) {
+        let sink = self.obj();
+        if is_paused(&*sink) {
+            sink.call_async(|sink| sink.imp().show_again());
+        }
+    }
+
+    /// Shows the last frame again: its sample with the settings of now, or, if the base class keeps none, what is on the
+    /// screen.
+    pub(super) fn show_again(&self) {
+        // While playing, the streaming thread sees to changes.
+        if is_paused(&*self.obj())
+            && let Err(error) = self.apply_changes()
+        {
+            gst::warning!(CAT, imp = self, "the next frame will fail: {error}");
+            self.started(|started| started.make_stale());
+            return;
+        }
+        let stream = self.stream();
+        let Some((stream, head)) = stream.zip(self.started(|started| started.head.clone())) else {
+            return;
+        };
+        // Read before the sample, which the base class replaces before it has the next frame shown.
+        let newest = head.newest();
+        let sample = self.obj().last_sample();
+        let is_of_stream = |sample: &gst::Sample| {
+            let caps = sample.caps();
+            caps.and_then(FrameCaps::parse).as_ref() == Some(stream.caps())
+        };
+        let sample = sample.filter(is_of_stream);
+        let shown = match sample.as_ref().and_then(|sample| sample.buffer_owned()) {
+            Some(buffer) => {
+                let again = Showing {
+                    timing: Timing::default(),
+                    repeats: Some(newest),
+                };
+                let options = lock(&self.settings).options();
+                stream.show(&buffer, again, &options)
+            }
+            None => head.repeat(),
+        };
+        if let Err(error) = shown {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "the last frame is not shown again: {error:?}"
+            );
+        }
+    }
+
+    /// Notifies `display-width` and `display-height` if the mode has changed.
+    pub(super) fn note_screen(&self) {
+        let head = self.started(|started| started.head.clone());
+        let size = head.and_then(|head| head.screen()).unwrap_or_default();
+        let old = std::mem::replace(&mut *lock(&self.screen), size);
+        if old.0 != size.0 {
+            self.obj().notify("display-width");
+        }
+        if old.1 != size.1 {
+            self.obj().notify("display-height");
         }
     }
 
     /// Plans anew for the display and the rotation of now, if the display can show frames.
-    pub(super) fn renew_stream(&self) -> Result<(), KmsError> {
+    fn renew_stream(&self) -> Result<(), KmsError> {
         self.look_elsewhere()?;
         // Frames that were placed by the old plan are shown first, because the new one turns the plane.
         let head = self.started(|started| started.stream.is_some().then(|| started.head.clone()));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The pool that upstream is offered, of the first kind of memory that the card can show.
 
+use super::Stream;
 use super::plan::{DisplayOptions, Scanout, fb_shape};
-use super::{Stream, is_about_us};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::copies;
 use crate::kmsflipsink::format;
+use crate::kmsflipsink::head::is_about_us;
 use crate::layout::Layout;
 use crate::memory::{MemoryKind, Region, Request};
 use crate::pool::{PhysBufferPool, Reuse, Slots};

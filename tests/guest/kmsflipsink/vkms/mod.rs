@@ -6,6 +6,7 @@ mod devices;
 mod disk;
 mod hotplug;
 mod imports;
+mod interfaces;
 mod master;
 mod placement;
 mod selection;
