@@ -462,3 +462,31 @@ fn sixteen_bits_of_rgb_are_shown_as_they_are() {
         assert_deep_rgb_is_shown(format, || VkmsCrc::of_crtc(0));
     }
 }
+
+#[test]
+fn colours_that_the_user_sets_while_playing_are_those_of_the_next_frame() {
+    let _device = Vkms::with([Connected, Disconnected]);
+    let player = Player::with_appsrc("mode=640x480");
+    player.set_state(gst::State::Playing);
+    let info = |colorimetry: &str| {
+        gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
+            .colorimetry(&colorimetry.parse().unwrap())
+            .build()
+            .unwrap()
+    };
+    player.set_caps(&info("bt709"));
+    let full_bt601 = gst::Structure::builder("p")
+        .field("COLOR_ENCODING", "ITU-R BT.601 YCbCr")
+        .field("COLOR_RANGE", "YCbCr full range")
+        .build();
+    for (wish, seen) in [
+        (None, "bt709"),
+        (Some(full_bt601), "1:4:0:0"),
+        (None, "bt709"),
+    ] {
+        player.sink.set_property("plane-properties", wish);
+        player.show(gst::Buffer::from_slice(yuv_bytes(&info("bt709"))));
+        assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info(seen)));
+    }
+    assert_eq!(player.errors(), [""; 0]);
+}
