@@ -265,7 +265,8 @@ fn what_cargo_c_installs_is_enough_for_c() {
     let (_scratch, installed) = prefix();
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["cinstall", "--offline", "--locked", "--library-type=cdylib"])
+        .args(["cinstall", "--package", "gst-plugin-physmem"])
+        .args(["--offline", "--locked", "--library-type=cdylib"])
         .args(["--libdir=lib", "--prefix"])
         .arg(&installed.prefix)
         .arg("--debug")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Writes what physmem-top shows of a process as SVG, for docs/images/physmem-top.svg:
 //!
-//!     cargo run -p physmem-tools --example screenshot SOCKET > docs/images/physmem-top.svg
+//!     cargo run --example screenshot SOCKET > docs/images/physmem-top.svg
 
 #[path = "../src/bin/physmem-top/connection.rs"]
 mod connection;

@@ -220,11 +220,11 @@ pub fn example(name: &str) -> PathBuf {
     example
 }
 
-/// A program of tools/, which `cargo build --package physmem-tools` has built (tests/suite runs it).
+/// A program of tools/, which `cargo build --bins` has built (tests/suite runs it).
 #[track_caller]
 pub fn tool(name: &str) -> PathBuf {
     let tool = built(name);
-    let how = "cargo build --package physmem-tools";
+    let how = "cargo build --bins";
     assert!(tool.exists(), "{}: {how}", tool.display());
     tool
 }

@@ -93,7 +93,7 @@ mod tests {
         let committed = std::fs::read(path).unwrap_or_default();
         assert!(
             committed == page,
-            "{path} is old: PHYSMEM_UPDATE=1 cargo test -p physmem-tools the_man_page_is_made_of_the_command_line makes it"
+            "{path} is old: PHYSMEM_UPDATE=1 cargo test --bins the_man_page_is_made_of_the_command_line makes it"
         );
     }
 
