@@ -2,14 +2,14 @@
 //! The framebuffers for fbpansink.
 
 use super::found::Found;
-use crate::fbpansink::framebuffers::{self, Framebuffer};
+use crate::fbpansink::framebuffers::{self, UsableFramebuffer};
 
 /// The framebuffers that fbpansink can use now.
 pub fn find() -> Vec<Found> {
     framebuffers::usable().iter().map(display).collect()
 }
 
-fn display(framebuffer: &Framebuffer) -> Found {
+fn display(framebuffer: &UsableFramebuffer) -> Found {
     let path = framebuffer.path.to_string_lossy().into_owned();
     let size = (framebuffer.width_px as i32, framebuffer.height_px as i32);
     let caps = gst_video::VideoCapsBuilder::new()
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_framebuffer_takes_its_own_format_up_to_its_own_size() {
         gst::init().unwrap();
-        let found = display(&Framebuffer {
+        let found = display(&UsableFramebuffer {
             path: "/dev/fb1".into(),
             driver: "testfb".into(),
             width_px: 640,

@@ -11,7 +11,7 @@ use crate::sys::fbdev::{self, FixScreeninfo, VarScreeninfo};
 
 /// A framebuffer that the sink can show on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Framebuffer {
+pub(crate) struct UsableFramebuffer {
     /// The device node, such as /dev/fb0.
     pub path: PathBuf,
     /// The driver's name for itself, such as vkmsdrmfb.
@@ -33,7 +33,7 @@ pub(super) fn nodes() -> impl Iterator<Item = PathBuf> {
 
 /// Asks all framebuffers of the machine for their mode, which changes none of them. Those that the process may not
 /// open, or that have no video format, are left out; the log says why.
-pub(crate) fn usable() -> Vec<Framebuffer> {
+pub(crate) fn usable() -> Vec<UsableFramebuffer> {
     let look = |path: PathBuf| match look_at(&path) {
         Ok(framebuffer) => Some(framebuffer),
         Err(why) => {
@@ -44,7 +44,7 @@ pub(crate) fn usable() -> Vec<Framebuffer> {
     nodes().filter_map(look).collect()
 }
 
-fn look_at(path: &Path) -> Result<Framebuffer, String> {
+fn look_at(path: &Path) -> Result<UsableFramebuffer, String> {
     let ask = || {
         let fd = fbdev::open(path)?;
         Ok((
@@ -56,7 +56,11 @@ fn look_at(path: &Path) -> Result<Framebuffer, String> {
     describe(path, &fix, &var)
 }
 
-fn describe(path: &Path, fix: &FixScreeninfo, var: &VarScreeninfo) -> Result<Framebuffer, String> {
+fn describe(
+    path: &Path,
+    fix: &FixScreeninfo,
+    var: &VarScreeninfo,
+) -> Result<UsableFramebuffer, String> {
     let fix = &match fix.line_length {
         // No mode was set since boot (cirrusfb, still in text mode), which the sink does. Only `var` says what the
         // mode will be.
@@ -67,7 +71,7 @@ fn describe(path: &Path, fix: &FixScreeninfo, var: &VarScreeninfo) -> Result<Fra
         },
         _ => *fix,
     };
-    Ok(Framebuffer {
+    Ok(UsableFramebuffer {
         path: path.to_owned(),
         driver: fix.driver(),
         width_px: var.xres,
@@ -106,7 +110,7 @@ mod tests {
             ..VarScreeninfo::default()
         };
         let found = describe(Path::new("/dev/fb7"), &fix, &var).unwrap();
-        let expected = Framebuffer {
+        let expected = UsableFramebuffer {
             path: "/dev/fb7".into(),
             driver: "testfb".into(),
             width_px: 640,
