@@ -16,18 +16,23 @@ pub struct Found {
     pub settings: Vec<(&'static str, String)>,
 }
 
-/// Splits the displays that are `known` into those that are still there, unchanged, and those that are not. Returns
-/// these two, and the displays that are new.
-pub fn compare<T>(
-    known: Vec<(Found, T)>,
-    now: Vec<Found>,
-) -> (Vec<(Found, T)>, Vec<(Found, T)>, Vec<Found>) {
+/// What has become of the displays that were known, each with what the caller keeps for it.
+pub struct Changes<T> {
+    /// Those that are still there, unchanged.
+    pub stay: Vec<(Found, T)>,
+    pub gone: Vec<(Found, T)>,
+    /// Those that were not known.
+    pub new: Vec<Found>,
+}
+
+/// Compares the displays that are `known` with those that are there now.
+pub fn compare<T>(known: Vec<(Found, T)>, now: Vec<Found>) -> Changes<T> {
     let (stay, gone): (Vec<_>, Vec<_>) = known
         .into_iter()
         .partition(|(display, _)| now.contains(display));
     let is_new = |display: &Found| !stay.iter().any(|(known, _)| known == display);
     let new = now.into_iter().filter(is_new).collect();
-    (stay, gone, new)
+    Changes { stay, gone, new }
 }
 
 #[cfg(test)]
@@ -55,13 +60,13 @@ mod tests {
             (display("c", "1"), 3),
         ];
         let now = vec![display("d", "1"), display("b", "2"), display("a", "1")];
-        let (stay, gone, new) = compare(known, now);
+        let Changes { stay, gone, new } = compare(known, now);
         let numbers =
             |list: Vec<(Found, i32)>| list.into_iter().map(|(_, n)| n).collect::<Vec<_>>();
         assert_eq!(numbers(stay), [1]);
         assert_eq!(numbers(gone), [2, 3]);
         assert_eq!(new, [display("d", "1"), display("b", "2")]);
-        let (stay, gone, new) = compare(Vec::<(Found, i32)>::new(), Vec::new());
+        let Changes { stay, gone, new } = compare(Vec::<(Found, i32)>::new(), Vec::new());
         assert!(stay.is_empty() && gone.is_empty() && new.is_empty());
     }
 }

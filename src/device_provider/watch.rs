@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::CAT;
 use super::device::DisplayDevice;
-use super::found::{self, Found};
+use super::found::{self, Changes, Found};
 use crate::sys;
 use crate::sys::uevent::Uevents;
 
@@ -90,7 +90,7 @@ impl Listed {
     /// Looks for displays, and tells the provider what has changed.
     fn update(&mut self, provider: &gst::DeviceProvider, source: Source) {
         let known = std::mem::take(&mut self.0);
-        let (stay, gone, new) = found::compare(known, (source.find)());
+        let Changes { stay, gone, new } = found::compare(known, (source.find)());
         self.0 = stay;
         for (display, device) in gone {
             gst::info!(CAT, obj = provider, "gone: {}", display.name);

@@ -159,7 +159,7 @@ impl Session {
             Some(page) if screen.fb_pages() > 1 => {
                 let buffer = take(&slots, page, screen.fb_page_bytes())?;
                 let holder = Frame {
-                    buffer: buffer,
+                    buffer,
                     timing: Timing::default(),
                     is_zero_copy: false,
                 };
@@ -474,7 +474,7 @@ impl Session {
             return Ok(None);
         };
         let frame = Frame {
-            buffer: buffer,
+            buffer,
             timing: Timing::default(),
             is_zero_copy: false,
         };

@@ -272,11 +272,19 @@ mod tests {
         assert_eq!((packed.width, packed.height, packed.bits), (800, 720, 8));
     }
 
+    /// The fourcc, the name in GStreamer, the pixels that share a chroma sample, and the words of each colour plane.
+    type Documented = (
+        &'static str,
+        &'static str,
+        usize,
+        &'static [(&'static str, &'static str)],
+    );
+
     /// What drm_fourcc.h says of the words of each colour plane, from the highest bit down: components with the numbers
     /// of their samples, and their bits. Then, what GStreamer calls the format, and how many pixels share a chroma
     /// sample horizontally. `z` and `x` are bits that do not count.
     #[rustfmt::skip]
-    const DOCUMENTED: &[(&str, &str, usize, &[(&str, &str)])] = &[
+    const DOCUMENTED: &[Documented] = &[
         ("XR24", "BGRx", 1, &[("x:R:G:B", "8:8:8:8")]),
         ("XB24", "RGBx", 1, &[("x:B:G:R", "8:8:8:8")]),
         ("RX24", "xBGR", 1, &[("R:G:B:x", "8:8:8:8")]),

@@ -143,7 +143,7 @@ pub fn cvt(width: u32, height: u32, refresh_mhz: u32, blanking: Blanking) -> Opt
 
 /// The length of the vertical sync pulse, by which a display recognises the proportions of a mode of CVT.
 fn sync_lines(width: u32, height: u32) -> u32 {
-    let is = |n: u32, d: u32| height % d == 0 && height / d * n == width;
+    let is = |n: u32, d: u32| height.is_multiple_of(d) && height / d * n == width;
     if is(4, 3) {
         4
     } else if is(16, 9) {

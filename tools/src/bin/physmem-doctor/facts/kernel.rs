@@ -50,7 +50,7 @@ impl Kernel {
     }
 }
 
-/// The word in brackets of "always [madvise] never".
+/// The word in brackets of `always [madvise] never`.
 fn chosen(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
