@@ -52,11 +52,11 @@ fn ordinary_memory_is_copied_once_and_the_sink_says_why() {
 fn an_upload_into_another_kind_than_the_sinks_is_said_on_the_bus() {
     let player = Player::play(
         "videotestsrc num-buffers=5 ! video/x-raw,format=BGRx,width=640,height=480 \
-         ! physmemupload name=upload kind=normal ! kmsflipsink name=sink memory-kind=udmabuf sync=false",
+         ! physmemupload name=upload kind=normal ! kmsflipsink name=sink memory-kind=cma sync=false",
     );
     let warnings = player.messages(gst::MessageType::Warning);
     let told = |text: &&String| {
-        text.contains("memory of kind udmabuf, and kind=normal asks for another")
+        text.contains("memory of kind cma, and kind=normal asks for another")
             && text.contains("leave kind at auto")
     };
     assert_eq!(warnings.iter().filter(told).count(), 1, "{warnings:?}");
