@@ -219,26 +219,10 @@ impl Refusals {
 impl ClaimedPlane {
     /// A plane of a card that does not exist.
     pub fn blank(id: u32, observer: Arc<dyn Observer>) -> Self {
+        let plane = Self::new(PlaneState::blank(id), observer, Arc::default());
         Self {
-            id,
-            state: PlaneState::blank(id),
-            layer_plane: None,
-            extras: Vec::new(),
-            extras_saved: Vec::new(),
-            are_extras_new: false,
-            are_extras_in_flight: false,
-            need_extras_setup: false,
-            blobs: Vec::new(),
-            colours: None,
-            pace: Pace::default(),
-            observer,
-            is_flushing: false,
-            closing: None,
-            settled_serial: 0,
-            refusals: Refusals::default(),
-            frames: Cycle::default(),
-            log: Arc::default(),
             stats: Stats::new(1),
+            ..plane
         }
     }
 }
