@@ -607,6 +607,17 @@ impl Crtc {
         mode.chain(of_planes).cloned().collect()
     }
 
+    /// The property blobs that the commit in flight may name. Most commits only show frames; they name none, and so
+    /// allocate nothing here.
+    pub fn blobs_in_flight(&self) -> Vec<Arc<PropertyBlob>> {
+        let names_blobs =
+            self.is_setup_in_flight() || self.planes.iter().any(|plane| plane.are_extras_in_flight);
+        match names_blobs {
+            true => self.blobs(),
+            false => Vec::new(),
+        }
+    }
+
     /// Hands over the properties of a plane that an earlier sink has changed, with their first values.
     pub fn take_extras_before(&mut self, id: u32) -> Vec<Extra> {
         let mut others = self.others.iter_mut();
@@ -990,6 +1001,7 @@ mod tests {
 
     #[test]
     fn new_values_of_the_connector_are_set_with_a_setup() {
+        gst::init().unwrap();
         let device = Device::blank();
         let framebuffer = Framebuffer::blank(&device);
         let connector = control::from_u32(9).unwrap();
@@ -1002,6 +1014,29 @@ mod tests {
             assert!(plane.frames.submit(Frame::blank(&framebuffer)).is_ok());
             crtc.begin_commit(0);
             assert_eq!(crtc.is_setup_in_flight(), is_setup, "{value}");
+            crtc.take_setup();
+            crtc.in_flight = None;
+            drop(crtc.planes[0].frames.shown());
+        }
+    }
+
+    #[test]
+    fn a_commit_that_only_shows_frames_names_no_blobs() {
+        gst::init().unwrap();
+        let device = Device::blank();
+        let framebuffer = Framebuffer::blank(&device);
+        let blob = PropertyBlob::numbered(&device, 11);
+        let (plane, property) = (control::from_u32(1).unwrap(), control::from_u32(3).unwrap());
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        let extras = vec![(plane, property, blob.id())];
+        drop(crtc.planes[0].set_extras(extras, vec![], vec![blob]));
+        for (is_setup, names_blob) in [(false, true), (false, false), (true, true)] {
+            crtc.needs_setup = is_setup;
+            let frames = &mut crtc.planes[0].frames;
+            assert!(frames.submit(Frame::blank(&framebuffer)).is_ok());
+            crtc.begin_commit(0);
+            let blobs = crtc.blobs_in_flight();
+            assert_eq!(blobs.iter().any(|blob| blob.id() == 11), names_blob);
             crtc.take_setup();
             crtc.in_flight = None;
             drop(crtc.planes[0].frames.shown());

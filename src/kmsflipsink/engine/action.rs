@@ -96,7 +96,7 @@ impl Inner {
                         crtc: crtc.id,
                         request,
                         out_fence: crtc.out_fence_request(),
-                        blobs: crtc.blobs(),
+                        blobs: crtc.blobs_in_flight(),
                         framebuffers: match kind {
                             CommitKind::Setup => crtc.framebuffers(),
                             CommitKind::Flip | CommitKind::AsyncFlip => Vec::new(),
