@@ -547,6 +547,7 @@ mod tests {
 
     #[test]
     fn a_plane_without_the_encoding_gets_the_nearest() {
+        gst::init().unwrap();
         for (matrix, plane_has, nearest) in [
             (
                 VideoColorMatrix::Bt2020,

@@ -362,6 +362,7 @@ mod tests {
 
     #[test]
     fn nothing_is_blended_beyond_the_picture() {
+        gst::init().unwrap();
         let info = gst_video::VideoInfo::builder(VideoFormat::Bgrx, 16, 16);
         let frame = frame_with(&[plain([-4, -4, 72, 8], RED), plain([60, 40, 8, 16], BLUE)]);
         // The frame's middle, in the middle of a small screen.
