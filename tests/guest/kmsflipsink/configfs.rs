@@ -274,6 +274,14 @@ fn read_by_vkms(sample: u16, depth: u32) -> u16 {
     }
 }
 
+/// A picture of the screen's size in NV12 with this colorimetry.
+fn nv12(colorimetry: &str) -> gst_video::VideoInfo {
+    gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
+        .colorimetry(&colorimetry.parse().unwrap())
+        .build()
+        .unwrap()
+}
+
 /// The bytes of a frame. Samples of more than eight bits are little-endian words.
 fn yuv_bytes(info: &gst_video::VideoInfo) -> Vec<u8> {
     let mut bytes = vec![0; info.size()];
@@ -423,10 +431,7 @@ fn colours_are_right_again_after_a_stream_in_others() {
             assert_on_display(0, &picture);
             continue;
         };
-        let info = gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
-            .colorimetry(&colorimetry.parse().unwrap())
-            .build()
-            .unwrap();
+        let info = nv12(colorimetry);
         player.set_caps(&info);
         player.show(gst::Buffer::from_slice(yuv_bytes(&info)));
         assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info));
@@ -444,15 +449,9 @@ fn the_user_has_the_last_word_on_colours() {
         .build();
     player.sink.set_property("plane-properties", wish);
     player.set_state(gst::State::Playing);
-    let info = |colorimetry: &str| {
-        gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
-            .colorimetry(&colorimetry.parse().unwrap())
-            .build()
-            .unwrap()
-    };
-    player.set_caps(&info("bt709"));
-    player.show(gst::Buffer::from_slice(yuv_bytes(&info("bt709"))));
-    assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info("1:4:0:0")));
+    player.set_caps(&nv12("bt709"));
+    player.show(gst::Buffer::from_slice(yuv_bytes(&nv12("bt709"))));
+    assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&nv12("1:4:0:0")));
 }
 
 #[test]
@@ -468,13 +467,7 @@ fn colours_that_the_user_sets_while_playing_are_those_of_the_next_frame() {
     let _device = Vkms::with([Connected, Disconnected]);
     let player = Player::with_appsrc("mode=640x480");
     player.set_state(gst::State::Playing);
-    let info = |colorimetry: &str| {
-        gst_video::VideoInfo::builder(VideoFormat::Nv12, W as u32, H as u32)
-            .colorimetry(&colorimetry.parse().unwrap())
-            .build()
-            .unwrap()
-    };
-    player.set_caps(&info("bt709"));
+    player.set_caps(&nv12("bt709"));
     let full_bt601 = gst::Structure::builder("p")
         .field("COLOR_ENCODING", "ITU-R BT.601 YCbCr")
         .field("COLOR_RANGE", "YCbCr full range")
@@ -485,8 +478,8 @@ fn colours_that_the_user_sets_while_playing_are_those_of_the_next_frame() {
         (None, "bt709"),
     ] {
         player.sink.set_property("plane-properties", wish);
-        player.show(gst::Buffer::from_slice(yuv_bytes(&info("bt709"))));
-        assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&info(seen)));
+        player.show(gst::Buffer::from_slice(yuv_bytes(&nv12("bt709"))));
+        assert_crc_of(VkmsCrc::of_crtc(0), yuv_crc(&nv12(seen)));
     }
     assert_eq!(player.errors(), [""; 0]);
 }
