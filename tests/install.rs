@@ -212,8 +212,10 @@ fn what_meson_installs_is_enough_for_c() {
 
 /// The manifest of an application with an edition before 2024. The default resolver of such an
 /// edition takes the newest crates even if the compiler is too old for them; `resolver` changes
-/// that.
+/// that. It is a workspace of its own, because target/ may lie in this one.
 const APPLICATION: &str = r#"
+[workspace]
+
 [package]
 name = "application"
 edition = "2021"
