@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! kmsflipsink as far as it needs no display. Tests with one are in tests/guest/kmsflipsink.
 
+mod common;
+
 use gst::prelude::*;
-use gst_video::prelude::*;
 
 fn sink() -> gst::Element {
     gst::init().unwrap();
@@ -207,22 +208,7 @@ fn the_template_has_no_format_that_drm_cannot_name() {
 
 #[test]
 fn a_player_without_a_window_can_use_it_as_a_video_overlay() {
-    let sink = sink();
-    let overlay: gst_video::VideoOverlay = sink.clone().dynamic_cast().unwrap();
-    let rectangle = || {
-        let array = sink.property::<gst::Array>("render-rectangle");
-        let numbers = array.iter().map(|number| number.get::<i32>().unwrap());
-        numbers.collect::<Vec<_>>()
-    };
-    assert!(overlay.set_render_rectangle(1, 2, 3, 4).is_ok());
-    assert_eq!(rectangle(), [1, 2, 3, 4]);
-    assert!(overlay.set_render_rectangle(-1, -1, -1, -1).is_ok());
-    assert_eq!(rectangle(), [0, 0, 0, 0]);
-    // There is nothing to show yet, no window, and no event.
-    overlay.expose();
-    overlay.handle_events(true);
-    // SAFETY: 0 is no window.
-    unsafe { overlay.set_window_handle(0) };
+    common::video_overlay::is_usable_without_a_window(&sink());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // every test binary uses its own part of it
 
 pub mod play;
+pub mod video_overlay;
 
 use std::{
     path::{Path, PathBuf},

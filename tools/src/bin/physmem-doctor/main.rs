@@ -14,6 +14,9 @@
 mod facts;
 mod item;
 mod judge;
+#[cfg(test)]
+#[path = "../../man_page.rs"]
+mod man_page;
 mod options;
 mod report;
 

@@ -83,25 +83,8 @@ mod tests {
         assert_eq!(refused.exit_code(), 2);
     }
 
-    /// PHYSMEM_UPDATE=1 writes the page, as for other generated files of this repository.
     #[test]
     fn the_man_page_is_made_of_the_command_line() {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Options::command())
-            .render(&mut page)
-            .unwrap();
-        // The only text after the options, which clap_mangen gives a heading for anything.
-        let page = String::from_utf8(page).unwrap();
-        let page = page.replace(".SH EXTRA\nExit status:\n", ".SH \"EXIT STATUS\"\n");
-        assert!(page.contains("EXIT STATUS"));
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/physmem-doctor.1");
-        if std::env::var_os("PHYSMEM_UPDATE").is_some() {
-            std::fs::write(path, &page).unwrap();
-        }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == page,
-            "{path} is old: tests/generate man makes it"
-        );
+        crate::man_page::is_up_to_date(Options::command());
     }
 }

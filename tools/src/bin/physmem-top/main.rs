@@ -7,6 +7,9 @@
 //! - `model`: the latest numbers and rates (pure); `view`: these as text (pure).
 
 mod connection;
+#[cfg(test)]
+#[path = "../../man_page.rs"]
+mod man_page;
 mod model;
 mod options;
 mod view;

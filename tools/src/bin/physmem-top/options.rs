@@ -79,22 +79,9 @@ mod tests {
         Options::command().debug_assert();
     }
 
-    /// PHYSMEM_UPDATE=1 writes the page, as for other generated files of this repository.
     #[test]
     fn the_man_page_is_made_of_the_command_line() {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Options::command())
-            .render(&mut page)
-            .unwrap();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/physmem-top.1");
-        if std::env::var_os("PHYSMEM_UPDATE").is_some() {
-            std::fs::write(path, &page).unwrap();
-        }
-        let committed = std::fs::read(path).unwrap_or_default();
-        assert!(
-            committed == page,
-            "{path} is old: PHYSMEM_UPDATE=1 cargo test --bins the_man_page_is_made_of_the_command_line makes it"
-        );
+        crate::man_page::is_up_to_date(Options::command());
     }
 
     #[test]
