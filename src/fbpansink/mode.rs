@@ -420,10 +420,10 @@ fn has_pan_step(fix: &FixScreeninfo, var: &VarScreeninfo) -> bool {
 
 /// Whether the driver has memory for several fb_pages, can pan between them, and shows what it pans to, as far
 /// as it tells before a mode is set.
-pub fn can_pan(fix: &FixScreeninfo, var: &VarScreeninfo) -> bool {
+pub(super) fn can_pan(fix: &FixScreeninfo, var: &VarScreeninfo, release: &str) -> bool {
     screenfuls(fix, var) >= Some(2)
         && has_pan_step(fix, var)
-        && !is_pan_broken(&fix.driver(), &kernel_release())
+        && !is_pan_broken(&fix.driver(), release)
 }
 
 /// Whether pixels have the same format and places; `yres_virtual` and offsets may differ.
@@ -503,7 +503,7 @@ mod tests {
             ("bochs-drmdrmfb", 1, 2 * 640, false),
         ] {
             let mode = mode(id, ypanstep, smem_len, var(10));
-            let said = can_pan(&mode.fix, &mode.var);
+            let said = can_pan(&mode.fix, &mode.var, &kernel_release());
             assert_eq!(said, can, "{id} {ypanstep} {smem_len}");
         }
     }

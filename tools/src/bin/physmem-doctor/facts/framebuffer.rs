@@ -62,8 +62,9 @@ impl Framebuffer {
         match gstphysmem::fbpansink::Framebuffer::inspect(Path::new(&path)) {
             Ok(found) => {
                 let fb_pages = found.fb_pages();
+                let has_vsync = found.has_vsync().unwrap_or(false);
                 let (format, format_error) = match found.format {
-                    Ok(format) => (Some(format), None),
+                    Ok(format) => (Some(format.to_str().to_string()), None),
                     Err(error) => (None, Some(error)),
                 };
                 self.driver = Some(found.driver);
@@ -78,7 +79,7 @@ impl Framebuffer {
                     fb_pages_that_fit: found.fb_pages_that_fit,
                     pan_step_px: found.pan_step_px,
                     is_pan_broken: found.is_pan_broken,
-                    has_vsync: found.has_vsync,
+                    has_vsync,
                     format,
                     format_error,
                 });
