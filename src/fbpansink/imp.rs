@@ -7,8 +7,9 @@
 use super::CAT;
 use super::error::ScreenError;
 use super::screen::Options;
-use super::session::{NotShown, Session, Stream, Written};
+use super::session::{NotShown, Session, Written};
 use super::stats::{self, Counters};
+use super::stream::Stream;
 use super::vsync::Vsync;
 use crate::adoption::Adoption;
 use crate::display::area::{Rect, RenderRectangle};

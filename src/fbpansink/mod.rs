@@ -32,10 +32,12 @@ mod framebuffer;
 pub(crate) mod framebuffers;
 mod imp;
 mod mode;
+mod pages;
 mod presenter;
 mod screen;
 mod session;
 mod stats;
+mod stream;
 mod terminal;
 mod vsync;
 

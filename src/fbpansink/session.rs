@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 //! From start to stop: the screen, its fb_pages as a pool, and how each frame gets onto the screen.
 use super::CAT;
-use super::address;
 use super::crop;
 use super::deferred_io::Shadow;
 use super::error::ScreenError;
+use super::pages::{self, fb_pages};
 use super::presenter::{Held, Presented, Presenter, Refusal};
 use super::screen::{Options, Screen};
 use super::stats::Counters;
+use super::stream::{FramePlacement, Part, Stream, align_px};
 use super::terminal::{Painted, Terminal};
 use crate::display::area::Rect;
 use crate::display::frame_log::{FrameLog, Way};
 use crate::display::presentation::{Presentation, Timing};
 use crate::foreign;
 use crate::layout::{self, Layout};
-use crate::memory::{ExternalAddress, Owner, Region};
 use crate::pool::{PhysBufferPool, PoolError, Reuse, Slots, Wait};
 use crate::sys::vt_guard::VtSwitch;
 use gst::prelude::*;
@@ -54,93 +54,6 @@ pub struct Frame {
     is_zero_copy: bool,
 }
 
-/// What stays the same until new caps or a new `render-rectangle`.
-pub struct Stream {
-    info: gst_video::VideoInfo,
-    placement: FramePlacement,
-    /// The part of the screen that frames may use.
-    area: Rect,
-    /// Identifies the stream in [`Painted`]; never 0.
-    serial: u64,
-    /// The pool for copies of frames that are in no fb_page. Made for the first copy.
-    copies: Mutex<Option<PhysBufferPool>>,
-    /// The stream of pictures of another size that was last cut out of frames of this one.
-    cropped: Mutex<Option<Arc<Stream>>>,
-}
-
-/// What is shown of a frame.
-pub struct Part {
-    /// The upper left corner, in pixels of the frame.
-    corner: (u32, u32),
-    /// The size and the place on the screen.
-    stream: Arc<Stream>,
-    /// Whether it is another part than the one that the caps describe.
-    is_cropped: bool,
-}
-
-/// Where frames of one size are in a fb_page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FramePlacement {
-    /// The place on the screen.
-    pub frame: Rect,
-    /// The place in memory, from the fb_page's first byte.
-    pub layout: Layout,
-}
-
-impl Stream {
-    /// `placement` is that of frames of `info` in `area`.
-    pub fn new(info: gst_video::VideoInfo, placement: FramePlacement, area: Rect) -> Self {
-        static SERIAL: AtomicU64 = AtomicU64::new(1);
-        Self {
-            info,
-            placement,
-            area,
-            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-            copies: Mutex::new(None),
-            cropped: Mutex::new(None),
-        }
-    }
-
-    /// A stream of the same frames at another place on the screen.
-    pub fn moved_to(&self, placement: FramePlacement, area: Rect) -> Self {
-        Self::new(self.info.clone(), placement, area)
-    }
-
-    pub fn info(&self) -> &gst_video::VideoInfo {
-        &self.info
-    }
-
-    pub fn placement(&self) -> FramePlacement {
-        self.placement
-    }
-
-    pub fn frame(&self) -> Rect {
-        self.placement.frame
-    }
-
-    pub fn size(&self) -> (u32, u32) {
-        (self.info.width(), self.info.height())
-    }
-
-    /// Wakes a copy that waits for a fb_page.
-    pub fn set_flushing(&self, flushing: bool) {
-        if let Some(pool) = &*self.copies.lock() {
-            pool.set_flushing(flushing);
-        }
-        if let Some(cropped) = &*self.cropped.lock() {
-            cropped.set_flushing(flushing);
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if let Some(pool) = self.copies.get_mut() {
-            let _ = pool.set_active(false); // deactivation does not fail
-        }
-    }
-}
-
 impl Session {
     /// Opens the device and starts the threads. They call `on_error` once if a pan fails,
     /// `on_terminal` each time the screen goes to another virtual terminal or comes back, and
@@ -153,11 +66,11 @@ impl Session {
         on_shown: impl Fn(Presentation) + Send + 'static,
     ) -> Result<Self, ScreenError> {
         let screen = Arc::new(Screen::open(options)?);
-        let (regions, address) = regions(&screen);
+        let (regions, address) = pages::regions(&screen);
         let slots = Slots::new(regions, Reuse::LeastRecent);
         let on_screen = match screen.visible_fb_page() {
             Some(page) if screen.fb_pages() > 1 => {
-                let buffer = take(&slots, page, screen.fb_page_bytes())?;
+                let buffer = pages::take(&slots, page, screen.fb_page_bytes())?;
                 let holder = Frame {
                     buffer,
                     timing: Timing::default(),
@@ -314,7 +227,7 @@ impl Session {
 
     pub fn locate(&self, stream: &Stream, buffer: &gst::Buffer) -> Written {
         match self.slots.index_of(buffer) {
-            Some(fb_page) if is_in_place(buffer, stream) => Written::InPlace(fb_page),
+            Some(fb_page) if stream.is_in_place(buffer) => Written::InPlace(fb_page),
             Some(fb_page) => Written::Elsewhere(fb_page),
             None => Written::Foreign,
         }
@@ -333,9 +246,9 @@ impl Session {
             // Elements that crop give the size of the crop in the caps, that of the frame in the GstVideoMeta.
             let meta = buffer.meta::<gst_video::VideoMeta>();
             let size = meta.map_or(stream.size(), |meta| (meta.width(), meta.height()));
-            let align = align_px(&stream.info);
+            let align = align_px(stream.info());
             let part = crop::visible(crop.rect(), size, stream.area.size(), align)?;
-            let is_cropped = part != Rect::of_size(stream.info.width(), stream.info.height());
+            let is_cropped = part != Rect::of_size(stream.info().width(), stream.info().height());
             Some(Part {
                 corner: (part.x as u32, part.y as u32),
                 stream: self.stream_of_size(stream, part.size())?,
@@ -358,7 +271,7 @@ impl Session {
         if let Some(known) = cropped.as_ref().filter(|known| known.size() == size) {
             return Some(known.clone());
         }
-        let info = gst_video::VideoInfo::builder(stream.info.format(), size.0, size.1);
+        let info = gst_video::VideoInfo::builder(stream.info().format(), size.0, size.1);
         let info = info.build().ok()?;
         let placement = self.place(&info, stream.area)?;
         gst::debug!(CAT, "cropped frames: {} of the screen", placement.frame);
@@ -440,10 +353,10 @@ impl Session {
             shadow.forget();
         }
         let written = (|| {
-            let source = foreign::map(&stream.info, buffer).map_err(|e| e.to_string())?;
+            let source = foreign::map(stream.info(), buffer).map_err(|e| e.to_string())?;
             let bytes = source.plane_data(0).map_err(|e| e.to_string())?;
             let stride = usize::try_from(source.plane_stride()[0]).map_err(|e| e.to_string())?;
-            let target = part.stream.placement.layout.planes[0];
+            let target = part.stream.placement().layout.planes[0];
             let (x, y) = (part.corner.0 as usize, part.corner.1 as usize);
             let start = y * stride + x * self.screen.pixel_bytes();
             let end = start + target.rows.saturating_sub(1) * stride + target.row_bytes;
@@ -557,10 +470,10 @@ impl Session {
             Err(e) => return Err(pool_error(e)),
         };
         let copied: Result<(), String> = (|| {
-            let source = foreign::map(&stream.info, buffer).map_err(|e| e.to_string())?;
+            let source = foreign::map(stream.info(), buffer).map_err(|e| e.to_string())?;
             let target = copy.get_mut().ok_or("a new buffer is shared")?;
             let mut target =
-                gst_video::VideoFrameRef::from_buffer_ref_writable(target, &part.stream.info)
+                gst_video::VideoFrameRef::from_buffer_ref_writable(target, part.stream.info())
                     .map_err(|e| e.to_string())?;
             let size = part.stream.size();
             layout::copy_area(&source, part.corner, size, &mut target, (0, 0));
@@ -578,9 +491,9 @@ impl Session {
         if let Some(pool) = &*copies {
             return Ok(pool.clone());
         }
-        let caps = stream.info.to_caps().map_err(pool_error)?;
+        let caps = stream.info().to_caps().map_err(pool_error)?;
         let (pool, ..) = self
-            .pool(&caps, stream.placement)
+            .pool(&caps, stream.placement())
             .ok_or_else(|| pool_error(format!("it refuses {caps}")))?;
         pool.set_active(true).map_err(pool_error)?;
         *copies = Some(pool.clone());
@@ -596,7 +509,7 @@ impl Session {
         let painted = &self.painted[fb_page];
         let is_new = painted.swap(stream.serial, Ordering::Relaxed) != stream.serial;
         if is_new {
-            self.screen.paint_borders(fb_page, stream.placement.frame);
+            self.screen.paint_borders(fb_page, stream.placement().frame);
         }
         is_new
     }
@@ -607,13 +520,6 @@ const CROPPED: &str =
     "a GstVideoCropMeta names a part of the frame, and the rest of its fb_page must be black";
 
 const DEFERRED: &str = "the driver sends what is written to the display (deferred I/O), so only rows that changed are written";
-
-/// In packed YUV formats, neighbouring pixels share their colour. The left edge of a frame or of a
-/// part must not separate them, and so is at a multiple of this many pixels.
-fn align_px(info: &gst_video::VideoInfo) -> u32 {
-    let format = info.format_info();
-    1 << format.w_sub().iter().copied().max().unwrap_or(0)
-}
 
 fn pool_error(error: impl std::fmt::Display) -> NotShown {
     NotShown::Failed(ScreenError::Pool(error.to_string()))
@@ -646,90 +552,4 @@ pub enum NotShown {
     Failed(ScreenError),
     /// An error that was posted already.
     Reported,
-}
-
-/// Whether the frame's pixels are where the placement says, so that a pan alone shows them.
-fn is_in_place(buffer: &gst::BufferRef, stream: &Stream) -> bool {
-    let Some((_, start)) = crate::memory::region_of(buffer.peek_memory(0)) else {
-        return false;
-    };
-    let Ok(layout) = foreign::layout(&stream.info, buffer) else {
-        return false;
-    };
-    let (plane, placed) = (layout.planes[0], stream.placement.layout.planes[0]);
-    start + plane.offset_bytes == placed.offset_bytes && plane.stride_bytes == placed.stride_bytes
-}
-
-/// One region for each fb_page, and the result for [`Session::address`].
-fn regions(screen: &Screen) -> (Vec<Arc<Region>>, Result<String, String>) {
-    let (memory, page_bytes) = (screen.memory(), screen.fb_page_bytes());
-    let start = screen.fb_page_offset_bytes(0);
-    let spare = (0..screen.fb_pages())
-        .rev()
-        .find(|page| Some(*page) != screen.visible_fb_page());
-    let found = address::find(
-        memory,
-        screen.fix().smem_start_u64(),
-        u64::from(screen.fix().smem_len),
-        start,
-        spare.map(|page| screen.fb_page_offset_bytes(page)),
-    );
-    let regions = (0..screen.fb_pages())
-        .map(|page| {
-            let address = match &found {
-                Ok(all) => all
-                    .slice((page * page_bytes) as u64, page_bytes as u64)
-                    .map_or(
-                        ExternalAddress::Unknown(crate::memory::AddressUnknown::NotGiven),
-                        ExternalAddress::Given,
-                    ),
-                Err(unknown) => ExternalAddress::Unknown(unknown.kind.clone()),
-            };
-            let offset = screen.fb_page_offset_bytes(page);
-            // SAFETY: the page lies inside the mapping, because `Mode` made sure that fb_pages * page_bytes
-            // <= smem_len, and the mapping has start + smem_len bytes. The region holds the mapping.
-            unsafe {
-                let ptr = memory.ptr().add(offset);
-                Region::external(
-                    ptr,
-                    page_bytes,
-                    address,
-                    Owner::Shared(memory.clone()),
-                    None,
-                )
-            }
-        })
-        .collect();
-    let address = found
-        .map(|all| format!("{} ({})", address::describe(&all), all.source()))
-        .map_err(|unknown| unknown.reason);
-    gst::debug!(CAT, "physical address: {address:?}");
-    (regions, address)
-}
-
-/// Acquires the fb_page that is on screen, so that upstream cannot write into it before another one is shown.
-fn take(slots: &Slots, fb_page: usize, page_bytes: usize) -> Result<gst::Buffer, ScreenError> {
-    let failed = |e: &dyn std::fmt::Display| ScreenError::Pool(e.to_string());
-    let pool = PhysBufferPool::over(slots, None);
-    let mut config = pool.config();
-    let size = u32::try_from(page_bytes).map_err(|e| failed(&e))?;
-    config.set_params(None, size, 0, 0);
-    pool.set_config(config).map_err(|e| failed(&e))?;
-    pool.set_active(true).map_err(|e| failed(&e))?;
-    let all: Vec<gst::Buffer> = (0..slots.total())
-        .map_while(|_| pool.acquire_free(Wait::No).ok())
-        .collect();
-    let holder = all
-        .into_iter()
-        .find(|buffer| slots.index_of(buffer) == Some(fb_page));
-    pool.set_active(false).map_err(|e| failed(&e))?;
-    holder.ok_or_else(|| failed(&"the fb_page on screen is not among them"))
-}
-
-pub fn fb_pages(n: usize) -> String {
-    if n == 1 {
-        "one fb_page".into()
-    } else {
-        format!("{n} fb_pages")
-    }
 }
