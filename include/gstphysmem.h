@@ -64,6 +64,14 @@
 
 G_BEGIN_DECLS
 
+#ifdef __GI_SCANNER__
+typedef struct _GstPhysBufferPool GstPhysBufferPool;
+struct _GstPhysBufferPool { GstBufferPool parent; };
+#else
+/** The pool. In C it is another name of GstBufferPool, so that no call needs a cast. */
+typedef GstBufferPool GstPhysBufferPool;
+#endif
+
 /**
  * Flag of GstPhysMemMeta: source, phys_addr and extents are valid.
  */
@@ -198,7 +206,8 @@ typedef enum GstPhysPoolError {
 } GstPhysPoolError;
 
 /**
- * Owns a block of memory together with the function that frees it.
+ * Owns a block of memory together with the function that frees it. In languages that count references for
+ * their programs, the block is freed when program and pool have both given it up.
  */
 typedef struct GstPhysBufferHandle GstPhysBufferHandle;
 
@@ -280,7 +289,7 @@ typedef struct GstPhysMemMeta {
   /**
    * The physically contiguous pieces in the order of the bytes, or NULL.
    */
-  const struct GstPhysExtent *extents;
+  const GstPhysExtent *extents;
   /**
    * Number of extents, 0 if the address is unknown.
    */
@@ -321,21 +330,28 @@ typedef struct GstPhysMemMeta {
 } GstPhysMemMeta;
 
 /**
+ * gst_phys_buffer_pool_get_type:
+ *
  * The type of the pool: GST_TYPE_PHYS_BUFFER_POOL.
  */
 GType gst_phys_buffer_pool_get_type(void);
 
 /**
+ * gst_phys_buffer_pool_new:
+ * @kind: (type GstPhysMemoryKind): a GstPhysMemoryKind; GST_PHYS_MEMORY_KIND_AUTO takes the first that works
+ *
  * Makes a pool that allocates memory of this kind when it is activated. For the other properties there is
  * g_object_new() with GST_TYPE_PHYS_BUFFER_POOL.
- *
- * kind: a GstPhysMemoryKind; GST_PHYS_MEMORY_KIND_AUTO takes the first that works
  *
  * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for another number
  */
 GstBufferPool *gst_phys_buffer_pool_new(int kind);
 
 /**
+ * gst_phys_buffer_pool_new_with_regions:
+ * @blocks: (array length=n_blocks): the blocks
+ * @n_blocks: number of blocks
+ *
  * Makes a pool with one buffer for each block. The blocks must outlive the pool and every buffer and
  * memory that came from it. Configure the pool with a buffer size that fits into the smallest block. The
  * array is copied.
@@ -346,10 +362,31 @@ GstBufferPool *gst_phys_buffer_pool_new(int kind);
  * # Safety
  * `blocks` points to `n_blocks` blocks of memory that no other code manages.
  */
-GstBufferPool *gst_phys_buffer_pool_new_with_regions(const struct GstPhysMemBlock *blocks,
+GstBufferPool *gst_phys_buffer_pool_new_with_regions(const GstPhysMemBlock *blocks,
                                                      uint32_t n_blocks);
 
 /**
+ * gst_phys_memory_kind_get_type:
+ *
+ * The type of GstPhysMemoryKind.
+ */
+GType gst_phys_memory_kind_get_type(void);
+
+/**
+ * gst_phys_buffer_handle_get_type:
+ *
+ * The boxed type of handles. A copy is one more owner of the same block.
+ */
+GType gst_phys_buffer_handle_get_type(void);
+
+/**
+ * gst_phys_buffer_handle_new:
+ * @data: first byte
+ * @size: length in bytes
+ * @phys_addr: physical address of the first byte, as in GstPhysMemBlock
+ * @destroy: (scope async) (closure user_data) (nullable): frees the block
+ * @user_data: for destroy
+ *
  * Takes over data, size bytes, which stay mapped read-write until destroy is called with user_data (a
  * pointer to what free, munmap or cudaFree need to know). destroy runs exactly once, on any thread: when
  * the handle is freed or, if a buffer over it is mapped then, right after the last unmap. A device that
@@ -361,21 +398,26 @@ GstBufferPool *gst_phys_buffer_pool_new_with_regions(const struct GstPhysMemBloc
  * # Safety
  * `data` is a block of memory that no other code frees, and `destroy` can free it from any thread.
  */
-struct GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
-                                                       size_t size,
-                                                       uint64_t phys_addr,
-                                                       GDestroyNotify destroy,
-                                                       gpointer user_data);
+GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
+                                                size_t size,
+                                                uint64_t phys_addr,
+                                                GDestroyNotify destroy,
+                                                gpointer user_data);
 
 /**
+ * gst_phys_buffer_handle_new_full:
+ * @data: first byte
+ * @size: length in bytes
+ * @extents: (array length=n_extents) (nullable): the pieces in the order of the bytes, size bytes in all; the
+ *   array is copied. With NULL the addresses are looked up in /proc/self/pagemap.
+ * @n_extents: number of pieces
+ * @dmabuf_fd: a dma-buf over the same memory, whose first byte is that of data, or -1. The function duplicates
+ *   it; the caller still closes its own. A map of a buffer tells the kernel of the CPU's access to it
+ *   (DMA_BUF_IOCTL_SYNC).
+ * @destroy: (scope async) (closure user_data) (nullable): frees the block
+ * @user_data: for destroy
+ *
  * As gst_phys_buffer_handle_new(), for memory in any number of physical pieces, and with its dma-buf.
- *
- * extents: (array length=n_extents) (nullable): the pieces in the order of the bytes, size bytes in all; the
- * array is copied. With NULL the addresses are looked up in /proc/self/pagemap.
- *
- * dmabuf_fd: a dma-buf over the same memory, whose first byte is that of data, or -1. The function duplicates
- * it; the caller still closes its own. A map of a buffer tells the kernel of the CPU's access to it
- * (DMA_BUF_IOCTL_SYNC).
  *
  * Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for values that describe
  * no block; nothing is taken over in that case
@@ -383,20 +425,21 @@ struct GstPhysBufferHandle *gst_phys_buffer_handle_new(gpointer data,
  * # Safety
  * As gst_phys_buffer_handle_new(), and `extents` is NULL or points to `n_extents` extents.
  */
-struct GstPhysBufferHandle *gst_phys_buffer_handle_new_full(gpointer data,
-                                                            size_t size,
-                                                            const struct GstPhysExtent *extents,
-                                                            uint32_t n_extents,
-                                                            int dmabuf_fd,
-                                                            GDestroyNotify destroy,
-                                                            gpointer user_data);
+GstPhysBufferHandle *gst_phys_buffer_handle_new_full(gpointer data,
+                                                     size_t size,
+                                                     const GstPhysExtent *extents,
+                                                     uint32_t n_extents,
+                                                     int dmabuf_fd,
+                                                     GDestroyNotify destroy,
+                                                     gpointer user_data);
 
 /**
+ * gst_phys_buffer_handle_new_from_dmabuf:
+ * @dmabuf_fd: the dma-buf, of which the function takes a duplicate; the caller still closes its own
+ *
  * Maps a whole dma-buf read-write. The map ends when the handle is freed, as destroy of
  * gst_phys_buffer_handle_new() says. The addresses are looked up in /proc/self/pagemap, where drivers often show
  * none; if the driver tells them, map the dma-buf and use gst_phys_buffer_handle_new_full().
- *
- * dmabuf_fd: the dma-buf, of which the function takes a duplicate; the caller still closes its own
  *
  * Returns: (transfer full) (nullable): the handle; NULL with an error if the descriptor is no dma-buf, or
  * cannot be mapped
@@ -404,22 +447,27 @@ struct GstPhysBufferHandle *gst_phys_buffer_handle_new_full(gpointer data,
  * # Safety
  * `error` is NULL or a place for an error.
  */
-struct GstPhysBufferHandle *gst_phys_buffer_handle_new_from_dmabuf(int dmabuf_fd,
-                                                                   GError **error);
+GstPhysBufferHandle *gst_phys_buffer_handle_new_from_dmabuf(int dmabuf_fd,
+                                                            GError **error);
 
 /**
+ * gst_phys_buffer_handle_free: (skip)
+ * @handle: (transfer full) (nullable): the handle
+ *
  * Frees a handle that no pool owns. NULL is ignored.
  *
  * # Safety
  * `handle` is freed once, and was not given to a pool that owns it.
  */
-void gst_phys_buffer_handle_free(struct GstPhysBufferHandle *handle);
+void gst_phys_buffer_handle_free(GstPhysBufferHandle *handle);
 
 /**
+ * gst_phys_buffer_pool_new_with_handles:
+ * @handles: (transfer full) (array length=n_handles): the handles; the array itself stays the caller's
+ * @n_handles: number of handles
+ *
  * Makes a pool that owns the handles. Each handle is freed when the pool and the last buffer and memory
  * that came from it are freed.
- *
- * handles: (transfer full) (array length=n_handles): the handles; the array itself stays the caller's
  *
  * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
  * NULL; no handle is taken in that case
@@ -427,14 +475,16 @@ void gst_phys_buffer_handle_free(struct GstPhysBufferHandle *handle);
  * # Safety
  * `handles` points to `n_handles` handles, none twice; the pool owns them from now on.
  */
-GstBufferPool *gst_phys_buffer_pool_new_with_handles(struct GstPhysBufferHandle *const *handles,
+GstBufferPool *gst_phys_buffer_pool_new_with_handles(GstPhysBufferHandle *const *handles,
                                                      uint32_t n_handles);
 
 /**
+ * gst_phys_buffer_pool_new_with_borrowed_handles:
+ * @handles: (transfer none) (array length=n_handles): the handles
+ * @n_handles: number of handles
+ *
  * Makes a pool that borrows the handles. The application may free each handle at any time. After that its
  * buffer is not handed out again, a map of the buffer fails, and `validate` returns FALSE.
- *
- * handles: (transfer none) (array length=n_handles): the handles
  *
  * Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
  * NULL
@@ -442,70 +492,84 @@ GstBufferPool *gst_phys_buffer_pool_new_with_handles(struct GstPhysBufferHandle 
  * # Safety
  * `handles` points to `n_handles` handles, none freed before this returns.
  */
-GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles(struct GstPhysBufferHandle *const *handles,
+GstBufferPool *gst_phys_buffer_pool_new_with_borrowed_handles(GstPhysBufferHandle *const *handles,
                                                               uint32_t n_handles);
 
 /**
+ * gst_phys_pool_error_quark:
+ *
  * The domain of the errors above: GST_PHYS_POOL_ERROR.
  */
 GQuark gst_phys_pool_error_quark(void);
 
 /**
+ * gst_phys_buffer_pool_acquire_free:
+ * @pool: the pool
+ * @timeout: nanoseconds; 0 does not wait, -1 waits for ever
+ *
  * Returns a free buffer to be filled. Any number of threads may call this and the functions below at the
  * same time. Flushing or deactivating the pool ends every wait. Misuse of a function (a pool of another
  * type, a NULL buffer) is a critical warning, and sets no error.
  *
- * timeout: nanoseconds; 0 does not wait, -1 waits for ever
- *
  * Returns: (transfer full) (nullable): the buffer
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-GstBuffer *gst_phys_buffer_pool_acquire_free(GstBufferPool *pool,
+GstBuffer *gst_phys_buffer_pool_acquire_free(GstPhysBufferPool *pool,
                                              int64_t timeout,
                                              GError **error);
 
 /**
- * Puts a buffer at the end of the filled queue.
+ * gst_phys_buffer_pool_submit_filled:
+ * @pool: the pool
+ * @buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes
+ *   none); in that case it is free again once its last reference is gone
  *
- * buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes
- * none); in that case it is free again once its last reference is gone
+ * Puts a buffer at the end of the filled queue.
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-gboolean gst_phys_buffer_pool_submit_filled(GstBufferPool *pool,
+gboolean gst_phys_buffer_pool_submit_filled(GstPhysBufferPool *pool,
                                             GstBuffer *buffer,
                                             GError **error);
 
 /**
- * Returns the oldest filled buffer.
+ * gst_phys_buffer_pool_acquire_filled:
+ * @pool: the pool
+ * @timeout: nanoseconds; 0 does not wait, -1 waits for ever
  *
- * timeout: nanoseconds; 0 does not wait, -1 waits for ever
+ * Returns the oldest filled buffer.
  *
  * Returns: (transfer full) (nullable): the buffer
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-GstBuffer *gst_phys_buffer_pool_acquire_filled(GstBufferPool *pool,
+GstBuffer *gst_phys_buffer_pool_acquire_filled(GstPhysBufferPool *pool,
                                                int64_t timeout,
                                                GError **error);
 
 /**
- * Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
+ * gst_phys_buffer_pool_release_filled:
+ * @pool: the pool
+ * @buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes none)
  *
- * buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes none)
+ * Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
  *
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-gboolean gst_phys_buffer_pool_release_filled(GstBufferPool *pool,
+gboolean gst_phys_buffer_pool_release_filled(GstPhysBufferPool *pool,
                                              GstBuffer *buffer,
                                              GError **error);
 
 /**
+ * gst_phys_buffer_pool_export_dmabuf:
+ * @pool: the pool
+ * @id: the buffer's id
+ *
  * Returns a new file descriptor of the dma-buf of the buffer with this id, to be given to another process.
  *
  * Returns: the descriptor, which the caller closes, or -1
@@ -513,28 +577,91 @@ gboolean gst_phys_buffer_pool_release_filled(GstBufferPool *pool,
  * # Safety
  * `pool` is an object, `error` NULL or a place for an error.
  */
-int gst_phys_buffer_pool_export_dmabuf(GstBufferPool *pool,
+int gst_phys_buffer_pool_export_dmabuf(GstPhysBufferPool *pool,
                                        uint32_t id,
                                        GError **error);
 
 /** The domain of the errors of this library. */
 #define GST_PHYS_POOL_ERROR (gst_phys_pool_error_quark ())
 
-/** The type of the pool, for programs that link with the library. */
+/* The types, for programs that link with the library. */
 #define GST_TYPE_PHYS_BUFFER_POOL (gst_phys_buffer_pool_get_type ())
+#define GST_TYPE_PHYS_MEMORY_KIND (gst_phys_memory_kind_get_type ())
+#define GST_TYPE_PHYS_BUFFER_HANDLE (gst_phys_buffer_handle_get_type ())
+#define GST_IS_PHYS_BUFFER_POOL(object) (G_TYPE_CHECK_INSTANCE_TYPE ((object), GST_TYPE_PHYS_BUFFER_POOL))
 
-/* g_autoptr (GstPhysBufferHandle), until a pool owns the handle: g_steal_pointer(). */
-G_DEFINE_AUTOPTR_CLEANUP_FUNC (GstPhysBufferHandle, gst_phys_buffer_handle_free)
+/* What reads the meta is inline in C, so that a program links nothing for it. Other languages call functions
+ * of the library that do the same. */
+#ifdef __GI_SCANNER__
+#define GST_PHYS_INLINE
+#else
+#define GST_PHYS_INLINE static inline
+#endif
 
 /**
+ * gst_buffer_get_phys_mem_meta:
+ * @buffer: a buffer
+ *
  * The buffer's meta, or NULL. It costs a walk over the buffer's metas (and an fstat, for a buffer
  * that another process sent), and finds the type by its name: nothing needs to be linked, and a
  * process without the plugin finds that no buffer has it.
  *
  * NULL too once the buffer's memory is no longer that of the meta: GStreamer replaces the memory
  * of a shared buffer that is mapped for writing.
+ *
+ * Returns: (transfer none) (nullable): the meta, which the buffer owns
  */
-static inline const GstPhysMemMeta *
+GST_PHYS_INLINE const GstPhysMemMeta *gst_buffer_get_phys_mem_meta (GstBuffer *buffer);
+
+/**
+ * gst_phys_mem_meta_is_address_known:
+ * @meta: the meta of a buffer
+ *
+ * Returns: TRUE if the meta says where the buffer is, and the memory was not freed by its owner
+ */
+GST_PHYS_INLINE gboolean gst_phys_mem_meta_is_address_known (const GstPhysMemMeta *meta);
+
+/**
+ * gst_phys_mem_meta_get_extents:
+ * @meta: the meta of a buffer
+ * @n_extents: (out): number of pieces, 0 if the address is unknown
+ *
+ * Returns: (array length=n_extents) (transfer none) (nullable): the physically contiguous pieces of
+ *   the buffer as the pool handed it out
+ */
+GST_PHYS_INLINE const GstPhysExtent *gst_phys_mem_meta_get_extents (const GstPhysMemMeta *meta, guint32 *n_extents);
+
+/**
+ * gst_phys_mem_meta_address_at:
+ * @meta: the meta of a buffer
+ * @offset: which byte
+ * @address: (out): its physical address
+ *
+ * Physical address of the byte at `offset` of the buffer as the pool handed it out.
+ *
+ * Returns: FALSE if it is unknown or `offset` is past the end
+ */
+GST_PHYS_INLINE gboolean gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint64 *address);
+
+/**
+ * gst_buffer_get_phys_addr:
+ * @buffer: a buffer
+ * @address: (out): the physical address
+ *
+ * Physical address of the buffer's first byte as it is now, which may have been resized since
+ * the pool handed it out.
+ *
+ * Returns: FALSE if it is unknown
+ */
+GST_PHYS_INLINE gboolean gst_buffer_get_phys_addr (GstBuffer *buffer, guint64 *address);
+
+#ifndef __GI_SCANNER__
+
+/* g_autoptr (GstPhysBufferHandle), until a pool owns the handle: g_steal_pointer(). */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (GstPhysBufferHandle, gst_phys_buffer_handle_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (GstPhysBufferPool, gst_object_unref)
+
+GST_PHYS_INLINE const GstPhysMemMeta *
 gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
 {
   static gsize api = 0;
@@ -556,8 +683,7 @@ gst_buffer_get_phys_mem_meta (GstBuffer *buffer)
   return memory == meta->memory || (meta->memory == NULL && meta->is_about (meta, memory)) ? meta : NULL;
 }
 
-/** TRUE if the meta says where the buffer is, and the memory was not freed by its owner. */
-static inline gboolean
+GST_PHYS_INLINE gboolean
 gst_phys_mem_meta_is_address_known (const GstPhysMemMeta *meta)
 {
   if ((meta->flags & GST_PHYS_MEM_FLAG_ADDRESS_KNOWN) == 0)
@@ -565,11 +691,16 @@ gst_phys_mem_meta_is_address_known (const GstPhysMemMeta *meta)
   return (meta->flags & GST_PHYS_MEM_FLAG_EXTERNAL) == 0 || meta->is_alive (meta);
 }
 
-/**
- * Physical address of the byte at `offset` of the buffer as the pool handed it out, in *address;
- * FALSE if it is unknown or `offset` is past the end.
- */
-static inline gboolean
+GST_PHYS_INLINE const GstPhysExtent *
+gst_phys_mem_meta_get_extents (const GstPhysMemMeta *meta, guint32 *n_extents)
+{
+  gboolean known = gst_phys_mem_meta_is_address_known (meta);
+
+  *n_extents = known ? meta->n_extents : 0;
+  return known ? meta->extents : NULL;
+}
+
+GST_PHYS_INLINE gboolean
 gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint64 *address)
 {
   guint32 i;
@@ -586,11 +717,7 @@ gst_phys_mem_meta_address_at (const GstPhysMemMeta *meta, guint64 offset, guint6
   return FALSE;
 }
 
-/**
- * Physical address of the buffer's first byte as it is now, which may have been resized since
- * the pool handed it out, in *address; FALSE if it is unknown.
- */
-static inline gboolean
+GST_PHYS_INLINE gboolean
 gst_buffer_get_phys_addr (GstBuffer *buffer, guint64 *address)
 {
   const GstPhysMemMeta *meta = gst_buffer_get_phys_mem_meta (buffer);
@@ -601,6 +728,27 @@ gst_buffer_get_phys_addr (GstBuffer *buffer, guint64 *address)
   gst_memory_get_sizes (gst_buffer_peek_memory (buffer, 0), &offset, NULL);
   return offset >= meta->offset && gst_phys_mem_meta_address_at (meta, offset - meta->offset, address);
 }
+
+#else
+
+/* Other languages have these signals as methods, of the same names and with a GError. */
+/**
+ * GstPhysBufferPool::acquire-free: (skip)
+ */
+/**
+ * GstPhysBufferPool::submit-filled: (skip)
+ */
+/**
+ * GstPhysBufferPool::acquire-filled: (skip)
+ */
+/**
+ * GstPhysBufferPool::release-filled: (skip)
+ */
+/**
+ * GstPhysBufferPool::export-dmabuf: (skip)
+ */
+
+#endif
 
 G_END_DECLS
 

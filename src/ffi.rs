@@ -4,9 +4,15 @@
 //!
 //! `tests/generate header` makes `include/gstphysmem.h` from this file, [`meta::ffi`](crate::meta::ffi) and
 //! `cbindgen.toml`, so the readers of this documentation write C. They get everything else by properties,
-//! signals and the meta.
+//! signals and the meta. The comments begin as g-ir-scanner wants it, which describes the header to other
+//! languages (`src/introspect`).
 
-use std::{ffi::c_int, os::fd::IntoRawFd, ptr::NonNull};
+use std::{
+    ffi::c_int,
+    os::fd::IntoRawFd,
+    ptr::NonNull,
+    sync::{Arc, OnceLock},
+};
 
 use gst::{
     ffi::{GstBuffer, GstBufferPool},
@@ -14,6 +20,7 @@ use gst::{
         self,
         ffi::{GError, GQuark, GType, gboolean, gpointer},
         prelude::*,
+        subclass::{boxed::BoxedType, register_boxed_type},
         translate::{Borrowed, IntoGlib, IntoGlibPtr, from_glib_borrow, from_glib_full},
     },
 };
@@ -56,20 +63,27 @@ fn warn_misuse<T>(function: &str, what: &str) -> Option<T> {
     None
 }
 
+/// The pool of this library. The header has it as another name of GstBufferPool, so that C programs need no
+/// cast; to other languages it is a class of its own.
+pub type GstPhysBufferPool = GstBufferPool;
+
 fn into_c(pool: PhysBufferPool) -> *mut GstBufferPool {
     pool.upcast::<gst::BufferPool>().into_glib_ptr()
 }
 
+/// gst_phys_buffer_pool_get_type:
+///
 /// The type of the pool: GST_TYPE_PHYS_BUFFER_POOL.
 #[unsafe(no_mangle)]
 pub extern "C" fn gst_phys_buffer_pool_get_type() -> GType {
     PhysBufferPool::static_type().into_glib()
 }
 
+/// gst_phys_buffer_pool_new:
+/// @kind: (type GstPhysMemoryKind): a GstPhysMemoryKind; GST_PHYS_MEMORY_KIND_AUTO takes the first that works
+///
 /// Makes a pool that allocates memory of this kind when it is activated. For the other properties there is
 /// g_object_new() with GST_TYPE_PHYS_BUFFER_POOL.
-///
-/// kind: a GstPhysMemoryKind; GST_PHYS_MEMORY_KIND_AUTO takes the first that works
 ///
 /// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, for another number
 #[unsafe(no_mangle)]
@@ -86,6 +100,10 @@ pub extern "C" fn gst_phys_buffer_pool_new(kind: c_int) -> *mut GstBufferPool {
     into_c(pool.property("kind", kind).build())
 }
 
+/// gst_phys_buffer_pool_new_with_regions:
+/// @blocks: (array length=n_blocks): the blocks
+/// @n_blocks: number of blocks
+///
 /// Makes a pool with one buffer for each block. The blocks must outlive the pool and every buffer and
 /// memory that came from it. Configure the pool with a buffer size that fits into the smallest block. The
 /// array is copied.
@@ -126,9 +144,50 @@ struct UserData(gpointer);
 // SAFETY: the constructor's contract allows any thread to destroy it.
 unsafe impl Send for UserData {}
 
-/// Owns a block of memory together with the function that frees it.
-pub struct GstPhysBufferHandle(BufferHandle);
+/// gst_phys_memory_kind_get_type:
+///
+/// The type of GstPhysMemoryKind.
+#[unsafe(no_mangle)]
+pub extern "C" fn gst_phys_memory_kind_get_type() -> GType {
+    MemoryKind::static_type().into_glib()
+}
 
+/// Owns a block of memory together with the function that frees it. In languages that count references for
+/// their programs, the block is freed when program and pool have both given it up.
+#[derive(Clone)]
+pub struct GstPhysBufferHandle(Arc<BufferHandle>);
+
+impl BoxedType for GstPhysBufferHandle {
+    const NAME: &'static str = "GstPhysBufferHandle";
+    const ALLOW_NAME_CONFLICT: bool = true;
+}
+
+impl StaticType for GstPhysBufferHandle {
+    fn static_type() -> glib::Type {
+        static TYPE: OnceLock<glib::Type> = OnceLock::new();
+        *TYPE.get_or_init(register_boxed_type::<Self>)
+    }
+}
+
+/// gst_phys_buffer_handle_get_type:
+///
+/// The boxed type of handles. A copy is one more owner of the same block.
+#[unsafe(no_mangle)]
+pub extern "C" fn gst_phys_buffer_handle_get_type() -> GType {
+    GstPhysBufferHandle::static_type().into_glib()
+}
+
+fn into_c_handle(handle: BufferHandle) -> *mut GstPhysBufferHandle {
+    Box::into_raw(Box::new(GstPhysBufferHandle(Arc::new(handle))))
+}
+
+/// gst_phys_buffer_handle_new:
+/// @data: first byte
+/// @size: length in bytes
+/// @phys_addr: physical address of the first byte, as in GstPhysMemBlock
+/// @destroy: (scope async) (closure user_data) (nullable): frees the block
+/// @user_data: for destroy
+///
 /// Takes over data, size bytes, which stay mapped read-write until destroy is called with user_data (a
 /// pointer to what free, munmap or cudaFree need to know). destroy runs exactly once, on any thread: when
 /// the handle is freed or, if a buffer over it is mapped then, right after the last unmap. A device that
@@ -173,17 +232,22 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new(
         Some(phys) => handle.with_phys_addr(phys),
         None => handle,
     };
-    Box::into_raw(Box::new(GstPhysBufferHandle(handle)))
+    into_c_handle(handle)
 }
 
+/// gst_phys_buffer_handle_new_full:
+/// @data: first byte
+/// @size: length in bytes
+/// @extents: (array length=n_extents) (nullable): the pieces in the order of the bytes, size bytes in all; the
+///   array is copied. With NULL the addresses are looked up in /proc/self/pagemap.
+/// @n_extents: number of pieces
+/// @dmabuf_fd: a dma-buf over the same memory, whose first byte is that of data, or -1. The function duplicates
+///   it; the caller still closes its own. A map of a buffer tells the kernel of the CPU's access to it
+///   (DMA_BUF_IOCTL_SYNC).
+/// @destroy: (scope async) (closure user_data) (nullable): frees the block
+/// @user_data: for destroy
+///
 /// As gst_phys_buffer_handle_new(), for memory in any number of physical pieces, and with its dma-buf.
-///
-/// extents: (array length=n_extents) (nullable): the pieces in the order of the bytes, size bytes in all; the
-/// array is copied. With NULL the addresses are looked up in /proc/self/pagemap.
-///
-/// dmabuf_fd: a dma-buf over the same memory, whose first byte is that of data, or -1. The function duplicates
-/// it; the caller still closes its own. A map of a buffer tells the kernel of the CPU's access to it
-/// (DMA_BUF_IOCTL_SYNC).
 ///
 /// Returns: (transfer full) (nullable): the handle; NULL, and a critical warning, for values that describe
 /// no block; nothing is taken over in that case
@@ -220,18 +284,19 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new_full(
     };
     // SAFETY: the caller guarantees the block until `destroy` runs.
     match unsafe { handle_of_pieces(data.cast(), size, extents, dmabuf_fd, deleter) } {
-        Ok(handle) => Box::into_raw(Box::new(GstPhysBufferHandle(handle))),
+        Ok(handle) => into_c_handle(handle),
         Err(what) => {
             warn_misuse("gst_phys_buffer_handle_new_full", what).unwrap_or(std::ptr::null_mut())
         }
     }
 }
 
+/// gst_phys_buffer_handle_new_from_dmabuf:
+/// @dmabuf_fd: the dma-buf, of which the function takes a duplicate; the caller still closes its own
+///
 /// Maps a whole dma-buf read-write. The map ends when the handle is freed, as destroy of
 /// gst_phys_buffer_handle_new() says. The addresses are looked up in /proc/self/pagemap, where drivers often show
 /// none; if the driver tells them, map the dma-buf and use gst_phys_buffer_handle_new_full().
-///
-/// dmabuf_fd: the dma-buf, of which the function takes a duplicate; the caller still closes its own
 ///
 /// Returns: (transfer full) (nullable): the handle; NULL with an error if the descriptor is no dma-buf, or
 /// cannot be mapped
@@ -244,7 +309,7 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new_from_dmabuf(
     error: *mut *mut GError,
 ) -> *mut GstPhysBufferHandle {
     match handle_of_dmabuf(dmabuf_fd) {
-        Ok(handle) => Box::into_raw(Box::new(GstPhysBufferHandle(handle))),
+        Ok(handle) => into_c_handle(handle),
         Err(cause) => {
             // SAFETY: the caller guarantees `error`.
             unsafe { store(error, PoolErrorCode::Failed, &cause) };
@@ -253,6 +318,9 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_new_from_dmabuf(
     }
 }
 
+/// gst_phys_buffer_handle_free: (skip)
+/// @handle: (transfer full) (nullable): the handle
+///
 /// Frees a handle that no pool owns. NULL is ignored.
 ///
 /// # Safety
@@ -265,10 +333,12 @@ pub unsafe extern "C" fn gst_phys_buffer_handle_free(handle: *mut GstPhysBufferH
     }
 }
 
+/// gst_phys_buffer_pool_new_with_handles:
+/// @handles: (transfer full) (array length=n_handles): the handles; the array itself stays the caller's
+/// @n_handles: number of handles
+///
 /// Makes a pool that owns the handles. Each handle is freed when the pool and the last buffer and memory
 /// that came from it are freed.
-///
-/// handles: (transfer full) (array length=n_handles): the handles; the array itself stays the caller's
 ///
 /// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
 /// NULL; no handle is taken in that case
@@ -286,16 +356,18 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_handles(
             let handles = handles.iter();
             // SAFETY: none is NULL, and the caller gives every one away.
             let handles = handles.map(|&handle| unsafe { Box::from_raw(handle).0 });
-            into_c(PhysBufferPool::with_handles(handles.collect()))
+            into_c(PhysBufferPool::with_shared_handles(handles))
         }
         None => std::ptr::null_mut(),
     }
 }
 
+/// gst_phys_buffer_pool_new_with_borrowed_handles:
+/// @handles: (transfer none) (array length=n_handles): the handles
+/// @n_handles: number of handles
+///
 /// Makes a pool that borrows the handles. The application may free each handle at any time. After that its
 /// buffer is not handed out again, a map of the buffer fails, and `validate` returns FALSE.
-///
-/// handles: (transfer none) (array length=n_handles): the handles
 ///
 /// Returns: (transfer full) (nullable): the pool; NULL, and a critical warning, if a handle or the array is
 /// NULL
@@ -318,7 +390,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_new_with_borrowed_handles(
         Some(handles) => {
             let handles = handles.iter();
             // SAFETY: none is NULL, and the caller guarantees that none is freed during this call.
-            let handles = handles.map(|&handle| unsafe { &(*handle).0 });
+            let handles = handles.map(|&handle| unsafe { &*(*handle).0 });
             into_c(PhysBufferPool::with_borrowed_handles(handles))
         }
         None => std::ptr::null_mut(),
@@ -379,6 +451,8 @@ impl PoolErrorCode {
     }
 }
 
+/// gst_phys_pool_error_quark:
+///
 /// The domain of the errors above: GST_PHYS_POOL_ERROR.
 #[unsafe(no_mangle)]
 pub extern "C" fn gst_phys_pool_error_quark() -> GQuark {
@@ -437,11 +511,13 @@ unsafe fn take_buffer(buffer: *mut GstBuffer) -> Option<gst::Buffer> {
     Some(unsafe { from_glib_full(buffer) })
 }
 
+/// gst_phys_buffer_pool_acquire_free:
+/// @pool: the pool
+/// @timeout: nanoseconds; 0 does not wait, -1 waits for ever
+///
 /// Returns a free buffer to be filled. Any number of threads may call this and the functions below at the
 /// same time. Flushing or deactivating the pool ends every wait. Misuse of a function (a pool of another
 /// type, a NULL buffer) is a critical warning, and sets no error.
-///
-/// timeout: nanoseconds; 0 does not wait, -1 waits for ever
 ///
 /// Returns: (transfer full) (nullable): the buffer
 ///
@@ -449,7 +525,7 @@ unsafe fn take_buffer(buffer: *mut GstBuffer) -> Option<gst::Buffer> {
 /// `pool` is an object, `error` NULL or a place for an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_free(
-    pool: *mut GstBufferPool,
+    pool: *mut GstPhysBufferPool,
     timeout: i64,
     error: *mut *mut GError,
 ) -> *mut GstBuffer {
@@ -462,16 +538,18 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_free(
     .into_glib_ptr()
 }
 
-/// Puts a buffer at the end of the filled queue.
+/// gst_phys_buffer_pool_submit_filled:
+/// @pool: the pool
+/// @buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes
+///   none); in that case it is free again once its last reference is gone
 ///
-/// buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes
-/// none); in that case it is free again once its last reference is gone
+/// Puts a buffer at the end of the filled queue.
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
-    pool: *mut GstBufferPool,
+    pool: *mut GstPhysBufferPool,
     buffer: *mut GstBuffer,
     error: *mut *mut GError,
 ) -> gboolean {
@@ -483,9 +561,11 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
     submitted.is_some().into_glib()
 }
 
-/// Returns the oldest filled buffer.
+/// gst_phys_buffer_pool_acquire_filled:
+/// @pool: the pool
+/// @timeout: nanoseconds; 0 does not wait, -1 waits for ever
 ///
-/// timeout: nanoseconds; 0 does not wait, -1 waits for ever
+/// Returns the oldest filled buffer.
 ///
 /// Returns: (transfer full) (nullable): the buffer
 ///
@@ -493,7 +573,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_submit_filled(
 /// `pool` is an object, `error` NULL or a place for an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
-    pool: *mut GstBufferPool,
+    pool: *mut GstPhysBufferPool,
     timeout: i64,
     error: *mut *mut GError,
 ) -> *mut GstBuffer {
@@ -506,15 +586,17 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_acquire_filled(
     .into_glib_ptr()
 }
 
-/// Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
+/// gst_phys_buffer_pool_release_filled:
+/// @pool: the pool
+/// @buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes none)
 ///
-/// buffer: (transfer full): the buffer, taken also when this fails (the signal of the same name takes none)
+/// Ends the consumer's use of a buffer. The buffer is free again when its last reference is gone.
 ///
 /// # Safety
 /// `pool` is an object, `error` NULL or a place for an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
-    pool: *mut GstBufferPool,
+    pool: *mut GstPhysBufferPool,
     buffer: *mut GstBuffer,
     error: *mut *mut GError,
 ) -> gboolean {
@@ -526,6 +608,10 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
     released.is_some().into_glib()
 }
 
+/// gst_phys_buffer_pool_export_dmabuf:
+/// @pool: the pool
+/// @id: the buffer's id
+///
 /// Returns a new file descriptor of the dma-buf of the buffer with this id, to be given to another process.
 ///
 /// Returns: the descriptor, which the caller closes, or -1
@@ -534,7 +620,7 @@ pub unsafe extern "C" fn gst_phys_buffer_pool_release_filled(
 /// `pool` is an object, `error` NULL or a place for an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gst_phys_buffer_pool_export_dmabuf(
-    pool: *mut GstBufferPool,
+    pool: *mut GstPhysBufferPool,
     id: u32,
     error: *mut *mut GError,
 ) -> c_int {

@@ -164,6 +164,28 @@ impl Installed {
     }
 }
 
+impl Installed {
+    /// Checks that Python finds typelib, library and plugin in the prefix.
+    fn check_introspection(&self) {
+        assert!(
+            self.prefix
+                .join("share/gir-1.0/GstPhysMem-0.1.gir")
+                .exists()
+        );
+        let said = output_of(
+            Command::new("/usr/bin/python3")
+                .arg(root().join("examples/python/typelib.py"))
+                .env("LD_LIBRARY_PATH", self.lib())
+                .env("GI_TYPELIB_PATH", self.lib().join("girepository-1.0"))
+                .env("GST_PLUGIN_SYSTEM_PATH", "")
+                .env("GST_PLUGIN_PATH", self.lib().join("gstreamer-1.0"))
+                .env("GST_REGISTRY", self.scratch.join("registry"))
+                .env("G_DEBUG", "fatal-warnings"),
+        );
+        assert!(said.ends_with("\nok\n"), "{said}");
+    }
+}
+
 /// An empty prefix in a scratch directory.
 fn prefix() -> (tempfile::TempDir, Installed) {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -202,6 +224,11 @@ fn what_meson_installs_is_enough_for_c() {
         Command::new("meson").args(["install", "-C"]).arg(&build),
     ));
     installed.check();
+    if is_there("g-ir-scanner", "--version") {
+        installed.check_introspection();
+    } else {
+        println!("SKIPPED the typelib of what_meson_installs_is_enough_for_c: no g-ir-scanner");
+    }
     let library = installed.lib().join("libgstphysmem.so");
     let sections = output_of(Command::new("readelf").arg("-SW").arg(library));
     assert!(sections.contains(".dynsym"), "{sections}");

@@ -15,6 +15,7 @@
 //! programs the [`PhysMemMeta`] below, and programs in other languages ask the pool to `describe`
 //! the buffer.
 
+mod exported;
 pub mod ffi;
 mod imp;
 mod other;

@@ -193,6 +193,20 @@ impl PhysBufferPool {
         Self::over_regions(regions.collect())
     }
 
+    /// As [`with_handles`](Self::with_handles), with handles that other code may own, too.
+    pub(crate) fn with_shared_handles(
+        handles: impl IntoIterator<Item = Arc<BufferHandle>>,
+    ) -> Self {
+        let regions = handles.into_iter().map(|handle| {
+            let (ptr, len) = (handle.ptr(), handle.len_bytes());
+            let address = external_address(handle.given_address());
+            let dma_buf = handle.shared_dma_buf();
+            // SAFETY: as in `with_handles`; the region owns the handle with others.
+            unsafe { Region::external_sharing(ptr, len, address, Owner::Shared(handle), dma_buf) }
+        });
+        Self::over_regions(regions.collect())
+    }
+
     /// Gives the pool a buffer over the handle's block, which it owns from now on. For a pool of kind
     /// external that has no config yet: its buffers' number and size follow from its blocks.
     pub(super) fn add_handle(&self, handle: BufferHandle) -> Result<(), AddRefused> {
