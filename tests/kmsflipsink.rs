@@ -243,3 +243,18 @@ fn the_display_has_no_size_before_there_is_one() {
         assert_eq!(sink.property::<i32>(name), 0);
     }
 }
+
+/// Playbin then balances colours in software (playsink looks for an element with all four channels).
+#[test]
+fn a_sink_without_a_display_has_no_colour_to_balance() {
+    let sink = sink();
+    let balance = sink.dynamic_cast_ref::<gst_video::ColorBalance>().unwrap();
+    assert_eq!(
+        balance.balance_type(),
+        gst_video::ColorBalanceType::Hardware
+    );
+    assert!(balance.list_channels().is_empty());
+    let foreign: gst_video::ColorBalanceChannel = glib::Object::new();
+    balance.set_value(&foreign, 5); // has no label
+    assert_eq!(balance.value(&foreign), 0);
+}

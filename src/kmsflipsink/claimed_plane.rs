@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::balance::Controls;
 use super::device::PropertyBlob;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
@@ -157,6 +158,8 @@ pub struct ClaimedPlane {
     pub blobs: Vec<Arc<PropertyBlob>>,
     /// How the colours are shown; see `tune::Resolved`.
     pub colours: Option<String>,
+    /// What GstColorBalance can set.
+    pub controls: Controls,
     pub pace: Pace,
     pub observer: Arc<dyn Observer>,
     /// While true, the plane takes no frames, and no thread waits for it.
@@ -241,6 +244,7 @@ impl ClaimedPlane {
             need_extras_setup: false,
             blobs: Vec::new(),
             colours: None,
+            controls: Controls::default(),
             pace: Pace::default(),
             observer,
             is_flushing: false,

@@ -32,6 +32,7 @@ const ENCODINGS: [(&str, VideoColorMatrix); 3] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {
     Plane,
+    Crtc,
     Connector,
 }
 

@@ -814,6 +814,7 @@ impl Crtc {
 mod tests {
     use super::*;
     use crate::kmsflipsink::claimed_plane::IgnoringObserver;
+    use crate::kmsflipsink::kms_plane::sets;
     use crate::kmsflipsink::layer::Overlay;
 
     fn black(device: &Arc<Device>) -> Backdrop {
@@ -904,13 +905,6 @@ mod tests {
         crtc.leave_layer_plane(1);
         assert!(!crtc.uses_plane(5) && !crtc.needs_setup);
         assert!(crtc.state_before(5).is_some());
-    }
-
-    /// Whether the request sets this property to this value. The crate drm shows the content of a request only as text.
-    fn sets(request: &AtomicModeReq, (object, property, value): Extra) -> bool {
-        let mut same = request.clone();
-        same.add_raw_property(object, property, value);
-        format!("{same:?}") == format!("{request:?}")
     }
 
     /// A CRTC whose plane may tear, and shows `framebuffer` as its setup did.

@@ -15,6 +15,7 @@ use drm::buffer::DrmFourcc;
 use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::CAT;
+use super::balance::Controls;
 use super::card::{self, Card};
 use super::claimed_plane::{ClaimedPlane, Frame, Observer, Pace, Refusals};
 use super::colour::Decides;
@@ -715,11 +716,13 @@ impl Head {
             extras,
             before,
             blobs,
+            controls,
             colours,
             variable_refresh,
             is_off_colour,
         } = resolved;
         let tuned = self.with_plane(|plane| {
+            plane.controls = controls;
             plane.pace.is_variable = variable_refresh.is_some_and(|result| result.is_ok());
             let left = plane.set_extras(extras, before, blobs);
             let is_news = std::mem::replace(&mut plane.colours, colours.clone()) != colours;
@@ -731,6 +734,11 @@ impl Head {
                 false => gst::debug!(CAT, "colours: {colours}"),
             }
         }
+    }
+
+    /// What GstColorBalance can set on the display.
+    pub fn controls(&self) -> Controls {
+        self.with_plane(|plane| plane.controls).unwrap_or_default()
     }
 
     /// Lets frames replace one another at once from the next commit on. Otherwise says why they cannot.

@@ -5,10 +5,11 @@
 //! once, and under neither does it push, post, wait or make a system call.
 #![allow(missing_docs)] // The derive makes getters and setters, whose documentation is the blurb.
 
+mod balance;
 mod display;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use gst::glib;
@@ -34,7 +35,9 @@ use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
 use crate::display::presentation::{RenderDelay, Timing};
-use crate::interfaces::{VideoDirection, VideoOverlay, VideoOverlayImpl};
+use crate::interfaces::{
+    ColorBalance, ColorBalanceChannels, VideoDirection, VideoOverlay, VideoOverlayImpl,
+};
 use crate::memory;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
@@ -118,6 +121,7 @@ pub struct KmsFlipSink {
     /// The counters at the last stop.
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
+    channels: OnceLock<ColorBalanceChannels>,
 }
 
 /// Takes a lock. It cannot be poisoned, because nothing panics while one is held.
@@ -321,7 +325,7 @@ impl ObjectSubclass for KmsFlipSink {
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::KmsFlipSink;
     type ParentType = gst_video::VideoSink;
-    type Interfaces = (VideoOverlay, VideoDirection);
+    type Interfaces = (ColorBalance, VideoOverlay, VideoDirection);
 }
 
 impl VideoOverlayImpl for KmsFlipSink {

@@ -22,6 +22,14 @@ pub fn add_all(request: &mut AtomicModeReq, extras: &[Extra]) {
     }
 }
 
+/// Whether the request sets this property to this value. The crate drm shows the content of a request only as text.
+#[cfg(test)]
+pub fn sets(request: &AtomicModeReq, (object, property, value): Extra) -> bool {
+    let mut same = request.clone();
+    same.add_raw_property(object, property, value);
+    format!("{same:?}") == format!("{request:?}")
+}
+
 /// The properties of a plane, and the values that they had before the first commit.
 #[derive(Debug, Clone)]
 pub struct PlaneState {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use drm::control::atomic::AtomicModeReq;
 use drm::control::property::ValueType;
 
+use super::balance::Balance;
 use super::colour::Decides;
 use super::device::{Device, Props, plane_handle};
 use super::discovery::Route;
@@ -79,6 +80,7 @@ impl LayerPlane {
             plane: premultiplied(&props),
             connector: None,
             crtc: None,
+            balance: Balance::default(),
             zpos,
             rotation: ROTATE_0,
             colours: None,

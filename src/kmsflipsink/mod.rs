@@ -7,8 +7,8 @@
 //! `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and `mode` choose card, connector,
 //! plane and mode; `sysfs_card` says which cards to open for that. `displays` lists the connected displays, for programs
 //! that choose one.
-//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, colour, hdr,
-//! edid, composition, orientation, pixel_aspect, stats, timing.
+//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, balance, colour,
+//! hdr, edid, composition, orientation, pixel_aspect, stats, timing.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
@@ -16,6 +16,7 @@
 //! handles in `device`, where the reason stands; the buffers for copies in `stream`, which stay locked while a frame is
 //! copied; and what `stream` remembers of overlays, which stays locked while one is drawn and the driver is asked.
 
+mod balance;
 mod card;
 mod claimed_plane;
 mod colour;
@@ -69,7 +70,8 @@ glib::wrapper! {
     /// The element `kmsflipsink`.
     pub struct KmsFlipSink(ObjectSubclass<imp::KmsFlipSink>)
         @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object,
-        @implements gst_video::VideoOverlay, crate::interfaces::VideoOverlay, crate::interfaces::VideoDirection;
+        @implements gst_video::ColorBalance, crate::interfaces::ColorBalance, gst_video::VideoOverlay,
+            crate::interfaces::VideoOverlay, crate::interfaces::VideoDirection;
 }
 
 /// Registers the element as `kmsflipsink`, with rank NONE.

@@ -3,6 +3,7 @@
 
 use gst_video::VideoOrientationMethod;
 
+use super::balance::Balance;
 use super::colour::Colours;
 use super::discovery::Criteria;
 use super::error::KmsError;
@@ -33,6 +34,8 @@ pub(super) struct Settings {
     pub(super) plane_properties: StructureProperty,
     pub(super) connector_properties: StructureProperty,
     pub(super) crtc_properties: StructureProperty,
+    /// What the application has set by GstColorBalance.
+    pub(super) balance: Balance,
     pub(super) memory_kind: OfferedMemory,
     pub(super) variable_refresh: bool,
     pub(super) tearing: bool,
@@ -59,6 +62,7 @@ impl Default for Settings {
             plane_properties: StructureProperty(None),
             connector_properties: StructureProperty(None),
             crtc_properties: StructureProperty(None),
+            balance: Balance::default(),
             memory_kind: OfferedMemory::Auto,
             variable_refresh: false,
             tearing: false,
@@ -74,6 +78,7 @@ pub(super) struct Wishes {
     plane: Option<gst::Structure>,
     connector: Option<gst::Structure>,
     crtc: Option<gst::Structure>,
+    balance: Balance,
     variable_refresh: bool,
 }
 
@@ -88,6 +93,7 @@ impl Wishes {
             plane: self.plane.clone(),
             connector: self.connector.clone(),
             crtc: self.crtc.clone(),
+            balance: self.balance,
             variable_refresh: self.variable_refresh,
             zpos: self.zpos,
             rotation: tune::rotation_bits(rotation),
@@ -139,6 +145,7 @@ impl Settings {
             plane: self.plane_properties.0.clone(),
             connector: self.connector_properties.0.clone(),
             crtc: self.crtc_properties.0.clone(),
+            balance: self.balance,
         }
     }
 }

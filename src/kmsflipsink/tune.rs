@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! KMS properties of plane, connector and CRTC that are set once and not for every frame: those that the user
 //! asks for (`plane-properties`, `connector-properties`, `crtc-properties`, `zpos`, `rotate-method`), and those
-//! that `colour` asks for.
+//! that `colour` and `balance` ask for.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use drm::control::{Device as _, RawResourceHandle};
 use gst::glib;
 use gst_video::VideoOrientationMethod;
 
+use super::balance::{Balance, Controls, Range};
 use super::colour::{Colours, Decides, Of, Offer, Output, Value, Wish};
 use super::device::{self, Device, PropertyBlob, Props, is_name};
 use super::discovery::Route;
@@ -27,6 +28,7 @@ pub struct Tuning {
     pub connector: Option<gst::Structure>,
     /// Properties of the CRTC, by name.
     pub crtc: Option<gst::Structure>,
+    pub balance: Balance,
     /// Whether to switch VRR_ENABLED on, if the display can vary its refresh rate.
     pub variable_refresh: bool,
     pub zpos: Option<u64>,
@@ -80,6 +82,8 @@ pub struct Resolved {
     pub before: Vec<Extra>,
     /// The property blobs that both name.
     pub blobs: Vec<Arc<PropertyBlob>>,
+    /// What GstColorBalance can set.
+    pub controls: Controls,
     /// In words, how the colours are shown; `None` if there is nothing to say of them.
     pub colours: Option<String>,
     /// Whether the display varies its refresh rate, or in words why it does not; `None` if that is not wanted.
@@ -124,13 +128,15 @@ pub fn resolve(
         found.before.push((objects.crtc.0, property, before));
         Ok(())
     });
-    add_plane_defaults(&mut found, tuning, &objects.plane)
+    let controls = add_plane_defaults(&mut found, tuning, &objects.plane)
         .and_then(|()| add_requested(&mut found, &objects, tuning))
+        .and_then(|()| add_balance(&mut found, &objects, &tuning.balance))
         .map_err(KmsError::Property)?;
     Ok(Resolved {
         extras: found.extras,
         before: found.before,
         blobs: found.blobs,
+        controls,
         colours,
         variable_refresh,
         is_off_colour,
@@ -165,6 +171,7 @@ impl Objects {
     fn of(&self, of: Of) -> (&'static str, &Object) {
         match of {
             Of::Plane => ("plane", &self.plane),
+            Of::Crtc => ("CRTC", &self.crtc),
             Of::Connector => ("connector", &self.connector),
         }
     }
@@ -192,6 +199,7 @@ fn add_colours(
     let is_by_user = |of, name: &str| {
         let by_user = match of {
             Of::Plane => &tuning.plane,
+            Of::Crtc => &tuning.crtc,
             Of::Connector => &tuning.connector,
         };
         let mut fields = by_user.iter().flat_map(|set| set.fields());
@@ -273,6 +281,31 @@ fn add_requested(found: &mut Found<'_>, objects: &Objects, tuning: &Tuning) -> R
         }
     }
     Ok(())
+}
+
+/// Adds what the application has set by GstColorBalance. Returns what it can set.
+fn add_balance(
+    found: &mut Found<'_>,
+    objects: &Objects,
+    balance: &Balance,
+) -> Result<Controls, String> {
+    let controls = Controls::find(|of, name| {
+        let (info, now) = objects.of(of).1.1.find(name)?;
+        let (min, max) = match *info.value_type() {
+            ValueType::UnsignedRange(min, max) => {
+                (i64::try_from(min).ok()?, i64::try_from(max).ok()?)
+            }
+            ValueType::SignedRange(min, max) => (min, max),
+            _ => return None,
+        };
+        let now = now as i64; // the same bits
+        info.mutable().then_some(Range { min, max, now })
+    });
+    for wish in balance.wishes(&controls) {
+        let (what, object) = objects.of(wish.of);
+        found.add(what, object, wish.name, Wanted::Number(wish.value))?;
+    }
+    Ok(controls)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -508,7 +508,7 @@ impl KmsFlipSink {
             Err(error) => gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,
-                ("zpos, plane-properties, connector-properties and crtc-properties stay as they were: {error}")
+                ("zpos, colour balance, plane-properties, connector-properties and crtc-properties stay as they were: {error}")
             ),
         }
     }

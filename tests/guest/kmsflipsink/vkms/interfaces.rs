@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! GstVideoOverlay and GstVideoDirection, settings that change while frames are shown or in PAUSED, and modes that the
+//! GstVideoOverlay, GstVideoDirection and GstColorBalance, settings that change while frames are shown or in PAUSED, and modes that the
 //! display does not list.
 
 use std::sync::mpsc::channel;
@@ -188,4 +188,17 @@ fn modes_that_the_display_does_not_list_are_made() {
         assert!(is.starts_with(called), "{mode}: {is}");
         assert_eq!(player.sink.property::<i32>("display-width"), width as i32);
     }
+}
+
+/// No driver of the lab has a channel. So the sink has none, whatever the application sets.
+#[test]
+fn a_display_without_properties_of_colour_balance_has_no_channels() {
+    let player = bgrx_player();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 45);
+    player.show(dma_frame(&picture));
+    let balance: gst_video::ColorBalance = player.sink.clone().dynamic_cast().unwrap();
+    assert!(balance.list_channels().is_empty());
+    assert_on_screen(&picture);
+    assert_eq!(player.errors(), [""; 0]);
 }
