@@ -13,6 +13,7 @@ use drm::{Device as _, VblankWaitFlags, VblankWaitTarget};
 #[cfg(test)]
 use super::claimed_plane::Observer;
 use super::claimed_plane::{ClaimedPlane, Frame, Refusals};
+use super::clones::CloneConnector;
 use super::device::{Device, Display, PropertyBlob, connector_handle, crtc_handle, required};
 use super::discovery::Route;
 use super::framebuffer::Framebuffer;
@@ -98,6 +99,8 @@ pub struct Crtc {
     pub id: u32,
     /// The id of the connector that the CRTC drives for the sinks.
     pub connector: u32,
+    /// The connectors that it drives as well.
+    pub clones: Vec<CloneConnector>,
     object: control::RawResourceHandle,
     connector_object: control::RawResourceHandle,
     mode_id: property::Handle,
@@ -205,6 +208,7 @@ impl Crtc {
         Self {
             id: 1,
             connector: 1,
+            clones: Vec::new(),
             object,
             connector_object: object,
             mode_id: handle,
@@ -275,6 +279,7 @@ impl Crtc {
         Ok(Self {
             id: route.crtc,
             connector: route.connector,
+            clones: Vec::new(),
             object: crtc.into(),
             connector_object: connector.into(),
             mode_id: required(&props, "MODE_ID")?,
@@ -530,6 +535,9 @@ impl Crtc {
             );
             request.add_raw_property(self.object, self.mode_id, mode.blob.id());
             request.add_raw_property(self.object, self.active, 1);
+            for clone in &self.clones {
+                clone.add(request, self.id);
+            }
         }
         if let Some(link_status) = self.link_status {
             /// DRM_MODE_LINK_STATUS_GOOD: asks for new link training if the status was bad.
@@ -752,6 +760,9 @@ impl Crtc {
                 self.active,
                 if blob == 0 { 0 } else { self.saved.active },
             );
+            for clone in &self.clones {
+                clone.add_before(&mut request, extent == Extent::All);
+            }
         } else {
             // `extras_saved` may have reset properties of CRTC and connector that the remaining sinks have set.
             add_all(&mut request, &self.resets);

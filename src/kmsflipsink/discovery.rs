@@ -105,6 +105,8 @@ pub struct Criteria {
     pub connector_id: Option<u32>,
     pub connector: Option<String>,
     pub plane_id: Option<u32>,
+    /// The names of further connectors that the CRTC is to drive.
+    pub clones: Vec<String>,
 }
 
 /// What was chosen. Connector, CRTC and plane are DRM object ids.
@@ -307,8 +309,13 @@ fn crtc_for(card: &CardSnapshot, connector: &Connector, criteria: &Criteria) -> 
     let wanted_plane = criteria
         .plane_id
         .and_then(|id| card.kms_planes.iter().find(|plane| plane.id == id));
+    let clones = criteria.clones.iter();
+    let clones = clones.filter_map(|name| named(card, name));
+    let driven: u32 = clones.fold(connector.possible_crtcs, |crtcs, clone| {
+        crtcs & clone.possible_crtcs
+    });
     let can = |index: usize| {
-        connector.possible_crtcs >> index & 1 == 1
+        driven >> index & 1 == 1
             && wanted_plane.is_none_or(|plane| plane.possible_crtcs >> index & 1 == 1)
     };
     let mut possible = card
@@ -322,6 +329,12 @@ fn crtc_for(card: &CardSnapshot, connector: &Connector, criteria: &Criteria) -> 
         .find(|&(_, &crtc)| connector.crtc == Some(crtc))
         .or_else(|| possible.find(|&(_, &crtc)| !drives(crtc)))
         .map(|(index, &crtc)| (index as u32, crtc))
+}
+
+/// The connector of this name. The case does not matter.
+pub fn named<'a>(card: &'a CardSnapshot, name: &str) -> Option<&'a Connector> {
+    let mut connectors = card.connectors.iter();
+    connectors.find(|connector| connector.name.eq_ignore_ascii_case(name))
 }
 
 fn is_wanted_card(card: &CardSnapshot, criteria: &Criteria) -> bool {
@@ -415,7 +428,13 @@ fn explain(cards: &[CardSnapshot], criteria: &Criteria) -> String {
         }
         return format!("no plane with the id {id} can show on that connector");
     }
-    "every plane of the connected displays is in use by another sink, or no CRTC is free".into()
+    let together = match criteria.clones.is_empty() {
+        true => String::new(),
+        false => format!(" that can drive {} too", criteria.clones.join(" and ")),
+    };
+    format!(
+        "every plane of the connected displays is in use by another sink, or no CRTC is free{together}"
+    )
 }
 
 /// All cards, as text for an error message.

@@ -21,6 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::claimed_plane::{ClaimedPlane, Frame, Observer, Report};
+use super::clones::{CloneConnector, Vacated};
 use super::crtc::{Crtc, Leftovers, ModeSet};
 use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
@@ -205,6 +206,13 @@ impl Inner {
         left.collect()
     }
 
+    /// Has all CRTCs leave one alone that they had switched off, because a sink is going to use it. What is returned must
+    /// not be dropped under the lock.
+    pub fn leave_crtc_to(&mut self, crtc: u32) -> Vec<Vacated> {
+        let clones = self.crtcs.iter_mut().flat_map(|other| &mut other.clones);
+        clones.filter_map(|clone| clone.leave_crtc(crtc)).collect()
+    }
+
     /// The plane of the sink with this route; `None` once the sink gave it up.
     pub fn plane(&mut self, route: &Route) -> Option<&mut ClaimedPlane> {
         self.crtc(route.crtc)?.plane_mut(route.kms_plane)
@@ -223,6 +231,8 @@ struct Outbox {
     blobs: Vec<Arc<PropertyBlob>>,
     /// Planes whose framebuffers are no longer shown.
     others: Vec<OtherPlane>,
+    /// Connectors that are given up, with the modes of their CRTCs before.
+    clones: Vec<CloneConnector>,
     reports: Vec<(Arc<dyn Observer>, Report)>,
 }
 
@@ -238,7 +248,7 @@ impl Outbox {
     /// Must be called without the lock.
     fn deliver(self) {
         drop((self.frames, self.modes, self.fences));
-        drop((self.leftovers, self.blobs, self.others));
+        drop((self.leftovers, self.blobs, self.others, self.clones));
         for (observer, report) in self.reports {
             observer.report(report);
         }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A sink's use of its plane of a card, from finding the plane to giving it back. `layers` claims a second plane for
-//! what is shown above the frames.
+//! what is shown above the frames, and `clones` is about further connectors.
 
+mod clones;
 mod layers;
 
 use std::io;
@@ -177,6 +178,8 @@ impl Head {
         let mut crtc = Crtc::read(&device, &route).map_err(failed("reading the CRTC"))?;
         crtc.is_plugged = display.is_some();
         crtc.display = display;
+        crtc.clones = super::clones::find(&device, snapshot, &route, &criteria.clones)?;
+        clones::check_free(&engine, &route, &crtc.clones)?;
         if !insert(&engine, crtc, plane, follows_vt) {
             return Ok(None);
         }
@@ -391,6 +394,7 @@ impl Head {
             let mode = device::mode_of(&timing);
             return Ok(vec![self.mode_set(mode)?]);
         }
+        let modes = self.common_modes(modes)?;
         let lines: Vec<_> = modes.iter().map(|&(_, line)| line).collect();
         let current = self
             .current_mode()
@@ -975,7 +979,10 @@ fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: 
         return false;
     }
     inner.follows_vt = follows_vt;
-    let left = inner.leave_plane_to(crtc.id, plane.id);
+    let left = (
+        inner.leave_plane_to(crtc.id, plane.id),
+        inner.leave_crtc_to(crtc.id),
+    );
     match inner.crtc(crtc.id) {
         Some(known) => {
             // The plane may show a backdrop by now. What it showed before was read with the CRTC.

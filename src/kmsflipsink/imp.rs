@@ -63,6 +63,8 @@ pub struct KmsFlipSink {
         blurb = "The connector by name, such as HDMI-A-1 (default: the first connected one)")]
     #[property(name = "connector-id", get, set, type = i32, member = connector_id, nick = "Connector id",
         blurb = "The connector by DRM object id (-1 = any)", minimum = -1, default = -1)]
+    #[property(name = "clone-connectors", get, set, type = Option<String>, member = clone_connectors, nick = "Clone connectors",
+        blurb = "Further connectors of the card that show the same picture, by name, separated by commas, such as HDMI-A-2,DP-1")]
     #[property(name = "plane-id", get, set, type = i32, member = plane_id, nick = "Plane id",
         blurb = "The plane by DRM object id (-1 = a free one that shows the format: the primary plane first, then overlays)", minimum = -1, default = -1)]
     #[property(name = "fd", get, set, type = i32, member = fd, nick = "File descriptor",

@@ -19,6 +19,7 @@
 mod balance;
 mod card;
 mod claimed_plane;
+mod clones;
 mod colour;
 mod composition;
 mod copies;

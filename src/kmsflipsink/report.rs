@@ -192,6 +192,7 @@ pub fn add_stats(structure: &mut gst::Structure, head: &Head, imports: &Imports)
     structure.set("driver", head.device.driver.as_str());
     structure.set("connector", head.connector_name.as_str());
     structure.set("connector-id", head.route.connector);
+    structure.set("clone-connectors", head.clone_names().join(","));
     structure.set("crtc-id", head.route.crtc);
     structure.set("plane-id", head.route.kms_plane);
     if let Some(mode) = mode {

@@ -4,6 +4,7 @@
 use gst_video::VideoOrientationMethod;
 
 use super::balance::Balance;
+use super::clones;
 use super::colour::Colours;
 use super::discovery::Criteria;
 use super::error::KmsError;
@@ -22,6 +23,7 @@ pub(super) struct Settings {
     pub(super) device: Option<String>,
     pub(super) connector: Option<String>,
     pub(super) connector_id: i32,
+    pub(super) clone_connectors: Option<String>,
     pub(super) plane_id: i32,
     pub(super) fd: i32,
     pub(super) mode: String,
@@ -50,6 +52,7 @@ impl Default for Settings {
             device: None,
             connector: None,
             connector_id: -1,
+            clone_connectors: None,
             plane_id: -1,
             fd: -1,
             mode: "auto".into(),
@@ -111,6 +114,7 @@ impl Settings {
             connector_id: u32::try_from(self.connector_id).ok(),
             connector: self.connector.clone(),
             plane_id: u32::try_from(self.plane_id).ok(),
+            clones: clones::names(self.clone_connectors.as_deref()),
         }
     }
 

@@ -426,3 +426,29 @@ fn a_sink_without_a_plane_is_not_put_on_an_empty_connector() {
     }
     assert!(choose(&[card], &Criteria::default()).is_err());
 }
+
+#[test]
+fn the_crtc_is_one_that_can_drive_the_clones_too() {
+    let mut card = device(
+        &[36, 43],
+        vec![
+            plane(31, PlaneKind::Primary, 0b01),
+            plane(38, PlaneKind::Primary, 0b10),
+        ],
+    );
+    card.connectors[0].possible_crtcs = 0b11;
+    let with_clone = |card: &CardSnapshot, name: &str| {
+        let criteria = Criteria {
+            connector: Some("DSI-0".into()),
+            clones: vec![name.into()],
+            ..Criteria::default()
+        };
+        choose(std::slice::from_ref(card), &criteria)
+    };
+    assert_eq!(with_clone(&card, "dsi-1").unwrap().crtc, 43);
+    // A name that no connector has is refused later, in words.
+    assert_eq!(with_clone(&card, "DSI-7").unwrap().crtc, 36);
+    card.connectors[0].possible_crtcs = 0b01;
+    let reason = with_clone(&card, "DSI-1").unwrap_err().reason;
+    assert!(reason.contains("can drive DSI-1 too"), "{reason}");
+}

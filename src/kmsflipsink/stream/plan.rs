@@ -138,7 +138,7 @@ impl Plan {
                 info.height(),
                 caps.format_name(),
                 head.route.kms_plane,
-                head.connector_name,
+                head.shown_on(),
                 mode_names(candidates)
             ),
             source: last_error,

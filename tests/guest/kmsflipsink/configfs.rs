@@ -35,6 +35,11 @@ impl Vkms {
     /// Connector N is driven by CRTC N, which has a primary plane; an overlay plane can be
     /// shown on both.
     fn with(displays: [Display; 2]) -> Self {
+        Self::wired(displays, &[])
+    }
+
+    /// The same, with further CRTCs that may drive an encoder, as pairs of their numbers.
+    fn wired(displays: [Display; 2], also: &[(usize, usize)]) -> Self {
         init();
         let device = Self(PathBuf::from("/sys/kernel/config/vkms/lab"));
         fs::create_dir(&device.0).expect("a vkms that configfs makes: kernel 7.2");
@@ -48,6 +53,11 @@ impl Vkms {
             link(&crtc, &primary.join("possible_crtcs"));
             fs::write(primary.join("type"), "1").expect("a primary plane");
             device.plug(index, display);
+        }
+        for (crtc, encoder) in also {
+            let crtc = device.0.join(format!("crtcs/{crtc}"));
+            let encoder = device.0.join(format!("encoders/{encoder}"));
+            link(&crtc, &encoder.join("possible_crtcs"));
         }
         let overlay = device.make("planes/overlay");
         for index in 0..2 {
@@ -209,6 +219,34 @@ fn an_overlay_that_roams_goes_to_the_display_of_its_sink() {
     assert_on_display(1, &laid_on(&ground, &top, 100, 120));
     above.reach(gst::State::Null);
     assert_on_display(1, &ground);
+}
+
+/// vkms has no two encoders that may share a CRTC, so that no picture can be cloned on it.
+#[test]
+fn a_connector_that_cannot_be_a_clone_is_named_with_the_reason() {
+    for (also, reason) in [
+        (&[][..], "no CRTC is free that can drive {} too"),
+        (&[(0, 1)][..], "(possible_clones)"),
+    ] {
+        let _device = Vkms::wired([Connected, Connected], also);
+        let alone = Player::playing("");
+        let picture = numbered(W, H, 1);
+        alone.show(dma_frame(&picture));
+        assert_eq!(alone.text("clone-connectors"), "");
+        let own = connector(&alone).0;
+        drop(alone);
+        let other = other_connector(&own);
+        let refused = Player::with_appsrc(&format!("connector={own} clone-connectors={other}"));
+        assert!(refused.pipeline.set_state(gst::State::Ready).is_err());
+        let said = refused.wait_for_error();
+        assert!(said.contains(&reason.replace("{}", &other)), "{said}");
+        assert!(said.contains(&other), "{said}");
+        drop(refused);
+        // What was refused has changed nothing.
+        let after = Player::playing(&format!("connector={other}"));
+        after.show(dma_frame(&picture));
+        assert_on_display(1, &picture);
+    }
 }
 
 #[test]
