@@ -8,6 +8,7 @@ mod client;
 mod configfs;
 #[cfg(feature = "v1_24")]
 mod dma_drm;
+mod edid;
 mod frames;
 mod leftovers;
 mod overlay;

@@ -89,6 +89,13 @@ impl Oracle {
             .expect("three bytes")
     }
 
+    /// Gives the screen of a virtio-gpu another EDID, which prefers a mode of this size. Needs the option --vnc of
+    /// tests/lab/run.
+    #[track_caller]
+    pub fn resize_desktop(&self, width: usize, height: usize) {
+        self.must(&format!("desktop {width} {height}"));
+    }
+
     /// Runs a command of QEMU's human monitor. The answer is a JSON string.
     #[track_caller]
     pub fn hmp(&self, command: &str) -> String {
