@@ -258,3 +258,54 @@ fn a_sink_without_a_display_has_no_colour_to_balance() {
     balance.set_value(&foreign, 5); // has no label
     assert_eq!(balance.value(&foreign), 0);
 }
+
+/// An application that answers in a sync handler of the bus passes its card before the sink looks for one.
+#[test]
+fn an_application_passes_its_card_by_a_context() {
+    use std::os::fd::AsRawFd;
+
+    const TYPE: &str = "physmem.drm.device";
+    let no_card = std::fs::File::open("/dev/null").unwrap();
+    let context_of = |fd: i32| {
+        let mut context = gst::Context::new(TYPE, true);
+        let structure = context.get_mut().unwrap().structure_mut();
+        structure.set("fd", fd);
+        context
+    };
+    let sink = sink();
+    let bus = gst::Bus::new();
+    sink.set_bus(Some(&bus));
+    let context = context_of(no_card.as_raw_fd());
+    let weak = sink.downgrade();
+    bus.set_sync_handler(move |_, message| {
+        if let gst::MessageView::NeedContext(need) = message.view()
+            && need.context_type() == TYPE
+            && let Some(sink) = weak.upgrade()
+        {
+            sink.set_context(&context);
+        }
+        gst::BusSyncReply::Pass
+    });
+    assert!(sink.set_state(gst::State::Ready).is_err());
+    let text = |message: gst::Message| match message.view() {
+        gst::MessageView::Error(error) => error.error().to_string(),
+        other => format!("{other:?}"),
+    };
+    let said = text(bus.pop_filtered(&[gst::MessageType::Error]).unwrap());
+    assert!(
+        said.contains("no DRM device") && said.contains("ENOTTY"),
+        "{said}"
+    );
+    assert!(sink.set_state(gst::State::Null).is_ok());
+    // The property comes first, and then the sink asks for nothing.
+    bus.unset_sync_handler();
+    bus.set_flushing(true);
+    bus.set_flushing(false);
+    sink.set_property("fd", 987_654i32);
+    assert!(sink.set_state(gst::State::Ready).is_err());
+    let wanted = [gst::MessageType::NeedContext, gst::MessageType::Error];
+    let first = text(bus.pop_filtered(&wanted).unwrap());
+    assert!(first.contains("EBADF"), "{first}");
+    sink.set_bus(None);
+    assert!(sink.set_state(gst::State::Null).is_ok());
+}

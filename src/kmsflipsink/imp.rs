@@ -7,6 +7,7 @@
 
 mod balance;
 mod display;
+mod shared_card;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -394,6 +395,10 @@ impl ElementImpl for KmsFlipSink {
         &TEMPLATES
     }
 
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        self.answers_context(query) || ElementImplExt::parent_query(self, query)
+    }
+
     // The card is opened here because BaseSink posts a second error after ours when its start() fails.
     fn change_state(
         &self,
@@ -535,6 +540,9 @@ impl BaseSinkImpl for KmsFlipSink {
             gst::QueryView::Drain(_) | gst::QueryView::Allocation(_)
         ) {
             self.drain();
+        }
+        if self.answers_context(query) {
+            return true;
         }
         BaseSinkImplExt::parent_query(self, query)
     }

@@ -8,13 +8,14 @@
 //! So a known framebuffer is found without a system call.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use gst::glib;
 use parking_lot::Mutex;
 
 use super::device::Device;
+use super::drm_dumb::Importable;
 use super::format;
 use super::frame_caps::FrameCaps;
 use super::framebuffer::{FbShape, Framebuffer};
@@ -88,9 +89,9 @@ pub struct Imported {
     pub is_untried: bool,
 }
 
-/// The dma-buf of each colour plane of a buffer, and the identity of its framebuffer.
+/// The memory of each colour plane of a buffer, and the identity of its framebuffer.
 struct Located<'a> {
-    fds: Vec<BorrowedFd<'a>>,
+    memories: Vec<Importable<'a>>,
     identity: Identity,
 }
 
@@ -184,8 +185,15 @@ impl Shared {
         let shape = &located.identity.shape;
         let modifier = shape.modifier.filter(|_| self.device.has_modifiers);
         let shape = FbShape { modifier, ..*shape };
+        // Exported here and not for each frame, whose framebuffer is known already.
+        let memories = located.memories.iter();
+        let dma_bufs: Vec<_> = memories
+            .map(|memory| memory.export())
+            .collect::<Result<_, _>>()
+            .map_err(|what| NotImportable::Refused(what.into()))?;
+        let fds: Vec<_> = dma_bufs.iter().map(|dma_buf| dma_buf.as_fd()).collect();
         self.device
-            .import(&shape, &located.fds)
+            .import(&shape, &fds)
             .map(Arc::new)
             .map_err(|error| {
                 NotImportable::Refused(format!(
@@ -273,7 +281,7 @@ fn locate<'a>(
         pitches: [0; 4],
         offsets: [0; 4],
     };
-    let mut fds = Vec::with_capacity(n_planes);
+    let mut importable = Vec::with_capacity(n_planes);
     let mut memories = [0; MAX_PLANES];
     for (plane, address) in memories.iter_mut().enumerate().take(n_planes) {
         let (offset, stride) = match &meta {
@@ -295,32 +303,25 @@ fn locate<'a>(
             return Err(NotImportable::Split(plane));
         }
         let memory = buffer.peek_memory(found.start);
-        fds.push(dma_buf_of(memory)?);
+        importable.push(importable_of(memory)?);
         *address = root(memory);
         shape.offsets[plane] =
             u32::try_from(memory.offset() + skip).map_err(|_| NotImportable::Outside(plane))?;
         shape.pitches[plane] = u32::try_from(stride).map_err(|_| NotImportable::Outside(plane))?;
     }
     Ok(Located {
-        fds,
+        memories: importable,
         identity: Identity { shape, memories },
     })
 }
 
-fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> {
-    match memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>() {
-        // SAFETY: the memory keeps its fd open as long as it lives, and the result does not outlive the
-        // borrow of the memory.
-        Some(memory) => Ok(unsafe { BorrowedFd::borrow_raw(memory.fd()) }),
-        None => {
-            let kind = memory
-                .allocator()
-                .map(|allocator| allocator.memory_type().to_string());
-            Err(NotImportable::NoDmaBuf(
-                kind.unwrap_or_else(|| "unknown".into()),
-            ))
-        }
-    }
+fn importable_of(memory: &gst::MemoryRef) -> Result<Importable<'_>, NotImportable> {
+    Importable::of(memory).ok_or_else(|| {
+        let kind = memory
+            .allocator()
+            .map(|allocator| allocator.memory_type().to_string());
+        NotImportable::NoDmaBuf(kind.unwrap_or_else(|| "unknown".into()))
+    })
 }
 
 /// The fence after which the display may read all memories of a buffer. `None` if that is not known for each memory:
@@ -328,7 +329,7 @@ fn dma_buf_of(memory: &gst::MemoryRef) -> Result<BorrowedFd<'_>, NotImportable> 
 /// out would be worse than none.
 pub fn pending_write_fence(buffer: &gst::BufferRef) -> Option<OwnedFd> {
     let memories = buffer.iter_memories();
-    let dma_bufs = memories.map(|memory| dma_buf_of(memory).ok());
+    let dma_bufs = memories.map(|memory| Importable::of(memory)?.fd());
     merged(
         dma_bufs.map(|fd| dma_buf::pending_write_fence(fd?).ok()),
         |a, b| sync_file::merge(a.as_fd(), b.as_fd()).ok(),

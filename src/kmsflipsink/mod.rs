@@ -28,6 +28,8 @@ mod device;
 mod discovery;
 pub(crate) mod displays;
 mod dma_drm;
+mod drm_context;
+mod drm_dumb;
 mod edid;
 mod engine;
 mod error;

@@ -2,7 +2,7 @@
 //! The display of a started sink: opening it, planning how it shows frames of new caps, waiting while
 //! there is none, and looking for one on other connectors.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ use crate::sys::clock::monotonic_ns;
 pub(super) struct Started {
     pub(super) head: Arc<Head>,
     pub(super) imports: Arc<Imports>,
+    /// The file that the application passed.
+    pub(super) given: Option<Arc<OwnedFd>>,
     observer: Arc<SinkObserver>,
     /// How frames are shown. `None` before the first caps, and while no display is plugged in or another
     /// program has the card.
@@ -226,9 +228,8 @@ impl KmsFlipSink {
             is_stale: AtomicBool::new(false),
             told_without: Mutex::default(),
         });
-        // SAFETY: the fd is open: the application keeps it open while the sink is in use, as the
-        // property's blurb says. The borrow ends when `Head::open` returns; a duplicate is kept.
-        let fd = (settings.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(settings.fd) });
+        let given = self.given_card()?;
+        let fd = given.as_ref().map(|fd| fd.as_fd());
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
         // What the tags ask for is seen to by `plan`, which goes without what the plane cannot do.
@@ -252,6 +253,7 @@ impl KmsFlipSink {
         Ok(Started {
             imports: Arc::new(Imports::new(head.device.clone())),
             head: Arc::new(head),
+            given,
             observer,
             stream: None,
             waiting: None,
@@ -617,7 +619,7 @@ impl KmsFlipSink {
             })
         });
         let settings = lock(&self.settings).clone();
-        let Some(head) = head.flatten().filter(|_| settings.fd < 0) else {
+        let Some(head) = head.flatten().filter(|head| head.device.is_ours) else {
             return Ok(());
         };
         if !head.is_lit_elsewhere(&settings.criteria()) {

@@ -131,3 +131,51 @@ fn frames_of_a_fourcc_that_gstreamer_does_not_know_are_shown_where_they_are() {
     let error = player.wait_for_error();
     assert!(error.contains("NV42"), "{error}");
 }
+
+/// Dumb buffers of another element are no dma-bufs, and can be exported. Each is imported once.
+#[test]
+fn dumb_buffers_of_another_element_are_shown_where_they_are() {
+    use gst_allocators::prelude::*;
+
+    let info = crate::frames::bgrx(W as u32, H as u32);
+    let player = Player::with_appsrc("driver-name=vkms");
+    player.set_caps(&info);
+    player.set_state(gst::State::Playing);
+    let device = player.text("device");
+    let allocator = gst_allocators::DRMDumbAllocator::with_device_path(&device).unwrap();
+    assert!(allocator.has_prime_export());
+    let buffers: Vec<_> = (0..2)
+        .map(|number| {
+            let xr24 = u32::from_le_bytes(*b"XR24");
+            // SAFETY: the function has no requirement that its arguments could break.
+            let made = unsafe { allocator.alloc_drm_dumb(xr24, W as u32, H as u32) };
+            let (memory, pitch) = made.unwrap();
+            let mut buffer = gst::Buffer::new();
+            let buffer_mut = buffer.get_mut().unwrap();
+            buffer_mut.append_memory(memory);
+            let bytes = bgrx_bytes(&numbered(W, H, number), pitch as usize);
+            buffer_mut.map_writable().unwrap()[..bytes.len()].copy_from_slice(&bytes);
+            let format = gst_video::VideoFormat::Bgrx;
+            let flags = gst_video::VideoFrameFlags::empty();
+            gst_video::VideoMeta::add_full(
+                buffer_mut,
+                flags,
+                format,
+                W as u32,
+                H as u32,
+                &[0],
+                &[pitch as i32],
+            )
+            .unwrap();
+            buffer
+        })
+        .collect();
+    for _ in 0..3 {
+        for (number, buffer) in buffers.iter().enumerate() {
+            player.show(buffer.clone());
+            assert_on_screen(&numbered(W, H, number));
+        }
+    }
+    player.assert_zero_copy(6);
+    assert_eq!(player.count("framebuffers"), 2, "{}", player.stats());
+}

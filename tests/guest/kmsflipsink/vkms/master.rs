@@ -107,6 +107,68 @@ fn an_fd_of_the_application_is_used_and_left_open() {
     assert!(card.metadata().is_ok());
 }
 
+/// A sink has the card of the application without a property, by the context that the pipeline hands on. Other elements
+/// learn by a query which card that is.
+#[test]
+fn a_context_passes_the_applications_card_to_the_sinks_of_a_pipeline() {
+    init();
+    let card = open_card_as_master();
+    let player = Player::with_appsrc("mode=640x480");
+    let mut context = gst::Context::new("physmem.drm.device", true);
+    let structure = context.get_mut().unwrap().structure_mut();
+    structure.set("fd", card.as_raw_fd());
+    player.pipeline.set_context(&context);
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 7);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    // A file that the sink opened would not have become master beside that of the application.
+    assert_eq!(player.errors(), [""; 0]);
+    let mut query = gst::query::Context::new("physmem.drm.device");
+    assert!(player.sink.query(&mut query));
+    let mut of_pad = gst::query::Context::new("physmem.drm.device");
+    assert!(
+        player
+            .appsrc()
+            .static_pad("src")
+            .unwrap()
+            .peer_query(&mut of_pad)
+    );
+    let answer = query.context_owned().unwrap();
+    let field = |name| answer.structure().get::<String>(name).unwrap();
+    assert_eq!(field("device"), player.text("device"));
+    assert_eq!(field("driver"), "vkms");
+    let fd: i32 = answer.structure().get("fd").unwrap();
+    // SAFETY: `answer` keeps the fd open.
+    let shared = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let number = |stat: rustix::fs::Stat| (stat.st_rdev, stat.st_ino);
+    assert_eq!(
+        number(rustix::fs::fstat(shared).unwrap()),
+        number(rustix::fs::fstat(&card).unwrap())
+    );
+}
+
+#[test]
+fn a_card_that_the_sink_opened_is_told_without_its_file() {
+    let player = Player::playing("");
+    player.show(buffer_of(&numbered(W, H, 8)));
+    let mut query = gst::query::Context::new("physmem.drm.device");
+    assert!(player.sink.query(&mut query));
+    let answer = query.context_owned().unwrap();
+    assert!(!answer.structure().has_field("fd"));
+    assert_eq!(
+        answer.structure().get::<String>("device"),
+        Ok(player.text("device"))
+    );
+    player.reach(gst::State::Null);
+    assert!(
+        !player
+            .sink
+            .query(&mut gst::query::Context::new("physmem.drm.device"))
+    );
+}
+
 /// A frame in a dumb buffer of the application's, with its GEM handle and a dma-buf.
 fn frame_of_the_application(card: &Client, picture: &Picture) -> (DumbBuffer, gst::Buffer) {
     let mut dumb = card.dumb(W as u32, H as u32);
