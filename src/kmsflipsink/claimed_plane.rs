@@ -161,6 +161,8 @@ pub struct ClaimedPlane {
     /// What GstColorBalance can set.
     pub controls: Controls,
     pub pace: Pace,
+    /// How long the sink keeps the display on without a new frame; 0 stands for ever.
+    pub standby_ns: u64,
     pub observer: Arc<dyn Observer>,
     /// While true, the plane takes no frames, and no thread waits for it.
     pub is_flushing: bool,
@@ -246,6 +248,7 @@ impl ClaimedPlane {
             colours: None,
             controls: Controls::default(),
             pace: Pace::default(),
+            standby_ns: 0,
             observer,
             is_flushing: false,
             closing: None,

@@ -2,6 +2,8 @@
 //! A CRTC that sinks of this process use: its mode, its planes, what it showed before, and the atomic requests
 //! made of these. The only ioctls here are those that read the state at the beginning.
 
+mod standby;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::kms_plane::{Extra, OtherPlane, PlaneContent, PlaneState, add_all};
 use super::layer::{Layer, LayerPlane};
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
 use crate::display::area::Placement;
+pub use standby::Standby;
 
 /// What a commit changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +150,7 @@ pub struct Crtc {
     pub display: Option<Display>,
     /// Whether the kernel took a commit of this process, so that there is something to restore.
     pub is_changed: bool,
+    pub standby: Standby,
 }
 
 /// What a setup takes off the screen.
@@ -242,6 +246,7 @@ impl Crtc {
             is_plugged: true,
             display: None,
             is_changed: false,
+            standby: Standby::default(),
         }
     }
 }
@@ -317,6 +322,7 @@ impl Crtc {
             is_plugged: true,
             display: None,
             is_changed: false,
+            standby: Standby::default(),
         })
     }
 
@@ -385,6 +391,7 @@ impl Crtc {
 
     /// Queues all pending frames. Returns the request that commits them, and sets up the CRTC if needed.
     pub fn begin_commit(&mut self, now_ns: u64) -> AtomicModeReq {
+        self.standby = Standby::Awake;
         for plane in &mut self.planes {
             plane.frames.queue();
             // New values belong to frames that were planned with them, and not to the frame before.

@@ -10,6 +10,7 @@ mod event_sources;
 mod hotplug;
 mod outcome;
 mod own_terminal;
+mod standby;
 mod thread;
 
 use std::io;

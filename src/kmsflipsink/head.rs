@@ -758,6 +758,18 @@ impl Head {
         obstacle.map_or(Ok(()), Err)
     }
 
+    /// Has the display switched off when no new frame has come for this time; 0 stands for never.
+    pub fn set_standby(&self, wait: Duration) {
+        let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.with_crtc(|crtc| {
+            if let Some(plane) = crtc.plane_mut(self.route.kms_plane) {
+                plane.standby_ns = wait_ns;
+            }
+            crtc.wake_if_unwanted();
+        });
+        self.engine.wake();
+    }
+
     /// Whether the display waits with its vertical blank for frames.
     pub fn has_variable_refresh(&self) -> bool {
         self.with_plane(|plane| plane.pace.is_variable)

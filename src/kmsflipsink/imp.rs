@@ -99,6 +99,8 @@ pub struct KmsFlipSink {
         blurb = "Show frames at once and not at the vertical blank, where the driver can; they tear", default = false)]
     #[property(name = "post-presentation-messages", get, set, type = bool, member = post_presentation_messages, nick = "Post presentation messages",
         blurb = "Post an element message with the times of each frame that was shown", default = false)]
+    #[property(name = "standby-timeout", get, set = Self::set_standby_timeout, type = u32, member = standby_timeout, nick = "Standby timeout",
+        blurb = "Switch the display off when no new frame has come for this time, until the next frame, in milliseconds (0 = never)", default = 0)]
     settings: Mutex<Settings>,
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
@@ -227,6 +229,14 @@ impl KmsFlipSink {
     fn set_tearing(&self, is_wanted: bool) {
         lock(&self.settings).tearing = is_wanted;
         self.follow_pace();
+    }
+
+    fn set_standby_timeout(&self, milliseconds: u32) {
+        lock(&self.settings).standby_timeout = milliseconds;
+        let standby = lock(&self.settings).standby();
+        if let Some(head) = self.started(|started| started.head.clone()) {
+            head.set_standby(standby);
+        }
     }
 
     /// How to turn the picture now.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The values of the properties, and what they ask of the rest of the sink.
 
+use std::time::Duration;
+
 use gst_video::VideoOrientationMethod;
 
 use super::balance::Balance;
@@ -42,6 +44,8 @@ pub(super) struct Settings {
     pub(super) variable_refresh: bool,
     pub(super) tearing: bool,
     pub(super) post_presentation_messages: bool,
+    /// In milliseconds; 0 stands for never.
+    pub(super) standby_timeout: u32,
 }
 
 impl Default for Settings {
@@ -70,6 +74,7 @@ impl Default for Settings {
             variable_refresh: false,
             tearing: false,
             post_presentation_messages: false,
+            standby_timeout: 0,
         }
     }
 }
@@ -116,6 +121,10 @@ impl Settings {
             plane_id: u32::try_from(self.plane_id).ok(),
             clones: clones::names(self.clone_connectors.as_deref()),
         }
+    }
+
+    pub(super) fn standby(&self) -> Duration {
+        Duration::from_millis(self.standby_timeout.into())
     }
 
     pub(super) fn mode_request(&self) -> Result<ModeRequest, KmsError> {

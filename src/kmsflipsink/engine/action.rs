@@ -23,6 +23,11 @@ pub(super) enum Action {
         framebuffers: Vec<Arc<Framebuffer>>,
         kind: CommitKind,
     },
+    /// Switch the CRTC off, because no new frames come.
+    Standby {
+        crtc: u32,
+        request: AtomicModeReq,
+    },
     Restore {
         crtc: u32,
         planes: Vec<u32>,
@@ -105,7 +110,14 @@ impl Inner {
                     };
                 }
                 Some(at_ns) => until_ns = until_ns.min(at_ns),
-                None => {}
+                None => match crtc.standby_time() {
+                    Some(at_ns) if at_ns <= now_ns => {
+                        let (crtc, request) = (crtc.id, crtc.standby_request());
+                        return Action::Standby { crtc, request };
+                    }
+                    Some(at_ns) => until_ns = until_ns.min(at_ns),
+                    None => {}
+                },
             }
         }
         Action::Wait { until_ns }
@@ -167,7 +179,7 @@ fn commit_time(crtc: &Crtc) -> Option<u64> {
             .iter()
             .any(|plane| plane.frames.current().is_some())
     };
-    let wants = crtc.has_pending() || (crtc.needs_setup && is_showing());
+    let wants = crtc.has_pending() || (crtc.needs_setup && is_showing() && !crtc.is_asleep());
     if crtc.in_flight.is_some() || crtc.mode.is_none() || !wants {
         return None;
     }

@@ -7,7 +7,7 @@ use std::io;
 use super::{Crtc, Inner, Master, Outbox, Report};
 use crate::display::presentation::Presentation;
 use crate::kmsflipsink::claimed_plane::{ClaimedPlane, Refusals};
-use crate::kmsflipsink::crtc::CommitKind;
+use crate::kmsflipsink::crtc::{CommitKind, Standby};
 use crate::kmsflipsink::error::Gone;
 use crate::kmsflipsink::layer::Overlay;
 use crate::kmsflipsink::stats::Flip;
@@ -102,6 +102,7 @@ impl Inner {
         if self.master == Master::Ours {
             for crtc in &mut self.crtcs {
                 crtc.needs_setup = true;
+                crtc.standby = Standby::Awake; // the other program may have switched it on
                 outbox.tell_all(crtc, &Report::MasterLost(reason.to_owned()));
             }
         }

@@ -75,6 +75,7 @@ fn run(engine: &Arc<Engine>) {
                 restore(engine, crtc, &planes);
                 close(engine, crtc, &planes);
             }
+            Action::Standby { crtc, request } => stand_by(engine, crtc, request),
             Action::Close { crtc, planes } => close(engine, crtc, &planes),
             Action::Suspend => suspend(engine),
             Action::Reclaim => reclaim(engine),
@@ -143,6 +144,25 @@ fn set_up(engine: &Engine, flags: AtomicCommitFlags, request: AtomicModeReq) -> 
     gst::debug!(CAT, "{path}: a setup that does not block: {reason}");
     let blocking = flags - AtomicCommitFlags::NONBLOCK;
     engine.device.atomic_commit(blocking, request)
+}
+
+/// Switches a CRTC off. A frame that comes meanwhile is committed again on EBUSY, as there is no event to wait for.
+fn stand_by(engine: &Engine, crtc: u32, request: AtomicModeReq) {
+    let flags = AtomicCommitFlags::NONBLOCK | AtomicCommitFlags::ALLOW_MODESET;
+    let result = set_up(engine, flags, request);
+    let path = &engine.device.path;
+    match &result {
+        Ok(()) => gst::info!(CAT, "{path}: CRTC {crtc} is off until the next frame"),
+        Err(error) => {
+            let reason = sys::describe(error);
+            gst::warning!(CAT, "{path}: CRTC {crtc} stays on without frames: {reason}");
+        }
+    }
+    let mut outbox = Outbox::default();
+    engine
+        .lock()
+        .stood_by(crtc, result, monotonic_ns(), &mut outbox);
+    outbox.deliver();
 }
 
 fn close(engine: &Engine, crtc: u32, planes: &[u32]) {

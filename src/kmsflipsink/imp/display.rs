@@ -232,6 +232,7 @@ impl KmsFlipSink {
         let fd = given.as_ref().map(|fd| fd.as_fd());
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
+        head.set_standby(settings.standby());
         // What the tags ask for is seen to by `plan`, which goes without what the plane cannot do.
         let rotation = settings.rotation(VideoOrientationMethod::Identity);
         let wishes = settings.wishes();

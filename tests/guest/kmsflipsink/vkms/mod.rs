@@ -10,6 +10,7 @@ mod interfaces;
 mod master;
 mod placement;
 mod selection;
+mod standby;
 mod streams;
 
 use std::fs;
