@@ -6,8 +6,8 @@
 //! receives frames in other memory therefore sends RECONFIGURE upstream, once after each start and
 //! each flush. It stops doing so when upstream has shown that it does not take the pool.
 
-use crate::memory;
-use gst::prelude::*;
+use crate::{memory, pool};
+use gst::{glib, prelude::*};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -21,6 +21,8 @@ pub struct Adoption {
     state: Mutex<State>,
     /// The last frame was in the pool's memory, and nothing has changed since: no lock is needed.
     is_adopted: AtomicBool,
+    /// The pool that was offered last, as long as somebody has it.
+    offered: glib::WeakRef<gst::BufferPool>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -60,6 +62,17 @@ impl Adoption {
         let mut state = self.state();
         state.is_vain |= !with_pool;
         state.is_offered_again = state.is_settled;
+    }
+
+    /// Notes the pool of the answer, for [`pool_in_a_line`](Self::pool_in_a_line).
+    pub fn offers(&self, query: &gst::query::Allocation) {
+        let pool = query.allocation_pools().find_map(|(pool, ..)| pool);
+        self.offered.set(pool.as_ref());
+    }
+
+    /// The pool that was offered last, and what it holds.
+    pub fn pool_in_a_line(&self) -> Option<String> {
+        self.offered.upgrade().as_ref().map(pool::in_a_line)
     }
 
     /// Notes a frame, in memory of the pool or not. Sends RECONFIGURE where that may help.

@@ -88,6 +88,8 @@ pub struct FbPanSink {
 
     #[property(name = "render-rectangle", get = Self::render_rectangle, set = Self::set_render_rectangle, type = gst::Array,
         nick = "Render rectangle", blurb = "Part of the screen for frames, <x, y, width, height>; frames are centred in it, never scaled")]
+    #[property(name = "pool", get = Self::pool_in_a_line, type = Option<String>, nick = "Pool",
+        blurb = "The pool that was offered to upstream last, and what it holds, in one line, as graphs of the pipeline show it")]
     #[property(name = "stats", get = Self::stats, type = StructureProperty, override_class = gst_base::BaseSink)]
     _computed: (),
 
@@ -196,6 +198,10 @@ impl FbPanSink {
             State::Stopped => None,
         };
         drop(old); // deactivates its pool, which must not happen under the lock
+    }
+
+    fn pool_in_a_line(&self) -> Option<String> {
+        self.adoption.pool_in_a_line()
     }
 
     fn stats(&self) -> StructureProperty {
@@ -580,6 +586,7 @@ impl BaseSinkImpl for FbPanSink {
             query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
         }
         self.adoption.answered(offers_pool);
+        self.adoption.offers(query);
         session.log().offer(match (need_pool, offers_pool) {
             (true, true) => Offer::Made,
             (true, false) => Offer::None,

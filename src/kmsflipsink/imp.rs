@@ -111,6 +111,8 @@ pub struct KmsFlipSink {
         blurb = "Width of the mode in pixels, 0 before there is one", minimum = 0, default = 0)]
     #[property(name = "display-height", get = Self::display_height, type = i32, nick = "Display height",
         blurb = "Height of the mode in pixels, 0 before there is one", minimum = 0, default = 0)]
+    #[property(name = "pool", get = Self::pool_in_a_line, type = Option<String>, nick = "Pool",
+        blurb = "The pool that was offered to upstream last, and what it holds, in one line, as graphs of the pipeline show it")]
     #[property(name = "stats", get = Self::stats, type = StructureProperty, override_class = gst_base::BaseSink)]
     _computed: (),
 
@@ -259,6 +261,10 @@ impl KmsFlipSink {
             lock(&self.settings).render_rectangle = rectangle;
             self.show_change();
         }
+    }
+
+    fn pool_in_a_line(&self) -> Option<String> {
+        self.adoption.pool_in_a_line()
     }
 
     fn stats(&self) -> StructureProperty {
@@ -503,6 +509,7 @@ impl BaseSinkImpl for KmsFlipSink {
                 let (size, min, max) = (proposal.size_bytes, proposal.min, proposal.max);
                 proposal.pool.set_offered_by(Some(self.obj().upcast_ref()));
                 query.add_allocation_pool(Some(&proposal.pool), size, min, max);
+                self.adoption.offers(query);
                 self.note_offer(Offer::Made);
                 if let Some(kind) = proposal.allocator {
                     query.add_allocation_param(

@@ -20,6 +20,7 @@ use crate::{
     adoption::Adoption,
     memory::MemoryKind,
     meta::PhysMemMeta,
+    pool,
     structure_property::{StructureProperty, in_one_line},
     write_map::{self, WriteMap},
 };
@@ -75,6 +76,9 @@ pub struct PhysMemUpload {
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "How many buffers passed untouched, were copied, were dropped, and why")]
     counters: Mutex<Counters>,
+    #[property(name = "pool", get = Self::pool_in_a_line, type = Option<String>, nick = "Pool",
+        blurb = "The pool that buffers are copied into, else the one that was offered to upstream last, and what it holds, in one line, as graphs of the pipeline show it")]
+    _computed: (),
     /// Why the first copy since the start was made.
     copy_reason: Mutex<Option<String>>,
     stream: Mutex<Stream>,
@@ -108,6 +112,14 @@ impl PhysMemUpload {
             stats = stats.field("pool", pool.property::<gst::Structure>("stats"));
         }
         stats.build().into()
+    }
+
+    fn pool_in_a_line(&self) -> Option<String> {
+        let target = lock(&self.stream).target.as_ref().map(|t| t.pool.clone());
+        match target {
+            Some(pool) => Some(pool::in_a_line(pool.upcast_ref())),
+            None => self.adoption.pool_in_a_line(),
+        }
     }
 
     /// An active pool whose buffers hold `bytes` bytes. Fails while the element is flushing.
@@ -448,6 +460,7 @@ impl BaseTransformImpl for PhysMemUpload {
         }
         let offers = query.allocation_pools().any(|(pool, ..)| pool.is_some());
         self.adoption.answered(offers && need_pool);
+        self.adoption.offers(query);
         Ok(())
     }
 

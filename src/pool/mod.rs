@@ -521,6 +521,20 @@ impl PhysBufferPool {
     }
 }
 
+/// Which pool it is and what it holds. The text is short, because graphs of GStreamer (GST_DEBUG_DUMP_DOT_DIR)
+/// show the first 80 bytes of a property.
+pub(crate) fn in_a_line(pool: &gst::BufferPool) -> String {
+    let name = pool.name();
+    match pool.downcast_ref::<PhysBufferPool>() {
+        Some(_) if !pool.is_active() => format!("{name}: offered, not in use"),
+        Some(pool) => {
+            let contents = stats::in_words(pool.imp().kind(), pool.imp().share());
+            format!("{name}: {contents}")
+        }
+        None => format!("{name}: {}", pool.type_()),
+    }
+}
+
 /// Registers the pool's type, so that `g_type_from_name` finds it.
 pub(crate) fn register() {
     PhysBufferPool::static_type();

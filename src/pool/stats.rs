@@ -115,6 +115,22 @@ impl Tally {
     }
 }
 
+/// How many buffers there are and where they are: "8 of cma, 5 free, 1 filled, 2 held".
+pub(super) fn in_words(kind: MemoryKind, share: &Share) -> String {
+    let slots = share.slots();
+    let mut kind = kind;
+    slots.for_each(|slot| kind = slot.region.kind());
+    let (total, free, filled) = (slots.total(), share.free_count(), share.filled_count());
+    let dead = slots.dead_count();
+    // The numbers are read one after the other, and buffers may move meanwhile.
+    let held = total.saturating_sub(free + filled + dead);
+    let dead = match dead {
+        0 => String::new(),
+        dead => format!(", {dead} dead"),
+    };
+    format!("{total} of {kind}, {free} free, {filled} filled, {held} held{dead}")
+}
+
 /// A text for people, with one line for each buffer.
 pub(super) fn dump(kind: MemoryKind, share: &Share) -> String {
     let mut text = String::new();

@@ -96,6 +96,9 @@ pub struct RawVideoSrc {
     #[property(name = "stats", get = Self::stats, type = StructureProperty,
         nick = "Statistics", blurb = "What has been read, how, and how long it took")]
     pub(super) stats: Mutex<Stats>,
+    #[property(name = "pool", get = Self::pool_in_a_line, type = Option<String>, nick = "Pool",
+        blurb = "The pool that frames are read into, and what it holds, in one line, as graphs of the pipeline show it")]
+    _computed: (),
     pub(super) state: Mutex<State>,
     uri: Mutex<Option<String>>,
     /// Whether an error has been posted since `start`.
@@ -111,6 +114,13 @@ impl RawVideoSrc {
 
     fn stats(&self) -> StructureProperty {
         self.stats.lock().to_structure().into()
+    }
+
+    fn pool_in_a_line(&self) -> Option<String> {
+        self.obj()
+            .buffer_pool()
+            .as_ref()
+            .map(crate::pool::in_a_line)
     }
 
     fn set_is_live(&self, is_live: bool) {
