@@ -2,6 +2,7 @@
 //! The GObject side of the pool: properties, signals, virtual methods.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
@@ -80,6 +81,8 @@ pub struct PhysBufferPool {
     last_error: parking_lot::Mutex<Option<String>>,
     /// Why the pool could not grow when it last tried; `None` if it could.
     refused_growth: parking_lot::Mutex<Option<String>>,
+    /// The application has been told that a stream waits for memory.
+    is_told_of_want: AtomicBool,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
     pub(super) offered_by: glib::WeakRef<gst::Element>,
 }
@@ -93,11 +96,15 @@ impl Default for PhysBufferPool {
             layout: OnceLock::new(),
             last_error: parking_lot::Mutex::new(None),
             refused_growth: parking_lot::Mutex::new(None),
+            is_told_of_want: AtomicBool::new(false),
             validator: parking_lot::Mutex::new(None),
             offered_by: glib::WeakRef::new(),
         }
     }
 }
+
+/// How often a call is refused memory before the application is told that a stream stands still.
+const REFUSALS_UNTIL_WARNING: u32 = 5;
 
 thread_local! {
     /// Why the last acquire of this thread failed. The call goes through GstBufferPool, which
@@ -275,6 +282,7 @@ impl PhysBufferPool {
             false => Growth::Never,
         };
         let mut attempt = Attempt::new(wait, growth);
+        let mut refusals = 0;
         loop {
             match self.share().acquire(&mut attempt)? {
                 Next::Buffer(buffer) => return Ok(buffer),
@@ -286,9 +294,28 @@ impl PhysBufferPool {
                     let region = self.allocate_region(block_bytes);
                     self.remember_growth(region.as_ref().err());
                     let region = region.map_err(|error| error.to_string());
+                    if let Err(reason) = &region {
+                        refusals += 1;
+                        if refusals == REFUSALS_UNTIL_WARNING {
+                            self.warn_of_want_of_memory(reason);
+                        }
+                    }
                     self.share().grow(region, &mut attempt)?;
                 }
             }
+        }
+    }
+
+    /// Tells the application that the stream stands still. Whoever holds the buffers may keep them for ever.
+    fn warn_of_want_of_memory(&self, reason: &str) {
+        if let Some(element) = self.offered_by.upgrade()
+            && !self.is_told_of_want.swap(true, Ordering::Relaxed)
+        {
+            gst::element_warning!(
+                element,
+                gst::ResourceError::NoSpaceLeft,
+                ("Waits for a buffer, because there is no memory for a further one: {reason}")
+            );
         }
     }
 
@@ -455,6 +482,7 @@ impl BufferPoolImpl for PhysBufferPool {
     fn start(&self) -> bool {
         *self.last_error.lock() = None;
         *self.refused_growth.lock() = None;
+        self.is_told_of_want.store(false, Ordering::Relaxed);
         let Some(config) = self.share().config() else {
             self.remember_error("the pool is not configured".into());
             return false;

@@ -605,4 +605,26 @@ mod tests {
         });
         assert_eq!(message, None);
     }
+
+    /// The memory may come back while a call waits, and the buffers may not.
+    #[test]
+    fn who_waits_for_a_buffer_asks_for_memory_again() {
+        use super::slots::{Attempt, Growth, Next};
+        gst::init().unwrap();
+        let pool = PhysBufferPool::builder().kind(MemoryKind::Normal).build();
+        let mut config = pool.config();
+        config.set_params(None, 4096, 1, 2);
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        let _held = pool.acquire_free(Wait::No).unwrap();
+        let limit = std::time::Duration::from_secs(120);
+        let mut attempt = Attempt::new(Wait::AtMost(limit), Growth::OnDemand);
+        let share = pool.imp().share();
+        for _ in 0..3 {
+            let next = share.acquire(&mut attempt);
+            assert!(matches!(next, Ok(Next::Grow(4096))));
+            let refused = share.grow(Err("no memory".into()), &mut attempt);
+            assert!(refused.is_ok(), "the buffer that is out may come back");
+        }
+    }
 }

@@ -14,6 +14,16 @@ pub(super) enum Deadline {
     At(Instant),
 }
 
+impl Deadline {
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::At(at), Self::At(other)) => at < other,
+            (Self::Now, Self::At(_) | Self::Never) | (Self::At(_), Self::Never) => true,
+            (Self::Now | Self::At(_), Self::Now) | (Self::Never, _) => false,
+        }
+    }
+}
+
 /// Where threads wait for one kind of event.
 pub(super) struct Event<'a> {
     pub condition: &'a Condvar,

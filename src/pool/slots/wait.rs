@@ -11,6 +11,11 @@ use super::{
     inner::Inner,
 };
 
+/// How long a call that was refused memory waits for a buffer before it asks for memory again. Whoever holds the pool's
+/// buffers may keep them until the next one comes, as a sink keeps the frame that it shows, so that waiting for one of
+/// them alone could last for ever.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How long to wait for a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -107,7 +112,20 @@ impl Attempt {
         }
         inner.counters.waits += u64::from(!self.has_waited);
         self.has_waited = true;
-        event.wait(deadline, inner, has_happened);
+        match self.growth {
+            Growth::Never | Growth::OnDemand => event.wait(deadline, inner, has_happened),
+            Growth::Refused(_) => {
+                let mut soon = Deadline::At(Instant::now() + ASK_AGAIN);
+                if deadline.is_before(&soon) {
+                    event.wait(deadline, inner, has_happened);
+                } else {
+                    event.wait(&mut soon, inner, has_happened);
+                    if matches!(soon, Deadline::Now) {
+                        self.growth = Growth::OnDemand;
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }
