@@ -38,6 +38,29 @@ pub fn layout(
     info: &gst_video::VideoInfo,
     buffer: &gst::BufferRef,
 ) -> Result<Layout, ForeignError> {
+    layout_in(info, buffer, |height| height)
+}
+
+/// The same for a buffer that holds one field of a frame (`interlace-mode=alternate`), where `field` describes the field as a
+/// picture of its own. The meta may have the height of the field, or that of the frame: GStreamer's pools give the latter.
+pub fn field_layout(
+    field: &gst_video::VideoInfo,
+    buffer: &gst::BufferRef,
+) -> Result<Layout, ForeignError> {
+    layout_in(field, buffer, |height| {
+        match height + 1 >= 2 * field.height() {
+            true => height.div_ceil(2),
+            false => height,
+        }
+    })
+}
+
+/// `rows` says how many rows the memory has if the meta gives a height.
+fn layout_in(
+    info: &gst_video::VideoInfo,
+    buffer: &gst::BufferRef,
+    rows: impl Fn(u32) -> u32,
+) -> Result<Layout, ForeignError> {
     let Some(meta) = buffer.meta::<gst_video::VideoMeta>() else {
         return Ok(Layout::of_buffer(info, buffer)?);
     };
@@ -49,7 +72,7 @@ pub fn layout(
         height: info.height(),
         format: info.format().to_str().to_string(),
     };
-    let size = (meta.width(), meta.height());
+    let size = (meta.width(), rows(meta.height()));
     // With interlace-mode=alternate a buffer holds one field, which is half as high.
     let height = info.field_height();
     if meta.format() != info.format() || size.0 < info.width() || size.1 < height {
@@ -273,5 +296,21 @@ mod tests {
             layout(&info, &buffer).unwrap().planes[0].rows,
             HEIGHT as usize / 2
         );
+    }
+
+    /// As GstVideoBufferPool makes them: the meta has the height of the frame, and the memory the size of a field.
+    #[test]
+    fn a_field_is_found_whether_its_meta_has_the_height_of_the_frame_or_its_own() {
+        for format in [VideoFormat::Bgrx, VideoFormat::I420] {
+            let field = samples::info(format, WIDTH, HEIGHT / 2);
+            let own = frame(&field, &[field.size()], |_| {});
+            let of_frame = frame(&field, &[field.size()], |meta| meta.height = HEIGHT);
+            let padded = frame(&field, &[field.size()], |meta| meta.height = HEIGHT + 8);
+            let found = field_layout(&field, &own).unwrap();
+            assert_eq!(found.planes()[0].rows, HEIGHT as usize / 2);
+            assert_eq!(field_layout(&field, &of_frame), Ok(found));
+            assert!(layout(&field, &of_frame).is_err());
+            assert!(field_layout(&field, &padded).is_err(), "more than there is");
+        }
     }
 }

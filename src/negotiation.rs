@@ -59,6 +59,11 @@ fn is_of_fields(caps: &gst::CapsRef) -> bool {
         .is_some_and(|features| features.contains(gst_video::CAPS_FEATURE_FORMAT_INTERLACED))
 }
 
+fn takes_fields(sink: &gst::CapsRef) -> bool {
+    let mut features = sink.iter_with_features().map(|(_, features)| features);
+    features.any(|features| features.contains(gst_video::CAPS_FEATURE_FORMAT_INTERLACED))
+}
+
 /// Why the sink `name` cannot show `upstream`; `None` if it can, or if these are no caps yet.
 pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<String> {
     if !is_of_stream(upstream) || upstream.can_intersect(sink) {
@@ -66,7 +71,7 @@ pub fn why_not(upstream: &gst::Caps, name: &str, sink: &gst::Caps) -> Option<Str
     }
     let remedy = match between(upstream, sink) {
         Some(elements) => format!("put {} before {name}", elements.join(" ! ")),
-        None if is_of_fields(upstream) => format!(
+        None if is_of_fields(upstream) && !takes_fields(sink) => format!(
             "{name} shows whole frames, and no element puts the fields of interlace-mode=alternate together; have what \
              makes them give interlace-mode=interleaved"
         ),

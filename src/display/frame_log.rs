@@ -30,6 +30,8 @@ pub(crate) enum Way {
     Deferred,
     /// A copy, into which an overlay composition is blended.
     Blended,
+    /// Copies: two fields make one frame.
+    Woven,
 }
 
 /// What upstream asked of the sink for these caps, and what the sink answered.
@@ -160,7 +162,8 @@ impl FrameLog {
 
     /// The sentence on the path, once, and only while copies are for good, that is, not `Moved`.
     pub(crate) fn copying_to_tell(&self) -> Option<String> {
-        let is_copying = self.is_way(Way::Foreign) || self.is_way(Way::Composed);
+        let for_good = [Way::Foreign, Way::Composed, Way::Woven];
+        let is_copying = for_good.iter().any(|&way| self.is_way(way));
         let is_to_tell = is_copying && !self.is_told.swap(true, Ordering::Relaxed);
         is_to_tell.then(|| self.path.lock().clone())
     }

@@ -148,18 +148,8 @@ impl Copies {
         at: (i32, i32),
         overlay: Option<&VideoOverlayComposition>,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>), &'static str> {
-        // The buffer that was used longest ago, because some drivers still read a buffer for a while after
-        // another has replaced it.
-        let free = self
-            .buffers
-            .iter()
-            .position(|(buffer, _)| buffer.is_writable());
-        let free = free.ok_or("all buffers for copies are on their way to the screen")?;
-        self.buffers[free..].rotate_left(1);
-        let (buffer, framebuffer) = self.buffers.last_mut().ok_or("no buffers for copies")?;
-        let target = buffer.get_mut().ok_or("a buffer for copies is in use")?;
-        let mut target = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.info)
-            .map_err(|_| "a dumb buffer cannot be mapped")?;
+        let (buffer, framebuffer) = take_free(&mut self.buffers)?;
+        let mut target = map_writable(buffer, &self.info)?;
         let px = |n: i32| n.max(0) as u32;
         layout::copy_area(
             frame,
@@ -176,6 +166,46 @@ impl Copies {
         drop(target);
         Ok((buffer.clone(), framebuffer.clone()))
     }
+
+    /// Copies the top and the bottom field of a frame, buffers of `info`, into a buffer that is not in use.
+    pub fn weave(
+        &mut self,
+        info: &gst_video::VideoInfo,
+        fields: [&gst::BufferRef; 2],
+    ) -> Result<(gst::Buffer, Arc<Framebuffer>), String> {
+        let (buffer, framebuffer) = take_free(&mut self.buffers)?;
+        let mut target = map_writable(buffer, &self.info)?;
+        for (first_row, field) in fields.into_iter().enumerate() {
+            let layout = foreign::field_layout(info, field)
+                .map_err(|error| format!("the field cannot be read: {error}"))?;
+            let bytes = field
+                .map_readable()
+                .map_err(|_| "the field's memory cannot be mapped")?;
+            layout::copy_field(&bytes, &layout, &mut target, first_row);
+        }
+        drop(target);
+        Ok((buffer.clone(), framebuffer.clone()))
+    }
+}
+
+/// The buffer that was used longest ago, because some drivers still read a buffer for a while after another has replaced
+/// it.
+fn take_free(
+    buffers: &mut [(gst::Buffer, Arc<Framebuffer>)],
+) -> Result<&mut (gst::Buffer, Arc<Framebuffer>), &'static str> {
+    let free = buffers.iter().position(|(buffer, _)| buffer.is_writable());
+    let free = free.ok_or("all buffers for copies are on their way to the screen")?;
+    buffers[free..].rotate_left(1);
+    buffers.last_mut().ok_or("no buffers for copies")
+}
+
+fn map_writable<'a>(
+    buffer: &'a mut gst::Buffer,
+    info: &gst_video::VideoInfo,
+) -> Result<gst_video::VideoFrameRef<&'a mut gst::BufferRef>, &'static str> {
+    let target = buffer.get_mut().ok_or("a buffer for copies is in use")?;
+    gst_video::VideoFrameRef::from_buffer_ref_writable(target, info)
+        .map_err(|_| "a dumb buffer cannot be mapped")
 }
 
 /// A GstBuffer over `region` with a GstVideoMeta.

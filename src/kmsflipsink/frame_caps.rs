@@ -6,6 +6,7 @@ use gst_video::VideoFormat;
 
 use super::discovery::KmsPlane;
 use super::dma_drm::{self, DmaDrm};
+use super::fields::{self, Fields};
 use super::format;
 use super::hdr::StaticMetadata;
 
@@ -13,6 +14,8 @@ use super::hdr::StaticMetadata;
 pub struct FrameCaps {
     /// For memory that GStreamer has no format for, the format is [`VideoFormat::Encoded`], which has no planes.
     pub info: gst_video::VideoInfo,
+    /// Set if each buffer holds one field of the frames that `info` describes (`interlace-mode=alternate`).
+    pub fields: Option<Fields>,
     /// Set if these are DMA_DRM caps.
     pub dma_drm: Option<DmaDrm>,
     /// Zero if the caps have none.
@@ -22,12 +25,16 @@ pub struct FrameCaps {
 impl FrameCaps {
     /// `None` if these are no caps of raw video.
     pub fn parse(caps: &gst::CapsRef) -> Option<Self> {
-        let (info, dma_drm) = match dma_drm::parse(caps) {
-            Some((info, dma_drm)) => (info, Some(dma_drm)),
-            None => (gst_video::VideoInfo::from_caps(caps).ok()?, None),
+        let (info, fields, dma_drm) = match dma_drm::parse(caps) {
+            Some((info, dma_drm)) => (info, None, Some(dma_drm)),
+            None => {
+                let (info, fields) = fields::parse(caps)?;
+                (info, fields, None)
+            }
         };
         Some(Self {
             info,
+            fields,
             dma_drm,
             metadata: StaticMetadata::of(caps),
         })
@@ -37,6 +44,7 @@ impl FrameCaps {
     pub fn of_raw(info: gst_video::VideoInfo) -> Self {
         Self {
             info,
+            fields: None,
             dma_drm: None,
             metadata: StaticMetadata::default(),
         }

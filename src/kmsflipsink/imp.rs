@@ -25,6 +25,7 @@ use self::display::Started;
 use super::CAT;
 use super::composition;
 use super::error::{KmsError, NotPresented};
+use super::fields;
 use super::format;
 use super::frame_caps::FrameCaps;
 use super::offered_memory::OfferedMemory;
@@ -390,6 +391,7 @@ impl ElementImpl for KmsFlipSink {
             let caps = gst_video::VideoCapsBuilder::new()
                 .format_list(format::all())
                 .build();
+            let caps = fields::also_fields(&caps);
             #[cfg(feature = "v1_24")]
             let caps = {
                 let mut with_dma_drm = gst_video::VideoCapsBuilder::new()
@@ -543,6 +545,9 @@ impl BaseSinkImpl for KmsFlipSink {
                 gst::EventType::FlushStart => head.withdraw(),
                 gst::EventType::FlushStop => {
                     self.started(|started| started.prerolled.forget());
+                    if let Some(stream) = self.stream() {
+                        stream.forget_field();
+                    }
                     self.adoption.flushed();
                 }
                 _ => {}

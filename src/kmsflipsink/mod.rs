@@ -7,7 +7,7 @@
 //! `kms_plane`) and follows it from pending to current (`display::cycle`). `discovery` and `mode` choose card, connector,
 //! plane and mode; `sysfs_card` says which cards to open for that. `displays` lists the connected displays, for programs
 //! that choose one.
-//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, balance, colour,
+//! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, fields, balance, colour,
 //! hdr, edid, composition, orientation, pixel_aspect, stats, timing.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
@@ -33,6 +33,7 @@ mod drm_dumb;
 mod edid;
 mod engine;
 mod error;
+mod fields;
 mod format;
 mod frame_caps;
 mod framebuffer;

@@ -7,6 +7,7 @@ use super::claimed_plane::Report;
 use super::composition;
 use super::dma_drm;
 use super::error::KmsError;
+use super::fields;
 use super::format;
 use super::head::{Head, HeadStats};
 use super::import::Imports;
@@ -31,6 +32,7 @@ pub fn caps(head: &Head) -> gst::Caps {
         .width_range(up_to(width))
         .height_range(up_to(height))
         .build();
+    let plain = fields::also_fields(&plain);
     #[cfg(feature = "v1_24")]
     if head.device.can_import {
         let mut pairs = Vec::new();

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Showing the frames of one caps, each without a copy if possible. `plan` decides once how they are
-//! placed, `offer` which memory upstream is offered, and `overlay` where overlay compositions go.
+//! placed, `offer` which memory upstream is offered, `overlay` where overlay compositions go, and `woven` makes frames of
+//! single fields.
 
 mod offer;
 mod overlay;
 mod plan;
+mod woven;
 
 use std::fmt::Display;
 use std::io;
@@ -17,6 +19,7 @@ use gst_video::VideoOverlayComposition;
 use self::overlay::{Overlaid, Overlays};
 pub use self::plan::DisplayOptions;
 use self::plan::{Plan, Scanout, choose, crop_of, fb_shape, picture, sized, stand_in, within};
+use self::woven::Weaver;
 use super::CAT;
 use super::claimed_plane::Frame;
 use super::copies::{Copies, Offered};
@@ -49,6 +52,8 @@ pub struct Stream {
     copies: Mutex<CopySets>,
     /// Used by the thread that shows frames, one at a time.
     overlays: Mutex<Overlays>,
+    /// Used by the same thread, and when a flush or a drain takes back the fields.
+    weaver: Mutex<Weaver>,
     context: Mutex<Context>,
 }
 
@@ -122,6 +127,9 @@ impl Stream {
             stand_in,
             copies: Mutex::default(),
             overlays: Mutex::default(),
+            weaver: Mutex::new(Weaver::new(
+                caps.fields.as_ref().and_then(|fields| fields.begins_with),
+            )),
             context: Mutex::new(Context {
                 offered: Offered::default(),
                 placed: (
@@ -169,7 +177,9 @@ impl Stream {
 
     /// What would make the copies of frames unnecessary.
     pub fn remedy_for_copies(&self) -> String {
-        if self.log().is_way(Way::Composed) {
+        if self.log().is_way(Way::Woven) {
+            "have what makes the fields give interlace-mode=interleaved, or put an element before the sink that deinterlaces".into()
+        } else if self.log().is_way(Way::Composed) {
             "put videoscale before the sink, for frames of the screen's size".into()
         } else if self.head.device.can_import {
             format!("{POOL_REMEDY}, or where it has dma-bufs (v4l2src io-mode=dmabuf)")
@@ -202,6 +212,9 @@ impl Stream {
         showing: Showing,
         options: &DisplayOptions,
     ) -> Result<(), NotPresented> {
+        if self.caps.fields.is_some() {
+            return self.show_field(buffer, showing, options);
+        }
         let (choice, offered) = self.choose(buffer, options);
         let overlaid = self.overlaid(buffer, choice);
         let copied =
@@ -386,6 +399,7 @@ impl Stream {
     /// If the screen shows memory of upstream's, shows a copy instead, so that upstream gets its memory back.
     /// Waits for the screen at most `time` before and after that.
     pub fn release_foreign(&self, time: std::time::Duration) {
+        self.forget_field();
         self.head.wait_idle(time);
         let is_foreign = |frame: &&Frame| frame.is_foreign;
         let foreign = self.head.with_latest(|latest| {

@@ -3,14 +3,17 @@
 //! describes frames with [`Layout`], be they in a file, in a buffer or on a screen.
 //!
 //! `Layout` and `Transfer` are pure arithmetic over [`gst_video::VideoInfo`] and
-//! [`gst_video::VideoMeta`]. `picture` changes frames that its caller has mapped.
+//! [`gst_video::VideoMeta`]. `picture` and `field` change frames that their
+//! caller has mapped.
 
 use std::ops::Range;
 
 mod device_copy;
+mod field;
 mod picture;
 mod transfer;
 
+pub(crate) use field::copy_field;
 pub(crate) use picture::{copy_area, fill_black};
 pub(crate) use transfer::{Run, Transfer};
 

@@ -37,6 +37,9 @@ impl Stream {
         if self.caps.dma_drm.is_some() {
             return Err("DMA_DRM caps mean that upstream has memory of its own".into());
         }
+        if self.caps.fields.is_some() {
+            return Err("two fields are copied into one frame anyway".into());
+        }
         if matches!(self.plan.choice, Scanout::Composed(_)) {
             return Err("frames are copied anyway".into());
         }

@@ -4,6 +4,7 @@
 mod blending;
 mod devices;
 mod disk;
+mod fields;
 mod hotplug;
 mod imports;
 mod interfaces;
