@@ -2,10 +2,8 @@
 //! The open cards of this process. All sinks that show on a device share one open file, because a device
 //! has only one open file as its master, and flip events and GEM handles belong to the open file.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Weak};
 
 use drm::Device as _;
@@ -14,6 +12,7 @@ use parking_lot::Mutex;
 use super::device::Device;
 use super::discovery::CardSnapshot;
 use super::engine::Engine;
+use super::opener::Opener;
 use super::sysfs_card::SysfsCard;
 use crate::sys;
 use crate::sys::open_file::is_same_open_file;
@@ -36,20 +35,17 @@ impl Card {
     /// A process that opens a card without a master becomes its master, and then neither the console nor
     /// programs on fbdev can show anything. So an open card is found by its device number, without opening
     /// it again, and a card that is opened gives up being master at once unless `keeps_master`.
-    pub fn open(path: &str, keeps_master: bool) -> io::Result<Self> {
+    pub fn open(path: &str, opener: Opener, keeps_master: bool) -> io::Result<Self> {
         let number = rustix::fs::stat(path)?.st_rdev;
-        if let Some(card) = find_open(|other| other.is_ours && other.number() == Some(number)) {
+        let is_usable = |other: &Device| other.is_ours && !other.loan.is_over();
+        if let Some(card) = find_open(|other| is_usable(other) && other.number() == Some(number)) {
             return card;
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(path)?;
-        let device = Device::new(file.into(), path.to_owned(), true)?;
+        let (file, loan) = opener.open(path)?;
+        let mut device = Device::new(file, path.to_owned(), true)?;
+        device.loan = loan;
         if !keeps_master {
-            // EINVAL: another program is master.
-            let _ = device.release_master_lock();
+            device.give_up_master();
         }
         register(Arc::new(device))
     }
@@ -74,13 +70,13 @@ impl Card {
     pub fn probe(&self) -> CardSnapshot {
         let device = &self.device;
         let was_master = device.check_master().is_ok();
-        if !was_master && device.is_ours {
+        if !was_master && device.may_become_master() {
             // If another program is master, this fails, and the snapshot has what was last known.
             let _ = device.acquire_master_lock();
         }
         let snapshot = self.snapshot(true);
-        if !was_master && device.is_ours {
-            let _ = device.release_master_lock();
+        if !was_master {
+            device.give_up_master();
         }
         snapshot
     }
@@ -97,13 +93,13 @@ impl Card {
 }
 
 /// Opens cards. If there is only one, it is going to be used: then this process stays its master.
-pub fn open_all(nodes: Vec<SysfsCard>) -> Vec<Result<Card, Box<CardSnapshot>>> {
+pub fn open_all(nodes: Vec<SysfsCard>, opener: Opener) -> Vec<Result<Card, Box<CardSnapshot>>> {
     let keeps_master = nodes.len() == 1;
     nodes
         .into_iter()
         .map(|node| {
             let path = node.path;
-            Card::open(&path, keeps_master).map_err(|error| {
+            Card::open(&path, opener, keeps_master).map_err(|error| {
                 Box::new(CardSnapshot {
                     unusable: Some(format!(
                         "opening it: {}{}",
@@ -125,7 +121,8 @@ pub fn open_all(nodes: Vec<SysfsCard>) -> Vec<Result<Card, Box<CardSnapshot>>> {
 fn what_helps_opening(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
-            ", which root and the group that owns it (usually `video`) may"
+            ", which root and the group that owns it (usually `video`) may, and seatd or logind for a session in the \
+             foreground (session=libseat)"
         }
         Some(libc::EMFILE) => "; close some files, or raise the limit of open files (ulimit -n)",
         _ => "",

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
 use super::format;
 use super::mode::ModeLine;
+use super::opener::CardLoan;
 use super::timing::ModeTiming;
 use crate::refresh;
 use crate::sys;
@@ -53,6 +54,8 @@ pub struct Device {
     unusable: Option<String>,
     /// Whether this process opened the device, and did not get it from the application.
     pub is_ours: bool,
+    /// Whether a session manager opened the device for this process.
+    pub loan: CardLoan,
     /// The uses of each GEM handle. The kernel returns the same handle each time that the same memory is
     /// imported, and closes it at the first DRM_IOCTL_GEM_CLOSE. An import must therefore not run between the
     /// end of the last use and that ioctl: this lock is held over both ioctls, and no other is taken
@@ -114,6 +117,7 @@ impl Device {
             driver: String::new(),
             unusable: None,
             is_ours,
+            loan: CardLoan::NotLent,
             gem_names: Mutex::default(),
             can_import: false,
             can_export: false,
@@ -154,6 +158,19 @@ impl Device {
         universal
             .and_then(|()| self.set_client_capability(ClientCapability::Atomic, true))
             .map_err(|_| "its driver has no atomic modesetting; kmssink may work".to_owned())
+    }
+
+    /// Whether this process decides when the file is master.
+    pub fn may_become_master(&self) -> bool {
+        self.is_ours && !self.loan.is_lent()
+    }
+
+    /// Gives up being master, unless that is for a session manager to do.
+    pub fn give_up_master(&self) {
+        if self.may_become_master() {
+            // EINVAL: another program is master.
+            let _ = self.release_master_lock();
+        }
     }
 
     pub fn number(&self) -> Option<u64> {

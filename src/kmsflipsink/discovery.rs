@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::format;
 use super::mode::{self, ModeLine};
+use super::opener::Opener;
 
 /// Whether a display is plugged into a connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub struct Criteria {
     pub plane_id: Option<u32>,
     /// The names of further connectors that the CRTC is to drive.
     pub clones: Vec<String>,
+    /// Who opens the cards.
+    pub opener: Opener,
 }
 
 /// What was chosen. Connector, CRTC and plane are DRM object ids.

@@ -7,6 +7,7 @@
 
 mod action;
 mod event_sources;
+mod handover;
 mod hotplug;
 mod outcome;
 mod own_terminal;

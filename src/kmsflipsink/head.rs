@@ -624,7 +624,7 @@ impl Head {
     pub fn is_lit_elsewhere(&self, criteria: &Criteria) -> bool {
         let promising =
             sysfs_card::promising(sysfs_card::nodes(criteria.device.as_deref()), criteria);
-        let (_, mut snapshots) = look(card::open_all(promising), false);
+        let (_, mut snapshots) = look(card::open_all(promising, criteria.opener), false);
         // A plane that the user asked for is given up here to be claimed for the other connector.
         if criteria.plane_id == Some(self.route.kms_plane)
             && let Some(card) = snapshots
@@ -899,14 +899,14 @@ fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsErr
     }
     let nodes = sysfs_card::nodes(criteria.device.as_deref());
     let promising = sysfs_card::promising(nodes.clone(), criteria);
-    let (cards, snapshots) = look(card::open_all(promising), false);
+    let (cards, snapshots) = look(card::open_all(promising, criteria.opener), false);
     if let Ok(route) = discovery::choose(&snapshots, criteria)
         && discovery::is_lit(&snapshots, &route)
     {
         return Ok((cards, snapshots, route));
     }
     drop(cards);
-    let (cards, snapshots) = look(card::open_all(nodes), true);
+    let (cards, snapshots) = look(card::open_all(nodes, criteria.opener), true);
     let route = choose(&cards, &snapshots, criteria)?;
     Ok((cards, snapshots, route))
 }

@@ -29,6 +29,7 @@ use super::fields;
 use super::format;
 use super::frame_caps::FrameCaps;
 use super::offered_memory::OfferedMemory;
+use super::opener::Opener;
 use super::orientation::Orientation;
 use super::report;
 use super::settings::Settings;
@@ -79,6 +80,9 @@ pub struct KmsFlipSink {
         blurb = "The same property as restore, by the name that it has in kmssink", default = true)]
     #[property(name = "follow-vt", get, set, type = bool, member = follow_vt, nick = "Follow virtual terminal",
         blurb = "Give the screen away while another virtual terminal is in the foreground", default = true)]
+    #[property(name = "session", get, set, type = Opener, member = session, nick = "Session",
+        blurb = "Who opens the card: auto (the process, or seatd or logind if the process may not), none (the process) or libseat (seatd or logind)",
+        builder(Opener::Auto))]
     #[property(name = "force-aspect-ratio", get, set, type = bool, member = force_aspect_ratio, nick = "Force aspect ratio",
         blurb = "Keep the picture's proportions when the plane scales it", default = true)]
     #[property(name = "rotate-method", get = Self::rotate_method, set = Self::set_rotate_method, type = VideoOrientationMethod, nick = "Rotate method",

@@ -8,7 +8,7 @@
 //! plane and mode; `sysfs_card` says which cards to open for that. `displays` lists the connected displays, for programs
 //! that choose one.
 //! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, fields, balance, colour,
-//! hdr, edid, composition, orientation, pixel_aspect, stats, timing.
+//! hdr, edid, composition, orientation, pixel_aspect, stats, timing. `opener` opens the files of cards.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
@@ -45,6 +45,7 @@ mod kms_plane;
 mod layer;
 mod mode;
 mod offered_memory;
+mod opener;
 mod orientation;
 mod pixel_aspect;
 mod report;
@@ -61,6 +62,7 @@ use gst::glib;
 use gst::prelude::*;
 
 pub use offered_memory::OfferedMemory;
+pub use opener::Opener;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

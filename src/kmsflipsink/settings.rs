@@ -13,6 +13,7 @@ use super::error::KmsError;
 use super::frame_caps::FrameCaps;
 use super::mode::ModeRequest;
 use super::offered_memory::OfferedMemory;
+use super::opener::Opener;
 use super::stream::DisplayOptions;
 use super::tune::{self, Tuning};
 use crate::display::area::RenderRectangle;
@@ -31,6 +32,7 @@ pub(super) struct Settings {
     pub(super) mode: String,
     pub(super) restore: bool,
     pub(super) follow_vt: bool,
+    pub(super) session: Opener,
     pub(super) force_aspect_ratio: bool,
     pub(super) render_rectangle: RenderRectangle,
     pub(super) rotate_method: VideoOrientationMethod,
@@ -62,6 +64,7 @@ impl Default for Settings {
             mode: "auto".into(),
             restore: true,
             follow_vt: true,
+            session: Opener::Auto,
             force_aspect_ratio: true,
             render_rectangle: RenderRectangle::default(),
             rotate_method: VideoOrientationMethod::Identity,
@@ -120,6 +123,7 @@ impl Settings {
             connector: self.connector.clone(),
             plane_id: u32::try_from(self.plane_id).ok(),
             clones: clones::names(self.clone_connectors.as_deref()),
+            opener: self.session,
         }
     }
 

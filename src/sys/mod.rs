@@ -28,6 +28,7 @@ pub mod pin;
 pub mod private_socket;
 pub mod privileges;
 pub mod ring;
+pub mod seat;
 pub mod sync_file;
 pub mod sysfs;
 pub mod udmabuf;

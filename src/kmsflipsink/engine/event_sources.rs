@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use drm::Device as _;
 use drm::control::{Device as _, Event};
 use nix::poll::{PollFd, PollFlags};
 
+use super::handover::Handover;
 use super::hotplug::look_at_connectors;
-use super::own_terminal::OwnTerminal;
 use super::{Crtc, Engine, Gone, Outbox};
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
@@ -22,8 +21,8 @@ use crate::sys::vt_guard::VtSwitch;
 /// The event sources besides the card and the eventfd.
 pub(super) struct EventSources {
     uevents: Option<Uevents>,
-    /// The terminal of this process, if the kernel asks this process before it switches to another one.
-    terminal: Option<OwnTerminal>,
+    /// Set if the kernel, or a session manager, asks before another program gets the screen.
+    handover: Option<Handover>,
     /// Otherwise, the terminal in the foreground, which tells of a switch that has happened.
     vt: Option<ActiveVt>,
     /// The virtual terminal of this process, or else the one that was in the foreground when the thread started.
@@ -33,28 +32,26 @@ pub(super) struct EventSources {
 impl EventSources {
     /// Leaves out what cannot be opened.
     pub(super) fn open(engine: &Engine) -> Self {
-        let follows_vt = engine.device.is_ours && engine.lock().follows_vt;
-        let own_vt = own_vt();
-        let terminal = own_vt.filter(|_| follows_vt).and_then(OwnTerminal::take);
         let mut sources = Self {
             uevents: Uevents::open("drm").ok(),
-            terminal,
+            handover: Handover::begin(engine),
             vt: None,
             home: String::new(),
         };
-        if sources.terminal.is_none() {
+        if sources.handover.is_none() && !engine.device.loan.is_lent() {
             sources.vt = ActiveVt::open().ok();
             // Also arms the first POLLPRI.
             let active = sources.vt.as_mut().and_then(|vt| vt.name().ok());
-            let own = own_vt.map(|number| format!("tty{number}"));
+            let own = own_vt().map(|number| format!("tty{number}"));
             sources.home = own.or(active).unwrap_or_default();
         }
         sources
     }
 
-    /// Lets the kernel switch to another virtual terminal, if it waits for that, and the card has been given up.
-    pub(super) fn answer_terminal(&mut self, engine: &Engine) {
-        let Some(terminal) = self.terminal.as_mut().filter(|it| it.is_asked_for()) else {
+    /// Lets another virtual terminal or session have the screen, if somebody waits for that, and the card has been given
+    /// up.
+    pub(super) fn answer_handover(&mut self, engine: &Engine) {
+        let Some(handover) = self.handover.as_mut().filter(|it| it.is_asked_for()) else {
             return;
         };
         let inner = engine.lock();
@@ -64,9 +61,9 @@ impl EventSources {
         }
         drop(inner);
         if is_unused {
-            let _ = engine.device.release_master_lock();
+            engine.device.give_up_master();
         }
-        terminal.let_go();
+        handover.let_go();
     }
 
     /// Sleeps until an event or until `until_ns` (CLOCK_MONOTONIC), and handles the events.
@@ -84,13 +81,13 @@ impl EventSources {
         let drm = reads_events.then(|| engine.device.as_fd());
         let uevents = self.uevents.as_ref().filter(|_| is_there);
         let vt = self.vt.as_ref().filter(|_| is_there);
-        let terminal = self.terminal.as_ref();
+        let handover = self.handover.as_ref();
         let own = [
             (Some(engine.wake.as_fd()), PollFlags::POLLIN),
             (drm, PollFlags::POLLIN),
             (uevents.map(AsFd::as_fd), PollFlags::POLLIN),
             (vt.map(AsFd::as_fd), PollFlags::POLLPRI),
-            (terminal.map(AsFd::as_fd), PollFlags::POLLIN),
+            (handover.map(AsFd::as_fd), PollFlags::POLLIN),
         ];
         let fence_fds = fences
             .iter()
@@ -127,7 +124,7 @@ impl EventSources {
             self.read_vt(engine);
         }
         if happened[4] {
-            self.read_terminal(engine);
+            self.read_handover(engine);
         }
         for ((crtc, fence), _) in fences
             .into_iter()
@@ -168,11 +165,12 @@ impl EventSources {
         }
     }
 
-    fn read_terminal(&mut self, engine: &Engine) {
-        match self.terminal.as_mut().and_then(OwnTerminal::next) {
+    fn read_handover(&mut self, engine: &Engine) {
+        match self.handover.as_mut().and_then(Handover::next) {
             Some(switch) => engine.lock().switch_vt(switch == VtSwitch::Release),
-            // The process that holds the terminal was killed, and the kernel has reset the terminal, or will.
-            None => self.terminal = None,
+            // The process that holds the terminal was killed, and the kernel has reset the terminal, or will. Or the
+            // session manager was, and nobody takes the card any more.
+            None => self.handover = None,
         }
     }
 }

@@ -53,7 +53,7 @@ fn run(engine: &Arc<Engine>) {
     let _end = ThreadEnd(engine);
     let mut sources = EventSources::open(engine);
     loop {
-        sources.answer_terminal(engine);
+        sources.answer_handover(engine);
         let mut outbox = Outbox::default();
         let action = engine.lock().next_action(monotonic_ns(), &mut outbox);
         engine.notify();
@@ -82,11 +82,10 @@ fn run(engine: &Arc<Engine>) {
             Action::Wait { until_ns } => sources.wait(engine, until_ns),
         }
     }
-    if engine.device.is_ours {
-        // Upstream may keep dumb buffers for a long time, and these keep the device open. The console cannot be shown
-        // before, so the terminal goes back to it afterwards, with `sources`.
-        let _ = engine.device.release_master_lock();
-    }
+    // Upstream may keep dumb buffers for a long time, and these keep the device open. The console cannot be shown before,
+    // so the terminal goes back to it afterwards, with `sources`.
+    engine.device.give_up_master();
+    engine.device.loan.end();
 }
 
 fn commit(
@@ -218,7 +217,7 @@ fn suspend(engine: &Engine) {
     for (crtc, planes) in crtcs {
         restore(engine, crtc, &planes);
     }
-    let _ = engine.device.release_master_lock();
+    engine.device.give_up_master();
     let mut outbox = Outbox::default();
     let reason = "another virtual terminal is in the foreground";
     engine
@@ -228,7 +227,7 @@ fn suspend(engine: &Engine) {
 }
 
 fn reclaim(engine: &Engine) {
-    let result = if engine.device.is_ours {
+    let result = if engine.device.may_become_master() {
         engine.device.acquire_master_lock()
     } else {
         Ok(())

@@ -13,6 +13,8 @@ mod frames;
 mod leftovers;
 mod overlay;
 mod rate;
+#[cfg(feature = "libseat")]
+mod seat;
 #[cfg(feature = "v1_24")]
 mod unixfd;
 mod unpaced;
