@@ -27,7 +27,7 @@ pub struct Frame {
     /// How the frame's overlay compositions are shown.
     pub overlay: Overlay,
     /// The display waits for this fence before it reads the framebuffer.
-    pub fence: Option<OwnedFd>,
+    pub fence: Option<Arc<OwnedFd>>,
     /// Keeps upstream from writing into the memory again.
     pub buffer: gst::Buffer,
     pub timing: Timing,

@@ -964,7 +964,10 @@ mod tests {
         type Change<'a> = &'a dyn Fn(&mut Crtc, &mut Frame);
         let changes: [Change; 5] = [
             &|_, frame| frame.placement.dst.x = 1,
-            &|_, frame| frame.fence = Some(std::fs::File::open("/dev/null").unwrap().into()),
+            &|_, frame| {
+                let fence = std::fs::File::open("/dev/null").unwrap();
+                frame.fence = Some(Arc::new(fence.into()));
+            },
             &|crtc, _| drop(crtc.planes[0].set_extras(vec![], vec![], vec![])),
             &|crtc, _| crtc.out_fence_ptr = Some(handle()),
             &|crtc, _| crtc.planes[0].pace.may_tear = false,

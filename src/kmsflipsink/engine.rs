@@ -11,6 +11,7 @@ mod handover;
 mod hotplug;
 mod outcome;
 mod own_terminal;
+mod slow_fences;
 mod standby;
 mod thread;
 

@@ -255,7 +255,7 @@ impl Stream {
         }
         let mut frame = frame(buffer, framebuffer, placement, showing, true);
         frame.is_foreign = crate::memory::region_of(buffer.peek_memory(0)).is_none();
-        frame.fence = import::pending_write_fence(buffer);
+        frame.fence = import::pending_write_fence(buffer).map(Arc::new);
         frame.overlay = overlaid.clone().into();
         // TEST_ONLY does not tell whether the memory can be pinned and mapped, so this waits for the first
         // real commit of it.

@@ -45,6 +45,12 @@ mod raw {
     nix::ioctl_readwrite!(sync_ioc_file_info, b'>', 4, super::SyncFileInfo);
 }
 
+/// Whether the fence of a file is signalled. A file that is no fence counts as signalled.
+pub fn is_signalled(fence: BorrowedFd<'_>) -> bool {
+    let mut ready = [nix::poll::PollFd::new(fence, nix::poll::PollFlags::POLLIN)];
+    nix::poll::poll(&mut ready, nix::poll::PollTimeout::ZERO) != Ok(0)
+}
+
 /// When the fence of a file was signalled, CLOCK_MONOTONIC in nanoseconds. `None` if it is not signalled yet. Fails if
 /// the file holds several fences.
 pub fn signalled_ns(fence: BorrowedFd<'_>) -> io::Result<Option<u64>> {

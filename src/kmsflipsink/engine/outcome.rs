@@ -246,14 +246,19 @@ pub(super) fn drop_pending(crtc: &mut Crtc, loss: Loss, outbox: &mut Outbox) {
     }
 }
 
-/// Ends the flip in flight if its event is overdue. Otherwise returns when it will be.
-pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> Option<u64> {
-    let (since_ns, kind) = crtc.in_flight?;
-    let deadline_ns = since_ns
+/// When the event of a commit that was made at `since_ns` is taken for lost.
+pub(super) fn flip_deadline_ns(since_ns: u64, kind: CommitKind) -> u64 {
+    since_ns
         + match kind {
             CommitKind::Setup => SETUP_TIMEOUT_NS,
             CommitKind::Flip | CommitKind::AsyncFlip => FLIP_TIMEOUT_NS,
-        };
+        }
+}
+
+/// Ends the flip in flight if its event is overdue. Otherwise returns when it will be.
+pub(super) fn expire_flip(crtc: &mut Crtc, now_ns: u64, outbox: &mut Outbox) -> Option<u64> {
+    let (since_ns, kind) = crtc.in_flight?;
+    let deadline_ns = flip_deadline_ns(since_ns, kind);
     if now_ns < deadline_ns {
         return Some(deadline_ns);
     }

@@ -12,6 +12,7 @@ use drm::control::{AtomicCommitFlags, Device as _};
 use super::action::Action;
 use super::event_sources::EventSources;
 use super::outcome::MASTER_RETRY_NS;
+use super::slow_fences::wait_longer;
 use super::{Engine, Gone, Master, Outbox, Report};
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::crtc::{CommitKind, Extent, OutFenceRequest};
@@ -54,8 +55,10 @@ fn run(engine: &Arc<Engine>) {
     let mut sources = EventSources::open(engine);
     loop {
         sources.answer_handover(engine);
+        let now_ns = monotonic_ns();
+        wait_longer(engine, now_ns);
         let mut outbox = Outbox::default();
-        let action = engine.lock().next_action(monotonic_ns(), &mut outbox);
+        let action = engine.lock().next_action(now_ns, &mut outbox);
         engine.notify();
         outbox.deliver();
         match action {

@@ -9,6 +9,7 @@ mod configfs;
 #[cfg(feature = "v1_24")]
 mod dma_drm;
 mod edid;
+mod fences;
 mod frames;
 mod leftovers;
 mod overlay;
