@@ -7,6 +7,7 @@
 
 mod balance;
 mod display;
+mod navigate;
 mod shared_card;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,6 +84,8 @@ pub struct KmsFlipSink {
     #[property(name = "session", get, set, type = Opener, member = session, nick = "Session",
         blurb = "Who opens the card: auto (the process, or seatd or logind if the process may not), none (the process) or libseat (seatd or logind)",
         builder(Opener::Auto))]
+    #[property(name = "input-devices", get, set, type = Option<String>, member = input_devices, nick = "Input devices",
+        blurb = "Keyboards, mice and touchscreens whose events are sent upstream: auto (all that may be opened) or device nodes such as /dev/input/event3, with commas between (default: none)")]
     #[property(name = "force-aspect-ratio", get, set, type = bool, member = force_aspect_ratio, nick = "Force aspect ratio",
         blurb = "Keep the picture's proportions when the plane scales it", default = true)]
     #[property(name = "rotate-method", get = Self::rotate_method, set = Self::set_rotate_method, type = VideoOrientationMethod, nick = "Rotate method",
@@ -349,7 +352,12 @@ impl ObjectSubclass for KmsFlipSink {
     const ALLOW_NAME_CONFLICT: bool = true;
     type Type = super::KmsFlipSink;
     type ParentType = gst_video::VideoSink;
-    type Interfaces = (ColorBalance, VideoOverlay, VideoDirection);
+    type Interfaces = (
+        ColorBalance,
+        VideoOverlay,
+        VideoDirection,
+        gst_video::Navigation,
+    );
 }
 
 impl VideoOverlayImpl for KmsFlipSink {

@@ -8,7 +8,9 @@
 //! plane and mode; `sysfs_card` says which cards to open for that. `displays` lists the connected displays, for programs
 //! that choose one.
 //! These modules are pure and tested without a device: sysfs_card, discovery, mode, format, frame_caps, fields, balance, colour,
-//! hdr, edid, composition, orientation, pixel_aspect, stats, timing. `opener` opens the files of cards.
+//! hdr, edid, composition, orientation, pixel_aspect, stats, timing, navigation.
+//! `input` reads input devices on a thread of its own, and makes navigation events of what they report. `opener` opens
+//! the files of cards and of input devices.
 //!
 //! Locks: the element's `Settings`, `State` and `Orientation`; below `State` come the stream's `Context`, the cache of
 //! imports and one lock for each card (`engine`), of which no thread holds two. Under none of these does
@@ -41,9 +43,11 @@ mod hdr;
 mod head;
 mod imp;
 mod import;
+mod input;
 mod kms_plane;
 mod layer;
 mod mode;
+mod navigation;
 mod offered_memory;
 mod opener;
 mod orientation;
@@ -77,7 +81,7 @@ glib::wrapper! {
     pub struct KmsFlipSink(ObjectSubclass<imp::KmsFlipSink>)
         @extends gst_video::VideoSink, gst_base::BaseSink, gst::Element, gst::Object,
         @implements gst_video::ColorBalance, crate::interfaces::ColorBalance, gst_video::VideoOverlay,
-            crate::interfaces::VideoOverlay, crate::interfaces::VideoDirection;
+            crate::interfaces::VideoOverlay, crate::interfaces::VideoDirection, gst_video::Navigation;
 }
 
 /// Registers the element as `kmsflipsink`, with rank NONE.

@@ -155,6 +155,23 @@ impl Stream {
         }
     }
 
+    /// Which part of the last frame's memory is on the screen and where, and what upstream calls 0,0 in that memory. `None`
+    /// if nothing of it is visible.
+    pub fn shown(&self) -> Option<(Placement, (i32, i32))> {
+        let (picture, _, choice) = self.context.lock().placed;
+        let placement = match choice {
+            Scanout::Direct(placement) | Scanout::Composed(placement) => placement,
+            Scanout::Nowhere => return None,
+        };
+        // An element that crops gives the size of the crop in the caps.
+        let is_cropped = picture.crop.size() == (self.caps.info.width(), self.caps.info.height());
+        let origin = match is_cropped {
+            true => (picture.crop.x, picture.crop.y),
+            false => (0, 0),
+        };
+        Some((placement, origin))
+    }
+
     /// The error for a frame that could be shown neither directly nor as a copy.
     pub fn refused(&self, source: io::Error) -> KmsError {
         // A device that went away refuses everything, with various errors: say that it is gone.

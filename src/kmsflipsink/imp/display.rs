@@ -25,6 +25,8 @@ use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::frame_caps::FrameCaps;
 use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;
+use crate::kmsflipsink::input::Input;
+use crate::kmsflipsink::navigation::Shown;
 use crate::kmsflipsink::report;
 use crate::kmsflipsink::settings::Wishes;
 use crate::kmsflipsink::stream::{Showing, Stream};
@@ -50,9 +52,23 @@ pub(super) struct Started {
     are_wishes_stale: bool,
     /// How `stream` turns the picture.
     rotation: VideoOrientationMethod,
+    /// The input devices, which are closed with the display.
+    _input: Option<Input>,
 }
 
 impl Started {
+    /// How frames are on the screen. `None` if nothing of them is visible.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        let stream = self.stream.as_ref()?;
+        let (placement, origin) = stream.shown()?;
+        Some(Shown {
+            placement,
+            origin,
+            size: (stream.caps().info.width(), stream.caps().info.height()),
+            rotation: self.rotation,
+        })
+    }
+
     /// The stream that shows `buffer`, and whether this frame was already shown for a preroll. `None` while
     /// there is no stream.
     pub(super) fn begin_frame(
@@ -230,6 +246,7 @@ impl KmsFlipSink {
         });
         let given = self.given_card()?;
         let fd = given.as_ref().map(|fd| fd.as_fd());
+        let input = self.open_input()?;
         let as_observer: Arc<dyn Observer> = observer.clone();
         let head = Head::open(&settings.criteria(), fd, settings.follow_vt, &as_observer)?;
         head.set_standby(settings.standby());
@@ -262,6 +279,7 @@ impl KmsFlipSink {
             wishes,
             are_wishes_stale: false,
             rotation,
+            _input: input,
         })
     }
 

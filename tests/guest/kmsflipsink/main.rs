@@ -11,6 +11,7 @@ mod dma_drm;
 mod edid;
 mod fences;
 mod frames;
+mod input;
 mod leftovers;
 mod overlay;
 mod rate;
