@@ -274,6 +274,30 @@ fn a_lease_is_played_into_until_it_is_revoked() {
     assert_eq!(player.errors(), [""; 0], "one error is enough");
 }
 
+/// The kernel tells of no lease that is revoked, so the sink learns it from the next frame.
+#[test]
+fn after_a_lease_was_revoked_the_next_one_is_played_into() {
+    init();
+    let card = Client::open();
+    let lease = card.lease();
+    let player = Player::playing(&format!("fd={}", lease.1.as_raw_fd()));
+    player.show(buffer_of(&numbered(W, H, 1)));
+    card.revoke_lease(lease.0).unwrap();
+    let picture = numbered(W, H, 2);
+    for _ in 0..2 {
+        let _ = player.appsrc().push_buffer(buffer_of(&picture));
+    }
+    let error = player.wait_for_error();
+    assert!(error.contains("is gone"), "{error}");
+    player.reach(gst::State::Null);
+    let next = card.lease();
+    player.sink.set_property("fd", next.1.as_raw_fd());
+    player.set_state(gst::State::Playing);
+    player.show(buffer_of(&picture));
+    assert_on_screen(&picture);
+    assert_eq!(player.errors(), [""; 0]);
+}
+
 #[test]
 fn another_virtual_terminal_gets_the_screen_and_gives_it_back() {
     init();
