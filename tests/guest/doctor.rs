@@ -108,6 +108,7 @@ mod none {
         told.assert("allocation.cma", "ok", &["contiguous, pinned"]);
         told.assert("allocation.system", "ok", &["no address"]);
         told.assert("choice.memory", "ok", &["kind auto is cma"]);
+        told.assert("kernel.large-pages", "ok", &["MADV_COLLAPSE"]);
         told.assert("iommu.groups", "ok", &["no IOMMU"]);
         told.assert("gstreamer.plugin", "ok", &["libgstphysmem.so"]);
         told.assert("choice.fbpansink", "unknown", &[]);
@@ -225,7 +226,7 @@ mod vkms {
             "card.card0",
             "ok",
             &[
-                "vkms, atomic, imports dma-bufs",
+                "vkms, atomic, imports dma-bufs of cma, system, udmabuf;",
                 "1 primary (",
                 "XR24",
                 "no program shows on it",

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A real block of each kind of memory, made by the library as a pool makes it, and freed again.
 
-use gstphysmem::memory::{MemoryKind, Region, Request};
+use std::sync::Arc;
+
+use gstphysmem::memory::{MemoryError, MemoryKind, Region, Request};
 use serde::Serialize;
 
 /// Bytes of a block: several pages, so that a block in pieces can be told from a contiguous one.
@@ -45,13 +47,36 @@ pub fn one_of_each_kind() -> Vec<Allocation> {
     kinds.map(|(kind, name)| allocate(kind, name)).into()
 }
 
-fn allocate(kind: MemoryKind, name: &'static str) -> Allocation {
-    let made = Region::allocate(&Request {
+/// Memory of each kind that has a dma-buf and can be had, with the kind's name.
+pub fn dma_bufs() -> Vec<(&'static str, Arc<Region>)> {
+    let kinds = [
+        (MemoryKind::Cma, "cma"),
+        (MemoryKind::System, "system"),
+        (MemoryKind::Udmabuf, "udmabuf"),
+    ];
+    let made = |(kind, name)| Some((name, request(kind, SIZE_BYTES).ok()?));
+    kinds.into_iter().filter_map(made).collect()
+}
+
+/// Whether the kernel makes large pages for memory of kind normal, which pools ask it for (MADV_COLLAPSE).
+/// `None` if there is no memory to find out.
+pub fn has_large_pages() -> Option<bool> {
+    // At least one whole large page, wherever the block begins.
+    const SEVERAL_LARGE_PAGES: usize = 8 << 20;
+    let region = request(MemoryKind::Normal, SEVERAL_LARGE_PAGES).ok()?;
+    Some(region.large_page_bytes() > 0)
+}
+
+fn request(kind: MemoryKind, size_bytes: usize) -> Result<Arc<Region>, MemoryError> {
+    Region::allocate(&Request {
         kind,
-        size_bytes: SIZE_BYTES,
+        size_bytes,
         ..Request::default()
-    });
-    let (block, error) = match made {
+    })
+}
+
+fn allocate(kind: MemoryKind, name: &'static str) -> Allocation {
+    let (block, error) = match request(kind, SIZE_BYTES) {
         Ok(region) => (Some(Block::of(&region)), None),
         Err(error) => (None, Some(error.to_string())),
     };

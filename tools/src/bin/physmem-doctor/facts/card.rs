@@ -5,9 +5,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use drm::control::{Device as _, PlaneType, plane};
 use drm::{ClientCapability, Device as _, DriverCapability};
+use gstphysmem::memory::Region;
 use serde::Serialize;
 
 use super::{Node, Root, describe};
@@ -43,10 +45,20 @@ pub struct Report {
     pub is_atomic: bool,
     /// Whether dma-bufs of other devices can be shown.
     pub imports_dma_bufs: bool,
+    /// What it said to a dma-buf of each kind of memory that could be had.
+    pub imports: Vec<Import>,
     pub has_dumb_buffers: bool,
     /// Whether no other program shows on the card.
     pub is_master_free: bool,
     pub planes: Vec<Plane>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Import {
+    /// The kind of memory, as the property memory-kind names it.
+    pub kind: &'static str,
+    /// Why the card refuses its dma-buf.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -111,9 +123,9 @@ impl drm::Device for Open {}
 impl drm::control::Device for Open {}
 
 impl Card {
-    /// Opens the card and adds what it reports.
-    pub fn open(&mut self) {
-        match Report::of(&format!("/dev/dri/{}", self.name)) {
+    /// Opens the card and adds what it reports. `dma_bufs` is memory for it to import.
+    pub fn open(&mut self, dma_bufs: &[(&'static str, Arc<Region>)]) {
+        match Report::of(&format!("/dev/dri/{}", self.name), dma_bufs) {
             Ok(report) => self.report = Some(report),
             Err(error) => self.error = Some(describe(&error)),
         }
@@ -128,7 +140,7 @@ impl Card {
 }
 
 impl Report {
-    fn of(path: &str) -> io::Result<Self> {
+    fn of(path: &str, dma_bufs: &[(&'static str, Arc<Region>)]) -> io::Result<Self> {
         const PRIME_IMPORT: u64 = 1;
         let card = Open(
             OpenOptions::new()
@@ -154,11 +166,28 @@ impl Report {
             driver,
             is_atomic,
             imports_dma_bufs: value(DriverCapability::Prime) & PRIME_IMPORT != 0,
+            imports: dma_bufs
+                .iter()
+                .filter_map(|(kind, region)| {
+                    let error = import(&card, region.dma_buf()?).err();
+                    Some(Import {
+                        kind,
+                        error: error.as_ref().map(describe),
+                    })
+                })
+                .collect(),
             has_dumb_buffers: value(DriverCapability::DumbBuffer) == 1,
             is_master_free,
             planes: planes.filter_map(|plane| Plane::of(&card, plane)).collect(),
         })
     }
+}
+
+/// Has the card take the memory of a dma-buf, and give it back. Whether it can be shown is only known when a
+/// framebuffer of it is.
+fn import(card: &Open, dma_buf: BorrowedFd<'_>) -> io::Result<()> {
+    let handle = card.prime_fd_to_buffer(dma_buf)?;
+    card.close_buffer(handle)
 }
 
 impl Plane {

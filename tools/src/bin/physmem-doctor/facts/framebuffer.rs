@@ -40,6 +40,39 @@ pub struct Report {
     pub format_error: Option<String>,
 }
 
+/// A driver of the kernel's console.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Console {
+    /// Such as vtcon1.
+    pub name: String,
+    /// Such as "frame buffer device".
+    pub driver: String,
+    /// Whether it draws the virtual terminals.
+    pub is_bound: bool,
+}
+
+impl Console {
+    pub fn draws_on_framebuffers(&self) -> bool {
+        self.is_bound && self.driver.contains("frame buffer")
+    }
+}
+
+/// The console drivers of the machine.
+pub fn consoles(root: &Root) -> Vec<Console> {
+    const CLASS: &str = "sys/class/vtconsole";
+    let names = root.names(CLASS).into_iter();
+    names
+        .filter_map(|name| {
+            Some(Console {
+                // "(M) frame buffer device": what is in parentheses says that it can be taken away.
+                driver: root.text(format!("{CLASS}/{name}/name"))?,
+                is_bound: root.text(format!("{CLASS}/{name}/bind")).as_deref() == Some("1"),
+                name,
+            })
+        })
+        .collect()
+}
+
 /// The framebuffers of the machine, without opening them.
 pub fn list(root: &Root) -> Vec<Framebuffer> {
     let is_number = |rest: &str| rest.parse::<u32>().is_ok();
@@ -100,6 +133,27 @@ impl Framebuffer {
 mod tests {
     use super::super::tests::record;
     use super::*;
+
+    #[test]
+    fn a_console_on_framebuffers_is_told_from_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let class = "sys/class/vtconsole";
+        record(
+            directory.path(),
+            &[
+                (&format!("{class}/vtcon0/name"), "(S) dummy device\n"),
+                (&format!("{class}/vtcon0/bind"), "1\n"),
+                (&format!("{class}/vtcon1/name"), "(M) frame buffer device\n"),
+                (&format!("{class}/vtcon1/bind"), "1\n"),
+                (&format!("{class}/vtcon2/name"), "(M) frame buffer device\n"),
+                (&format!("{class}/vtcon2/bind"), "0\n"),
+            ],
+        );
+        let found = consoles(&Root::at(directory.path()));
+        let drawing = found.iter().filter(|one| one.draws_on_framebuffers());
+        let drawing: Vec<_> = drawing.map(|one| one.name.as_str()).collect();
+        assert_eq!((found.len(), drawing), (3, vec!["vtcon1"]));
+    }
 
     #[test]
     fn only_framebuffers_are_listed() {

@@ -16,6 +16,8 @@ pub struct Kernel {
     pub transparent_huge_pages: Option<String>,
     /// The same for memory of memfds: always, within_size, advise, never, deny or force.
     pub transparent_huge_pages_in_shmem: Option<String>,
+    /// Whether it makes large pages when a program asks for them. `None` if that was not tried.
+    pub makes_large_pages: Option<bool>,
     pub command_line: Option<String>,
 }
 
@@ -35,6 +37,7 @@ impl Kernel {
                 .unwrap_or(0),
             transparent_huge_pages: thp("enabled"),
             transparent_huge_pages_in_shmem: thp("shmem_enabled"),
+            makes_large_pages: None,
             command_line: root.text("proc/cmdline"),
             release,
         }

@@ -27,6 +27,7 @@ pub struct Facts {
     pub rights: rights::Rights,
     pub allocations: Vec<allocation::Allocation>,
     pub framebuffers: Vec<framebuffer::Framebuffer>,
+    pub consoles: Vec<framebuffer::Console>,
     pub cards: Vec<card::Card>,
     pub iommu: iommu::Iommu,
     pub gstreamer: gstreamer::Gstreamer,
@@ -42,6 +43,7 @@ impl Facts {
             memory: memory::Memory::read(root),
             rights: rights::Rights::read(root),
             framebuffers: framebuffer::list(root),
+            consoles: framebuffer::consoles(root),
             cards: card::list(root),
             iommu: iommu::Iommu::read(root),
             ..Self::default()
@@ -55,12 +57,19 @@ impl Facts {
         for framebuffer in &mut facts.framebuffers {
             framebuffer.inspect();
         }
-        for card in &mut facts.cards {
-            card.open();
-        }
         facts.gstreamer = gstreamer::Gstreamer::start();
-        if facts.gstreamer.error.is_none() {
+        let starts = facts.gstreamer.error.is_none();
+        let dma_bufs = match starts {
+            true => allocation::dma_bufs(),
+            false => Vec::new(),
+        };
+        for card in &mut facts.cards {
+            card.open(&dma_bufs);
+        }
+        drop(dma_bufs);
+        if starts {
             facts.allocations = allocation::one_of_each_kind();
+            facts.kernel.makes_large_pages = allocation::has_large_pages();
             if tries_displays {
                 facts.played = choice::play(&facts);
             }
@@ -114,6 +123,8 @@ pub mod tests {
         "sys/kernel/iommu_groups/*/type",
         "sys/kernel/iommu_groups/*/devices/x",
         "sys/class/graphics/fb*/name",
+        "sys/class/vtconsole/*/name",
+        "sys/class/vtconsole/*/bind",
         "sys/class/drm/card*/uevent",
         "sys/class/drm/card0-*/status",
         "sys/class/drm/card0-*/modes",

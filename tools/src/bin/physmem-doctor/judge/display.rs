@@ -24,7 +24,25 @@ pub fn framebuffers(facts: &Facts) -> Vec<Item> {
         )];
     }
     let each = facts.framebuffers.iter();
-    each.map(|one| framebuffer(facts, one)).collect()
+    let each = each.map(|one| framebuffer(facts, one));
+    each.chain([console(facts)]).collect()
+}
+
+/// Whether the kernel draws on framebuffers, too.
+fn console(facts: &Facts) -> Item {
+    let drawing = facts
+        .consoles
+        .iter()
+        .find(|one| one.draws_on_framebuffers());
+    let fact = match drawing {
+        Some(console) => format!(
+            "the kernel's console draws on a framebuffer ({}), and fbpansink keeps it quiet while it plays, \
+             if it may open the terminal",
+            console.name
+        ),
+        None => "the kernel's console draws on no framebuffer".to_owned(),
+    };
+    Item::ok("framebuffer.console", fact)
 }
 
 fn framebuffer(facts: &Facts, one: &Framebuffer) -> Item {
@@ -135,10 +153,7 @@ fn one_card(facts: &Facts, card: &Card) -> Item {
             true => "atomic",
             false => "not atomic",
         },
-        match report.imports_dma_bufs {
-            true => "imports dma-bufs",
-            false => "does not import dma-bufs, so only its own buffers are shown without a copy",
-        },
+        imports(report),
         planes(report)
     );
     if !report.is_atomic {
@@ -154,6 +169,40 @@ fn one_card(facts: &Facts, card: &Card) -> Item {
             key,
             format!("{fact}; another program shows on it and is its master"),
             Some("sudo systemctl isolate multi-user.target".to_owned()),
+        ),
+    }
+}
+
+fn imports(report: &card::Report) -> String {
+    if !report.imports_dma_bufs {
+        return "does not import dma-bufs, so only its own buffers are shown without a copy"
+            .to_owned();
+    }
+    let (refused, taken): (Vec<_>, Vec<_>) =
+        report.imports.iter().partition(|one| one.error.is_some());
+    let taken: Vec<_> = taken.iter().map(|one| one.kind).collect();
+    let refused: Vec<_> = refused
+        .iter()
+        .map(|one| {
+            format!(
+                "{} ({})",
+                one.kind,
+                one.error.as_deref().unwrap_or_default()
+            )
+        })
+        .collect();
+    match (taken.as_slice(), refused.as_slice()) {
+        // Nothing was there to be tried.
+        ([], []) => "imports dma-bufs".to_owned(),
+        (taken, []) => format!("imports dma-bufs of {}", taken.join(", ")),
+        ([], refused) => format!(
+            "refuses dma-bufs of {}, so only its own buffers are shown without a copy",
+            refused.join(", ")
+        ),
+        (taken, refused) => format!(
+            "imports dma-bufs of {}, not of {}",
+            taken.join(", "),
+            refused.join(", ")
         ),
     }
 }
@@ -273,8 +322,12 @@ fn of_kmsflipsink(facts: &Facts) -> Item {
         made.is_some_and(|made| made.block.is_some())
     };
     let imported = ["cma", "udmabuf"].iter().copied();
+    let is_refused = |kind: &&str| {
+        let tried = report.imports.iter().find(|one| one.kind == *kind);
+        tried.is_some_and(|one| one.error.is_some())
+    };
     let first = imported
-        .filter(|_| report.imports_dma_bufs)
+        .filter(|kind| report.imports_dma_bufs && !is_refused(kind))
         .find(can_have)
         .unwrap_or("dumb");
     Item::ok(
@@ -360,6 +413,7 @@ mod tests {
             driver: "vkms".into(),
             is_atomic: true,
             imports_dma_bufs: true,
+            imports: Vec::new(),
             has_dumb_buffers: true,
             is_master_free: true,
             planes: vec![card::Plane {
@@ -398,6 +452,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_card_imports_is_told_by_kind() {
+        let told = |imports: &[(&'static str, Option<&str>)]| {
+            let facts = with_card(|_, report| {
+                let each = imports.iter().map(|(kind, error)| card::Import {
+                    kind,
+                    error: error.map(str::to_owned),
+                });
+                report.imports = each.collect();
+            });
+            cards(&facts).remove(0).fact
+        };
+        assert!(told(&[]).contains(", imports dma-bufs; "));
+        let some = told(&[("cma", None), ("system", None), ("udmabuf", Some("EINVAL"))]);
+        let words = "imports dma-bufs of cma, system, not of udmabuf (EINVAL); ";
+        assert!(some.contains(words), "{some}");
+        let none = told(&[("cma", Some("ENODEV")), ("system", Some("ENODEV"))]);
+        let words = ", refuses dma-bufs of cma (ENODEV), system (ENODEV), so only its own buffers";
+        assert!(none.contains(words), "{none}");
+    }
+
+    #[test]
+    fn a_console_on_the_framebuffer_is_told() {
+        let mut facts = fb(|_| ());
+        let told = |facts: &Facts| framebuffers(facts).remove(1);
+        assert!(told(&facts).fact.contains("draws on no framebuffer"));
+        facts.consoles = vec![framebuffer::Console {
+            name: "vtcon1".into(),
+            driver: "(M) frame buffer device".into(),
+            is_bound: true,
+        }];
+        let item = told(&facts);
+        assert!(item.fact.contains("(vtcon1)"), "{}", item.fact);
+        assert_eq!(item.verdict, Verdict::Ok);
+    }
+
+    #[test]
     fn connectors_are_told_with_their_modes() {
         let item = cards(&with_card(|_, _| ())).remove(1);
         assert_eq!(item.fact, "Virtual-1 connected (1024x768 and 1 more modes)");
@@ -421,6 +511,12 @@ mod tests {
         assert!(kind(&facts).contains("kind udmabuf"));
         facts.allocations.push(made("cma"));
         assert!(kind(&facts).contains("kind cma"));
+        let refused = card::Import {
+            kind: "cma",
+            error: Some("EINVAL".into()),
+        };
+        facts.cards[0].report.as_mut().unwrap().imports = vec![refused];
+        assert!(kind(&facts).contains("kind udmabuf"));
         facts.cards[0].report.as_mut().unwrap().imports_dma_bufs = false;
         assert!(kind(&facts).contains("kind dumb"));
     }

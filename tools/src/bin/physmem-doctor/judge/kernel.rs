@@ -30,7 +30,7 @@ pub fn items(facts: &Facts) -> Vec<Item> {
         Some(setting) => setting.clone(),
         None => "not built in".to_owned(),
     };
-    vec![
+    let mut items = vec![
         release,
         Item::ok(
             "kernel.pages",
@@ -41,7 +41,24 @@ pub fn items(facts: &Facts) -> Vec<Item> {
                 pages(&kernel.transparent_huge_pages_in_shmem),
             ),
         ),
-    ]
+    ];
+    items.extend(kernel.makes_large_pages.map(large_pages));
+    items
+}
+
+fn large_pages(are_made: bool) -> Item {
+    const KEY: &str = "kernel.large-pages";
+    match are_made {
+        true => Item::ok(
+            KEY,
+            "the kernel makes large pages on request (MADV_COLLAPSE): fewer pieces in kinds normal and udmabuf",
+        ),
+        false => Item::lack(
+            KEY,
+            "the kernel makes no large pages on request: kinds normal and udmabuf are in many pieces",
+            Some("a kernel of 6.1 or newer with CONFIG_TRANSPARENT_HUGEPAGE=y".to_owned()),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -53,6 +70,17 @@ mod tests {
         let mut facts = Facts::default();
         facts.kernel.release = Some(release.into());
         items(&facts)[0].verdict
+    }
+
+    #[test]
+    fn large_pages_are_judged_only_if_they_were_tried() {
+        let mut facts = Facts::default();
+        let verdict = |facts: &Facts| items(facts).get(2).map(|item| item.verdict);
+        assert_eq!(verdict(&facts), None);
+        facts.kernel.makes_large_pages = Some(true);
+        assert_eq!(verdict(&facts), Some(Verdict::Ok));
+        facts.kernel.makes_large_pages = Some(false);
+        assert_eq!(verdict(&facts), Some(Verdict::Lack));
     }
 
     #[test]
