@@ -30,6 +30,7 @@ pub mod meta;
 mod negotiation;
 pub mod physmemupload;
 pub mod pool;
+mod property_text;
 pub mod rawvideosrc;
 mod refresh;
 mod shared_enum;

@@ -373,6 +373,10 @@ impl VideoOverlayImpl for KmsFlipSink {
 
 #[glib::derived_properties]
 impl ObjectImpl for KmsFlipSink {
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.derived_set_property(id, &crate::property_text::readable(value), pspec);
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         negotiation::watch(&*self.obj(), "kmsflipsink", |sink| {

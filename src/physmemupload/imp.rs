@@ -323,6 +323,10 @@ impl ObjectSubclass for PhysMemUpload {
 
 #[glib::derived_properties]
 impl ObjectImpl for PhysMemUpload {
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.derived_set_property(id, &crate::property_text::readable(value), pspec);
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         self.obj().set_passthrough(true);

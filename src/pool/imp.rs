@@ -429,6 +429,10 @@ impl ObjectSubclass for PhysBufferPool {
 
 #[glib::derived_properties]
 impl ObjectImpl for PhysBufferPool {
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.derived_set_property(id, &crate::property_text::readable(value), pspec);
+    }
+
     fn signals() -> &'static [glib::subclass::Signal] {
         static SIGNALS: OnceLock<Vec<glib::subclass::Signal>> = OnceLock::new();
         SIGNALS.get_or_init(super::signals::signals)

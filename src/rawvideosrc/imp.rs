@@ -141,6 +141,10 @@ impl ObjectSubclass for RawVideoSrc {
 
 #[glib::derived_properties]
 impl ObjectImpl for RawVideoSrc {
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.derived_set_property(id, &crate::property_text::readable(value), pspec);
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         BaseSrcExt::set_format(&*self.obj(), gst::Format::Time);

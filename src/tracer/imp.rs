@@ -137,6 +137,10 @@ impl ObjectSubclass for PhysMemTracer {
 
 #[glib::derived_properties]
 impl ObjectImpl for PhysMemTracer {
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.derived_set_property(id, &crate::property_text::readable(value), pspec);
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         for hook in [

@@ -129,7 +129,7 @@ allocator_class!(
         }
 
         fn set_property(&self, _id: usize, value: &glib::Value, _pspec: &glib::ParamSpec) {
-            if let Ok(Some(heap)) = value.get::<Option<String>>() {
+            if let Ok(Some(heap)) = crate::property_text::readable(value).get::<Option<String>>() {
                 let _ = self.heap.set(heap);
             }
         }
