@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames that other code made, perhaps in another process. Their GstVideoMeta may hold any strides
-//! and offsets, and GStreamer maps and copies by them without comparing them with the memory. Code
+//! and offsets, and GStreamer maps and copies by them without comparing them with the memory. Their
+//! memory may be a file that is shorter than was said, or that its sender cuts while it is read. Code
 //! that reads a frame from upstream, or passes its layout to a driver, therefore has the frame
-//! checked here first.
+//! checked here first, and asks again after the last byte.
 
-use crate::layout::{Layout, LayoutError, Plane};
+use std::{ops::Deref, os::fd::BorrowedFd};
+
+use gst::memory::{MemoryMap, Readable};
+use gst_video::VideoFrameRef;
+
+use crate::{
+    layout::{Layout, LayoutError, Plane},
+    sys::file_map::WatchedBytes,
+};
 
 /// Why a frame is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +37,80 @@ pub enum ForeignError {
     Split(usize),
     #[error("its memory cannot be mapped for reading")]
     Unmappable,
+    #[error(
+        "the file that its memory lies in has no bytes from byte {0} of it on: it is shorter than was said, or was cut \
+         meanwhile, against which a sender seals it (F_SEAL_SHRINK)"
+    )]
+    Cut(usize),
+}
+
+/// The memories of a buffer whose sender can cut the files that they lie in. While this exists, reads of what was cut
+/// give zeroes, where they would end the process with SIGBUS.
+struct Watched<'a> {
+    maps: Vec<(WatchedBytes, MemoryMap<'a, Readable>)>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(buffer: &'a gst::BufferRef) -> Result<Self, ForeignError> {
+        let memories = buffer.iter_memories().filter(|memory| may_shrink(memory));
+        let maps = memories.map(|memory| {
+            // Whoever maps the memory once more meanwhile gets the same mapping.
+            let map = memory.map_readable().ok()?;
+            let bytes = WatchedBytes::new(map.as_slice()).ok()?;
+            Some((bytes, map))
+        });
+        let maps = maps
+            .collect::<Option<_>>()
+            .ok_or(ForeignError::Unmappable)?;
+        Ok(Self { maps })
+    }
+
+    /// Whether all bytes that were read were there.
+    fn check(&self) -> Result<(), ForeignError> {
+        let missing = self.maps.iter().find_map(|(bytes, _)| bytes.missing_from());
+        missing.map_or(Ok(()), |at| Err(ForeignError::Cut(at)))
+    }
+}
+
+/// Memory of this plugin, dma-bufs and sealed memfds keep their length.
+fn may_shrink(memory: &gst::MemoryRef) -> bool {
+    let of_file = memory.downcast_memory_ref::<gst_allocators::FdMemory>();
+    let Some(of_file) = of_file.filter(|_| crate::memory::region_of(memory).is_none()) else {
+        return false;
+    };
+    // SAFETY: the memory, which is borrowed, keeps its descriptor open.
+    crate::sys::memfd::may_shrink(unsafe { BorrowedFd::borrow_raw(of_file.fd()) })
+}
+
+/// A frame mapped for reading.
+pub struct Frame<'a> {
+    frame: VideoFrameRef<&'a gst::BufferRef>,
+    watched: Watched<'a>,
+}
+
+impl Frame<'_> {
+    /// Whether all bytes that were read were there; to be asked after the last one.
+    pub fn check(&self) -> Result<(), ForeignError> {
+        self.watched.check()
+    }
+}
+
+impl<'a> Deref for Frame<'a> {
+    type Target = VideoFrameRef<&'a gst::BufferRef>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.frame
+    }
+}
+
+/// Reads all bytes of a buffer, whatever they are.
+pub fn read<T>(buffer: &gst::BufferRef, read: impl FnOnce(&[u8]) -> T) -> Result<T, ForeignError> {
+    let watched = Watched::new(buffer)?;
+    let bytes = buffer
+        .map_readable()
+        .map_err(|_| ForeignError::Unmappable)?;
+    let result = read(&bytes);
+    watched.check().map(|()| result)
 }
 
 /// Where the planes of a frame of `info` are. Every plane has been checked to lie inside the
@@ -130,10 +213,12 @@ fn has_whole_bytes(info: &gst_video::VideoInfo, plane: usize) -> bool {
 pub fn map<'a>(
     info: &gst_video::VideoInfo,
     buffer: &'a gst::BufferRef,
-) -> Result<gst_video::VideoFrameRef<&'a gst::BufferRef>, ForeignError> {
+) -> Result<Frame<'a>, ForeignError> {
     layout(info, buffer)?;
-    gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info)
-        .map_err(|_| ForeignError::Unmappable)
+    let watched = Watched::new(buffer)?;
+    let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info)
+        .map_err(|_| ForeignError::Unmappable)?;
+    Ok(Frame { frame, watched })
 }
 
 #[cfg(test)]
@@ -311,6 +396,96 @@ mod tests {
             assert_eq!(field_layout(&field, &of_frame), Ok(found));
             assert!(layout(&field, &of_frame).is_err());
             assert!(field_layout(&field, &padded).is_err(), "more than there is");
+        }
+    }
+
+    /// Memory over a file, as unixfdsrc makes it of what another process says.
+    fn memory_of(file: impl Into<std::os::fd::OwnedFd>, size: usize) -> gst::Memory {
+        use gst_allocators::prelude::*;
+        use std::os::fd::IntoRawFd;
+        let allocator = gst_allocators::FdAllocator::new();
+        let fd = file.into().into_raw_fd();
+        // SAFETY: the memory closes the descriptor, which nothing else has.
+        let memory =
+            unsafe { allocator.alloc_fd(fd, size, gst_allocators::FdMemoryFlags::empty()) };
+        memory.unwrap()
+    }
+
+    fn buffer_of(memories: impl IntoIterator<Item = gst::Memory>) -> gst::Buffer {
+        let mut buffer = gst::Buffer::new();
+        for memory in memories {
+            buffer.get_mut().unwrap().append_memory(memory);
+        }
+        buffer
+    }
+
+    fn memfd(size: u64) -> std::fs::File {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        let file = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
+        let file = std::fs::File::from(file.unwrap());
+        file.set_len(size).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_frame_whose_sender_cuts_its_file_is_refused_and_no_fault_ends_the_process() {
+        let info = info(VideoFormat::Bgrx);
+        let file = memfd(info.size() as u64);
+        let buffer = buffer_of([memory_of(file.try_clone().unwrap(), info.size())]);
+        let frame = map(&info, &buffer).unwrap();
+        let sum = || {
+            frame
+                .plane_data(0)
+                .unwrap()
+                .iter()
+                .map(|byte| u64::from(*byte))
+                .sum::<u64>()
+        };
+        assert_eq!((sum(), frame.check()), (0, Ok(())));
+        file.set_len(4096).unwrap();
+        assert_eq!((sum(), frame.check()), (0, Err(ForeignError::Cut(4096))));
+        drop(frame);
+        let cut = read(&buffer, |bytes| bytes.iter().all(|byte| *byte == 0));
+        assert_eq!(cut, Err(ForeignError::Cut(4096)));
+        // A file that was too short from the beginning, as the second memory of a buffer.
+        let two = buffer_of([
+            memory_of(memfd(4096), 4096),
+            memory_of(memfd(0), info.size() - 4096),
+        ]);
+        assert_eq!(read(&two, |bytes| bytes.len()), Err(ForeignError::Cut(0)));
+    }
+
+    #[test]
+    fn only_files_that_can_be_cut_are_watched() {
+        use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+        gst::init().unwrap();
+        let watched = |memory| {
+            let buffer = buffer_of([memory]);
+            Watched::new(&buffer).map(|watched| watched.maps.len())
+        };
+        assert_eq!(watched(gst::Memory::with_size(64)), Ok(0));
+        let sealed = memfd(4096);
+        fcntl(&sealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+        assert_eq!(watched(memory_of(sealed, 4096)), Ok(0));
+        assert_eq!(watched(memory_of(memfd(4096), 4096)), Ok(1));
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        assert_eq!(watched(memory_of(file, 4096)), Ok(1));
+    }
+
+    #[test]
+    fn what_is_no_memory_is_refused() {
+        gst::init().unwrap();
+        let (pipe, _writer) = nix::unistd::pipe().unwrap();
+        let open = |path: &str| std::fs::File::open(path).unwrap();
+        for file in [
+            open("/").into(),
+            open("/dev/null").into(),
+            open("/proc/self/status").into(),
+            pipe,
+        ] {
+            let buffer = buffer_of([memory_of(file, 4096)]);
+            assert_eq!(read(&buffer, <[u8]>::len), Err(ForeignError::Unmappable));
         }
     }
 }

@@ -362,9 +362,11 @@ impl Session {
             let end = start + target.rows.saturating_sub(1) * stride + target.row_bytes;
             let bytes = bytes.get(start..end).ok_or("its rows end too early")?;
             let rows = (0..target.rows).map(|row| &bytes[row * stride..][..target.row_bytes]);
-            Ok(shadow.update(rows, target.row_bytes, |row, bytes| {
+            let difference = shadow.update(rows, target.row_bytes, |row, bytes| {
                 self.screen.write(target.row(row).start, bytes);
-            }))
+            });
+            source.check().map_err(|e| e.to_string())?;
+            Ok(difference)
         })();
         drop(shadow);
         match written {
@@ -477,7 +479,7 @@ impl Session {
                     .map_err(|e| e.to_string())?;
             let size = part.stream.size();
             layout::copy_area(&source, part.corner, size, &mut target, (0, 0));
-            Ok(())
+            source.check().map_err(|e| e.to_string())
         })();
         match copied {
             Ok(()) => Ok(Some(copy)),

@@ -401,6 +401,9 @@ impl Stream {
             return Err("no memory for copies".into());
         };
         let (copy, framebuffer) = copies.copy(&source, &src, at, overlay)?;
+        source
+            .check()
+            .map_err(|error| format!("the frame cannot be read: {error}"))?;
         Ok((copy, framebuffer, placement))
     }
 

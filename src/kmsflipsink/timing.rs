@@ -133,8 +133,10 @@ pub fn cvt(width: u32, height: u32, refresh_mhz: u32, blanking: Blanking) -> Opt
     ];
     let whole = |numbers: [u32; 4]| numbers.map(|number| u16::try_from(number).unwrap_or(0));
     let (horizontal, vertical) = (whole(horizontal), whole(vertical));
-    (rise(&horizontal) && rise(&vertical)).then_some(ModeTiming {
-        clock_khz: clock_khz - clock_khz % CLOCK_STEP_KHZ,
+    // A few pixels a few times a second take no step of the clock.
+    let clock_khz = clock_khz - clock_khz % CLOCK_STEP_KHZ;
+    (clock_khz > 0 && rise(&horizontal) && rise(&vertical)).then_some(ModeTiming {
+        clock_khz,
         horizontal,
         vertical,
         flags,
@@ -308,6 +310,15 @@ mod tests {
         assert_eq!(parse_modeline(&named), Some(timing));
         let interlaced = parse_modeline("74.25 1920 2448 2492 2640 1080 1084 1094 1125 Interlace");
         assert_eq!(interlaced.unwrap().flags, ModeFlags::INTERLACE);
+    }
+
+    #[test]
+    fn a_mode_is_not_computed_without_a_clock() {
+        for blanking in [Blanking::Full, Blanking::Reduced] {
+            assert_eq!(cvt(128, 96, 1_000, blanking), None);
+            let slowest = cvt(640, 480, 2_000, blanking);
+            assert!(slowest.is_some_and(|timing| timing.clock_khz >= 250));
+        }
     }
 
     #[test]

@@ -259,6 +259,15 @@ impl Layout {
             };
             let stride_bytes = i32::try_from(stride_bytes).map_err(|_| LayoutError::Overflow)?;
             layout.set_stride(info, index, stride_bytes)?;
+            // A plane of one row may have any stride elsewhere, but here the next plane begins behind it.
+            let Plane { row_bytes, .. } = layout.planes[index];
+            if layout.planes[index].stride_bytes < row_bytes {
+                return Err(LayoutError::StrideTooSmall {
+                    plane: index,
+                    stride_bytes,
+                    row_bytes,
+                });
+            }
             layout.planes[index].offset_bytes = layout.size_bytes;
             layout.size_bytes = layout.planes[index].padded_end_bytes()?;
         }
@@ -607,6 +616,20 @@ mod tests {
         gst::init().unwrap();
         let info = info(gst_video::VideoFormat::Bgrx, 640, 480);
         assert!(Layout::with_first_stride(&info, 2559).is_err());
+    }
+
+    /// Found by fuzzing: the frame had no bytes, or its planes lay over one another.
+    #[test]
+    fn a_first_stride_shorter_than_the_only_row_is_refused() {
+        gst::init().unwrap();
+        for format in [gst_video::VideoFormat::Bgrx, gst_video::VideoFormat::Nv12] {
+            let info = info(format, 64, 1);
+            let stock = info.stride()[0] as u32;
+            assert!(Layout::with_first_stride(&info, stock).is_ok());
+            for stride in [0, stock - 1] {
+                assert!(Layout::with_first_stride(&info, stride).is_err());
+            }
+        }
     }
 
     #[test]

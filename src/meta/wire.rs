@@ -110,6 +110,9 @@ pub fn read(bytes: &[u8]) -> Result<(Facts, FileId), Malformed> {
     if id == 0 || flags & !FLAGS != 0 || size_bytes == 0 {
         return Err(Malformed("no id, no bytes or unknown flags"));
     }
+    if memory_offset_bytes.checked_add(size_bytes).is_none() {
+        return Err(Malformed("a buffer past the end of all memory"));
+    }
     let heap = match heap_len {
         NO_HEAP => None,
         len => Some(unread.text(len)?),
@@ -301,6 +304,23 @@ mod tests {
         assert_eq!(bytes.len(), 57);
         let refused = Malformed("control characters among the words");
         assert_eq!(read(&bytes), Err(refused));
+    }
+
+    #[test]
+    fn a_buffer_past_the_end_of_all_memory_is_refused() {
+        let place = |memory_offset_bytes, size_bytes| {
+            let reason = Err(AddressUnknown::Sender("none".into()));
+            let facts = Facts {
+                memory_offset_bytes,
+                size_bytes,
+                ..facts(reason, None)
+            };
+            read(&write(&facts, FILE)).map(|_| ())
+        };
+        assert_eq!(place(usize::MAX - 4096, 4096), Ok(()));
+        let refused = Err(Malformed("a buffer past the end of all memory"));
+        assert_eq!(place(usize::MAX - 4095, 4096), refused);
+        assert_eq!(place(1, usize::MAX), refused);
     }
 
     #[test]

@@ -294,19 +294,20 @@ fn copy_frame(
     let input = crate::foreign::map(info, input)
         .map_err(|error| glib::bool_error!("the frame: {error}"))?;
     let mut output = write_map::frame(output, info)?;
-    input.copy(&mut output)
+    input.copy(&mut output)?;
+    input
+        .check()
+        .map_err(|error| glib::bool_error!("the frame: {error}"))
 }
 
 fn copy_bytes(input: &gst::BufferRef, output: &mut gst::BufferRef) -> Result<(), glib::BoolError> {
     let size = input.size();
     {
-        let input = input.map_readable()?;
         let mut output = WriteMap::new(output)?;
-        output
-            .as_mut_slice()
-            .get_mut(..size)
-            .ok_or_else(|| glib::bool_error!("{size} bytes do not fit"))?
-            .copy_from_slice(&input);
+        let output = output.as_mut_slice().get_mut(..size);
+        let output = output.ok_or_else(|| glib::bool_error!("{size} bytes do not fit"))?;
+        crate::foreign::read(input, |bytes| output.copy_from_slice(bytes))
+            .map_err(|error| glib::bool_error!("{error}"))?;
     }
     output.set_size(size);
     Ok(())

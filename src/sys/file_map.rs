@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Read-only file mappings that survive truncation of the file.
+//! Read-only file mappings that survive truncation of the file, and reads that survive it of mappings that other code
+//! has made.
 //!
 //! If a mapped page is behind the end of a truncated file, or cannot be read from its medium, an access
 //! raises SIGBUS in the thread that reads it, which may be in any element downstream. So each mapping makes
@@ -84,6 +85,39 @@ impl Drop for FileMap {
         // SAFETY: the range is what mmap gave in `new`, unmapped once; code that was given a pointer keeps
         // this mapping alive.
         let _ = unsafe { mman::munmap(self.ptr.cast(), self.len_bytes) };
+        self.record.release();
+    }
+}
+
+/// Lets reads of bytes survive that other code has mapped of a file, as long as this exists. Where the file has no bytes
+/// (any more), zeroes are read, also by later reads of that mapping.
+pub struct WatchedBytes {
+    first: usize,
+    record: &'static WatchedMapping,
+}
+
+impl WatchedBytes {
+    /// `bytes` are mapped for reading. They are neither read here nor held: the caller keeps them mapped.
+    pub fn new(bytes: *const [u8]) -> io::Result<Self> {
+        sigbus::install()?;
+        let page_bytes = super::mmap::page_size_bytes();
+        let first = bytes.cast::<u8>() as usize;
+        // Pages at both ends belong to the mapping as a whole.
+        let start = first & !(page_bytes - 1);
+        let record = sigbus::claim();
+        record.watch(start..(first + bytes.len()).next_multiple_of(page_bytes));
+        Ok(Self { first, record })
+    }
+
+    /// The index of the first byte that was read and is not there, or about so, as pages are missing whole.
+    pub fn missing_from(&self) -> Option<usize> {
+        Some(self.record.missing()?.saturating_sub(self.first))
+    }
+}
+
+impl Drop for WatchedBytes {
+    fn drop(&mut self) {
+        self.record.watch(0..0);
         self.record.release();
     }
 }

@@ -52,6 +52,16 @@ pub fn seal_for_others(memfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Whether another process can take bytes away from the end of the file: it is of a file system, or a memfd that is not
+/// sealed against that.
+pub fn may_shrink(file: BorrowedFd<'_>) -> bool {
+    let is_file = rustix::fs::fstat(file).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
+    });
+    let seals = fcntl(file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    is_file && !seals.is_ok_and(|seals| seals.contains(SealFlag::F_SEAL_SHRINK))
+}
+
 fn add_seals(memfd: BorrowedFd<'_>, seals: SealFlag) -> nix::Result<()> {
     fcntl(memfd, FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }
