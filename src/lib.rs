@@ -21,6 +21,9 @@ mod display;
 pub mod fbpansink;
 pub mod ffi;
 mod foreign;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handle;
 mod interfaces;
 pub mod kmsflipsink;

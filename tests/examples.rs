@@ -265,3 +265,23 @@ fn a_c_program_is_told_where_the_frames_of_another_process_are() {
     let _both = [0; 2].map(|_| pool.acquire_free(wait).unwrap());
     sender.set_state(gst::State::Null).unwrap();
 }
+
+#[path = "../examples/rust/share/message.rs"]
+mod message;
+
+/// The packets that a fuzzer has collected (fuzz/fuzz_targets/share.rs).
+#[test]
+fn packets_of_share_are_refused_or_mean_the_same_once_written_anew() {
+    use message::{MESSAGE_BYTES, Message};
+    let mut packets = 0;
+    for file in std::fs::read_dir(common::root().join("fuzz/corpus/share")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        for packet in bytes.as_chunks::<MESSAGE_BYTES>().0 {
+            if let Some(message) = Message::from_bytes(*packet) {
+                assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
+                packets += 1;
+            }
+        }
+    }
+    assert!(packets >= 3, "{packets}");
+}

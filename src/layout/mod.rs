@@ -334,7 +334,7 @@ impl Layout {
     }
 
     /// Two planes that share bytes of picture, if there are any.
-    fn overlap(&self) -> Option<(usize, usize)> {
+    pub(crate) fn overlap(&self) -> Option<(usize, usize)> {
         let planes = self.planes();
         (1..planes.len())
             .flat_map(|other| (0..other).map(move |one| (one, other)))
@@ -474,7 +474,7 @@ fn share_of_first_stride(info: &gst_video::VideoInfo, plane: usize, first_stride
     (first_stride * pixel_bytes(component) / pixel_bytes(0)) >> format.w_sub()[component]
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod samples;
 
 #[cfg(test)]

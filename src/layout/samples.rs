@@ -2,19 +2,23 @@
 //! Layouts for tests, and slow, obvious copies to compare with.
 
 use super::Layout;
+#[cfg(test)]
 use proptest::prelude::*;
 
+#[cfg(test)]
 pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
     gst_video::VideoInfo::builder(format, width, height)
         .build()
         .unwrap()
 }
 
+#[cfg(test)]
 pub fn format() -> impl Strategy<Value = gst_video::VideoFormat> {
     gst::init().unwrap();
     proptest::sample::select(gst_video::VideoFormat::iter_raw().collect::<Vec<_>>())
 }
 
+#[cfg(test)]
 /// The default layout with `padding_bytes` more in each stride, unless the format is tiled.
 pub fn padded(info: &gst_video::VideoInfo, padding_bytes: usize) -> Layout {
     let stock = Layout::of_info(info);

@@ -7,7 +7,7 @@
 
 mod allocate;
 mod allocator;
-mod area_name;
+pub(crate) mod area_name;
 mod available;
 mod claims;
 mod cpu_access;

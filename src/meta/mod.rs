@@ -19,8 +19,8 @@ mod exported;
 pub mod ffi;
 mod imp;
 mod other;
-#[cfg(any(test, feature = "v1_24"))]
-mod wire;
+#[cfg(any(test, fuzzing, feature = "v1_24"))]
+pub(crate) mod wire;
 
 use std::{
     ffi::{CStr, CString},
@@ -45,16 +45,16 @@ struct Description {
 
 /// The facts that are true in every process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Facts {
-    id: u32,
-    size_bytes: usize,
+pub(crate) struct Facts {
+    pub id: u32,
+    pub size_bytes: usize,
     /// Offset at which the buffer begins in its GstMemory, as the pool made it.
-    memory_offset_bytes: usize,
+    pub memory_offset_bytes: usize,
     kind: MemoryKind,
     heap: Option<CString>,
     is_pinned: bool,
     is_external: bool,
-    address: Result<Address, AddressUnknown>,
+    pub address: Result<Address, AddressUnknown>,
 }
 
 /// Which memory a description is about.

@@ -33,15 +33,15 @@ mod settings;
 mod stats;
 mod streaming;
 mod task_thread;
-mod uri;
+pub(crate) mod uri;
 
-mod guess;
+pub(crate) mod guess;
 mod pattern;
 mod reader;
-mod sequence;
+pub(crate) mod sequence;
 mod timeline;
 mod waker;
-mod y4m;
+pub(crate) mod y4m;
 
 pub use settings::IoMode;
 

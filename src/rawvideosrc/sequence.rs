@@ -71,7 +71,7 @@ impl Sequence {
     }
 
     /// The number in a path; `None` if the path is not one of the sequence.
-    fn number(&self, path: &Path) -> Option<u64> {
+    pub fn number(&self, path: &Path) -> Option<u64> {
         let text = path.to_str()?;
         let digits = text
             .strip_prefix(self.before.as_str())?

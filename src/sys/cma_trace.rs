@@ -237,7 +237,7 @@ impl Field {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Format {
+pub struct Format {
     pfn: Field,
     count: Field,
     /// Missing on older kernels, which report a failure by pfn -1 and page 0.
@@ -246,7 +246,7 @@ struct Format {
 }
 
 impl Format {
-    fn parse(format: &str) -> Option<Self> {
+    pub fn parse(format: &str) -> Option<Self> {
         let field = |name: &str| format.lines().find_map(|line| parse_field(line, name));
         Some(Self {
             pfn: field("pfn")?,
@@ -257,7 +257,7 @@ impl Format {
     }
 
     /// The successful allocations among the records of a perf ring. `None` if records were lost or cut off.
-    fn allocations(&self, mut data: &[u8]) -> Option<Vec<Allocation>> {
+    pub fn allocations(&self, mut data: &[u8]) -> Option<Vec<Allocation>> {
         let mut found = Vec::new();
         while data.len() >= 8 {
             let kind = u32::from_ne_bytes(data[..4].try_into().ok()?);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which file a descriptor refers to.
 
+#[cfg(any(test, feature = "v1_24"))]
 use std::{io, os::fd::BorrowedFd};
 
 /// Distinguishes a file from every other existing file, through any descriptor and in any process. Each
@@ -12,6 +13,7 @@ pub struct FileId {
 }
 
 impl FileId {
+    #[cfg(any(test, feature = "v1_24"))]
     pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let stat = rustix::fs::fstat(fd)?;
         Ok(Self {

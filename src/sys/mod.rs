@@ -11,7 +11,7 @@ pub mod direct_io;
 pub mod dma_buf;
 pub mod dma_heap;
 pub mod fbdev;
-#[cfg(any(test, feature = "v1_24"))]
+#[cfg(any(test, fuzzing, feature = "v1_24"))]
 pub mod file_id;
 pub mod file_map;
 pub mod iomem;

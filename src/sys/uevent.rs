@@ -66,7 +66,8 @@ pub struct Uevent {
     pub is_lease: bool,
 }
 
-fn parse_uevent(message: &[u8], subsystem: &str) -> Option<Uevent> {
+/// The event in a message of the kernel, if it is of the subsystem.
+pub fn parse_uevent(message: &[u8], subsystem: &str) -> Option<Uevent> {
     let mut event = Uevent::default();
     let mut is_meant = false;
     for field in message.split(|&byte| byte == 0) {

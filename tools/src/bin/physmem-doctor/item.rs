@@ -76,9 +76,9 @@ impl Item {
         remedy: Option<String>,
     ) -> Self {
         Self {
-            key: key.into(),
+            // Names from drivers and of heaps may contain anything.
+            key: one_line(&key.into()),
             verdict,
-            // Names from drivers may contain anything.
             fact: one_line(&fact.into()),
             remedy: remedy.map(|remedy| one_line(&remedy)),
         }
@@ -106,5 +106,8 @@ mod tests {
         let item = Item::ok("card.card0", "driver \u{1b}[2J\nx");
         assert_eq!(item.fact, "driver  [2J x");
         assert_eq!(item.part(), "card");
+        // As the name of a heap.
+        let item = Item::ok("memory.heap.\u{1b}[2J\n", "there");
+        assert_eq!(item.key, "memory.heap. [2J ");
     }
 }

@@ -12,6 +12,8 @@
 #![deny(clippy::unwrap_used)]
 
 mod facts;
+#[cfg(test)]
+mod fuzzing;
 mod item;
 mod judge;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::thread;
 use gstphysmem::tracer::protocol::Snapshot;
 
 /// The longest line that is read. A line has about 200 bytes for each buffer of a pool.
-const LONGEST_LINE: u64 = 4 << 20;
+pub const LONGEST_LINE: u64 = 4 << 20;
 
 /// Connects to the first of these sockets on which somebody listens.
 ///
@@ -30,7 +30,7 @@ pub fn connect(candidates: &[PathBuf]) -> Result<UnixStream, String> {
 }
 
 /// Reads one line, with an error for a line that is too long or cut off. `None` at the end.
-fn read_line(from: &mut impl BufRead, longest: u64) -> io::Result<Option<Vec<u8>>> {
+pub fn read_line(from: &mut impl BufRead, longest: u64) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     from.take(longest).read_until(b'\n', &mut line)?;
     match line.last() {

@@ -8,6 +8,8 @@
 
 mod connection;
 #[cfg(test)]
+mod fuzzing;
+#[cfg(test)]
 #[path = "../../man_page.rs"]
 mod man_page;
 mod model;

@@ -89,6 +89,7 @@ fn describe(error: &std::io::Error) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::fuzzing::FILES;
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -100,37 +101,6 @@ pub mod tests {
             std::fs::write(path, text).unwrap();
         }
     }
-
-    /// All files that are read, with a `*` where a machine has names of its own.
-    const FILES: &[&str] = &[
-        "proc/sys/kernel/osrelease",
-        "proc/sys/kernel/perf_event_paranoid",
-        "proc/sys/kernel/io_uring_disabled",
-        "proc/self/status",
-        "proc/self/uid_map",
-        "proc/self/limits",
-        "proc/meminfo",
-        "proc/cmdline",
-        "proc/mounts",
-        "sys/kernel/mm/transparent_hugepage/enabled",
-        "sys/kernel/mm/transparent_hugepage/shmem_enabled",
-        "sys/kernel/mm/hugepages/hugepages-*/free_hugepages",
-        "sys/kernel/mm/hugepages/hugepages-*/nr_hugepages",
-        "sys/kernel/mm/cma/*/total_pages",
-        "sys/kernel/security/lsm",
-        "sys/kernel/tracing/events/cma/cma_alloc_finish/id",
-        "sys/class/iommu/*/uevent",
-        "sys/kernel/iommu_groups/*/type",
-        "sys/kernel/iommu_groups/*/devices/x",
-        "sys/class/graphics/fb*/name",
-        "sys/class/vtconsole/*/name",
-        "sys/class/vtconsole/*/bind",
-        "sys/class/drm/card*/uevent",
-        "sys/class/drm/card0-*/status",
-        "sys/class/drm/card0-*/modes",
-        "dev/dma_heap/*",
-        "dev/udmabuf",
-    ];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]

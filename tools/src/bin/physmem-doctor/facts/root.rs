@@ -21,7 +21,7 @@ impl Root {
         Self("/".into())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn at(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
