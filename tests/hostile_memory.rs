@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Memory of another process that is not what was said of it: files of other kinds, too short, or cut while they are
 //! read. unixfdsrc makes such memory of any descriptor and size that it is sent, without a look at the file. The
-//! elements that copy it post an error, and no fault ends the process. tests/unixfd.rs has the real unixfdsrc.
+//! elements that copy it post an error, and no fault ends the process. tests/unixfd_peer.rs has the real unixfdsrc.
 
 use std::{
     fs::File,
