@@ -37,5 +37,7 @@ mod disk;
 mod display;
 mod gstreamer;
 mod memory;
+#[cfg(target_arch = "x86_64")] // the numbers of system calls
+mod privileges;
 mod process;
 mod soak;

@@ -114,7 +114,7 @@ fault!(the_plugin_is_there_twice, 3, |round| {
     let directory = tempfile::tempdir().expect("a directory");
     let plugins = std::env::var("GST_PLUGIN_PATH").expect("tests/lab/run passes it");
     let plugin = std::path::Path::new(&plugins).join("libgstphysmem.so");
-    let copy = directory.path().join("libgstphysmem_copy.so");
+    let copy = directory.path().join("libgstphysmem.so");
     std::fs::copy(std::fs::canonicalize(&plugin).expect("the plugin"), &copy).expect("a copy");
     // The process has the plugin's code once already, registered by `player::init`. Now GStreamer loads the file, too, and
     // refuses it or has two; either way what was there goes on to work.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use gst::prelude::*;
 use serde_json::json;
 
 use crate::measure::{KernelLog, cma_pages};
@@ -34,6 +35,17 @@ fn numbers(player: &Player, name: &str) -> Vec<u64> {
     let array = player.stats().get::<gst::Array>(name).ok();
     let numbers = array.iter().flat_map(|array| array.iter());
     numbers.filter_map(|value| value.get().ok()).collect()
+}
+
+/// Takes all messages off the bus. A `Player` would keep them, and that would be the growth that is looked for.
+fn assert_no_error(player: &Player) {
+    let bus = player.pipeline.bus().expect("a bus");
+    while let Some(message) = bus.pop() {
+        assert!(
+            !matches!(message.view(), gst::MessageView::Error(_)),
+            "{message:?}"
+        );
+    }
 }
 
 #[test]
@@ -67,7 +79,8 @@ fn plays_for_long_without_growth() {
             if seek.is_multiple_of(14) {
                 player.seek(seek % 60, 60);
             }
-            assert_eq!(player.errors(), [""; 0]);
+            assert_no_error(&player);
+            watchdog::progress();
         }
         frames += shown(&player);
         let latencies = numbers(&player, "flip-latency-histogram");
@@ -98,11 +111,18 @@ fn plays_for_long_without_growth() {
         least.saturating_sub(most)
     };
     let reports = log.reports();
+    // Of 60 starts and hundreds of seeks; a leak of a buffer's bookkeeping would be more.
+    let has_grown = growth(0) > 512 || growth(1) > 0 || growth(2) > 0;
+    let outcome = match (reports.is_empty(), has_grown) {
+        (false, _) => "kernel",
+        (true, true) => "wrong",
+        (true, false) => "ok",
+    };
     let line = json!({
         "fault": name,
         "display": support::display(),
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-        "outcome": if reports.is_empty() { "ok" } else { "kernel" },
+        "outcome": outcome,
         "tried": starts,
         "frames": frames,
         "lost": 0,
@@ -120,11 +140,8 @@ fn plays_for_long_without_growth() {
     });
     runner::tell(&format!("TORTURE {line}"));
     assert!(reports.is_empty(), "the kernel reports {reports:#?}");
-    assert_eq!(
-        [growth(1), growth(2)],
-        [0, 0],
-        "files and contiguous memory: {table:?}"
+    assert!(
+        !has_grown,
+        "anonymous memory in KiB, files, pages of CMA, frames: {table:?}"
     );
-    // Of 60 starts and hundreds of seeks; a leak of a buffer's bookkeeping would be more.
-    assert!(growth(0) <= 512, "KiB of anonymous memory: {table:?}");
 }
