@@ -152,6 +152,7 @@ impl PhysMemUpload {
             target.pool.name(),
             target.size_bytes
         );
+        target.pool.set_used_by(self.obj().upcast_ref());
         let pool = target.pool.clone();
         let mut stream = lock(&self.stream);
         let old = stream.target.replace(target);

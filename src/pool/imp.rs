@@ -85,6 +85,8 @@ pub struct PhysBufferPool {
     is_told_of_want: AtomicBool,
     validator: parking_lot::Mutex<Option<Arc<Validator>>>,
     pub(super) offered_by: glib::WeakRef<gst::Element>,
+    /// An element that acquires buffers itself, and posts what fails itself.
+    pub(super) used_by: glib::WeakRef<gst::Element>,
 }
 
 impl Default for PhysBufferPool {
@@ -99,6 +101,7 @@ impl Default for PhysBufferPool {
             is_told_of_want: AtomicBool::new(false),
             validator: parking_lot::Mutex::new(None),
             offered_by: glib::WeakRef::new(),
+            used_by: glib::WeakRef::new(),
         }
     }
 }
@@ -307,8 +310,9 @@ impl PhysBufferPool {
     }
 
     /// Tells the application that the stream stands still. Whoever holds the buffers may keep them for ever.
-    fn warn_of_want_of_memory(&self, reason: &str) {
-        if let Some(element) = self.offered_by.upgrade()
+    pub(super) fn warn_of_want_of_memory(&self, reason: &str) {
+        let element = self.offered_by.upgrade();
+        if let Some(element) = element.or_else(|| self.used_by.upgrade())
             && !self.is_told_of_want.swap(true, Ordering::Relaxed)
         {
             gst::element_warning!(

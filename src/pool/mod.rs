@@ -345,6 +345,12 @@ impl PhysBufferPool {
         self.imp().allocate_ahead()
     }
 
+    /// Names the element that acquires the buffers itself. The pool warns in its name that a call waits for memory, and
+    /// leaves errors to it.
+    pub(crate) fn set_used_by(&self, element: &gst::Element) {
+        self.imp().used_by.set(Some(element));
+    }
+
     /// Names the element that offers the pool to others. This element posts an error when there is
     /// no memory for the buffers: an element that adopts the pool does not know the reason, and
     /// says that nothing was negotiated. `None` while the offering element tries the pool itself.
@@ -626,5 +632,23 @@ mod tests {
             let refused = share.grow(Err("no memory".into()), &mut attempt);
             assert!(refused.is_ok(), "the buffer that is out may come back");
         }
+    }
+
+    #[test]
+    fn an_element_whose_pool_waits_for_memory_is_told_once() {
+        gst::init().unwrap();
+        let (element, bus) = (gst::Bin::new(), gst::Bus::new());
+        element.set_bus(Some(&bus));
+        let pool = PhysBufferPool::builder().build();
+        pool.set_used_by(element.upcast_ref());
+        pool.imp().warn_of_want_of_memory("none is left");
+        pool.imp().warn_of_want_of_memory("none is left");
+        element.set_bus(None);
+        let message = bus.pop().expect("a message");
+        let gst::MessageView::Warning(warning) = message.view() else {
+            panic!("{message:?}");
+        };
+        assert!(warning.error().message().ends_with("none is left"));
+        assert!(bus.pop().is_none());
     }
 }
