@@ -4,6 +4,7 @@
 mod common;
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 
 fn sink() -> gst::Element {
     gst::init().unwrap();

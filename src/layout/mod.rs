@@ -474,6 +474,10 @@ fn share_of_first_stride(info: &gst_video::VideoInfo, plane: usize, first_stride
     (first_stride * pixel_bytes(component) / pixel_bytes(0)) >> format.w_sub()[component]
 }
 
+#[allow(
+    clippy::unwrap_used,
+    reason = "for tests, whether of cargo or of a fuzzer"
+)]
 #[cfg(any(test, fuzzing))]
 pub(crate) mod samples;
 
