@@ -7,7 +7,7 @@
 
 use std::{ops::Deref, os::fd::BorrowedFd};
 
-use gst::memory::{MemoryMap, Readable};
+use gst::memory::{MappedMemory, Readable};
 use gst_video::VideoFrameRef;
 
 use crate::{
@@ -46,16 +46,19 @@ pub enum ForeignError {
 
 /// The memories of a buffer whose sender can cut the files that they lie in. While this exists, reads of what was cut
 /// give zeroes, where they would end the process with SIGBUS.
-struct Watched<'a> {
-    maps: Vec<(WatchedBytes, MemoryMap<'a, Readable>)>,
+struct Watched {
+    maps: Vec<(WatchedBytes, MappedMemory<Readable>)>,
 }
 
-impl<'a> Watched<'a> {
-    fn new(buffer: &'a gst::BufferRef) -> Result<Self, ForeignError> {
-        let memories = buffer.iter_memories().filter(|memory| may_shrink(memory));
+impl Watched {
+    fn new(buffer: &gst::BufferRef) -> Result<Self, ForeignError> {
+        let memories = buffer
+            .iter_memories_owned()
+            .filter(|memory| may_shrink(memory));
         let maps = memories.map(|memory| {
-            // Whoever maps the memory once more meanwhile gets the same mapping.
-            let map = memory.map_readable().ok()?;
+            // Whoever maps the memory once more meanwhile gets the same mapping. The reference is our own, because
+            // GStreamer replaces several memories of a buffer by one when it maps them all.
+            let map = memory.into_mapped_memory_readable().ok()?;
             let bytes = WatchedBytes::new(map.as_slice()).ok()?;
             Some((bytes, map))
         });
@@ -85,7 +88,7 @@ fn may_shrink(memory: &gst::MemoryRef) -> bool {
 /// A frame mapped for reading.
 pub struct Frame<'a> {
     frame: VideoFrameRef<&'a gst::BufferRef>,
-    watched: Watched<'a>,
+    watched: Watched,
 }
 
 impl Frame<'_> {
