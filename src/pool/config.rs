@@ -149,13 +149,18 @@ pub(super) fn complete(
     })
 }
 
-/// The layout of `video/x-raw` caps. Buffers of all other caps are plain bytes to the pool.
+/// The layout of `video/x-raw` caps. Buffers of all other caps are plain bytes to the pool, and so are those of caps with a
+/// negative size, of which GStreamer makes a GstVideoInfo that its own functions warn of.
 fn video_info(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     if !caps.is_fixed() || caps.structure(0)?.name() != "video/x-raw" {
         return None;
     }
     let info = gst_video::VideoInfo::from_caps(caps).ok()?;
-    (info.format() != gst_video::VideoFormat::Encoded).then_some(info)
+    let is_size = |px: u32| i32::try_from(px).is_ok();
+    let is_laid_out = info.format() != gst_video::VideoFormat::Encoded
+        && is_size(info.width())
+        && is_size(info.height());
+    is_laid_out.then_some(info)
 }
 
 fn video_config(
@@ -290,6 +295,23 @@ mod tests {
         let completed = complete(&mut config, &OWNED).unwrap();
         assert_eq!(completed.size_bytes, 320 * 240 * 4);
         assert_eq!(config.params().unwrap().1, 320 * 240 * 4);
+    }
+
+    #[test]
+    fn caps_of_a_negative_size_are_plain_bytes() {
+        for size in [(-1, 32), (64, -1)] {
+            let caps = gst::Caps::builder("video/x-raw")
+                .field("format", "NV12")
+                .field("width", size.0)
+                .field("height", size.1)
+                .build();
+            let mut config = config(Some(&caps), 4096, 0, 0);
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT);
+            config.set_video_alignment(&gst_video::VideoAlignment::new(1, 0, 0, 16, &[63; 4]));
+            let completed = complete(&mut config, &OWNED).unwrap();
+            assert!(completed.video.is_none());
+        }
     }
 
     #[test]
