@@ -28,6 +28,8 @@ fn init() {
     INIT.call_once(|| {
         gst::init().unwrap();
         gstphysmem::plugin_register_static().unwrap();
+        // A case says what was warned of. G_DEBUG=fatal-warnings would end the program without a word of it.
+        glib::log_set_always_fatal(glib::LogLevels::LEVEL_ERROR);
         glib::log_set_default_handler(|domain, level, text| {
             if [LogLevel::Error, LogLevel::Critical, LogLevel::Warning].contains(&level) {
                 let domain = domain.unwrap_or("?");
@@ -425,6 +427,7 @@ fn a_pool_starts_or_says_why_not_whatever_its_configuration_is() {
         Some(caps(64, 32)),
         Some(caps(1, 1)),
         Some(caps(0, 0)),
+        Some(caps(-1, 32)),
         Some(caps(i32::MAX, i32::MAX)),
         Some(caps(32_767, 32_767)),
         Some(gst::Caps::builder("video/x-raw").build()),
