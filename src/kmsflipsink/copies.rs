@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use gst_video::VideoOverlayComposition;
 
+use super::CAT;
 use super::device::Device;
 use super::format::{self, DumbShape};
 use super::framebuffer::{Dumb, FbShape, Framebuffer};
@@ -109,12 +110,18 @@ fn layout_matches(buffer: &gst::BufferRef, info: &gst_video::VideoInfo, shape: &
 /// The buffers that frames are copied into.
 #[derive(Debug)]
 pub struct Copies {
+    device: Arc<Device>,
     info: gst_video::VideoInfo,
+    layout: Layout,
+    shape: FbShape,
     buffers: Vec<(gst::Buffer, Arc<Framebuffer>)>,
 }
 
 /// The current, the queued and the pending frame, and one that is being filled.
 const N_COPIES: usize = 4;
+/// For moments also a frame that has left the screen and is not given back yet, and one that the application's thread
+/// shows again (expose) while the streaming thread fills the next one.
+const MAX_COPIES: usize = 6;
 
 impl Copies {
     /// Makes buffers for frames of `info` in `layout`, and fills them with black.
@@ -124,20 +131,38 @@ impl Copies {
         layout: &Layout,
         shape: &FbShape,
     ) -> io::Result<Self> {
-        let dumb_shape = format::dumb_shape(info);
         let mut copies = Self {
+            device: device.clone(),
             info: info.clone(),
+            layout: *layout,
+            shape: *shape,
             buffers: Vec::new(),
         };
         for _ in 0..N_COPIES {
-            let dumb = allocate(device, &dumb_shape, shape, false)?;
-            let buffer = wrap(&dumb.region, info, layout).map_err(io::Error::other)?;
-            let mut frame = gst_video::VideoFrame::from_buffer_writable(buffer, info)
-                .map_err(|_| io::Error::other("a dumb buffer cannot be mapped"))?;
-            layout::fill_black(&mut frame.as_mut_video_frame_ref());
-            copies.buffers.push((frame.into_buffer(), dumb.framebuffer));
+            copies.add()?;
         }
         Ok(copies)
+    }
+
+    fn add(&mut self) -> io::Result<()> {
+        let dumb_shape = format::dumb_shape(&self.info);
+        let dumb = allocate(&self.device, &dumb_shape, &self.shape, false)?;
+        let buffer = wrap(&dumb.region, &self.info, &self.layout).map_err(io::Error::other)?;
+        let mut frame = gst_video::VideoFrame::from_buffer_writable(buffer, &self.info)
+            .map_err(|_| io::Error::other("a dumb buffer cannot be mapped"))?;
+        layout::fill_black(&mut frame.as_mut_video_frame_ref());
+        self.buffers.push((frame.into_buffer(), dumb.framebuffer));
+        Ok(())
+    }
+
+    /// Makes one buffer more if all are in use.
+    fn make_room(&mut self) {
+        if all_in_use(&self.buffers)
+            && self.buffers.len() < MAX_COPIES
+            && let Err(error) = self.add()
+        {
+            gst::warning!(CAT, "no further buffer for copies: {error}");
+        }
     }
 
     /// Copies the part `src` of `frame` to `at` in a buffer that is not in use, and blends `overlay` into the copy.
@@ -148,6 +173,7 @@ impl Copies {
         at: (i32, i32),
         overlay: Option<&VideoOverlayComposition>,
     ) -> Result<(gst::Buffer, Arc<Framebuffer>), &'static str> {
+        self.make_room();
         let (buffer, framebuffer) = take_free(&mut self.buffers)?;
         let mut target = map_writable(buffer, &self.info)?;
         let px = |n: i32| n.max(0) as u32;
@@ -173,19 +199,24 @@ impl Copies {
         info: &gst_video::VideoInfo,
         fields: [&gst::BufferRef; 2],
     ) -> Result<(gst::Buffer, Arc<Framebuffer>), String> {
+        self.make_room();
         let (buffer, framebuffer) = take_free(&mut self.buffers)?;
         let mut target = map_writable(buffer, &self.info)?;
         for (first_row, field) in fields.into_iter().enumerate() {
             let layout = foreign::field_layout(info, field)
                 .map_err(|error| format!("the field cannot be read: {error}"))?;
-            let bytes = field
-                .map_readable()
-                .map_err(|_| "the field's memory cannot be mapped")?;
-            layout::copy_field(&bytes, &layout, &mut target, first_row);
+            foreign::read(field, |bytes| {
+                layout::copy_field(bytes, &layout, &mut target, first_row);
+            })
+            .map_err(|error| format!("the field cannot be read: {error}"))?;
         }
         drop(target);
         Ok((buffer.clone(), framebuffer.clone()))
     }
+}
+
+fn all_in_use(buffers: &[(gst::Buffer, Arc<Framebuffer>)]) -> bool {
+    buffers.iter().all(|(buffer, _)| !buffer.is_writable())
 }
 
 /// The buffer that was used longest ago, because some drivers still read a buffer for a while after another has replaced
