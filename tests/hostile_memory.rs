@@ -3,6 +3,8 @@
 //! read. unixfdsrc makes such memory of any descriptor and size that it is sent, without a look at the file. The
 //! elements that copy it post an error, and no fault ends the process. tests/unixfd_peer.rs has the real unixfdsrc.
 
+mod common;
+
 use std::{
     fs::File,
     os::fd::{IntoRawFd, OwnedFd},
@@ -12,7 +14,8 @@ use std::{
 
 use gst::prelude::*;
 use gst_allocators::prelude::*;
-use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use common::memfd;
 
 const SIZE: usize = 64 * 64 * 4;
 const VIDEO: &str = "video/x-raw,format=BGRx,width=64,height=64,framerate=25/1";
@@ -24,14 +27,6 @@ fn init() {
         gst::init().unwrap();
         gstphysmem::plugin_register_static().unwrap();
     });
-}
-
-fn memfd(size: u64) -> File {
-    let file: File = memfd_create(c"hostile", MFdFlags::MFD_CLOEXEC)
-        .unwrap()
-        .into();
-    file.set_len(size).unwrap();
-    file
 }
 
 /// A buffer over a descriptor, as unixfdsrc makes it.

@@ -2,8 +2,12 @@
 //! A plugin that was built for an older GStreamer works in this one, since distributions update GStreamer and
 //! leave plugins as they are. tests/suite names the older build where it runs the tests in a newer Debian.
 
+mod common;
+
 use std::path::PathBuf;
 use std::process::Command;
+
+use common::outputs_of;
 
 /// A program that finds the older build and no other plugin of ours. `None`, with a line that says so, if the
 /// caller named no older build.
@@ -26,25 +30,13 @@ fn with_older_build(program: &str, test: &str) -> Option<Command> {
     Some(command)
 }
 
-#[track_caller]
-fn output_of(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{out}\n{err}",
-        output.status
-    );
-    out + &err
-}
-
 #[test]
 fn an_older_build_has_all_its_elements() {
     const NAME: &str = "an_older_build_has_all_its_elements";
     let inspect = |what: &[&str]| {
         let mut inspect = with_older_build("gst-inspect-1.0", NAME)?;
-        Some(output_of(inspect.args(what)))
+        let (out, err) = outputs_of(inspect.args(what));
+        Some(out + &err)
     };
     // The plugin's tracer has the plugin's name.
     let Some(plugin) = inspect(&["--plugin", "physmem"]) else {
@@ -69,12 +61,13 @@ fn an_older_build_plays() {
     };
     let pipeline = "--no-position rawvideosrc num-buffers=30 ! video/x-raw,format=NV12,width=320,height=240 \
                     ! physmemupload memory-kind=normal ! fakesink sync=false";
-    let log = output_of(
+    let (out, err) = outputs_of(
         launch
             .args(pipeline.split_whitespace())
             .env("GST_DEBUG", "physmemupload:4")
             .env("GST_DEBUG_NO_COLOR", "1"),
     );
+    let log = out + &err;
     assert!(log.contains("Got EOS from element"), "{log}");
     let stopped = log
         .lines()

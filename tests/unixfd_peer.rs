@@ -20,10 +20,9 @@ use std::{
     sync::OnceLock,
 };
 
-use nix::sys::{
-    memfd::{MFdFlags, memfd_create},
-    socket::{ControlMessage, MsgFlags, sendmsg},
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use common::memfd;
 
 const SIZE: u64 = 64 * 64 * 4;
 const CAPS: &str = "video/x-raw,format=BGRx,width=64,height=64,framerate=25/1\0";
@@ -158,14 +157,6 @@ fn is_refused(said: Said<'_>, words: &str) {
         "{}: {text}",
         output.status
     );
-}
-
-fn memfd(size: u64) -> File {
-    let file: File = memfd_create(c"hostile", MFdFlags::MFD_CLOEXEC)
-        .unwrap()
-        .into();
-    file.set_len(size).unwrap();
-    file
 }
 
 #[test]

@@ -56,6 +56,12 @@ pub fn with_plugin(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// The standard output. A failure also prints the standard error.
 #[track_caller]
 pub fn output_of(command: &mut Command) -> String {
+    outputs_of(command).0
+}
+
+/// The standard output and the standard error. A failure prints both.
+#[track_caller]
+pub fn outputs_of(command: &mut Command) -> (String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -64,7 +70,7 @@ pub fn output_of(command: &mut Command) -> String {
         "{command:?}: {}\n{out}\n{err}",
         output.status
     );
-    out
+    (out, err)
 }
 
 pub fn compile(arguments: &[&str], packages: &[&str]) {
@@ -93,4 +99,13 @@ pub fn c_program(source: &str, name: &str) -> PathBuf {
     let arguments = [source, "-o", output, &search, &run_path, "-lgstphysmem"];
     compile(&arguments, &["gstreamer-1.0"]);
     program
+}
+
+/// A memfd of this size that its owner can cut.
+pub fn memfd(size: u64) -> std::fs::File {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let file = memfd_create(c"hostile", MFdFlags::MFD_CLOEXEC).unwrap();
+    let file = std::fs::File::from(file);
+    file.set_len(size).unwrap();
+    file
 }

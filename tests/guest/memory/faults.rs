@@ -2,29 +2,13 @@
 //! Failures that the kernel injects (Documentation/fault-injection): the Nth kernel allocation of
 //! this thread fails.
 
-use std::fs;
 use std::process::Command;
 
 use gstphysmem::memory::{Region, Request};
 
 use crate::support;
-
-/// Lets the injected failures also hit allocations that may wait for memory.
-fn enable_injection() {
-    for (file, value) in [
-        ("failslab/ignore-gfp-wait", "N"),
-        ("failslab/verbose", "0"),
-        ("fail_page_alloc/ignore-gfp-wait", "N"),
-        ("fail_page_alloc/ignore-gfp-highmem", "N"),
-        ("fail_page_alloc/min-order", "0"),
-        ("fail_page_alloc/verbose", "0"),
-    ] {
-        fs::write(format!("/sys/kernel/debug/{file}"), value)
-            .unwrap_or_else(|error| panic!("{file}: {error}"));
-    }
-}
-
-pub const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+pub use crate::support::fault_injection::FAIL_NTH;
+use crate::support::fault_injection::{self, arm, disarm};
 
 /// Makes the C library use no restartable sequences. The kernel kills a thread whose sequence it
 /// cannot read, and an injected failure can be the reason.
@@ -40,22 +24,15 @@ pub fn disable_rseq(command: &mut Command) -> &mut Command {
 
 /// Runs `action` while its Nth kernel allocation fails. Also returns whether there was an Nth one.
 fn with_failure<T>(nth: usize, action: impl FnOnce() -> T) -> (T, bool) {
-    fs::write(FAIL_NTH, nth.to_string()).expect("fault injection is there");
+    arm(nth as u64);
     let result = action();
-    // The count that is left. The read itself allocates kernel memory, so the failure may hit it.
-    let left = loop {
-        if let Ok(left) = fs::read_to_string(FAIL_NTH) {
-            break left;
-        }
-    };
-    while fs::write(FAIL_NTH, "0").is_err() {}
-    (result, left.trim() == "0")
+    (result, disarm())
 }
 
 /// Lets each kernel allocation for a region fail in turn. Either the region exists or there is an
 /// error, and nothing leaks.
 pub fn every_failure_is_clean(requests: &[Request<'_>]) {
-    enable_injection();
+    fault_injection::enable();
     for request in requests {
         // The first allocation sets up everything that is made once per process.
         drop(crate::allocate(request));

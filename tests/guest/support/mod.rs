@@ -6,6 +6,7 @@
 //! [`skip`] ends a test without one, and prints a line about it.
 #![allow(dead_code, unused_imports)] // every test binary uses its own part of it
 
+pub mod fault_injection;
 pub mod kernel_log;
 mod oracle;
 mod picture;

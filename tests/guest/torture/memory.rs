@@ -12,6 +12,7 @@ use gstphysmem::memory::{MemoryKind, Region, Request};
 use crate::runner::Round;
 use crate::screen::{self, Clip, assert_goes_on, frames_or_error};
 use crate::support;
+use crate::support::fault_injection::{self, FAIL_NTH, arm, disarm};
 use crate::support::player::Player;
 
 /// A source whose frames are in CMA memory of its own, and a sink that shows any memory.
@@ -261,29 +262,6 @@ fault!(nodes_whose_permission_is_withdrawn, 3, |round| {
     fs::set_permissions(node, fs::Permissions::from_mode(0o600)).expect("root may");
 });
 
-/// Lets the kernel's allocations fail that may wait for memory, too.
-fn enable_injection() {
-    for (file, value) in [
-        ("failslab/ignore-gfp-wait", "N"),
-        ("failslab/verbose", "0"),
-        ("fail_page_alloc/ignore-gfp-wait", "N"),
-        ("fail_page_alloc/ignore-gfp-highmem", "N"),
-        ("fail_page_alloc/min-order", "0"),
-        ("fail_page_alloc/verbose", "0"),
-        ("fail_usercopy/verbose", "0"),
-    ] {
-        fs::write(format!("/sys/kernel/debug/{file}"), value)
-            .unwrap_or_else(|error| panic!("{file}: {error}"));
-    }
-}
-
-const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
-
-/// Lets the Nth chance of the calling thread fail from now on.
-fn arm(nth: u64) {
-    fs::write(FAIL_NTH, nth.to_string()).expect("fault injection is there");
-}
-
 /// While this lives, warnings of GLib and GStreamer do not end the process: their own system calls fail, too, and they
 /// say so.
 struct Lenient(gst::glib::LogLevels);
@@ -300,18 +278,6 @@ impl Drop for Lenient {
     fn drop(&mut self) {
         gst::glib::log_set_always_fatal(self.0);
     }
-}
-
-/// Ends that. Returns whether there was an Nth chance.
-fn disarm() -> bool {
-    // The read allocates memory of the kernel, so that the failure may hit it.
-    let left = loop {
-        if let Ok(left) = fs::read_to_string(FAIL_NTH) {
-            break left;
-        }
-    };
-    while fs::write(FAIL_NTH, "0").is_err() {}
-    left.trim() == "0"
 }
 
 /// The chances that a round lets fail: a window that moves with each round, because there are hundreds of chances.
@@ -332,7 +298,7 @@ fn can_inject(round: &mut Round) -> bool {
         round.skip("this kernel injects no failures");
         return false;
     }
-    enable_injection();
+    fault_injection::enable();
     true
 }
 
