@@ -101,20 +101,26 @@ fn showing(picture: &Picture, sink: &str) -> Player {
     player
 }
 
+/// Pushes `after` with a fence while `before` is on the screen, and signals the fence.
+#[track_caller]
+fn assert_waits_for_its_fence(player: &Player, before: &Picture, after: &Picture) {
+    let timeline = Timeline::new();
+    player.push(frame_written_until(after, &[&timeline]));
+    assert_stays(before);
+    timeline.signal();
+    assert_on_screen(after);
+    player.wait_shown(2);
+    assert_eq!(player.errors(), [""; 0]);
+}
+
 #[test]
 fn a_frame_is_not_shown_before_its_fence_is_signalled() {
     init();
     let _log = KernelLog::watch();
     let [before, after] = [1, 2].map(|number| numbered(640, 480, number));
     let player = showing(&before, "");
-    let timeline = Timeline::new();
-    player.push(frame_written_until(&after, &[&timeline]));
-    assert_stays(&before);
-    timeline.signal();
-    assert_on_screen(&after);
-    player.wait_shown(2);
+    assert_waits_for_its_fence(&player, &before, &after);
     player.assert_zero_copy(2);
-    assert_eq!(player.errors(), [""; 0]);
 }
 
 #[test]
@@ -158,11 +164,5 @@ fn on_a_file_of_the_application_frames_wait_for_their_fences_too() {
     let card = Client::open();
     let [before, after] = [8, 9].map(|number| numbered(640, 480, number));
     let player = showing(&before, &format!("fd={}", card.as_fd().as_raw_fd()));
-    let timeline = Timeline::new();
-    player.push(frame_written_until(&after, &[&timeline]));
-    assert_stays(&before);
-    timeline.signal();
-    assert_on_screen(&after);
-    player.wait_shown(2);
-    assert_eq!(player.errors(), [""; 0]);
+    assert_waits_for_its_fence(&player, &before, &after);
 }
