@@ -116,36 +116,14 @@ pub fn read<T>(buffer: &gst::BufferRef, read: impl FnOnce(&[u8]) -> T) -> Result
     watched.check().map(|()| result)
 }
 
-/// Where the planes of a frame of `info` are. Every plane has been checked to lie inside the
-/// buffer, in one of its memories.
+/// Where the planes of a frame of `info` are, or with `interlace-mode=alternate` those of a field. Every plane has been
+/// checked to lie inside the buffer, in one of its memories.
 ///
-/// The meta may describe a larger frame than the caps: decoders pad their frames.
+/// The meta may describe a larger frame than the caps: decoders pad their frames. The meta of a field may have its own
+/// height, or that of the frame: GStreamer's pools give the latter.
 pub fn layout(
     info: &gst_video::VideoInfo,
     buffer: &gst::BufferRef,
-) -> Result<Layout, ForeignError> {
-    layout_in(info, buffer, |height| height)
-}
-
-/// The same for a buffer that holds one field of a frame (`interlace-mode=alternate`), where `field` describes the field as a
-/// picture of its own. The meta may have the height of the field, or that of the frame: GStreamer's pools give the latter.
-pub fn field_layout(
-    field: &gst_video::VideoInfo,
-    buffer: &gst::BufferRef,
-) -> Result<Layout, ForeignError> {
-    layout_in(field, buffer, |height| {
-        match height + 1 >= 2 * field.height() {
-            true => height.div_ceil(2),
-            false => height,
-        }
-    })
-}
-
-/// `rows` says how many rows the memory has if the meta gives a height.
-fn layout_in(
-    info: &gst_video::VideoInfo,
-    buffer: &gst::BufferRef,
-    rows: impl Fn(u32) -> u32,
 ) -> Result<Layout, ForeignError> {
     let Some(meta) = buffer.meta::<gst_video::VideoMeta>() else {
         return Ok(Layout::of_buffer(info, buffer)?);
@@ -158,10 +136,8 @@ fn layout_in(
         height: info.height(),
         format: info.format().to_str().to_string(),
     };
-    let size = (meta.width(), rows(meta.height()));
-    // With interlace-mode=alternate a buffer holds one field, which is half as high.
-    let height = info.field_height();
-    if meta.format() != info.format() || size.0 < info.width() || size.1 < height {
+    let (width, height) = (meta.width(), meta.height());
+    if meta.format() != info.format() || width < info.width() || height < info.field_height() {
         return Err(other_frame());
     }
     if meta.n_planes() != info.n_planes() {
@@ -170,12 +146,15 @@ fn layout_in(
             wanted: info.n_planes(),
         });
     }
-    let layout = if size == (info.width(), info.height()) {
+    let layout = if (width, height) == (info.width(), info.height()) {
         Layout::of_buffer(info, buffer)?
     } else {
-        let larger = gst_video::VideoInfo::builder(info.format(), size.0, size.1);
-        let larger = larger.build().map_err(|_| other_frame())?;
-        Layout::of_buffer(&larger, buffer)?
+        let mut other = gst_video::VideoInfo::builder(info.format(), width, height);
+        if height >= info.height() {
+            other = other.interlace_mode(info.interlace_mode());
+        }
+        let other = other.build().map_err(|_| other_frame())?;
+        Layout::of_buffer(&other, buffer)?
     };
     for (index, plane) in layout.planes().iter().enumerate() {
         // If a pixel is not a whole number of bytes, GStreamer copies rows with their padding,
@@ -372,33 +351,29 @@ mod tests {
         assert_eq!(layout(&info, &split), Err(ForeignError::Split(1)));
     }
 
-    #[test]
-    fn fields_that_come_apart_are_half_as_high() {
-        gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(VideoFormat::Bgrx, WIDTH, HEIGHT)
-            .interlace_mode(gst_video::VideoInterlaceMode::Alternate)
-            .build()
-            .unwrap();
-        let buffer = frame(&info, &[info.size()], |meta| meta.height = HEIGHT / 2);
-        assert_eq!(
-            layout(&info, &buffer).unwrap().planes[0].rows,
-            HEIGHT as usize / 2
-        );
-    }
-
     /// As GstVideoBufferPool makes them: the meta has the height of the frame, and the memory the size of a field.
     #[test]
     fn a_field_is_found_whether_its_meta_has_the_height_of_the_frame_or_its_own() {
+        gst::init().unwrap();
         for format in [VideoFormat::Bgrx, VideoFormat::I420] {
-            let field = samples::info(format, WIDTH, HEIGHT / 2);
-            let own = frame(&field, &[field.size()], |_| {});
-            let of_frame = frame(&field, &[field.size()], |meta| meta.height = HEIGHT);
-            let padded = frame(&field, &[field.size()], |meta| meta.height = HEIGHT + 8);
-            let found = field_layout(&field, &own).unwrap();
+            let info = gst_video::VideoInfo::builder(format, WIDTH, HEIGHT)
+                .interlace_mode(gst_video::VideoInterlaceMode::Alternate)
+                .build()
+                .unwrap();
+            let with_height = |height| frame(&info, &[info.size()], |meta| meta.height = height);
+            let found = layout(&info, &with_height(HEIGHT / 2)).unwrap();
             assert_eq!(found.planes()[0].rows, HEIGHT as usize / 2);
-            assert_eq!(field_layout(&field, &of_frame), Ok(found));
-            assert!(layout(&field, &of_frame).is_err());
-            assert!(field_layout(&field, &padded).is_err(), "more than there is");
+            assert_eq!(layout(&info, &with_height(HEIGHT)), Ok(found));
+            assert!(
+                layout(&info, &with_height(HEIGHT + 8)).is_err(),
+                "more than there is"
+            );
+            assert!(
+                layout(&info, &with_height(HEIGHT / 2 - 1)).is_err(),
+                "less than a field"
+            );
+            let field = samples::info(format, WIDTH, HEIGHT / 2);
+            assert!(layout(&field, &with_height(HEIGHT)).is_err(), "not a field");
         }
     }
 

@@ -193,7 +193,7 @@ impl Copies {
         Ok((buffer.clone(), framebuffer.clone()))
     }
 
-    /// Copies the top and the bottom field of a frame, buffers of `info`, into a buffer that is not in use.
+    /// Copies the top and the bottom field of a frame, buffers of `info` (`interlace-mode=alternate`), into a buffer that is not in use.
     pub fn weave(
         &mut self,
         info: &gst_video::VideoInfo,
@@ -203,7 +203,7 @@ impl Copies {
         let (buffer, framebuffer) = take_free(&mut self.buffers)?;
         let mut target = map_writable(buffer, &self.info)?;
         for (first_row, field) in fields.into_iter().enumerate() {
-            let layout = foreign::field_layout(info, field)
+            let layout = foreign::layout(info, field)
                 .map_err(|error| format!("the field cannot be read: {error}"))?;
             foreign::read(field, |bytes| {
                 layout::copy_field(bytes, &layout, &mut target, first_row);

@@ -30,7 +30,7 @@ pub fn also_fields(caps: &gst::Caps) -> gst::Caps {
 /// The fields of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fields {
-    /// A field as a picture of its own, half as high as a frame.
+    /// What each buffer holds.
     pub info: VideoInfo,
     /// The parity of each frame's first field, if the caps say so.
     pub begins_with: Option<Parity>,
@@ -49,16 +49,12 @@ pub fn parse(caps: &gst::CapsRef) -> Option<(VideoInfo, Option<Fields>)> {
         .set("interlace-mode", "interleaved");
     whole_mut.set_features(0, None);
     let frame = VideoInfo::from_caps(&whole).ok()?;
-    let field = VideoInfo::builder(info.format(), info.width(), info.field_height());
-    let fields = Fields {
-        info: field.build().ok()?,
-        begins_with: match info.field_order() {
-            VideoFieldOrder::TopFieldFirst => Some(Parity::Top),
-            VideoFieldOrder::BottomFieldFirst => Some(Parity::Bottom),
-            _ => None,
-        },
+    let begins_with = match info.field_order() {
+        VideoFieldOrder::TopFieldFirst => Some(Parity::Top),
+        VideoFieldOrder::BottomFieldFirst => Some(Parity::Bottom),
+        _ => None,
     };
-    Some((frame, Some(fields)))
+    Some((frame, Some(Fields { info, begins_with })))
 }
 
 /// Which rows of a frame a field has.
@@ -135,7 +131,10 @@ mod tests {
         let fields = fields.unwrap();
         assert_eq!((frame.width(), frame.height()), (720, 576));
         assert_eq!(frame.interlace_mode(), VideoInterlaceMode::Interleaved);
-        assert_eq!((fields.info.width(), fields.info.height()), (720, 288));
+        assert_eq!(
+            (fields.info.width(), fields.info.field_height()),
+            (720, 288)
+        );
         assert_eq!(frame.size(), 2 * fields.info.size());
         assert_eq!(frame.fps(), gst::Fraction::new(25, 1));
         assert_eq!(fields.begins_with, Some(Parity::Top));

@@ -403,6 +403,8 @@ impl Layout {
 
     fn plane_of_info(info: &gst_video::VideoInfo, index: usize) -> Plane {
         let format = info.format_info();
+        // With interlace-mode=alternate a buffer holds one field.
+        let height = info.field_height();
         let offset_bytes = info.offset()[index];
         let next = info.offset()[..info.n_planes() as usize]
             .iter()
@@ -444,7 +446,7 @@ impl Layout {
             } else {
                 width * pixel_stride
             });
-            rows = rows.max(info.comp_height(component as u8) as usize);
+            rows = rows.max(format.scale_height(component as u8, height) as usize);
         }
         Plane {
             offset_bytes,
