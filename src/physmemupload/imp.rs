@@ -20,7 +20,7 @@ use crate::{
     adoption::Adoption,
     memory::MemoryKind,
     meta::PhysMemMeta,
-    pool,
+    pool::{self, PhysBufferPool},
     structure_property::{StructureProperty, in_one_line},
     write_map::{self, WriteMap},
 };
@@ -35,9 +35,22 @@ struct Stream {
     flushing: bool,
 }
 
+impl Stream {
+    /// The pool that frames are copied into.
+    fn pool(&self) -> Option<PhysBufferPool> {
+        self.target.as_ref().map(|target| target.pool.clone())
+    }
+
+    fn is_mappable(&self) -> bool {
+        self.caps.as_ref().is_none_or(is_mappable)
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     passed: u64,
+    /// How many of those that passed are in memory that the CPU cannot map.
+    unmappable: u64,
     copied: u64,
     copied_bytes: u64,
     dropped: u64,
@@ -47,6 +60,9 @@ impl Counters {
     fn path(&self) -> &'static str {
         match (self.passed, self.copied) {
             (0, 0) => "nothing has arrived yet",
+            (passed, 0) if passed == self.unmappable => {
+                "untouched: the CPU cannot map upstream's memory"
+            }
             (_, 0) => "zero-copy: upstream writes into this memory",
             (0, _) => "copying: upstream has memory of its own",
             _ => "mixed: part of what upstream sends is in memory of its own",
@@ -100,7 +116,7 @@ impl PhysMemUpload {
 
     fn stats(&self) -> StructureProperty {
         let counters = *lock(&self.counters);
-        let pool = lock(&self.stream).target.as_ref().map(|t| t.pool.clone());
+        let pool = lock(&self.stream).pool();
         let mut stats = gst::Structure::builder("physmemupload-stats")
             .field("path", counters.path())
             .field("passed", counters.passed)
@@ -115,8 +131,8 @@ impl PhysMemUpload {
     }
 
     fn pool_in_a_line(&self) -> Option<String> {
-        let target = lock(&self.stream).target.as_ref().map(|t| t.pool.clone());
-        match target {
+        let pool = lock(&self.stream).pool();
+        match pool {
             Some(pool) => Some(pool::in_a_line(pool.upcast_ref())),
             None => self.adoption.pool_in_a_line(),
         }
@@ -490,12 +506,15 @@ impl BaseTransformImpl for PhysMemUpload {
             lock(&self.counters).dropped += 1;
             return Ok(GenerateOutputSuccess::Dropped);
         }
-        let is_mappable = lock(&self.stream).caps.as_ref().is_none_or(is_mappable);
+        let is_mappable = lock(&self.stream).is_mappable();
         // An empty buffer, for example of a gap, has no bytes that would need an address.
         let passes = !is_mappable || input.size() == 0 || lock(&self.settings).is_met_by(&input);
         self.adoption.note(self.obj().sink_pad(), &input, passes);
         if passes {
-            lock(&self.counters).passed += 1;
+            let mut counters = lock(&self.counters);
+            counters.passed += 1;
+            counters.unmappable += u64::from(!is_mappable);
+            drop(counters);
             return Ok(GenerateOutputSuccess::Buffer(input));
         }
         self.copy(&input).map(GenerateOutputSuccess::Buffer)

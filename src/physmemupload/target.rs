@@ -191,8 +191,12 @@ pub(super) fn video_info(caps: &gst::Caps) -> Option<gst_video::VideoInfo> {
 /// Whether a map of such buffers gives the bytes that the caps describe; a map of GPU memory does
 /// not.
 pub(super) fn is_mappable(caps: &gst::Caps) -> bool {
-    caps.features(0)
-        .is_none_or(|f| f.is_any() || f.contains(gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY))
+    // Other features, such as format:Interlaced and metas, say nothing of the memory.
+    let is_other_memory = |feature: &str| {
+        feature.starts_with("memory:") && feature != gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY.as_str()
+    };
+    let features = caps.features(0).into_iter().flatten();
+    !features.map(|f| f.as_str()).any(is_other_memory)
 }
 
 /// An active pool to copy into.

@@ -46,6 +46,37 @@ fn video_in_other_memory_is_copied_once_row_by_row() {
 }
 
 #[test]
+fn single_fields_are_copied_as_they_are() {
+    let upstream = "videotestsrc pattern=ball num-buffers=6 ! capsfilter caps=video/x-raw,format=I420,width=64,height=48 ! interlace ! \
+                    capsfilter caps=\"video/x-raw(format:Interlaced),interlace-mode=alternate\"";
+    let line = UploadPipeline::new(upstream, MemoryKind::Normal);
+    let samples = line.play();
+    assert_eq!(line.counts(), (0, samples.len() as u64));
+    assert!(samples.len() > 6, "a frame is more than one buffer");
+    assert!(samples.iter().all(is_ours));
+    assert_same(&bytes(&samples), &plain_bytes(upstream));
+}
+
+#[test]
+fn memory_that_cannot_be_mapped_passes_and_is_not_called_zero_copy() {
+    gst::init().unwrap();
+    let upload = gst::glib::Object::new::<PhysMemUpload>();
+    let mut harness = gst_check::Harness::with_element(&upload, Some("sink"), Some("src"));
+    let caps = "video/x-raw(memory:GLMemory),format=BGRx,width=64,height=48,framerate=30/1";
+    harness.set_src_caps_str(caps);
+    harness.set_sink_caps_str(caps);
+    harness.push(gst::Buffer::from_slice([7; 16])).unwrap();
+    assert_eq!(
+        harness.pull().unwrap().map_readable().unwrap().as_slice(),
+        [7; 16]
+    );
+    let stats = upload.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("passed"), Ok(1));
+    let path = stats.get::<String>("path").unwrap();
+    assert!(path.starts_with("untouched"), "{path}");
+}
+
+#[test]
 fn audiotestsrc_writes_into_buffers_of_the_size_named() {
     let upstream = "audiotestsrc num-buffers=20 wave=ticks ! capsfilter caps=audio/x-raw,format=S16LE,channels=2,rate=48000";
     let line = UploadPipeline::new(upstream, MemoryKind::Normal);
