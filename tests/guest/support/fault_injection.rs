@@ -1,21 +1,30 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Kernel allocations and copies from user space that fail on one thread (fail-nth).
+//! Kernel allocations that fail on one thread (fail-nth), and copies to and from user space where the kernel was built for
+//! that, too.
 
 use std::fs;
+use std::path::Path;
 
 pub const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
+/// Whether copies to and from user space fail, too. Among them are those of getrandom() and nanosleep(), at which Rust's
+/// standard library panics.
+pub fn fails_copies() -> bool {
+    Path::new("/sys/kernel/debug/fail_usercopy").exists()
+}
+
 /// Lets the injected failures also hit allocations that may wait for memory.
 pub fn enable() {
-    for (file, value) in [
+    let copies = fails_copies().then_some(("fail_usercopy/verbose", "0"));
+    let allocations = [
         ("failslab/ignore-gfp-wait", "N"),
         ("failslab/verbose", "0"),
         ("fail_page_alloc/ignore-gfp-wait", "N"),
         ("fail_page_alloc/ignore-gfp-highmem", "N"),
         ("fail_page_alloc/min-order", "0"),
         ("fail_page_alloc/verbose", "0"),
-        ("fail_usercopy/verbose", "0"),
-    ] {
+    ];
+    for (file, value) in allocations.into_iter().chain(copies) {
         fs::write(format!("/sys/kernel/debug/{file}"), value)
             .unwrap_or_else(|error| panic!("{file}: {error}"));
     }

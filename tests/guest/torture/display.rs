@@ -2,12 +2,14 @@
 //! Displays that go away, change, or are wanted by others, while frames are shown.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::fb::{
     BITS_PER_PIXEL, Fb, KD_TEXT, YOFFSET, YRES, YRES_VIRTUAL, console_mode, switches_by_itself,
@@ -428,4 +430,66 @@ fault!(stops_while_the_display_is_away, 3, |round| {
     player.reach(gst::State::Playing);
     assert_goes_on(&player);
     round.stop(&player);
+});
+
+/// Another descriptor of the file by which this process has the card open.
+fn card_of_this_process() -> OwnedFd {
+    let open = fs::read_dir("/proc/self/fd").expect("/proc").flatten();
+    let is_card = |entry: &PathBuf| {
+        fs::read_link(entry).is_ok_and(|target| target.parent() == Some(Path::new("/dev/dri")))
+    };
+    let card = open.map(|entry| entry.path()).find(is_card);
+    let card = card.expect("the sink has a card open");
+    let number = card.file_name().expect("a number").to_string_lossy();
+    let number: RawFd = number.parse().expect("a number");
+    // SAFETY: the sink, which plays, keeps the descriptor open.
+    let card = unsafe { BorrowedFd::borrow_raw(number) };
+    card.try_clone_to_owned().expect("a descriptor")
+}
+
+fault!(flip_events_that_are_lost, 3, |round| {
+    if support::display() != "vkms" {
+        return round.skip("only kmsflipsink waits for events, and vkms is its display");
+    }
+    const LOST: u64 = 3;
+    let clip = Clip::new();
+    let player = clip.player("");
+    player.reach(gst::State::Playing);
+    let before = player.count("lost-flip-events");
+    let mut card = fs::File::from(card_of_this_process());
+    // Whoever reads an event first has it.
+    while player.count("lost-flip-events") < before + LOST {
+        let mut ready = [PollFd::new(card.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::from(20u8)).expect("the card can be waited for");
+        let _ = card.read(&mut [0; 1024]);
+        assert_eq!(player.errors(), [""; 0], "{}", player.stats());
+    }
+    drop(card);
+    assert_goes_on(&player);
+    round.stop(&player);
+});
+
+fault!(pans_that_are_slow, 3, |round| {
+    if !is_fbdev() {
+        return round.skip("only fbpansink pans");
+    }
+    const FRAMES: u32 = 20;
+    let clip = Clip::new();
+    let source = clip
+        .source()
+        .replace("loop=true", &format!("num-buffers={FRAMES}"));
+    let player = gst_launch(&format!("-q {source} ! {} sync=false", screen::sink()));
+    let delay_us = 1_000 + round.random.below(60_000);
+    let mut slow = Command::new("strace");
+    slow.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e"])
+        .arg(format!("inject=ioctl:delay_exit={delay_us}"))
+        .arg(player.get_program())
+        .args(player.get_args())
+        .env_remove("GST_TRACERS")
+        .env("GST_DEBUG_NO_COLOR", "1")
+        .env("GST_DEBUG", "fbpansink:4");
+    let ran = support::run(&mut slow).expect_success();
+    let shown = format!("shown {FRAMES},");
+    assert!(ran.stderr.contains(&shown), "{delay_us} us: {}", ran.stderr);
+    assert_console_restored();
 });
