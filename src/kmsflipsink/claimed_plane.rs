@@ -260,6 +260,12 @@ impl ClaimedPlane {
         }
     }
 
+    /// Whether the plane shows a frame at the place where `frame` goes.
+    pub fn shows_at_place_of(&self, frame: &Frame) -> bool {
+        let current = self.frames.current();
+        current.is_some_and(|current| current.placement == frame.placement)
+    }
+
     /// Whether the queued frame may replace the current one at once. In such a commit, nothing but FB_ID of a plane
     /// may change (`drm_atomic_set_property()`); newer kernels also take a fence. Drivers want framebuffers of one
     /// format and stride.
@@ -272,7 +278,7 @@ impl ClaimedPlane {
             && queued.fence.is_none()
             && queued.layer().is_none()
             && current.layer().is_none()
-            && queued.placement == current.placement
+            && self.shows_at_place_of(queued)
             && queued.framebuffer.shape() == current.framebuffer.shape()
     }
 

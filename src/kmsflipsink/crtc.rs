@@ -471,7 +471,9 @@ impl Crtc {
                 true => plane.frames.next(),
                 false => plane.frames.queued(),
             };
-            self.add_frame(&mut request, plane, frame);
+            if let Some(frame) = frame {
+                self.add_frame(&mut request, plane, frame, is_setup);
+            }
             if let Some(above) = &plane.layer_plane {
                 let layer = frame.and_then(Frame::layer);
                 let has_news = layer.is_some() || (frame.is_some() && plane.may_show_layer());
@@ -704,10 +706,19 @@ impl Crtc {
         other.extras_before.extend(extras_before);
     }
 
-    fn add_frame(&self, request: &mut AtomicModeReq, plane: &ClaimedPlane, frame: Option<&Frame>) {
-        let Some(frame) = frame else { return };
+    fn add_frame(
+        &self,
+        request: &mut AtomicModeReq,
+        plane: &ClaimedPlane,
+        frame: &Frame,
+        is_setup: bool,
+    ) {
         let (state, id) = (&plane.state, frame.framebuffer.id());
-        state.add_shown(request, self.id, id, &frame.placement);
+        // The kernel checks each property of each commit.
+        match !is_setup && plane.shows_at_place_of(frame) {
+            true => state.add_flip(request, id),
+            false => state.add_shown(request, self.id, id, &frame.placement),
+        }
         if let (Some(property), Some(fence)) = (state.in_fence_fd, &frame.fence) {
             state.add(request, property, fence.as_raw_fd() as u64);
         }

@@ -127,6 +127,35 @@ fn a_flip_at_once_sets_the_framebuffer_and_nothing_else() {
 }
 
 #[test]
+fn a_frame_at_the_same_place_sets_the_framebuffer_and_its_fence() {
+    gst::init().unwrap();
+    let framebuffer = Framebuffer::blank(&Device::blank());
+    for (moves, has_fence) in [(false, false), (false, true), (true, false)] {
+        let mut crtc = tearing(&framebuffer);
+        crtc.planes[0].pace.may_tear = false;
+        let fence_property = control::from_u32(8).unwrap();
+        crtc.planes[0].state.in_fence_fd = Some(fence_property);
+        let mut frame = Frame::blank(&framebuffer);
+        frame.placement.dst.x = i32::from(moves);
+        let fence = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        frame.fence = has_fence.then(|| fence.clone());
+        let placement = frame.placement;
+        crtc.planes[0].frames.submit(frame).unwrap();
+        let request = crtc.begin_commit(1);
+        let mut expected = AtomicModeReq::new();
+        let plane = &crtc.planes[0].state;
+        match moves {
+            true => plane.add_shown(&mut expected, crtc.id, framebuffer.id(), &placement),
+            false => plane.add_flip(&mut expected, framebuffer.id()),
+        }
+        if has_fence {
+            plane.add(&mut expected, fence_property, fence.as_raw_fd() as u64);
+        }
+        assert_eq!(format!("{request:?}"), format!("{expected:?}"), "{moves} {has_fence}");
+    }
+}
+
+#[test]
 fn a_frame_that_changes_more_waits_for_the_vertical_blank() {
     gst::init().unwrap();
     let framebuffer = Framebuffer::blank(&Device::blank());
