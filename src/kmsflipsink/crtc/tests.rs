@@ -151,7 +151,11 @@ fn a_frame_at_the_same_place_sets_the_framebuffer_and_its_fence() {
         if has_fence {
             plane.add(&mut expected, fence_property, fence.as_raw_fd() as u64);
         }
-        assert_eq!(format!("{request:?}"), format!("{expected:?}"), "{moves} {has_fence}");
+        assert_eq!(
+            format!("{request:?}"),
+            format!("{expected:?}"),
+            "{moves} {has_fence}"
+        );
     }
 }
 
