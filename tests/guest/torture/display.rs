@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -478,15 +478,12 @@ fault!(pans_that_are_slow, 3, |round| {
     let source = clip
         .source()
         .replace("loop=true", &format!("num-buffers={FRAMES}"));
-    let player = gst_launch(&format!("-q {source} ! {} sync=false", screen::sink()));
+    let pipeline = format!("{source} ! {} sync=false", screen::sink());
     let delay_us = 1_000 + round.random.below(60_000);
-    let mut slow = Command::new("strace");
-    slow.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl", "-e"])
-        .arg(format!("inject=ioctl:delay_exit={delay_us}"))
-        .arg(player.get_program())
-        .args(player.get_args())
-        .env_remove("GST_TRACERS")
-        .env("GST_DEBUG_NO_COLOR", "1")
+    let delay = format!("inject=ioctl:delay_exit={delay_us}");
+    let options = ["-e", "trace=ioctl", "-e", &delay];
+    let mut slow = screen::launch_under_strace(&pipeline, &options, Path::new("/dev/null"));
+    slow.env("GST_DEBUG_NO_COLOR", "1")
         .env("GST_DEBUG", "fbpansink:4");
     let ran = support::run(&mut slow).expect_success();
     let shown = format!("shown {FRAMES},");

@@ -62,19 +62,7 @@ fn launch(pipeline: &str) -> Command {
 }
 
 fn traced(pipeline: &str, options: &[&str], output: &Path) -> String {
-    let launch = launch(&format!("-q {pipeline}"));
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-qq"])
-        .args(options)
-        .arg("-o")
-        .arg(output)
-        .arg("--");
-    strace
-        .arg(launch.get_program())
-        .args(launch.get_args())
-        .env_remove("GST_TRACERS");
-    let ran = support::run(&mut strace);
+    let ran = support::run(&mut screen::launch_under_strace(pipeline, options, output));
     // Some kinds of memory are not there on each kernel; the calls until then count all the same.
     if !ran.status.success() {
         println!("{pipeline}: {}", ran.stderr);

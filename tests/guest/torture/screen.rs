@@ -2,6 +2,8 @@
 //! The pipelines under test: what each display of the lab is played on with.
 
 use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -23,9 +25,7 @@ pub fn sink() -> &'static str {
 }
 
 fn has_cma() -> bool {
-    CMA_HEAPS
-        .iter()
-        .any(|heap| std::path::Path::new(heap).exists())
+    CMA_HEAPS.iter().any(|heap| Path::new(heap).exists())
 }
 
 /// Makes one of each element that faults use: templates and caps of its class stay, and are no leak.
@@ -80,7 +80,7 @@ impl Clip {
         Self(file)
     }
 
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -102,6 +102,22 @@ impl Clip {
             sink()
         ))
     }
+}
+
+/// gst-launch with a pipeline, and its threads, under strace, without the tracer of this guest.
+pub fn launch_under_strace(pipeline: &str, options: &[&str], output: &Path) -> Command {
+    let launch = support::gst_launch(&format!("-q {pipeline}"));
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq"])
+        .args(options)
+        .arg("-o")
+        .arg(output)
+        .arg("--")
+        .arg(launch.get_program())
+        .args(launch.get_args())
+        .env_remove("GST_TRACERS");
+    strace
 }
 
 /// How many frames the element called "sink" has shown or passed on.
