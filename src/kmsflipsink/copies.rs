@@ -193,7 +193,8 @@ impl Copies {
         Ok((buffer.clone(), framebuffer.clone()))
     }
 
-    /// Copies the top and the bottom field of a frame, buffers of `info` (`interlace-mode=alternate`), into a buffer that is not in use.
+    /// Copies the top and the bottom field of a frame, buffers of `info` (`interlace-mode=alternate`), into a buffer that
+    /// is not in use.
     pub fn weave(
         &mut self,
         info: &gst_video::VideoInfo,
