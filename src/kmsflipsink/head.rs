@@ -457,7 +457,9 @@ impl Head {
                     frame.submitted_ns = monotonic_ns();
                     match plane.frames.submit(frame) {
                         Ok(()) => {
-                            engine.wake();
+                            if !inner.awaits_flip(self.route.crtc) {
+                                engine.wake();
+                            }
                             if !until_settled {
                                 return Ok(());
                             }

@@ -56,6 +56,21 @@ fn end_commit(head: &Head, errno: i32) {
 }
 
 #[test]
+fn the_thread_is_woken_for_a_frame_unless_a_flip_will_wake_it() {
+    for (is_plugged, while_in_flight) in [(true, 0), (false, 1)] {
+        let head = stage();
+        let framebuffer = Framebuffer::blank(&head.device);
+        let wakes = || head.engine.wake.read().unwrap_or(0);
+        head.present(frame(&framebuffer), false).unwrap();
+        assert_eq!(wakes(), 1, "nothing is in flight");
+        begin_commit(&head);
+        head.engine.lock().crtcs[0].is_plugged = is_plugged;
+        head.present(frame(&framebuffer), false).unwrap();
+        assert_eq!(wakes(), while_in_flight, "plugged: {is_plugged}");
+    }
+}
+
+#[test]
 fn a_lease_that_is_revoked_is_the_end_and_says_what_helps() {
     let head = stage();
     let framebuffer = Framebuffer::blank(&head.device);
