@@ -207,6 +207,7 @@ pub fn map<'a>(
 mod tests {
     use super::*;
     use crate::layout::samples;
+    use crate::sys::page::page_size_bytes;
     use gst_video::VideoFormat;
 
     const WIDTH: u32 = 64;
@@ -407,7 +408,11 @@ mod tests {
 
     #[test]
     fn a_frame_whose_sender_cuts_its_file_is_refused_and_no_fault_ends_the_process() {
-        let info = info(VideoFormat::Bgrx);
+        gst::init().unwrap();
+        // A frame of two pages, because what is left of the last page of a file can be read.
+        let page_bytes = page_size_bytes();
+        let height = 2 * page_bytes as u32 / (4 * WIDTH);
+        let info = samples::info(VideoFormat::Bgrx, WIDTH, height);
         let file = memfd(info.size() as u64);
         let buffer = buffer_of([memory_of(file.try_clone().unwrap(), info.size())]);
         let frame = map(&info, &buffer).unwrap();
@@ -420,12 +425,12 @@ mod tests {
                 .sum::<u64>()
         };
         assert_eq!((sum(), frame.check()), (0, Ok(())));
-        // To nothing, because what is left of the last page can be read, and pages may be larger than the frame.
-        file.set_len(0).unwrap();
-        assert_eq!((sum(), frame.check()), (0, Err(ForeignError::Cut(0))));
+        file.set_len(page_bytes as u64).unwrap();
+        let cut = ForeignError::Cut(page_bytes);
+        assert_eq!((sum(), frame.check()), (0, Err(cut.clone())));
         drop(frame);
-        let cut = read(&buffer, |bytes| bytes.iter().all(|byte| *byte == 0));
-        assert_eq!(cut, Err(ForeignError::Cut(0)));
+        let read_again = read(&buffer, |bytes| bytes.iter().all(|byte| *byte == 0));
+        assert_eq!(read_again, Err(cut));
         // A file that was too short from the beginning, as the second memory of a buffer.
         let two = buffer_of([
             memory_of(memfd(4096), 4096),
