@@ -169,10 +169,9 @@ impl Inner {
     }
 
     /// Whether the thread can do nothing with a new frame before the commit in flight is on the screen, which wakes it.
-    pub fn awaits_flip(&self, crtc: u32) -> bool {
-        let mut crtcs = self.crtcs.iter().filter(|other| other.id == crtc);
-        let is_flipping = |crtc: &Crtc| crtc.is_plugged && crtc.in_flight.is_some();
-        self.is_master() && crtcs.any(is_flipping)
+    pub fn awaits_flip(&mut self, crtc: u32) -> bool {
+        let is_flipping = |crtc: &mut Crtc| crtc.is_plugged && crtc.in_flight.is_some();
+        self.is_master() && self.crtc(crtc).is_some_and(is_flipping)
     }
 
     pub fn crtc(&mut self, id: u32) -> Option<&mut Crtc> {
