@@ -34,8 +34,8 @@ fn is_there(program: &str, argument: &str) -> bool {
     ran.is_ok_and(|output| output.status.success())
 }
 
-/// Gives a nested cargo a target directory of its own. Without this test's dev-dependencies some
-/// crates get other features, and it would overwrite the library of the same name.
+/// Gives a nested cargo a target directory of its own, because it builds with other options, and would overwrite the
+/// library of the same name.
 fn in_own_target(command: &mut Command) -> &mut Command {
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().nth(3).unwrap().join("install");
