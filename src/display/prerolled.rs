@@ -21,6 +21,19 @@ impl Prerolled {
     }
 }
 
+/// What a sink tells the base class of a frame that it was to show. A flush that ends the wait for the screen during a
+/// preroll is no failure: at a failure the base class gives up the change to PAUSED, and the element stays in READY with
+/// active pads, which later changes of state do not reach. After a success it sees by itself that it is flushing.
+pub(crate) fn outcome(
+    shown: Result<gst::FlowSuccess, gst::FlowError>,
+    is_rendered: bool,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    match shown {
+        Err(gst::FlowError::Flushing) if !is_rendered => Ok(gst::FlowSuccess::Ok),
+        shown => shown,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +59,13 @@ mod tests {
         assert!(!prerolled.is_repeated(&one, preroll));
         prerolled.forget();
         assert!(!prerolled.is_repeated(&one, render));
+    }
+
+    #[test]
+    fn only_a_preroll_that_is_flushed_succeeds_all_the_same() {
+        let (flushed, failed) = (gst::FlowError::Flushing, gst::FlowError::Error);
+        assert_eq!(outcome(Err(flushed), false), Ok(gst::FlowSuccess::Ok));
+        assert_eq!(outcome(Err(flushed), true), Err(flushed));
+        assert_eq!(outcome(Err(failed), false), Err(failed));
     }
 }

@@ -15,7 +15,7 @@ use crate::adoption::Adoption;
 use crate::display::area::{Rect, RenderRectangle};
 use crate::display::frame_log::{Offer, POOL_REMEDY};
 use crate::display::paused::is_paused;
-use crate::display::prerolled::Prerolled;
+use crate::display::prerolled::{self, Prerolled};
 use crate::display::presentation::{Presentation, RenderDelay, Timing};
 use crate::interfaces::{VideoOverlay, VideoOverlayImpl};
 use crate::negotiation::{self, Refusals};
@@ -644,11 +644,9 @@ impl FbPanSink {
             stream.set_flushing(flushing);
         }
     }
-}
 
-impl FbPanSink {
-    /// Repeats `step` after an unlock interrupted it. The base class also unlocks for a pause,
-    /// and expects the frame to be shown when playing goes on.
+    /// Repeats `step` after an unlock interrupted it while a frame was rendered. The base class also unlocks for a
+    /// pause, and expects the frame to be shown when playing goes on.
     fn unless_flushing<T>(
         &self,
         mut step: impl FnMut() -> Result<T, NotShown>,
@@ -656,9 +654,10 @@ impl FbPanSink {
         loop {
             match step() {
                 Ok(done) => return Ok(done),
-                Err(NotShown::Flushing) => {
+                Err(NotShown::Flushing) if self.is_rendering.load(Ordering::Relaxed) => {
                     self.obj().wait_preroll()?;
                 }
+                Err(NotShown::Flushing) => return Err(gst::FlowError::Flushing),
                 Err(NotShown::Failed(error)) => {
                     self.post_error_message(error_message(&error));
                     return Err(gst::FlowError::Error);
@@ -671,6 +670,13 @@ impl FbPanSink {
 
 impl VideoSinkImpl for FbPanSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let is_rendered = self.is_rendering.load(Ordering::Relaxed);
+        prerolled::outcome(self.show(buffer), is_rendered)
+    }
+}
+
+impl FbPanSink {
+    fn show(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let frame = self.begin_frame(buffer);
         let (session, stream, is_repeated) = frame.ok_or(gst::FlowError::NotNegotiated)?;
         if is_repeated {

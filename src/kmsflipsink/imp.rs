@@ -38,6 +38,7 @@ use super::stream::Stream;
 use crate::adoption::Adoption;
 use crate::display::area::RenderRectangle;
 use crate::display::frame_log::{Offer, Way};
+use crate::display::prerolled;
 use crate::display::presentation::{RenderDelay, Timing};
 use crate::interfaces::{
     ColorBalance, ColorBalanceChannels, VideoDirection, VideoOverlay, VideoOverlayImpl,
@@ -609,8 +610,18 @@ impl BaseSinkImpl for KmsFlipSink {
 
 impl VideoSinkImpl for KmsFlipSink {
     fn show_frame(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let options = lock(&self.settings).options();
         let is_rendered = self.is_rendering.load(Ordering::Relaxed);
+        prerolled::outcome(self.show(buffer, is_rendered), is_rendered)
+    }
+}
+
+impl KmsFlipSink {
+    fn show(
+        &self,
+        buffer: &gst::Buffer,
+        is_rendered: bool,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let options = lock(&self.settings).options();
         let begun = self.started(|started| {
             if started.stream.is_none() && started.waiting.is_none() {
                 return Err(gst::FlowError::NotNegotiated);
@@ -649,7 +660,7 @@ impl VideoSinkImpl for KmsFlipSink {
             match show() {
                 // The base class calls unlock() for a pause too, and wants this frame shown when it
                 // goes on.
-                Err(NotPresented::Flushing) => self.obj().wait_preroll()?,
+                Err(NotPresented::Flushing) if is_rendered => self.obj().wait_preroll()?,
                 Err(NotPresented::Refused(_)) if is_freed() => break Ok(()),
                 result => break result,
             };

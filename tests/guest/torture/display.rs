@@ -15,7 +15,7 @@ use crate::fb::{
     BITS_PER_PIXEL, Fb, KD_TEXT, YOFFSET, YRES, YRES_VIRTUAL, console_mode, switches_by_itself,
 };
 use crate::runner::{Random, Round};
-use crate::screen::{self, Clip, assert_goes_on, frames_or_error, progress};
+use crate::screen::{self, Clip, assert_goes_on, frames_or_error, has_failed_by_a_stop, progress};
 use crate::support::player::Player;
 use crate::support::{self, foreground_vt, gst_launch, switch_vt};
 
@@ -261,6 +261,9 @@ fault!(
             }
         });
         force_connector("on");
+        if has_failed_by_a_stop(&player) {
+            player.reach(gst::State::Null);
+        }
         player.reach(gst::State::Playing);
         assert_goes_on(&player);
         player.reach(gst::State::Null);

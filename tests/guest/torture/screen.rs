@@ -141,6 +141,18 @@ pub fn assert_goes_on(player: &Player) {
     assert_eq!(player.errors(), [""; 0], "{}", player.stats());
 }
 
+/// Takes the errors from the bus, of which none may be of an element's own. A stop may meet an event on its way: a pad that
+/// is just deactivated answers it with "no", and the source or the queue reports that the stream has failed. Returns
+/// whether one did, so that only READY or NULL lets frames flow again.
+#[track_caller]
+pub fn has_failed_by_a_stop(player: &Player) -> bool {
+    const OF_STOPS: [&str; 2] = ["gst_base_src_loop", "gst_queue_handle_sink_event"];
+    let is_of_a_stop = |error: &String| OF_STOPS.iter().any(|function| error.contains(function));
+    let (of_stops, others): (Vec<_>, Vec<_>) = player.errors().into_iter().partition(is_of_a_stop);
+    assert_eq!(others, [""; 0], "{}", player.stats());
+    !of_stops.is_empty()
+}
+
 /// Waits until the player shows frames or says why it does not. Returns the error, or the warning that there is no memory
 /// for the next frame.
 #[track_caller]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A connector without a display, before and during a stream.
 
+use gst::prelude::*;
+
 use super::{H, W, assert_warned_and_dropped, bgrx_player, force_connector};
 use crate::frames::{assert_on_screen, bgrx, buffer_of, centred, numbered};
 use crate::support::player::{Player, init};
@@ -69,6 +71,37 @@ fn a_still_picture_in_paused_is_shown_when_the_display_comes() {
     player.show(buffer_of(&next));
     assert_on_screen(&next);
     assert_eq!(player.count("shown"), 2, "{}", player.stats());
+    force_connector("unspecified");
+}
+
+#[test]
+fn a_flush_during_a_preroll_leaves_a_sink_that_can_be_stopped() {
+    init();
+    force_connector("off");
+    let player = Player::with_appsrc("mode=640x480");
+    // Without a display, the sink takes the time of a frame for each one: here, longer than any wait of this test.
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Bgrx, W as u32, H as u32);
+    let info = info.fps(gst::Fraction::new(1, 3600)).build().unwrap();
+    for _ in 0..2 {
+        player.set_caps(&info);
+        player.set_state(gst::State::Paused);
+        player.push(buffer_of(&numbered(W, H, 1)));
+        // The base class keeps the frame just before it has it prerolled.
+        player.wait_until("a frame that prerolls", |player| {
+            let sample: Option<gst::Sample> = player.sink.property("last-sample");
+            sample.is_some()
+        });
+        player.flush();
+        player.reach(gst::State::Ready);
+        assert!(!player.sink.static_pad("sink").unwrap().is_active());
+    }
+    force_connector("on");
+    player.set_caps(&info);
+    player.set_state(gst::State::Paused);
+    let picture = numbered(W, H, 5);
+    player.push(buffer_of(&picture));
+    player.settle(gst::State::Paused);
+    assert_on_screen(&picture);
     force_connector("unspecified");
 }
 
