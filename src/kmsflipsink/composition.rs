@@ -112,9 +112,12 @@ fn on_screen(rect: &Rect, placement: &Placement) -> Option<Rect> {
 /// gst_video_overlay_composition_blend() does not do that: it scales a rectangle again for each frame, and then takes
 /// colours that are multiplied by alpha for colours that are not (GStreamer 1.28).
 pub fn placed(buffer: &gst::BufferRef, placement: &Placement) -> VideoOverlayComposition {
-    rectangles(buffer)
+    let rectangles = rectangles(buffer);
+    let parts: Vec<_> = rectangles
         .filter_map(|rectangle| visible_part(&rectangle, placement))
-        .collect()
+        .collect();
+    // Collected by reference: of rectangles that it takes over, gstreamer-video 0.25 never gives up its own reference.
+    parts.iter().collect()
 }
 
 fn visible_part(
@@ -322,6 +325,16 @@ mod tests {
         let moved = placement([0, 0, 64, 48], [1, 0, 64, 48]);
         assert_ne!(look(&[one], &moved), first);
         assert_eq!(Look::of(&gst::Buffer::new(), &FRAME), None);
+    }
+
+    #[test]
+    fn the_placed_rectangles_are_given_up_with_their_composition() {
+        let frame = frame_with(&[plain([4, 6, 8, 8], RED)]);
+        let composition = placed(&frame, &FRAME);
+        let mut rectangle = composition.rectangle(0).unwrap();
+        assert!(rectangle.get_mut().is_none(), "the composition has it, too");
+        drop(composition);
+        assert!(rectangle.get_mut().is_some(), "nobody else has it");
     }
 
     #[test]

@@ -192,6 +192,12 @@ pub fn bgra_bytes(picture: &Picture) -> Vec<u8> {
     bytes
 }
 
+/// A composition of these rectangles. Made from references: of rectangles that it takes over, gstreamer-video 0.25 never
+/// gives up its own reference.
+pub fn composed<const N: usize>(rectangles: [VideoOverlayRectangle; N]) -> VideoOverlayComposition {
+    rectangles.iter().collect()
+}
+
 /// The frame with a GstVideoOverlayCompositionMeta, as textoverlay adds it.
 pub fn with_overlay(mut frame: gst::Buffer, composition: &VideoOverlayComposition) -> gst::Buffer {
     VideoOverlayCompositionMeta::add(frame.make_mut(), composition);

@@ -5,12 +5,12 @@
 use std::io::Write;
 
 use gst::prelude::*;
-use gst_video::{VideoOverlayComposition, VideoOverlayCompositionMeta};
+use gst_video::VideoOverlayCompositionMeta;
 
 use crate::frames::{
-    assert_crc, assert_on_screen, bgra_bytes, bgrx, blended_by_gstreamer, buffer_of, crc_now,
-    dma_frame, info, laid_on, numbered, opaque_rectangle, overlay_rectangle, part, placed, plain,
-    with_overlay,
+    assert_crc, assert_on_screen, bgra_bytes, bgrx, blended_by_gstreamer, buffer_of, composed,
+    crc_now, dma_frame, info, laid_on, numbered, opaque_rectangle, overlay_rectangle, part, placed,
+    plain, with_overlay,
 };
 use crate::support::player::{Player, init};
 use crate::support::{Picture, PixelCrc, kernel_version, skip};
@@ -211,7 +211,7 @@ fn an_overlay_composition_is_shown_on_a_plane_of_its_own_and_the_video_is_not_co
             opaque_rectangle(&left, (40, 400)),
             opaque_rectangle(&right, (72, 416)),
         ];
-        VideoOverlayComposition::from(rectangles)
+        composed(rectangles)
     };
     // A second composition after the first, one that stays for several frames, and none.
     let compositions = [Some(above(1)), Some(above(2)), None, Some(above(3))];
@@ -258,7 +258,7 @@ fn an_element_upstream_attaches_its_overlay_and_draws_nothing_into_the_video() {
     );
     player.set_caps(&bgrx(W as u32, H as u32));
     let top = numbered(64, 32, 60);
-    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (500, 30))]);
+    let composition = composed([opaque_rectangle(&top, (500, 30))]);
     let overlay = player.pipeline.by_name("overlay").unwrap();
     overlay.connect("draw", false, move |_| Some(composition.to_value()));
     player.start();
@@ -277,7 +277,7 @@ fn an_overlay_composition_stays_when_upstream_gets_its_memory_back() {
     let player = Player::playing("");
     let ground = numbered(W, H, 3);
     let top = numbered(64, 32, 4);
-    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (10, 20))]);
+    let composition = composed([opaque_rectangle(&top, (10, 20))]);
     player.show(with_overlay(dma_frame(&ground), &composition));
     let expected = laid_on(&ground, &top, 10, 20);
     assert_on_screen(&expected);
@@ -295,10 +295,7 @@ fn a_half_transparent_overlay_composition_is_blended_by_the_plane() {
     let (width, height) = (100, 50);
     let black = [0, 0, 0, ALPHA].repeat(width * height);
     let rectangle = overlay_rectangle(black, (width, height), (0, 10));
-    player.show(with_overlay(
-        dma_frame(&ground),
-        &VideoOverlayComposition::from([rectangle]),
-    ));
+    player.show(with_overlay(dma_frame(&ground), &composed([rectangle])));
     let wide = |value: u8| u64::from(value) * 257;
     let below = |value: u8| {
         let product = wide(value) * (0xffff - wide(ALPHA));
@@ -333,7 +330,7 @@ fn an_overlay_composition_goes_where_its_frame_goes_and_is_cut_off_with_it() {
     let ground = numbered(200, 150, 6);
     let top = numbered(64, 32, 7);
     // Half of the rectangle is to the left of the frame, and the crop takes 20 rows off.
-    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (-32, 10))]);
+    let composition = composed([opaque_rectangle(&top, (-32, 10))]);
     let mut frame = with_overlay(dma_frame(&ground), &composition);
     gst_video::VideoCropMeta::add(frame.make_mut(), (0, 20, 200, 130));
     player.show(frame);
@@ -358,7 +355,7 @@ fn a_second_sink_takes_another_plane_than_that_of_an_overlay_composition() {
     let below = Player::playing("");
     let ground = numbered(W, H, 40);
     let top = numbered(64, 32, 41);
-    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (300, 20))]);
+    let composition = composed([opaque_rectangle(&top, (300, 20))]);
     below.show(with_overlay(dma_frame(&ground), &composition));
     let with_top = laid_on(&ground, &top, 300, 20);
     assert_on_screen(&with_top);
@@ -381,7 +378,7 @@ fn a_sink_gets_the_plane_that_another_has_for_overlay_compositions() {
     let below = Player::playing("");
     let ground = numbered(W, H, 50);
     let top = numbered(64, 32, 51);
-    let composition = VideoOverlayComposition::from([opaque_rectangle(&top, (300, 20))]);
+    let composition = composed([opaque_rectangle(&top, (300, 20))]);
     below.show(with_overlay(dma_frame(&ground), &composition));
     let with_top = laid_on(&ground, &top, 300, 20);
     assert_on_screen(&with_top);

@@ -7,7 +7,8 @@ use std::fs;
 use gst::prelude::*;
 
 use crate::frames::{
-    bgrx, buffer_of, centred, info, laid_on, numbered, opaque_rectangle, part, with_overlay,
+    bgrx, buffer_of, centred, composed, info, laid_on, numbered, opaque_rectangle, part,
+    with_overlay,
 };
 use crate::support::player::{Player, init};
 use crate::support::{Picture, display, oracle};
@@ -107,7 +108,7 @@ fn an_overlay_composition_is_blended_into_frames_that_are_copied_anyway() {
     let top = numbered(64, 32, 1);
     // The right half is outside of the frame.
     let rectangle = opaque_rectangle(&top, (320 - 32, 100));
-    let composition = gst_video::VideoOverlayComposition::from([rectangle]);
+    let composition = composed([rectangle]);
     for number in 2..4 {
         let ground = numbered(320, 240, number);
         player.show(with_overlay(buffer_of(&ground), &composition));

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Overlay compositions where there is no plane to show them.
 
-use gst_video::VideoOverlayComposition;
-
 use super::{H, W};
 use crate::frames::{
-    assert_on_screen, bgrx_bytes, blended_by_gstreamer, dma_frame, numbered, opaque_rectangle,
-    overlay_rectangle, with_overlay,
+    assert_on_screen, bgrx_bytes, blended_by_gstreamer, composed, dma_frame, numbered,
+    opaque_rectangle, overlay_rectangle, with_overlay,
 };
 use crate::support::player::Player;
 
@@ -15,7 +13,7 @@ fn an_overlay_composition_is_blended_once_into_a_copy_of_the_frame() {
     let player = Player::playing("");
     let ground = numbered(W, H, 1);
     let half = [30, 60, 90, 128].repeat(80 * 40);
-    let composition = VideoOverlayComposition::from([
+    let composition = composed([
         opaque_rectangle(&numbered(64, 32, 2), (600, 460)),
         overlay_rectangle(half, (80, 40), (20, 30)),
     ]);
@@ -47,7 +45,7 @@ fn an_overlay_composition_beyond_the_frame_costs_no_copy() {
     let player = Player::playing("");
     let top = opaque_rectangle(&numbered(64, 32, 2), (W as i32, 0));
     let ground = numbered(W, H, 4);
-    let composition = VideoOverlayComposition::from([top]);
+    let composition = composed([top]);
     player.show(with_overlay(dma_frame(&ground), &composition));
     assert_on_screen(&ground);
     player.assert_zero_copy(1);
