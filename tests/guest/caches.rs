@@ -268,7 +268,7 @@ mod any {
             rerun_under(shim, log.path(), NAME).expect_success();
             return;
         }
-        gst::init().unwrap();
+        support::init_gstreamer();
         for kind in [MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf] {
             let pool = PhysBufferPool::builder().kind(kind).build();
             let mut config = pool.config();
@@ -335,7 +335,7 @@ mod any {
             rerun_under(shim, log.path(), NAME).expect_success();
             return;
         }
-        gst::init().unwrap();
+        support::init_gstreamer();
         for kind in [MemoryKind::Cma, MemoryKind::System, MemoryKind::Udmabuf] {
             let region = region(kind);
             take_log();
@@ -388,7 +388,7 @@ mod any {
             }
             return;
         };
-        gst::init().unwrap();
+        support::init_gstreamer();
         let region = region(MemoryKind::System);
         let ptr = region.ptr();
         match violation.as_str() {

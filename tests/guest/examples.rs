@@ -73,7 +73,7 @@ mod cirrus {
     #[test]
     fn the_rust_application_writes_into_the_framebuffer() {
         require_lab();
-        gst::init().unwrap();
+        support::init_gstreamer();
         gstphysmem::plugin_register_static().unwrap();
         let stats = app::run("fbpansink").unwrap();
         assert_eq!(stats.get::<u64>("zero-copy"), Ok(30), "{stats}");

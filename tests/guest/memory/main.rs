@@ -32,7 +32,7 @@ fn alone_in_the_lab() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     require_lab();
     let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    gst::init().expect("GStreamer starts");
+    support::init_gstreamer();
     if let Some(page_bytes) = huge_page_bytes() {
         // Three blocks at a time, of which the largest has 32 MiB.
         let pages = (48usize << 20).div_ceil(page_bytes).max(3).to_string();

@@ -8,6 +8,7 @@
 
 pub mod fault_injection;
 pub mod kernel_log;
+pub mod leaks;
 mod oracle;
 mod picture;
 pub mod player;
@@ -72,6 +73,15 @@ pub fn cannot_run_without(files: &[&str]) -> bool {
         skip(&format!("Debian builds this kernel without {}", files[0]));
     }
     lacks
+}
+
+/// Starts GStreamer. What the tests of this program then leave of it is an error at its end.
+pub fn init_gstreamer() {
+    static INIT: std::sync::Once = std::sync::Once::new();
+    INIT.call_once(|| {
+        gst::init().expect("GStreamer starts");
+        leaks::forbid();
+    });
 }
 
 /// The heap of the default CMA area: its names in different kernel versions.

@@ -18,7 +18,7 @@ pub fn init() {
     static INIT: Once = Once::new();
     require_lab();
     INIT.call_once(|| {
-        gst::init().expect("GStreamer starts");
+        super::init_gstreamer();
         gstphysmem::plugin_register_static().expect("the plugin registers");
     });
 }

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
-
-use gst::prelude::*;
 
 use crate::support;
 
@@ -26,7 +23,7 @@ impl Resources {
         counts.insert("mappings of files and devices".to_owned(), mappings());
         counts.insert("pages in use of CMA areas".to_owned(), cma_pages() as i64);
         counts.insert("child processes".to_owned(), children());
-        for (name, count) in objects() {
+        for (name, count) in support::leaks::alive() {
             counts.insert(format!("objects {name}"), count);
         }
         Self(counts)
@@ -101,35 +98,6 @@ fn children() -> i64 {
     lists
         .map(|list| list.split_whitespace().count() as i64)
         .sum()
-}
-
-/// How many objects of each type there are more than when this was called first, by the leaks tracer; none if it is off.
-///
-/// The tracer's list of all objects is of no use here: it takes over the last reference to each of them.
-fn objects() -> BTreeMap<String, i64> {
-    static ALIVE: Mutex<Option<BTreeMap<String, i64>>> = Mutex::new(None);
-    let tracers = gst::active_tracers();
-    let mut tracers = tracers.iter();
-    let Some(leaks) = tracers.find(|tracer| tracer.type_().name() == "GstLeaksTracer") else {
-        return BTreeMap::new();
-    };
-    let mut alive = ALIVE.lock().unwrap_or_else(|e| e.into_inner());
-    let Some(alive) = alive.as_mut() else {
-        leaks.emit_by_name::<()>("activity-start-tracking", &[]);
-        return alive.insert(BTreeMap::new()).clone();
-    };
-    let changes: gst::Structure = leaks.emit_by_name("activity-get-checkpoint", &[]);
-    for (list, one) in [("objects-created-list", 1), ("objects-removed-list", -1)] {
-        let list = changes
-            .get::<gst::List>(list)
-            .expect("a list of the tracer");
-        for object in list.iter() {
-            let object: gst::Structure = object.get().expect("a structure of the tracer");
-            let name = object.get("type-name").expect("the type of an object");
-            *alive.entry(name).or_insert(0) += one;
-        }
-    }
-    alive.clone()
 }
 
 /// The kernel's messages from when this was opened on.
