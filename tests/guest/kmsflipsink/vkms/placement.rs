@@ -60,6 +60,7 @@ fn a_crop_meta_shows_its_part_alone() {
 
 #[test]
 fn an_element_that_crops_leaves_that_to_the_plane() {
+    init();
     let crop = "videocrop left=40 right=80 top=20 bottom=60";
     // In memory that is copied, and in memory that the card reads.
     let picture = numbered(320, 240, 7);
