@@ -178,6 +178,14 @@ impl Address {
         None
     }
 
+    /// How many of the range's pages of `page_bytes` lie in one piece that begins at a multiple of that size.
+    pub(crate) fn n_whole_pages(&self, page_bytes: u64) -> usize {
+        (0..self.len_bytes() / page_bytes)
+            .filter_map(|n| self.contiguous_at(n * page_bytes, page_bytes))
+            .filter(|phys| phys.0.is_multiple_of(page_bytes))
+            .count()
+    }
+
     /// Address of the highest byte of all extents.
     pub fn last_byte(&self) -> PhysAddr {
         let last = |extent: &Extent| PhysAddr(extent.phys.0 + (extent.len_bytes - 1));
@@ -297,6 +305,21 @@ mod tests {
         );
         assert!(!a.is_contiguous());
         assert!(address(&[(0x1000, 1), (0x1001, 1)]).is_contiguous());
+    }
+
+    #[test]
+    fn a_page_that_lies_in_pieces_or_elsewhere_than_at_its_multiple_is_not_whole() {
+        // One piece of two pages, a page in two pieces, a page in one piece at no multiple, and half a page.
+        let a = address(&[
+            (0x20_0000, 0x40_0000),
+            (0x80_0000, 0x10_0000),
+            (0xa0_0000, 0x10_0000),
+            (0xd0_0000, 0x20_0000),
+            (0x100_0000, 0x10_0000),
+        ]);
+        assert_eq!(a.n_whole_pages(0x20_0000), 2);
+        assert_eq!(a.n_whole_pages(0x10_0000), 9);
+        assert_eq!(a.n_whole_pages(0x100_0000), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::error::MemoryError;
 use super::provider::{KindInfo, MemoryProvider, huge_page_size_bytes};
 use super::region::{OwnedMapping, Region};
 use super::{remedy, resolve};
-use crate::address::PhysAddr;
+use crate::address::{Address, AddressUnknown, PhysAddr};
 use crate::sys;
 use crate::sys::large_page;
 use crate::sys::memfd::{self, Pages};
@@ -89,10 +89,12 @@ pub(super) fn pinned(
         Ok(_) => Ok("pinned as a fixed buffer of io_uring"),
         Err(error) => Err(why_not_pinned(error, size_bytes)),
     };
+    let address = resolve::look_up(ptr, size_bytes);
+    let large_page_bytes = still_large(provider.pages, large_page_bytes, &address);
     Ok(Region::new(
         provider.info.kind,
         None,
-        resolve::look_up(ptr, size_bytes),
+        address,
         note,
         OwnedMapping {
             _pin: pin.ok(),
@@ -145,11 +147,13 @@ pub(super) fn udmabuf(
         }
     })?;
     seal(provider, &memfd)?;
+    // After the creation of the udmabuf, since pinning may move the pages first.
+    let address = resolve::look_up(mapping.ptr(), size_bytes);
+    let large_page_bytes = still_large(provider.pages, large_page_bytes, &address);
     Ok(Region::new(
         provider.info.kind,
         provider.heap.clone(),
-        // After the creation of the udmabuf, since pinning may move the pages first.
-        resolve::look_up(mapping.ptr(), size_bytes),
+        address,
         Ok("held in place by the udmabuf"),
         OwnedMapping {
             _pin: None,
@@ -160,6 +164,23 @@ pub(super) fn udmabuf(
         },
     )
     .with_large_pages(large_page_bytes))
+}
+
+/// How many of the bytes that were put into large pages lie there once the memory is pinned. For that the kernel moves
+/// pages out of the CMA area, and on an architecture whose large pages it cannot move, such as ARM's of 32 bits, it takes
+/// them apart. What pagemap lists of a large page is one piece that begins at a multiple of its size.
+fn still_large(
+    pages: Pages,
+    large_page_bytes: usize,
+    address: &Result<Address, AddressUnknown>,
+) -> usize {
+    match (pages, large_page::size_bytes(), address) {
+        (Pages::Normal, Some(large), Ok(address)) => {
+            let n_whole = address.n_whole_pages(large as u64);
+            large_page_bytes.min(n_whole * large)
+        }
+        _ => large_page_bytes,
+    }
 }
 
 /// A memfd and its mapping, with all pages present, but not pinned.
