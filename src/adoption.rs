@@ -6,10 +6,11 @@
 //! receives frames in other memory therefore sends RECONFIGURE upstream, once after each start and
 //! each flush. It stops doing so when upstream has shown that it does not take the pool.
 
+use crate::locks::lock;
 use crate::{memory, pool};
 use gst::{glib, prelude::*};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// When upstream has been offered the pool again and still sends this many frames in other memory,
 /// it cannot adopt the pool. Some queues hold as many frames from before the offer.
@@ -39,8 +40,7 @@ struct State {
 
 impl Adoption {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // The lock cannot be poisoned: nothing panics while it is held.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         self.is_adopted.store(false, Ordering::Relaxed);
         state
     }

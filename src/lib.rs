@@ -28,6 +28,7 @@ pub mod handle;
 mod interfaces;
 pub mod kmsflipsink;
 pub mod layout;
+mod locks;
 pub mod memory;
 pub mod meta;
 mod negotiation;

@@ -2,10 +2,12 @@
 //! Says in a sentence why two sides of a link have no caps in common: it names both sides and the
 //! elements to put between them. GStreamer itself says "Internal data stream error".
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use gst::prelude::*;
 use gst_base::prelude::*;
+
+use crate::locks::lock;
 
 /// Elements that convert raw video, in the best order for a pipeline, and the fields of the caps
 /// that each of them can change.
@@ -93,7 +95,7 @@ impl Refusals {
         let Some(why) = why_not(upstream, name, shown) else {
             return;
         };
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0);
         let is_new = *last != why;
         last.clone_from(&why);
         drop(last);

@@ -77,7 +77,10 @@ pub(crate) fn seq_cst_for_loom() {
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// Locks a mutex. No code panics while it holds one of these locks, so none is ever poisoned.
+#[cfg(not(loom))]
+pub(crate) use crate::locks::lock;
+
+#[cfg(loom)]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> + use<'_, T> {
     mutex
         .lock()

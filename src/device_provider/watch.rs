@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::locks::Mutex;
 use gst::glib;
 use gst::prelude::*;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use parking_lot::Mutex;
 
 use super::CAT;
 use super::device::DisplayDevice;

@@ -5,8 +5,8 @@
 //! One log lasts from start to stop. The path is logged (INFO) when it changes, each copy in the
 //! category PERFORMANCE (INFO), and one warning on the bus tells the application of copies.
 
+use crate::locks::Mutex;
 use crate::meta::PhysMemMeta;
-use parking_lot::Mutex;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 

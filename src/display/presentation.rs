@@ -8,6 +8,8 @@ use std::time::Duration;
 use gst::prelude::*;
 use gst_base::prelude::*;
 
+use crate::locks::lock;
+
 /// The times of a frame. Those of the display are CLOCK_MONOTONIC, which is the clock of the kernel's time stamps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Timing {
@@ -158,10 +160,7 @@ impl RenderDelay {
     /// not be called under a lock of the sink.
     pub(crate) fn set(&self, sink: &impl IsA<gst_base::BaseSink>, delay: Duration) {
         let delay = gst::ClockTime::from_nseconds(delay.as_nanos() as u64);
-        let mut ours = self
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut ours = lock(&self.0);
         if sink.render_delay() != *ours {
             return;
         }

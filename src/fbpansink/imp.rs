@@ -18,6 +18,7 @@ use crate::display::paused::is_paused;
 use crate::display::prerolled::{self, Prerolled};
 use crate::display::presentation::{Presentation, RenderDelay, Timing};
 use crate::interfaces::{VideoOverlay, VideoOverlayImpl};
+use crate::locks::lock;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
 use crate::sys::clock::monotonic_ns;
@@ -30,7 +31,7 @@ use gst_base::subclass::prelude::*;
 use gst_video::subclass::prelude::*;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 #[derive(Clone, Debug)]
 struct Settings {
@@ -100,11 +101,6 @@ pub struct FbPanSink {
     refusals: Refusals,
     adoption: Adoption,
     render_delay: RenderDelay,
-}
-
-/// The lock is never poisoned, because nothing panics while one is held.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The value of `max-lateness` that has all frames shown.

@@ -9,8 +9,8 @@
 use super::mode::{BUSY_LIMIT, BUSY_PAUSE};
 use super::vsync::Clock;
 use crate::display::cycle::Cycle;
+use crate::locks::{Condvar, Mutex};
 use crate::sys::clock::monotonic_ns;
-use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;

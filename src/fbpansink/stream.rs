@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::locks::Mutex;
 use gst::prelude::*;
-use parking_lot::Mutex;
 
 use crate::display::area::Rect;
 use crate::foreign;

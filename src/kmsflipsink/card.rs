@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 
+use crate::locks::Mutex;
 use drm::Device as _;
-use parking_lot::Mutex;
 
 use super::device::Device;
 use super::discovery::CardSnapshot;

@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::locks::Mutex;
 use drm::buffer::Handle as GemName;
 use drm::control::{
     self, AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, ResourceHandle,
     connector, crtc, plane, property,
 };
 use drm::{ClientCapability, Device as _, DriverCapability};
-use parking_lot::Mutex;
 
 use super::discovery::{CardSnapshot, Connector, KmsPlane, PlaneKind, Plugged};
 use super::format;

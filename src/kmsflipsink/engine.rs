@@ -20,8 +20,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::locks::{Condvar, Mutex, MutexGuard};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::claimed_plane::{ClaimedPlane, Frame, Observer, Report};
 use super::clones::{CloneConnector, Vacated};

@@ -11,7 +11,7 @@ mod navigate;
 mod shared_card;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use gst::glib;
@@ -43,6 +43,7 @@ use crate::display::presentation::{RenderDelay, Timing};
 use crate::interfaces::{
     ColorBalance, ColorBalanceChannels, VideoDirection, VideoOverlay, VideoOverlayImpl,
 };
+use crate::locks::lock;
 use crate::memory;
 use crate::negotiation::{self, Refusals};
 use crate::structure_property::{StructureProperty, in_one_line};
@@ -138,11 +139,6 @@ pub struct KmsFlipSink {
     last_stats: Mutex<Option<gst::Structure>>,
     refusals: Refusals,
     channels: OnceLock<ColorBalanceChannels>,
-}
-
-/// Takes a lock. It cannot be poisoned, because nothing panics while one is held.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long a drain, or EOS, waits for the last frame.

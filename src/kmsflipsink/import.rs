@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+use crate::locks::Mutex;
 use gst::glib;
-use parking_lot::Mutex;
 
 use super::device::Device;
 use super::drm_dumb::Importable;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 use super::CAT;
 use crate::shared_enum::shared_enum;

@@ -12,7 +12,7 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 use gst_video::VideoOverlayComposition;
 

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 use super::error::MemoryError;
 use super::kind::MemoryKind;

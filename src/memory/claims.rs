@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 use crate::address::PhysAddr;
 

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 use super::CAT;
 use super::area_name::{AreaName, Device, Place};

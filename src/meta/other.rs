@@ -7,7 +7,7 @@
 
 use std::{
     ffi::CStr,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex},
 };
 
 use gst::glib::{
@@ -17,6 +17,7 @@ use gst::glib::{
 };
 
 use super::{About, Description, Facts, ffi::*};
+use crate::locks::lock;
 use crate::memory::{Address, AddressSource, AddressUnknown, Extent, MemoryKind, PhysAddr};
 
 static QUARK: LazyLock<glib::Quark> =
@@ -53,7 +54,7 @@ pub(super) fn description(meta: &GstPhysMemMeta) -> &Description {
     // Of two threads that get here at once, the second would free what the first returned.
     static ATTACHING: Mutex<()> = Mutex::new(());
     let facts = facts_of(meta);
-    let _guard = ATTACHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = lock(&ATTACHING);
     // SAFETY: the meta is on `buffer`, which is alive, and data under our quark is an Attached of
     // this copy. One is replaced only if its meta is gone from the buffer, or says something else
     // since: nothing borrows the description then.

@@ -6,7 +6,7 @@
 //!
 //! No two of the locks `settings`, `stream`, `counters` and `copy_reason` are held at once.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::subclass::{BaseTransformMode, base_transform::GenerateOutputSuccess, prelude::*};
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     adoption::Adoption,
+    locks::lock,
     memory::MemoryKind,
     meta::PhysMemMeta,
     pool::{self, PhysBufferPool},
@@ -99,11 +100,6 @@ pub struct PhysMemUpload {
     copy_reason: Mutex<Option<String>>,
     stream: Mutex<Stream>,
     adoption: Adoption,
-}
-
-/// The lock cannot be poisoned, as nothing panics while it is held.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PhysMemUpload {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     layout::Layout,
+    locks::lock,
     memory::{self, MemoryKind, PhysAddr, Region, Request},
     meta::PhysMemMeta,
     structure_property::StructureProperty,
@@ -78,12 +79,12 @@ pub struct PhysBufferPool {
 
     share: OnceLock<Share>,
     layout: OnceLock<Layout>,
-    last_error: parking_lot::Mutex<Option<String>>,
+    last_error: crate::locks::Mutex<Option<String>>,
     /// Why the pool could not grow when it last tried; `None` if it could.
-    refused_growth: parking_lot::Mutex<Option<String>>,
+    refused_growth: crate::locks::Mutex<Option<String>>,
     /// The application has been told that a stream waits for memory.
     is_told_of_want: AtomicBool,
-    validator: parking_lot::Mutex<Option<Arc<Validator>>>,
+    validator: crate::locks::Mutex<Option<Arc<Validator>>>,
     pub(super) offered_by: glib::WeakRef<gst::Element>,
     /// An element that acquires buffers itself, and posts what fails itself.
     pub(super) used_by: glib::WeakRef<gst::Element>,
@@ -96,10 +97,10 @@ impl Default for PhysBufferPool {
             _computed: (),
             share: OnceLock::new(),
             layout: OnceLock::new(),
-            last_error: parking_lot::Mutex::new(None),
-            refused_growth: parking_lot::Mutex::new(None),
+            last_error: crate::locks::Mutex::new(None),
+            refused_growth: crate::locks::Mutex::new(None),
             is_told_of_want: AtomicBool::new(false),
-            validator: parking_lot::Mutex::new(None),
+            validator: crate::locks::Mutex::new(None),
             offered_by: glib::WeakRef::new(),
             used_by: glib::WeakRef::new(),
         }
@@ -113,13 +114,6 @@ thread_local! {
     /// Why the last acquire of this thread failed. The call goes through GstBufferPool, which
     /// counts the buffers that are out, and which passes on a GstFlowReturn only.
     static REFUSAL: Cell<Option<Refusal>> = const { Cell::new(None) };
-}
-
-/// The lock is never poisoned, because nothing panics while it is held.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl PhysBufferPool {

@@ -44,7 +44,7 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::locks::{Condvar, Mutex, MutexGuard};
 
 use super::config::BufferConfig;
 use super::state::{BufferState, IllegalStep, Step};

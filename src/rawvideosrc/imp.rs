@@ -17,11 +17,11 @@ use super::{
     uri,
     waker::Waker,
 };
+use crate::locks::{Mutex, lock};
 use crate::memory::MemoryKind;
 use crate::structure_property::{StructureProperty, in_one_line};
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::base_src::CreateSuccess, subclass::prelude::*};
-use parking_lot::Mutex;
 use std::sync::{
     Arc, LazyLock,
     atomic::{AtomicBool, Ordering},
@@ -107,9 +107,7 @@ pub struct RawVideoSrc {
 
 impl RawVideoSrc {
     pub(super) fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
-        // No thread panics while it holds this lock, so a poisoned lock means nothing.
-        let lock = self.settings.lock();
-        lock.unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.settings)
     }
 
     fn stats(&self) -> StructureProperty {

@@ -6,7 +6,7 @@ use super::{
     cpus::Cpus,
     waker::{Wake, Waker},
 };
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 use std::{
     io,
     sync::{Arc, mpsc},

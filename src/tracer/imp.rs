@@ -4,7 +4,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::{glib, prelude::*, subclass::prelude::*};
@@ -14,6 +14,7 @@ use super::sampler::Sampler;
 use super::service::Service;
 use super::watched::{Moment, Watched};
 use super::{CAT, summary};
+use crate::locks::lock;
 
 #[derive(Debug, Clone)]
 struct Settings {
@@ -57,11 +58,6 @@ pub struct PhysMemTracer {
     settings: Mutex<Settings>,
     watched: Arc<Watched>,
     state: Mutex<State>,
-}
-
-/// The lock cannot be poisoned, as nothing panics while it is held.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The path of the socket that the property asks for. `directory` is that of sockets without a path.

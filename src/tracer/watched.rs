@@ -11,8 +11,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::locks::Mutex;
 use gst::{glib, prelude::*};
-use parking_lot::Mutex;
 
 use super::protocol::{Element, Pool, Snapshot, VERSION};
 use super::{CAT, reading, summary};

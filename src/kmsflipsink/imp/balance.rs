@@ -4,9 +4,10 @@
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 
-use super::{KmsFlipSink, lock};
+use super::KmsFlipSink;
 use crate::interfaces::{ColorBalanceChannels, ColorBalanceImpl};
 use crate::kmsflipsink::balance::{CHANNELS, Controls, VALUES};
+use crate::locks::lock;
 
 impl KmsFlipSink {
     /// What the display has; nothing while the sink is stopped.

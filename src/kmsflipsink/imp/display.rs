@@ -13,7 +13,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_video::VideoOrientationMethod;
 
-use super::{DRAIN_TIME, KmsFlipSink, lock};
+use super::{DRAIN_TIME, KmsFlipSink};
 use crate::display::paused::is_paused;
 use crate::display::prerolled::Prerolled;
 use crate::display::presentation::Timing;
@@ -31,6 +31,7 @@ use crate::kmsflipsink::report;
 use crate::kmsflipsink::settings::Wishes;
 use crate::kmsflipsink::stream::{Showing, Stream};
 use crate::kmsflipsink::tune::{self, Tuning};
+use crate::locks::lock;
 use crate::refresh;
 use crate::sys::clock::monotonic_ns;
 

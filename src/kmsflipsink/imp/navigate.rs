@@ -8,10 +8,11 @@ use gst_base::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{NavigationEvent, NavigationEventMessage};
 
-use super::{KmsFlipSink, lock};
+use super::KmsFlipSink;
 use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::input::{Input, Navigator};
 use crate::kmsflipsink::navigation;
+use crate::locks::lock;
 
 /// The sink, for the thread that reads input devices.
 struct SinkNavigator(glib::WeakRef<crate::kmsflipsink::KmsFlipSink>);

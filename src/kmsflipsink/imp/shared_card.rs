@@ -8,9 +8,10 @@ use std::sync::Arc;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::{KmsFlipSink, lock};
+use super::KmsFlipSink;
 use crate::kmsflipsink::drm_context;
 use crate::kmsflipsink::error::KmsError;
+use crate::locks::lock;
 
 impl KmsFlipSink {
     /// A duplicate of the file that the application passed. The property comes before the context. If there is neither,

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use parking_lot::{Condvar, MutexGuard};
+use crate::locks::{Condvar, MutexGuard};
 
 use super::free_cache::Waiters;
 

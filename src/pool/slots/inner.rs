@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Condvar;
+use crate::locks::Condvar;
 
 use super::{Counters, event::Event, filled::FilledQueue};
 use crate::{memory::Region, pool::config::BufferConfig};

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use parking_lot::{Condvar, MutexGuard};
+use crate::locks::{Condvar, MutexGuard};
 
 use super::{
     Attempt, Block, Claim, Growth, Place, Put, Refusal, Slot, Slots, Store, Wait,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
+use crate::locks::MutexGuard;
 
 use super::{
     Refusal, Store,

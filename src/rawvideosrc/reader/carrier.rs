@@ -139,7 +139,7 @@ fn carry_together(
     whole: &mut [u8],
     scratches: &mut [Scratch],
 ) -> io::Result<()> {
-    let failed = parking_lot::Mutex::new(None);
+    let failed = crate::locks::Mutex::new(None);
     let work = |transfer: &Transfer, start: usize, part: &mut [u8], scratch: &mut Scratch| {
         if let Err(error) = file.carry(start_bytes, transfer.runs(), start, part, scratch) {
             *failed.lock() = Some(error);

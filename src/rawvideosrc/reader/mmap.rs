@@ -5,8 +5,8 @@
 //! memory that showed the zeroes.
 
 use super::{FrameIndex, RandomAccess, ReadError, Scratch, file_len_bytes, frames::vanished};
+use crate::locks::Mutex;
 use crate::{layout::Run, sys::file_map::FileMap};
-use parking_lot::Mutex;
 use std::{fs::File, io, sync::Arc};
 
 /// Called when code has read bytes that are missing from the file.

@@ -15,8 +15,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence},
 };
 
+use crate::locks::Mutex;
 use nix::errno::Errno;
-use parking_lot::Mutex;
 
 use crate::sys::mmap::page_size_bytes;
 

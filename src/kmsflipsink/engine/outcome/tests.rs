@@ -212,7 +212,7 @@ fn a_setup_that_fails_is_made_again_with_what_it_was_to_set() {
 
 /// Keeps the reports of the card's thread.
 #[derive(Default)]
-struct Recorder(parking_lot::Mutex<Vec<Report>>);
+struct Recorder(crate::locks::Mutex<Vec<Report>>);
 
 impl Observer for Recorder {
     fn report(&self, report: Report) {
