@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::locks::Mutex;
 use gst::glib;
 use gst::prelude::*;
 use nix::errno::Errno;
@@ -15,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use super::CAT;
 use super::device::DisplayDevice;
 use super::found::{self, Changes, Found};
+use crate::locks::Mutex;
 use crate::sys;
 use crate::sys::uevent::Uevents;
 

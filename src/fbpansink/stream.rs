@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::locks::Mutex;
 use gst::prelude::*;
 
 use crate::display::area::Rect;
 use crate::foreign;
 use crate::layout::Layout;
+use crate::locks::Mutex;
 use crate::pool::PhysBufferPool;
 
 /// What stays the same until new caps or a new `render-rectangle`.

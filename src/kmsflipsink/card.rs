@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 
-use crate::locks::Mutex;
 use drm::Device as _;
 
 use super::device::Device;
@@ -14,6 +13,7 @@ use super::discovery::CardSnapshot;
 use super::engine::Engine;
 use super::opener::Opener;
 use super::sysfs_card::SysfsCard;
+use crate::locks::Mutex;
 use crate::sys;
 use crate::sys::open_file::is_same_open_file;
 use crate::sys::sysfs::SysfsDevice;

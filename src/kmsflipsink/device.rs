@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::locks::Mutex;
 use drm::buffer::Handle as GemName;
 use drm::control::{
     self, AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, ResourceHandle,
@@ -19,6 +18,7 @@ use super::format;
 use super::mode::ModeLine;
 use super::opener::CardLoan;
 use super::timing::ModeTiming;
+use crate::locks::Mutex;
 use crate::refresh;
 use crate::sys;
 use crate::sys::sysfs::SysfsDevice;

@@ -20,7 +20,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::locks::{Condvar, Mutex, MutexGuard};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::claimed_plane::{ClaimedPlane, Frame, Observer, Report};
@@ -31,6 +30,7 @@ use super::discovery::Route;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::OtherPlane;
+use crate::locks::{Condvar, Mutex, MutexGuard};
 pub use thread::start;
 
 /// See the module's documentation.

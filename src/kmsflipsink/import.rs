@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use crate::locks::Mutex;
 use gst::glib;
 
 use super::device::Device;
@@ -21,6 +20,7 @@ use super::frame_caps::FrameCaps;
 use super::framebuffer::{FbShape, Framebuffer};
 use crate::foreign::{self, ForeignError};
 use crate::layout::{Layout, MAX_PLANES};
+use crate::locks::Mutex;
 use crate::sys::{self, dma_buf, sync_file};
 
 /// Why a buffer cannot be shown without a copy.

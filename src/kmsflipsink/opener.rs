@@ -6,9 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::locks::Mutex;
-
 use super::CAT;
+use crate::locks::Mutex;
 use crate::shared_enum::shared_enum;
 use crate::sys;
 use crate::sys::seat::{self, Seat, SeatWatch};

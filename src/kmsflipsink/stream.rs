@@ -12,8 +12,6 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
-use crate::locks::Mutex;
-
 use gst_video::VideoOverlayComposition;
 
 use self::overlay::{Overlaid, Overlays};
@@ -34,6 +32,7 @@ use crate::display::area::{Picture, Placement, Rect, Target};
 use crate::display::frame_log::{FrameLog, POOL_REMEDY, Way};
 use crate::display::presentation::Timing;
 use crate::foreign;
+use crate::locks::Mutex;
 use crate::sys;
 
 /// See the module's documentation.

@@ -5,8 +5,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::locks::Mutex;
-
 use super::error::MemoryError;
 use super::kind::MemoryKind;
 use super::provider::{KindInfo, MemoryProvider, TriedByAuto};
@@ -14,6 +12,7 @@ use super::region::Region;
 use super::table::TABLE;
 use super::{CAT, remedy};
 use crate::address::{Address, AddressUnknown, PhysAddr};
+use crate::locks::Mutex;
 use crate::sys::dma_heap;
 
 /// What a block of memory must be.

@@ -4,9 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::locks::Mutex;
-
 use crate::address::PhysAddr;
+use crate::locks::Mutex;
 
 /// A range of physical addresses. It has at least one byte, and its last one may be the last of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

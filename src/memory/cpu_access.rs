@@ -13,7 +13,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::locks::Mutex;
-
 use crate::sys::dma_buf::{self, Direction};
 
 pub(super) struct DmaBuf {

@@ -13,8 +13,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use crate::locks::Mutex;
-
 use super::CAT;
 use super::area_name::{AreaName, Device, Place};
 use super::claims::Claim;
@@ -24,6 +22,7 @@ use super::provider::{KindInfo, MemoryProvider};
 use super::region::{OwnedMapping, Region};
 use super::remedy;
 use crate::address::{Address, AddressUnknown, PhysAddr};
+use crate::locks::Mutex;
 use crate::sys::memfd::Pages;
 use crate::sys::mmap::{Mapping, page_size_bytes};
 use crate::sys::{describe, device_memory, iomem};

@@ -44,10 +44,9 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use crate::locks::{Condvar, Mutex, MutexGuard};
-
 use super::config::BufferConfig;
 use super::state::{BufferState, IllegalStep, Step};
+use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::{handle::HandleWatcher, memory::Region, sync::GrowingVec};
 
 use event::Event;

@@ -16,10 +16,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use crate::locks::Mutex;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use self::users::Users;
+use crate::locks::Mutex;
 use crate::sys::vt_guard::VtSwitch;
 
 /// The open seat of this process, which is closed when this is dropped.

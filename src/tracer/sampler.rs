@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::locks::{Condvar, Mutex};
-
 use super::service::Service;
 use super::watched::{Moment, Watched};
+use crate::locks::{Condvar, Mutex};
 
 /// The thread. It ends on drop.
 #[derive(Debug)]

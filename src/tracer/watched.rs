@@ -11,11 +11,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::locks::Mutex;
 use gst::{glib, prelude::*};
 
 use super::protocol::{Element, Pool, Snapshot, VERSION};
 use super::{CAT, reading, summary};
+use crate::locks::Mutex;
 use crate::meta::PhysMemMeta;
 use crate::pool::PhysBufferPool;
 use crate::sys::clock::monotonic_ns;

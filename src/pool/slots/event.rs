@@ -3,9 +3,8 @@
 
 use std::time::Instant;
 
-use crate::locks::{Condvar, MutexGuard};
-
 use super::free_cache::Waiters;
+use crate::locks::{Condvar, MutexGuard};
 
 #[derive(Clone, Copy)]
 pub(super) enum Deadline {

@@ -5,9 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::locks::Condvar;
-
 use super::{Counters, event::Event, filled::FilledQueue};
+use crate::locks::Condvar;
 use crate::{memory::Region, pool::config::BufferConfig};
 
 #[derive(Default)]

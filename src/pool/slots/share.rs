@@ -3,8 +3,6 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use crate::locks::{Condvar, MutexGuard};
-
 use super::{
     Attempt, Block, Claim, Growth, Place, Put, Refusal, Slot, Slots, Store, Wait,
     filled::FilledQueue,
@@ -13,6 +11,7 @@ use super::{
     next_serial,
     wait::yield_until,
 };
+use crate::locks::{Condvar, MutexGuard};
 use crate::{
     memory::Region,
     meta::{InPool, PhysMemMeta},

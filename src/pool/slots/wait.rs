@@ -3,13 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::locks::MutexGuard;
-
 use super::{
     Refusal, Store,
     event::{Deadline, Event},
     inner::Inner,
 };
+use crate::locks::MutexGuard;
 
 /// How long a call that was refused memory waits for a buffer before it asks for memory again. Whoever holds the pool's
 /// buffers may keep them until the next one comes, as a sink keeps the frame that it shows, so that waiting for one of

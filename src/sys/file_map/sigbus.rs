@@ -15,9 +15,9 @@ use std::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence},
 };
 
-use crate::locks::Mutex;
 use nix::errno::Errno;
 
+use crate::locks::Mutex;
 use crate::sys::mmap::page_size_bytes;
 
 /// The value of `missing` if no byte is missing.
