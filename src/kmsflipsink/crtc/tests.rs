@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::os::fd::AsRawFd;
+
 use super::*;
 use crate::kmsflipsink::claimed_plane::IgnoringObserver;
 use crate::kmsflipsink::kms_plane::sets;
-use crate::kmsflipsink::layer::Overlay;
+use crate::kmsflipsink::layer::{Layer, Overlay};
 
 fn black(device: &Arc<Device>) -> Backdrop {
     Backdrop {
