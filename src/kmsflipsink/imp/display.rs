@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The display of a started sink: opening it, planning how it shows frames of new caps, waiting while
-//! there is none, and looking for one on other connectors.
+//! The display of a started sink: opening it, and planning how it shows frames of new caps. `waiting` is about streams
+//! without a display, `observer` about what the card's thread reports.
+
+mod observer;
+mod waiting;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
@@ -18,22 +18,21 @@ use crate::display::paused::is_paused;
 use crate::display::prerolled::Prerolled;
 use crate::display::presentation::Timing;
 use crate::kmsflipsink::CAT;
-use crate::kmsflipsink::claimed_plane::{Observer, Report};
+use crate::kmsflipsink::claimed_plane::Observer;
 use crate::kmsflipsink::colour::Decides;
 use crate::kmsflipsink::discovery::Route;
-use crate::kmsflipsink::error::{KmsError, NotPresented};
+use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::frame_caps::FrameCaps;
 use crate::kmsflipsink::head::Head;
 use crate::kmsflipsink::import::Imports;
 use crate::kmsflipsink::input::Input;
 use crate::kmsflipsink::navigation::Shown;
-use crate::kmsflipsink::report;
 use crate::kmsflipsink::settings::Wishes;
 use crate::kmsflipsink::stream::{Showing, Stream};
 use crate::kmsflipsink::tune::{self, Tuning};
 use crate::locks::lock;
-use crate::refresh;
-use crate::sys::clock::monotonic_ns;
+use observer::SinkObserver;
+use waiting::Waiting;
 
 /// What the sink holds from start to stop.
 pub(super) struct Started {
@@ -95,12 +94,12 @@ impl Started {
 
     /// Whether the display, or the rotation, has changed since frames were planned for it.
     fn is_stale(&self) -> bool {
-        self.observer.is_stale.load(Ordering::Acquire)
+        self.observer.is_stale()
     }
 
     /// Has the next frame planned anew.
     pub(super) fn make_stale(&self) {
-        self.observer.is_stale.store(true, Ordering::Release);
+        self.observer.set_stale(true);
     }
 
     /// Has the KMS properties of the settings set with the next frame.
@@ -111,100 +110,6 @@ impl Started {
     /// Whether nothing has changed since frames were planned.
     pub(super) fn is_current(&self) -> bool {
         !self.is_stale() && !self.are_wishes_stale
-    }
-}
-
-/// Caps whose frames wait for a display.
-pub(super) struct Waiting {
-    caps: FrameCaps,
-    /// The newest frame; it is shown as soon as there is a display.
-    missed: Option<Missed>,
-    /// When to look for a display on other connectors again.
-    next_look: Instant,
-}
-
-/// A frame that came while there was no display.
-struct Missed {
-    buffer: gst::Buffer,
-    /// The base class rendered the frame. If false, it prerolled the frame and will render it later.
-    is_rendered: bool,
-}
-
-/// While there is no display, other connectors are looked at this often.
-const LOOK_ROUND: Duration = Duration::from_secs(1);
-
-/// How long each frame of these caps is shown.
-fn frame_time(info: &gst_video::VideoInfo) -> Duration {
-    let (frames, seconds) = (info.fps().numer() as u128, info.fps().denom() as u128);
-    refresh::period(refresh::rate_mhz(frames * 1000, seconds))
-}
-
-/// Passes on to the element what the card's thread reports.
-struct SinkObserver {
-    sink: glib::WeakRef<crate::kmsflipsink::KmsFlipSink>,
-    /// The display, or the rotation, has changed since frames were planned for it.
-    is_stale: AtomicBool,
-    /// Properties that display or driver cannot do, of which the application was warned.
-    told_without: Mutex<Vec<&'static str>>,
-}
-
-impl Observer for SinkObserver {
-    fn report(&self, report: Report) {
-        let Some(sink) = self.sink.upgrade() else {
-            return;
-        };
-        if let Report::Plugged(_) = report {
-            self.is_stale.store(true, Ordering::Release);
-        }
-        match report {
-            Report::Plugged(_) | Report::MasterRegained => {
-                sink.call_async(|sink| {
-                    sink.imp().catch_up();
-                    sink.imp().note_screen();
-                });
-            }
-            Report::Shown(presentation) => {
-                let running_time = presentation.timing.running_time;
-                let (late_ns, period_ns) = (presentation.late_ns(), presentation.period_ns);
-                // Upstream may handle the event slowly, and the card's thread must not wait for that.
-                if let Some(qos) = report::qos(running_time, late_ns, period_ns)
-                    && sink.property("qos")
-                {
-                    sink.call_async(|sink| {
-                        let _ = sink.sink_pad().push_event(qos);
-                    });
-                }
-                // Posted by this thread, because the messages are to be in the order of the frames.
-                if lock(&sink.imp().settings).post_presentation_messages {
-                    presentation.post(&sink, monotonic_ns());
-                }
-            }
-            Report::TearingRefused(ref reason) => {
-                self.warn_without(&sink, "tearing", reason);
-                sink.call_async(|sink| sink.imp().note_display_delay());
-            }
-            _ => {}
-        }
-        report::tell(&sink, &report);
-    }
-}
-
-impl SinkObserver {
-    /// Warns once that the sink goes without the property.
-    fn warn_without(
-        &self,
-        sink: &crate::kmsflipsink::KmsFlipSink,
-        property: &'static str,
-        reason: &str,
-    ) {
-        let mut told = lock(&self.told_without);
-        if told.contains(&property) {
-            return;
-        }
-        told.push(property);
-        drop(told);
-        let warning = report::without(property, reason);
-        gst::element_warning!(sink, gst::ResourceError::Settings, ("{warning}"));
     }
 }
 
@@ -240,11 +145,7 @@ impl KmsFlipSink {
     pub(super) fn open(&self) -> Result<Started, KmsError> {
         let settings = lock(&self.settings).clone();
         settings.mode_request()?; // a word that is no mode need not wait for caps
-        let observer = Arc::new(SinkObserver {
-            sink: self.obj().downgrade(),
-            is_stale: AtomicBool::new(false),
-            told_without: Mutex::default(),
-        });
+        let observer = Arc::new(SinkObserver::new(&self.obj()));
         let given = self.given_card()?;
         let fd = given.as_ref().map(|fd| fd.as_fd());
         let input = self.open_input()?;
@@ -287,7 +188,7 @@ impl KmsFlipSink {
     /// Plans how frames of `caps` are shown: after new caps, on a new display, or with another rotation.
     fn plan(&self, caps: &FrameCaps) -> Result<Arc<Stream>, KmsError> {
         // A display that comes from now on makes the plan stale, also before it is made. So does a rotation.
-        self.started(|started| started.observer.is_stale.store(false, Ordering::Release));
+        self.started(|started| started.observer.set_stale(false));
         self.go_to_plane_for(caps)?;
         let rotation = self.rotation();
         let error = match self.plan_turned(caps, rotation) {
@@ -428,69 +329,6 @@ impl KmsFlipSink {
         }
     }
 
-    /// Plans how frames of `caps` are shown. If an obstacle may pass by itself (no display, or another program
-    /// has the card), this warns once, begins to wait and returns false.
-    pub(super) fn plan_or_wait(&self, caps: &FrameCaps) -> Result<bool, KmsError> {
-        let error = match self.plan(caps) {
-            Ok(stream) => {
-                let old = self.started(|started| started.begin_stream(stream));
-                drop(old);
-                self.note_screen();
-                return Ok(true);
-            }
-            Err(error) if error.may_pass() => error,
-            Err(error) => return Err(error),
-        };
-        let waiting = Waiting {
-            caps: caps.clone(),
-            missed: None,
-            next_look: Instant::now() + LOOK_ROUND,
-        };
-        let old = self.started(|started| started.begin_waiting(waiting));
-        if old.is_some_and(|(_, waited)| waited.is_none()) {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::NotFound,
-                ("{}", report::waiting(&error))
-            );
-        }
-        Ok(false)
-    }
-
-    /// Shows the frame that was missed for want of a display, now that there is one.
-    fn catch_up(&self) {
-        let caps = self.started(|started| {
-            let waiting = started.waiting.as_ref()?;
-            let missed = waiting.missed.as_ref();
-            missed.map(|_| waiting.caps.clone())
-        });
-        let Some(caps) = caps.flatten() else {
-            return;
-        };
-        let stream = match self.plan(&caps) {
-            Ok(stream) => stream,
-            Err(error) => return gst::info!(CAT, imp = self, "still waiting: {error}"),
-        };
-        // The new display may show other memory without a copy.
-        self.adoption.restart();
-        let missed = self.started(|started| {
-            let (old, waiting) = started.begin_stream(stream.clone());
-            let missed = waiting.and_then(|waiting| waiting.missed);
-            if let Some(Missed {
-                buffer,
-                is_rendered,
-            }) = &missed
-            {
-                started.prerolled.is_repeated(buffer, *is_rendered);
-            }
-            (missed, old)
-        });
-        if let Some((Some(missed), _)) = missed {
-            let options = lock(&self.settings).options();
-            let _ = stream.show(&missed.buffer, Showing::default(), &options);
-        }
-    }
-
     /// Sets the KMS properties that the user has changed, and plans anew if the display or the rotation has changed, or
     /// if there is no stream yet.
     pub(super) fn apply_changes(&self) -> Result<(), KmsError> {
@@ -614,7 +452,7 @@ impl KmsFlipSink {
                     let waiting = started.waiting.as_ref()?;
                     let head = &started.head;
                     // Without a display, or without the card, planning would fail as before.
-                    (head.is_plugged() && head.is_master()).then(|| waiting.caps.clone())
+                    (head.is_plugged() && head.is_master()).then(|| waiting.caps().clone())
                 })
                 .flatten(),
         };
@@ -625,57 +463,5 @@ impl KmsFlipSink {
             self.adoption.restart();
         }
         Ok(())
-    }
-
-    /// Goes to another connector that fits the settings, if a display was plugged in there.
-    fn look_elsewhere(&self) -> Result<(), KmsError> {
-        let head = self.started(|started| {
-            let waiting = started.waiting.as_mut()?;
-            let now = Instant::now();
-            let is_due = now >= waiting.next_look && !started.head.is_plugged();
-            is_due.then(|| {
-                waiting.next_look = now + LOOK_ROUND;
-                started.head.clone()
-            })
-        });
-        let settings = lock(&self.settings).clone();
-        let Some(head) = head.flatten().filter(|head| head.device.is_ours) else {
-            return Ok(());
-        };
-        if !head.is_lit_elsewhere(&settings.criteria()) {
-            return Ok(());
-        }
-        // A plane that the user asked for can be claimed again only when it has been given up.
-        let is_plane_fixed = settings.plane_id >= 0;
-        if is_plane_fixed {
-            head.close(settings.restore);
-        }
-        let mut new = self.open()?;
-        let old = self.started(|started| {
-            new.waiting = started.waiting.take();
-            std::mem::replace(started, new)
-        });
-        if let Some(old) = old.filter(|_| !is_plane_fixed) {
-            old.head.close(settings.restore);
-        }
-        Ok(())
-    }
-
-    /// Keeps `buffer` as the frame to show when a display comes, and waits as long as the frame would have been
-    /// shown: without a display, the sink is no faster than with one.
-    pub(super) fn miss(&self, buffer: &gst::Buffer, is_rendered: bool) -> Result<(), NotPresented> {
-        let missed = self.started(|started| {
-            let waiting = started.waiting.as_mut()?;
-            let time = frame_time(&waiting.caps.info);
-            let old = waiting.missed.replace(Missed {
-                buffer: buffer.clone(),
-                is_rendered,
-            });
-            Some((started.head.clone(), time, old))
-        });
-        match missed.flatten() {
-            Some((head, time, _)) => head.drop_waiting(time),
-            None => Ok(()),
-        }
     }
 }

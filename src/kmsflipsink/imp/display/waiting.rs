@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streams without a display, or without the card: their frames wait, and the newest one is shown when the display comes.
+
+use std::time::{Duration, Instant};
+
+use gst::subclass::prelude::*;
+
+use crate::kmsflipsink::CAT;
+use crate::kmsflipsink::error::{KmsError, NotPresented};
+use crate::kmsflipsink::frame_caps::FrameCaps;
+use crate::kmsflipsink::imp::KmsFlipSink;
+use crate::kmsflipsink::report;
+use crate::kmsflipsink::stream::Showing;
+use crate::locks::lock;
+use crate::refresh;
+
+/// Caps whose frames wait for a display.
+pub(in crate::kmsflipsink::imp) struct Waiting {
+    caps: FrameCaps,
+    /// The newest frame; it is shown as soon as there is a display.
+    missed: Option<Missed>,
+    /// When to look for a display on other connectors again.
+    next_look: Instant,
+}
+
+impl Waiting {
+    pub(super) fn caps(&self) -> &FrameCaps {
+        &self.caps
+    }
+}
+
+/// A frame that came while there was no display.
+struct Missed {
+    buffer: gst::Buffer,
+    /// The base class rendered the frame. If false, it prerolled the frame and will render it later.
+    is_rendered: bool,
+}
+
+/// While there is no display, other connectors are looked at this often.
+const LOOK_ROUND: Duration = Duration::from_secs(1);
+
+/// How long each frame of these caps is shown.
+fn frame_time(info: &gst_video::VideoInfo) -> Duration {
+    let (frames, seconds) = (info.fps().numer() as u128, info.fps().denom() as u128);
+    refresh::period(refresh::rate_mhz(frames * 1000, seconds))
+}
+
+impl KmsFlipSink {
+    /// Plans how frames of `caps` are shown. If an obstacle may pass by itself (no display, or another program
+    /// has the card), this warns once, begins to wait and returns false.
+    pub(in crate::kmsflipsink::imp) fn plan_or_wait(
+        &self,
+        caps: &FrameCaps,
+    ) -> Result<bool, KmsError> {
+        let error = match self.plan(caps) {
+            Ok(stream) => {
+                let old = self.started(|started| started.begin_stream(stream));
+                drop(old);
+                self.note_screen();
+                return Ok(true);
+            }
+            Err(error) if error.may_pass() => error,
+            Err(error) => return Err(error),
+        };
+        let waiting = Waiting {
+            caps: caps.clone(),
+            missed: None,
+            next_look: Instant::now() + LOOK_ROUND,
+        };
+        let old = self.started(|started| started.begin_waiting(waiting));
+        if old.is_some_and(|(_, waited)| waited.is_none()) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NotFound,
+                ("{}", report::waiting(&error))
+            );
+        }
+        Ok(false)
+    }
+
+    /// Shows the frame that was missed for want of a display, now that there is one.
+    pub(super) fn catch_up(&self) {
+        let caps = self.started(|started| {
+            let waiting = started.waiting.as_ref()?;
+            let missed = waiting.missed.as_ref();
+            missed.map(|_| waiting.caps.clone())
+        });
+        let Some(caps) = caps.flatten() else {
+            return;
+        };
+        let stream = match self.plan(&caps) {
+            Ok(stream) => stream,
+            Err(error) => return gst::info!(CAT, imp = self, "still waiting: {error}"),
+        };
+        // The new display may show other memory without a copy.
+        self.adoption.restart();
+        let missed = self.started(|started| {
+            let (old, waiting) = started.begin_stream(stream.clone());
+            let missed = waiting.and_then(|waiting| waiting.missed);
+            if let Some(Missed {
+                buffer,
+                is_rendered,
+            }) = &missed
+            {
+                started.prerolled.is_repeated(buffer, *is_rendered);
+            }
+            (missed, old)
+        });
+        if let Some((Some(missed), _)) = missed {
+            let options = lock(&self.settings).options();
+            let _ = stream.show(&missed.buffer, Showing::default(), &options);
+        }
+    }
+
+    /// Goes to another connector that fits the settings, if a display was plugged in there.
+    pub(super) fn look_elsewhere(&self) -> Result<(), KmsError> {
+        let head = self.started(|started| {
+            let waiting = started.waiting.as_mut()?;
+            let now = Instant::now();
+            let is_due = now >= waiting.next_look && !started.head.is_plugged();
+            is_due.then(|| {
+                waiting.next_look = now + LOOK_ROUND;
+                started.head.clone()
+            })
+        });
+        let settings = lock(&self.settings).clone();
+        let Some(head) = head.flatten().filter(|head| head.device.is_ours) else {
+            return Ok(());
+        };
+        if !head.is_lit_elsewhere(&settings.criteria()) {
+            return Ok(());
+        }
+        // A plane that the user asked for can be claimed again only when it has been given up.
+        let is_plane_fixed = settings.plane_id >= 0;
+        if is_plane_fixed {
+            head.close(settings.restore);
+        }
+        let mut new = self.open()?;
+        let old = self.started(|started| {
+            new.waiting = started.waiting.take();
+            std::mem::replace(started, new)
+        });
+        if let Some(old) = old.filter(|_| !is_plane_fixed) {
+            old.head.close(settings.restore);
+        }
+        Ok(())
+    }
+
+    /// Keeps `buffer` as the frame to show when a display comes, and waits as long as the frame would have been
+    /// shown: without a display, the sink is no faster than with one.
+    pub(in crate::kmsflipsink::imp) fn miss(
+        &self,
+        buffer: &gst::Buffer,
+        is_rendered: bool,
+    ) -> Result<(), NotPresented> {
+        let missed = self.started(|started| {
+            let waiting = started.waiting.as_mut()?;
+            let time = frame_time(&waiting.caps.info);
+            let old = waiting.missed.replace(Missed {
+                buffer: buffer.clone(),
+                is_rendered,
+            });
+            Some((started.head.clone(), time, old))
+        });
+        match missed.flatten() {
+            Some((head, time, _)) => head.drop_waiting(time),
+            None => Ok(()),
+        }
+    }
+}
