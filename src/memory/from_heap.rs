@@ -74,11 +74,11 @@ pub(super) fn region(
         // The system heap sets up all page table entries in mmap, a CMA heap each at its first access.
         touch(&mapping, &dma_buf, name)?;
     }
-    let address =
-        resolve::look_up(mapping.ptr(), size_bytes).or_else(|pagemap_reason| match traced {
-            Some(traced) => traced_address(traced, size_bytes, pagemap_reason),
-            None => Err(pagemap_reason),
-        });
+    let address = resolve::read(mapping.ptr(), size_bytes).or_else(|not_listed| match traced {
+        Some(traced) => traced_address(traced, size_bytes)
+            .map_err(|why| without_trace(not_listed.reason(), why)),
+        None => Err(not_listed.reason()),
+    });
     let is_scattered = |address: &Address| !address.is_contiguous();
     if is_contiguous && address.as_ref().is_ok_and(is_scattered) {
         return Err(not_contiguous());
@@ -155,13 +155,12 @@ fn touch(mapping: &Mapping, dma_buf: &DmaBuf, name: &str) -> Result<(), MemoryEr
     dma_buf.end_access().map_err(refused)
 }
 
-/// The address from the tracepoint's records, for a mapping whose address pagemap does not list.
+/// The address from the tracepoint's records. The error says why they do not tell.
 fn traced_address(
     traced: Result<Option<Vec<Allocation>>, Unavailable>,
     size_bytes: usize,
-    pagemap_reason: AddressUnknown,
-) -> Result<Address, AddressUnknown> {
-    let why = match traced {
+) -> Result<Address, String> {
+    Err(match traced {
         Ok(Some(allocations)) => {
             let page = page_size_bytes() as u64;
             let is_whole = |pages: u64| pages.checked_mul(page) == Some(size_bytes as u64);
@@ -183,13 +182,17 @@ fn traced_address(
         }
         Ok(None) => "its records were lost, or have an unknown format".to_owned(),
         Err(unavailable) => permission::why_no_trace(&unavailable),
-    };
-    Err(match pagemap_reason {
+    })
+}
+
+/// Why neither pagemap nor the tracepoint tells the address.
+fn without_trace(pagemap_reason: AddressUnknown, why: String) -> AddressUnknown {
+    match pagemap_reason {
         AddressUnknown::PfnMap => AddressUnknown::TraceUnavailable(why),
         // Either source would have been enough, so the reason names both.
         AddressUnknown::NoPermission(hidden) => AddressUnknown::NoPermission(format!(
             "{hidden}; the kernel's cma tracepoint does not tell either: {why}"
         )),
         pagemap_reason => pagemap_reason,
-    })
+    }
 }

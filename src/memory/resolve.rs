@@ -12,34 +12,55 @@ use crate::sys::pagemap::{self, Entry};
 
 /// The address of `ptr .. ptr + len_bytes` according to pagemap. All pages must have been touched before.
 pub(super) fn look_up(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, AddressUnknown> {
+    read(ptr, len_bytes).map_err(NotListed::reason)
+}
+
+/// The same for a caller that knows another source. Why pagemap does not list an address takes milliseconds to find out.
+pub(super) fn read(ptr: NonNull<u8>, len_bytes: usize) -> Result<Address, NotListed> {
     let page_bytes = page_size_bytes();
     let first_offset = ptr.as_ptr() as usize % page_bytes;
     let mut collector =
         ExtentCollector::new(page_bytes as u64, first_offset as u64, len_bytes as u64);
-    pagemap::read(ptr, len_bytes, |entry| collector.take(entry)).map_err(|error| {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => {
+    pagemap::read(ptr, len_bytes, |entry| collector.take(entry)).map_err(NotListed::Failed)?;
+    match collector.missing_frame {
+        None => {
+            let address = Address::new(collector.extents, AddressSource::Pagemap);
+            address.ok_or(NotListed::Frame(MissingFrame::Absent, ptr))
+        }
+        Some(missing) => Err(NotListed::Frame(missing, ptr)),
+    }
+}
+
+/// That pagemap lists no address.
+#[derive(Debug)]
+pub(super) enum NotListed {
+    Failed(io::Error),
+    /// A page of the mapping at this pointer shows no frame number.
+    Frame(MissingFrame, NonNull<u8>),
+}
+
+impl NotListed {
+    /// Finds out why.
+    pub(super) fn reason(self) -> AddressUnknown {
+        match self {
+            Self::Failed(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 AddressUnknown::NoPermission(permission::why_pagemap_refused(&error))
             }
-            _ => AddressUnknown::Pagemap(sys::describe(&error)),
+            Self::Failed(error) => AddressUnknown::Pagemap(sys::describe(&error)),
+            Self::Frame(MissingFrame::Hidden, _) => {
+                AddressUnknown::NoPermission(permission::why_frames_are_hidden())
+            }
+            Self::Frame(MissingFrame::Absent, ptr) => match pagemap::is_pfnmap(ptr) {
+                Ok(true) => AddressUnknown::PfnMap,
+                Ok(false) | Err(_) => AddressUnknown::NotPresent,
+            },
         }
-    })?;
-    match collector.missing_frame {
-        None => Address::new(collector.extents, AddressSource::Pagemap)
-            .ok_or(AddressUnknown::NotPresent),
-        Some(MissingFrame::Hidden) => Err(AddressUnknown::NoPermission(
-            permission::why_frames_are_hidden(),
-        )),
-        Some(MissingFrame::Absent) => match pagemap::is_pfnmap(ptr) {
-            Ok(true) => Err(AddressUnknown::PfnMap),
-            Ok(false) | Err(_) => Err(AddressUnknown::NotPresent),
-        },
     }
 }
 
 /// Why pagemap's entries hold no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MissingFrame {
+pub(super) enum MissingFrame {
     /// The page is present, but its frame number is hidden.
     Hidden,
     /// The page is not present, or pagemap does not walk the mapping.
