@@ -24,6 +24,8 @@ inherit cargo cargo-update-recipe-crates pkgconfig
 # registered twice.
 SONAME_VERSION = "0.1"
 CARGO_BUILD_FLAGS += "--lib"
+# With GStreamer 1.24 or newer, for DMA_DRM caps and addresses over unixfd (or v1_26, v1_28):
+# CARGO_BUILD_FLAGS += "--features v1_24"
 # The crate io-uring checks the layout of its structs on 64-bit machines only. The kernel's are the same everywhere.
 RUSTFLAGS:append:arm = " --cfg io_uring_skip_arch_check"
 

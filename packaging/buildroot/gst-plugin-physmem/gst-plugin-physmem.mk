@@ -12,6 +12,8 @@ GST_PLUGIN_PHYSMEM_LICENSE_FILES = LICENSE
 GST_PLUGIN_PHYSMEM_INSTALL_STAGING = YES
 GST_PLUGIN_PHYSMEM_DEPENDENCIES = host-pkgconf gstreamer1 gst1-plugins-base
 
+# With GStreamer 1.24 or newer add: --features v1_24 (or v1_26, v1_28), for
+# DMA_DRM caps and addresses over unixfd.
 GST_PLUGIN_PHYSMEM_CARGO_BUILD_OPTS = --lib
 
 # The crate io-uring checks the layout of its structs on 64-bit machines only.
