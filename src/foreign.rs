@@ -52,19 +52,22 @@ struct Watched {
 
 impl Watched {
     fn new(buffer: &gst::BufferRef) -> Result<Self, ForeignError> {
-        let memories = buffer
-            .iter_memories_owned()
-            .filter(|memory| may_shrink(memory));
-        let maps = memories.map(|memory| {
+        let mut maps = Vec::new();
+        for memory in buffer.iter_memories_owned() {
+            // A peer says both numbers, and in GStreamer's own check their sum wraps around.
+            let end_bytes = memory.offset().checked_add(memory.size());
+            let end_bytes = end_bytes.filter(|&end| end <= memory.maxsize());
+            if !may_lack_bytes(&memory, end_bytes.ok_or(ForeignError::Unmappable)?) {
+                continue;
+            }
             // Whoever maps the memory once more meanwhile gets the same mapping. The reference is our own, because
             // GStreamer replaces several memories of a buffer by one when it maps them all.
-            let map = memory.into_mapped_memory_readable().ok()?;
-            let bytes = WatchedBytes::new(map.as_slice()).ok()?;
-            Some((bytes, map))
-        });
-        let maps = maps
-            .collect::<Option<_>>()
-            .ok_or(ForeignError::Unmappable)?;
+            let map = memory
+                .into_mapped_memory_readable()
+                .map_err(|_| ForeignError::Unmappable)?;
+            let bytes = WatchedBytes::new(map.as_slice()).map_err(|_| ForeignError::Unmappable)?;
+            maps.push((bytes, map));
+        }
         Ok(Self { maps })
     }
 
@@ -75,14 +78,16 @@ impl Watched {
     }
 }
 
-/// Memory of this plugin, dma-bufs and sealed memfds keep their length.
-fn may_shrink(memory: &gst::MemoryRef) -> bool {
+/// Whether bytes of the memory before `end_bytes` of its file may be missing, now or later. Memory of this plugin and
+/// dma-bufs have all of them, and so has a memfd that is long enough and sealed against being cut.
+fn may_lack_bytes(memory: &gst::MemoryRef, end_bytes: usize) -> bool {
     let of_file = memory.downcast_memory_ref::<gst_allocators::FdMemory>();
     let Some(of_file) = of_file.filter(|_| crate::memory::region_of(memory).is_none()) else {
         return false;
     };
     // SAFETY: the memory, which is borrowed, keeps its descriptor open.
-    crate::sys::memfd::may_shrink(unsafe { BorrowedFd::borrow_raw(of_file.fd()) })
+    let file = unsafe { BorrowedFd::borrow_raw(of_file.fd()) };
+    crate::sys::memfd::may_lack_bytes(file, end_bytes as u64)
 }
 
 /// A frame mapped for reading.
@@ -450,11 +455,40 @@ mod tests {
         assert_eq!(watched(gst::Memory::with_size(64)), Ok(0));
         let sealed = memfd(4096);
         fcntl(&sealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
-        assert_eq!(watched(memory_of(sealed, 4096)), Ok(0));
+        assert_eq!(watched(memory_of(sealed.try_clone().unwrap(), 4096)), Ok(0));
+        // It is sealed, and has been too short from the beginning.
+        assert_eq!(watched(memory_of(sealed, 8192)), Ok(1));
         assert_eq!(watched(memory_of(memfd(4096), 4096)), Ok(1));
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         assert_eq!(watched(memory_of(file, 4096)), Ok(1));
+    }
+
+    #[test]
+    fn a_place_whose_end_wraps_around_is_refused() {
+        gst::init().unwrap();
+        let mut memory = memory_of(memfd(8192), 8192);
+        // As unixfdsrc of GStreamer 1.28 makes it of the offset 2^64 - 8192 and the size 16384.
+        let memory_mut = memory.get_mut().unwrap();
+        // SAFETY: the memory is this test's alone, and is not mapped with these numbers.
+        unsafe {
+            let raw = memory_mut.as_mut_ptr();
+            ((*raw).offset, (*raw).size) = (usize::MAX - 8191, 16384);
+        }
+        let buffer = buffer_of([memory]);
+        assert_eq!(read(&buffer, <[u8]>::len), Err(ForeignError::Unmappable));
+    }
+
+    #[test]
+    fn a_plane_of_one_row_has_no_negative_stride_either() {
+        for format in [VideoFormat::V210, VideoFormat::Bgrx] {
+            gst::init().unwrap();
+            let info = samples::info(format, WIDTH, 1);
+            for stride in [-256, 0, 16] {
+                let buffer = frame(&info, &[2 * info.size()], |meta| meta.stride[0] = stride);
+                assert!(map(&info, &buffer).is_err(), "{format:?} {stride}");
+            }
+        }
     }
 
     #[test]

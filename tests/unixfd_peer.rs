@@ -22,7 +22,7 @@ use std::{
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use common::memfd;
+use common::{memfd, sealed_memfd};
 
 const SIZE: u64 = 64 * 64 * 4;
 const CAPS: &str = "video/x-raw,format=BGRx,width=64,height=64,framerate=25/1\0";
@@ -174,10 +174,16 @@ fn sizes_and_offsets_beyond_the_file_are_errors() {
         // The last page of a file is there as a whole.
         if there != SIZE - 1 {
             is_refused(Said::of(&memfd(there), SIZE, 0), "shorter than was said");
+            is_refused(
+                Said::of(&sealed_memfd(there), SIZE, 0),
+                "shorter than was said",
+            );
         }
         for (size, offset) in [
             (u64::MAX, 0),
             (SIZE, u64::MAX),
+            // The end of the memory wraps around to one in the file.
+            (SIZE, 8192u64.wrapping_neg()),
             (SIZE, 1 << 40),
             (0, 0),
             (1, 0),

@@ -305,8 +305,10 @@ fn locate<'a>(
         let memory = buffer.peek_memory(found.start);
         importable.push(importable_of(memory)?);
         *address = root(memory);
-        shape.offsets[plane] =
-            u32::try_from(memory.offset() + skip).map_err(|_| NotImportable::Outside(plane))?;
+        let offset = memory.offset().checked_add(skip);
+        shape.offsets[plane] = offset
+            .and_then(|offset| u32::try_from(offset).ok())
+            .ok_or(NotImportable::Outside(plane))?;
         shape.pitches[plane] = u32::try_from(stride).map_err(|_| NotImportable::Outside(plane))?;
     }
     Ok(Located {

@@ -14,7 +14,7 @@ mod picture;
 mod transfer;
 
 pub(crate) use field::copy_field;
-pub(crate) use picture::{copy_area, fill_black};
+pub(crate) use picture::{copy_area, copy_frame, fill_black};
 pub(crate) use transfer::{Run, Transfer};
 
 /// The most planes that any format has.
@@ -389,15 +389,16 @@ impl Layout {
             };
         }
         let plane = &mut self.planes[index];
-        let stride_bytes = usize::try_from(stride).unwrap_or(0);
-        if stride_bytes < plane.row_bytes && plane.rows > 1 {
-            return Err(LayoutError::StrideTooSmall {
-                plane: index,
-                stride_bytes: stride,
-                row_bytes: plane.row_bytes,
-            });
-        }
-        plane.stride_bytes = stride_bytes;
+        let too_small = LayoutError::StrideTooSmall {
+            plane: index,
+            stride_bytes: stride,
+            row_bytes: plane.row_bytes,
+        };
+        // Also for a plane of one row: GStreamer takes the stride for its length.
+        let stride_bytes = usize::try_from(stride).ok();
+        plane.stride_bytes = stride_bytes
+            .filter(|&stride_bytes| stride_bytes >= plane.row_bytes)
+            .ok_or(too_small)?;
         Ok(())
     }
 

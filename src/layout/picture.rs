@@ -73,6 +73,26 @@ pub(crate) fn copy_area(
     device_copy::finish();
 }
 
+/// Copies a whole frame of `info` into another one. The frames may have padding, and none behind their last rows, which
+/// gst_video_frame_copy() of GStreamer 1.26 and later would read and write.
+pub(crate) fn copy_frame(
+    info: &gst_video::VideoInfo,
+    from: &gst_video::VideoFrameRef<&gst::BufferRef>,
+    to: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>,
+) -> Result<(), gst::glib::BoolError> {
+    let format = info.format_info();
+    if format.is_tiled() {
+        // Tiles are not rows, and are only taken without padding.
+        return from.copy(to);
+    }
+    let size = (info.width(), info.field_height());
+    copy_area(from, (0, 0), size, to, (0, 0));
+    match format.has_palette() {
+        true => from.copy_plane(to, 1),
+        false => Ok(()),
+    }
+}
+
 /// Makes a frame black and opaque, including its padding. In YUV formats black is not zero.
 pub(crate) fn fill_black(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>) {
     let format = frame.format_info();

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     adoption::Adoption,
+    layout,
     locks::lock,
     memory::MemoryKind,
     meta::PhysMemMeta,
@@ -177,20 +178,38 @@ impl PhysMemUpload {
         }
     }
 
-    fn copy(&self, input: &gst::Buffer) -> Result<gst::Buffer, gst::FlowError> {
-        let pool = self.pool_for(input.size())?;
-        let mut output = pool.acquire_buffer(None).inspect_err(|error| {
-            if *error == gst::FlowError::Error {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::NoSpaceLeft,
-                    (
-                        "no buffer to copy into: {}",
-                        pool.last_error().unwrap_or_else(|| error.to_string())
-                    )
-                );
+    /// A buffer to copy `bytes` bytes into.
+    fn acquire(&self, bytes: usize) -> Result<gst::Buffer, gst::FlowError> {
+        loop {
+            let pool = self.pool_for(bytes)?;
+            match pool.acquire_buffer(None) {
+                Err(gst::FlowError::Flushing) if self.is_forgotten(&pool) => {}
+                Err(error @ gst::FlowError::Error) => {
+                    gst::element_imp_error!(
+                        self,
+                        gst::ResourceError::NoSpaceLeft,
+                        (
+                            "no buffer to copy into: {}",
+                            pool.last_error().unwrap_or_else(|| error.to_string())
+                        )
+                    );
+                    return Err(error);
+                }
+                result => return result,
             }
-        })?;
+        }
+    }
+
+    /// Whether the pool is no longer the one to copy into, although the stream goes on: downstream has asked for a
+    /// reconfiguration meanwhile.
+    fn is_forgotten(&self, pool: &crate::pool::PhysBufferPool) -> bool {
+        let stream = lock(&self.stream);
+        let target = stream.target.as_ref();
+        !stream.flushing && target.is_none_or(|target| target.pool != *pool)
+    }
+
+    fn copy(&self, input: &gst::Buffer) -> Result<gst::Buffer, gst::FlowError> {
+        let mut output = self.acquire(input.size())?;
         let output_ref = output.get_mut().ok_or(gst::FlowError::Error)?;
         let info = lock(&self.stream).caps.as_ref().and_then(video_info);
         let copied = match &info {
@@ -307,7 +326,7 @@ fn copy_frame(
     let input = crate::foreign::map(info, input)
         .map_err(|error| glib::bool_error!("the frame: {error}"))?;
     let mut output = write_map::frame(output, info)?;
-    input.copy(&mut output)?;
+    layout::copy_frame(info, &input, &mut output)?;
     input
         .check()
         .map_err(|error| glib::bool_error!("the frame: {error}"))

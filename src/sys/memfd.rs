@@ -52,14 +52,17 @@ pub fn seal_for_others(memfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Whether another process can take bytes away from the end of the file: it is of a file system, or a memfd that is not
-/// sealed against that.
-pub fn may_shrink(file: BorrowedFd<'_>) -> bool {
-    let is_file = rustix::fs::fstat(file).is_ok_and(|stat| {
-        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
-    });
+/// Whether some of the first `end_bytes` of a regular file may be missing: the file is shorter, or another process can take
+/// bytes away from its end, because it is of a file system or a memfd that is not sealed against that.
+pub fn may_lack_bytes(file: BorrowedFd<'_>, end_bytes: u64) -> bool {
+    let Ok(stat) = rustix::fs::fstat(file) else {
+        return false;
+    };
+    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
     let seals = fcntl(file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
-    is_file && !seals.is_ok_and(|seals| seals.contains(SealFlag::F_SEAL_SHRINK))
+    let is_sealed = seals.is_ok_and(|seals| seals.contains(SealFlag::F_SEAL_SHRINK));
+    let is_short = u64::try_from(stat.st_size).is_ok_and(|size| size < end_bytes);
+    kind == rustix::fs::FileType::RegularFile && (is_short || !is_sealed)
 }
 
 fn add_seals(memfd: BorrowedFd<'_>, seals: SealFlag) -> nix::Result<()> {

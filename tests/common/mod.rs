@@ -101,6 +101,18 @@ pub fn c_program(source: &str, name: &str) -> PathBuf {
     program
 }
 
+/// A memfd of this size that nobody can cut.
+#[allow(dead_code)]
+pub fn sealed_memfd(size: u64) -> std::fs::File {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = std::fs::File::from(memfd_create(c"hostile", flags).unwrap());
+    file.set_len(size).unwrap();
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+    file
+}
+
 /// A memfd of this size that its owner can cut.
 pub fn memfd(size: u64) -> std::fs::File {
     use nix::sys::memfd::{MFdFlags, memfd_create};

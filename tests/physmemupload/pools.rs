@@ -107,3 +107,33 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
     drop(line); // would hang if the copy went on waiting
     drop(held);
 }
+
+#[test]
+fn a_copy_that_waits_for_a_buffer_goes_on_after_a_reconfiguration() {
+    let line = UploadPipeline::new(
+        "videotestsrc pattern=circular ! capsfilter caps=video/x-raw,format=BGRx,width=32,height=16 ! tee ! queue",
+        MemoryKind::Normal,
+    );
+    let handles = [[0u8; 32 * 16 * 4]; 2].map(|bytes| {
+        let block = Box::leak(Box::new(bytes));
+        // SAFETY: leaked.
+        unsafe { BufferHandle::new(NonNull::from(block).cast(), 32 * 16 * 4, |_, _| {}) }
+    });
+    let pool = PhysBufferPool::with_handles(Vec::from(handles));
+    propose_pool(&line, &pool, 32 * 16 * 4);
+    line.pipeline.set_state(gst::State::Playing).unwrap();
+    let held: Vec<_> = (0..2).map(|_| line.sink.pull_sample().unwrap()).collect();
+    let waits = || {
+        let stats = pool.property::<gst::Structure>("stats");
+        stats.get::<u64>("waits").unwrap()
+    };
+    while waits() == 0 {
+        std::thread::yield_now();
+    }
+    let source = line.upload.static_pad("src").unwrap();
+    assert!(source.send_event(gst::event::Reconfigure::new()));
+    // The pool with its buffers out cannot be set up again, so this one is in memory of the element's own.
+    let next = line.sink.try_pull_sample(gst::ClockTime::from_seconds(30));
+    assert!(next.is_some(), "the stream stands still");
+    drop(held);
+}
