@@ -463,12 +463,20 @@ impl BaseSrcImpl for RawVideoSrc {
         };
         session.give_source(source);
         session.cursor = seek::go(segment, session.timeline().as_ref());
+        if session.stream.is_some() {
+            // This seek is newer than one that has waited for the caps.
+            session.seek = None;
+        }
         // A flush may have interrupted the CAPS event or the ALLOCATION query. Then downstream's
         // pool is not in use, and the next negotiation must ask for it again.
         let is_to_ask = session.stream.is_some() && !matches!(session.pool, PoolInUse::Downstream);
         drop(state);
-        if is_to_ask && segment.flags().contains(gst::SegmentFlags::RESET) {
-            self.obj().src_pad().mark_reconfigure();
+        if segment.flags().contains(gst::SegmentFlags::RESET) {
+            if is_to_ask {
+                self.obj().src_pad().mark_reconfigure();
+            }
+            // After a flush the stream begins anew, and may fail anew.
+            self.failed.store(false, Ordering::Relaxed);
         }
         true
     }

@@ -84,7 +84,8 @@ impl Pipeline {
     pub fn errors(&self) -> Vec<String> {
         let bus = self.pipeline.bus().unwrap();
         let first = bus.timed_pop_filtered(TIMEOUT, &[gst::MessageType::Error]);
-        self.pipeline.set_state(gst::State::Null).unwrap();
+        // Afterwards no thread posts any more. In NULL the bus would have lost what is on it.
+        self.pipeline.set_state(gst::State::Ready).unwrap();
         first
             .into_iter()
             .chain(std::iter::from_fn(|| {

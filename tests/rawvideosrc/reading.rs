@@ -23,6 +23,32 @@ fn a_file_cut_short_while_it_plays_ends_with_an_error() {
     assert!(errors[0].contains("frame 40 "), "{errors:?}");
 }
 
+#[test]
+fn a_stream_that_fails_again_after_a_seek_says_so_again() {
+    let info = info(gst_video::VideoFormat::Bgrx, 16, 16);
+    let file = RawFile::new(90 * info.size());
+    let pipeline = Pipeline::play(&file.source(&info));
+    // A pipeline that has failed stays in PAUSED after a seek, unless it is told to play once more.
+    let seek = |frame| {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        let playing = &pipeline.pipeline;
+        playing.seek_simple(flags, at_frame(frame)).unwrap();
+        playing.set_state(gst::State::Playing).unwrap();
+        assert_eq!(number(&pipeline.pull().unwrap()), frame);
+    };
+    for last in [39, 19] {
+        file.cut(90 * info.size());
+        seek(5);
+        file.cut((last as usize + 1) * info.size());
+        seek(last);
+        assert!(pipeline.pull().is_none());
+    }
+    let errors = pipeline.errors();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("frame 40 "), "{errors:?}");
+    assert!(errors[1].contains("frame 20 "), "{errors:?}");
+}
+
 fn mode(pipeline: &Pipeline) -> String {
     let source = pipeline.pipeline.by_name("source").unwrap();
     let stats = source.property::<gst::Structure>("stats");

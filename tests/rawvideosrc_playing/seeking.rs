@@ -225,6 +225,30 @@ fn a_seek_is_answered_while_the_caps_are_negotiated() {
 }
 
 #[test]
+fn of_two_seeks_at_the_start_the_later_one_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), 100);
+    let seek = |frame| {
+        gst::event::Seek::new(
+            1.0,
+            gst::SeekFlags::FLUSH,
+            gst::SeekType::Set,
+            gst::ClockTime::from_mseconds(frame_start_ms(frame)),
+            gst::SeekType::Set,
+            gst::ClockTime::from_mseconds(frame_start_ms(frame + 2)),
+        )
+    };
+    for wait_us in (0..4000).step_by(50) {
+        let pipeline = Pipeline::new(&line(&path));
+        pipeline.start(gst::State::Paused);
+        assert!(pipeline.source().send_event(seek(60)));
+        std::thread::sleep(Duration::from_micros(wait_us));
+        assert!(pipeline.source().send_event(seek(10)));
+        assert_eq!(pipeline.frames(200), [10, 11], "after {wait_us} us");
+    }
+}
+
+#[test]
 fn a_live_source_that_joins_later_begins_at_the_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), 100);
