@@ -227,9 +227,9 @@ impl KmsFlipSink {
 
     /// Takes effect with the next frame.
     fn set_variable_refresh(&self, is_wanted: bool) {
-        self.set_wish(|settings| settings.variable_refresh = is_wanted);
-        // The mode, too, depends on it.
+        // The mode, too, depends on it. First, because in PAUSED another thread plans at once.
         self.started(|started| started.make_stale());
+        self.set_wish(|settings| settings.variable_refresh = is_wanted);
     }
 
     /// Takes effect with the next frame.
@@ -335,7 +335,11 @@ impl KmsFlipSink {
     }
 
     fn drain(&self) {
-        self.started(|started| started.prerolled.forget());
+        let missed = self.started(|started| {
+            started.prerolled.forget();
+            started.forget_missed()
+        });
+        drop(missed);
         if let Some(stream) = self.stream() {
             stream.release_foreign(DRAIN_TIME);
         }
@@ -450,6 +454,9 @@ impl ElementImpl for KmsFlipSink {
         match transition {
             gst::StateChange::PausedToReady => {
                 self.drain();
+                // A display that comes in READY has nothing to show.
+                let waiting = self.started(|started| started.waiting.take());
+                drop(waiting);
                 *lock(&self.orientation) = Orientation::default();
             }
             gst::StateChange::ReadyToNull => self.close(),
@@ -557,7 +564,11 @@ impl BaseSinkImpl for KmsFlipSink {
                 }
                 gst::EventType::FlushStart => head.withdraw(),
                 gst::EventType::FlushStop => {
-                    self.started(|started| started.prerolled.forget());
+                    let missed = self.started(|started| {
+                        started.prerolled.forget();
+                        started.forget_missed()
+                    });
+                    drop(missed);
                     if let Some(stream) = self.stream() {
                         stream.forget_field();
                     }

@@ -92,6 +92,23 @@ impl Started {
         (self.stream.take(), self.waiting.replace(waiting))
     }
 
+    /// Whether the frames of the stream still have these caps. If not, the next frame is planned anew, because planning for
+    /// these caps may have changed the display.
+    fn still_has(&self, caps: &FrameCaps) -> bool {
+        let of_stream = self.stream.as_ref().map(|stream| stream.caps());
+        let current = of_stream.or(self.waiting.as_ref().map(Waiting::caps));
+        let is_same = current == Some(caps);
+        if !is_same {
+            self.make_stale();
+        }
+        is_same
+    }
+
+    /// Gives up a frame that was to be shown on a display to come.
+    pub(super) fn forget_missed(&mut self) -> Option<gst::Buffer> {
+        self.waiting.as_mut().and_then(Waiting::forget_missed)
+    }
+
     /// Whether the display, or the rotation, has changed since frames were planned for it.
     fn is_stale(&self) -> bool {
         self.observer.is_stale()
@@ -457,7 +474,7 @@ impl KmsFlipSink {
                 .flatten(),
         };
         if let Some(caps) = caps
-            && self.plan_or_wait(&caps)?
+            && self.plan_again_or_wait(&caps)?
         {
             // The new display may show other memory without a copy.
             self.adoption.restart();

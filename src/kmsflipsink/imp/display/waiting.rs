@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use gst::subclass::prelude::*;
 
+use super::Started;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::frame_caps::FrameCaps;
@@ -26,6 +27,11 @@ pub(in crate::kmsflipsink::imp) struct Waiting {
 impl Waiting {
     pub(super) fn caps(&self) -> &FrameCaps {
         &self.caps
+    }
+
+    /// Gives up the frame that was to be shown on a display to come.
+    pub(super) fn forget_missed(&mut self) -> Option<gst::Buffer> {
+        self.missed.take().map(|missed| missed.buffer)
     }
 }
 
@@ -52,9 +58,24 @@ impl KmsFlipSink {
         &self,
         caps: &FrameCaps,
     ) -> Result<bool, KmsError> {
+        self.plan_or_wait_if(caps, |_| true)
+    }
+
+    /// The same for a thread that does not handle the caps of the stream. These may have become others meanwhile, and then
+    /// the plan is of no use.
+    pub(super) fn plan_again_or_wait(&self, caps: &FrameCaps) -> Result<bool, KmsError> {
+        self.plan_or_wait_if(caps, |started| started.still_has(caps))
+    }
+
+    fn plan_or_wait_if(
+        &self,
+        caps: &FrameCaps,
+        is_wanted: impl Fn(&Started) -> bool,
+    ) -> Result<bool, KmsError> {
         let error = match self.plan(caps) {
             Ok(stream) => {
-                let old = self.started(|started| started.begin_stream(stream));
+                let old = self
+                    .started(|started| is_wanted(started).then(|| started.begin_stream(stream)));
                 drop(old);
                 self.note_screen();
                 return Ok(true);
@@ -67,8 +88,9 @@ impl KmsFlipSink {
             missed: None,
             next_look: Instant::now() + LOOK_ROUND,
         };
-        let old = self.started(|started| started.begin_waiting(waiting));
-        if old.is_some_and(|(_, waited)| waited.is_none()) {
+        let old =
+            self.started(|started| is_wanted(started).then(|| started.begin_waiting(waiting)));
+        if old.flatten().is_some_and(|(_, waited)| waited.is_none()) {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::NotFound,
@@ -95,6 +117,9 @@ impl KmsFlipSink {
         // The new display may show other memory without a copy.
         self.adoption.restart();
         let missed = self.started(|started| {
+            if !started.still_has(&caps) {
+                return (None, None);
+            }
             let (old, waiting) = started.begin_stream(stream.clone());
             let missed = waiting.and_then(|waiting| waiting.missed);
             if let Some(Missed {
@@ -135,12 +160,17 @@ impl KmsFlipSink {
         if is_plane_fixed {
             head.close(settings.restore);
         }
-        let mut new = self.open()?;
+        let mut new = Some(self.open()?);
         let old = self.started(|started| {
+            let mut new = new.take()?;
             new.waiting = started.waiting.take();
-            std::mem::replace(started, new)
+            Some(std::mem::replace(started, new))
         });
-        if let Some(old) = old.filter(|_| !is_plane_fixed) {
+        if let Some(unused) = new {
+            // The sink was stopped meanwhile.
+            unused.head.close(settings.restore);
+        }
+        if let Some(old) = old.flatten().filter(|_| !is_plane_fixed) {
             old.head.close(settings.restore);
         }
         Ok(())

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A connector without a display, before and during a stream.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use gst::prelude::*;
 
 use super::{H, W, assert_warned_and_dropped, bgrx_player, force_connector};
@@ -72,6 +75,44 @@ fn a_still_picture_in_paused_is_shown_when_the_display_comes() {
     assert_on_screen(&next);
     assert_eq!(player.count("shown"), 2, "{}", player.stats());
     force_connector("unspecified");
+}
+
+/// Bytes of a buffer that tell when they are given up.
+struct Told(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Told {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn a_frame_that_waits_for_a_display_is_given_up_in_ready() {
+    init();
+    force_connector("off");
+    let player = Player::with_appsrc("mode=640x480 enable-last-sample=false");
+    player.set_caps(&bgrx(W as u32, H as u32));
+    player.set_state(gst::State::Playing);
+    let is_given_up = Arc::new(AtomicBool::new(false));
+    let bytes = Told(vec![0; W * H * 4], is_given_up.clone());
+    player.push(gst::Buffer::from_slice(bytes));
+    player.wait_until("dropped frames", |player| {
+        player.count("dropped-disconnected") >= 1
+    });
+    assert!(!is_given_up.load(Ordering::Acquire), "it waits");
+    player.reach(gst::State::Ready);
+    assert!(is_given_up.load(Ordering::Acquire));
+    force_connector("on");
+    player.wait_for_event("plugged");
+    assert_eq!(player.count("shown"), 0);
+    force_connector("unspecified");
+    player.reach(gst::State::Null);
 }
 
 #[test]
