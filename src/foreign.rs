@@ -445,6 +445,30 @@ mod tests {
     }
 
     #[test]
+    fn each_reader_of_the_same_memory_learns_that_it_was_cut() {
+        gst::init().unwrap();
+        let page_bytes = page_size_bytes();
+        let info = samples::info(
+            VideoFormat::Bgrx,
+            WIDTH,
+            2 * page_bytes as u32 / (4 * WIDTH),
+        );
+        let file = memfd(info.size() as u64);
+        let buffer = buffer_of([memory_of(file.try_clone().unwrap(), info.size())]);
+        let (one, other) = (map(&info, &buffer).unwrap(), map(&info, &buffer).unwrap());
+        let is_zero =
+            |frame: &Frame<'_>| frame.plane_data(0).unwrap().iter().all(|byte| *byte == 0);
+        file.set_len(page_bytes as u64).unwrap();
+        assert!(is_zero(&one) && is_zero(&other));
+        let cut = Err(ForeignError::Cut(page_bytes));
+        assert_eq!((one.check(), other.check()), (cut.clone(), cut.clone()));
+        // The zeroes are there as long as the memory is mapped.
+        let later = map(&info, &buffer).unwrap();
+        assert!(is_zero(&later));
+        assert_eq!(later.check(), cut);
+    }
+
+    #[test]
     fn only_files_that_can_be_cut_are_watched() {
         use nix::fcntl::{FcntlArg, SealFlag, fcntl};
         gst::init().unwrap();

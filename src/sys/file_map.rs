@@ -105,7 +105,9 @@ impl WatchedBytes {
         // Pages at both ends belong to the mapping as a whole.
         let start = first & !(page_bytes - 1);
         let record = sigbus::claim();
-        record.watch(start..(first + bytes.len()).next_multiple_of(page_bytes));
+        let addresses = start..(first + bytes.len()).next_multiple_of(page_bytes);
+        record.watch(addresses.clone());
+        record.note_known_missing(addresses);
         Ok(Self { first, record })
     }
 

@@ -96,6 +96,20 @@ impl WatchedMapping {
             .store(generation.wrapping_add(2), Ordering::Release);
     }
 
+    /// Takes over what others know to be missing of the same bytes: there are zeroes already, which raise no signal.
+    pub fn note_known_missing(&self, addresses: Range<usize>) {
+        for other in watched_mappings().filter(|other| !ptr::eq(*other, self)) {
+            let known = other.addresses().zip(other.missing());
+            if let Some((theirs, missing)) = known
+                && theirs.contains(&missing)
+                && (missing.max(addresses.start)) < addresses.end.min(theirs.end)
+            {
+                self.missing
+                    .fetch_min(missing.max(addresses.start), Ordering::AcqRel);
+            }
+        }
+    }
+
     /// The watched addresses. `None` while they change. The addresses of a mapping do not change while it
     /// is in use, so the handler always finds it.
     pub fn addresses(&self) -> Option<Range<usize>> {
@@ -225,15 +239,19 @@ fn is_of_a_page(code: libc::c_int) -> bool {
 
 /// Maps zeroed pages from the page of `address` on, if one of our mappings holds the address.
 fn map_zero_pages(address: usize) -> bool {
-    let watched = watched_mappings().find_map(|record| {
-        let addresses = record.addresses()?;
-        addresses.contains(&address).then_some((record, addresses))
-    });
-    let Some((record, addresses)) = watched else {
+    let page = address & !(page_size_bytes() - 1);
+    let mut watched = None;
+    // Several may watch the same bytes, and the zeroes raise no further signal.
+    for record in watched_mappings() {
+        let Some(addresses) = record.addresses().filter(|it| it.contains(&address)) else {
+            continue;
+        };
+        record.missing.fetch_min(page, Ordering::AcqRel);
+        watched.get_or_insert(addresses);
+    }
+    let Some(addresses) = watched else {
         return false;
     };
-    let page = address & !(page_size_bytes() - 1);
-    record.missing.fetch_min(page, Ordering::AcqRel);
     // SAFETY: the range lies inside our own mapping, which the faulting code keeps alive; its bytes from
     // here on are missing, and zeroes replace them.
     let mapped = unsafe {
