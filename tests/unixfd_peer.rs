@@ -282,4 +282,13 @@ fn metas_with_anything_in_them_are_refused_or_mean_nothing() {
             }]);
         }
     }
+    let good = meta([1, 0, 1, 0], [SIZE, 0, 0, 0], [none, 1], &[0x1000, SIZE]);
+    let metas = vec![
+        ("GstPhysMemMeta", 0, good.clone()),
+        ("GstPhysMemMeta", 0, good),
+    ];
+    receiver_of(&[Said {
+        metas,
+        ..Said::of(&file, SIZE, 0)
+    }]);
 }

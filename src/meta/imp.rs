@@ -330,6 +330,9 @@ mod wire_format {
                 std::slice::from_raw_parts(data, size),
             )
         };
+        if buffer.meta::<PhysMemMeta>().is_some() {
+            return malformed(&"the buffer has one already");
+        }
         match PhysMemMeta::from_wire(bytes) {
             Ok(description) => attach(buffer, description, 0),
             Err(err) => malformed(&err),

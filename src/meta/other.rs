@@ -47,30 +47,40 @@ struct Attached {
     /// Compared, never dereferenced.
     meta: *const GstPhysMemMeta,
     description: std::sync::Arc<Description>,
+    /// What was attached before: of another meta of the buffer, or what this one said then.
+    before: Option<Box<Attached>>,
+}
+
+impl Attached {
+    fn of(&self, meta: &GstPhysMemMeta, facts: &Facts) -> Option<&Description> {
+        let mut all = std::iter::successors(Some(self), |attached| attached.before.as_deref());
+        let known = all.find(|attached| {
+            std::ptr::eq(attached.meta, meta) && attached.description.facts == *facts
+        });
+        known.map(|attached| &*attached.description)
+    }
 }
 
 /// What the meta says, valid as long as it is on its buffer.
 pub(super) fn description(meta: &GstPhysMemMeta) -> &Description {
-    // Of two threads that get here at once, the second would free what the first returned.
+    // Two threads that get here at once would both attach what the other one does not see.
     static ATTACHING: Mutex<()> = Mutex::new(());
     let facts = facts_of(meta);
     let _guard = lock(&ATTACHING);
     // SAFETY: the meta is on `buffer`, which is alive, and data under our quark is an Attached of
-    // this copy. One is replaced only if its meta is gone from the buffer, or says something else
-    // since: nothing borrows the description then.
+    // this copy, which is freed with the buffer and not before.
     unsafe {
         let buffer = meta.buffer.cast_mut().cast::<gst::ffi::GstMiniObject>();
         let quark = (*QUARK).into_glib();
-        let attached = gst::ffi::gst_mini_object_get_qdata(buffer, quark).cast::<Attached>();
-        if let Some(attached) = attached.as_ref()
-            && std::ptr::eq(attached.meta, meta)
-            && attached.description.facts == facts
-        {
-            return &attached.description;
+        let known = gst::ffi::gst_mini_object_get_qdata(buffer, quark).cast::<Attached>();
+        if let Some(description) = known.as_ref().and_then(|known| known.of(meta, &facts)) {
+            return description;
         }
+        let before = gst::ffi::gst_mini_object_steal_qdata(buffer, quark).cast::<Attached>();
         let attached = Box::into_raw(Box::new(Attached {
             meta,
             description: Description::new(facts, About::Other(TheirMeta(meta))),
+            before: (!before.is_null()).then(|| Box::from_raw(before)),
         }));
         gst::ffi::gst_mini_object_set_qdata(buffer, quark, attached.cast(), Some(detach));
         &(*attached).description
