@@ -27,8 +27,9 @@ use std::time::Duration;
 /// How long a foreign frame waits for a free fb_page to be copied into. If upstream keeps all
 /// of them and sends frames in other memory, the wait would never end.
 const FREE_PAGE_LIMIT: Duration = Duration::from_secs(1);
-/// Two refreshes at the slowest plausible rate.
-const DRAIN_LIMIT: Duration = Duration::from_millis(200);
+/// How long the last frame may take to the screen. A pan is repeated for as long while another program has the display, and
+/// on a busy machine the presenter may not get a processor for a while.
+const DRAIN_LIMIT: Duration = super::mode::BUSY_LIMIT;
 
 /// The opened device, the threads that use it, and the slots over its fb_pages.
 pub struct Session {
