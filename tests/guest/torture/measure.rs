@@ -117,7 +117,8 @@ impl KernelLog {
 
     /// The messages that report an error of the kernel, which it makes by itself or which a program has led it into.
     pub fn reports(&mut self) -> Vec<String> {
-        const SIGNS: [&str; 10] = [
+        // What lockdep finds begins with WARNING, BUG or INFO; its own name is in the stacks of other messages, too.
+        const SIGNS: [&str; 9] = [
             "KASAN",
             "BUG:",
             "WARNING:",
@@ -126,7 +127,6 @@ impl KernelLog {
             "INFO: task",
             "Oops",
             "general protection",
-            "lockdep",
             "ODEBUG",
         ];
         // The driver cirrusfb frees a framebuffer that is open when it is unbound, which only a mend of the kernel can help.
