@@ -335,11 +335,7 @@ impl KmsFlipSink {
     }
 
     fn drain(&self) {
-        let missed = self.started(|started| {
-            started.prerolled.forget();
-            started.forget_missed()
-        });
-        drop(missed);
+        drop(self.started(Started::forget_frames));
         if let Some(stream) = self.stream() {
             stream.release_foreign(DRAIN_TIME);
         }
@@ -455,8 +451,7 @@ impl ElementImpl for KmsFlipSink {
             gst::StateChange::PausedToReady => {
                 self.drain();
                 // A display that comes in READY has nothing to show.
-                let waiting = self.started(|started| started.waiting.take());
-                drop(waiting);
+                drop(self.started(|started| started.waiting.take()));
                 *lock(&self.orientation) = Orientation::default();
             }
             gst::StateChange::ReadyToNull => self.close(),
@@ -564,11 +559,7 @@ impl BaseSinkImpl for KmsFlipSink {
                 }
                 gst::EventType::FlushStart => head.withdraw(),
                 gst::EventType::FlushStop => {
-                    let missed = self.started(|started| {
-                        started.prerolled.forget();
-                        started.forget_missed()
-                    });
-                    drop(missed);
+                    drop(self.started(Started::forget_frames));
                     if let Some(stream) = self.stream() {
                         stream.forget_field();
                     }

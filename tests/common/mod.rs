@@ -105,10 +105,7 @@ pub fn c_program(source: &str, name: &str) -> PathBuf {
 #[allow(dead_code)]
 pub fn sealed_memfd(size: u64) -> std::fs::File {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = std::fs::File::from(memfd_create(c"hostile", flags).unwrap());
-    file.set_len(size).unwrap();
+    let file = memfd(size);
     fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
     file
 }
@@ -116,7 +113,8 @@ pub fn sealed_memfd(size: u64) -> std::fs::File {
 /// A memfd of this size that its owner can cut.
 pub fn memfd(size: u64) -> std::fs::File {
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    let file = memfd_create(c"hostile", MFdFlags::MFD_CLOEXEC).unwrap();
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = memfd_create(c"hostile", flags).unwrap();
     let file = std::fs::File::from(file);
     file.set_len(size).unwrap();
     file

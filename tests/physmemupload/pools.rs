@@ -79,13 +79,12 @@ fn a_pool_that_downstream_offers_is_handed_on_to_upstream() {
     assert_eq!(line.counts(), (6, 0));
 }
 
-#[test]
-fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
+/// A copy that waits for a buffer, because the sink keeps both buffers of the pool that it offers. The samples are those.
+fn waiting_copy(kind: MemoryKind) -> (UploadPipeline, Vec<gst::Sample>) {
     let line = UploadPipeline::new(
         "videotestsrc pattern=circular ! capsfilter caps=video/x-raw,format=BGRx,width=32,height=16 ! tee ! queue",
-        MemoryKind::Auto,
+        kind,
     );
-    // The sink keeps both buffers of the pool, so the third copy waits.
     let handle = || {
         let block: &'static mut [u8] = Box::leak(vec![0; 32 * 16 * 4].into_boxed_slice());
         // SAFETY: leaked.
@@ -94,7 +93,7 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
     let pool = PhysBufferPool::with_handles(vec![handle(), handle()]);
     propose_pool(&line, &pool, 32 * 16 * 4);
     line.pipeline.set_state(gst::State::Playing).unwrap();
-    let held: Vec<_> = (0..2).map(|_| line.sink.pull_sample().unwrap()).collect();
+    let held = (0..2).map(|_| line.sink.pull_sample().unwrap()).collect();
     while pool
         .property::<gst::Structure>("stats")
         .get::<u64>("waits")
@@ -104,32 +103,19 @@ fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
         std::thread::yield_now();
     }
     assert_eq!(line.counts(), (0, 2));
+    (line, held)
+}
+
+#[test]
+fn stopping_wakes_a_copy_that_waits_for_a_buffer() {
+    let (line, held) = waiting_copy(MemoryKind::Auto);
     drop(line); // would hang if the copy went on waiting
     drop(held);
 }
 
 #[test]
 fn a_copy_that_waits_for_a_buffer_goes_on_after_a_reconfiguration() {
-    let line = UploadPipeline::new(
-        "videotestsrc pattern=circular ! capsfilter caps=video/x-raw,format=BGRx,width=32,height=16 ! tee ! queue",
-        MemoryKind::Normal,
-    );
-    let handles = [[0u8; 32 * 16 * 4]; 2].map(|bytes| {
-        let block = Box::leak(Box::new(bytes));
-        // SAFETY: leaked.
-        unsafe { BufferHandle::new(NonNull::from(block).cast(), 32 * 16 * 4, |_, _| {}) }
-    });
-    let pool = PhysBufferPool::with_handles(Vec::from(handles));
-    propose_pool(&line, &pool, 32 * 16 * 4);
-    line.pipeline.set_state(gst::State::Playing).unwrap();
-    let held: Vec<_> = (0..2).map(|_| line.sink.pull_sample().unwrap()).collect();
-    let waits = || {
-        let stats = pool.property::<gst::Structure>("stats");
-        stats.get::<u64>("waits").unwrap()
-    };
-    while waits() == 0 {
-        std::thread::yield_now();
-    }
+    let (line, held) = waiting_copy(MemoryKind::Normal);
     let source = line.upload.static_pad("src").unwrap();
     assert!(source.send_event(gst::event::Reconfigure::new()));
     // The pool with its buffers out cannot be set up again, so this one is in memory of the element's own.

@@ -104,8 +104,10 @@ impl Started {
         is_same
     }
 
-    /// Gives up a frame that was to be shown on a display to come.
-    pub(super) fn forget_missed(&mut self) -> Option<gst::Buffer> {
+    /// Forgets the frame of the preroll, and gives up one that was to be shown on a display to come. The caller drops that
+    /// outside of the lock.
+    pub(super) fn forget_frames(&mut self) -> Option<gst::Buffer> {
+        self.prerolled.forget();
         self.waiting.as_mut().and_then(Waiting::forget_missed)
     }
 
