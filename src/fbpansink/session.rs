@@ -499,11 +499,11 @@ impl Session {
             .pool(&caps, stream.placement())
             .ok_or_else(|| pool_error(format!("it refuses {caps}")))?;
         pool.set_active(true).map_err(pool_error)?;
-        *copies = Some(pool.clone());
-        drop(copies);
+        // With `copies` locked, because Stream::set_flushing() may be about to tell the pool the opposite.
         if self.presenter.is_flushing() {
             pool.set_flushing(true); // unlock() was called before `copies` had the pool
         }
+        *copies = Some(pool.clone());
         Ok(pool)
     }
 
