@@ -83,11 +83,17 @@ impl Head {
         }
     }
 
-    /// The modes of the connector now, as far as the kernel knows without probing.
+    /// The modes of the connector now, as far as the kernel knows without probing. None if the connector was removed
+    /// (DisplayPort MST).
     pub fn modes(&self) -> Result<Vec<(drm::control::Mode, ModeLine)>, KmsError> {
+        let is_removed = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
         let info = device::connector_handle(self.route.connector)
-            .and_then(|handle| self.device.get_connector(handle, false))
-            .map_err(|source| self.failed("reading the connector", source))?;
+            .and_then(|handle| self.device.get_connector(handle, false));
+        let info = match info {
+            Ok(info) => info,
+            Err(error) if self.device.is_ours && is_removed(&error) => return Ok(Vec::new()),
+            Err(source) => return Err(self.failed("reading the connector", source)),
+        };
         Ok(info
             .modes()
             .iter()
