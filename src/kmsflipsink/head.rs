@@ -29,6 +29,7 @@ use super::mode::ModeLine;
 use super::stats::Stats;
 use crate::display::area::Placement;
 use crate::display::frame_log::FrameLog;
+use crate::locks::MutexGuard;
 use crate::sys::clock::monotonic_ns;
 pub use choosing::Candidate;
 
@@ -198,10 +199,12 @@ impl Head {
                     match plane.frames.submit(frame) {
                         Ok(()) => {
                             if !inner.awaits_flip(self.route.crtc) {
-                                engine.wake();
+                                // The card's thread takes the lock at once.
+                                MutexGuard::unlocked(&mut inner, || engine.wake());
                             }
-                            if !until_settled {
-                                return Ok(());
+                            match until_settled {
+                                true => continue,
+                                false => return Ok(()),
                             }
                         }
                         // What is pending is newer than a frame that was shown before.

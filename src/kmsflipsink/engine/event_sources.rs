@@ -67,7 +67,7 @@ impl EventSources {
     }
 
     /// Sleeps until an event or until `until_ns` (CLOCK_MONOTONIC), and handles the events.
-    pub(super) fn wait(&mut self, engine: &Engine, until_ns: u64) {
+    pub(super) fn wait(&mut self, engine: &Engine, until_ns: u64, outbox: &mut Outbox) {
         let inner = engine.lock();
         // poll would return at once for a device that is gone.
         let is_there = inner.gone.is_none();
@@ -115,7 +115,7 @@ impl EventSources {
             let _ = engine.wake.read();
         }
         if happened[1] {
-            read_events(engine);
+            read_events(engine, outbox);
         }
         if happened[2] {
             self.read_uevents(engine);
@@ -131,7 +131,7 @@ impl EventSources {
             .zip(&happened[5..])
             .filter(|(_, is)| **is)
         {
-            read_fence(engine, crtc, &fence);
+            read_fence(engine, crtc, &fence, outbox);
         }
     }
 
@@ -175,40 +175,34 @@ impl EventSources {
     }
 }
 
-fn read_events(engine: &Engine) {
+fn read_events(engine: &Engine, outbox: &mut Outbox) {
     let events = match engine.device.receive_events() {
         Ok(events) => events,
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => return,
         Err(error) => {
-            let mut outbox = Outbox::default();
-            engine
-                .lock()
-                .lose_device(Gone::device(sys::describe(&error)), &mut outbox);
-            outbox.deliver();
+            let gone = Gone::device(sys::describe(&error));
+            engine.lock().lose_device(gone, outbox);
             return;
         }
     };
-    let mut outbox = Outbox::default();
     for event in events {
         if let Event::PageFlip(flip) = event {
             let shown_ns = flip.duration.as_nanos() as u64;
             engine
                 .lock()
-                .flipped(flip.crtc.into(), shown_ns, flip.frame, &mut outbox);
+                .flipped(flip.crtc.into(), shown_ns, flip.frame, outbox);
         }
     }
-    outbox.deliver();
 }
 
 /// Handles a signalled fence: the commit in flight is on the screen.
-fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
+fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>, outbox: &mut Outbox) {
     // A file of several fences tells no time. It is signalled all the same, and would be reported again at once.
     let shown_ns = match sync_file::signalled_ns(fence.as_fd()) {
         Ok(None) => return,
         Ok(shown_ns) => shown_ns,
         Err(_) => None,
     };
-    let mut outbox = Outbox::default();
     let mut inner = engine.lock();
     let is_in_flight = |crtc: &mut Crtc| {
         let of_crtc = crtc.out_fence.as_ref();
@@ -216,12 +210,10 @@ fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>) {
     };
     if inner.crtc(crtc_id).is_some_and(is_in_flight) {
         match shown_ns {
-            Some(shown_ns) => inner.flipped(crtc_id, shown_ns, 0, &mut outbox),
-            None => inner.flipped_before(crtc_id, monotonic_ns(), &mut outbox),
+            Some(shown_ns) => inner.flipped(crtc_id, shown_ns, 0, outbox),
+            None => inner.flipped_before(crtc_id, monotonic_ns(), outbox),
         }
     }
-    drop(inner);
-    outbox.deliver();
 }
 
 #[cfg(test)]
@@ -239,7 +231,9 @@ mod tests {
         crtc.begin_commit(0);
         crtc.out_fence = Some(fence.clone());
         engine.lock().crtcs.push(crtc);
-        read_fence(&engine, 1, &fence);
+        let mut outbox = Outbox::default();
+        read_fence(&engine, 1, &fence, &mut outbox);
+        outbox.deliver();
         let inner = engine.lock();
         assert!(inner.crtcs[0].out_fence.is_none() && inner.crtcs[0].in_flight.is_none());
     }

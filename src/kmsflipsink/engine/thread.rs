@@ -53,14 +53,17 @@ impl Drop for ThreadEnd<'_> {
 fn run(engine: &Arc<Engine>) {
     let _end = ThreadEnd(engine);
     let mut sources = EventSources::open(engine);
+    let mut outbox = Outbox::default();
     loop {
         sources.answer_handover(engine);
         let now_ns = monotonic_ns();
         wait_longer(engine, now_ns);
-        let mut outbox = Outbox::default();
         let action = engine.lock().next_action(now_ns, &mut outbox);
-        engine.notify();
-        outbox.deliver();
+        // A commit comes first: a thread that is told anything may run at once, on the only processor.
+        if !matches!(action, Action::Commit { .. }) {
+            engine.notify();
+            std::mem::take(&mut outbox).deliver();
+        }
         match action {
             Action::Exit => break,
             Action::Commit {
@@ -71,7 +74,7 @@ fn run(engine: &Arc<Engine>) {
                 framebuffers,
                 kind,
             } => {
-                commit(engine, crtc, request, out_fence, kind);
+                commit(engine, crtc, request, out_fence, kind, &mut outbox);
                 drop((blobs, framebuffers));
             }
             Action::Restore { crtc, planes } => {
@@ -82,7 +85,7 @@ fn run(engine: &Arc<Engine>) {
             Action::Close { crtc, planes } => close(engine, crtc, &planes),
             Action::Suspend => suspend(engine),
             Action::Reclaim => reclaim(engine),
-            Action::Wait { until_ns } => sources.wait(engine, until_ns),
+            Action::Wait { until_ns } => sources.wait(engine, until_ns, &mut outbox),
         }
     }
     // Upstream may keep dumb buffers for a long time, and these keep the device open. The console cannot be shown before,
@@ -97,6 +100,7 @@ fn commit(
     mut request: AtomicModeReq,
     out_fence: Option<OutFenceRequest>,
     kind: CommitKind,
+    outbox: &mut Outbox,
 ) {
     let mut flags = kind.flags();
     flags.set(AtomicCommitFlags::PAGE_FLIP_EVENT, out_fence.is_none());
@@ -120,14 +124,11 @@ fn commit(
     let is_revoked = !engine.device.is_ours
         && result.as_ref().is_err_and(is_missing)
         && engine.device.is_crtc_gone(crtc);
-    let mut outbox = Outbox::default();
     let mut inner = engine.lock();
     if let Some(crtc) = inner.crtc(crtc) {
         crtc.out_fence = fence;
     }
-    inner.committed(crtc, result, is_revoked, monotonic_ns(), &mut outbox);
-    drop(inner);
-    outbox.deliver();
+    inner.committed(crtc, result, is_revoked, monotonic_ns(), outbox);
 }
 
 /// Commits a setup without blocking. If the kernel refuses that, commits it once more and blocks: some drivers set no
