@@ -79,6 +79,11 @@ impl<F> Cycle<F> {
         self.pending.take()
     }
 
+    /// Puts a frame in the place of the current one, while the screen shows neither. Returns the old one.
+    pub(crate) fn replace_current(&mut self, frame: F) -> Option<F> {
+        self.current.replace(frame)
+    }
+
     /// All frames, when the screen or plane is given up.
     pub(crate) fn into_frames(self) -> impl Iterator<Item = F> {
         [self.pending, self.queued, self.current]

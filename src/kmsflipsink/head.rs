@@ -249,6 +249,23 @@ impl Head {
         }
     }
 
+    /// Puts a frame in the place of the one that was shown last, while the display is unplugged or another program has
+    /// it: the display will show this one when it comes back. Returns the frame if it can be shown now.
+    pub fn replace_unseen(&self, frame: Frame) -> Option<Frame> {
+        let mut inner = self.engine.lock();
+        let is_master = inner.is_master();
+        let crtc = inner.crtc(self.route.crtc);
+        let unseen =
+            crtc.filter(|crtc| !(is_master && crtc.is_plugged) && crtc.in_flight.is_none());
+        let Some(plane) = unseen.and_then(|crtc| crtc.plane_mut(self.route.kms_plane)) else {
+            return Some(frame);
+        };
+        let old = plane.frames.replace_current(frame);
+        drop(inner);
+        drop(old);
+        None
+    }
+
     /// While flushing, the plane takes no frames, and all threads that wait for it stop waiting.
     pub fn set_flushing(&self, is_flushing: bool) {
         self.with_plane(|plane| plane.is_flushing = is_flushing);

@@ -557,7 +557,11 @@ impl BaseSinkImpl for KmsFlipSink {
                 gst::EventType::Eos => {
                     head.wait_idle(DRAIN_TIME);
                 }
-                gst::EventType::FlushStart => head.withdraw(),
+                gst::EventType::FlushStart => {
+                    // First, because a thread that waits would hand its frame over instead.
+                    head.set_flushing(true);
+                    head.withdraw();
+                }
                 gst::EventType::FlushStop => {
                     drop(self.started(Started::forget_frames));
                     if let Some(stream) = self.stream() {

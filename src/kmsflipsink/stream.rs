@@ -415,8 +415,8 @@ impl Stream {
         Copies::new(&self.head.device, info, &layout, &shape).map_err(|error| sys::describe(&error))
     }
 
-    /// If the screen shows memory of upstream's, shows a copy instead, so that upstream gets its memory back.
-    /// Waits for the screen at most `time` before and after that.
+    /// If the screen shows memory of upstream's, or will when it comes back, shows a copy instead, so that upstream gets
+    /// its memory back. Waits for the screen at most `time` before and after that.
     pub fn release_foreign(&self, time: std::time::Duration) {
         self.forget_field();
         self.head.wait_idle(time);
@@ -435,7 +435,10 @@ impl Stream {
                 let mut still = frame(&copy, framebuffer, placement, Showing::default(), false);
                 still.is_counted = false;
                 still.overlay = overlay;
-                if self.head.present(still, false).is_ok() {
+                let visible = self.head.replace_unseen(still);
+                if let Some(still) = visible
+                    && self.head.present(still, false).is_ok()
+                {
                     self.head.wait_idle(time);
                 }
             }

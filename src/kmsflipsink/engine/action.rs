@@ -43,6 +43,16 @@ pub(super) enum Action {
     },
 }
 
+impl Action {
+    pub(super) fn is_flip(&self) -> bool {
+        let kind = match self {
+            Self::Commit { kind, .. } => Some(*kind),
+            _ => None,
+        };
+        matches!(kind, Some(CommitKind::Flip | CommitKind::AsyncFlip))
+    }
+}
+
 impl Inner {
     /// Decides, drops the frames that cannot be shown, and queues the frames of the commit that it returns.
     pub(super) fn next_action(&mut self, now_ns: u64, outbox: &mut Outbox) -> Action {

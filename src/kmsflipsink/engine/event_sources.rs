@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drm::control::{Device as _, Event};
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::handover::Handover;
 use super::hotplug::look_at_connectors;
-use super::{Crtc, Engine, Gone, Outbox};
+use super::outcome::flip_deadline_ns;
+use super::{Crtc, Engine, Gone, Inner, Outbox};
 use crate::sys;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::console::{ActiveVt, own_vt};
@@ -71,8 +72,7 @@ impl EventSources {
         let inner = engine.lock();
         // poll would return at once for a device that is gone.
         let is_there = inner.gone.is_none();
-        // If commits make fences, the file is the application's, and only the application reads its events.
-        let reads_events = is_there && inner.crtcs.iter().any(|crtc| !crtc.makes_fences());
+        let reads_events = inner.reads_events();
         let crtcs = inner.crtcs.iter().filter(|_| is_there);
         let fences: Vec<_> = crtcs
             .filter_map(|crtc| Some((crtc.id, crtc.out_fence.clone()?)))
@@ -114,8 +114,17 @@ impl EventSources {
         if happened[0] {
             let _ = engine.wake.read();
         }
-        if happened[1] {
-            read_events(engine, outbox);
+        let mut has_flipped = happened[1] && read_events(engine, outbox);
+        for ((crtc, fence), _) in fences
+            .into_iter()
+            .zip(&happened[5..])
+            .filter(|(_, is)| **is)
+        {
+            read_fence(engine, crtc, &fence, outbox);
+            has_flipped = true;
+        }
+        if has_flipped {
+            return; // The next poll reports the other sources again, which take longer.
         }
         if happened[2] {
             self.read_uevents(engine);
@@ -125,13 +134,6 @@ impl EventSources {
         }
         if happened[4] {
             self.read_handover(engine);
-        }
-        for ((crtc, fence), _) in fences
-            .into_iter()
-            .zip(&happened[5..])
-            .filter(|(_, is)| **is)
-        {
-            read_fence(engine, crtc, &fence, outbox);
         }
     }
 
@@ -175,14 +177,45 @@ impl EventSources {
     }
 }
 
-fn read_events(engine: &Engine, outbox: &mut Outbox) {
+impl Inner {
+    /// Whether the card's thread reads the card's events. If commits make fences, the file is the application's, and only
+    /// the application reads them.
+    fn reads_events(&self) -> bool {
+        self.gone.is_none() && self.crtcs.iter().any(|crtc| !crtc.makes_fences())
+    }
+
+    fn is_flip_overdue(&self, now_ns: u64) -> bool {
+        let mut in_flight = self.crtcs.iter().filter_map(|crtc| crtc.in_flight);
+        in_flight.any(|(since_ns, kind)| now_ns >= flip_deadline_ns(since_ns, kind))
+    }
+}
+
+/// Reads the event of a flip that is overdue, if it is there: not the kernel was late then, but this thread, for which a
+/// slow display or another CRTC's modeset took the time.
+pub(super) fn read_late_events(engine: &Engine, now_ns: u64, outbox: &mut Outbox) {
+    let inner = engine.lock();
+    if !(inner.is_flip_overdue(now_ns) && inner.reads_events()) {
+        return;
+    }
+    drop(inner);
+    // An application may have opened its file for reads that block.
+    let mut fds = [PollFd::new(engine.device.as_fd(), PollFlags::POLLIN)];
+    if nix::poll::poll(&mut fds, PollTimeout::ZERO) == Ok(1) {
+        read_events(engine, outbox);
+    }
+}
+
+/// Handles the events of the card. Returns whether there were any.
+fn read_events(engine: &Engine, outbox: &mut Outbox) -> bool {
     let events = match engine.device.receive_events() {
         Ok(events) => events,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => return,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
+            return false;
+        }
         Err(error) => {
             let gone = Gone::device(sys::describe(&error));
             engine.lock().lose_device(gone, outbox);
-            return;
+            return true;
         }
     };
     for event in events {
@@ -193,6 +226,7 @@ fn read_events(engine: &Engine, outbox: &mut Outbox) {
                 .flipped(flip.crtc.into(), shown_ns, flip.frame, outbox);
         }
     }
+    true
 }
 
 /// Handles a signalled fence: the commit in flight is on the screen.

@@ -10,7 +10,7 @@ use drm::control::atomic::AtomicModeReq;
 use drm::control::{AtomicCommitFlags, Device as _};
 
 use super::action::Action;
-use super::event_sources::EventSources;
+use super::event_sources::{EventSources, read_late_events};
 use super::outcome::MASTER_RETRY_NS;
 use super::slow_fences::wait_longer;
 use super::{Engine, Gone, Master, Outbox, Report};
@@ -54,16 +54,20 @@ fn run(engine: &Arc<Engine>) {
     let _end = ThreadEnd(engine);
     let mut sources = EventSources::open(engine);
     let mut outbox = Outbox::default();
+    let mut has_waited = false;
     loop {
         sources.answer_handover(engine);
         let now_ns = monotonic_ns();
+        read_late_events(engine, now_ns, &mut outbox);
         wait_longer(engine, now_ns);
         let action = engine.lock().next_action(now_ns, &mut outbox);
-        // A commit comes first: a thread that is told anything may run at once, on the only processor.
-        if !matches!(action, Action::Commit { .. }) {
-            engine.notify();
+        // The first flip after an event comes first: a thread that is told anything may run at once, on the only
+        // processor. A flip does not block.
+        if !(has_waited && action.is_flip()) {
             std::mem::take(&mut outbox).deliver();
+            engine.notify();
         }
+        has_waited = matches!(action, Action::Wait { .. });
         match action {
             Action::Exit => break,
             Action::Commit {

@@ -268,26 +268,56 @@ fn a_drain_gives_upstream_its_memory_back_and_leaves_the_picture() {
     player.set_state(gst::State::Playing);
     let picture = numbered(W, H, 44);
     let frame = dma_frame(&picture);
-    let (fd, inode) = {
-        let memory = frame.peek_memory(0);
-        let fd = memory
-            .downcast_memory_ref::<gst_allocators::DmaBufMemory>()
-            .unwrap()
-            .fd();
-        (fd, inode_of(fd))
-    };
-    assert!(inode.is_some());
+    let is_open = watch(&frame);
     player.show(frame);
     assert_on_screen(&picture);
-    assert_eq!(inode_of(fd), inode, "the sink holds what is on the screen");
-    let pad = player.sink.static_pad("sink").unwrap();
-    assert!(pad.query(gst::query::Drain::new().query_mut()));
-    assert_ne!(inode_of(fd), inode, "upstream's dma-buf is still open");
+    assert!(is_open(), "the sink holds what is on the screen");
+    drain(&player);
+    assert!(!is_open(), "upstream's dma-buf is still open");
     assert_on_screen(&picture);
     assert_eq!(player.count("shown"), 1, "the still is no frame");
     let next = numbered(W, H, 45);
     player.show(dma_frame(&next));
     assert_on_screen(&next);
+}
+
+#[test]
+fn a_drain_gives_upstream_its_memory_back_although_the_display_is_unplugged() {
+    let player = bgrx_player();
+    player.set_state(gst::State::Playing);
+    let picture = numbered(W, H, 46);
+    let frame = dma_frame(&picture);
+    let is_open = watch(&frame);
+    player.show(frame);
+    force_connector("off");
+    player.wait_for_event("unplugged");
+    assert!(is_open(), "the display may come back");
+    drain(&player);
+    assert!(!is_open(), "upstream's dma-buf is still open");
+    force_connector("on");
+    player.wait_for_event("plugged");
+    assert_on_screen(&picture);
+    let next = numbered(W, H, 47);
+    player.show(dma_frame(&next));
+    assert_on_screen(&next);
+    force_connector("unspecified");
+    player.reach(gst::State::Null);
+    assert_eq!(player.errors(), [""; 0]);
+}
+
+fn drain(player: &Player) {
+    let pad = player.sink.static_pad("sink").unwrap();
+    assert!(pad.query(gst::query::Drain::new().query_mut()));
+}
+
+/// A function that says whether the dma-buf of the frame is still open.
+fn watch(frame: &gst::BufferRef) -> impl Fn() -> bool + use<> {
+    let memory = frame.peek_memory(0);
+    let memory = memory.downcast_memory_ref::<gst_allocators::DmaBufMemory>();
+    let fd = memory.unwrap().fd();
+    let inode = inode_of(fd);
+    assert!(inode.is_some());
+    move || inode_of(fd) == inode
 }
 
 fn inode_of(fd: i32) -> Option<u64> {
