@@ -85,8 +85,15 @@ impl Card {
     /// displays again.
     pub fn snapshot(&self, probe: bool) -> CardSnapshot {
         let mut snapshot = self.device.snapshot(probe);
+        let inner = self.engine.lock();
         for plane in &mut snapshot.kms_planes {
-            plane.is_taken = self.engine.has_plane(plane.id);
+            plane.is_taken = inner.has_plane(plane.id);
+        }
+        let claimed = inner.claimed_connectors();
+        drop(inner);
+        for connector in &mut snapshot.connectors {
+            let claim = claimed.iter().find(|(id, _)| *id == connector.id);
+            connector.claimed = claim.map(|&(_, crtc)| crtc);
         }
         snapshot
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Further connectors that a CRTC drives, so that their displays show the same picture: the property `clone-connectors`.
-//!
-//! A connector that another CRTC drove before is taken from it. The kernel refuses a CRTC that is on and drives nothing, so
-//! the commit that takes its last connector also switches that CRTC off, with its planes. The end restores both.
+//! A connector that another CRTC drove before is taken from it; see `vacated`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,10 +9,9 @@ use std::sync::Arc;
 use drm::control::atomic::AtomicModeReq;
 use drm::control::{self, Device as _, property};
 
-use super::device::{Device, PropertyBlob, connector_handle, crtc_handle, required};
+use super::device::{Device, connector_handle, required};
 use super::discovery::{CardSnapshot, Connector, Route, named};
 use super::error::KmsError;
-use super::kms_plane::{Extra, OtherPlane, add_all};
 use super::mode::ModeLine;
 
 /// The connectors that the property names, separated by commas.
@@ -171,10 +168,9 @@ pub fn find(
     let wiring = Wiring::read(device).map_err(failed)?;
     let chosen = choose(card, route, &wiring, names)
         .map_err(|reason| KmsError::Property(format!("clone-connectors: {reason}")))?;
-    let taken: Vec<u32> = chosen.iter().map(|connector| connector.id).collect();
     chosen
         .iter()
-        .map(|connector| CloneConnector::read(device, card, connector, route.crtc, &taken))
+        .map(|connector| CloneConnector::read(device, connector))
         .collect::<io::Result<_>>()
         .map_err(failed)
 }
@@ -187,107 +183,30 @@ pub struct CloneConnector {
     object: control::RawResourceHandle,
     crtc_id: property::Handle,
     crtc_before: u64,
-    vacated: Option<Vacated>,
-}
-
-/// A CRTC that is off while its connector shows the picture of another one.
-#[derive(Debug)]
-pub struct Vacated {
-    crtc: u32,
-    off: Vec<Extra>,
-    before: Vec<Extra>,
-    planes: Vec<OtherPlane>,
-    /// Holds the mode of `before`.
-    _mode: Option<Arc<PropertyBlob>>,
-}
-
-impl Vacated {
-    fn read(device: &Arc<Device>, id: u32) -> io::Result<Self> {
-        let crtc = crtc_handle(id)?;
-        let props = device.props(crtc)?;
-        let mode = device.get_crtc(crtc)?.mode();
-        let mode = mode.map(|mode| device.mode_blob(&mode)).transpose()?;
-        let [mode_id, active] = ["MODE_ID", "ACTIVE"].map(|name| required(&props, name));
-        let (mode_id, active) = (mode_id?, active?);
-        let object = crtc.into();
-        let was_active = props.value("ACTIVE").filter(|_| mode.is_some());
-        let mode_before = mode.as_ref().map_or(0, |mode| mode.id());
-        Ok(Self {
-            crtc: id,
-            off: vec![(object, mode_id, 0), (object, active, 0)],
-            before: vec![
-                (object, mode_id, mode_before),
-                (object, active, was_active.unwrap_or(0)),
-            ],
-            planes: OtherPlane::read_all(device, id, None)?,
-            _mode: mode,
-        })
-    }
 }
 
 impl CloneConnector {
-    /// Reads what the connector shows. `taken` are all connectors that the CRTC `crtc` is going to drive besides its own.
-    fn read(
-        device: &Arc<Device>,
-        card: &CardSnapshot,
-        connector: &Connector,
-        crtc: u32,
-        taken: &[u32],
-    ) -> io::Result<Self> {
+    fn read(device: &Device, connector: &Connector) -> io::Result<Self> {
         let handle = connector_handle(connector.id)?;
         let props = device.props(handle)?;
-        let vacated = vacated_crtc(card, connector, crtc, taken);
         Ok(Self {
             id: connector.id,
             name: connector.name.clone(),
             object: handle.into(),
             crtc_id: required(&props, "CRTC_ID")?,
             crtc_before: props.value("CRTC_ID").unwrap_or(0),
-            vacated: vacated.map(|id| Vacated::read(device, id)).transpose()?,
         })
     }
 
     /// Adds to the request of a setup that the CRTC drives the connector.
     pub fn add(&self, request: &mut AtomicModeReq, crtc: u32) {
         request.add_raw_property(self.object, self.crtc_id, crtc.into());
-        if let Some(vacated) = &self.vacated {
-            add_all(request, &vacated.off);
-            for plane in &vacated.planes {
-                plane.state.add_off(request);
-            }
-        }
     }
 
-    /// Adds to the request what the connector showed before. Without `with_planes`, planes stay off whose framebuffers may
-    /// be gone with the program that made them.
-    pub fn add_before(&self, request: &mut AtomicModeReq, with_planes: bool) {
+    /// Adds to the request that the connector is driven as before.
+    pub fn add_before(&self, request: &mut AtomicModeReq) {
         request.add_raw_property(self.object, self.crtc_id, self.crtc_before);
-        if let Some(vacated) = &self.vacated {
-            add_all(request, &vacated.before);
-            for plane in vacated.planes.iter().filter(|_| with_planes) {
-                plane.state.add_before(request);
-            }
-        }
     }
-
-    /// Leaves a CRTC alone that was switched off, because a sink is going to use it. What is returned must not be dropped
-    /// under a lock.
-    pub fn leave_crtc(&mut self, crtc: u32) -> Option<Vacated> {
-        self.vacated.take_if(|vacated| vacated.crtc == crtc)
-    }
-}
-
-/// The CRTC that drives nothing any more when the CRTC `crtc` takes the connectors `taken`, `connector` among them.
-fn vacated_crtc(
-    card: &CardSnapshot,
-    connector: &Connector,
-    crtc: u32,
-    taken: &[u32],
-) -> Option<u32> {
-    let id = connector.crtc.filter(|&id| id != crtc)?;
-    let mut others = card.connectors.iter();
-    let stays = others.any(|other| other.crtc == Some(id) && !taken.contains(&other.id));
-    (!stays).then_some(id)
 }
 
 /// The indices of those of `modes` that all other displays list too. A display that lists none takes any.
@@ -306,31 +225,14 @@ pub fn common_modes(modes: &[ModeLine], others: &[Vec<ModeLine>]) -> Vec<usize> 
 
 #[cfg(test)]
 impl CloneConnector {
-    /// The connector 9 of a card that does not exist, which CRTC `vacated` drove alone before.
-    pub fn blank(vacated: u32) -> Self {
-        use super::kms_plane::{PlaneContent, PlaneState};
-        let object = |id| control::from_u32(id).unwrap();
-        let property = |id| control::from_u32(id).unwrap();
-        let [mode, active] = [40, 41].map(property);
-        let of_crtc = |values: [u64; 2]| {
-            let [mode_value, active_value] = values;
-            let crtc = object(vacated);
-            vec![(crtc, mode, mode_value), (crtc, active, active_value)]
-        };
-        let plane = PlaneState::blank(30);
+    /// The connector 9 of a card that does not exist, which CRTC `before` drove.
+    pub fn blank(before: u32) -> Self {
         Self {
             id: 9,
             name: "DP-1".into(),
-            object: object(9),
-            crtc_id: property(42),
-            crtc_before: vacated.into(),
-            vacated: Some(Vacated {
-                crtc: vacated,
-                off: of_crtc([0, 0]),
-                before: of_crtc([77, 1]),
-                planes: vec![OtherPlane::new(plane, PlaneContent::AsBefore)],
-                _mode: None,
-            }),
+            object: control::from_u32(9).unwrap(),
+            crtc_id: control::from_u32(42).unwrap(),
+            crtc_before: before.into(),
         }
     }
 }
@@ -341,8 +243,10 @@ mod tests {
     use crate::kmsflipsink::claimed_plane::{ClaimedPlane, Frame, IgnoringObserver};
     use crate::kmsflipsink::crtc::{Crtc, Extent, ModeSet};
     use crate::kmsflipsink::discovery::{PlaneKind, Plugged};
+    use crate::kmsflipsink::engine::Engine;
     use crate::kmsflipsink::framebuffer::Framebuffer;
-    use crate::kmsflipsink::kms_plane::sets;
+    use crate::kmsflipsink::kms_plane::{Extra, sets};
+    use crate::kmsflipsink::vacated::Vacated;
 
     fn connector(id: u32, name: &str, crtc: Option<u32>) -> Connector {
         Connector {
@@ -352,6 +256,7 @@ mod tests {
             modes: Vec::new(),
             possible_crtcs: 0b11,
             crtc,
+            claimed: None,
         }
     }
 
@@ -444,20 +349,6 @@ mod tests {
     }
 
     #[test]
-    fn a_crtc_is_left_only_if_nothing_else_shows_on_it() {
-        let mut card = card();
-        let left = |card: &CardSnapshot, taken: &[u32]| {
-            vacated_crtc(card, named(card, "HDMI-A-1").unwrap(), 51, taken)
-        };
-        assert_eq!(left(&card, &[2]), Some(52));
-        card.connectors[2].crtc = Some(52);
-        assert_eq!(left(&card, &[2]), None);
-        assert_eq!(left(&card, &[2, 3]), Some(52));
-        card.connectors[1].crtc = Some(51);
-        assert_eq!(left(&card, &[2, 3]), None, "a clone already");
-    }
-
-    #[test]
     fn the_mode_is_one_that_all_displays_list() {
         let line = |width, refresh_mhz| ModeLine {
             width,
@@ -482,12 +373,13 @@ mod tests {
         let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
         crtc.mode = Some(ModeSet::blank(&device, 1));
         crtc.clones = vec![CloneConnector::blank(52)];
+        crtc.vacated = vec![Vacated::blank(52)];
         let frame = Frame::blank(&Framebuffer::blank(&device));
         crtc.planes[0].frames.submit(frame).unwrap();
         crtc
     }
 
-    /// Connector 9, CRTC 52 and plane 30 as `CloneConnector::blank` numbers their properties.
+    /// Connector 9, CRTC 52 and plane 30 as `blank` numbers their properties.
     fn extra(object: u32, property: u32, value: u64) -> Extra {
         let property = control::from_u32(property).unwrap();
         (control::from_u32(object).unwrap(), property, value)
@@ -541,10 +433,22 @@ mod tests {
 
     #[test]
     fn a_crtc_that_a_sink_takes_is_left_alone() {
-        let mut crtc = cloning();
-        assert!(crtc.clones[0].leave_crtc(51).is_none());
-        assert!(crtc.clones[0].leave_crtc(52).is_some());
-        let request = crtc.begin_commit(0);
+        let engine = Engine::new(&Device::blank()).unwrap();
+        engine.lock().crtcs.push(cloning());
+        assert_eq!(engine.lock().leave_crtc_to(51).len(), 0);
+        let left = engine.lock().leave_crtc_to(52);
+        assert_eq!(left.len(), 1);
+        let request = engine.lock().crtcs[0].begin_commit(0);
         assert!(sets(&request, extra(9, 42, 1)) && !sets(&request, extra(52, 41, 0)));
+    }
+
+    /// The kernel makes an event for each CRTC of a commit, and refuses one for a CRTC that is off and stays so.
+    #[test]
+    fn a_setup_that_leaves_another_crtc_off_makes_a_fence_for_its_own() {
+        let mut crtc = cloning();
+        crtc.begin_commit(0);
+        assert!(crtc.out_fence_request().is_some());
+        crtc.vacated.clear();
+        assert!(crtc.out_fence_request().is_none());
     }
 }

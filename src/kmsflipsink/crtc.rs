@@ -23,6 +23,7 @@ use super::framebuffer::Framebuffer;
 use super::kms_plane::{Extra, OtherPlane, PlaneContent, PlaneState};
 use super::layer::LayerPlane;
 use super::mode::{FrameNeed, ModeLine, ModeRequest};
+use super::vacated::Vacated;
 pub use standby::Standby;
 
 /// What a commit changes.
@@ -104,15 +105,19 @@ pub struct Crtc {
     pub connector: u32,
     /// The connectors that it drives as well.
     pub clones: Vec<CloneConnector>,
+    /// The CRTCs that are off because this one has their connectors.
+    pub vacated: Vec<Vacated>,
     object: control::RawResourceHandle,
     connector_object: control::RawResourceHandle,
     mode_id: property::Handle,
     active: property::Handle,
     connector_crtc_id: property::Handle,
     link_status: Option<property::Handle>,
-    /// The property OUT_FENCE_PTR, set if the file is the application's. The sink must not read the events of that
-    /// file, so its commits make a fence instead.
+    /// The property OUT_FENCE_PTR.
     out_fence_ptr: Option<property::Handle>,
+    /// Whether each commit makes a fence and no event, because the file is the application's. The sink must not read the
+    /// events of that file.
+    makes_fences: bool,
     /// The fence of the commit in flight, if it has one.
     pub out_fence: Option<Arc<OwnedFd>>,
     /// The mode that commits set; `None` until a sink knows the caps of its frames.
@@ -213,13 +218,15 @@ impl Crtc {
             id: 1,
             connector: 1,
             clones: Vec::new(),
+            vacated: Vec::new(),
             object,
             connector_object: object,
             mode_id: handle,
             active: handle,
             connector_crtc_id: handle,
             link_status: None,
-            out_fence_ptr: None,
+            out_fence_ptr: Some(handle),
+            makes_fences: false,
             out_fence: None,
             mode: None,
             mode_request: ModeRequest::Auto,
@@ -285,16 +292,15 @@ impl Crtc {
             id: route.crtc,
             connector: route.connector,
             clones: Vec::new(),
+            vacated: Vec::new(),
             object: crtc.into(),
             connector_object: connector.into(),
             mode_id: required(&props, "MODE_ID")?,
             active: required(&props, "ACTIVE")?,
             connector_crtc_id: required(&connector_props, "CRTC_ID")?,
             link_status: connector_props.handle("link-status"),
-            out_fence_ptr: match device.is_ours {
-                true => None,
-                false => props.handle("OUT_FENCE_PTR"),
-            },
+            out_fence_ptr: props.handle("OUT_FENCE_PTR"),
+            makes_fences: !device.is_ours && props.handle("OUT_FENCE_PTR").is_some(),
             out_fence: None,
             mode: None,
             mode_request: ModeRequest::Auto,
@@ -324,6 +330,12 @@ impl Crtc {
             is_changed: false,
             standby: Standby::default(),
         })
+    }
+
+    /// The id of the CRTC that drove the connector before the first commit.
+    pub fn connector_crtc_before(&self) -> Option<u32> {
+        let id = self.saved.connector_crtc as u32;
+        Some(id).filter(|&id| id != 0)
     }
 
     /// The mode from before the first commit, also if the CRTC was blanked.
@@ -379,12 +391,16 @@ impl Crtc {
 
     /// Whether commits make a fence in place of an event.
     pub fn makes_fences(&self) -> bool {
-        self.out_fence_ptr.is_some()
+        self.makes_fences
     }
 
-    /// What a commit needs to make a fence; `None` if commits make events.
+    /// What the commit in flight needs to make a fence; `None` if it makes an event. The kernel makes an event for each CRTC
+    /// of a commit, and refuses one for a CRTC that is off and stays so, but a fence only for a CRTC that asks for it.
     pub fn out_fence_request(&self) -> Option<OutFenceRequest> {
-        let property = self.out_fence_ptr?;
+        let leaves_others_off = self.is_setup_in_flight() && !self.vacated.is_empty();
+        let property = self
+            .out_fence_ptr
+            .filter(|_| self.makes_fences || leaves_others_off)?;
         let object = self.object;
         Some(OutFenceRequest { object, property })
     }

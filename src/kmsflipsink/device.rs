@@ -278,6 +278,7 @@ impl Device {
             modes: info.modes().iter().map(mode_line).collect(),
             possible_crtcs,
             crtc: crtc.map(|id| id as u32).filter(|&id| id != 0),
+            claimed: None,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Connector {
     pub possible_crtcs: u32,
     /// The id of the CRTC that drives the connector now.
     pub crtc: Option<u32>,
+    /// The id of the CRTC that drives it, or is going to drive it, for a sink of this process.
+    pub claimed: Option<u32>,
 }
 
 /// The KMS plane property "type".
@@ -307,7 +309,8 @@ fn assign_primary(
     false
 }
 
-/// Index and id of the CRTC that drives the connector, or else of one that drives no connector.
+/// Index and id of the CRTC that drives the connector, or else of one that drives no connector. A CRTC that a sink of this
+/// process has for another connector counts as driving that, also before the sink's first commit.
 fn crtc_for(card: &CardSnapshot, connector: &Connector, criteria: &Criteria) -> Option<(u32, u32)> {
     let wanted_plane = criteria
         .plane_id
@@ -326,12 +329,17 @@ fn crtc_for(card: &CardSnapshot, connector: &Connector, criteria: &Criteria) -> 
         .iter()
         .enumerate()
         .filter(|&(index, _)| index < 32 && can(index));
-    let drives = |crtc: u32| card.connectors.iter().any(|other| other.crtc == Some(crtc));
-    possible
-        .clone()
-        .find(|&(_, &crtc)| connector.crtc == Some(crtc))
-        .or_else(|| possible.find(|&(_, &crtc)| !drives(crtc)))
-        .map(|(index, &crtc)| (index as u32, crtc))
+    let all = || card.connectors.iter();
+    let is_claimed = |crtc| all().any(|one| one.claimed == Some(crtc));
+    let drives = |crtc| is_claimed(crtc) || all().any(|one| one.crtc == Some(crtc));
+    let found = match connector.claimed {
+        Some(claimed) => possible.find(|&(_, &crtc)| crtc == claimed),
+        None => possible
+            .clone()
+            .find(|&(_, &crtc)| connector.crtc == Some(crtc) && !is_claimed(crtc))
+            .or_else(|| possible.find(|&(_, &crtc)| !drives(crtc))),
+    };
+    found.map(|(index, &crtc)| (index as u32, crtc))
 }
 
 /// The connector of this name. The case does not matter.

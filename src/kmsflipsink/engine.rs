@@ -23,13 +23,13 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::claimed_plane::{ClaimedPlane, Frame, Observer, Report};
-use super::clones::{CloneConnector, Vacated};
 use super::crtc::{Crtc, Leftovers, ModeSet};
 use super::device::{Device, PropertyBlob};
 use super::discovery::Route;
 use super::error::Gone;
 use super::framebuffer::Framebuffer;
 use super::kms_plane::OtherPlane;
+use super::vacated::Vacated;
 use crate::locks::{Condvar, Mutex, MutexGuard};
 pub use thread::start;
 
@@ -183,6 +183,17 @@ impl Inner {
         self.crtcs.iter().any(|crtc| crtc.is_claimed(id))
     }
 
+    /// The connectors on which sinks of this process show, each with the CRTC that drives it for them.
+    pub fn claimed_connectors(&self) -> Vec<(u32, u32)> {
+        let of_crtc = |crtc: &Crtc| {
+            let clones = crtc.clones.iter().map(|clone| clone.id);
+            let all = std::iter::once(crtc.connector).chain(clones);
+            all.map(|connector| (connector, crtc.id))
+                .collect::<Vec<_>>()
+        };
+        self.crtcs.iter().flat_map(of_crtc).collect()
+    }
+
     /// The planes that sinks of this process have for what is shown above their frames.
     pub fn layer_planes(&self) -> Vec<u32> {
         let planes = self.crtcs.iter().flat_map(|crtc| &crtc.planes);
@@ -218,8 +229,9 @@ impl Inner {
     /// Has all CRTCs leave one alone that they had switched off, because a sink is going to use it. What is returned must
     /// not be dropped under the lock.
     pub fn leave_crtc_to(&mut self, crtc: u32) -> Vec<Vacated> {
-        let clones = self.crtcs.iter_mut().flat_map(|other| &mut other.clones);
-        clones.filter_map(|clone| clone.leave_crtc(crtc)).collect()
+        let vacated = self.crtcs.iter_mut().map(|other| &mut other.vacated);
+        let left = vacated.flat_map(|vacated| vacated.extract_if(.., |one| one.crtc == crtc));
+        left.collect()
     }
 
     /// The plane of the sink with this route; `None` once the sink gave it up.
@@ -240,8 +252,8 @@ struct Outbox {
     blobs: Vec<Arc<PropertyBlob>>,
     /// Planes whose framebuffers are no longer shown.
     others: Vec<OtherPlane>,
-    /// Connectors that are given up, with the modes of their CRTCs before.
-    clones: Vec<CloneConnector>,
+    /// CRTCs that are given up, with their modes before.
+    vacated: Vec<Vacated>,
     reports: Vec<(Arc<dyn Observer>, Report)>,
 }
 
@@ -257,7 +269,7 @@ impl Outbox {
     /// Must be called without the lock.
     fn deliver(self) {
         drop((self.frames, self.modes, self.fences));
-        drop((self.leftovers, self.blobs, self.others, self.clones));
+        drop((self.leftovers, self.blobs, self.others, self.vacated));
         for (observer, report) in self.reports {
             observer.report(report);
         }

@@ -32,6 +32,7 @@ use crate::display::frame_log::FrameLog;
 use crate::locks::MutexGuard;
 use crate::sys::clock::monotonic_ns;
 pub use choosing::Candidate;
+pub use opening::LitElsewhere;
 
 /// A plane that a sink has claimed, with the connector and CRTC that show it.
 #[derive(Debug)]

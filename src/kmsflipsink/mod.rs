@@ -59,6 +59,7 @@ mod stream;
 mod sysfs_card;
 pub(crate) mod timing;
 mod tune;
+mod vacated;
 
 use std::sync::LazyLock;
 

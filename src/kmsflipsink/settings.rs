@@ -120,7 +120,7 @@ impl Settings {
         Criteria {
             driver_name: self.driver_name.clone(),
             bus_id: self.bus_id.clone(),
-            device: self.device.clone(),
+            device: self.device.as_deref().map(node),
             connector_id: u32::try_from(self.connector_id).ok(),
             connector: self.connector.clone(),
             plane_id: u32::try_from(self.plane_id).ok(),
@@ -169,10 +169,33 @@ impl Settings {
     }
 }
 
+/// The device node at a path, which may be a link (/dev/dri/by-path). The kernel's events name the node.
+fn node(path: &str) -> String {
+    let resolved = std::fs::canonicalize(path).ok();
+    let resolved = resolved.and_then(|node| node.into_os_string().into_string().ok());
+    resolved.unwrap_or_else(|| path.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::VideoOrientationMethod as M;
     use super::*;
+
+    #[test]
+    fn a_link_stands_for_its_device_node() {
+        let settings = |device: &str| Settings {
+            device: Some(device.into()),
+            ..Settings::default()
+        };
+        let device = |path| settings(path).criteria().device.unwrap();
+        assert_eq!(device("/dev/no such card"), "/dev/no such card");
+        let directory = std::env::temp_dir().join(format!("by-path-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let link = directory.join("pci-0000:00:02.0-card");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert_eq!(device(link.to_str().unwrap()), "/dev/null");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn only_auto_follows_the_tags() {

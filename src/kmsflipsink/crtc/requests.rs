@@ -108,6 +108,9 @@ impl Crtc {
             for clone in &self.clones {
                 clone.add(request, self.id);
             }
+            for vacated in &self.vacated {
+                vacated.add_off(request);
+            }
         }
         if let Some(link_status) = self.link_status {
             /// DRM_MODE_LINK_STATUS_GOOD: asks for new link training if the status was bad.
@@ -197,7 +200,10 @@ impl Crtc {
                 if blob == 0 { 0 } else { self.saved.active },
             );
             for clone in &self.clones {
-                clone.add_before(&mut request, extent == Extent::All);
+                clone.add_before(&mut request);
+            }
+            for vacated in &self.vacated {
+                vacated.add_before(&mut request, extent == Extent::All);
             }
         } else {
             // `extras_saved` may have reset properties of CRTC and connector that the remaining sinks have set.

@@ -165,7 +165,6 @@ fn a_frame_at_the_same_place_sets_the_framebuffer_and_its_fence() {
 fn a_frame_that_changes_more_waits_for_the_vertical_blank() {
     gst::init().unwrap();
     let framebuffer = Framebuffer::blank(&Device::blank());
-    let handle = || control::from_u32(9).unwrap();
     type Change<'a> = &'a dyn Fn(&mut Crtc, &mut Frame);
     let changes: [Change; 5] = [
         &|_, frame| frame.placement.dst.x = 1,
@@ -174,7 +173,7 @@ fn a_frame_that_changes_more_waits_for_the_vertical_blank() {
             frame.fence = Some(Arc::new(fence.into()));
         },
         &|crtc, _| drop(crtc.planes[0].set_extras(vec![], vec![], vec![])),
-        &|crtc, _| crtc.out_fence_ptr = Some(handle()),
+        &|crtc, _| crtc.makes_fences = true,
         &|crtc, _| crtc.planes[0].pace.may_tear = false,
     ];
     for change in changes {

@@ -18,6 +18,7 @@ fn connector(id: u32, name: &str, plugged: Plugged) -> Connector {
         modes: vec![mode],
         possible_crtcs: 0b11,
         crtc: None,
+        claimed: None,
     }
 }
 
@@ -451,4 +452,32 @@ fn the_crtc_is_one_that_can_drive_the_clones_too() {
     card.connectors[0].possible_crtcs = 0b01;
     let reason = with_clone(&card, "DSI-1").unwrap_err().reason;
     assert!(reason.contains("can drive DSI-1 too"), "{reason}");
+}
+
+/// Two displays that no CRTC drives yet, and CRTCs that can drive both.
+#[test]
+fn a_crtc_that_a_sink_is_going_to_use_is_left_to_its_connector() {
+    let primaries = [31, 32].map(|id| plane(id, PlaneKind::Primary, 0b11));
+    let mut card = device(&[51, 52], primaries.into());
+    card.kms_planes.push(plane(33, PlaneKind::Overlay, 0b11));
+    for connector in &mut card.connectors {
+        connector.possible_crtcs = 0b11;
+    }
+    let crtc_of = |card: &CardSnapshot, name: &str| {
+        let criteria = Criteria {
+            connector: Some(name.into()),
+            ..Criteria::default()
+        };
+        choose(std::slice::from_ref(card), &criteria).map(|route| route.crtc)
+    };
+    assert_eq!(crtc_of(&card, "DSI-0"), Ok(51));
+    card.connectors[0].claimed = Some(51);
+    card.kms_planes[0].is_taken = true;
+    assert_eq!(crtc_of(&card, "DSI-1"), Ok(52));
+    assert_eq!(crtc_of(&card, "DSI-0"), Ok(51), "a second plane of it");
+    card.connectors[1].crtc = Some(51);
+    assert_eq!(crtc_of(&card, "DSI-1"), Ok(52), "it loses its CRTC");
+    card.connectors[1].claimed = Some(52);
+    card.kms_planes[1].is_taken = true;
+    assert_eq!(crtc_of(&card, "DSI-1"), Ok(52));
 }

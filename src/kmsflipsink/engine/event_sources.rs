@@ -252,6 +252,9 @@ fn read_fence(engine: &Engine, crtc_id: u32, fence: &Arc<OwnedFd>, outbox: &mut 
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
     use crate::kmsflipsink::claimed_plane::IgnoringObserver;
     use crate::kmsflipsink::device::Device;
@@ -270,5 +273,48 @@ mod tests {
         outbox.deliver();
         let inner = engine.lock();
         assert!(inner.crtcs[0].out_fence.is_none() && inner.crtcs[0].in_flight.is_none());
+    }
+
+    /// What the kernel writes for a flip, struct drm_event_vblank.
+    fn flip_event(crtc: u32) -> Vec<u8> {
+        const DRM_EVENT_FLIP_COMPLETE: u32 = 2;
+        const LENGTH: u32 = 32;
+        let (user_data, seconds, microseconds, sequence) = ([0, 0], 5, 0, 7);
+        let event = [
+            [DRM_EVENT_FLIP_COMPLETE, LENGTH],
+            user_data,
+            [seconds, microseconds],
+            [sequence, crtc],
+        ];
+        event
+            .concat()
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect()
+    }
+
+    #[test]
+    fn an_event_that_this_thread_reads_late_is_not_lost() {
+        const LATE_NS: u64 = 60_000_000_000;
+        let (file, mut kernel) = UnixStream::pair().unwrap();
+        let device = Device::new(file.into(), "/dev/null".into(), true).unwrap();
+        let engine = Engine::new(&Arc::new(device)).unwrap();
+        let mut crtc = Crtc::blank(Arc::new(IgnoringObserver));
+        crtc.begin_commit(0);
+        engine.lock().crtcs.push(crtc);
+        let mut outbox = Outbox::default();
+        read_late_events(&engine, LATE_NS, &mut outbox); // no event, and it does not block
+        kernel.write_all(&flip_event(1)).unwrap();
+        read_late_events(&engine, 1, &mut outbox);
+        assert!(engine.lock().crtcs[0].in_flight.is_some(), "it is not late");
+        read_late_events(&engine, LATE_NS, &mut outbox);
+        outbox.deliver();
+        let inner = engine.lock();
+        let crtc = &inner.crtcs[0];
+        assert!(crtc.in_flight.is_none());
+        assert_eq!(
+            (crtc.last_flip_ns, crtc.planes[0].stats.lost_events),
+            (5_000_000_000, 0)
+        );
     }
 }

@@ -164,7 +164,7 @@ impl Inner {
             let left = [&mut crtc.leftovers, &mut crtc.leftovers_in_flight];
             outbox.leftovers.extend(left.map(std::mem::take));
             outbox.others.append(&mut crtc.others);
-            outbox.clones.append(&mut crtc.clones);
+            outbox.vacated.append(&mut crtc.vacated);
             let (mode, blobs) = crtc.into_blobs();
             outbox.modes.extend(mode);
             outbox.blobs.extend(blobs);

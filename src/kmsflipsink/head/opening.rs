@@ -20,6 +20,7 @@ use crate::kmsflipsink::engine::{self, Engine, Joining};
 use crate::kmsflipsink::error::KmsError;
 use crate::kmsflipsink::kms_plane::PlaneState;
 use crate::kmsflipsink::sysfs_card;
+use crate::kmsflipsink::vacated;
 
 /// How long [`Head::open`] waits for a card of which another program is master. A program that lists
 /// displays is master for some milliseconds, or for as long as its displays take to answer.
@@ -99,10 +100,15 @@ impl Head {
         crtc.clones =
             crate::kmsflipsink::clones::find(&device, snapshot, &route, &criteria.clones)?;
         clones::check_free(&engine, &route, &crtc.clones)?;
+        let clones = crtc.clones.iter().map(|clone| clone.id);
+        let driven: Vec<u32> = clones.chain([route.connector]).collect();
+        crtc.vacated = vacated::find(&device, snapshot, route.crtc, &driven)
+            .map_err(failed("reading another CRTC of its connectors"))?;
+        // First, because a plane that is claimed is given up by the thread only.
+        engine::start(&engine).map_err(failed("starting a thread"))?;
         if !insert(&engine, crtc, plane, follows_vt) {
             return Ok(None);
         }
-        engine::start(&engine).map_err(failed("starting a thread"))?;
         drop(joining);
         let connector = snapshot
             .connectors
@@ -129,28 +135,53 @@ impl Head {
         }))
     }
 
-    /// Whether another connector that fits the criteria has a display. To be asked while this one has none.
-    pub fn is_lit_elsewhere(&self, criteria: &Criteria) -> bool {
+    /// Finds another connector that fits the criteria and has a display. To be asked while this one has none.
+    pub fn lit_elsewhere(&self, criteria: &Criteria) -> Option<LitElsewhere> {
         let promising =
             sysfs_card::promising(sysfs_card::nodes(criteria.device.as_deref()), criteria);
         let (_, mut snapshots) = look(card::open_all(promising, criteria.opener), false);
-        // A plane that the user asked for is given up here to be claimed for the other connector.
-        if criteria.plane_id == Some(self.route.kms_plane)
-            && let Some(card) = snapshots
-                .iter_mut()
-                .find(|card| card.device == self.device.path)
-        {
-            for plane in &mut card.kms_planes {
-                plane.is_taken &= plane.id != self.route.kms_plane;
-            }
+        if self.is_another_lit(&snapshots, criteria) {
+            return Some(LitElsewhere::Beside);
         }
-        discovery::choose(&snapshots, criteria).is_ok_and(|route| {
-            let card = &snapshots[route.card];
+        let mut cards = snapshots.iter_mut();
+        let own = cards.find(|card| card.device == self.device.path)?;
+        self.give_up_in(own);
+        self.is_another_lit(&snapshots, criteria)
+            .then_some(LitElsewhere::Instead)
+    }
+
+    fn is_another_lit(&self, cards: &[CardSnapshot], criteria: &Criteria) -> bool {
+        discovery::choose(cards, criteria).is_ok_and(|route| {
+            let card = &cards[route.card];
             let connector = card.connectors.iter().find(|one| one.id == route.connector);
             (&card.device, route.connector) != (&self.device.path, self.route.connector)
                 && connector.is_some_and(|one| one.plugged == Plugged::Connected)
         })
     }
+
+    /// Changes the snapshot to what it would be without this sink.
+    fn give_up_in(&self, card: &mut CardSnapshot) {
+        for plane in &mut card.kms_planes {
+            plane.is_taken &= plane.id != self.route.kms_plane;
+        }
+        let own = self.route.kms_plane;
+        let before =
+            self.with_crtc(|crtc| (!crtc.is_shared(own)).then(|| crtc.connector_crtc_before()));
+        let mut connectors = card.connectors.iter_mut();
+        let connector = connectors.find(|one| one.id == self.route.connector);
+        if let Some((connector, before)) = connector.zip(before.flatten()) {
+            (connector.claimed, connector.crtc) = (None, before);
+        }
+    }
+}
+
+/// Where a display is, for a sink whose own connector has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LitElsewhere {
+    /// A plane and a CRTC are free for it.
+    Beside,
+    /// It needs the plane or the CRTC of the sink.
+    Instead,
 }
 
 /// Chooses among the cards that are likely to meet the criteria, without probing their connectors. If that
@@ -253,10 +284,13 @@ fn take_master(device: &Device) -> Result<(), KmsError> {
         })
 }
 
-/// Adds the plane, and the CRTC if it is not in use yet. False if another sink has claimed the plane.
+/// Adds the plane, and the CRTC if it is not in use yet. False if another sink has claimed the plane, or the CRTC for
+/// another connector.
 fn insert(engine: &Engine, mut crtc: Crtc, mut plane: ClaimedPlane, follows_vt: bool) -> bool {
     let mut inner = engine.lock();
-    if inner.is_taken(crtc.id, plane.id) {
+    let known = inner.crtc(crtc.id);
+    let is_elsewhere = known.is_some_and(|known| known.connector != crtc.connector);
+    if is_elsewhere || inner.is_taken(crtc.id, plane.id) {
         return false;
     }
     inner.follows_vt = follows_vt;
@@ -331,6 +365,7 @@ mod tests {
                 modes: Vec::new(),
                 possible_crtcs: 1,
                 crtc: Some(1),
+                claimed: None,
             }],
             crtcs: vec![1],
             kms_planes: vec![plane(1, PlaneKind::Primary), plane(5, PlaneKind::Overlay)],

@@ -251,23 +251,81 @@ fn a_connector_that_cannot_be_a_clone_is_named_with_the_reason() {
 
 #[test]
 fn a_display_that_is_plugged_in_while_none_is_there_is_used() {
-    let device = Vkms::with([Disconnected, Disconnected]);
-    let player = Player::playing("");
-    for number in 0..3 {
-        player.push(buffer_of(&numbered(W, H, number)));
+    // The second connector has a CRTC of its own, or may also have the one that the sink waits on.
+    for also in [&[][..], &[(0, 1)]] {
+        let device = Vkms::wired([Disconnected, Disconnected], also);
+        let player = Player::playing("");
+        for number in 0..3 {
+            player.push(buffer_of(&numbered(W, H, number)));
+        }
+        device.plug(1, Connected);
+        player.wait_until("frame shown", |player| {
+            player.push(buffer_of(&numbered(W, H, 7)));
+            player
+                .stats()
+                .get::<u64>("shown")
+                .is_ok_and(|shown| shown > 0)
+        });
+        let picture = numbered(W, H, 8);
+        player.show(buffer_of(&picture));
+        assert_on_display(1, &picture);
+        assert_eq!(player.errors(), [""; 0]);
     }
-    device.plug(1, Connected);
-    player.wait_until("frame shown", |player| {
-        player.push(buffer_of(&numbered(W, H, 7)));
-        player
-            .stats()
-            .get::<u64>("shown")
-            .is_ok_and(|shown| shown > 0)
-    });
-    let picture = numbered(W, H, 8);
-    player.show(buffer_of(&picture));
-    assert_on_display(1, &picture);
-    assert_eq!(player.errors(), [""; 0]);
+}
+
+#[test]
+fn sinks_that_wait_for_displays_have_a_crtc_each() {
+    let device = Vkms::wired([Disconnected, Disconnected], &[(0, 1), (1, 0)]);
+    let left = Player::playing("");
+    let other = other_connector(&connector(&left).0);
+    let right = Player::playing(&format!("connector={other}"));
+    for player in [&left, &right] {
+        player.push(buffer_of(&numbered(W, H, 1)));
+    }
+    for index in 0..2 {
+        device.plug(index, Connected);
+    }
+    let pictures = [2, 3].map(|number| numbered(W, H, number));
+    for (player, picture) in [&left, &right].into_iter().zip(&pictures) {
+        player.wait_for_event("plugged");
+        player.show(buffer_of(picture));
+    }
+    for (index, picture) in pictures.iter().enumerate() {
+        assert_on_display(index, picture);
+    }
+}
+
+/// The plane decides for a CRTC. The one that drove the display before must be off then.
+#[test]
+fn a_plane_of_another_crtc_than_the_one_that_drives_the_display_can_be_had() {
+    let _device = Vkms::wired([Disconnected, Connected], &[(0, 1)]);
+    let first = Player::playing("restore=false");
+    first.show(buffer_of(&numbered(W, H, 1)));
+    let name = connector(&first).0;
+    let number = |field: &str| first.stats().get::<u32>(field).unwrap();
+    let (crtc, plane) = (number("crtc-id"), number("plane-id"));
+    drop(first); // the CRTC stays on
+    let refused = Player::with_appsrc("connector=none");
+    assert!(refused.pipeline.set_state(gst::State::Ready).is_err());
+    let list = refused.wait_for_error();
+    drop(refused);
+    let planes = list.split("Primary plane ").skip(1);
+    let planes = planes.filter_map(|words| words.split_once(' ')?.0.parse::<u32>().ok());
+    let other = planes.into_iter().find(|&other| other != plane);
+    let other = other.unwrap_or_else(|| panic!("no second primary plane in {list}"));
+    let second = Player::playing(&format!("connector={name} plane-id={other}"));
+    let picture = numbered(W, H, 2);
+    second.show(buffer_of(&picture));
+    let of_second = second.stats().get::<u32>("crtc-id").unwrap();
+    assert_ne!(of_second, crtc);
+    assert_on_display(usize::from(of_second > crtc), &picture);
+    // A second setup leaves the first CRTC off, as it is.
+    second.set_caps(&bgrx(800, 600));
+    let larger = numbered(800, 600, 3);
+    second.show(buffer_of(&larger));
+    assert_on_display(usize::from(of_second > crtc), &larger);
+    second.reach(gst::State::Null);
+    assert_eq!(second.errors(), [""; 0]);
 }
 
 #[test]

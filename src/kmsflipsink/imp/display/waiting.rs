@@ -9,6 +9,7 @@ use super::Started;
 use crate::kmsflipsink::CAT;
 use crate::kmsflipsink::error::{KmsError, NotPresented};
 use crate::kmsflipsink::frame_caps::FrameCaps;
+use crate::kmsflipsink::head::LitElsewhere;
 use crate::kmsflipsink::imp::KmsFlipSink;
 use crate::kmsflipsink::report;
 use crate::kmsflipsink::stream::Showing;
@@ -44,11 +45,21 @@ struct Missed {
 
 /// While there is no display, other connectors are looked at this often.
 const LOOK_ROUND: Duration = Duration::from_secs(1);
+/// The same after a display was found that the sink could not get.
+const LONG_LOOK_ROUND: Duration = Duration::from_secs(10);
 
 /// How long each frame of these caps is shown.
 fn frame_time(info: &gst_video::VideoInfo) -> Duration {
     let (frames, seconds) = (info.fps().numer() as u128, info.fps().denom() as u128);
     refresh::period(refresh::rate_mhz(frames * 1000, seconds))
+}
+
+impl Started {
+    fn look_later(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.next_look = Instant::now() + LONG_LOOK_ROUND;
+        }
+    }
 }
 
 impl KmsFlipSink {
@@ -152,15 +163,22 @@ impl KmsFlipSink {
         let Some(head) = head.flatten().filter(|head| head.device.is_ours) else {
             return Ok(());
         };
-        if !head.is_lit_elsewhere(&settings.criteria()) {
+        let Some(place) = head.lit_elsewhere(&settings.criteria()) else {
             return Ok(());
-        }
-        // A plane that the user asked for can be claimed again only when it has been given up.
-        let is_plane_fixed = settings.plane_id >= 0;
-        if is_plane_fixed {
+        };
+        if place == LitElsewhere::Instead {
             head.close(settings.restore);
         }
-        let mut new = Some(self.open()?);
+        let mut new = match self.open() {
+            Ok(new) => Some(new),
+            // Another program may have that card.
+            Err(error) if place == LitElsewhere::Beside => {
+                gst::info!(CAT, imp = self, "still waiting: {error}");
+                self.started(|started| started.look_later());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let old = self.started(|started| {
             let mut new = new.take()?;
             new.waiting = started.waiting.take();
@@ -170,7 +188,7 @@ impl KmsFlipSink {
             // The sink was stopped meanwhile.
             unused.head.close(settings.restore);
         }
-        if let Some(old) = old.flatten().filter(|_| !is_plane_fixed) {
+        if let Some(old) = old.flatten().filter(|_| place == LitElsewhere::Beside) {
             old.head.close(settings.restore);
         }
         Ok(())
