@@ -320,6 +320,7 @@ fn a_plane_of_another_crtc_than_the_one_that_drives_the_display_can_be_had() {
     assert_ne!(of_second, crtc);
     assert_on_display(usize::from(of_second > crtc), &picture);
     // A second setup leaves the first CRTC off, as it is.
+    second.sink.set_property("mode", "800x600");
     second.set_caps(&bgrx(800, 600));
     let larger = numbered(800, 600, 3);
     second.show(buffer_of(&larger));
