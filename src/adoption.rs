@@ -7,7 +7,7 @@
 //! each flush. It stops doing so when upstream has shown that it does not take the pool.
 
 use crate::locks::lock;
-use crate::{memory, pool};
+use crate::{foreign, memory, pool};
 use gst::{glib, prelude::*};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,9 +118,7 @@ impl Adoption {
 /// of a pool of this library.
 fn is_plain(buffer: &gst::BufferRef) -> bool {
     buffer.iter_memories().all(|memory| {
-        let is_system = memory
-            .allocator()
-            .is_none_or(|allocator| allocator.memory_type() == "SystemMemory");
+        let is_system = foreign::is_system(memory.allocator());
         is_system || memory::region_of(memory).is_some()
     })
 }

@@ -5,8 +5,9 @@
 //! that reads a frame from upstream, or passes its layout to a driver, therefore has the frame
 //! checked here first, and asks again after the last byte.
 
-use std::{ops::Deref, os::fd::BorrowedFd};
+use std::{ffi::CStr, ops::Deref, os::fd::BorrowedFd};
 
+use gst::glib::translate::ToGlibPtr;
 use gst::memory::{MappedMemory, Readable};
 use gst_video::VideoFrameRef;
 
@@ -206,6 +207,24 @@ pub fn map<'a>(
     let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info)
         .map_err(|_| ForeignError::Unmappable)?;
     Ok(Frame { frame, watched })
+}
+
+/// The type of the memory that an allocator makes, such as "SystemMemory". `None` if the allocator does not say, as that of
+/// shmsink.
+pub(crate) fn memory_type(allocator: &gst::Allocator) -> Option<&str> {
+    // SAFETY: the pointer is that of a GstAllocator. Its `mem_type` is null, or a string that lives as long as the
+    // allocator and does not change (gst_allocator_register()'s example, "mem_type").
+    unsafe {
+        let allocator: *mut gst::ffi::GstAllocator = allocator.to_glib_none().0;
+        let mem_type = (*allocator).mem_type;
+        (!mem_type.is_null()).then(|| CStr::from_ptr(mem_type))
+    }
+    .and_then(|name| name.to_str().ok())
+}
+
+/// Whether an allocator makes ordinary memory; `None` stands for GStreamer's default allocator.
+pub(crate) fn is_system(allocator: Option<&gst::Allocator>) -> bool {
+    allocator.is_none_or(|allocator| memory_type(allocator) == Some("SystemMemory"))
 }
 
 #[cfg(test)]
@@ -529,5 +548,42 @@ mod tests {
             let buffer = buffer_of([memory_of(file, 4096)]);
             assert_eq!(read(&buffer, <[u8]>::len), Err(ForeignError::Unmappable));
         }
+    }
+
+    /// As the allocator of shmsink, it says nothing of its memory.
+    mod nameless {
+        use gst::glib;
+        use gst::subclass::prelude::*;
+
+        #[derive(Default)]
+        pub struct Nameless;
+
+        #[glib::object_subclass]
+        impl ObjectSubclass for Nameless {
+            const NAME: &'static str = "PhysMemTestNamelessAllocator";
+            type Type = super::NamelessAllocator;
+            type ParentType = gst::Allocator;
+        }
+
+        impl ObjectImpl for Nameless {}
+        impl GstObjectImpl for Nameless {}
+        // SAFETY: nothing allocates with it.
+        unsafe impl AllocatorImpl for Nameless {}
+    }
+
+    gst::glib::wrapper! {
+        pub struct NamelessAllocator(ObjectSubclass<nameless::Nameless>) @extends gst::Allocator, gst::Object;
+    }
+
+    #[test]
+    fn an_allocator_that_says_nothing_of_its_memory_is_not_taken_for_the_systems() {
+        use gst::glib::object::Cast;
+        gst::init().unwrap();
+        let nameless: NamelessAllocator = gst::glib::Object::new();
+        let nameless: gst::Allocator = nameless.upcast();
+        assert_eq!(memory_type(&nameless), None);
+        assert!(!is_system(Some(&nameless)) && is_system(None));
+        let system = gst::Allocator::find(Some("SystemMemory")).unwrap();
+        assert!(is_system(Some(&system)));
     }
 }

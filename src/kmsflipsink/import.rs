@@ -319,10 +319,8 @@ fn locate<'a>(
 
 fn importable_of(memory: &gst::MemoryRef) -> Result<Importable<'_>, NotImportable> {
     Importable::of(memory).ok_or_else(|| {
-        let kind = memory
-            .allocator()
-            .map(|allocator| allocator.memory_type().to_string());
-        NotImportable::NoDmaBuf(kind.unwrap_or_else(|| "unknown".into()))
+        let kind = memory.allocator().and_then(foreign::memory_type);
+        NotImportable::NoDmaBuf(kind.unwrap_or("unknown").to_owned())
     })
 }
 

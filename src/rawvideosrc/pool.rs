@@ -3,6 +3,7 @@
 //! else one of this element.
 
 use crate::{
+    foreign,
     layout::Layout,
     pool::{Builder, PhysBufferPool},
 };
@@ -73,16 +74,12 @@ pub fn has_special_memory(query: &gst::query::Allocation) -> bool {
             gst_video::VideoBufferPool::static_type(),
             gst::BufferPool::static_type(),
         ];
-        stock_pools.contains(&pool.type_()) && is_system(allocator.as_ref())
+        stock_pools.contains(&pool.type_()) && foreign::is_system(allocator.as_ref())
     };
     let mut pools = query.allocation_pools().filter_map(|(pool, ..)| pool);
     let mut allocators = query.allocation_params();
     !pools.all(|pool| is_stock(&pool))
-        || !allocators.all(|(allocator, _)| is_system(allocator.as_ref()))
-}
-
-fn is_system(allocator: Option<&gst::Allocator>) -> bool {
-    allocator.is_none_or(|allocator| allocator.memory_type() == "SystemMemory")
+        || !allocators.all(|(allocator, _)| foreign::is_system(allocator.as_ref()))
 }
 
 /// Takes all pools out of the query, because none is needed.
