@@ -193,7 +193,7 @@ fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Regio
     let is_contiguous_by_chance = request.needs_contiguous && size_bytes > limit_bytes;
     if is_contiguous_by_chance {
         // Large pages are often neighbours; small ones hardly ever are.
-        let whole = |large| size_bytes.checked_next_multiple_of(large);
+        let whole = |large| in_large_pages(size_bytes, large);
         let whole = provider.large_page_bytes.and_then(whole);
         size_bytes = whole.ok_or(MemoryError::NotContiguous {
             kind,
@@ -223,6 +223,15 @@ fn constrained(provider: &MemoryProvider, request: &Request<'_>) -> Result<Regio
         false => MAX_ATTEMPTS,
     };
     allocate_until(&goal, max_attempts, make, Region::address)
+}
+
+/// The size of a block that is made of large pages alone. `None` if it would have to grow to more than four times its
+/// size, which is bearable for small blocks only: a large page has 512 MiB where pages have 64 KiB.
+fn in_large_pages(size_bytes: usize, large_page_bytes: usize) -> Option<usize> {
+    const SMALL_BYTES: usize = 2 << 20;
+    let most = size_bytes.saturating_mul(4).max(SMALL_BYTES);
+    let whole = size_bytes.checked_next_multiple_of(large_page_bytes)?;
+    (whole <= most).then_some(whole)
 }
 
 /// What the address of a block must be.
@@ -318,6 +327,20 @@ fn allocate_until<R>(
 mod tests {
     use super::*;
     use crate::address::{AddressSource, Extent};
+
+    #[test]
+    fn a_block_grows_for_large_pages_within_reason() {
+        const MIB: usize = 1 << 20;
+        for (size, large, whole) in [
+            (4097, 2 * MIB, Some(2 * MIB)),
+            (3 * MIB, 2 * MIB, Some(4 * MIB)),
+            (8 * MIB, 32 * MIB, Some(32 * MIB)),
+            (65537, 512 * MIB, None),
+            (usize::MAX, 2 * MIB, None),
+        ] {
+            assert_eq!(in_large_pages(size, large), whole, "{size}");
+        }
+    }
 
     #[test]
     fn blocks_without_number_are_refused_before_the_first() {
