@@ -25,7 +25,11 @@ pub(super) fn signals() -> Vec<Signal> {
     vec![
         action("describe", &buffer, |pool, params| {
             let buffer = told(pool, given(params))?;
-            PhysBufferPool::describe(&buffer)
+            let description = PhysBufferPool::describe(&buffer);
+            told(
+                pool,
+                description.ok_or("the buffer has no GstPhysMemMeta: it is from no such pool"),
+            )
         }),
         action("dump", &[], |pool, _| pool.dump()),
         action("acquire-free", &timeout, |pool, params| {
@@ -43,7 +47,8 @@ pub(super) fn signals() -> Vec<Signal> {
             buffer.is_some_and(|buffer| told(pool, pool.release_filled(buffer)).is_some())
         }),
         action("buffer-by-id", &id, |pool, params| {
-            pool.buffer_by_id(param(params))
+            let id = param(params);
+            told(pool, pool.buffer_by_id(id).ok_or_else(|| unknown(id)))
         }),
         action(
             "add-memory",
@@ -59,7 +64,11 @@ pub(super) fn signals() -> Vec<Signal> {
         action("add-dmabuf", &[i32::static_type()], |pool, params| {
             told(pool, add_dmabuf(pool, param(params))).is_some()
         }),
-        action("validate", &id, |pool, params| pool.validate(param(params))),
+        action("validate", &id, |pool, params| {
+            let id = param(params);
+            let is_valid = pool.validate(id);
+            told(pool, is_valid.then_some(()).ok_or_else(|| unknown(id))).is_some()
+        }),
         action("validate-all", &[], |pool, _| pool.validate_all()),
         action("export-dmabuf", &id, |pool, params| {
             told(pool, pool.export_dmabuf(param(params))).map_or(-1, IntoRawFd::into_raw_fd)
@@ -78,6 +87,10 @@ pub(super) fn signals() -> Vec<Signal> {
             })
             .build(),
     ]
+}
+
+fn unknown(id: u32) -> String {
+    format!("the pool has no buffer {id} in use, or it is not valid")
 }
 
 /// Keeps what owns a block alive, and is dropped by whichever thread uses the block last.

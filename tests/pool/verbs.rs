@@ -220,6 +220,21 @@ fn no_buffer_in_place_of_one_is_refused_in_words() {
             .is_none()
     );
     assert!(said().contains("no buffer was given"), "{}", said());
+    let plain = gst::Buffer::with_size(10).unwrap();
+    let described = pool.emit_by_name::<Option<gst::Structure>>("describe", &[&plain]);
+    assert!(
+        described.is_none() && said().contains("no GstPhysMemMeta"),
+        "{}",
+        said()
+    );
+    let found = pool.emit_by_name::<Option<gst::Buffer>>("buffer-by-id", &[&77u32]);
+    assert!(
+        found.is_none() && said().contains("no buffer 77"),
+        "{}",
+        said()
+    );
+    assert!(!pool.emit_by_name::<bool>("validate", &[&78u32]));
+    assert!(said().contains("no buffer 78"), "{}", said());
 }
 
 #[test]
