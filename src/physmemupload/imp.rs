@@ -209,6 +209,17 @@ impl PhysMemUpload {
     }
 
     fn copy(&self, input: &gst::Buffer) -> Result<gst::Buffer, gst::FlowError> {
+        // Each meta describes a view (multiview-mode=separated), and the copy has room for one.
+        let views = input.iter_meta::<gst_video::VideoMeta>().count();
+        if views > 1 {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("cannot copy a buffer of {views} pictures (multiview-mode=separated): have upstream use the pool \
+                     offered, or put all views into one picture before this element (multiview-mode=side-by-side)")
+            );
+            return Err(gst::FlowError::Error);
+        }
         let mut output = self.acquire(input.size())?;
         let output_ref = output.get_mut().ok_or(gst::FlowError::Error)?;
         let info = lock(&self.stream).caps.as_ref().and_then(video_info);

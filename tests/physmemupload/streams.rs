@@ -246,3 +246,39 @@ fn a_buffer_whose_memory_was_freed_is_dropped_and_the_stream_goes_on() {
     let stats = upload.property::<gst::Structure>("stats");
     assert_eq!(stats.get::<u64>("dropped").unwrap(), 1);
 }
+
+#[test]
+fn a_buffer_of_two_pictures_is_refused_rather_than_cut() {
+    let line = UploadPipeline::new("appsrc name=src format=time", MemoryKind::Normal);
+    let src = line.pipeline.by_name("src").unwrap();
+    let src = src.downcast::<gst_app::AppSrc>().unwrap();
+    let caps = "video/x-raw,format=GRAY8,width=16,height=8,framerate=25/1,multiview-mode=separated,views=2";
+    src.set_caps(Some(&caps.parse::<gst::Caps>().unwrap()));
+    line.pipeline.set_state(gst::State::Playing).unwrap();
+    let mut buffer = gst::Buffer::with_size(256).unwrap();
+    for offset in [0, 128] {
+        gst_video::VideoMeta::add_full(
+            buffer.get_mut().unwrap(),
+            gst_video::VideoFrameFlags::empty(),
+            gst_video::VideoFormat::Gray8,
+            16,
+            8,
+            &[offset],
+            &[16],
+        )
+        .unwrap();
+    }
+    src.push_buffer(buffer).unwrap();
+    let bus = line.pipeline.bus().unwrap();
+    let kinds = [gst::MessageType::Error];
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(30), &kinds);
+    let message = message.unwrap();
+    let gst::MessageView::Error(error) = message.view() else {
+        unreachable!()
+    };
+    let said = error.error().to_string();
+    assert!(
+        said.contains("2 pictures") && said.contains("side-by-side"),
+        "{said}"
+    );
+}
