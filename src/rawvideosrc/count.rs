@@ -191,12 +191,10 @@ pub fn of_files(
             return Err(SetupError::Woken);
         }
         let opened = Opened::open_file(&sequence.path(first + n))?;
-        let own_header = match header {
-            Some(_) => read_header(&opened)?,
-            None => None,
-        };
+        let own_header = read_header(&opened)?;
         let frame_count = match (header, own_header) {
-            (None, _) => of_raw(&opened, layout, start_bytes),
+            (None, None) => of_raw(&opened, layout, start_bytes),
+            (None, Some(_)) => return Err(SetupError::NotRaw { path: opened.path }),
             (Some(header), Some(own)) => {
                 let same = header.check_same(&own, 0);
                 same.map_err(|error| failed(&opened.path, error.into()))?;

@@ -78,6 +78,10 @@ pub enum SetupError {
     )]
     NotAlike { path: PathBuf },
     #[error(
+        "\"{}\" begins with a YUV4MPEG2 header, and the first file of the sequence does not: move it away", path.display()
+    )]
+    NotRaw { path: PathBuf },
+    #[error(
         "\"{location}\" has frames of a Bayer sensor by its name, which are no video/x-raw: play them with filesrc blocksize=BYTES_OF_A_FRAME ! video/x-bayer,format=...,width=...,height=...,framerate=... ! bayer2rgb, or set the property format to read the bytes as something else, such as GRAY16_LE"
     )]
     Bayer { location: String },
@@ -94,6 +98,10 @@ pub enum SetupError {
         frames: u64,
         location: String,
     },
+    #[error(
+        "start-frame {start} is behind stop-frame {stop}, which leaves nothing to play: set another one"
+    )]
+    EmptyRange { start: u64, stop: i64 },
     #[error("\"{location}\" cannot be read with io-mode={mode}: {why}; use io-mode=auto")]
     Mode {
         location: String,
@@ -128,7 +136,8 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
         }
         SetupError::Open(OpenError::NoWholeFrame { .. })
         | SetupError::Y4m { .. }
-        | SetupError::NotAlike { .. } => {
+        | SetupError::NotAlike { .. }
+        | SetupError::NotRaw { .. } => {
             gst::error_msg!(StreamError::WrongType, ("{error}"))
         }
         SetupError::Open(_) => gst::error_msg!(ResourceError::OpenRead, ("{error}")),
@@ -144,6 +153,7 @@ pub fn of_setup(error: &SetupError) -> gst::ErrorMessage {
         | SetupError::Header { .. }
         | SetupError::Placed { .. }
         | SetupError::Range { .. }
+        | SetupError::EmptyRange { .. }
         | SetupError::Cpus { .. }
         | SetupError::Mode { .. } => gst::error_msg!(ResourceError::Settings, ("{error}")),
         SetupError::Follow { .. } => gst::error_msg!(ResourceError::OpenRead, ("{error}")),

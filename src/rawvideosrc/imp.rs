@@ -227,7 +227,8 @@ impl URIHandlerImpl for RawVideoSrc {
         let mut values = Vec::new();
         for (name, text) in &parsed.properties {
             let pspec = self.obj().find_property(name).filter(|pspec| {
-                pspec.owner_type() == Self::type_()
+                let owners = [Self::type_(), gst_base::BaseSrc::static_type()];
+                owners.contains(&pspec.owner_type())
                     && pspec.flags().contains(glib::ParamFlags::WRITABLE)
             });
             let pspec = pspec.ok_or_else(|| bad(uri::unknown(name)))?;
@@ -505,7 +506,8 @@ impl BaseSrcImpl for RawVideoSrc {
                     // A read may begin only when the frame is due, and may take its duration.
                     let frame =
                         gst::ClockTime::from_nseconds(playback.timeline.frame_duration_ns(0)?);
-                    query.set(true, frame, frame);
+                    // No frame is given up: one that is taken late is late.
+                    query.set(true, frame, gst::ClockTime::NONE);
                     Some(())
                 }
                 _ => None,
@@ -565,6 +567,7 @@ impl RawVideoSrc {
             }
             State::Started(session) if !session.is_seekable => return false,
             State::Started(session) => match &session.stream {
+                Some(stream) if !stream.playback.is_seekable => return false,
                 Some(stream) => seek::in_time(seek, &current, &stream.playback),
                 None => {
                     session.seek = Some(event.clone());

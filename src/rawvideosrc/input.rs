@@ -321,13 +321,20 @@ impl Input {
                     missing,
                 });
             }
-            structure.fixate_field_nearest_fraction("framerate", FILE_RATE);
+            fixate_rate(structure, FILE_RATE);
         } else {
             // Framebuffers have this format, and it costs least to draw.
-            structure.fixate_field_str("format", "BGRx");
-            structure.fixate_field_nearest_int("width", DEFAULT_SIZE.0);
-            structure.fixate_field_nearest_int("height", DEFAULT_SIZE.1);
-            structure.fixate_field_nearest_fraction("framerate", PATTERN_RATE);
+            match structure.has_field("format") {
+                true => drop(structure.fixate_field_str("format", "BGRx")),
+                false => structure.set("format", "BGRx"),
+            }
+            for (name, size) in [("width", DEFAULT_SIZE.0), ("height", DEFAULT_SIZE.1)] {
+                match structure.has_field(name) {
+                    true => drop(structure.fixate_field_nearest_int(name, size)),
+                    false => structure.set(name, size),
+                }
+            }
+            fixate_rate(structure, PATTERN_RATE);
         }
         if structure.has_field("pixel-aspect-ratio") {
             structure.fixate_field_nearest_fraction("pixel-aspect-ratio", (1, 1));
@@ -380,6 +387,18 @@ impl Input {
         }
     }
 
+    /// The number of frames to play of what has no end, or none that is known; `None` for all.
+    pub fn open_range(&self) -> Result<Option<u64>, SetupError> {
+        let (start, stop) = (self.settings.start_frame, self.settings.stop_frame);
+        let Ok(end) = u64::try_from(stop) else {
+            return Ok(None);
+        };
+        match end.saturating_add(1).checked_sub(start) {
+            Some(count @ 1..) => Ok(Some(count)),
+            _ => Err(SetupError::EmptyRange { start, stop }),
+        }
+    }
+
     /// The first frame to play and the number of frames to play, of a file with `frames` frames.
     pub fn range(&self, frames: u64) -> Result<(u64, u64), SetupError> {
         let Settings {
@@ -400,6 +419,14 @@ impl Input {
                 location: self.settings.location.clone().unwrap_or_default(),
             }),
         }
+    }
+}
+
+/// Chooses the rate nearest to `wish`. Caps that say nothing of the rate take any.
+fn fixate_rate(structure: &mut gst::StructureRef, wish: gst::Fraction) {
+    match structure.has_field("framerate") {
+        true => drop(structure.fixate_field_nearest_fraction("framerate", wish)),
+        false => structure.set("framerate", wish),
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Playback {
     /// Warnings for the user.
     pub doubts: Vec<String>,
     pub is_seekable: bool,
+    /// Whether the number of frames is that of a file, and not the most to be taken from a pipe.
+    has_known_length: bool,
     /// How frames are read, as the property `stats` names it.
     pub mode: &'static str,
     pub reason: String,
@@ -80,10 +82,13 @@ impl Playback {
             first_frame,
             frame_bytes: layout.size_bytes as u64,
             doubts: Vec::new(),
-            is_seekable,
+            has_known_length: is_seekable,
+            // Without a rate, frames have no times, by which the base class seeks.
+            is_seekable: is_seekable && fps.0 > 0,
             mode: choice.mode,
             reason: choice.reason,
         };
+        let open_range = input.open_range();
         match &mut input.body {
             Body::Pattern => {
                 check_pattern(info)?;
@@ -94,7 +99,7 @@ impl Playback {
                 };
                 Ok(Self {
                     frame_bytes,
-                    ..endless(choice, None, true, 0)
+                    ..endless(choice, open_range?, true, settings.start_frame)
                 })
             }
             Body::Stream(stream) => {
@@ -112,12 +117,9 @@ impl Playback {
                     mode: "read",
                     reason: "a pipe is read from front to back".into(),
                 };
-                let frames = u64::try_from(settings.stop_frame)
-                    .ok()
-                    .map(|stop| (stop + 1).saturating_sub(settings.start_frame));
                 Ok(Self {
                     doubts,
-                    ..endless(choice, frames, false, settings.start_frame)
+                    ..endless(choice, open_range?, false, settings.start_frame)
                 })
             }
             Body::Files {
@@ -165,7 +167,7 @@ impl Playback {
                 let choice = follow(input, &opened, &layout, info, waker)?;
                 Ok(Self {
                     doubts,
-                    ..endless(choice, None, true, settings.start_frame)
+                    ..endless(choice, open_range?, true, settings.start_frame)
                 })
             }
             Body::File(opened) => {
@@ -226,7 +228,7 @@ impl Playback {
 
     /// The length of the stream; `None` if there is no end, or none that is known.
     pub fn total(&self, format: gst::Format) -> Option<gst::GenericFormattedValue> {
-        if !self.is_seekable {
+        if !self.has_known_length {
             return None;
         }
         let frames = gst::format::Default::try_from(self.timeline.total_frames()?).ok()?;

@@ -51,7 +51,9 @@ pub enum Y4mError {
     Unfinished(usize),
     /// The text is printed with `{:?}`, which escapes control characters, because a message
     /// of GStreamer cannot contain a NUL.
-    #[error("{0:?} in the header makes no sense")]
+    #[error(
+        "{0:?} in the header makes no sense: write the file anew (ffmpeg -i damaged.y4m whole.y4m), or correct the header"
+    )]
     Parameter(String),
     #[error("there is no GStreamer format for colour space {0:?}: convert the file")]
     Colour(String),

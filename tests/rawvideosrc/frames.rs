@@ -222,3 +222,84 @@ fn foreign_layouts_are_read_as_described() {
         );
     }
 }
+
+/// interlace answers the question for caps without a rate.
+#[test]
+fn caps_that_leave_the_rate_open_get_one() {
+    let file = RawFile::new(6 * 16 * 16 * 3 / 2);
+    let path = file.path();
+    let of_file = format!("location={} format=i420 width=16 height=16", path.display());
+    for properties in ["num-buffers=6", &of_file] {
+        let pipeline = Pipeline::play(&format!("rawvideosrc {properties} ! interlace"));
+        let sample = pipeline.pull().unwrap();
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        assert!(info.fps().numer() > 0, "{properties}");
+        assert!(sample.buffer().unwrap().pts().is_some(), "{properties}");
+    }
+}
+
+#[test]
+fn the_pattern_begins_and_ends_where_the_properties_say() {
+    let pipeline = Pipeline::pause("rawvideosrc start-frame=2 stop-frame=5");
+    let duration = pipeline.pipeline.query_duration::<gst::format::Default>();
+    assert_eq!(duration, Some(gst::format::Default::from_u64(4)));
+    pipeline.set(gst::State::Playing);
+    for n in 2..=5 {
+        let sample = pipeline.pull().unwrap();
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        let expected = pattern_frame(n, &info).unwrap();
+        assert!(
+            *sample.buffer().unwrap().map_readable().unwrap() == *expected,
+            "frame {n}"
+        );
+    }
+    assert!(pipeline.pull().is_none());
+}
+
+#[test]
+fn a_file_of_proc_is_read_to_its_end() {
+    let version = std::fs::read("/proc/version").unwrap();
+    let pipeline =
+        Pipeline::play("rawvideosrc location=/proc/version format=gray8 width=8 height=1");
+    for expected in version.chunks_exact(8) {
+        let sample = pipeline.pull().unwrap();
+        assert_eq!(*sample.buffer().unwrap().map_readable().unwrap(), *expected);
+    }
+    assert!(pipeline.pull().is_none());
+}
+
+#[test]
+fn a_file_that_is_followed_ends_with_stop_frame() {
+    let info = info(gst_video::VideoFormat::Gray8, 16, 16);
+    let file = RawFile::new(10 * info.size());
+    let pipeline = Pipeline::play(&format!(
+        "{} follow=true start-frame=1 stop-frame=5",
+        file.source(&info)
+    ));
+    for n in 1..=5 {
+        let sample = pipeline.pull().unwrap();
+        assert!(file.is_frame(n, info.size(), &sample), "frame {n}");
+    }
+    assert!(pipeline.pull().is_none());
+}
+
+/// Sinks want time to process a frame, and warn if the pipeline has no room for it.
+#[test]
+fn a_live_source_sets_no_limit_to_the_latency() {
+    init();
+    let pipeline =
+        gst::parse::launch("rawvideosrc is-live=true num-buffers=5 ! fakesink sync=true");
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let kinds = [
+        gst::MessageType::Eos,
+        gst::MessageType::Error,
+        gst::MessageType::Warning,
+    ];
+    let message = bus
+        .timed_pop_filtered(gst::ClockTime::from_seconds(30), &kinds)
+        .unwrap();
+    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
+}

@@ -283,3 +283,36 @@ fn a_live_source_keeps_to_the_clock() {
     assert!(pipeline.pipeline.query(&mut query));
     assert!(!query.result().0);
 }
+
+/// Frames without a rate have no times, and the base class seeks by times.
+#[test]
+fn frames_without_a_rate_cannot_be_sought() {
+    let info = info(gst_video::VideoFormat::Gray8, 16, 16);
+    let file = RawFile::new(10 * info.size());
+    let pipeline = Pipeline::pause(&format!(
+        "rawvideosrc location={} format=gray8 width=16 height=16 ! video/x-raw,framerate=0/1",
+        file.path().display()
+    ));
+    let is_seekable = |format| {
+        let mut query = gst::query::Seeking::new(format);
+        pipeline.pipeline.query(&mut query) && query.result().0
+    };
+    for format in [gst::Format::Time, gst::Format::Default, gst::Format::Bytes] {
+        assert!(!is_seekable(format), "{format:?}");
+    }
+    let flags = gst::SeekFlags::FLUSH;
+    assert!(
+        pipeline
+            .pipeline
+            .seek_simple(flags, gst::ClockTime::SECOND)
+            .is_err()
+    );
+    assert!(
+        pipeline
+            .pipeline
+            .seek_simple(flags, gst::format::Default::from_u64(5))
+            .is_err()
+    );
+    let duration = pipeline.pipeline.query_duration::<gst::format::Default>();
+    assert_eq!(duration, Some(gst::format::Default::from_u64(10)));
+}

@@ -168,6 +168,33 @@ fn a_pattern_that_would_fill_the_memory_is_refused() {
 }
 
 #[test]
+fn a_range_without_frames_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ten.raw");
+    std::fs::write(&path, [0; 10]).unwrap();
+    let of_file = format!(
+        "location={} format=gray8 width=1 height=1 follow=true",
+        path.display()
+    );
+    for source in ["", &of_file] {
+        let line = format!("rawvideosrc {source} start-frame=10 stop-frame=5");
+        assert_one_error(&line, &["start-frame 10", "stop-frame 5"]);
+    }
+}
+
+#[test]
+fn a_uri_takes_the_properties_of_the_base_class_too() {
+    init();
+    let src = gst::ElementFactory::make("rawvideosrc").build().unwrap();
+    let handler = src.dynamic_cast_ref::<gst::URIHandler>().unwrap();
+    handler
+        .set_uri("rawvideo:///a?num-buffers=3&do-timestamp=true")
+        .unwrap();
+    assert_eq!(src.property::<i32>("num-buffers"), 3);
+    assert!(src.property::<bool>("do-timestamp"));
+}
+
+#[test]
 fn a_uri_with_a_bad_value_is_refused_and_kills_nobody() {
     init();
     let src = gst::ElementFactory::make("rawvideosrc").build().unwrap();
@@ -204,7 +231,7 @@ fn a_uri_with_a_bad_value_is_refused_and_kills_nobody() {
             ["plane-strides", "<a>", "GstValueArray"],
         ),
         ("stats=x", ["stats", "no property", "gst-inspect"]),
-        ("blocksize=1", ["blocksize", "no property", "gst-inspect"]),
+        ("parent=x", ["parent", "no property", "gst-inspect"]),
         ("nonsense=1", ["nonsense", "no property", "gst-inspect"]),
     ] {
         let error = handler.set_uri(&format!("rawvideo:?{query}")).unwrap_err();

@@ -54,6 +54,26 @@ fn each_file_of_a_sequence_has_its_own_header_and_number_of_frames() {
 }
 
 #[test]
+fn raw_files_and_yuv4mpeg2_are_not_one_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = frames(2, I420);
+    write(dir.path(), "m1.raw", &raw[0]);
+    write(
+        dir.path(),
+        "m2.raw",
+        &clip("YUV4MPEG2 W24 H10\n", &[raw[1].clone()]),
+    );
+    let line = format!(
+        "rawvideosrc location={}/m%d.raw format=i420 width=24 height=10",
+        dir.path().display()
+    );
+    assert_one_error(
+        &line,
+        &["m2.raw", "begins with a YUV4MPEG2 header", "move it away"],
+    );
+}
+
+#[test]
 fn raw_files_of_a_sequence_may_be_of_any_length() {
     let dir = tempfile::tempdir().unwrap();
     let all = frames(6, I420);

@@ -50,7 +50,7 @@ pub enum OpenError {
         what: &'static str,
     },
     #[error(
-        "\"{}\" holds {have_bytes} bytes from byte {start_bytes} on, less than one frame of {frame_bytes}: check format, width and height", path.display()
+        "\"{}\" holds {have_bytes} bytes from byte {start_bytes} on, less than one frame of {frame_bytes}: check format, width, height and offset", path.display()
     )]
     NoWholeFrame {
         path: PathBuf,
@@ -122,7 +122,14 @@ impl Opened {
         let start_bytes = file.stream_position().map_err(failed)?;
         // The size of a block device is found by seeking, not by stat. The offset is put back,
         // because others may share standard input.
-        let len_bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let len_bytes = match file.seek(SeekFrom::End(0)) {
+            Ok(len_bytes) => len_bytes,
+            // A file of /proc has no end before it is read.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Ok(Opening::Stream(file));
+            }
+            Err(error) => return Err(failed(error)),
+        };
         file.seek(SeekFrom::Start(start_bytes)).map_err(failed)?;
         Ok(Opening::File(Self {
             file,
@@ -142,7 +149,8 @@ impl Opened {
         let what = match kind {
             Ok(kind) if kind.is_fifo() => "a FIFO",
             Ok(kind) if kind.is_socket() => "a socket",
-            _ => "a character device",
+            Ok(kind) if kind.is_char_device() => "a character device",
+            _ => "a file without a size",
         };
         Err(OpenError::NotAFile {
             path: path.to_owned(),
