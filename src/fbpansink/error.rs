@@ -62,7 +62,7 @@ fn open_remedy(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => {
             "run as a user of the group that owns it (usually `video`), or as root"
         }
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => {
+        Some(libc::ENOENT | libc::ENOTDIR | libc::EISDIR | libc::ELOOP) => {
             "set the property `device` to an existing /dev/fb*, or load a framebuffer driver"
         }
         Some(libc::ENODEV | libc::ENXIO) => {

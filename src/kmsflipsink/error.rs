@@ -92,6 +92,7 @@ fn io_remedy(error: &io::Error) -> &'static str {
         }
         Some(libc::EMFILE) => "raise the limit of open files (ulimit -n)",
         Some(libc::ENFILE) => "raise the system's limit of open files (sysctl fs.file-max)",
+        Some(libc::EBADF) => "set the property fd to a DRM device that is open",
         Some(libc::ENODEV) => "its driver is gone: load it and start again",
         _ => "the kernel log may say more (dmesg)",
     }

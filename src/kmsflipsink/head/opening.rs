@@ -189,8 +189,8 @@ pub enum LitElsewhere {
 fn find(criteria: &Criteria, fd: Option<BorrowedFd<'_>>) -> Result<Found, KmsError> {
     if let Some(fd) = fd {
         let card = Card::adopt(fd).map_err(|source| KmsError::Io {
-            operation: "duplicating the fd given",
-            path: "the DRM device".into(),
+            operation: "using the property fd",
+            path: "the file given".into(),
             source,
         })?;
         let (cards, snapshots) = look(vec![Ok(card)], true);
