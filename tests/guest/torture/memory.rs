@@ -14,6 +14,7 @@ use crate::screen::{self, Clip, assert_goes_on, frames_or_error};
 use crate::support;
 use crate::support::fault_injection::{self, FAIL_NTH, arm, disarm};
 use crate::support::player::Player;
+use crate::watchdog;
 
 /// A source whose frames are in CMA memory of its own, and a sink that shows any memory.
 fn cma_player() -> Player {
@@ -106,6 +107,8 @@ fault!(
             let taker = scope.spawn(move || {
                 for _ in 0..4 {
                     let taken = take_all_cma();
+                    // A kernel with checkers takes a minute for this on a busy machine.
+                    watchdog::progress();
                     random.nap(20_000);
                     drop(taken);
                     random.nap(20_000);
