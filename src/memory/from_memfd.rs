@@ -212,8 +212,9 @@ fn populated(provider: &MemoryProvider, size_bytes: usize) -> Result<Populated, 
         source,
     };
     let (size_bytes, align_bytes) = match pages {
-        // The kernel aligns mappings of huge pages itself.
-        Pages::Huge => (size_bytes, page_size_bytes()),
+        // The kernel aligns mappings of huge pages itself, but not Linux 7.2 on 32-bit ARM, where the munmap() of one that is
+        // not aligned stops the process in the kernel (BUG in __unmap_hugepage_range()).
+        Pages::Huge => (size_bytes, huge_page_size_bytes()),
         Pages::Normal => match with_large_pages(size_bytes, provider.large_page_bytes) {
             (grown, _) if grown > size_bytes && !provider.has_room_for(grown) => {
                 (size_bytes, page_size_bytes())
