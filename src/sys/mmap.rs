@@ -112,20 +112,20 @@ impl Mapping {
         align_bytes: usize,
     ) -> io::Result<Self> {
         const ATTEMPTS: usize = 3;
-        let mut mapping = Self::shared(&file, len_bytes)?;
-        for _ in 0..ATTEMPTS {
-            if (mapping.ptr.as_ptr() as usize).is_multiple_of(align_bytes) {
-                break;
-            }
-            // Unmapped first, so that the address space need not have room for both.
-            drop(mapping);
-            let wish = free_address(len_bytes, align_bytes)?;
-            let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
+        let protection = mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE;
+        let mut attempt = 1;
+        loop {
+            // Where there is no room for the search, any address will do.
+            let wish = free_address(len_bytes, align_bytes).ok().flatten();
             let ptr = map_shared_near(wish, &file, len_bytes, protection)?;
             // SAFETY: the range is the mapping just made.
-            mapping = unsafe { Self::of(ptr, len_bytes) };
+            let mapping = unsafe { Self::of(ptr, len_bytes) };
+            let is_aligned = (ptr.as_ptr() as usize).is_multiple_of(align_bytes);
+            if is_aligned || attempt == ATTEMPTS {
+                return Ok(mapping);
+            }
+            attempt += 1;
         }
-        Ok(mapping)
     }
 
     /// As [`Self::shared`], for `len_bytes` from `offset_bytes` on, a multiple of the page size.
