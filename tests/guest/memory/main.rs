@@ -46,18 +46,24 @@ fn alone_in_the_lab() -> MutexGuard<'static, ()> {
 /// The default size of huge pages. None where there are none (32-bit ARM without LPAE) or a few of
 /// them do not fit into the memory (512 MiB each on arm64 with pages of 64 KiB).
 fn huge_page_bytes() -> Option<usize> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
-    let field = |name| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib = line.trim_start_matches(':').trim().strip_suffix(" kB")?;
-        Some(kib.parse::<usize>().expect("a number") << 10)
-    };
-    let size = field("Hugepagesize").filter(|&size| size < field("MemTotal").unwrap_or(0) / 8);
+    let size = meminfo_bytes("Hugepagesize").filter(|&size| size < total_bytes() / 8);
     assert!(
         size.is_some() || !cfg!(target_arch = "x86_64"),
-        "this machine has huge pages: {meminfo}"
+        "this machine has huge pages"
     );
-    size
+    size.map(|size| size as usize)
+}
+
+/// The memory of the machine, which on 32 bits may be more than an address space.
+fn total_bytes() -> u64 {
+    meminfo_bytes("MemTotal").expect("MemTotal in /proc/meminfo")
+}
+
+fn meminfo_bytes(name: &str) -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib = line.trim_start_matches(':').trim().strip_suffix(" kB")?;
+    Some(kib.parse::<u64>().expect("a number") << 10)
 }
 
 /// The device files of a kind, of which one is enough.
