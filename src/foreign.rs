@@ -212,8 +212,8 @@ pub fn map<'a>(
 /// The type of the memory that an allocator makes, such as "SystemMemory". `None` if the allocator does not say, as that of
 /// shmsink.
 pub(crate) fn memory_type(allocator: &gst::Allocator) -> Option<&str> {
-    // SAFETY: the pointer is that of a GstAllocator. Its `mem_type` is null, or a string that lives as long as the
-    // allocator and does not change (gst_allocator_register()'s example, "mem_type").
+    // SAFETY: the pointer is that of a GstAllocator. Its `mem_type` is null, or a string that the allocator sets once and
+    // keeps.
     unsafe {
         let allocator: *mut gst::ffi::GstAllocator = allocator.to_glib_none().0;
         let mem_type = (*allocator).mem_type;

@@ -229,8 +229,8 @@ impl Inner {
     /// Has all CRTCs leave one alone that they had switched off, because a sink is going to use it. What is returned must
     /// not be dropped under the lock.
     pub fn leave_crtc_to(&mut self, crtc: u32) -> Vec<Vacated> {
-        let vacated = self.crtcs.iter_mut().map(|other| &mut other.vacated);
-        let left = vacated.flat_map(|vacated| vacated.extract_if(.., |one| one.crtc == crtc));
+        let others = self.crtcs.iter_mut();
+        let left = others.flat_map(|other| other.vacated.extract_if(.., |one| one.crtc == crtc));
         left.collect()
     }
 

@@ -189,12 +189,10 @@ mod tests {
         };
         let device = |path| settings(path).criteria().device.unwrap();
         assert_eq!(device("/dev/no such card"), "/dev/no such card");
-        let directory = std::env::temp_dir().join(format!("by-path-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let link = directory.join("pci-0000:00:02.0-card");
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("pci-0000:00:02.0-card");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         assert_eq!(device(link.to_str().unwrap()), "/dev/null");
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -45,11 +45,13 @@ pub(super) enum Action {
 
 impl Action {
     pub(super) fn is_flip(&self) -> bool {
-        let kind = match self {
-            Self::Commit { kind, .. } => Some(*kind),
-            _ => None,
-        };
-        matches!(kind, Some(CommitKind::Flip | CommitKind::AsyncFlip))
+        matches!(
+            self,
+            Self::Commit {
+                kind: CommitKind::Flip | CommitKind::AsyncFlip,
+                ..
+            }
+        )
     }
 }
 
